@@ -1,0 +1,193 @@
+"""Which keys can act together: what contradicts, and what cannot work on a database system or a pool."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final
+
+from dbconfig.drivers import backend_of
+from dbconfig.values import Finding
+
+if TYPE_CHECKING:
+    from dbconfig.settings import DatabaseSettings
+
+_PARTS: Final = ("drivername", "username", "password", "host", "port", "database")
+_SIZES: Final = ("pool_size", "max_overflow", "pool_timeout", "pool_use_lifo")
+_CARE: Final = ("pool_recycle", "pool_pre_ping")
+# Arguments that each pool class does not take (SQLAlchemy raises TypeError), or that cannot act with it.
+_NOT_FOR_POOL: Final = {
+    "NullPool": (*_SIZES, *_CARE),
+    "StaticPool": _SIZES,
+    "AssertionPool": _SIZES,
+    "SingletonThreadPool": tuple(key for key in _SIZES if key != "pool_size"),
+}
+_LEVELS: Final = ("AUTOCOMMIT", "READ COMMITTED", "READ UNCOMMITTED", "REPEATABLE READ", "SERIALIZABLE")
+_SQLITE_LEVELS: Final = ("AUTOCOMMIT", "READ UNCOMMITTED", "SERIALIZABLE")
+_IDENTITY_ARGUMENTS: Final = {
+    **dict.fromkeys(("host", "hostaddr", "unix_socket"), "host"),
+    **dict.fromkeys(("user", "username"), "username"),
+    **dict.fromkeys(("password", "passwd"), "password"),
+    **dict.fromkeys(("database", "dbname", "db"), "database"),
+    "port": "port",
+    "dsn": "url",
+}
+_NUMERIC_ARGUMENTS: Final = frozenset(
+    {
+        "connect_timeout",
+        "read_timeout",
+        "write_timeout",
+        "timeout",
+        "keepalives",
+        "keepalives_idle",
+        "keepalives_interval",
+        "keepalives_count",
+        "tcp_user_timeout",
+        "cached_statements",
+        "max_allowed_packet",
+    }
+)
+# https://docs.sqlalchemy.org/en/21/core/connections.html#sqlalchemy.engine.Connection.execution_options
+_EXECUTION_OPTIONS: Final = (
+    "compiled_cache",
+    "driver_column_names",
+    "insertmanyvalues_page_size",
+    "isolation_level",
+    "logging_token",
+    "max_row_buffer",
+    "no_parameters",
+    "postgresql_deferrable",
+    "postgresql_readonly",
+    "preserve_rowcount",
+    "schema_translate_map",
+    "stream_results",
+    "yield_per",
+)
+
+
+def contradictions(settings: DatabaseSettings) -> list[Finding]:
+    """Return what is wrong with settings that are right one by one."""
+    address = settings.url or settings.drivername
+    if not address:
+        return [
+            Finding(
+                "missing-value",
+                "there is no database: neither `url` nor `drivername` is given",
+                "give `url: sqlite:///data/app.db`, `url: ${DATABASE_URL}` or the parts",
+            )
+        ]
+    return [
+        *_given_twice(settings),
+        *_for_system(settings),
+        *_for_pool(settings),
+        *_arguments(settings),
+        *_options(settings),
+    ]
+
+
+def _given_twice(settings: DatabaseSettings) -> Iterator[Finding]:
+    if settings.url is None:
+        return
+    for part in _PARTS:
+        if getattr(settings, part) is not None and getattr(settings.url, part) is not None:
+            yield Finding(
+                "given-twice", f"`{part}` is given both by `url` and by `{part}`", "remove one of the two", (part,)
+            )
+    for name in settings.query.keys() & settings.url.query.keys():
+        yield Finding(
+            "given-twice", f"{name!r} is given both by `url` and by `query`", "remove one of the two", ("query", name)
+        )
+
+
+def _for_system(settings: DatabaseSettings) -> Iterator[Finding]:
+    backend = backend_of(settings.address.drivername)
+    levels = _SQLITE_LEVELS if backend == "sqlite" else _LEVELS
+    if settings.isolation_level is not None and settings.isolation_level not in levels:
+        yield Finding(
+            "invalid-value",
+            f"`isolation_level` must be one of {', '.join(levels)} on {backend}",
+            at=("isolation_level",),
+        )
+    if backend == "sqlite":
+        for part in ("username", "password", "host", "port"):
+            if getattr(settings.address, part) is not None:
+                at = part if getattr(settings, part) is not None else "url"
+                yield Finding("not-applicable", f"`{part}` cannot act on SQLite: it is a file", at=(at,))
+        unable = {
+            "connect_timeout": "there is no server to connect to",
+            "idle_in_transaction_timeout": "nothing ends an idle SQLite transaction",
+        }
+        for key, why in unable.items():
+            if key in settings.model_fields_set and getattr(settings, key) is not None:
+                yield Finding("not-applicable", f"`{key}` cannot act on SQLite: {why}", "remove it", (key,))
+
+
+def _for_pool(settings: DatabaseSettings) -> Iterator[Finding]:
+    if settings.in_memory and settings.poolclass is None:
+        for key in (*_SIZES, *_CARE):
+            if key in settings.model_fields_set:
+                why = "an in-memory SQLite database is one database whatever its pool, and lives as long as its engine"
+                yield Finding("not-applicable", f"`{key}` cannot act here: {why}", "remove it", (key,))
+        return
+    for key in _NOT_FOR_POOL.get(settings.poolclass or "", ()):
+        if key in settings.model_fields_set:
+            yield Finding(
+                "not-applicable",
+                f"`{key}` cannot act with `poolclass: {settings.poolclass}`",
+                "remove one of the two",
+                (key,),
+            )
+    if -1 < settings.pool_recycle <= 0:
+        yield Finding("out-of-range", "`pool_recycle` must be greater than 0, or -1 for never", at=("pool_recycle",))
+
+
+def _arguments(settings: DatabaseSettings) -> Iterator[Finding]:
+    for name, value in settings.connect_args.items():
+        at = ("connect_args", name)
+        if name in _IDENTITY_ARGUMENTS:
+            key = _IDENTITY_ARGUMENTS[name]
+            yield Finding(
+                "given-twice",
+                f"{name!r} in connect_args would override what `url` and its parts say",
+                f"write it as `{key}`",
+                at,
+            )
+        elif (
+            name in _NUMERIC_ARGUMENTS
+            and (isinstance(value, bool) or not isinstance(value, (int, float)))
+            and not _is_number(value)
+        ):
+            yield Finding("wrong-type", f"{name!r} in connect_args must be a number", at=at)
+        elif name == "connect_timeout" and "connect_timeout" in settings.model_fields_set:
+            yield Finding(
+                "given-twice",
+                "`connect_timeout` is given twice, by itself and in connect_args",
+                "remove the one in connect_args",
+                at,
+            )
+        elif name == "read_default_file":
+            yield Finding(
+                "given-twice",
+                "'read_default_file' in connect_args would bring in host, user and password from elsewhere",
+                "write them here",
+                at,
+            )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, str) and value.isascii() and value.isdigit()
+
+
+def _options(settings: DatabaseSettings) -> Iterator[Finding]:
+    from difflib import get_close_matches
+
+    for name in settings.execution_options:
+        if name not in _EXECUTION_OPTIONS:
+            near = get_close_matches(name, _EXECUTION_OPTIONS, 1, 0.6)
+            help = (
+                f"did you mean {near[0]!r}?"
+                if near
+                else "options of your own are given in code: Registry(engine_options={'execution_options': …})"
+            )
+            yield Finding(
+                "unknown-key", f"{name!r} is not an execution option of SQLAlchemy", help, ("execution_options", name)
+            )

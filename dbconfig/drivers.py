@@ -1,0 +1,98 @@
+"""Which database systems and drivers there are, and which driver is installed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from difflib import get_close_matches
+from importlib.util import find_spec
+
+from dbconfig.errors import ConfigError, Location, Problem, quoted
+
+
+@dataclass(frozen=True, slots=True)
+class Driver:
+    """A DBAPI driver as SQLAlchemy names it, its module, and the package that brings it."""
+
+    name: str
+    module: str
+    package: str
+    asynchronous: bool = False
+
+    @property
+    def installed(self) -> bool:
+        try:
+            # Imports only the parent of a dotted module; a broken installation still fails in create_engine, with its own cause.
+            return find_spec(self.module) is not None
+        except ModuleNotFoundError:
+            return False
+
+
+_POSTGRESQL = (
+    Driver("psycopg2", "psycopg2", "psycopg2-binary"),
+    Driver("psycopg", "psycopg", "'psycopg[binary]'"),
+    Driver("asyncpg", "asyncpg", "asyncpg", asynchronous=True),
+)
+_MYSQL = (
+    Driver("pymysql", "pymysql", "pymysql"),
+    Driver("mysqldb", "MySQLdb", "mysqlclient"),
+    Driver("asyncmy", "asyncmy", "asyncmy", asynchronous=True),
+    Driver("aiomysql", "aiomysql", "aiomysql", asynchronous=True),
+)
+_SQLITE = (Driver("pysqlite", "sqlite3", ""), Driver("aiosqlite", "aiosqlite", "aiosqlite", asynchronous=True))
+
+# In the order of choice, which is fixed: SQLAlchemy's own default for postgresql changed between 2.0 (psycopg2) and 2.1 (psycopg),
+# and its default for mysql (mysqlclient) is not among our dependencies.
+DRIVERS: dict[str, tuple[Driver, ...]] = {
+    "sqlite": _SQLITE,
+    "postgresql": _POSTGRESQL,
+    "mysql": _MYSQL,
+    "mariadb": _MYSQL,
+}
+_ALIASES = {"postgres": "postgresql", "sqlite3": "sqlite"}
+
+
+def backend_of(drivername: str) -> str:
+    """Return the database system of a `drivername`: sqlite, postgresql, mysql or mariadb.
+
+    Raises:
+        ValueError: it names another system or another driver; the text says which there are.
+    """
+    system, plus, driver = drivername.lower().partition("+")
+    backend = _ALIASES.get(system, system)
+    if backend not in DRIVERS:
+        near = get_close_matches(system, [*DRIVERS, *_ALIASES], 1, 0.7)
+        hint = f"; did you mean {_ALIASES.get(near[0], near[0])!r}?" if near else ""
+        raise ValueError(
+            f"{quoted(system)} is no dialect that is supported: sqlite, postgresql, mysql and mariadb are{hint}"
+        )
+    known = [candidate.name for candidate in DRIVERS[backend]]
+    if plus and driver not in known:
+        near = get_close_matches(driver, known, 1, 0.6)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"{quoted(driver)} is no supported driver of {backend}: {', '.join(known)} are{hint}")
+    return backend
+
+
+def choose(drivername: str, at: Location | None, key: str) -> str:
+    """Return the drivername with a synchronous driver that is installed; an explicit one is kept.
+
+    Raises:
+        ConfigError: no driver is installed, or the named one is not, or is asynchronous.
+    """
+    backend, _, named = drivername.lower().partition("+")
+    backend = _ALIASES.get(backend, backend)
+    candidates = [driver for driver in DRIVERS[backend] if (driver.name == named if named else not driver.asynchronous)]
+    if candidates[0].asynchronous:
+        message = f"{named} is an asynchronous driver, and this is a synchronous engine"
+        usual = next(driver for driver in DRIVERS[backend] if not driver.asynchronous)
+        help = (
+            f"leave `+{named}` out: {usual.name} is taken (pip install {usual.package})"
+            if usual.package
+            else f"leave `+{named}` out"
+        )
+        raise ConfigError([Problem("async-driver", message, at, key, help)])
+    installed = next((driver for driver in candidates if driver.installed), None)
+    if installed is None:
+        message = f"the driver of {backend} is not installed: {candidates[0].name}"
+        raise ConfigError([Problem("missing-driver", message, at, key, f"pip install {candidates[0].package}")])
+    return f"{backend}+{installed.name}"

@@ -1,0 +1,44 @@
+"""What a bare YAML scalar means: YAML 1.2's core schema, and what YAML 1.1 would have made of it."""
+
+from __future__ import annotations
+
+import re
+
+# https://yaml.org/spec/1.2.2/#103-core-schema, without its octal and hexadecimal forms, which no other YAML 1.1 reader agrees on.
+_NULL = frozenset({"", "~", "null", "Null", "NULL"})
+_BOOLEAN = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
+_INTEGER = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,39})", re.ASCII)
+_FLOAT = re.compile(
+    r"[-+]?(?:\.[0-9]+|(?:0|[1-9][0-9]*)(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
+    re.ASCII,
+)
+
+# https://yaml.org/type/: what version 1.1 reads as something else than text, and version 1.2 does not (or differently).
+_YAML_1_1 = (
+    (re.compile(r"y|Y|yes|Yes|YES|n|N|no|No|NO|on|On|ON|off|Off|OFF"), "a boolean"),
+    (re.compile(r"[-+]?0[0-7_]+", re.ASCII), "an octal number"),
+    (re.compile(r"[-+]?(?:0b[01_]+|0o[0-7_]+|0x[0-9a-fA-F_]+)", re.ASCII), "a number in another base"),
+    (re.compile(r"[-+]?[0-9][0-9_]*(?::[0-5]?[0-9])+(?:\.[0-9_]*)?", re.ASCII), "a number in base 60"),
+    (re.compile(r"[-+]?(?=[0-9._]*[0-9])[0-9_]*\.?[0-9_]*(?:[eE][-+]?[0-9]+)?", re.ASCII), "a number"),
+    (re.compile(r"\d{4}-\d{1,2}-\d{1,2}(?:[Tt \t].*)?", re.ASCII), "a date"),
+)
+
+
+def resolve(text: str) -> tuple[str | int | float | bool | None, str]:
+    """Return the value of a bare scalar, and what YAML 1.1 takes it for where that is another thing.
+
+    >>> resolve("20"), resolve("no"), resolve("1:30")
+    ((20, ''), ('no', 'a boolean'), ('1:30', 'a number in base 60'))
+    """
+    if text in _NULL:
+        return None, ""
+    if text in _BOOLEAN:
+        return _BOOLEAN[text], ""
+    if _INTEGER.fullmatch(text):
+        return int(text), ""
+    if _FLOAT.fullmatch(text):
+        return float(text.lower().replace(".inf", "inf").replace(".nan", "nan")), ""
+    for pattern, meaning in _YAML_1_1:
+        if pattern.fullmatch(text):
+            return text, meaning
+    return text, ""

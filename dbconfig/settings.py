@@ -1,0 +1,255 @@
+"""What may be written: the settings of a database and of a profile."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, model_validator
+
+from dbconfig import values
+from dbconfig.applicability import contradictions
+from dbconfig.drivers import backend_of, choose
+from dbconfig.errors import BUILT_IN, Location
+from dbconfig.secrets import Secret
+from dbconfig.urls import DatabaseURL
+
+if TYPE_CHECKING:
+    from sqlalchemy import URL
+
+# Where each key was written, by its path: the place in force first, then those that it covers.
+Origins = Mapping[tuple[str, ...], tuple[Location, ...]]
+
+Echo = Annotated[bool | Literal["debug"], BeforeValidator(values.flag_or("debug"))]
+POOL_CLASSES: Final = ("QueuePool", "NullPool", "StaticPool", "SingletonThreadPool", "AssertionPool")
+PoolClass = Annotated[str, BeforeValidator(values.choice(*POOL_CLASSES))]
+Reset = Annotated[
+    str | None,
+    BeforeValidator(
+        values.choice("rollback", "commit", also={True: "rollback", False: None, None: None, "none": None})
+    ),
+]
+ParamStyle = Annotated[str, BeforeValidator(values.choice("qmark", "numeric", "named", "format", "pyformat"))]
+
+
+def setting(default: Any, group: str, description: str, **constraints: Any) -> Any:
+    """Return a field: `group` says who takes it: connection, engine, pool (both create_engine's arguments), timeout or session."""
+    return Field(default, description=description, json_schema_extra={"group": group}, **constraints)
+
+
+class DatabaseSettings(BaseModel):
+    """The validated settings of one database.
+
+    Every key that `sqlalchemy.create_engine` has keeps its name and its meaning. `repr`, dumps and pickles carry no secret.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, arbitrary_types_allowed=True)
+
+    url: values.URL | None = setting(
+        None, "connection", "The whole address: scheme://user:password@host:port/database?query"
+    )
+    drivername: values.DriverName | None = setting(
+        None, "connection", "The database system, with or without `+driver`: postgresql, mysql+pymysql, sqlite"
+    )
+    username: values.Name | None = setting(None, "connection", "The user that logs in")
+    password: values.Password | None = setting(
+        None,
+        "connection",
+        "The password: text, ${VAR}, {file: PATH} or {env: NAME}; the mappings are read for each new connection",
+    )
+    host: values.Host | None = setting(
+        None, "connection", "A host name, an IP address, or the folder of PostgreSQL's socket"
+    )
+    port: values.WholeNumber | None = setting(None, "connection", "The TCP port", ge=1, le=65535)
+    database: values.Name | None = setting(
+        None,
+        "connection",
+        "The name of the database; for SQLite the file, relative to the project folder, or `:memory:`",
+    )
+    query: values.Query = setting({}, "connection", "Parameters that would stand behind the `?` of a URL")
+
+    pool_size: values.WholeNumber = setting(5, "pool", "Connections that are kept open; 0 is no limit", ge=0, le=10_000)
+    max_overflow: values.WholeNumber = setting(
+        10, "pool", "Connections beyond pool_size; -1 is no limit", ge=-1, le=10_000
+    )
+    pool_timeout: values.Seconds = setting(30.0, "pool", "How long a caller waits for a connection", ge=0, le=86_400)
+    pool_recycle: values.Seconds = setting(
+        1800.0, "pool", "Age at which a connection is replaced; -1 is never", ge=-1, le=31_536_000
+    )
+    pool_pre_ping: values.Flag = setting(
+        False, "pool", "Ask the server whether the connection lives before it is handed out"
+    )
+    pool_use_lifo: values.Flag = setting(
+        False, "pool", "Hand out the connection that came back last, so that the others can rest"
+    )
+    pool_reset_on_return: Reset = setting(
+        "rollback",
+        "engine",
+        "What happens to an open transaction when a connection comes back: rollback, commit or none",
+    )
+    poolclass: PoolClass | None = setting(None, "pool", f"The pool: {', '.join(POOL_CLASSES)}")
+
+    echo: Echo = setting(False, "engine", "Log every statement; `debug` logs the rows too")
+    echo_pool: Echo = setting(False, "engine", "Log what the pool does; `debug` logs every checkout")
+    hide_parameters: values.Flag = setting(False, "engine", "Keep the parameters of statements out of logs and errors")
+    logging_name: values.Name | None = setting(
+        None, "engine", "Last part of the logger's name, sqlalchemy.engine.Engine.NAME; the profile's name unless given"
+    )
+    pool_logging_name: values.Name | None = setting(
+        None, "engine", "Last part of the pool's logger's name; the profile's name unless given"
+    )
+    isolation_level: values.IsolationLevel | None = setting(
+        None, "engine", "READ COMMITTED, REPEATABLE READ, SERIALIZABLE, READ UNCOMMITTED or AUTOCOMMIT"
+    )
+    execution_options: values.Options = setting({}, "engine", "Execution options of every statement of the engine")
+    connect_args: values.Options = setting({}, "engine", "Arguments of the driver's connect()")
+    dialect_options: values.Options = setting(
+        {}, "engine", "Arguments of SQLAlchemy's dialect, such as use_native_hstore or executemany_mode"
+    )
+    query_cache_size: values.WholeNumber = setting(
+        500, "engine", "Compiled statements that are kept; 0 keeps none", ge=0, le=1_000_000
+    )
+    insertmanyvalues_page_size: values.WholeNumber = setting(
+        1000, "engine", "Rows of one INSERT with many values", ge=1, le=1_000_000
+    )
+    use_insertmanyvalues: values.Flag = setting(
+        True, "engine", "Send the rows of an INSERT that returns values together"
+    )
+    enable_from_linting: values.Flag = setting(True, "engine", "Warn of a SELECT that joins tables without a condition")
+    label_length: values.WholeNumber | None = setting(
+        None, "engine", "Longest label of a column in generated SQL", ge=6, le=255
+    )
+    max_identifier_length: values.WholeNumber | None = setting(
+        None, "engine", "Longest name that the database takes", ge=1, le=1024
+    )
+    paramstyle: ParamStyle | None = setting(
+        None, "engine", "Style of the parameters in generated SQL, where the driver has several"
+    )
+
+    connect_timeout: values.Seconds = setting(5.0, "timeout", "How long opening a connection may take", gt=0, le=3600)
+    statement_timeout: values.Seconds | None = setting(
+        None, "timeout", "How long the server lets a statement run", gt=0, le=604_800
+    )
+    lock_timeout: values.Seconds | None = setting(
+        None, "timeout", "How long a statement waits for a lock", gt=0, le=604_800
+    )
+    idle_in_transaction_timeout: values.Seconds | None = setting(
+        None, "timeout", "How long the server lets a transaction rest between statements", gt=0, le=604_800
+    )
+    variables: values.Options = setting(
+        {}, "timeout", "Session variables (SET) or SQLite PRAGMAs, set on each new connection outside a transaction"
+    )
+
+    expire_on_commit: values.Flag = setting(True, "session", "Sessions forget loaded attributes at commit")
+    autoflush: values.Flag = setting(True, "session", "Sessions write pending changes before a query")
+    protected: values.Flag = setting(
+        False,
+        "session",
+        "Refuse drop_tables and every other destructive command; true in a profile named production unless given",
+    )
+
+    _origins: Origins = PrivateAttr(default_factory=dict)
+    _prefix: tuple[str, ...] = PrivateAttr(())
+    _folder: Path | None = PrivateAttr(None)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        findings = contradictions(self)
+        if findings:
+            raise values.reject_all(findings)
+        return self
+
+    def origin(self, key: str) -> Location:
+        """Return where the value in force of a key was written: ``config/production.yaml:4:1``, or ``default``."""
+        return next(iter(self.layers(key)), BUILT_IN)
+
+    def layers(self, key: str) -> tuple[Location, ...]:
+        """Return every place where a key was written, the one in force first."""
+        path = tuple(key.split("."))
+        found = self._origins.get((*self._prefix, *path), ())
+        # Engine options are inherited from the profile's own database, the connection is not.
+        return found or (() if path[0] in CONNECTION_KEYS else self._origins.get(path, ()))
+
+    def settle(self, origins: Origins, prefix: tuple[str, ...], folder: Path | None) -> None:
+        """Note where the values came from; called once, by the loader, before anybody else has the settings."""
+        self._origins, self._prefix, self._folder = origins, prefix, folder
+
+    @property
+    def address(self) -> DatabaseURL:
+        """The connection's parts, of the URL and of the keys that complete it; the password is not read."""
+        base = self.url or DatabaseURL(self.drivername or "")
+        return DatabaseURL(
+            self.drivername or base.drivername,
+            self.username or base.username,
+            self.password or base.password,
+            self.host or base.host,
+            self.port or base.port,
+            self.database or base.database,
+            {**base.query, **self.query},
+        )
+
+    @property
+    def backend(self) -> str:
+        """The database system: sqlite, postgresql, mysql or mariadb."""
+        return backend_of(self.address.drivername)
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether this is SQLite without a file."""
+        return self.backend == "sqlite" and self.address.database in (None, ":memory:")
+
+    @property
+    def path(self) -> Path | None:
+        """The file of a SQLite database, absolute where the project folder is known; None for others and for `file:` URIs."""
+        database = self.address.database
+        if self.backend != "sqlite" or self.in_memory or database is None or database.startswith("file:"):
+            return None
+        return (self._folder or Path()) / database
+
+    @property
+    def folder(self) -> Path | None:
+        """The project folder, which relative paths are relative to."""
+        return self._folder
+
+    def read_password(self) -> str | None:
+        """Return the password as it is now; None if there is none.
+
+        Raises:
+            ConfigError: it cannot be read.
+        """
+        password = self.address.password
+        return None if password is None else password.read(self._folder)
+
+    def driver(self) -> str:
+        """Return the drivername with the installed driver, such as postgresql+psycopg2.
+
+        Raises:
+            ConfigError: the driver is not installed.
+        """
+        key = "drivername" if self.drivername else "url"
+        return choose(self.address.drivername, self.origin(key), key)
+
+    def sqlalchemy_url(self) -> URL:
+        """Return SQLAlchemy's URL, with the installed driver and with its secrets read now.
+
+        Raises:
+            ConfigError: a secret cannot be read, or the driver is not installed.
+        """
+        # The one place of the file half that needs SQLAlchemy: the public name of the method promises its type.
+        from sqlalchemy import URL
+
+        parts = self.address
+        query = {
+            key: tuple(one.read() if isinstance(one, Secret) else one for one in found)
+            for key, found in parts.query.items()
+        }
+        database = str(self.path) if self.path is not None else parts.database
+        return URL.create(self.driver(), parts.username, self.read_password(), parts.host, parts.port, database, query)
+
+
+CONNECTION_KEYS: Final = frozenset(
+    name
+    for name, field in DatabaseSettings.model_fields.items()
+    if isinstance(field.json_schema_extra, dict) and field.json_schema_extra["group"] == "connection"
+)

@@ -1,0 +1,313 @@
+"""The types of settings: each takes what a person may write, and says what it wants of what it refuses."""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from typing import Annotated, Any, Final
+
+from pydantic import BeforeValidator, PlainSerializer
+from pydantic_core import PydanticCustomError
+
+from dbconfig.drivers import backend_of
+from dbconfig.errors import quoted
+from dbconfig.nodes import MappingNode, Scalar, SequenceNode
+from dbconfig.redaction import MASK, is_secret_name
+from dbconfig.secrets import Secret
+from dbconfig.urls import DatabaseURL, InvalidURL, check_query_name, parse_url
+
+_DIGITS = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,17})", re.ASCII)
+_DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,6})?) ?(ms|s|m|h|d)?", re.ASCII)
+_UNIT_SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, None: 1.0}
+# The words that YAML 1.1 and pydantic take for booleans, in any case; "t", "f" and digits are not among them.
+_FLAGS: Final = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+_HOST_NAME = re.compile(r"[^\W_](?:[\w.-]{0,251}\w)?\.?")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing wrong with a value, before it is known where the value stands."""
+
+    slug: str
+    message: str
+    help: str = ""
+    at: tuple[str, ...] = ()
+
+
+def reject(slug: str, message: str, help: str = "", at: tuple[str, ...] = ()) -> PydanticCustomError:
+    return reject_all([Finding(slug, message, help, at)])
+
+
+def reject_all(findings: Iterable[Finding]) -> PydanticCustomError:
+    """Return the pydantic error that carries findings; the loader places them in the file."""
+    found = tuple(findings)
+    text = "; ".join(finding.message for finding in found)
+    return PydanticCustomError("finding", "{text}", {"text": text, "findings": found})
+
+
+def plain(value: Any) -> Any:
+    """Return a node, or anything, as the plain value that it stands for."""
+    if isinstance(value, Scalar):
+        return value.value
+    if isinstance(value, MappingNode):
+        return {key: plain(entry.node) for key, entry in value.entries.items()}
+    if isinstance(value, SequenceNode):
+        return [plain(item) for item in value.items]
+    return value
+
+
+def _kind(value: Any) -> str:
+    kinds: tuple[tuple[type | tuple[type, ...], str], ...] = (
+        (bool, "a boolean"),
+        ((int, float), "a number"),
+        (str, "text"),
+        ((Mapping, MappingNode), "a mapping"),
+        ((list, tuple, SequenceNode), "a list"),
+        (type(None), "nothing"),
+    )
+    return next((name for kind, name in kinds if isinstance(value, kind)), type(value).__name__)
+
+
+def _ambiguity(value: Any) -> str:
+    return value.ambiguity if isinstance(value, Scalar) else ""
+
+
+def whole_number(value: Any) -> int:
+    raw = plain(value)
+    if isinstance(raw, int) and not isinstance(raw, bool):
+        return raw
+    if isinstance(raw, str) and _DIGITS.fullmatch(raw) and not _ambiguity(value):
+        return int(raw)
+    if _ambiguity(value):
+        raise reject(
+            "ambiguous-value",
+            f"must be a whole number; YAML 1.1 reads this as {_ambiguity(value)}",
+            "write the number in plain digits",
+        )
+    raise reject("wrong-type", f"must be a whole number, not {_kind(raw)}")
+
+
+def seconds(value: Any) -> float:
+    raw = plain(value)
+    if isinstance(raw, (int, float)) and not isinstance(raw, bool):
+        if not math.isfinite(raw):
+            raise reject("wrong-type", "must be a finite number of seconds")
+        return float(raw)
+    match = _DURATION.fullmatch(raw) if isinstance(raw, str) and not _ambiguity(value) else None
+    if match is not None:
+        return float(match[1]) * _UNIT_SECONDS[match[2]]
+    if raw == "-1":
+        return -1.0
+    found = f"; YAML 1.1 reads this as {_ambiguity(value)}" if _ambiguity(value) else f", not {_kind(raw)}"
+    raise reject(
+        "ambiguous-value" if _ambiguity(value) else "wrong-type",
+        f"must be a number of seconds or a duration{found}",
+        "500ms, 5s, 30m, 1h",
+    )
+
+
+def flag(value: Any) -> bool:
+    raw = plain(value)
+    if isinstance(raw, bool):
+        return raw
+    if isinstance(raw, str) and raw.lower() in _FLAGS:
+        return _FLAGS[raw.lower()]
+    raise reject("wrong-type", f"must be true or false, not {_kind(raw)}", "true or false")
+
+
+def flag_or(*words: str) -> Callable[[Any], Any]:
+    """Return a validator for a boolean or one of some words."""
+
+    def validate(value: Any) -> bool | str:
+        raw = plain(value)
+        if isinstance(raw, str) and raw.lower() in words:
+            return raw.lower()
+        try:
+            return flag(value)
+        except PydanticCustomError:
+            raise reject("invalid-value", f"must be true, false or {' or '.join(words)}") from None
+
+    return validate
+
+
+def text(value: Any) -> str:
+    raw = plain(value)
+    if _ambiguity(value):
+        raise reject(
+            "ambiguous-value", f"must be text; YAML 1.1 reads this as {_ambiguity(value)}", "put it in quotes: '…'"
+        )
+    if not isinstance(raw, str):
+        help = "put it in quotes: '…'" if isinstance(raw, (bool, int, float)) else "write one text (a string)"
+        raise reject("wrong-type", f"must be text (a string), not {_kind(raw)}", help)
+    return raw
+
+
+def name(value: Any) -> str:
+    """Take text in one line without control characters, not empty."""
+    raw = text(value)
+    if not raw:
+        raise reject("missing-value", "is empty")
+    if not all(ch.isprintable() for ch in raw):
+        raise reject("invalid-value", "has a line break or another control character in it")
+    return raw
+
+
+def host(value: Any) -> str:
+    raw = name(value)
+    if "://" in raw:
+        raise reject("invalid-value", "is a URL, not a host", "a URL belongs under `url:`")
+    if raw.startswith("/"):
+        return raw  # the folder of PostgreSQL's socket
+    bare = raw[1:-1] if raw.startswith("[") and raw.endswith("]") else raw
+    try:
+        return str(ipaddress.ip_address(bare.partition("%")[0])) + bare[len(bare.partition("%")[0]) :]
+    except ValueError:
+        pass
+    if not _HOST_NAME.fullmatch(raw):
+        wrong = next((ch for ch in raw if not (ch.isalnum() or ch in "-._")), "")
+        help = {
+            ":": "the port has a key of its own: `port`",
+            "/": "the database has a key of its own: `database`",
+            "@": "`username` and `password` have keys of their own",
+        }
+        raise reject(
+            "invalid-value",
+            f"is no host name{': it has a character ' + quoted(wrong) if wrong else ''}",
+            help.get(wrong, ""),
+        )
+    return raw
+
+
+def drivername(value: Any) -> str:
+    raw = name(value)
+    try:
+        backend_of(raw)
+    except ValueError as error:
+        raise reject(
+            "unknown-dialect",
+            f"the driver of a database: {error}",
+            "postgresql, mysql, mariadb or sqlite, with or without `+driver`",
+        ) from None
+    return raw.lower()
+
+
+def database_url(value: Any) -> DatabaseURL:
+    if isinstance(value, DatabaseURL):
+        return value
+    raw = plain(value)
+    if isinstance(raw, DatabaseURL):
+        return raw
+    try:
+        address = parse_url(text(value))
+    except InvalidURL as error:
+        message = f"not a database URL: {error}" if error.slug == "invalid-url" else str(error)
+        raise reject(error.slug, message, error.help) from None
+    if isinstance(value, Scalar) and address.password is not None:
+        password = Secret("text", address.password.read(), value.location, written=not value.variables)
+        return replace(address, password=password)
+    return address
+
+
+def secret(value: Any) -> Secret:
+    """Take a secret as text, or as `{file: PATH}` or `{env: NAME}`."""
+    if isinstance(value, Secret):
+        return value
+    location = value.location if isinstance(value, (Scalar, MappingNode)) else None
+    raw = plain(value)
+    if not isinstance(raw, Mapping):
+        written = text(value)
+        if not written:
+            raise reject("missing-value", "is empty", "remove the line if there is no password")
+        if "\0" in written:
+            raise reject("invalid-value", "has a NUL character in it")
+        return Secret("text", written, location, written=isinstance(value, Scalar) and not value.variables)
+    if len(raw) != 1 or next(iter(raw)) not in ("file", "env"):
+        raise reject(
+            "invalid-value",
+            "must be text, or a mapping with one key of `file` and `env`",
+            "{file: /run/secrets/name} or {env: NAME}",
+        )
+    kind, argument = next(iter(raw.items()))
+    if not isinstance(argument, str) or not argument or not all(ch.isprintable() for ch in argument):
+        raise reject("wrong-type", f"`{kind}` must be text in one line", at=(kind,))
+    return Secret(kind, argument, location)
+
+
+def isolation_level(value: Any) -> str:
+    return text(value).upper().replace("_", " ").replace("-", " ")
+
+
+def choice(*options: str, also: Mapping[Any, str | None] | None = None) -> Callable[[Any], str | None]:
+    """Return a validator for one of some words, in any case; `also` maps further values to them."""
+    by_lower = {option.lower(): option for option in options}
+
+    def validate(value: Any) -> str | None:
+        raw = plain(value)
+        if also is not None and not isinstance(raw, (list, dict)) and raw in also:
+            return also[raw]
+        if isinstance(raw, str) and raw.lower() in by_lower:
+            return by_lower[raw.lower()]
+        near = get_close_matches(raw.lower(), by_lower, 1, 0.6) if isinstance(raw, str) else []
+        raise reject(
+            "invalid-value",
+            f"must be one of {', '.join(options)}",
+            f"did you mean {by_lower[near[0]]!r}?" if near else "",
+        )
+
+    return validate
+
+
+def mapping(value: Any) -> dict[str, Any]:
+    raw = plain(value)
+    if not isinstance(raw, Mapping):
+        raise reject("wrong-type", f"must be a mapping of names to values, not {_kind(raw)}")
+    empty = [key for key, item in raw.items() if item is None]
+    if empty:
+        raise reject_all(
+            Finding("empty-value", f"{quoted(str(key))} has no value", "give it one, or remove it", (str(key),))
+            for key in empty
+        )
+    return {
+        str(key): Secret("text", str(item)) if is_secret_name(str(key)) and isinstance(item, str) else item
+        for key, item in raw.items()
+    }
+
+
+def query(value: Any) -> dict[str, tuple[str | Secret, ...]]:
+    found: dict[str, tuple[str | Secret, ...]] = {}
+    for key, item in mapping(value).items():
+        items = item if isinstance(item, (list, tuple)) else (item,)
+        if not all(isinstance(one, (str, int, Secret)) and not isinstance(one, bool) for one in items):
+            raise reject(
+                "wrong-type",
+                f"{quoted(key)} must be text or a number, or a list of them",
+                "booleans belong into `connect_args`",
+                (key,),
+            )
+        try:
+            check_query_name(key)
+        except InvalidURL as error:
+            raise reject("given-twice", str(error).removeprefix("its "), at=(key,)) from None
+        found[key] = tuple(one if isinstance(one, Secret) else str(one) for one in items)
+    return found
+
+
+def shown_mapping(value: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: MASK if is_secret_name(key) else item for key, item in value.items()}
+
+
+WholeNumber = Annotated[int, BeforeValidator(whole_number)]
+Seconds = Annotated[float, BeforeValidator(seconds)]
+Flag = Annotated[bool, BeforeValidator(flag)]
+Name = Annotated[str, BeforeValidator(name)]
+Host = Annotated[str, BeforeValidator(host)]
+DriverName = Annotated[str, BeforeValidator(drivername)]
+Password = Annotated[Secret, BeforeValidator(secret), PlainSerializer(lambda value: value.masked())]
+URL = Annotated[DatabaseURL, BeforeValidator(database_url), PlainSerializer(str)]
+IsolationLevel = Annotated[str, BeforeValidator(isolation_level)]
+Options = Annotated[dict[str, Any], BeforeValidator(mapping), PlainSerializer(shown_mapping)]
+Query = Annotated[dict[str, tuple[str | Secret, ...]], BeforeValidator(query), PlainSerializer(shown_mapping)]
