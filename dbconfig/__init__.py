@@ -1,0 +1,63 @@
+"""Database connections for SQLModel, written down in YAML.
+
+>>> from dbconfig import db
+>>> with db.session() as session: ...
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dbconfig.errors import ConfigError, DBConfigError, Location, Problem, ProfileNotFound
+    from dbconfig.loader import load
+    from dbconfig.profile import Profile
+    from dbconfig.registry import Registry
+    from dbconfig.settings import DatabaseSettings
+
+    db: Registry
+
+__version__ = "0.1.0"
+
+# Imported when they are asked for: an application that validates a file needs no SQLAlchemy, a command no pydantic.
+_HOMES = {
+    "ConfigError": "errors",
+    "DBConfigError": "errors",
+    "DatabaseSettings": "settings",
+    "Location": "errors",
+    "Problem": "errors",
+    "Profile": "profile",
+    "ProfileNotFound": "errors",
+    "Registry": "registry",
+    "load": "loader",
+}
+
+__all__ = [
+    "ConfigError",
+    "DBConfigError",
+    "DatabaseSettings",
+    "Location",
+    "Problem",
+    "Profile",
+    "ProfileNotFound",
+    "Registry",
+    "db",
+    "load",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "db":
+        # The import lock of the registry's module makes it one for all threads that ask first.
+        value = import_module("dbconfig.registry").default
+    elif name in _HOMES:
+        value = getattr(import_module(f"dbconfig.{_HOMES[name]}"), name)
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,167 @@
+"""MySQL and MariaDB: UTF-8, timeouts in one SET, one TLS context for all connections of an engine."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy import URL, Engine, event
+from sqlalchemy.exc import NotSupportedError
+
+from dbconfig.dialects import milliseconds, unknown_argument, variable_names
+from dbconfig.errors import ConfigError, Problem
+from dbconfig.secrets import Secret
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine.interfaces import DBAPIConnection, Dialect
+    from sqlalchemy.pool import ConnectionPoolEntry
+
+    from dbconfig.settings import DatabaseSettings
+
+_LOCAL: Final = frozenset({None, "localhost", "127.0.0.1", "::1"})
+# What SQLAlchemy converts from the text of a URL. Any other parameter would reach the driver as text, where "false" is true:
+# `?ssl_disabled=false` would switch TLS off.
+_FROM_QUERY: Final = frozenset(
+    {
+        *(
+            "charset",
+            "compress",
+            "connect_timeout",
+            "read_timeout",
+            "write_timeout",
+            "client_flag",
+            "local_infile",
+            "use_unicode",
+            "unix_socket",
+        ),
+        *("ssl_ca", "ssl_key", "ssl_cert", "ssl_capath", "ssl_cipher", "ssl_check_hostname"),
+    }
+)
+
+
+def address(settings: DatabaseSettings, drivername: str) -> URL:
+    parts = settings.address
+    query = {
+        key: values
+        for key, found in parts.query.items()
+        if (values := tuple(one for one in found if isinstance(one, str)))
+    }
+    return URL.create(drivername, parts.username, None, parts.host, parts.port, parts.database, query)
+
+
+def arguments(settings: DatabaseSettings, drivername: str) -> dict[str, Any]:
+    driver = drivername.partition("+")[2]
+    given = {key: value for key, value in settings.connect_args.items() if not isinstance(value, Secret)}
+    _check(settings, driver)
+    found: dict[str, Any] = {}
+    if "connect_timeout" not in settings.address.query:
+        found["connect_timeout"] = math.ceil(settings.connect_timeout)
+    if "charset" not in settings.address.query:
+        found["charset"] = "utf8mb4"
+    if driver == "pymysql" and _is_local(settings) and not _wants_tls(settings):
+        # TLS to the same machine protects nothing and costs PyMySQL 25 ms a connection for reading the CA bundle.
+        found["ssl_disabled"] = True
+    return {**found, **given}
+
+
+def attach(engine: Engine, settings: DatabaseSettings) -> None:
+    if engine.dialect.driver == "pymysql" and not (_is_local(settings) and not _wants_tls(settings)):
+        _share_tls_context(engine)
+    variables = dict(variable_names(settings))
+    timeouts = settings.statement_timeout, settings.lock_timeout, settings.idle_in_transaction_timeout
+    if not variables and timeouts == (None, None, None):
+        return
+
+    @event.listens_for(engine, "connect")
+    def set_session_variables(connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
+        # After SQLAlchemy's own SET NAMES, which would undo a collation; MySQL's SET is not undone by a rollback.
+        wanted = {**_timeouts(settings, _is_mariadb(connection)), **variables}
+        cursor = connection.cursor()
+        try:
+            assignments = ", ".join(f"SESSION {name} = %s" for name in wanted)
+            cursor.execute(f"SET {assignments}", tuple(wanted.values()))
+        finally:
+            cursor.close()
+
+
+def _timeouts(settings: DatabaseSettings, mariadb: bool) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    if settings.statement_timeout is not None:
+        # https://mariadb.com/kb/en/server-system-variables/#max_statement_time (seconds, every statement) and
+        # https://dev.mysql.com/doc/refman/8.4/en/server-system-variables.html#sysvar_max_execution_time (milliseconds, SELECT only)
+        found |= (
+            {"max_statement_time": settings.statement_timeout}
+            if mariadb
+            else {"max_execution_time": milliseconds(settings.statement_timeout)}
+        )
+    if settings.lock_timeout is not None:
+        seconds = max(1, math.ceil(settings.lock_timeout))  # both take whole seconds, and zero would not wait at all
+        found |= {"innodb_lock_wait_timeout": seconds, "lock_wait_timeout": seconds}
+    if settings.idle_in_transaction_timeout is not None:
+        if not mariadb:
+            message = "idle_in_transaction_timeout: MySQL has no such limit (MariaDB has); remove it from the profile"
+            raise NotSupportedError(message, None, RuntimeError(message))
+        found["idle_transaction_timeout"] = max(1, math.ceil(settings.idle_in_transaction_timeout))
+    return found
+
+
+def _is_mariadb(connection: DBAPIConnection) -> bool:
+    return "MariaDB" in str(connection.get_server_info())
+
+
+def _is_local(settings: DatabaseSettings) -> bool:
+    parts = settings.address
+    return parts.host in _LOCAL or "unix_socket" in parts.query
+
+
+def _wants_tls(settings: DatabaseSettings) -> bool:
+    return any(name.startswith("ssl") for name in (*settings.connect_args, *settings.address.query))
+
+
+def _share_tls_context(engine: Engine) -> None:
+    """Build the TLS context once: PyMySQL reads the CA bundle anew for every connection, 25 of the 26 ms that one takes."""
+    from pymysql.connections import Connection
+
+    contexts: dict[str, Any] = {}
+    build: Any = getattr(Connection, "_create_ssl_ctx")  # noqa: B009  # not declared: private, and unchanged since 2013
+
+    class SharedContextConnection(Connection):
+        def _create_ssl_ctx(self, sslp: Any) -> Any:
+            if not isinstance(sslp, dict):
+                return build(self, sslp)
+            wanted = repr(sorted(sslp.items()))
+            if wanted not in contexts:
+                contexts[wanted] = build(self, sslp)
+            return contexts[wanted]
+
+    @event.listens_for(engine, "do_connect")
+    def connect(dialect: Dialect, record: ConnectionPoolEntry, cargs: list[Any], cparams: dict[str, Any]) -> Any:
+        return SharedContextConnection(*cargs, **cparams)
+
+
+def _check(settings: DatabaseSettings, driver: str) -> None:
+    problems: list[Problem] = []
+    names = _parameters(driver)
+    for name in settings.connect_args:
+        if names is not None and name not in names:
+            problems.append(unknown_argument(settings, name, driver, "connect_args"))
+    for name in settings.address.query:
+        if name not in _FROM_QUERY:
+            help = (
+                "write it into `connect_args`, where true and false are booleans"
+                if names is None or name in names
+                else ""
+            )
+            problems.append(unknown_argument(settings, name, f"{driver} in a URL", "query", help))
+    if problems:
+        raise ConfigError(problems)
+
+
+def _parameters(driver: str) -> frozenset[str] | None:
+    if driver != "pymysql":
+        return None  # mysqlclient is written in C and does not say
+    from inspect import signature
+
+    from pymysql.connections import Connection
+
+    return frozenset(signature(Connection.__init__).parameters) - {"self"}

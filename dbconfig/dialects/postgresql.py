@@ -1,0 +1,108 @@
+"""PostgreSQL: timeouts and session variables as startup options, which cost no round trip and survive a rollback."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, Final
+
+from dbconfig.dialects import milliseconds, unknown_argument, variable_names
+from dbconfig.errors import ConfigError, Problem
+from dbconfig.secrets import Secret
+
+if TYPE_CHECKING:
+    from sqlalchemy import URL, Engine
+
+    from dbconfig.settings import DatabaseSettings
+
+# What connect() itself takes beside libpq's keywords.
+_OWN: Final = {
+    "psycopg2": frozenset({"dsn", "connection_factory", "cursor_factory"}),
+    "psycopg": frozenset({"autocommit", "prepare_threshold", "context", "row_factory", "cursor_factory"}),
+}
+
+
+def address(settings: DatabaseSettings, drivername: str) -> URL:
+    from sqlalchemy import URL
+
+    parts = settings.address
+    query = {
+        key: values
+        for key, found in parts.query.items()
+        if (values := tuple(one for one in found if isinstance(one, str))) and key != "options"
+    }
+    host, port = parts.host, parts.port
+    if host is not None and host.startswith("/"):  # the folder of a socket cannot stand in the authority of a URL
+        query["host"], host = (host,), None
+        if port is not None:
+            query["port"], port = (str(port),), None
+    return URL.create(drivername, parts.username, None, host, port, parts.database, query)
+
+
+def arguments(settings: DatabaseSettings, drivername: str) -> dict[str, Any]:
+    driver = drivername.partition("+")[2]
+    given = {key: value for key, value in settings.connect_args.items() if not isinstance(value, Secret)}
+    _check(settings, driver)
+    found: dict[str, Any] = {}
+    # libpq takes whole seconds.
+    if "connect_timeout" not in settings.address.query:
+        found["connect_timeout"] = math.ceil(settings.connect_timeout)
+    options = [f"-c {name}={_escaped(value)}" for name, value in _session(settings).items()]
+    options += [str(one) for one in settings.address.query.get("options", ())]
+    if "options" in given:
+        options.append(str(given.pop("options")))
+    if options:
+        found["options"] = " ".join(options)
+    return {**found, **given}
+
+
+def attach(engine: Engine, settings: DatabaseSettings) -> None:
+    """Attach nothing: everything went into the startup options."""
+
+
+def _session(settings: DatabaseSettings) -> dict[str, Any]:
+    timeouts = {
+        "statement_timeout": settings.statement_timeout,
+        "lock_timeout": settings.lock_timeout,
+        "idle_in_transaction_session_timeout": settings.idle_in_transaction_timeout,
+    }
+    found: dict[str, Any] = {name: milliseconds(value) for name, value in timeouts.items() if value is not None}
+    return {**found, **variable_names(settings)}
+
+
+def _escaped(value: Any) -> str:
+    text = {True: "on", False: "off"}[value] if isinstance(value, bool) else str(value)
+    # https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNECT-OPTIONS
+    return text.replace("\\", "\\\\").replace(" ", "\\ ")
+
+
+def _check(settings: DatabaseSettings, driver: str) -> None:
+    """Let libpq itself say which keywords it has: it would say so only at the first connection."""
+    problems: list[Problem] = []
+    for key, names in (("connect_args", settings.connect_args), ("query", settings.address.query)):
+        for name in names:
+            if not (key == "connect_args" and name in _OWN.get(driver, ())) and not _is_keyword(driver, name):
+                problems.append(unknown_argument(settings, name, driver, key))
+    if problems:
+        raise ConfigError(problems)
+
+
+def _is_keyword(driver: str, name: str) -> bool:
+    # A number is a value that libpq takes for every keyword; only the name is looked at.
+    if driver == "psycopg2":
+        import psycopg2
+        from psycopg2.extensions import make_dsn
+
+        try:
+            make_dsn(**{name: "1"})
+        except psycopg2.ProgrammingError:
+            return False
+        return True
+    if driver == "psycopg":
+        import psycopg
+        from psycopg.conninfo import make_conninfo
+
+        try:
+            make_conninfo(**{name: "1"})
+        except psycopg.ProgrammingError:
+            return False
+    return True

@@ -1,0 +1,210 @@
+"""SQLite: a database in memory that threads share, transactions that really begin, foreign keys, WAL, timeouts."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import sqlite3
+import time
+import weakref
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Self
+from urllib.parse import quote
+
+from sqlalchemy import URL, Engine, event
+
+from dbconfig.dialects import unknown_argument, variable_names
+from dbconfig.errors import ConfigError, Problem
+from dbconfig.secrets import Secret
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine.interfaces import DBAPIConnection, Dialect
+    from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
+
+    from dbconfig.settings import DatabaseSettings
+
+BUSY_TIMEOUT: Final = 5.0  # seconds that a writer waits for another one, as Python's own default
+
+_CONNECT: Final = frozenset(
+    {
+        "timeout",
+        "detect_types",
+        "isolation_level",
+        "check_same_thread",
+        "factory",
+        "cached_statements",
+        "uri",
+        "autocommit",
+    }
+)
+_URI: Final = frozenset({"mode", "cache", "vfs", "nolock", "immutable", "psow", "modeof", "uri"})
+_PROGRESS_STEPS: Final = 10_000  # virtual machine instructions between two looks at the clock: about 0.1 ms
+_memories = itertools.count(1)
+
+
+def address(settings: DatabaseSettings, drivername: str) -> URL:
+    if settings.in_memory:
+        # The memdb VFS: one database for all connections and threads. A shared cache fails with "table is locked",
+        # and one connection for all threads mixes their transactions.
+        name = f"file:/dbconfig-{os.getpid()}-{next(_memories)}"
+        return URL.create(drivername, database=name, query={"vfs": "memdb", "uri": "true"})
+    query = {key: tuple(str(one) for one in found) for key, found in settings.address.query.items()}
+    if settings.path is not None:
+        return URL.create(drivername, database=str(settings.path), query=query)
+    return URL.create(drivername, database=_absolute_uri(settings), query={**query, "uri": "true"})
+
+
+def arguments(settings: DatabaseSettings, drivername: str) -> dict[str, Any]:
+    _check(settings)
+    given = {key: value for key, value in settings.connect_args.items() if not isinstance(value, Secret)}
+    found: dict[str, Any] = {"timeout": settings.lock_timeout if settings.lock_timeout is not None else BUSY_TIMEOUT}
+    if settings.statement_timeout is not None:
+        found["factory"] = _timed_connection(settings.statement_timeout)
+    return {**found, **given}
+
+
+def attach(engine: Engine, settings: DatabaseSettings) -> None:
+    dialect: Any = engine.dialect
+    dialect.do_begin = begin  # on the dialect object of this engine alone
+    if settings.in_memory:
+        _keep(engine)
+    elif settings.path is not None:
+        _make_folder(engine, settings.path)
+    pragmas = {
+        "foreign_keys": True,
+        **({} if settings.in_memory or _read_only(settings) else {"journal_mode": "WAL", "synchronous": "NORMAL"}),
+    }
+    pragmas |= variable_names(settings)
+
+    @event.listens_for(engine, "connect")
+    def set_pragmas(connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
+        # No transaction is open here: a PRAGMA within one is ignored, or refused.
+        for name, value in pragmas.items():
+            if name == "journal_mode":
+                _set_journal_mode(connection, str(value))
+            else:
+                connection.execute(f"PRAGMA {name} = {_literal(value)}").close()
+
+
+def begin(connection: PoolProxiedConnection) -> None:
+    """Begin a transaction now.
+
+    The driver begins only before a write: DDL would not be rolled back, a released SAVEPOINT would survive the
+    rollback, and what was read before the write could have changed.
+    """
+    driver_connection: Any = connection.dbapi_connection
+    # An isolation level of None is SQLAlchemy's AUTOCOMMIT.
+    if driver_connection.isolation_level is not None and not driver_connection.in_transaction:
+        driver_connection.execute("BEGIN")
+
+
+def _keep(engine: Engine) -> None:
+    """Hold one connection, so that the database in memory lives as long as its engine, whatever its pool closes."""
+    database = str(engine.url.database)
+    keeper = sqlite3.connect(f"{database}?vfs=memdb", uri=True, check_same_thread=False)
+    weakref.finalize(engine, keeper.close)
+
+
+def _make_folder(engine: Engine, path: Path) -> None:
+    @event.listens_for(engine, "do_connect")
+    def make(dialect: Dialect, record: ConnectionPoolEntry, cargs: list[Any], cparams: dict[str, Any]) -> None:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            message = f"the folder of the database file cannot be made: {error.strerror}: {path.parent}"
+            raise sqlite3.OperationalError(message) from error
+        if not os.access(path if path.exists() else path.parent, os.R_OK if path.exists() else os.W_OK):
+            raise sqlite3.OperationalError(f"unable to open database file, permission denied: {path}")
+
+
+def _set_journal_mode(connection: Any, mode: str) -> None:
+    (current,) = connection.execute("PRAGMA journal_mode").fetchone()
+    if current.lower() == mode.lower():
+        return
+    deadline = time.monotonic() + BUSY_TIMEOUT
+    while True:
+        try:
+            connection.execute(f"PRAGMA journal_mode = {_literal(mode)}").close()
+        except sqlite3.OperationalError as error:
+            # The busy timeout does not cover this change; another process may be making it at this moment.
+            if "locked" in str(error) and time.monotonic() < deadline:
+                time.sleep(0.01)
+                continue
+            if "readonly" in str(error):
+                return  # a file that cannot be written needs no journal
+            raise
+        return
+
+
+def _literal(value: Any) -> str:
+    if isinstance(value, bool):
+        return "ON" if value else "OFF"
+    if isinstance(value, (int, float)):
+        return str(value)
+    return "'" + str(value).replace("'", "''") + "'"
+
+
+def _read_only(settings: DatabaseSettings) -> bool:
+    query = settings.address.query
+    return "ro" in query.get("mode", ()) or "memory" in query.get("mode", ()) or "immutable" in query
+
+
+def _absolute_uri(settings: DatabaseSettings) -> str:
+    """Return a `file:` URI whose path is relative to the project folder, not to the working directory of the moment."""
+    uri = settings.address.database or ""
+    path = uri.removeprefix("file:")
+    if path.startswith(("/", ":")) or settings.folder is None or "memory" in settings.address.query.get("mode", ()):
+        return uri
+    return "file:" + quote(str(settings.folder / path))
+
+
+def _timed_connection(limit: float) -> type[sqlite3.Connection]:
+    """Return a connection class that ends a statement, its fetching included, after so many seconds."""
+
+    class TimedCursor(sqlite3.Cursor):
+        connection: TimedConnection
+
+        def execute(self, sql: str, parameters: Any = (), /) -> Self:
+            self.connection.deadline = time.monotonic() + limit
+            return super().execute(sql, parameters)
+
+        def executemany(self, sql: str, parameters: Any, /) -> Self:
+            self.connection.deadline = time.monotonic() + limit
+            return super().executemany(sql, parameters)
+
+    class TimedConnection(sqlite3.Connection):
+        deadline = float("inf")
+
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            self.set_progress_handler(lambda: time.monotonic() > self.deadline, _PROGRESS_STEPS)
+
+        def cursor(self, factory: Any = TimedCursor) -> Any:
+            return super().cursor(factory)
+
+        def commit(self) -> None:
+            self.deadline = float("inf")
+            super().commit()
+
+        def rollback(self) -> None:
+            self.deadline = float("inf")
+            super().rollback()
+
+    return TimedConnection
+
+
+def _check(settings: DatabaseSettings) -> None:
+    problems: list[Problem] = [
+        unknown_argument(settings, name, "sqlite3", "connect_args")
+        for name in settings.connect_args
+        if name not in _CONNECT
+    ]
+    is_uri = settings.address.database is not None and settings.address.database.startswith("file:")
+    for name in settings.address.query:
+        if name not in (_URI if is_uri else _CONNECT - {"isolation_level", "autocommit", "factory"}):
+            help = (
+                "`file:` belongs before the path: sqlite:///file:data/app.db?mode=ro&uri=true" if name in _URI else ""
+            )
+            problems.append(unknown_argument(settings, name, "sqlite3 in a URL", "query", help))
+    if problems:
+        raise ConfigError(problems)

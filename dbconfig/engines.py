@@ -1,0 +1,149 @@
+"""From settings to `create_engine`'s arguments to an engine."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any, Final
+
+import sqlalchemy
+from sqlalchemy import Engine, event, pool
+from sqlalchemy.util import get_cls_kwargs
+
+from dbconfig import dialects
+from dbconfig.errors import ConfigError, Problem
+from dbconfig.secrets import Secret
+from dbconfig.settings import DatabaseSettings
+
+_log = logging.getLogger(__name__)
+
+_POOL_ARGUMENTS: Final = {
+    "QueuePool": ("pool_size", "max_overflow", "pool_timeout", "pool_use_lifo", "pool_recycle", "pool_pre_ping"),
+    "SingletonThreadPool": ("pool_size", "pool_recycle", "pool_pre_ping"),
+    "StaticPool": ("pool_recycle", "pool_pre_ping"),
+    "AssertionPool": ("pool_recycle", "pool_pre_ping"),
+    "NullPool": (),
+}
+# Fields of the group "engine" that do not go into create_engine under their own name.
+_ELSEWHERE: Final = ("connect_args", "dialect_options")
+
+
+def build(settings: DatabaseSettings, name: str, extra: Mapping[str, Any] | None = None) -> Engine:
+    """Return a new engine; nothing is connected.
+
+    Args:
+        settings: of the database.
+        name: "profile" or "profile/database", the last part of the loggers' names.
+        extra: arguments of create_engine that only code can express.
+
+    Raises:
+        ConfigError: the driver is not installed, a secret cannot be read, or an argument is none of the driver's.
+    """
+    drivername = settings.driver()
+    _prove_secrets(settings)
+    arguments = engine_options(settings, name, drivername, extra)
+    dialect = dialects.of(settings.backend)
+    try:
+        engine = sqlalchemy.create_engine(dialect.address(settings, drivername), **arguments)
+    except ImportError as error:
+        message = f"the driver {drivername} is installed, but cannot be imported: {error}"
+        raise ConfigError([Problem("missing-driver", message, settings.origin("url"))]) from error
+    dialect.attach(engine, settings)
+    _supply_secrets(engine, settings)
+    return engine
+
+
+def engine_options(
+    settings: DatabaseSettings, name: str, drivername: str, extra: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Return the keyword arguments of `create_engine` that the settings mean, without any secret."""
+    fields = DatabaseSettings.model_fields
+    groups = {
+        key: field.json_schema_extra["group"]
+        for key, field in fields.items()
+        if isinstance(field.json_schema_extra, dict)
+    }
+    options = {
+        key: getattr(settings, key) for key, group in groups.items() if group == "engine" and key not in _ELSEWHERE
+    }
+    options = {key: value for key, value in options.items() if value is not None or key == "pool_reset_on_return"}
+    options.setdefault("logging_name", name)
+    options.setdefault("pool_logging_name", name)
+    poolclass = settings.poolclass or "QueuePool"
+    options["poolclass"] = getattr(pool, poolclass)
+    # An in-memory database takes no pool settings: those of default.yaml are meant for servers.
+    if not (settings.in_memory and settings.poolclass is None):
+        options |= {key: getattr(settings, key) for key in _POOL_ARGUMENTS[poolclass]}
+    options["connect_args"] = dialects.of(settings.backend).arguments(settings, drivername)
+    return {**options, **_checked_dialect_options(settings, drivername), **_checked_extra(extra or {}, fields)}
+
+
+def _checked_dialect_options(settings: DatabaseSettings, drivername: str) -> dict[str, Any]:
+    if not settings.dialect_options:
+        return {}
+    from difflib import get_close_matches
+
+    dialect = sqlalchemy.URL.create(drivername).get_dialect()
+    known = set(get_cls_kwargs(dialect)) - {"dbapi"}
+    problems = []
+    for name in settings.dialect_options:
+        if name in DatabaseSettings.model_fields:
+            problems.append(
+                Problem(
+                    "given-twice",
+                    f"{name!r} is a key of its own",
+                    settings.origin(f"dialect_options.{name}"),
+                    f"dialect_options.{name}",
+                )
+            )
+        elif name not in known:
+            near = get_close_matches(name, known, 1, 0.6)
+            help = f"did you mean {near[0]!r}?" if near else ""
+            message = f"{name!r} is no argument of {drivername}'s dialect"
+            problems.append(
+                Problem(
+                    "unknown-key", message, settings.origin(f"dialect_options.{name}"), f"dialect_options.{name}", help
+                )
+            )
+    if problems:
+        raise ConfigError(problems)
+    return dict(settings.dialect_options)
+
+
+def _checked_extra(extra: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
+    twice = [key for key in extra if key in fields and key != "execution_options"]
+    if twice:
+        message = f"engine_options has what the profile has a key for: {', '.join(twice)}"
+        raise ConfigError([Problem("given-twice", message, help="write it into the profile")])
+    return dict(extra)
+
+
+def _prove_secrets(settings: DatabaseSettings) -> None:
+    """Read the secrets once, so that a missing one is told when the engine is made and not at some request."""
+    settings.read_password()
+    password = settings.address.password
+    exposed = password.readable_by_others(settings.folder) if password is not None else ""
+    if exposed:
+        _log.warning("secret file %s is readable by other users: its permissions should be 600", exposed)
+
+
+def _supply_secrets(engine: Engine, settings: DatabaseSettings) -> None:
+    """Give secrets to the driver at each new connection, so that they rotate, and stand in no URL that could be logged."""
+    password = settings.address.password
+    arguments = {name: value for name, value in settings.connect_args.items() if isinstance(value, Secret)}
+    arguments |= {
+        name: one for name, found in settings.address.query.items() for one in found if isinstance(one, Secret)
+    }
+    if password is None and not arguments:
+        return
+    # PyMySQL encodes text as Latin-1; the server wants UTF-8.
+    in_utf8 = engine.dialect.driver == "pymysql"
+
+    # First among the listeners: one of them may connect by itself.
+    @event.listens_for(engine, "do_connect", insert=True)
+    def supply(dialect: Any, record: Any, cargs: list[Any], cparams: dict[str, Any]) -> None:
+        for name, value in arguments.items():
+            cparams[name] = value.read()
+        if password is not None:
+            text = password.read(settings.folder)
+            cparams["password"] = text.encode() if in_utf8 else text

@@ -1,0 +1,254 @@
+"""One engine per profile and database: made once, shared by threads, left alone by forks, closed together."""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
+from difflib import get_close_matches
+from typing import Any, Self
+
+from sqlalchemy import Engine
+from sqlmodel import Session, SQLModel
+
+from dbconfig import engines, tables
+from dbconfig.errors import ConfigError, Problem, quoted
+from dbconfig.loader import load
+from dbconfig.profile import DEFAULT, Profile
+from dbconfig.protection import protected_elsewhere
+from dbconfig.sessions import SessionFactory
+from dbconfig.settings import DatabaseSettings
+
+
+class Registry:
+    """The engines of an application.
+
+    Nothing is read or opened before the first use. One registry may be used by any number of threads and, after a
+    fork, by the children: each process has connections of its own.
+
+    >>> with Registry.from_profile(Profile(name="doc", url="sqlite://")) as db:
+    ...     with db.session() as session:
+    ...         session.exec(select(1)).one()
+    1
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        profile: str | None = None,
+        environ: Mapping[str, str] | None = None,
+        engine_options: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Note what to load at first use.
+
+        Args:
+            path: the configuration folder; None looks for `config/`.
+            profile: the profile; None takes `ENVIRONMENT`.
+            environ: the environment variables; None is the process's own.
+            engine_options: arguments of `create_engine` that only code can express, for every engine.
+        """
+        self._path = path
+        self._name = profile
+        self._environ = environ
+        self._engine_options = dict(engine_options or {})
+        self._given: Profile | None = None
+        self._lock = threading.RLock()
+        self._profiles: dict[str | None, Profile] = {}
+        # By (profile, database); (None, database) is the registry's own profile. Read without the lock: an entry is
+        # complete before it is put in, and is never changed.
+        self._factories: dict[tuple[str | None, str], SessionFactory] = {}
+        _registries.add(self)
+
+    @classmethod
+    def from_profile(cls, profile: Profile) -> Self:
+        """Return a registry of a profile that was made in code; it needs no file."""
+        registry = cls(profile=profile.name)
+        registry._given = profile
+        registry._forget()
+        return registry
+
+    def __repr__(self) -> str:
+        known = self._profiles.get(None)
+        return (
+            f"<Registry of profile {quoted(known.name) if known else 'not loaded yet'}, {len(self._engines())} engines>"
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.dispose()
+
+    @property
+    def profile(self) -> Profile:
+        """The profile; it is loaded on first use.
+
+        Raises:
+            ConfigError: it cannot be used.
+        """
+        return self._profile(None)
+
+    def engine(self, database: str = DEFAULT, *, profile: str | None = None) -> Engine:
+        """Return the engine of a database, always the same one; the first call makes it, and connects to nothing.
+
+        Args:
+            database: a name under `databases:`, or the profile's own.
+            profile: another profile than the registry's.
+
+        Raises:
+            ConfigError: the profile or the database does not exist or cannot be used.
+        """
+        return self._factory(database, profile).engine
+
+    def session(self, database: str = DEFAULT, *, profile: str | None = None) -> Session:
+        """Return a new session: SQLModel's own, which closes at the end of a `with`, and never commits by itself."""
+        factory = self._factories.get((profile, database)) or self._factory(database, profile)
+        return Session(factory.engine, **factory.arguments)
+
+    def transaction(self, database: str = DEFAULT, *, profile: str | None = None) -> AbstractContextManager[Session]:
+        """Return a context manager of a session that commits at the end, or rolls back on an exception.
+
+        On SQLite it takes the write lock when it begins, so that what was read is still true when it writes.
+        """
+        return self._factory(database, profile).transaction()
+
+    def create_tables(self, *models: type[SQLModel] | str, database: str = DEFAULT) -> list[str]:
+        """Create the tables of models, or of all that are imported; those that exist are left alone.
+
+        Safe when several processes start at once. Foreign keys decide the order.
+
+        Args:
+            models: SQLModel classes or table names; none of them is all.
+            database: where.
+
+        Returns:
+            The names of the tables that were created.
+
+        Raises:
+            ConfigError: a name is no table's, or another profile protects this database.
+        """
+        self._refuse_foreign(database, "create tables", destructive=False)
+        return tables.create(self.engine(database), models)
+
+    def drop_tables(self, *models: type[SQLModel] | str, database: str = DEFAULT) -> list[str]:
+        """Drop the tables of models, or of all that are imported.
+
+        Returns:
+            The names of the tables that were dropped.
+
+        Raises:
+            ConfigError: the database is protected, by this profile or by another one that points at it.
+        """
+        settings = self._settings(self.profile, database)
+        if settings.protected:
+            message = f"profile {quoted(self.profile.name)} is protected: dropping tables is refused"
+            help = "a profile that may lose its tables says `protected: false`"
+            raise ConfigError([Problem("protected", message, settings.origin("protected"), "protected", help)])
+        self._refuse_foreign(database, "drop tables", destructive=True)
+        return tables.drop(self.engine(database), models)
+
+    def dispose(self) -> None:
+        """Close every engine and forget the profile; the next use begins anew."""
+        with self._lock:
+            found = self._engines()
+            self._forget()
+        for engine in found:
+            engine.dispose()
+
+    def _forget(self) -> None:
+        self._factories = {}
+        self._profiles = {} if self._given is None else {None: self._given, self._given.name: self._given}
+
+    def _engines(self) -> list[Engine]:
+        return list({id(factory.engine): factory.engine for factory in list(self._factories.values())}.values())
+
+    def _profile(self, name: str | None) -> Profile:
+        found = self._profiles.get(name)
+        if found is not None:
+            return found
+        with self._lock:
+            found = self._profiles.get(name)
+            if found is None:
+                found = load(self._name if name is None else name, path=self._path, environ=self._environ)
+                self._profiles[name] = found
+                self._profiles.setdefault(found.name, found)
+            return found
+
+    def _factory(self, database: str, name: str | None) -> SessionFactory:
+        found = self._factories.get((name, database))
+        if found is not None:
+            return found
+        with self._lock:
+            profile = self._profile(name)
+            found = self._factories.get((profile.name, database))
+            if found is None:
+                settings = self._settings(profile, database)
+                label = profile.name if database == DEFAULT else f"{profile.name}/{database}"
+                found = SessionFactory.of(engines.build(settings, label, self._engine_options), settings)
+                self._factories[profile.name, database] = found
+            self._factories[name, database] = found
+            return found
+
+    def _settings(self, profile: Profile, database: str) -> DatabaseSettings:
+        found = profile.databases.get(database)
+        if found is not None:
+            return found
+        known = ", ".join(profile.databases)
+        near = get_close_matches(database, profile.databases, 1, 0.6)
+        help = f"did you mean {near[0]!r}?" if near else "name it under `databases:`"
+        raise ConfigError(
+            [
+                Problem(
+                    "unknown-database",
+                    f"profile {quoted(profile.name)} has no database {quoted(database)}",
+                    help=help,
+                    notes=(f"databases: {known}",),
+                )
+            ]
+        )
+
+    def _refuse_foreign(self, database: str, what: str, *, destructive: bool) -> None:
+        profile = self.profile
+        if self._given is not None:
+            return  # made in code: there are no other profiles beside it
+        settings = self._settings(profile, database)
+        owner = protected_elsewhere(profile, settings, destructive=destructive, path=self._path, environ=self._environ)
+        if owner:
+            message = f"refused to {what}: profile {quoted(profile.name)} points at the same database as {quoted(owner)}, which is protected"
+            help = f"give {quoted(profile.name)} a database of its own, or run with ENVIRONMENT={owner}"
+            raise ConfigError([Problem("database-elsewhere", message, help=help)])
+
+
+_registries: weakref.WeakSet[Registry] = weakref.WeakSet()
+
+
+def _all() -> Iterator[Registry]:
+    yield from list(_registries)
+
+
+def _before_fork() -> None:
+    # A lock that another thread holds at the fork would stay locked in the child for ever, and what it guards half done.
+    for registry in _all():
+        registry._lock.acquire()
+
+
+def _after_fork_in_parent() -> None:
+    for registry in _all():
+        registry._lock.release()
+
+
+def _after_fork_in_child() -> None:
+    for registry in _all():
+        registry._lock = threading.RLock()
+        for engine in registry._engines():
+            # The child shares our sockets: forget the pool, do not close it, or the parent loses its connections.
+            engine.dispose(close=False)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
+
+default = Registry()  # `dbconfig.db`; it reads and opens nothing before its first use

@@ -1,0 +1,54 @@
+"""Sessions of an engine: one that closes, and one that commits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Engine, event
+from sqlalchemy.orm import SessionTransaction
+from sqlmodel import Session
+
+from dbconfig.settings import DatabaseSettings
+
+
+class WritingSession(Session):
+    """A session that takes SQLite's write lock when its transaction begins.
+
+    With a plain BEGIN two transactions can both read and then both want to write: one of them is refused at once,
+    whatever the busy timeout, or (as the driver does it, beginning before the write only) its result is lost.
+    """
+
+
+@event.listens_for(WritingSession, "after_begin")
+def _begin_immediate(session: Session, transaction: SessionTransaction, connection: Connection) -> None:
+    driver_connection: Any = connection.connection.dbapi_connection
+    if driver_connection.in_transaction:  # not in AUTOCOMMIT
+        driver_connection.execute("ROLLBACK")
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+@dataclass(frozen=True, slots=True)
+class SessionFactory:
+    """What sessions of one engine are made with."""
+
+    engine: Engine
+    arguments: dict[str, Any]
+    writing: type[Session]
+
+    @classmethod
+    def of(cls, engine: Engine, settings: DatabaseSettings) -> SessionFactory:
+        given = {"expire_on_commit": settings.expire_on_commit, "autoflush": settings.autoflush}
+        # True is Session's own default: what is not passed costs nothing.
+        arguments = {key: value for key, value in given.items() if value is not True}
+        return cls(engine, arguments, WritingSession if settings.backend == "sqlite" else Session)
+
+    def session(self) -> Session:
+        return Session(self.engine, **self.arguments)
+
+    @contextmanager
+    def transaction(self) -> Iterator[Session]:
+        with self.writing(self.engine, **self.arguments) as session, session.begin():
+            yield session
