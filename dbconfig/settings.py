@@ -236,16 +236,30 @@ class DatabaseSettings(BaseModel):
         Raises:
             ConfigError: a secret cannot be read, or the driver is not installed.
         """
-        # The one place of the file half that needs SQLAlchemy: the public name of the method promises its type.
+        return self._url(secrets=True)
+
+    def public_url(self) -> URL:
+        """Return SQLAlchemy's URL without any secret, for an engine that is given its secrets at each connect."""
+        return self._url(secrets=False)
+
+    def _url(self, *, secrets: bool) -> URL:
+        # The one place of the file half that needs SQLAlchemy: the names of the methods promise its type.
         from sqlalchemy import URL
 
-        parts = self.address
-        query = {
-            key: tuple(one.read() if isinstance(one, Secret) else one for one in found)
-            for key, found in parts.query.items()
-        }
+        parts, host, port = self.address, self.address.host, self.address.port
+        query: dict[str, str | tuple[str, ...]] = {}
+        for name, found in parts.query.items():
+            texts = tuple(
+                one.read() if isinstance(one, Secret) else one for one in found if secrets or isinstance(one, str)
+            )
+            if texts:
+                query[name] = texts[0] if len(texts) == 1 else texts  # drivers take a list for a list only
+        if host is not None and host.startswith("/"):  # the folder of a socket cannot stand before the path of a URL
+            query |= {"host": host} if port is None else {"host": host, "port": str(port)}
+            host = port = None
+        password = self.read_password() if secrets else None
         database = str(self.path) if self.path is not None else parts.database
-        return URL.create(self.driver(), parts.username, self.read_password(), parts.host, parts.port, database, query)
+        return URL.create(self.driver(), parts.username, password, host, port, database, query)
 
 
 CONNECTION_KEYS: Final = frozenset(

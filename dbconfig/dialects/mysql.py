@@ -40,13 +40,7 @@ _FROM_QUERY: Final = frozenset(
 
 
 def address(settings: DatabaseSettings, drivername: str) -> URL:
-    parts = settings.address
-    query = {
-        key: values
-        for key, found in parts.query.items()
-        if (values := tuple(one for one in found if isinstance(one, str)))
-    }
-    return URL.create(drivername, parts.username, None, parts.host, parts.port, parts.database, query)
+    return settings.public_url().set(drivername=drivername)
 
 
 def arguments(settings: DatabaseSettings, drivername: str) -> dict[str, Any]:

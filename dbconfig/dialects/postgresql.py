@@ -22,20 +22,8 @@ _OWN: Final = {
 
 
 def address(settings: DatabaseSettings, drivername: str) -> URL:
-    from sqlalchemy import URL
-
-    parts = settings.address
-    query = {
-        key: values
-        for key, found in parts.query.items()
-        if (values := tuple(one for one in found if isinstance(one, str))) and key != "options"
-    }
-    host, port = parts.host, parts.port
-    if host is not None and host.startswith("/"):  # the folder of a socket cannot stand in the authority of a URL
-        query["host"], host = (host,), None
-        if port is not None:
-            query["port"], port = (str(port),), None
-    return URL.create(drivername, parts.username, None, host, port, parts.database, query)
+    # `options` is merged into the driver's arguments, which would override it.
+    return settings.public_url().set(drivername=drivername).difference_update_query(["options"])
 
 
 def arguments(settings: DatabaseSettings, drivername: str) -> dict[str, Any]:

@@ -48,10 +48,10 @@ def address(settings: DatabaseSettings, drivername: str) -> URL:
         # and one connection for all threads mixes their transactions.
         name = f"file:/dbconfig-{os.getpid()}-{next(_memories)}"
         return URL.create(drivername, database=name, query={"vfs": "memdb", "uri": "true"})
-    query = {key: tuple(str(one) for one in found) for key, found in settings.address.query.items()}
+    url = settings.public_url().set(drivername=drivername)
     if settings.path is not None:
-        return URL.create(drivername, database=str(settings.path), query=query)
-    return URL.create(drivername, database=_absolute_uri(settings), query={**query, "uri": "true"})
+        return url
+    return url.set(database=_absolute_uri(settings)).update_query_dict({"uri": "true"})
 
 
 def arguments(settings: DatabaseSettings, drivername: str) -> dict[str, Any]:
