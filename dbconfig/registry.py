@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from difflib import get_close_matches
 from typing import Any, Self
@@ -60,6 +60,8 @@ class Registry:
         # By (profile, database); (None, database) is the registry's own profile. Read without the lock: an entry is
         # complete before it is put in, and is never changed.
         self._factories: dict[tuple[str | None, str], SessionFactory] = {}
+        # The same for the hottest of calls: sessions of the registry's own profile.
+        self._sessions: dict[str, Callable[[], Session]] = {}
         _registries.add(self)
 
     @classmethod
@@ -105,8 +107,8 @@ class Registry:
 
     def session(self, database: str = DEFAULT, *, profile: str | None = None) -> Session:
         """Return a new session: SQLModel's own, which closes at the end of a `with`, and never commits by itself."""
-        factory = self._factories.get((profile, database)) or self._factory(database, profile)
-        return Session(factory.engine, **factory.arguments)
+        make = self._sessions.get(database) if profile is None else None
+        return make() if make is not None else self._factory(database, profile).session()
 
     def transaction(self, database: str = DEFAULT, *, profile: str | None = None) -> AbstractContextManager[Session]:
         """Return a context manager of a session that commits at the end, or rolls back on an exception.
@@ -160,6 +162,7 @@ class Registry:
 
     def _forget(self) -> None:
         self._factories = {}
+        self._sessions = {}
         self._profiles = {} if self._given is None else {None: self._given, self._given.name: self._given}
 
     def _engines(self) -> list[Engine]:
@@ -190,6 +193,8 @@ class Registry:
                 found = SessionFactory.of(engines.build(settings, label, self._engine_options), settings)
                 self._factories[profile.name, database] = found
             self._factories[name, database] = found
+            if name is None:
+                self._sessions[database] = found.session
             return found
 
     def _settings(self, profile: Profile, database: str) -> DatabaseSettings:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from sqlalchemy import Connection, Engine, event
@@ -35,20 +36,18 @@ class SessionFactory:
     """What sessions of one engine are made with."""
 
     engine: Engine
-    arguments: dict[str, Any]
-    writing: type[Session]
+    session: Callable[[], Session]
+    writing: Callable[[], Session]
 
     @classmethod
     def of(cls, engine: Engine, settings: DatabaseSettings) -> SessionFactory:
         given = {"expire_on_commit": settings.expire_on_commit, "autoflush": settings.autoflush}
         # True is Session's own default: what is not passed costs nothing.
         arguments = {key: value for key, value in given.items() if value is not True}
-        return cls(engine, arguments, WritingSession if settings.backend == "sqlite" else Session)
-
-    def session(self) -> Session:
-        return Session(self.engine, **self.arguments)
+        kind = WritingSession if settings.backend == "sqlite" else Session
+        return cls(engine, partial(Session, engine, **arguments), partial(kind, engine, **arguments))
 
     @contextmanager
     def transaction(self) -> Iterator[Session]:
-        with self.writing(self.engine, **self.arguments) as session, session.begin():
+        with self.writing() as session, session.begin():
             yield session
