@@ -43,7 +43,7 @@ class SessionFactory:
     def of(cls, engine: Engine, settings: DatabaseSettings) -> SessionFactory:
         given = {"expire_on_commit": settings.expire_on_commit, "autoflush": settings.autoflush}
         # True is Session's own default: what is not passed costs nothing.
-        arguments = {key: value for key, value in given.items() if value is not True}
+        arguments: dict[str, Any] = {key: value for key, value in given.items() if value is not True}
         kind = WritingSession if settings.backend == "sqlite" else Session
         return cls(engine, partial(Session, engine, **arguments), partial(kind, engine, **arguments))
 
