@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from dbconfig.loader import load
     from dbconfig.profile import Profile
     from dbconfig.registry import Registry
+    from dbconfig.retry import CommitUncertain
     from dbconfig.settings import DatabaseSettings
 
     db: Registry
@@ -22,6 +23,7 @@ __version__ = "0.1.0"
 
 # Imported when they are asked for: an application that validates a file needs no SQLAlchemy, a command no pydantic.
 _HOMES = {
+    "CommitUncertain": "retry",
     "ConfigError": "errors",
     "DBConfigError": "errors",
     "DatabaseSettings": "settings",
@@ -34,6 +36,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "CommitUncertain",
     "ConfigError",
     "DBConfigError",
     "DatabaseSettings",

@@ -8,18 +8,20 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from difflib import get_close_matches
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from sqlalchemy import Engine
 from sqlmodel import Session, SQLModel
 
-from dbconfig import engines, tables
+from dbconfig import engines, retry, tables
 from dbconfig.errors import ConfigError, Problem, quoted
 from dbconfig.loader import load
 from dbconfig.profile import DEFAULT, Profile
 from dbconfig.protection import protected_elsewhere
 from dbconfig.sessions import SessionFactory
 from dbconfig.settings import DatabaseSettings
+
+T = TypeVar("T")
 
 
 class Registry:
@@ -116,6 +118,33 @@ class Registry:
         On SQLite it takes the write lock when it begins, so that what was read is still true when it writes.
         """
         return self._factory(database, profile).transaction()
+
+    def run_in_transaction(
+        self,
+        work: Callable[[Session], T],
+        database: str = DEFAULT,
+        *,
+        attempts: int = 3,
+        timeout: float = 30.0,
+    ) -> T:
+        """Run a function in a transaction, again as a whole after an error that passes by itself.
+
+        Those are a serialization failure, a deadlock, a lock that was not to be had, a busy SQLite file, and a
+        connection that was lost before COMMIT was sent. The function gets a fresh session each time, must not commit, and
+        may see its attempt's number as ``session.info["attempt"]``. A call within the function joins its transaction.
+
+        Args:
+            work: what to do; what it returns is returned.
+            database: where.
+            attempts: how often at the most; waiting for a server that cannot be reached is no attempt.
+            timeout: seconds after which no attempt begins.
+
+        Raises:
+            CommitUncertain: the connection was lost while COMMIT was under way; this is never repeated.
+        """
+        factory = self._factory(database, None)
+        tries = retry.Attempts(attempts, timeout, f"{self.profile.name}/{database}")
+        return retry.run(factory.unit_of_work, work, tries, (id(self), database))
 
     def create_tables(self, *models: type[SQLModel] | str, database: str = DEFAULT) -> list[str]:
         """Create the tables of models, or of all that are imported; those that exist are left alone.

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from sqlalchemy import Connection, Engine, event
+from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.orm import SessionTransaction
 from sqlmodel import Session
 
@@ -23,7 +24,20 @@ class WritingSession(Session):
     """
 
 
-@event.listens_for(WritingSession, "after_begin")
+class UnitOfWork(Session):
+    """The session of `run_in_transaction`: it commits when the work has returned, and only then."""
+
+    def commit(self) -> None:
+        raise InvalidRequestError(
+            "run_in_transaction commits when its function returns; a commit within it could not be run again"
+        )
+
+
+class WritingUnitOfWork(UnitOfWork, WritingSession):
+    """The same on SQLite."""
+
+
+@event.listens_for(WritingSession, "after_begin", propagate=True)
 def _begin_immediate(session: Session, transaction: SessionTransaction, connection: Connection) -> None:
     driver_connection: Any = connection.connection.dbapi_connection
     if driver_connection.in_transaction:  # not in AUTOCOMMIT
@@ -38,14 +52,16 @@ class SessionFactory:
     engine: Engine
     session: Callable[[], Session]
     writing: Callable[[], Session]
+    unit_of_work: Callable[[], Session]
 
     @classmethod
     def of(cls, engine: Engine, settings: DatabaseSettings) -> SessionFactory:
         given = {"expire_on_commit": settings.expire_on_commit, "autoflush": settings.autoflush}
         # True is Session's own default: what is not passed costs nothing.
         arguments: dict[str, Any] = {key: value for key, value in given.items() if value is not True}
-        kind = WritingSession if settings.backend == "sqlite" else Session
-        return cls(engine, partial(Session, engine, **arguments), partial(kind, engine, **arguments))
+        sqlite = settings.backend == "sqlite"
+        kinds = (Session, WritingSession, WritingUnitOfWork) if sqlite else (Session, Session, UnitOfWork)
+        return cls(engine, *(partial(kind, engine, **arguments) for kind in kinds))
 
     @contextmanager
     def transaction(self) -> Iterator[Session]:
