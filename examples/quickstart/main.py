@@ -1,7 +1,7 @@
 """Heroes and teams: create the tables, write, read back. The profile decides which database that happens on.
 
-    python examples/quickstart/main.py
-    ENVIRONMENT=production DATABASE_URL=postgresql://user:password@127.0.0.1/shop python examples/quickstart/main.py
+python examples/quickstart/main.py
+ENVIRONMENT=production DATABASE_URL=postgresql://user:password@127.0.0.1/shop python examples/quickstart/main.py
 """
 
 import sys

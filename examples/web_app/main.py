@@ -1,7 +1,7 @@
 """A small FastAPI application: one engine for the process, one session for each request.
 
-    pip install fastapi uvicorn
-    uvicorn --app-dir examples/web_app main:app
+pip install fastapi uvicorn
+uvicorn --app-dir examples/web_app main:app
 """
 
 from collections.abc import AsyncIterator, Iterator

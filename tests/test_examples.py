@@ -1,0 +1,117 @@
+"""The examples run as their first lines say, on every database that they name."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.servers import Server
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A copy of what the examples need: they write their data beside their configuration."""
+    for folder in ("config", "examples"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("data", "__pycache__"))
+    return tmp_path
+
+
+def run(script: Path, *, folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("DBCONFIG_", "DATABASE_"))}
+    environment.pop("ENVIRONMENT", None)
+    return subprocess.run(
+        [sys.executable, "-W", "error", script],
+        cwd=folder,
+        env={**environment, **variables},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def test_the_quickstart_prints_its_heroes_from_two_working_directories(
+    project: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    script = project / "examples/quickstart/main.py"
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    first = run(script, folder=project, DBCONFIG_ECHO="false")
+    second = run(script, folder=elsewhere, DBCONFIG_ECHO="false")
+    assert first.stderr == second.stderr == ""
+    assert first.stdout.splitlines() == [
+        f"profile development (ENVIRONMENT is not set: development), database sqlite+pysqlite: {project}/data/development.db",
+        "created tables: team, hero",
+        "  1: Deadpond of the Preventers",
+        "  2: Rusty-Man of the Preventers",
+    ]
+    assert second.stdout.splitlines()[1:] == [
+        "created tables: none, they exist",
+        "  1: Deadpond of the Preventers",
+        "  2: Rusty-Man of the Preventers",
+        "  3: Deadpond of the Preventers",
+        "  4: Rusty-Man of the Preventers",
+    ]
+    assert list(elsewhere.iterdir()) == []
+
+
+def test_the_quickstart_runs_on_a_server_without_editing_a_file(project: Path, server: Server) -> None:
+    for drivername in (
+        ("postgresql", "postgres") if server.kind == "postgresql" else ("mysql", "mysql+pymysql", "mariadb")
+    ):
+        done = run(
+            project / "examples/quickstart/main.py",
+            folder=project,
+            ENVIRONMENT="production",
+            DATABASE_URL=server.url(drivername),
+        )
+        assert done.stderr == ""
+        assert done.stdout.startswith("profile production (ENVIRONMENT, environment), database ")
+        assert "Rusty-Man of the Preventers" in done.stdout
+        assert server.password not in done.stdout
+
+
+def test_the_same_models_run_on_three_databases_by_environment_only(
+    project: Path, postgresql: Server, mariadb: Server
+) -> None:
+    script = project / "examples/three_databases/main.py"
+    urls = {"POSTGRES_URL": postgresql.url(), "MARIADB_URL": mariadb.url()}
+    for profile, driver in {
+        "development": "sqlite+pysqlite",
+        "postgresql": "postgresql+psycopg2",
+        "mariadb": "mysql+pymysql",
+    }.items():
+        done = run(script, folder=project, ENVIRONMENT=profile, **urls)
+        assert done.stderr == ""
+        assert done.stdout == f"{profile}: 2 orders of Ada, Zoë 🦊, 19.75 in all, on {driver}\n"
+
+
+def test_an_example_without_its_variable_says_which_and_where(project: Path) -> None:
+    done = run(project / "examples/three_databases/main.py", folder=project, ENVIRONMENT="postgresql")
+    assert done.returncode == 1
+    assert "POSTGRES_URL is not set" in done.stderr
+    assert "examples/three_databases/config/postgresql.yaml:1:1" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_web_application_answers(project: Path) -> None:
+    script = project / "check.py"
+    script.write_text(
+        "import json, sys\n"
+        "sys.path.insert(0, 'examples/web_app')\n"
+        "from fastapi.testclient import TestClient\n"
+        "import main\n"
+        "with TestClient(main.app) as client:\n"
+        "    created = client.post('/heroes', json={'name': 'Deadpond'})\n"
+        "    heroes = client.get('/heroes').json()\n"
+        "    print(json.dumps([created.status_code, heroes, client.get('/heroes/7').status_code], sort_keys=True))\n"
+    )
+    shutil.move(project / "config", project / "unused")
+    shutil.copytree(project / "examples/web_app/config", project / "config")
+    done = run(script, folder=project, ENVIRONMENT="testing")
+    assert done.stderr == ""
+    assert json.loads(done.stdout) == [201, [{"id": 1, "name": "Deadpond"}], 404]
