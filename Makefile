@@ -1,0 +1,62 @@
+# Everything sets itself up: Python 3.11 or newer and make are enough. ARGS goes to the program: make test ARGS="-k pool -x"
+
+VENV := .venv
+LOWEST := .venv-lowest
+PYTHON := $(VENV)/bin/python
+PIP := -m pip --disable-pip-version-check --quiet
+ARGS :=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check bench setup test-lowest clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(VENV)/runtime ## Run examples/quickstart
+	@$(PYTHON) examples/quickstart/main.py $(ARGS)
+
+test: setup ## Run the tests against private PostgreSQL and MariaDB servers
+	@$(PYTHON) -m pytest $(ARGS)
+
+check: $(VENV)/dev ## Check style, types and layers
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/mypy --strict dbconfig
+	@$(VENV)/bin/lint-imports
+
+bench: setup ## Compare with the peers
+	@for file in $$(grep -l '^if __name__' benchmarks/*.py); do \
+		$(PYTHON) -m benchmarks.$$(basename $$file .py) $(ARGS) || exit 1; \
+	done
+
+setup: $(VENV)/dev ## Install all that development and tests need
+	@tests/support/install_servers.sh
+
+test-lowest: $(LOWEST)/installed ## Run the tests that need no server on the lowest supported versions
+	@$(LOWEST)/bin/python -m pytest -m "not server and not slow" $(ARGS)
+
+clean: ## Remove what was made here
+	rm -rf $(VENV) $(LOWEST) build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# An environment is the file that is written last: what fails half-way is done again, what is up to date needs no network.
+
+$(VENV)/bin/pip $(LOWEST)/bin/pip:
+	@tests/support/create_venv.sh $(@D:/bin=)
+
+$(VENV)/runtime: pyproject.toml | $(VENV)/bin/pip
+	@echo "Installing dbconfig"
+	@$(PYTHON) $(PIP) install --upgrade "pip>=25.1"
+	@$(PYTHON) $(PIP) install --editable .
+	@touch $@
+
+$(VENV)/dev: $(VENV)/runtime
+	@echo "Installing the tools for development"
+	@$(PYTHON) $(PIP) install --group dev
+	@touch $@
+
+$(LOWEST)/installed: pyproject.toml tests/lowest.txt | $(LOWEST)/bin/pip
+	@echo "Installing the lowest supported versions"
+	@$(LOWEST)/bin/python $(PIP) install --upgrade "pip>=25.1"
+	@$(LOWEST)/bin/python $(PIP) install --constraint tests/lowest.txt --group test --editable .
+	@touch $@

@@ -1,0 +1,1 @@
+"""Tests of dbconfig, against real databases."""

@@ -1,0 +1,93 @@
+"""Database servers and failing networks as fixtures; a test that needs a server is marked `server`."""
+
+import os
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack
+from typing import Protocol, TypeVar
+
+import pytest
+
+from tests.support import servers
+from tests.support.proxy import Proxy
+from tests.support.servers import MariaDBServer, PostgreSQLServer, Server, ServerMissing
+
+AnyServer = TypeVar("AnyServer", bound=Server)
+
+
+class Address(Protocol):
+    """What a proxy can stand before: a server, or another proxy."""
+
+    host: str
+    port: int
+
+
+SERVERS_REQUIRED = os.environ.get("DBCONFIG_REQUIRE_SERVERS") == "1"
+_SERVER_FIXTURES = {"postgresql_server", "mariadb_server", "postgresql", "mariadb", "server"}
+
+
+@pytest.hookimpl(tryfirst=True)  # before `-m` selects by the marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if not _SERVER_FIXTURES.isdisjoint(getattr(item, "fixturenames", ())):
+            item.add_marker("server")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Where servers are required, count a skipped test that needs one as failed."""
+    report = yield
+    if SERVERS_REQUIRED and report.skipped and not hasattr(report, "wasxfail") and item.get_closest_marker("server"):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+        report.outcome = "failed"
+        report.longrepr = f"{reason}\nNo test of a database may be skipped here: DBCONFIG_REQUIRE_SERVERS is 1."
+    return report
+
+
+def _running(start: Callable[[], AnyServer]) -> Iterator[AnyServer]:
+    """Yield a running server; without its programs skip."""
+    try:
+        server = start()
+    except ServerMissing as missing:
+        pytest.skip(str(missing))
+    with server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgresql_server() -> Iterator[PostgreSQLServer]:
+    """The PostgreSQL server of this test run; use `postgresql` unless several tests share a database."""
+    yield from _running(servers.postgresql)
+
+
+@pytest.fixture(scope="session")
+def mariadb_server() -> Iterator[MariaDBServer]:
+    """The MariaDB server of this test run; use `mariadb` unless several tests share a database."""
+    yield from _running(servers.mariadb)
+
+
+@pytest.fixture
+def postgresql(postgresql_server: PostgreSQLServer) -> Iterator[PostgreSQLServer]:
+    """The PostgreSQL server with a fresh `database`; whatever the test does to the server is undone."""
+    with postgresql_server.fresh_database() as server:
+        yield server
+
+
+@pytest.fixture
+def mariadb(mariadb_server: MariaDBServer) -> Iterator[MariaDBServer]:
+    """The MariaDB server with a fresh `database`; whatever the test does to the server is undone."""
+    with mariadb_server.fresh_database() as server:
+        yield server
+
+
+@pytest.fixture(params=["postgresql", "mariadb"])
+def server(request: pytest.FixtureRequest) -> Server:
+    """Each server in turn, with a fresh `database`."""
+    chosen: Server = request.getfixturevalue(request.param)
+    return chosen
+
+
+@pytest.fixture
+def proxy() -> Iterator[Callable[[Address], Proxy]]:
+    """Make proxies: `proxy(server)` is a network to the server that can be made to fail; closed after the test."""
+    with ExitStack() as stack:
+        yield lambda target: stack.enter_context(Proxy(target.host, target.port))

@@ -1,0 +1,1 @@
+"""What the tests run against: private database servers and a network that can be made to fail."""

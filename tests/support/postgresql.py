@@ -1,0 +1,160 @@
+"""A private PostgreSQL server."""
+
+import signal
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import psycopg2
+
+from tests.support.ports import LOOPBACK
+from tests.support.processes import find_program, run, wait_until
+from tests.support.server import CONNECT_TIMEOUT, Server, ServerMissing, StopMode
+
+
+class PostgreSQLServer(Server):
+    """A PostgreSQL server. TCP asks for passwords (SCRAM); the socket trusts the administrator alone."""
+
+    kind = "postgresql"
+    driver = "postgresql"
+    admin = "postgres"
+    admin_database = "postgres"
+    accounts = ("postgres",)
+    stop_signals: ClassVar[dict[StopMode, signal.Signals]] = {"fast": signal.SIGINT, "immediate": signal.SIGQUIT}
+    errors = (psycopg2.OperationalError,)
+
+    @property
+    def socket(self) -> str:
+        return str(self.folder)
+
+    def _find_programs(self) -> dict[str, Path]:
+        installed = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda folder: int(folder.parent.name))
+        initdb = find_program("initdb", folders=installed[::-1])
+        if initdb is None:
+            raise ServerMissing("PostgreSQL is not installed: apt-get install postgresql")
+        return {name: initdb.with_name(name) for name in ("initdb", "postgres", "pg_basebackup")}
+
+    def _prepare(self) -> None:
+        options = ["--no-sync", "--encoding=UTF8", "--locale=C", "--auth=trust", f"--username={self.admin}"]
+        command: list[str | Path] = [self._programs["initdb"], *options, "-D", self.data]
+        run(command, folder=self.folder, options=self._options)
+        access = [
+            f"local all {self.admin} trust",
+            f"local replication {self.admin} trust",
+            "local all all scram-sha-256",
+            f"host all all {LOOPBACK}/32 scram-sha-256",
+        ]
+        (self.data / "pg_hba.conf").write_text("\n".join(access) + "\n")
+        self._configure()
+
+    def _configure(self) -> None:
+        settings: dict[str, object] = {
+            "listen_addresses": self.host,
+            "port": self.port,
+            "unix_socket_directories": self.socket,
+            "max_connections": 100,
+            "shared_buffers": "16MB",
+            # In the data directory, so that nothing is left behind when all the processes are killed.
+            "dynamic_shared_memory_type": "mmap",
+            "max_prepared_transactions": 10,
+            "wal_retrieve_retry_interval": "100ms",  # a standby finds its primary again soon after a restart
+            "password_encryption": "scram-sha-256",
+        }
+        if not self.durable:
+            # What was committed still survives `kill`, though not a power cut: the system has it, if not the disk.
+            settings |= {"fsync": "off", "full_page_writes": "off"}
+        if self.certificate:
+            settings |= {"ssl": "on", "ssl_cert_file": self.certificate}
+            settings |= {"ssl_key_file": self.certificate.with_name("key.pem")}
+        lines = [f"{name} = '{value}'" for name, value in (settings | self.settings).items()]
+        with (self.data / "postgresql.conf").open("a") as file:
+            file.write("\n".join(lines) + "\n")
+
+    def _command(self) -> Sequence[str | Path]:
+        return [self._programs["postgres"], "-D", self.data]
+
+    def _connect(self, database: str | None) -> Any:
+        connection = psycopg2.connect(
+            host=self.socket, port=self.port, user=self.admin, dbname=database, connect_timeout=CONNECT_TIMEOUT
+        )
+        connection.autocommit = True
+        return connection
+
+    def _furnish(self) -> None:
+        self._administrate(f"CREATE ROLE {_double(self.user)} LOGIN PASSWORD {_literal(self.password)}")
+        # In the template, so that the application may use in any database what a test creates there through `sql`.
+        for kind in ("TABLES", "SEQUENCES", "SCHEMAS"):
+            rights = f"ALTER DEFAULT PRIVILEGES GRANT ALL ON {kind} TO {_double(self.user)}"
+            self._run(rights, "template1")
+        self._create_database(self.database)
+
+    def _create_database(self, name: str) -> None:
+        self._administrate(f"CREATE DATABASE {_double(name)} OWNER {_double(self.user)}")
+
+    def drop_database(self, name: str) -> None:
+        self._administrate(f"DROP DATABASE IF EXISTS {_double(name)} WITH (FORCE)")
+
+    def _create_user(self, name: str, password: str) -> None:
+        role = f"CREATE ROLE {_double(name)} LOGIN PASSWORD {_literal(password)} IN ROLE {_double(self.user)}"
+        self._administrate(role)
+
+    def _drop_user(self, name: str) -> None:
+        self._administrate(f"DROP ROLE IF EXISTS {_double(name)}")
+
+    def _set_password(self, user: str, password: str) -> None:
+        self._administrate(f"ALTER ROLE {_double(user)} PASSWORD {_literal(password)}")
+
+    def connections(self, *, application_name: str | None = None, user: str | None = None) -> list[int]:
+        query = "SELECT pid, application_name, usename FROM pg_stat_activity WHERE backend_type = 'client backend'"
+        rows = self._administrate(f"{query} AND usename <> {_literal(self.admin)} ORDER BY backend_start, pid")
+        return [pid for pid, name, owner in rows if application_name in (None, name) and user in (None, owner)]
+
+    def _terminate(self, backend: int) -> bool:
+        return bool(self._administrate(f"SELECT pg_terminate_backend({backend})")[0][0])
+
+    def standby(self, *, settings: Mapping[str, object] | None = None) -> "PostgreSQLStandby":
+        """Return a new server, running, that follows this one and only reads; `close` it after use.
+
+        Args:
+            settings: further lines of its postgresql.conf; recovery_min_apply_delay makes it lag.
+        """
+        return PostgreSQLStandby(self, settings=settings).start()
+
+
+class PostgreSQLStandby(PostgreSQLServer):
+    """A copy that follows its primary by streaming replication."""
+
+    def __init__(self, primary: PostgreSQLServer, *, settings: Mapping[str, object] | None = None) -> None:
+        super().__init__(durable=primary.durable, settings=settings)
+        self.primary = primary
+        self.user, self.password, self.database = primary.user, primary.password, primary.database
+
+    def _prepare(self) -> None:
+        source: list[str | Path] = ["-h", self.primary.socket, "-p", str(self.primary.port), "-U", self.admin]
+        quick = ["--wal-method=stream", "--checkpoint=fast", "--no-sync", "--write-recovery-conf"]
+        command = [self._programs["pg_basebackup"], *source, *quick, "-D", self.data]
+        run(command, folder=self.folder, options=self._options)
+        self._configure()
+
+    def _furnish(self) -> None:
+        pass  # the users came with the copy
+
+    def catch_up(self) -> None:
+        """Wait until all that is committed on the primary now can be read here."""
+        ((position,),) = self.primary.sql("SELECT pg_current_wal_lsn()")
+        question = f"SELECT pg_last_wal_replay_lsn() >= '{position}'"
+        wait_until(lambda: self._administrate(question) == [(True,)], "the standby")
+
+    def promote(self) -> None:
+        """Make it a server of its own, which writes."""
+        self._administrate("SELECT pg_promote()")
+
+
+def _double(name: str) -> str:
+    """Quote an identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _literal(value: str) -> str:
+    """Quote a string."""
+    return "'" + value.replace("'", "''") + "'"

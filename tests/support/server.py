@@ -1,0 +1,316 @@
+"""A private database server: own files, own loopback port, to be stopped, paused, killed and restarted."""
+
+import atexit
+import itertools
+import os
+import shutil
+import signal
+import tempfile
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self
+from urllib.parse import quote
+
+from tests.support.ports import LOOPBACK, free_port
+from tests.support.processes import ServerProcess, own, run, unprivileged, wait_until
+
+StopMode = Literal["fast", "immediate"]
+
+CONNECT_TIMEOUT = 10  # seconds; the administrator must not wait for ever for a paused server
+_START_TIMEOUT = 60.0  # seconds; a server that recovers from `kill` on a busy machine takes a few
+_MEMORY = Path("/dev/shm")  # where Linux keeps files in memory: a new database there takes a tenth of the time
+_ENOUGH_MEMORY = 2**30  # bytes; containers often have 64 MiB, which is too little
+_LONGEST_SOCKET_PATH = 107  # bytes: sun_path in <sys/un.h>, less its closing zero
+
+
+class ServerMissing(Exception):
+    """A database server is not installed; the message says what to install."""
+
+
+class Server(ABC):
+    """A database server of our own, in a folder that `close` removes.
+
+    Nothing is started before `start`. Use `postgresql()` or `mariadb()` to get one that runs.
+    """
+
+    kind: ClassVar[str]
+    driver: ClassVar[str]  # the scheme of `url`
+    admin: ClassVar[str]
+    admin_database: ClassVar[str | None]
+    accounts: ClassVar[tuple[str, ...]]  # whom to run as when we are root
+    stop_signals: ClassVar[dict[StopMode, signal.Signals]]
+    errors: ClassVar[tuple[type[Exception], ...]]  # what connecting raises while the server is not ready
+
+    def __init__(
+        self, *, durable: bool = False, tls: bool = False, settings: Mapping[str, object] | None = None
+    ) -> None:
+        self.durable = durable
+        self.settings = dict(settings or {})
+        self.host = LOOPBACK
+        self.port = free_port()
+        self.user = "app"
+        self.password = "app-secret"
+        self.database = "app"
+        self.certificate: Path | None = None
+        self._programs = self._find_programs()
+        self._options = unprivileged(*self.accounts)
+        self._numbers = itertools.count(1)
+        self._process: ServerProcess | None = None
+        self._guests: list[str] = []  # users made by a test
+        self._password_changed = False
+        self._owner = os.getpid()
+        self.folder = _short_folder(in_memory=not durable)
+        self.log = self.folder / "log"
+        self.data = self.folder / "data"
+        if tls:
+            self.certificate = self.folder / "certificate.pem"
+        self._prepared = False
+        atexit.register(self.close)
+
+    # What differs between the servers.
+
+    @property
+    @abstractmethod
+    def socket(self) -> str: ...
+
+    @abstractmethod
+    def _find_programs(self) -> dict[str, Path]: ...
+
+    @abstractmethod
+    def _prepare(self) -> None:
+        """Make the data directory and its configuration."""
+
+    @abstractmethod
+    def _command(self) -> Sequence[str | Path]: ...
+
+    @abstractmethod
+    def _connect(self, database: str | None) -> Any:
+        """Return a new connection of the administrator in autocommit mode."""
+
+    @abstractmethod
+    def _furnish(self) -> None:
+        """Make the application's user; the server has just started for the first time."""
+
+    @abstractmethod
+    def _create_database(self, name: str) -> None: ...
+
+    @abstractmethod
+    def drop_database(self, name: str) -> None:
+        """Drop a database, whoever is connected to it."""
+
+    @abstractmethod
+    def _create_user(self, name: str, password: str) -> None: ...
+
+    @abstractmethod
+    def _drop_user(self, name: str) -> None: ...
+
+    @abstractmethod
+    def _set_password(self, user: str, password: str) -> None: ...
+
+    @abstractmethod
+    def connections(self, *, application_name: str | None = None, user: str | None = None) -> list[int]:
+        """Return the server's own numbers of the clients' connections, without the administrator's."""
+
+    @abstractmethod
+    def _terminate(self, backend: int) -> bool: ...
+
+    # Life.
+
+    def start(self) -> Self:
+        """Start the server and wait until it answers; do nothing if it runs already."""
+        if self.running:
+            return self
+        if self._process is not None:
+            self._process.kill()  # it ended by itself; this lays its watchdog and its orphans to rest
+            self._process = None
+        first = not self._prepared
+        try:
+            if first:
+                own(self.folder, self._options)
+                if self.certificate:
+                    self._make_certificate(self.certificate)
+                self._prepare()
+                own(self.folder, self._options)
+                self._prepared = True
+            self._launch()
+            if first:
+                self._furnish()
+        except BaseException:
+            if first:
+                self.close()
+            raise
+        return self
+
+    def _launch(self) -> None:
+        self._process = ServerProcess.start(
+            self._command(),
+            folder=self.folder,
+            log=self.log,
+            options=self._options,
+            quick=self.stop_signals["immediate"],
+        )
+        deadline = time.monotonic() + _START_TIMEOUT
+        while not self._answers():
+            if not self.running or time.monotonic() > deadline:
+                raise RuntimeError(f"{self.kind} did not start; the end of its log:\n{self.log_tail()}")
+            time.sleep(0.02)
+
+    def _answers(self) -> bool:
+        try:
+            self._connect(self.admin_database).close()
+        except self.errors:
+            return False
+        return True
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.running
+
+    @property
+    def pid(self) -> int:
+        return self._running().pid
+
+    def _running(self) -> ServerProcess:
+        if self._process is None:
+            raise RuntimeError(f"the {self.kind} server is stopped")
+        return self._process
+
+    def stop(self, mode: StopMode = "fast") -> None:
+        """Stop in order ("fast") or without saying good-bye to the clients ("immediate")."""
+        if self._process is not None:
+            self._process.stop(self.stop_signals[mode])
+            self._process = None
+
+    def restart(self, mode: StopMode = "fast", down: float = 0.0) -> None:
+        """Stop, stay down for `down` seconds, and start on the same port."""
+        self.stop(mode)
+        time.sleep(down)
+        self.start()
+
+    def kill(self) -> None:
+        """End all its processes with SIGKILL; `start` then recovers as after a power cut."""
+        if self._process is not None:
+            self._process.kill()
+            self._process = None
+
+    def pause(self) -> None:
+        """Let the server stand still: its sockets stay open, the kernel accepts connections, nothing answers."""
+        self._running().pause()
+
+    def resume(self) -> None:
+        self._running().resume()
+
+    def heal(self) -> None:
+        """Have the server run and answer, whatever a test did to it."""
+        if self._process is not None and self._process.paused:
+            self.resume()
+        self.start()
+
+    def close(self) -> None:
+        """Stop the server and remove its files."""
+        if os.getpid() != self._owner:
+            return  # a forked child leaves through atexit too; the server is its parent's
+        atexit.unregister(self.close)
+        self.stop("immediate")  # not `kill`: PostgreSQL has shared memory to give back
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def log_tail(self, lines: int = 30) -> str:
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:]) if self.log.exists() else ""
+
+    # Use.
+
+    def url(
+        self,
+        drivername: str | None = None,
+        *,
+        user: str | None = None,
+        password: str | None = None,
+        database: str | None = None,
+        host: str | None = None,
+        port: int | None = None,
+    ) -> str:
+        """Return a URL with everything escaped; `host` and `port` may be those of a proxy."""
+        given = (user or self.user, self.password if password is None else password, database or self.database)
+        name, secret, base = (quote(part, safe="") for part in given)
+        return f"{drivername or self.driver}://{name}:{secret}@{host or self.host}:{port or self.port}/{base}"
+
+    def sql(self, statement: str, *, database: str | None = None) -> list[tuple[Any, ...]]:
+        """Run one statement as the administrator, in autocommit, and return its rows."""
+        return self._run(statement, database or self.database)
+
+    def _administrate(self, statement: str) -> list[tuple[Any, ...]]:
+        # Not in `database`: it may have been dropped, or be about to be.
+        return self._run(statement, self.admin_database)
+
+    def _run(self, statement: str, database: str | None) -> list[tuple[Any, ...]]:
+        with closing(self._connect(database)) as connection, closing(connection.cursor()) as cursor:
+            cursor.execute(statement)
+            return [tuple(row) for row in cursor.fetchall()] if cursor.description else []
+
+    def create_database(self, name: str | None = None) -> str:
+        """Create an empty database for the application's user and return its name, a new one if none is given."""
+        name = name or f"test_{next(self._numbers)}"
+        self._create_database(name)
+        return name
+
+    def create_user(self, name: str, password: str) -> None:
+        """Create a user who may do in the present database what the application's user may."""
+        self._create_user(name, password)
+        self._guests.append(name)
+
+    def set_password(self, user: str, password: str) -> None:
+        self._set_password(user, password)
+        self._password_changed |= user == self.user
+
+    @contextmanager
+    def fresh_database(self) -> Iterator[Self]:
+        """Let `database` be an empty one for a while; afterwards the server runs and is as it was before."""
+        usual = self.database
+        self.heal()
+        self.database = self.create_database()
+        try:
+            yield self
+        finally:
+            self.heal()
+            self.drop_database(self.database)
+            self.database = usual
+            for name in self._guests:
+                self._drop_user(name)
+            self._guests.clear()
+            if self._password_changed:
+                self._set_password(self.user, self.password)
+                self._password_changed = False
+
+    def terminate(self, backend: int | None = None) -> int:
+        """End one client connection, or all, wait until the server has let go of them, and return how many."""
+        ended = [number for number in ([backend] if backend else self.connections()) if self._terminate(number)]
+        wait_until(lambda: not set(ended) & set(self.connections()), "the end of terminated connections")
+        return len(ended)
+
+    def _make_certificate(self, certificate: Path) -> None:
+        key = certificate.with_name("key.pem")
+        names = "subjectAltName=DNS:localhost,IP:127.0.0.1"
+        request = ["req", "-x509", "-nodes", "-newkey", "rsa:2048", "-days", "2", "-subj", "/CN=localhost"]
+        command: list[str | Path] = ["openssl", *request, "-addext", names, "-keyout", key, "-out", certificate]
+        run(command, folder=self.folder, options=self._options)
+        key.chmod(0o600)
+
+
+def _short_folder(*, in_memory: bool) -> Path:
+    """Make a temporary folder in which a socket's path is not too long, in memory if there is enough."""
+    if in_memory and os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMORY).free > _ENOUGH_MEMORY:
+        return Path(tempfile.mkdtemp(prefix="dbconfig-", dir=_MEMORY))
+    # PostgreSQL locks its socket through a file beside it, whose name is the longer one.
+    longest = "/dbconfig-12345678/.s.PGSQL.65535.lock"
+    usual = tempfile.gettempdir()
+    fits = len(os.fsencode(usual)) + len(longest) <= _LONGEST_SOCKET_PATH
+    return Path(tempfile.mkdtemp(prefix="dbconfig-", dir=usual if fits else "/tmp"))
