@@ -55,7 +55,8 @@ def _database(profile: Profile, name: str, settings: DatabaseSettings) -> Iterat
     if settings.echo and settings.protected:
         yield warning(
             "echo",
-            f"every statement of {profile.name} (production) is logged, its parameters too unless hide_parameters is set",
+            f"every statement of {profile.name} is logged, as if it were no production database"
+            + ("" if settings.hide_parameters else "; the parameters too, for hide_parameters is not set"),
         )
     for option, why in _HOLES.items():
         if settings.connect_args.get(option):

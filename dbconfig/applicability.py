@@ -46,6 +46,27 @@ _NUMERIC_ARGUMENTS: Final = frozenset(
         "max_allowed_packet",
     }
 )
+# "false" is true to a driver.
+_BOOLEAN_ARGUMENTS: Final = frozenset(
+    {"autocommit", "check_same_thread", "compress", "local_infile", "ssl_disabled", "ssl_verify_cert"}
+    | {"ssl_verify_identity", "ssl_check_hostname", "uri", "use_unicode"}
+)
+# The session variables that a key sets, by the database system.
+_VARIABLES: Final = {
+    "postgresql": {
+        "statement_timeout": "statement_timeout",
+        "lock_timeout": "lock_timeout",
+        "idle_in_transaction_session_timeout": "idle_in_transaction_timeout",
+    },
+    "mysql": {
+        "max_statement_time": "statement_timeout",
+        "max_execution_time": "statement_timeout",
+        "innodb_lock_wait_timeout": "lock_timeout",
+        "lock_wait_timeout": "lock_timeout",
+        "idle_transaction_timeout": "idle_in_transaction_timeout",
+    },
+    "sqlite": {"busy_timeout": "lock_timeout"},
+}
 # https://docs.sqlalchemy.org/en/21/core/connections.html#sqlalchemy.engine.Connection.execution_options
 _EXECUTION_OPTIONS: Final = (
     "compiled_cache",
@@ -80,6 +101,7 @@ def contradictions(settings: DatabaseSettings) -> list[Finding]:
         *_for_system(settings),
         *_for_pool(settings),
         *_arguments(settings),
+        *_variables(settings),
         *_options(settings),
     ]
 
@@ -88,7 +110,7 @@ def _given_twice(settings: DatabaseSettings) -> Iterator[Finding]:
     if settings.url is None:
         return
     for part in _PARTS:
-        if getattr(settings, part) is not None and getattr(settings.url, part) is not None:
+        if getattr(settings, part) is not None and getattr(settings.url, part) not in (None, ""):
             yield Finding(
                 "given-twice", f"`{part}` is given both by `url` and by `{part}`", "remove one of the two", (part,)
             )
@@ -111,14 +133,24 @@ def _for_system(settings: DatabaseSettings) -> Iterator[Finding]:
         for part in ("username", "password", "host", "port"):
             if getattr(settings.address, part) is not None:
                 at = part if getattr(settings, part) is not None else "url"
-                yield Finding("not-applicable", f"`{part}` cannot act on SQLite: it is a file", at=(at,))
+                why = f"`{part}` cannot act on SQLite: it is a file"
+                yield Finding("not-applicable", why, "remove it", (at,), because=_system_key(settings))
+        if (settings.address.database or "").startswith("~"):
+            at = "database" if settings.database is not None else "url"
+            help = "write the whole path: sqlite:////home/…"
+            yield Finding("invalid-value", "`~` is not replaced in the path of a database", help, (at,))
         unable = {
             "connect_timeout": "there is no server to connect to",
             "idle_in_transaction_timeout": "nothing ends an idle SQLite transaction",
         }
         for key, why in unable.items():
             if key in settings.model_fields_set and getattr(settings, key) is not None:
-                yield Finding("not-applicable", f"`{key}` cannot act on SQLite: {why}", "remove it", (key,))
+                message = f"`{key}` cannot act on SQLite: {why}"
+                yield Finding("not-applicable", message, "remove it", (key,), because=_system_key(settings))
+
+
+def _system_key(settings: DatabaseSettings) -> str:
+    return "drivername" if settings.drivername is not None else "url"
 
 
 def _for_pool(settings: DatabaseSettings) -> Iterator[Finding]:
@@ -126,7 +158,8 @@ def _for_pool(settings: DatabaseSettings) -> Iterator[Finding]:
         for key in (*_SIZES, *_CARE):
             if key in settings.model_fields_set:
                 why = "an in-memory SQLite database is one database whatever its pool, and lives as long as its engine"
-                yield Finding("not-applicable", f"`{key}` cannot act here: {why}", "remove it", (key,))
+                at = "database" if settings.database is not None else _system_key(settings)
+                yield Finding("not-applicable", f"`{key}` cannot act here: {why}", "remove it", (key,), because=at)
         return
     for key in _NOT_FOR_POOL.get(settings.poolclass or "", ()):
         if key in settings.model_fields_set:
@@ -135,6 +168,7 @@ def _for_pool(settings: DatabaseSettings) -> Iterator[Finding]:
                 f"`{key}` cannot act with `poolclass: {settings.poolclass}`",
                 "remove one of the two",
                 (key,),
+                because="poolclass",
             )
     if -1 < settings.pool_recycle <= 0:
         yield Finding("out-of-range", "`pool_recycle` must be greater than 0, or -1 for never", at=("pool_recycle",))
@@ -157,6 +191,11 @@ def _arguments(settings: DatabaseSettings) -> Iterator[Finding]:
             and not _is_number(value)
         ):
             yield Finding("wrong-type", f"{name!r} in connect_args must be a number", at=at)
+        elif name in _BOOLEAN_ARGUMENTS and not isinstance(value, (bool, int)):
+            yield Finding("wrong-type", f"{name!r} in connect_args must be true or false, without quotes", at=at)
+        elif name == "timeout" and settings.backend == "sqlite" and settings.lock_timeout is not None:
+            message = "`lock_timeout` is given twice, by itself and as 'timeout' in connect_args"
+            yield Finding("given-twice", message, "remove the one in connect_args", at)
         elif name == "connect_timeout" and "connect_timeout" in settings.model_fields_set:
             yield Finding(
                 "given-twice",
@@ -175,6 +214,15 @@ def _arguments(settings: DatabaseSettings) -> Iterator[Finding]:
 
 def _is_number(value: object) -> bool:
     return isinstance(value, str) and value.isascii() and value.isdigit()
+
+
+def _variables(settings: DatabaseSettings) -> Iterator[Finding]:
+    system = {"mariadb": "mysql"}.get(settings.backend, settings.backend)
+    for name in settings.variables:
+        key = _VARIABLES[system].get(name.lower(), "")
+        if key and key in settings.model_fields_set and getattr(settings, key) is not None:
+            message = f"`{key}` is given twice, by itself and by the variable {name!r}"
+            yield Finding("given-twice", message, "remove one of the two", ("variables", name))
 
 
 def _options(settings: DatabaseSettings) -> Iterator[Finding]:

@@ -6,6 +6,7 @@ import errno
 import os
 import re
 import stat
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -13,19 +14,24 @@ import yaml
 
 from dbconfig.errors import ConfigError, Location, Problem, quoted
 from dbconfig.nodes import Entry, MappingNode, Node, Scalar, SequenceNode, Source
+from dbconfig.redaction import MASK, is_secret_name, shown_name
 from dbconfig.scalars import resolve
+from dbconfig.syntax import explained
 
 SIZE_LIMIT: Final = 256 * 1024  # bytes; the largest configuration seen in public code has 40 kB
 VALUE_LIMIT: Final = 10_000  # values of one file with its aliases written out: a bomb has billions
 DEPTH_LIMIT: Final = 32
 
-# The C loader is seven times faster and gives the same positions; wheels of every platform have it, a source build may not.
+Path_ = tuple[str, ...]  # of a key; an item of a list has the path of its list
+
+_SECRET_SOURCES: Final = ("file", "env", "provider")
+# The C loader is seven times faster and gives the same positions; a build from source may lack it.
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufffe\uffff]")
 
 
 def read(path: Path, shown: str) -> tuple[MappingNode, list[Problem]]:
-    """Read a YAML file whose root is a mapping; return it with the problems that leave the rest readable (a key twice, a tag).
+    """Read a YAML file whose root is a mapping; return it with the problems that leave the rest readable.
 
     Args:
         path: the file.
@@ -51,14 +57,10 @@ def parse(text: str, shown: str) -> tuple[MappingNode, list[Problem]]:
         return root, composer.problems
     if isinstance(root, Scalar) and root.value is None:
         _refuse("missing-value", "the file is empty: there are no settings in it", source, help="give at least `url:`")
-    _refuse(
-        "wrong-type",
-        "the file must be a mapping of keys to values",
-        source,
-        root.location.line,
-        root.location.column,
-        help="write `url: …` and the other settings as `key: value`, one a line",
-    )
+    what = "text" if isinstance(root, Scalar) else "a list"
+    message = f"the file must be a mapping of keys to values, not {what}"
+    help = "write `url: …` and the other settings as `key: value`, one a line"
+    return _refuse("wrong-type", message, source, root.location.line, root.location.column, help)
 
 
 def _refuse(
@@ -95,19 +97,17 @@ def _bytes(path: Path, shown: str) -> bytes:
 
 
 def _decoded(data: bytes, shown: str) -> str:
+    wrong = None
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        _refuse(
-            "yaml-syntax",
-            "the file is not UTF-8: a character cannot be decoded",
-            Source(shown),
-            line,
-            help="save it with the encoding UTF-8",
-        )
-    if text.count("\0") > len(text) // 4:
-        _refuse("yaml-syntax", "the encoding looks like UTF-16: save the file as UTF-8", Source(shown))
+        wrong = error.start
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")) or data.count(0) > len(data) // 4:
+        _refuse("yaml-syntax", "the encoding looks like UTF-16", Source(shown), help="save the file as UTF-8")
+    if wrong is not None:  # not within `except`: that error holds the bytes of the file, and would be ours' context
+        message = "the file is not UTF-8: a character cannot be decoded"
+        line = data.count(b"\n", 0, wrong) + 1
+        _refuse("yaml-syntax", message, Source(shown), line, help="save the file as UTF-8")
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
@@ -127,7 +127,7 @@ class _Composer:
             start = self._next()
             if isinstance(start, yaml.StreamEndEvent):
                 return Scalar(None, Location(self.source.shown, text=self.source))
-            root = self._node(self._next(), "", 0)
+            root = self._node(self._next(), (), 0)
             self._next()  # document end
             end = self._next()
             if not isinstance(end, yaml.StreamEndEvent):
@@ -150,64 +150,58 @@ class _Composer:
     def _next(self) -> Any:
         return self._loader.get_event()
 
-    def _node(self, event: Any, key: str, depth: int) -> Node:
+    def _node(self, event: Any, path: Path_, depth: int) -> Node:
         if isinstance(event, yaml.AliasEvent):
-            return self._alias(event)
+            return self._alias(event, path)
         self._count(1, event)
         if depth > DEPTH_LIMIT:
             mark = event.start_mark
             _refuse(
                 "too-large", f"nested more than {DEPTH_LIMIT} levels deep", self.source, mark.line + 1, mark.column + 1
             )
-        self._check_tag(event, key)
+        self._check_tag(event, path)
         if event.anchor:
             self._anchors[event.anchor] = None  # open: an alias to it now would be recursive
-        before, node = self._values, self._content(event, key, depth)
+        before, node = self._values, self._content(event, path, depth)
         if event.anchor:
             self._anchors[event.anchor] = (node, self._values - before + 1)
         return node
 
-    def _content(self, event: Any, key: str, depth: int) -> Node:
+    def _content(self, event: Any, path: Path_, depth: int) -> Node:
         if isinstance(event, yaml.ScalarEvent):
-            return self._scalar(event, key)
+            return self._scalar(event, path[-1] if path else "")
         if isinstance(event, yaml.SequenceStartEvent):
             items = []
             while not isinstance(event_ := self._next(), yaml.SequenceEndEvent):
-                items.append(self._node(event_, key, depth + 1))
+                items.append(self._node(event_, path, depth + 1))
             return SequenceNode(tuple(items), self._at(event))
-        return self._mapping(event, depth)
+        return self._mapping(event, path, depth)
 
     def _scalar(self, event: Any, key: str) -> Scalar:
-        start, end = event.start_mark, event.end_mark
-        self.source.remember(key, event.value, (start.line, start.column), (end.line, end.column))
+        self._remember(event, key)
         if event.style or event.tag == "tag:yaml.org,2002:str":
             return Scalar(event.value, self._at(event), event.value)
         value, ambiguity = resolve(event.value)
         return Scalar(value, self._at(event), event.value, ambiguity)
 
-    def _mapping(self, event: Any, depth: int) -> MappingNode:
+    def _remember(self, event: Any, key: str) -> None:
+        start, end = event.start_mark, event.end_mark
+        self.source.remember(key, event.value, (start.line, start.column), (end.line, end.column))
+
+    def _mapping(self, event: Any, path: Path_, depth: int) -> MappingNode:
         entries: dict[str, Entry] = {}
         merged: list[MappingNode] = []
         while not isinstance(key_event := self._next(), yaml.MappingEndEvent):
             at = self._at(key_event)
             is_merge = isinstance(key_event, yaml.ScalarEvent) and key_event.value == "<<" and not key_event.style
-            name = self._key(key_event, depth)
-            node = self._node(self._next(), name or "", depth + 1)
+            name = self._key(key_event, path, depth)
+            node = self._node(self._next(), path if is_merge or name is None else (*path, name), depth + 1)
             if is_merge:
                 merged += self._merge_sources(node, at)
+            elif _is_secret(path) and name not in _SECRET_SOURCES and isinstance(node, Scalar) and not node.written:
+                self._secret_in_braces(path, key_event)
             elif name is not None and name in entries:
-                first = entries[name].key.line
-                help = (
-                    "a password is either text or `{file: …}` (compose's PASSWORD_FILE), not both: "
-                    if name == "password"
-                    else ""
-                )
-                message = f"duplicate key {quoted(name)}: it stands twice"
-                self.problems.append(
-                    Problem(
-                        "duplicate-key", message, at, name, f"{help}remove one of the two", (f"first on line {first}",)
-                    )
-                )
+                self._duplicate(path, name, at, entries[name].key.line)
             elif name is not None:
                 entries[name] = Entry(node, at)
         for mapping in merged:
@@ -215,21 +209,40 @@ class _Composer:
                 entries.setdefault(name, entry)
         return MappingNode(entries, self._at(event))
 
-    def _key(self, event: Any, depth: int) -> str | None:
+    def _secret_in_braces(self, path: Path_, event: Any) -> None:
+        # `password: {abc}` is a mapping whose key is the password.
+        self._remember(event, path[-1])
+        at, key = replace(self._at(event), width=1), ".".join(path)
+        help = "put it in quotes: '…'; or write {file: PATH} or {env: NAME}"
+        self.problems.append(Problem("invalid-value", f"{key}: braces make a mapping of it", at, key, help))
+
+    def _duplicate(self, path: Path_, name: str, at: Location, first: int | None) -> None:
+        help = "remove one of the two"
+        if name == "password":
+            help = f"a password is either text or `{{file: …}}` (compose's PASSWORD_FILE), not both: {help}"
+        message = f"duplicate key {quoted(shown_name(name))}: it stands twice"
+        key = ".".join((*path, name))
+        self.problems.append(Problem("duplicate-key", message, at, key, help, (f"first on line {first}",)))
+
+    def _key(self, event: Any, path: Path_, depth: int) -> str | None:
         if isinstance(event, yaml.ScalarEvent):
             self._count(1, event)
+            if shown_name(event.value) == MASK:
+                self._remember(event, "")
             if event.style or event.tag == "tag:yaml.org,2002:str" or event.value == "<<":
                 return str(event.value)
             if isinstance(resolve(event.value)[0], str):
                 return str(event.value)
-            self._key_problem(event, f"a key must be text, not {quoted(event.value) if event.value else 'nothing'}")
-        else:
-            self._key_problem(event, "a key must be text, not a list, a mapping or an alias")
-            self._node(event, "", depth + 1)
+            if not _is_secret(path):  # else it is a secret in braces
+                self._key_problem(event, f"a key must be text, not {quoted(event.value) if event.value else 'nothing'}")
+                return None
+            return str(event.value)
+        self._key_problem(event, "a key must be text, not a list, a mapping or an alias")
+        self._node(event, path, depth + 1)
         return None
 
     def _key_problem(self, event: Any, message: str) -> None:
-        self.problems.append(Problem("wrong-type", message, self._at(event), help="keys are names of settings"))
+        self.problems.append(Problem("wrong-type", message, self._at(event), help="put it in quotes, if it is a name"))
 
     def _merge_sources(self, node: Node, at: Location) -> list[MappingNode]:
         sources = node.items if isinstance(node, SequenceNode) else (node,)
@@ -238,25 +251,16 @@ class _Composer:
             self.problems.append(Problem("wrong-type", "the merge key `<<` takes an alias of a mapping", at, "<<"))
         return good
 
-    def _alias(self, event: Any) -> Node:
+    def _alias(self, event: Any, path: Path_) -> Node:
         known = self._anchors.get(event.anchor, ...)
         mark = event.start_mark
         if known is ...:
-            _refuse(
-                "yaml-syntax",
-                f"alias {quoted('*' + event.anchor)}: there is no anchor of this name above",
-                self.source,
-                mark.line + 1,
-                mark.column + 1,
-            )
+            message = f"alias {_named(path, '*' + event.anchor)}: there is no anchor of this name above"
+            help = "a text that begins with `*` must be put in quotes: '…'"
+            _refuse("yaml-syntax", message, self.source, mark.line + 1, mark.column + 1, help)
         if known is None:
-            _refuse(
-                "yaml-syntax",
-                f"alias {quoted('*' + event.anchor)} stands inside its own anchor",
-                self.source,
-                mark.line + 1,
-                mark.column + 1,
-            )
+            message = f"alias {_named(path, '*' + event.anchor)} stands inside its own anchor"
+            _refuse("yaml-syntax", message, self.source, mark.line + 1, mark.column + 1)
         node, size = known
         self._count(size, event)
         return node
@@ -268,14 +272,18 @@ class _Composer:
             message = f"more than {VALUE_LIMIT} values, aliases written out: an alias bomb, or no configuration"
             _refuse("alias-bomb", message, self.source, mark.line + 1, mark.column + 1)
 
-    def _check_tag(self, event: Any, key: str) -> None:
+    def _check_tag(self, event: Any, path: Path_) -> None:
         tag = event.tag
         if tag is None or tag == "!" or tag == "tag:yaml.org,2002:str":
             return
-        shown_tag = tag.replace("tag:yaml.org,2002:", "!!")
-        what = f"tag {quoted(shown_tag)} is not allowed" + (f" at {quoted(key)}" if key else "")
-        text = "YAML is data here: write plain text (a string), a number, a list or a mapping"
-        self.problems.append(Problem("yaml-tag", what, self._at(event), key, help=text))
+        key = ".".join(path)
+        named = _named(path, tag.replace("tag:yaml.org,2002:", "!!"))
+        what = f"tag {named} is not allowed" + (f" at {quoted(path[-1])}" if path else "")
+        help = "YAML is data here: write plain text (a string), a number, a list or a mapping"
+        if path and _is_secret(path):
+            help = "a text that begins with `!` must be put in quotes: '…'"
+        at = self._at(event) if named != MASK else replace(self._at(event), width=1)
+        self.problems.append(Problem("yaml-tag", what, at, key, help))
 
     def _at(self, event: Any) -> Location:
         start, end = event.start_mark, event.end_mark
@@ -283,31 +291,15 @@ class _Composer:
         return Location(self.source.shown, start.line + 1, start.column + 1, width=max(1, width), text=self.source)
 
     def _syntax_error(self, error: yaml.MarkedYAMLError, text: str) -> NoReturn:
-        # For a missing colon libyaml marks the place where it gave up; the line at fault is its context.
-        mark = (
-            error.context_mark
-            if "could not find expected ':'" in str(error.problem) and error.context_mark
-            else error.problem_mark
-        )
-        line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
-        lines = text.splitlines()
-        written = lines[line - 1] if line <= len(lines) else ""
-        message, help = _explained(str(error.problem or error.context), written)
-        if "tab" in message:
-            column = written.index("\t") + 1
+        line, column, message, help = explained(error, text.splitlines())
         _refuse("yaml-syntax", message, self.source, line, column, help)
 
 
-def _explained(problem: str, line: str) -> tuple[str, str]:
-    """Return what libyaml's message means to the person who wrote the line."""
-    if "\t" in line[: len(line) - len(line.lstrip())]:
-        return "a tab cannot indent YAML", "indent with spaces"
-    if "could not find expected ':'" in problem:
-        return "a key needs a colon and a space before its value", "write `key: value`, with the space"
-    if "expected ',' or '}'" in problem or "expected ',' or ']'" in problem:
-        return "a flow mapping or list is not closed here: `}` or `]` is missing", ""
-    if "mapping values are not allowed" in problem:
-        return "a `:` at the end of a value, or before a blank in it, begins a mapping", "put the value in quotes: '…'"
-    if "cannot start any token" in problem:
-        return f"{problem.removeprefix('found ')}", "quote the value: '…'"
-    return problem or "not YAML", ""
+def _is_secret(path: Path_) -> bool:
+    """Say whether a path's key holds a secret; under `databases` it is a name, whatever it looks like."""
+    return bool(path) and is_secret_name(path[-1]) and not (len(path) == 2 and path[0] == "databases")
+
+
+def _named(path: Path_, written: str) -> str:
+    """Return an alias or a tag as it may be shown: before a value without quotes it is the beginning of the value."""
+    return quoted(written) if not _is_secret(path) and re.fullmatch(r"[*!][\w!./:-]*", written) else MASK

@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from importlib.util import find_spec
 
 from dbconfig.errors import ConfigError, Location, Problem, quoted
+from dbconfig.redaction import shown_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +22,7 @@ class Driver:
     @property
     def installed(self) -> bool:
         try:
-            # Imports only the parent of a dotted module; a broken installation still fails in create_engine, with its own cause.
+            # Imports nothing; a broken installation still fails in create_engine, with its own cause.
             return find_spec(self.module) is not None
         except ModuleNotFoundError:
             return False
@@ -40,8 +41,8 @@ _MYSQL = (
 )
 _SQLITE = (Driver("pysqlite", "sqlite3", ""), Driver("aiosqlite", "aiosqlite", "aiosqlite", asynchronous=True))
 
-# In the order of choice, which is fixed: SQLAlchemy's own default for postgresql changed between 2.0 (psycopg2) and 2.1 (psycopg),
-# and its default for mysql (mysqlclient) is not among our dependencies.
+# In the order of choice, which is fixed: SQLAlchemy's own default for postgresql changed from 2.0 (psycopg2) to 2.1
+# (psycopg), and its default for mysql (mysqlclient) is not among our dependencies.
 DRIVERS: dict[str, tuple[Driver, ...]] = {
     "sqlite": _SQLITE,
     "postgresql": _POSTGRESQL,
@@ -49,6 +50,13 @@ DRIVERS: dict[str, tuple[Driver, ...]] = {
     "mariadb": _MYSQL,
 }
 _ALIASES = {"postgres": "postgresql", "sqlite3": "sqlite"}
+# What other tools call a system or a driver; SQLAlchemy and we do not.
+_ELSEWHERE = {
+    **dict.fromkeys(("pgsql", "psql", "pg", "postgis", "redshift", "timescaledb", "cockroachdb"), "postgresql"),
+    **dict.fromkeys(("mysql2", "mysqli", "mysqlx"), "mysql"),
+    **{driver.name: f"{system}+{driver.name}" for system in ("mysql", "postgresql") for driver in DRIVERS[system]},
+}
+_UNSUPPORTED = frozenset({"mssql", "sqlserver", "oracle", "snowflake", "mongodb", "duckdb", "clickhouse", "redis"})
 
 
 def backend_of(drivername: str) -> str:
@@ -60,16 +68,18 @@ def backend_of(drivername: str) -> str:
     system, plus, driver = drivername.lower().partition("+")
     backend = _ALIASES.get(system, system)
     if backend not in DRIVERS:
-        near = get_close_matches(system, [*DRIVERS, *_ALIASES], 1, 0.7)
-        hint = f"; did you mean {_ALIASES.get(near[0], near[0])!r}?" if near else ""
-        raise ValueError(
-            f"{quoted(system)} is no dialect that is supported: sqlite, postgresql, mysql and mariadb are{hint}"
-        )
+        near = get_close_matches(system, [*DRIVERS, *_ALIASES], 1, 0.7) if system not in _UNSUPPORTED else []
+        meant = _ELSEWHERE.get(system) or (_ALIASES.get(near[0], near[0]) if near else "")
+        hint = f"; did you mean {meant!r}?" if meant else ""
+        named = quoted(shown_name(system))
+        raise ValueError(f"{named} is no dialect that is supported: sqlite, postgresql, mysql and mariadb are{hint}")
     known = [candidate.name for candidate in DRIVERS[backend]]
     if plus and driver not in known:
         near = get_close_matches(driver, known, 1, 0.6)
         hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"{quoted(driver)} is no supported driver of {backend}: {', '.join(known)} are{hint}")
+        raise ValueError(
+            f"{quoted(shown_name(driver))} is no supported driver of {backend}: {', '.join(known)} are{hint}"
+        )
     return backend
 
 

@@ -32,7 +32,7 @@ class Environment:
         return f"<environment of {len(self._process)} variables, {len(self._beneath)} beneath>"
 
     def __reduce__(self) -> tuple[type[Environment], tuple[()]]:
-        # Values are not carried along: a pickle of a profile holds no secret, and another process has an environment of its own.
+        # Values are not carried along: they may be secret, and another process has an environment of its own.
         return Environment, ()
 
     def __iter__(self) -> Iterator[str]:
@@ -51,24 +51,29 @@ def _read(path: Path, shown: str) -> dict[str, Variable]:
 
     found: dict[str, Variable] = {}
     problems = []
+    unreadable = ""
     try:
         with path.open(encoding="utf-8-sig") as file:
             for binding in parse_stream(file):
                 at = Location(shown, binding.original.line, variable=binding.key or "")
                 if binding.error or (binding.key and binding.value is None):
-                    problems.append(
-                        Problem(
-                            "yaml-syntax",
-                            "not a line of the form NAME=value",
-                            at,
-                            help="quote a value that has spaces or a `#`",
-                        )
-                    )
+                    problems.append(_bad_line(shown, binding.original.line))
                 elif binding.key and binding.value is not None:
                     found[binding.key] = Variable(binding.key, binding.value, at)
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise ConfigError([Problem("file-unreadable", f"it cannot be read: {reason}", Location(shown))]) from None
+    except OSError as error:
+        unreadable = str(error.strerror)
+    except UnicodeDecodeError:
+        unreadable = "it is not UTF-8"
+    if (
+        unreadable
+    ):  # not within `except`: the error of the decoder holds the text of the file, and would be ours' context
+        problems = [Problem("file-unreadable", f"it cannot be read: {unreadable}", Location(shown))]
     if problems:
         raise ConfigError(problems)
     return found
+
+
+def _bad_line(shown: str, line: int) -> Problem:
+    # Nothing of the line is repeated: a line without `=` may be the rest of a secret that has line breaks.
+    help = "quote a value that has spaces or a `#`"
+    return Problem("dotenv-syntax", "not a line of the form NAME=value", Location(shown, line), help=help)

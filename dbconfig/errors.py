@@ -97,7 +97,7 @@ def _position(problem: Problem) -> tuple[str, int, int, str]:
 
 
 def printable(text: str, limit: int = SHOWN_AT_MOST) -> str:
-    """Return foreign text as it may stand in a terminal or a log: no control or bidirectional character, cut when long."""
+    """Return foreign text as it may stand in a terminal or a log: no control character, cut when long."""
     cut = text if len(text) <= limit else text[: limit - 1] + "…"
     return "".join(ch if ch.isprintable() else ch.encode("unicode_escape").decode("ascii") for ch in cut)
 
@@ -144,10 +144,11 @@ def display_width(text: str) -> int:
 
 CATALOGUE: dict[str, str] = {
     "alias-bomb": "the aliases of a file expand to more values than any configuration has",
-    "ambiguous-value": "a bare value that YAML versions read differently (010, 1:30, no, a date) where text or a number is wanted",
+    "ambiguous-value": "a bare value that YAML versions read differently: 010, 1:30, no, a date",
     "async-driver": "an asynchronous driver was named for a synchronous engine",
     "bad-reference": "a ${…} reference that cannot be read",
     "database-elsewhere": "another profile protects the database that this profile points at",
+    "dotenv-syntax": "a line of a .env file that is not NAME=value",
     "duplicate-key": "one key twice in one mapping",
     "empty-value": "a key without a value",
     "empty-variable": "an environment variable is set, but empty",

@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from urllib.parse import quote
 
-from dbconfig.environment import Environment
+from dbconfig.environment import Environment, Variable
 from dbconfig.errors import Problem, printable
 from dbconfig.nodes import Entry, MappingNode, Node, Scalar, SequenceNode
+from dbconfig.secrets import without_line_end
 
 NESTING_LIMIT = 8  # of defaults within defaults
 
@@ -33,11 +34,6 @@ Parts = tuple["str | Reference", ...]
 class _BadReference(Exception):
     def __init__(self, message: str, help: str) -> None:
         self.message, self.help = message, help
-
-
-class _Unresolved(Exception):
-    def __init__(self, slug: str, message: str, help: str, notes: tuple[str, ...] = ()) -> None:
-        self.slug, self.message, self.help, self.notes = slug, message, help, notes
 
 
 def interpolate(root: MappingNode, environment: Environment) -> tuple[MappingNode, list[Problem]]:
@@ -74,6 +70,7 @@ class _Interpolation:
     def __init__(self, environment: Environment) -> None:
         self.environment = environment
         self.problems: list[Problem] = []
+        self.unresolved: list[Problem] = []  # of the value at hand: all of its variables are told, not the first one
 
     def mapping(self, node: MappingNode, path: tuple[str, ...]) -> MappingNode:
         entries = {}
@@ -98,19 +95,17 @@ class _Interpolation:
         key = ".".join(path)
         try:
             parts = _parse(text)
-            names = tuple(_names(parts))
-            value = self._url(parts) if path[-1] == "url" else "".join(self._text(part) for part in parts)
         except _BadReference as bad:
             self.problems.append(Problem("bad-reference", f"{key}: {bad.message}", entry.key, key, bad.help))
-        except _Unresolved as unresolved:
-            self.problems.append(
-                Problem(
-                    unresolved.slug, f"{key}: {unresolved.message}", entry.key, key, unresolved.help, unresolved.notes
-                )
-            )
-        else:
-            return replace(node, value=value, ambiguity="", variables=names) if names else replace(node, value=value)
-        return None
+            return None
+        names = tuple(_names(parts))
+        self.unresolved = []
+        value = self._url(parts) if path[-1] == "url" else "".join(self._text(part) for part in parts)
+        for one in dict.fromkeys(self.unresolved):
+            self.problems.append(replace(one, message=f"{key}: {one.message}", location=entry.key, key=key))
+        if self.unresolved:
+            return None
+        return replace(node, value=value, ambiguity="", variables=names) if names else replace(node, value=value)
 
     def _text(self, part: str | Reference) -> str:
         return part if isinstance(part, str) else self._resolved(part)
@@ -122,25 +117,25 @@ class _Interpolation:
             return variable.value
         if reference.operator == ":-":
             return "".join(self._text(part) for part in argument)
+        self.unresolved.append(self._missing(reference, variable))
+        return ""
+
+    def _missing(self, reference: Reference, variable: Variable | None) -> Problem:
+        name = reference.name
         state = "not set" if variable is None else f"empty ({variable.location})"
         if reference.operator == ":?":
-            wanted = "".join(self._text(part) for part in argument) or "it is required"
+            # A message is text for people; a variable in it is named, for its value may be secret.
+            wanted = "".join(part if isinstance(part, str) else f"${{{part.name}}}" for part in reference.argument)
             slug = "unset-variable" if variable is None else "empty-variable"
-            raise _Unresolved(slug, f"{printable(wanted, 200)}: environment variable {name} is {state}", f"set {name}")
+            message = f"{printable(wanted, 200) or 'it is required'}: environment variable {name} is {state}"
+            return Problem(slug, message, help=f"set {name}")
         if variable is not None:
-            raise _Unresolved(
-                "empty-variable",
-                f"environment variable {name} is {state}",
-                f"set it, or write ${{{name}:-}} if empty is meant",
-            )
+            help = f"set it, or write ${{{name}:-}} if empty is meant"
+            return Problem("empty-variable", f"environment variable {name} is {state}", help=help)
         near = get_close_matches(name, list(self.environment), 1, 0.8)
         notes = (f"a variable of a similar name is set: {printable(near[0])}",) if near else ()
-        raise _Unresolved(
-            "unset-variable",
-            f"environment variable {name} is not set",
-            f"set it, or give a default: ${{{name}:-…}}",
-            notes,
-        )
+        help = f"set it, or give a default: ${{{name}:-…}}"
+        return Problem("unset-variable", f"environment variable {name} is not set", help=help, notes=notes)
 
     def _url(self, parts: Parts) -> str:
         """Put the parts of a URL together, each value escaped for the component that it stands in."""
@@ -151,7 +146,8 @@ class _Interpolation:
                 text.append(part)
                 position += len(part)
             else:
-                text.append(_escaped(self._resolved(part), _component(skeleton, position)))
+                value = without_line_end(self._resolved(part))
+                text.append(_escaped(value, _component(skeleton, position)))
                 position += 1
         return "".join(text)
 
@@ -177,8 +173,9 @@ def _escaped(value: str, component: str) -> str:
         try:
             return f"[{ipaddress.IPv6Address(value)}]"
         except ValueError:
-            return quote(value, safe="")
-    return quote(value, safe="/" if component == "path" else "")
+            return quote(value, safe="", errors="surrogateescape")
+    # What is not UTF-8 stays so, and is refused where the URL is read.
+    return quote(value, safe="/" if component == "path" else "", errors="surrogateescape")
 
 
 def _parse(text: str) -> Parts:

@@ -1,11 +1,12 @@
-"""From a profile's name to its validated, frozen settings; from pydantic's errors to problems with a place in a file."""
+"""From a profile's name to its validated, frozen settings; from pydantic's errors to problems with a place."""
 
 from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from difflib import get_close_matches
 from typing import Any
 
 from pydantic import ValidationError
@@ -13,18 +14,20 @@ from pydantic_settings import PydanticBaseSettingsSource
 
 from dbconfig.advice import advice
 from dbconfig.environment import Environment
-from dbconfig.errors import ConfigError, Location, Problem
+from dbconfig.errors import ConfigError, Location, Problem, printable, quoted
 from dbconfig.interpolation import interpolate
-from dbconfig.layering import PREFIX, lay, without_nulls
-from dbconfig.names import unknown_key
+from dbconfig.layering import PREFIX, lay, rank, reconciled, without_nulls
+from dbconfig.names import stands_for_address, unknown_key
 from dbconfig.nodes import Entry, MappingNode, Scalar
-from dbconfig.profile import DEFAULT, Profile, expand
-from dbconfig.profiles import SHARED, Folder, Selection, find_folder, read_layers, select, shown_path
+from dbconfig.profile import DEFAULT, Profile, expand, found_in
+from dbconfig.profiles import Folder, Selection, find_folder, read_layers, select, shown_path
+from dbconfig.redaction import shown_name
 from dbconfig.settings import CONNECTION_KEYS, DatabaseSettings, Origins
-from dbconfig.urls import InvalidURL, parse_url
 from dbconfig.values import Finding
 
 _log = logging.getLogger(__name__)
+
+_DATABASE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", re.ASCII)
 
 Path_ = tuple[str, ...]  # of a key in the flat form of a profile: ("databases", "analytics", "echo")
 
@@ -63,24 +66,17 @@ def read_environment(folder: Folder, environ: Mapping[str, str] | None) -> Envir
 def load_selected(folder: Folder, environment: Environment, selection: Selection) -> Profile:
     """Load a profile that is known to exist, without advice; `load` says what is raised."""
     documents, problems = read_layers(folder, selection.name)
-    laid, empty = without_nulls(lay(documents, environment))
+    stacked, misspelt = lay(documents, environment)
+    laid, empty = without_nulls(stacked)
     tree, unresolved = interpolate(laid, environment)
     order = [document.location.source for document in documents]
-    validation = _Validation(
-        _reconciled(tree, order),
-        selection.name,
-        folder.shown(_file(folder, selection.name)),
-        [*problems, *empty, *unresolved],
-    )
+    validation = _Validation(reconciled(tree, order), selection.name, folder, order)
+    validation.take([*problems, *misspelt, *empty, *unresolved])
     profile = validation.run().settle(_origins(laid), folder.project, selection.reason)
     for settings in profile.databases.values():
         if settings.password is not None:
             settings.password.bind(environment)
     return profile
-
-
-def _file(folder: Folder, name: str) -> str:
-    return folder.files()[name][0]
 
 
 class TreeSource(PydanticBaseSettingsSource):
@@ -115,44 +111,57 @@ def _from_environment(value: Any) -> bool:
 class _Validation:
     """Validates, sets what is wrong aside, and validates the rest, until every problem is known."""
 
-    def __init__(self, tree: MappingNode, name: str, file: str, problems: Iterable[Problem]) -> None:
-        self.tree, self.name, self.file = tree, name, file
-        self.problems = list(problems)
-        self.aside: set[Path_] = {tuple(problem.key.split(".")) for problem in self.problems}
+    def __init__(self, tree: MappingNode, name: str, folder: Folder, order: list[str]) -> None:
+        self.tree, self.name, self.folder, self.order = tree, name, folder, order
+        self.problems: list[Problem] = []
+        self.aside: set[Path_] = set()
+        self.explained: set[str] = set()  # databases whose missing address has a problem of its own
+
+    def take(self, problems: Iterable[Problem]) -> None:
+        """Take problems that were found before; what they are about is not validated."""
+        for problem in problems:
+            path = tuple(problem.key.split("."))
+            # `password: !abc` is a tag without a value; the tag is the mistake.
+            if problem.slug != "empty-value" or path not in self.aside:
+                self.problems.append(problem)
+            self.aside.add(path)
 
     def run(self) -> Profile:
         self._check_reserved()
         for _ in range(8):  # each round sets something aside; the checks have fewer stages than this
             data = self._data()
             try:
-                profile = Profile(sources=(TreeSource(data, environment=True), TreeSource(data, environment=False)))  # type: ignore[call-arg]  # not a field: taken by settings_customise_sources
+                profile = Profile(sources=(TreeSource(data, environment=True), TreeSource(data, environment=False)))
             except ValidationError as error:
                 before = len(self.aside)
-                for details in error.errors(include_url=False, include_input=False):
-                    self._take(
-                        details["type"],
-                        tuple(str(part) for part in details["loc"]),
-                        details["msg"],
-                        details.get("ctx", {}),
-                    )
+                for loc, findings in found_in(error):
+                    for finding in findings:
+                        self._note(loc[1] if len(loc) > 1 else DEFAULT, (*loc[2:], *finding.at), finding)
                 if len(self.aside) == before:
                     break
             else:
                 if self.problems:
                     break
                 return profile
-        # `from None`: pydantic's error carries the input, and with it the secrets.
-        raise ConfigError(dict.fromkeys(self.problems)) from None
+        # Not within `except`: pydantic's error carries the input, and with it the secrets.
+        once = {(problem.slug, problem.message, problem.location): problem for problem in reversed(self.problems)}
+        raise ConfigError(once.values())
 
     def _check_reserved(self) -> None:
         name = self.tree.get("name")
         if name is not None:
-            self.problems.append(unknown_key(("name",), name.key, DatabaseSettings.model_fields))
+            self._unknown(("name",), name)
             self.aside.add(("name",))
         databases = self.tree.get("databases")
         if databases is not None and not isinstance(databases.node, MappingNode):
             self.problems.append(
-                Problem("wrong-type", "`databases` must be a mapping of names to settings", databases.key, "databases")
+                Problem(
+                    "wrong-type",
+                    "`databases` must be a mapping of names to settings",
+                    databases.key,
+                    "databases",
+                    "write DBCONFIG_DATABASES__NAME__URL" if databases.key.variable else "databases: {name: {url: …}}",
+                )
             )
             self.aside.add(("databases",))
         elif databases is not None and isinstance(databases.node, MappingNode):
@@ -171,6 +180,10 @@ class _Validation:
                     "write them without `databases:`",
                 )
             )
+            self.aside.add(path)
+        elif not _DATABASE.fullmatch(key):
+            message = f"{quoted(shown_name(key))} cannot be a database's name: letters, digits, `_` and `-`"
+            self.problems.append(Problem("invalid-value", message, entry.key, "databases"))
             self.aside.add(path)
         elif not isinstance(entry.node, MappingNode):
             self.problems.append(
@@ -200,43 +213,71 @@ class _Validation:
                     keys.pop(path[2], None)
         return expanded
 
-    def _take(self, kind: str, loc: Path_, message: str, ctx: Mapping[str, Any]) -> None:
-        database, inside = loc[1] if len(loc) > 1 else DEFAULT, loc[2:]
-        findings: Iterable[Finding] = ctx["findings"] if kind == "finding" else [_pydantic_finding(kind, message, ctx)]
-        for finding in findings:
-            self._note(database, (*inside, *finding.at), finding)
-
     def _note(self, database: str, inside: Path_, finding: Finding) -> None:
         own: Path_ = inside if database == DEFAULT else ("databases", database, *inside)
-        entry, depth = self._find(own)
-        inherited = database != DEFAULT and depth < 3 and bool(inside)
-        if inherited:
-            entry, depth = self._find(inside)
-        if not inside and self._is_known_gap(database):
+        entry, inherited = self._written(database, inside)
+        if not inside:
+            self._note_database(database, own, entry, finding)
             return
-        if inside:
-            self.aside.add(("databases", database, inside[0]) if database != DEFAULT else (inside[0],))
-        # What default.yaml says for all, or the profile for all its databases, need not fit each of them.
-        shared = entry is not None and entry.key.source.rpartition("/")[2].startswith(f"{SHARED}.")
-        if finding.slug == "not-applicable" and (inherited or shared):
+        self.aside.add(("databases", database, inside[0]) if database != DEFAULT else (inside[0],))
+        if finding.because and entry is not None and self._is_beneath(entry, inherited, database, finding.because):
             return
-        place = entry.key if entry is not None else Location(self.file)
-        if finding.slug == "unknown-key" and not finding.message:
-            self.problems.append(unknown_key(own, place, DatabaseSettings.model_fields))
+        path = inside if inherited else own
+        if finding.slug == "unknown-key" and not finding.message and entry is not None:
+            problem = self._unknown(path, entry)
+            if stands_for_address(inside[-1]) or "do not indent" in problem.help:
+                self.explained.add(database)
             return
-        key = ".".join(inside if inherited else own)
-        said = finding.message if not inside or finding.message.startswith(("`", "'")) else f"{key}: {finding.message}"
+        place = entry.key if entry is not None else Location(self._file())
+        key = ".".join(path)
+        said = finding.message if finding.message.startswith(("`", "'")) else f"{key}: {finding.message}"
         self.problems.append(Problem(finding.slug, said, place, key, finding.help, _notes(entry)))
 
-    def _is_known_gap(self, database: str) -> bool:
-        """Say whether a database lacks its address only because the address has a problem of its own."""
-        prefix: Path_ = () if database == DEFAULT else ("databases", database)
-        if any("'drivername'" in problem.help or "'url'" in problem.help for problem in self.problems):
-            return True  # it is there, under a name that is not ours
-        return any(
-            path[: len(prefix)] == prefix and path[len(prefix) :][:1] and path[len(prefix)] in CONNECTION_KEYS
-            for path in self.aside
-        )
+    def _note_database(self, database: str, path: Path_, entry: Entry | None, finding: Finding) -> None:
+        """Note what is wrong with a database as a whole: it has no address."""
+        keys = {inside[len(path)] for inside in self.aside if inside[: len(path)] == path and len(inside) > len(path)}
+        if database in self.explained or keys & CONNECTION_KEYS:
+            return
+        place = entry.key if entry is not None else Location(self._file())
+        key = ".".join(path)
+        if place.variable:  # nothing but DBCONFIG_… speaks of it
+            databases = self.tree.entries["databases"].node
+            others = [each for each in databases if each != database] if isinstance(databases, MappingNode) else []
+            near = get_close_matches(database, others, 1, 0.6)
+            help = f"did you mean {near[0]!r}?" if near else f"DBCONFIG_DATABASES__{database.upper()}__URL gives it one"
+            message = f"no file has a database {quoted(database)}, and {printable(place.variable)} gives it no address"
+            self.problems.append(Problem("unknown-database", message, place, printable(key), help))
+            return
+        said = f"{key}: {finding.message}" if key else finding.message
+        self.problems.append(Problem(finding.slug, said, place, key, finding.help))
+
+    def _unknown(self, path: Path_, entry: Entry) -> Problem:
+        nested = isinstance(entry.node, MappingNode)
+        known = DatabaseSettings.model_fields
+        problem = unknown_key(path, entry.key, known, profiles=self.folder.profiles(), nested=nested)
+        self.problems.append(problem)
+        return problem
+
+    def _written(self, database: str, inside: Path_) -> tuple[Entry | None, bool]:
+        """Return where a key of a database is written, and whether that is in the profile's own part."""
+        if database == DEFAULT:
+            return self._find(inside)[0], False
+        entry, depth = self._find(("databases", database, *inside))
+        return (self._find(inside)[0], True) if depth < 3 and inside else (entry, False)
+
+    def _is_beneath(self, entry: Entry, inherited: bool, database: str, because: str) -> bool:
+        """Say whether a key stands in a lower layer than the one that makes it impossible.
+
+        What default.yaml says for all, a profile for those that extend it, or a profile for all its databases, need
+        not fit each of them.
+        """
+        cause, cause_inherited = self._written(database, (because,))
+        if cause is None or inherited != cause_inherited:
+            return cause is not None and inherited
+        return rank(entry, self.order) < rank(cause, self.order)
+
+    def _file(self) -> str:
+        return self.folder.shown(self.folder.files()[self.name][0])
 
     def _find(self, path: Path_) -> tuple[Entry | None, int]:
         """Return the innermost entry on a path and how many of its parts were found."""
@@ -248,20 +289,6 @@ class _Validation:
                 return found, depth
             found, node = entry, entry.node
         return found, len(path)
-
-
-def _pydantic_finding(kind: str, message: str, ctx: Mapping[str, Any]) -> Finding:
-    if kind == "extra_forbidden":
-        return Finding("unknown-key", "")
-    limits = {
-        "greater_than_equal": "at least {ge}",
-        "greater_than": "greater than {gt}",
-        "less_than_equal": "at most {le}",
-        "less_than": "less than {lt}",
-    }
-    if kind in limits:
-        return Finding("out-of-range", f"must be {limits[kind].format(**ctx)}")
-    return Finding("missing-value" if kind == "missing" else "wrong-type", message)
 
 
 def _notes(entry: Entry | None) -> tuple[str, ...]:
@@ -286,37 +313,3 @@ def _origins(tree: MappingNode) -> Origins:
 
     walk(tree, ())
     return found
-
-
-def _reconciled(tree: MappingNode, order: list[str]) -> MappingNode:
-    """Let the higher layer win where a URL and a key of another layer say the same part of a connection."""
-    entries = dict(tree.entries)
-    databases = entries.get("databases")
-    if databases is not None and isinstance(databases.node, MappingNode):
-        inner = {
-            key: replace(each, node=_reconciled(each.node, order)) if isinstance(each.node, MappingNode) else each
-            for key, each in databases.node.entries.items()
-        }
-        entries["databases"] = replace(databases, node=replace(databases.node, entries=inner))
-    url = entries.get("url")
-    if url is None or not isinstance(url.node, Scalar) or not isinstance(url.node.value, str):
-        return replace(tree, entries=entries)
-    try:
-        address = parse_url(url.node.value)
-    except InvalidURL:
-        return replace(tree, entries=entries)
-    for part in ("drivername", "username", "password", "host", "port", "database"):
-        entry = entries.get(part)
-        if entry is None or getattr(address, part) is None:
-            continue
-        if _rank(entry, order) > _rank(url, order):
-            address = address.without(part)
-        elif _rank(entry, order) < _rank(url, order):
-            del entries[part]
-    if address != parse_url(url.node.value):
-        entries["url"] = replace(url, node=replace(url.node, value=address))
-    return replace(tree, entries=entries)
-
-
-def _rank(entry: Entry, order: list[str]) -> int:
-    return order.index(entry.key.source) if entry.key.source in order else len(order)

@@ -8,14 +8,15 @@ from difflib import get_close_matches
 from typing import Final
 
 from dbconfig.errors import Location, Problem, printable, quoted
+from dbconfig.redaction import shown_name
 
 _IN_CODE: Final = "it is code, which YAML cannot name: give it as Registry(engine_options={…})"
 _OBSOLETE: Final = "SQLAlchemy 2 does not have it any more: remove it"
 
-# Names that people bring from Rails, Django, Spring and Hikari, dbt, compose and the drivers. They are no second spellings.
+# Names that people bring from Rails, Django, Spring and Hikari, dbt, compose and the drivers: no second spellings.
 _FOREIGN: Final = {
     **dict.fromkeys(("user", "user_name", "uid", "login", "role"), "username"),
-    **dict.fromkeys(("passwd", "pass", "pwd", "passphrase"), "password"),
+    **dict.fromkeys(("passwd", "pass", "pw", "pwd", "passphrase", "secret"), "password"),
     **dict.fromkeys(("dbname", "db", "db_name", "name", "database_name", "catalog", "file", "filename"), "database"),
     **dict.fromkeys(
         ("adapter", "type", "driver", "dialect", "engine", "backend", "driver_name", "provider"), "drivername"
@@ -95,11 +96,34 @@ _ADVICE: Final = {
     ),
 }
 _PREFIXED = re.compile(r"(?:postgres(?:ql)?|pg|mysql|mariadb|db|database|sqlalchemy)_(\w+)")
+# Groups that other tools put their settings into.
+_GROUPS: Final = frozenset(
+    {"database", "db", "connection", "connections", "settings", "config", "options", "default", "profile", "profiles"}
+    | {"environments", "engine", "sqlalchemy", "datasource", "spring", "postgres", "postgresql", "mysql", "pool"}
+)
 _CLUMSY = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
 
-def unknown_key(path: tuple[str, ...], location: Location, fields: Iterable[str]) -> Problem:
-    """Return the problem of a key that is no setting, with the one that was probably meant."""
+_ADDRESS: Final = ("url", "drivername")
+
+
+def unknown_key(
+    path: tuple[str, ...],
+    location: Location,
+    fields: Iterable[str],
+    *,
+    profiles: Iterable[str] = (),
+    nested: bool = False,
+) -> Problem:
+    """Return the problem of a key that is no setting, with the one that was probably meant.
+
+    Args:
+        path: the key and what it stands in.
+        location: where.
+        fields: the names of the settings.
+        profiles: the names of the profiles that exist.
+        nested: whether it has a mapping beneath it.
+    """
     written = path[-1]
     known = [*fields, "extends", "databases"]
     notes = []
@@ -107,38 +131,66 @@ def unknown_key(path: tuple[str, ...], location: Location, fields: Iterable[str]
         notes.append("it has letters that are not ASCII; some of them look like ASCII letters")
     if "$" in written:
         notes.append("variables are not replaced in keys")
-    shown = location.variable or quoted(written)
-    help = _meant(written, known)
-    if location.variable and help.startswith("did you mean '"):
-        help = f"did you mean DBCONFIG_{'__'.join((*path[:-1], help[14:-2])).upper()}?"
+    shown = location.variable or quoted(shown_name(written))
+    key = printable(".".join(shown_name(part) for part in path))
+    help = _help(path, location.variable, known)
+    if nested and not help and (written in profiles or _normal(written) in _GROUPS):
+        help = "settings stand at the top of the file, and each profile has a file of its own: do not indent them"
+    elif written.startswith("x-"):
+        help = "there are no extension keys: what profiles share stands in default.yaml"
     return Problem(
-        "unknown-key",
-        f"unknown key {shown}",
-        location,
-        printable(".".join(path)),
-        help,
-        tuple(notes),
-        "not a setting of a database",
+        "unknown-key", f"unknown key {shown}", location, key, help, tuple(notes), "not a setting of a database"
     )
 
 
+def stands_for_address(key: str) -> bool:
+    """Say whether an unknown key was probably meant to be `url` or `drivername`."""
+    name = _normal(key)
+    return _FOREIGN.get(name) in _ADDRESS or _similar(name, key, list(_ADDRESS)) in _ADDRESS
+
+
+def _help(path: tuple[str, ...], variable: str, known: list[str]) -> str:
+    if not variable:
+        return _meant(path[-1], known)
+    # DBCONFIG_POOL__SIZE says pool.size; pool_size was meant.
+    before = path[:-1] if path[:1] == ("databases",) else ()
+    name = variable.lower().split("__", len(before))[-1].removeprefix("dbconfig_")
+    meant = _key_meant(name.replace("__", "_"), known) or _key_meant(path[-1], known)
+    return f"did you mean DBCONFIG_{'__'.join((*before, meant)).upper()}?" if meant else _meant(path[-1], known)
+
+
 def _meant(written: str, known: list[str]) -> str:
-    name = re.sub(r"[^a-z0-9_]", "", _CLUMSY.sub("_", written.strip()).lower().replace("-", "_").replace(" ", "_"))
-    bare = name.replace("_", "")
-    same = next((key for key in known if key.replace("_", "") == bare), None)
-    if same is not None:
-        return f"did you mean {same!r}?"
+    name = _normal(written)
     if name in _ADVICE:
         return _ADVICE[name]
-    if name in _FOREIGN:
-        return f"it is called `{_FOREIGN[name]}` here: did you mean {_FOREIGN[name]!r}?"
-    near = get_close_matches(name, known, 1, 0.7) or get_close_matches(written.lower(), known, 1, 0.6)
-    if near:
-        return f"did you mean {near[0]!r}?"
+    key = _key_meant(written, known)
+    if name in _FOREIGN and key == _FOREIGN[name]:
+        return f"it is called {key!r} here"
     prefixed = _PREFIXED.fullmatch(name)
-    if prefixed is not None:
-        inner = prefixed[1]
-        key = inner if inner in known else _FOREIGN.get(inner)
-        if key is not None:
-            return f"write `{key}: ${{{written}}}`" if written.isupper() else f"did you mean {key!r}?"
-    return ""
+    if prefixed is not None and written.isupper() and key and not _similar(name, written, known):
+        return f"write `{key}: ${{{written}}}`"
+    return f"did you mean {key!r}?" if key else ""
+
+
+def _key_meant(written: str, known: list[str]) -> str:
+    name = _normal(written)
+    prefixed = _PREFIXED.fullmatch(name)
+    inner = prefixed[1] if prefixed is not None else ""
+    if name in _ADVICE:
+        return ""
+    same = next((key for key in known if key.replace("_", "") == name.replace("_", "")), "")
+    return (
+        same
+        or _FOREIGN.get(name, "")
+        or _similar(name, written, known)
+        or (inner if inner in known else _FOREIGN.get(inner, ""))
+    )
+
+
+def _normal(written: str) -> str:
+    return re.sub(r"[^a-z0-9_]", "", _CLUMSY.sub("_", written.strip()).lower().replace("-", "_").replace(" ", "_"))
+
+
+def _similar(name: str, written: str, known: list[str]) -> str:
+    near = get_close_matches(name, known, 1, 0.7) or get_close_matches(written.lower(), known, 1, 0.6)
+    return near[0] if near else ""

@@ -10,11 +10,12 @@ from typing import Any
 from dbconfig.errors import Location
 from dbconfig.redaction import MASK, is_secret_name, shown
 
+_PUNCTUATION = re.compile(r"[:,}\]]*")
 _UNPARSED_KEY = re.compile(r"(\s*(?:[-?] )?\s*([\w.-]+)\s*:)(.*)")
 
 
 class Source:
-    """The text of one file, for the excerpts of messages; it is neither printed nor pickled, since it may hold secrets."""
+    """The text of one file, for the excerpts of messages; neither printed nor pickled, since it may hold secrets."""
 
     __slots__ = ("_lines", "_secrets", "_spans", "parsed", "shown")
 
@@ -54,8 +55,8 @@ class Source:
             stop = len(text) if last < 0 else last
             parts += [text[position:first], self._masked(text[first:stop], key, value)]
             position = stop
-        tail = re.split(r"(?:^|\s)#", text[position:])[0].rstrip() if self.parsed else ""
-        return "".join(parts) + tail
+        tail = re.split(r"(?:^|\s)#", text[position:])[0].rstrip()
+        return "".join(parts) + (tail if self.parsed else _PUNCTUATION.match(tail)[0])  # type: ignore[index]  # matches ""
 
     def _unparsed(self, text: str) -> str:
         bare = re.split(r"(?:^|\s)#", text)[0].rstrip()
@@ -69,7 +70,8 @@ class Source:
         if not written:
             return ""
         visible = shown(key, value, self._secrets) if value else MASK
-        return written if visible == value else visible
+        # What surrounds the value in its place may be a tag or an anchor, and in the wrong place a piece of a secret.
+        return written if visible == value and written in (value, f"'{value}'", f'"{value}"') else visible
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Self
 
-from pydantic import PrivateAttr, model_validator
+from pydantic import PrivateAttr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from dbconfig.drivers import backend_of
-from dbconfig.errors import BUILT_IN, Location
+from dbconfig.errors import BUILT_IN, ConfigError, Location, Problem
 from dbconfig.settings import CONNECTION_KEYS, DatabaseSettings, Origins
-from dbconfig.values import plain
+from dbconfig.values import Finding, plain
 
 DEFAULT: Final = "default"  # the name of a profile's own database
 
@@ -37,6 +37,22 @@ class Profile(BaseSettings):
     _reason: str = PrivateAttr("")
     _folder: Path | None = PrivateAttr(None)
 
+    def __init__(self, **values: Any) -> None:
+        """Make a profile in code: `name`, and the settings as they would stand in its file.
+
+        Raises:
+            ConfigError: they cannot be used; all problems are in `.problems`.
+        """
+        try:
+            super().__init__(**values)
+            return
+        except ValidationError as error:
+            if "sources" in values:
+                raise  # the loader knows the places
+            problems = [_problem(loc, finding) for loc, findings in found_in(error) for finding in findings]
+        # Not within `except`: pydantic's error carries the input, and with it the secrets.
+        raise ConfigError(problems)
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -46,7 +62,7 @@ class Profile(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Take the loader's sources, the environment over the documents; without them only the arguments, never `$NAME`."""
+        """Take the loader's sources, the environment over the documents; else the arguments alone, never `$NAME`."""
         sources = getattr(init_settings, "init_kwargs", {}).get("sources")
         return tuple(sources) if sources is not None else (init_settings,)
 
@@ -56,7 +72,7 @@ class Profile(BaseSettings):
         return expand(data) if isinstance(data, Mapping) else data
 
     def origin(self, key: str) -> Location:
-        """Return where the value in force was written: ``origin("pool_size")``, ``origin("databases.analytics.echo")``."""
+        """Return where the value in force of a key was written: "pool_size", or "databases.analytics.echo"."""
         return next(iter(self.layers(key)), BUILT_IN)
 
     def layers(self, key: str) -> tuple[Location, ...]:
@@ -85,7 +101,7 @@ class Profile(BaseSettings):
 
 
 def expand(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the flat form of a profile, keys of its own database beside `databases`, as databases that inherit engine options."""
+    """Return the flat form of a profile, its own database's keys beside `databases`, as databases that inherit."""
     own = {key: value for key, value in data.items() if key not in ("name", "databases")}
     named = data.get("databases") or {}
     if not isinstance(named, Mapping) or not all(
@@ -102,7 +118,8 @@ def expand(data: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(each, DatabaseSettings):
             databases[name] = each
             continue
-        same = _system(own) == _system(each)
+        # Where the profile has no database of its own, its options are meant for the named ones.
+        same = _system(own) in ("", _system(each))
         inherited = {
             key: value for key, value in own.items() if key not in CONNECTION_KEYS and (same or key not in _SYSTEM_KEYS)
         }
@@ -113,6 +130,39 @@ def expand(data: Mapping[str, Any]) -> dict[str, Any]:
 def _system(data: Mapping[str, Any]) -> str:
     written = str(plain(data.get("drivername") or data.get("url") or ""))
     try:
-        return backend_of(written.partition("://")[0])
+        system = backend_of(written.partition("://")[0])
     except ValueError:
         return ""
+    return {"mariadb": "mysql"}.get(system, system)
+
+
+def found_in(error: ValidationError) -> list[tuple[tuple[str, ...], tuple[Finding, ...]]]:
+    """Return what pydantic found, with the path of each; without the input, which may be secret."""
+    found = []
+    for details in error.errors(include_url=False, include_input=False):
+        kind, ctx = details["type"], details.get("ctx", {})
+        findings = ctx["findings"] if kind == "finding" else (_translated(kind, details["msg"], ctx),)
+        found.append((tuple(str(part) for part in details["loc"]), findings))
+    return found
+
+
+def _translated(kind: str, message: str, ctx: Mapping[str, Any]) -> Finding:
+    if kind == "extra_forbidden":
+        return Finding("unknown-key", "")
+    limits = {
+        "greater_than_equal": "at least {ge}",
+        "greater_than": "greater than {gt}",
+        "less_than_equal": "at most {le}",
+        "less_than": "less than {lt}",
+    }
+    if kind in limits:
+        return Finding("out-of-range", f"must be {limits[kind].format(**ctx)}")
+    return Finding("missing-value" if kind == "missing" else "wrong-type", message)
+
+
+def _problem(loc: tuple[str, ...], finding: Finding) -> Problem:
+    path = (*loc, *finding.at)
+    key = ".".join(path[2:] if path[:2] == ("databases", DEFAULT) else path)
+    message = finding.message or "it is not a setting of a database"
+    said = message if not key or message.startswith(("`", "'")) else f"{key}: {message}"
+    return Problem(finding.slug, said, key=key, help=finding.help)

@@ -15,6 +15,7 @@ from dbconfig.document import read
 from dbconfig.environment import Environment
 from dbconfig.errors import ConfigError, Location, Problem, ProfileNotFound, printable, quoted
 from dbconfig.nodes import MappingNode, Scalar
+from dbconfig.redaction import shown_name
 
 FOLDER: Final = "config"
 SHARED: Final = "default"  # the file that all profiles are laid over
@@ -144,17 +145,17 @@ def _check_name(selection: Selection, folder: Folder) -> None:
     if not name.strip():
         problem = Problem(
             "profile-name",
-            f"{VARIABLE} is empty: blank is no profile",
+            f"{'the name' if selection.reason == 'argument' else VARIABLE} is empty: blank is no profile",
             selection.location,
             VARIABLE,
             f"unset it for {UNSET}, or name a profile",
             notes,
         )
         raise ProfileNotFound([problem])
-    near = get_close_matches(name.strip().lower(), known, 1, 0.6)
-    help = f"did you mean {near[0]!r}?" if near else ""
+    near = _near(name, known)
+    help = f"did you mean {near!r}?" if near else ""
     if not _NAME.fullmatch(name) or name == SHARED:
-        message = f"{quoted(name)} cannot be a profile's name: letters, digits, `_` and `-`, not `{SHARED}`"
+        message = f"{quoted(shown_name(name))} cannot be a profile's name: letters, digits, `_` and `-`, not `{SHARED}`"
         raise ProfileNotFound([Problem("profile-name", message, selection.location, VARIABLE, help, notes)])
     if name not in known:
         raise ProfileNotFound(
@@ -171,8 +172,16 @@ def _check_name(selection: Selection, folder: Folder) -> None:
         )
 
 
+def _near(name: str, known: list[str]) -> str:
+    """Return the profile that was probably meant: a near miss, or what `prod`, `dev` and `test` are short for."""
+    bare = name.strip().lower()
+    near = get_close_matches(bare, known, 1, 0.6)
+    longer = [each for each in known if len(bare) > 1 and each.lower().startswith(bare)]
+    return next(iter(near or longer), "")
+
+
 def read_layers(folder: Folder, name: str) -> tuple[list[MappingNode], list[Problem]]:
-    """Return the documents of a profile, lowest first: default.yaml, what it extends, itself; and what is wrong in them."""
+    """Return the documents of a profile, lowest first (default.yaml, what it extends, itself), and their problems."""
     layers: list[MappingNode] = []
     problems: list[Problem] = []
     files = folder.files()
@@ -246,8 +255,8 @@ def _parent(root: MappingNode, folder: Folder, chain: list[str], problems: list[
             )
         )
     elif value not in known:
-        near = get_close_matches(value, known, 1, 0.6)
-        help = f"did you mean {near[0]!r}?" if near else f"profiles: {', '.join(known)}"
+        near = _near(value, known)
+        help = f"did you mean {near!r}?" if near else f"profiles: {', '.join(known)}"
         problems.append(
             Problem(
                 "unknown-profile",
@@ -287,7 +296,7 @@ def _children(path: Path) -> list[Path]:
 
 
 def _starts() -> Iterator[Path]:
-    """Yield where to look from: the script that runs, since it belongs to its project wherever it is called from, then the working directory."""
+    """Yield where to look from: the script that runs, which belongs to its project, then the working directory."""
     main = sys.modules.get("__main__")
     script = getattr(main, "__file__", None)
     # `python -m tool` and the commands of a virtual environment are tools; the project is where they are run.

@@ -71,7 +71,7 @@ def _loaded(folder: Folder, environment: Environment, name: str) -> Profile | No
 
 
 def _identity(settings: DatabaseSettings) -> tuple[object, ...] | None:
-    """Return what makes a database the same one, whoever logs in by whatever driver; None for one that nobody shares."""
+    """Return what makes a database the same one, by whatever user and driver; None for one that nobody shares."""
     if settings.in_memory:
         return None
     if settings.path is not None:

@@ -5,12 +5,20 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 from difflib import SequenceMatcher
+from functools import lru_cache
 
 MASK = "***"
 
 _SECRET_PARTS = ("pass", "pwd", "secret", "token", "credential", "apikey", "privatekey", "initcommand", "auth")
 _NUMBER_LIKE = re.compile(r"[-+]?[0-9][0-9._:eE+-]{0,23} ?(?:ms|s|m|h|d)?|true|false|null|~|", re.ASCII)
 _WORD = re.compile(r"[A-Za-z]{1,24}")
+_SECRET_NAMES = frozenset({"pw", "pin", "key"})  # too short to look for inside other names
+_PUBLIC_NAMES = frozenset({"loggingtoken", "passwordencryption"})  # SQLAlchemy's and PostgreSQL's own; no secrets
+# A colon is a port here and nothing else: in postgresql://app:secret/shop, without its host, it is a password.
+_ADDRESS_LIKE = re.compile(
+    r"(?:\[[0-9A-Fa-f:.]{2,60}\]|[\w.-]{0,120})(?::[0-9]{1,5})?(?:/[\w.\-+/ ]{0,200})?", re.ASCII
+)
+_FILE_LIKE = re.compile(r"/(?::memory:|[\w.\-+/: ]{0,200})", re.ASCII)
 _PLACE_LIKE = re.compile(r"[\w.\-+/:\[\] ]{1,120}")
 _PLACE_KEYS = frozenset(
     {
@@ -30,10 +38,13 @@ _REFERENCE = re.compile(r"\$\{(\w+)(?:(:[-?])[^{}]*)?\}")
 _NEAR_SECRET = 0.72  # difflib ratio: pasword, passwrod and pswd are near, port and user are not
 
 
+@lru_cache(maxsize=1024)
 def is_secret_name(name: str) -> bool:
     """Say whether a key by this name, rightly or wrongly spelt, holds a secret."""
     bare = re.sub(r"[^a-z]", "", name.lower())
-    if any(part in bare for part in _SECRET_PARTS):
+    if bare in _PUBLIC_NAMES:
+        return False
+    if bare in _SECRET_NAMES or any(part in bare for part in _SECRET_PARTS):
         return True
     return SequenceMatcher(None, bare, "password").ratio() >= _NEAR_SECRET
 
@@ -64,9 +75,13 @@ def masked_url(text: str) -> str:
     scheme, mark, rest = text.partition("://")
     if not re.fullmatch(r"[\w+.\- ]{0,40}", scheme):
         return MASK
-    if "@" in rest or "?" in rest or "#" in rest or not _PLACE_LIKE.fullmatch(rest):
-        return f"{scheme}{mark}{MASK}" if rest else scheme + mark
-    return text
+    plain = _ADDRESS_LIKE.fullmatch(rest) or (scheme.lower().startswith("sqlite") and _FILE_LIKE.fullmatch(rest))
+    return text if plain else f"{scheme}{mark}{MASK}"
+
+
+def shown_name(text: str) -> str:
+    """Return a text that stands where a name is expected, unless it looks like an address with its password."""
+    return MASK if "://" in text or "@" in text else text
 
 
 def _masked_references(text: str) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-# https://yaml.org/spec/1.2.2/#103-core-schema, without its octal and hexadecimal forms, which no other YAML 1.1 reader agrees on.
+# https://yaml.org/spec/1.2.2/#103-core-schema, without its octal and hexadecimal forms: no reader of YAML 1.1 agrees
+# on them.
 _NULL = frozenset({"", "~", "null", "Null", "NULL"})
 _BOOLEAN = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
 _INTEGER = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,39})", re.ASCII)

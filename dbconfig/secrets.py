@@ -27,14 +27,15 @@ class Secret:
 
     __slots__ = ("_argument", "_environment", "_literal", "kind", "location", "written")
 
-    def __init__(self, kind: str, argument: str, location: Location | None = None, *, written: bool = False) -> None:
+    # The argument is Any for the sake of drivers' arguments such as PyMySQL's `ssl`, a mapping with a password in it.
+    def __init__(self, kind: str, argument: Any, location: Location | None = None, *, written: bool = False) -> None:
         self.kind = kind  # "text", "file" or "env"
         self.location = location
         self.written = written  # in a file as it is, not by way of a variable
         self._argument = argument if kind in ("file", "env") else ""
         self._environment: Environment | None = None
         # A closure, so that no attribute holds the text: `vars`, debuggers and crash reporters print attributes.
-        self._literal: Callable[[], str] = (lambda: argument) if kind == "text" else _withheld
+        self._literal: Callable[[], Any] = (lambda: argument) if kind == "text" else _withheld
 
     def __repr__(self) -> str:
         return f"Secret({self.kind}={self._argument!r})" if self._argument else "Secret('***')"
@@ -82,12 +83,16 @@ class Secret:
             variable = (self._environment or Environment()).get(self._argument)
             if variable is None or not variable.value:
                 self._fail(f"environment variable {self._argument} is {'not set' if variable is None else 'empty'}")
-            return variable.value
+            value = without_line_end(variable.value)
+            if unusable(value):
+                self._fail(f"environment variable {self._argument}: {unusable(value)}")
+            return value
         if self.kind == "withheld":
             self._fail(
-                "it was written in the configuration, and a pickle does not carry it: load the profile anew in this process"
+                "a pickle does not carry what was written in the configuration: load the profile in this process"
             )
-        return self._literal()
+        text: str = self._literal()
+        return text
 
     def readable_by_others(self, folder: Path | None = None) -> str:
         """Return the name of the secret's file if other users of the machine may read it, else ""."""
@@ -136,14 +141,23 @@ def _file(path: Path, fail: Callable[[str], NoReturn]) -> str:
         fail(reasons.get(error.errno or 0, f"it cannot be read: {error.strerror}"))
     if len(data) > FILE_LIMIT:
         fail(f"it is larger than {FILE_LIMIT // 1024} KiB")
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError:
-        fail("it is not UTF-8 text")
-    # `echo` and editors add one line end; blanks may belong to the secret.
-    text = text.removesuffix("\n").removesuffix("\r")
-    if not text:
-        fail("it is empty")
-    if "\n" in text or "\r" in text or "\0" in text:
-        fail("it has more than one line: a password file holds the password and nothing else")
+    # Not by an exception: that of the decoder holds the secret, and would be the context of ours.
+    text = without_line_end(data.decode("utf-8", errors="surrogateescape"))
+    reason = "it is empty" if not text else unusable(text)
+    if reason:
+        fail(reason)
     return text
+
+
+def without_line_end(text: str) -> str:
+    """Return a secret without the one line end that `echo`, editors and `|` in YAML add; blanks may belong to it."""
+    return text.removesuffix("\n").removesuffix("\r")
+
+
+def unusable(text: str) -> str:
+    """Return why a text can be no secret that a server takes, or ""."""
+    if any("\ud800" <= ch <= "\udfff" for ch in text):
+        return "it is not UTF-8 text"
+    if "\n" in text or "\r" in text or "\0" in text:
+        return "it has more than one line, or a NUL character: a password has neither"
+    return ""

@@ -34,14 +34,15 @@ ParamStyle = Annotated[str, BeforeValidator(values.choice("qmark", "numeric", "n
 
 
 def setting(default: Any, group: str, description: str, **constraints: Any) -> Any:
-    """Return a field: `group` says who takes it: connection, engine, pool (both create_engine's arguments), timeout or session."""
+    """Return a field; `group` says who takes it: connection, engine or pool (create_engine), timeout or session."""
     return Field(default, description=description, json_schema_extra={"group": group}, **constraints)
 
 
 class DatabaseSettings(BaseModel):
     """The validated settings of one database.
 
-    Every key that `sqlalchemy.create_engine` has keeps its name and its meaning. `repr`, dumps and pickles carry no secret.
+    Every key that `sqlalchemy.create_engine` has keeps its name and its meaning. `repr`, dumps and pickles carry no
+    secret.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, arbitrary_types_allowed=True)
@@ -201,7 +202,7 @@ class DatabaseSettings(BaseModel):
 
     @property
     def path(self) -> Path | None:
-        """The file of a SQLite database, absolute where the project folder is known; None for others and for `file:` URIs."""
+        """The file of a SQLite database, absolute where the project folder is known; None for others, and for a URI."""
         database = self.address.database
         if self.backend != "sqlite" or self.in_memory or database is None or database.startswith("file:"):
             return None

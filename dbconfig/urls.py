@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -10,11 +11,32 @@ from urllib.parse import unquote
 
 from dbconfig.drivers import backend_of
 from dbconfig.redaction import MASK, is_secret_name
-from dbconfig.secrets import Secret
+from dbconfig.secrets import Secret, unusable, without_line_end
 
 _SCHEME = re.compile(r"([A-Za-z][\w.-]*(?:\+[\w.-]*)?)://", re.ASCII)
 _HOST_PORT = re.compile(r"(?:\[(?P<six>[^\[\]]*)\]|(?P<host>[^:\[\]]*))(?::(?P<port>[0-9]*))?", re.ASCII)
-_ESCAPE = "percent-encode it (@ is %40, : %3A, / %2F, ? %3F, # %23, % %25), or use the keys `username`, `password`, `host` …, or ${VAR}, which is encoded for you"
+_ESCAPE = (
+    "percent-encode it (@ is %40, : %3A, / %2F, ? %3F, # %23, % %25), "
+    "or use the keys `username`, `password`, `host` …, or ${VAR}, which is encoded for you"
+)
+HOST_NAME = re.compile(r"[^\W_](?:[\w.-]{0,251}\w)?\.?")
+_PLACEHOLDER = re.compile(
+    r"[<\[{](?:your[-_ ]?)?(?:db[-_ ]?)?(?:user(?:[-_ ]?name)?|pass(?:word)?|host(?:name)?)[>\]}]", re.I
+)
+# What else people paste, by how it begins: a console's command, Java's form, the keywords of libpq.
+_PASTED = (
+    (re.compile(r"jdbc:", re.I), "it is a JDBC URL", "leave `jdbc:` out, and write user and password before the host"),
+    (
+        re.compile(r"(?:psql|mysql|mariadb|export|set)\s", re.I),
+        "it is a command, not a URL alone",
+        "leave the command out",
+    ),
+    (
+        re.compile(r"\w+ ?= ?\S"),
+        "it is a list of keywords, not a URL",
+        "write them as the keys `host`, `port`, `database` …",
+    ),
+)
 # What opens a hole, or says again what has a key of its own.
 _REFUSED = {
     "plugin": "a plugin is code, and configuration never names code",
@@ -62,14 +84,15 @@ class DatabaseURL:
             if self.username
             else ""
         )
-        host = f"[{self.host}]" if self.host and ":" in self.host else self.host or ""
+        host = f"[{self.host}]" if self.host and ":" in self.host else (self.host or "").replace("/", "%2F")
         port = f":{self.port}" if self.port is not None else ""
         pairs = [
             f"{name}={MASK if is_secret_name(name) else value}"
             for name, values in self.query.items()
             for value in values
         ]
-        return f"{self.drivername}://{user}{host}{port}{'/' + self.database if self.database else ''}{'?' + '&'.join(pairs) if pairs else ''}"
+        database = f"/{self.database}" if self.database else ""
+        return f"{self.drivername}://{user}{host}{port}{database}{'?' + '&'.join(pairs) if pairs else ''}"
 
     __repr__ = __str__
 
@@ -94,6 +117,9 @@ def parse_url(text: str) -> DatabaseURL:
         raise InvalidURL("it is empty", "sqlite:///data/app.db or postgresql://user@host/database", "missing-value")
     scheme = _SCHEME.match(text)
     if scheme is None:
+        pasted = next(((what, help) for pattern, what, help in _PASTED if pattern.match(text)), None)
+        if pasted is not None:
+            raise InvalidURL(*pasted)
         raise InvalidURL(
             "it has no scheme: no `postgresql://`, `mysql://` or `sqlite:///` at its beginning",
             "write scheme://user@host/database",
@@ -135,11 +161,13 @@ def _server(drivername: str, rest: str) -> DatabaseURL:
         )
     userinfo, _, address = authority.rpartition("@")
     username, colon, password = userinfo.partition(":")
+    if any(_PLACEHOLDER.fullmatch(part) for part in (username, password, address.partition(":")[0])):
+        raise InvalidURL("it still has a placeholder in it", "write the user, the password and the host that are meant")
     host, port = _host(address)
     return DatabaseURL(
         drivername,
         _decoded(username) or None,
-        Secret("text", _decoded(password)) if colon and password else None,
+        Secret("text", _secret(password)) if colon and password else None,
         host,
         port,
         _decoded(database) or None,
@@ -153,10 +181,12 @@ def _host(address: str) -> tuple[str | None, int | None]:
     match = _HOST_PORT.fullmatch(address)
     if match is None or (match["port"] is None and ":" in address and match["six"] is None):
         raise InvalidURL(
-            "what follows the user name is no `host:port`; a special character of the password may not be encoded",
-            _ESCAPE,
+            "what follows the user name is no `host:port`: a special character of the password may not be encoded",
+            "an IPv6 address stands in brackets: [::1]" if address.count(":") > 1 else _ESCAPE,
         )
-    host = match["six"] if match["six"] is not None else _decoded(match["host"])
+    host = _decoded(match["host"] or "") if match["six"] is None else _ipv6(_decoded(match["six"]))
+    if host and match["six"] is None and not host.startswith("/") and not HOST_NAME.fullmatch(host):
+        raise InvalidURL("its host is no host name", _ESCAPE)
     if match["port"] == "":
         raise InvalidURL("the port after the `:` is empty", "write the port, or leave the colon out")
     if match["port"] and not 0 < int(match["port"][:9]) < 65536:
@@ -164,8 +194,18 @@ def _host(address: str) -> tuple[str | None, int | None]:
     return host or None, int(match["port"]) if match["port"] else None
 
 
+def _ipv6(text: str) -> str:
+    try:
+        ipaddress.IPv6Address(text)
+    except ValueError:
+        raise InvalidURL("what stands in brackets is no IPv6 address", "[::1]") from None
+    return text
+
+
 def _query(query: str) -> dict[str, tuple[str | Secret, ...]]:
     found: dict[str, list[str | Secret]] = {}
+    if "?" in query:
+        raise InvalidURL("it has two `?`: a second parameter follows an `&`", "?name=value&name=value")
     for pair in query.split("&") if query else ():
         name, equals, value = pair.partition("=")
         if not name or not equals or not value:
@@ -174,8 +214,9 @@ def _query(query: str) -> dict[str, tuple[str | Secret, ...]]:
                 f"?name=value&name=value; {_ESCAPE}",
             )
         check_query_name(name)
-        text = _decoded(value.replace("+", " "))
-        found.setdefault(name, []).append(Secret("text", text) if is_secret_name(name) else text)
+        value = value.replace("+", " ")
+        one: str | Secret = Secret("text", _secret(value)) if is_secret_name(name) else _decoded(value)
+        found.setdefault(name, []).append(one)
     return {name: tuple(values) for name, values in found.items()}
 
 
@@ -185,10 +226,17 @@ def check_query_name(name: str) -> None:
         raise InvalidURL(f"its query has the parameter {name!r}: {_REFUSED[name]}")
 
 
+def _secret(text: str) -> str:
+    secret = without_line_end(_decoded(text))
+    if not secret or unusable(secret):
+        raise InvalidURL(f"its password: {unusable(secret) or 'it is empty'}")
+    return secret
+
+
 def _decoded(text: str) -> str:
     if re.search(r"%(?![0-9A-Fa-f]{2})", text):
         raise InvalidURL("a `%` in it is not followed by two hexadecimal digits", _ESCAPE)
-    try:
-        return unquote(text, errors="strict")
-    except UnicodeDecodeError:
-        raise InvalidURL("it encodes characters that are not UTF-8", _ESCAPE) from None
+    decoded = unquote(text, errors="surrogateescape")
+    if any("\ud800" <= ch <= "\udfff" for ch in decoded):
+        raise InvalidURL("it encodes characters that are not UTF-8", _ESCAPE)
+    return decoded

@@ -17,15 +17,15 @@ from dbconfig.drivers import backend_of
 from dbconfig.errors import quoted
 from dbconfig.nodes import MappingNode, Scalar, SequenceNode
 from dbconfig.redaction import MASK, is_secret_name
-from dbconfig.secrets import Secret
-from dbconfig.urls import DatabaseURL, InvalidURL, check_query_name, parse_url
+from dbconfig.scalars import resolve
+from dbconfig.secrets import Secret, unusable, without_line_end
+from dbconfig.urls import HOST_NAME, DatabaseURL, InvalidURL, check_query_name, parse_url
 
 _DIGITS = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,17})", re.ASCII)
 _DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,6})?) ?(ms|s|m|h|d)?", re.ASCII)
 _UNIT_SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, None: 1.0}
 # The words that YAML 1.1 and pydantic take for booleans, in any case; "t", "f" and digits are not among them.
 _FLAGS: Final = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
-_HOST_NAME = re.compile(r"[^\W_](?:[\w.-]{0,251}\w)?\.?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +36,7 @@ class Finding:
     message: str
     help: str = ""
     at: tuple[str, ...] = ()
+    because: str = ""  # the key that makes this one impossible
 
 
 def reject(slug: str, message: str, help: str = "", at: tuple[str, ...] = ()) -> PydanticCustomError:
@@ -88,7 +89,7 @@ def whole_number(value: Any) -> int:
             f"must be a whole number; YAML 1.1 reads this as {_ambiguity(value)}",
             "write the number in plain digits",
         )
-    raise reject("wrong-type", f"must be a whole number, not {_kind(raw)}")
+    raise reject("wrong-type", f"must be a whole number, not {_kind(raw)}", "write it in digits, without a unit")
 
 
 def seconds(value: Any) -> float:
@@ -142,6 +143,8 @@ def text(value: Any) -> str:
         )
     if not isinstance(raw, str):
         help = "put it in quotes: '…'" if isinstance(raw, (bool, int, float)) else "write one text (a string)"
+        if isinstance(raw, Mapping):
+            help = "write one text; settings stand at the top of the file, further databases under `databases:`"
         raise reject("wrong-type", f"must be text (a string), not {_kind(raw)}", help)
     return raw
 
@@ -167,7 +170,7 @@ def host(value: Any) -> str:
         return str(ipaddress.ip_address(bare.partition("%")[0])) + bare[len(bare.partition("%")[0]) :]
     except ValueError:
         pass
-    if not _HOST_NAME.fullmatch(raw):
+    if not HOST_NAME.fullmatch(raw):
         wrong = next((ch for ch in raw if not (ch.isalnum() or ch in "-._")), "")
         help = {
             ":": "the port has a key of its own: `port`",
@@ -184,6 +187,8 @@ def host(value: Any) -> str:
 
 def drivername(value: Any) -> str:
     raw = name(value)
+    if "://" in raw:
+        raise reject("invalid-value", "is a URL, not the name of a driver", "a URL belongs under `url:`")
     try:
         backend_of(raw)
     except ValueError as error:
@@ -219,18 +224,15 @@ def secret(value: Any) -> Secret:
     location = value.location if isinstance(value, (Scalar, MappingNode)) else None
     raw = plain(value)
     if not isinstance(raw, Mapping):
-        written = text(value)
+        written = without_line_end(text(value))
         if not written:
             raise reject("missing-value", "is empty", "remove the line if there is no password")
-        if "\0" in written:
-            raise reject("invalid-value", "has a NUL character in it")
+        if unusable(written):
+            raise reject("invalid-value", unusable(written))
         return Secret("text", written, location, written=isinstance(value, Scalar) and not value.variables)
     if len(raw) != 1 or next(iter(raw)) not in ("file", "env"):
-        raise reject(
-            "invalid-value",
-            "must be text, or a mapping with one key of `file` and `env`",
-            "{file: /run/secrets/name} or {env: NAME}",
-        )
+        help = "{file: /run/secrets/name} or {env: NAME}; put a password that begins with a brace in quotes"
+        raise reject("invalid-value", "must be text, or a mapping with one key: `file` or `env`", help)
     kind, argument = next(iter(raw.items()))
     if not isinstance(argument, str) or not argument or not all(ch.isprintable() for ch in argument):
         raise reject("wrong-type", f"`{kind}` must be text in one line", at=(kind,))
@@ -262,26 +264,49 @@ def choice(*options: str, also: Mapping[Any, str | None] | None = None) -> Calla
 
 
 def mapping(value: Any) -> dict[str, Any]:
-    raw = plain(value)
+    raw = _read(value)
     if not isinstance(raw, Mapping):
-        raise reject("wrong-type", f"must be a mapping of names to values, not {_kind(raw)}")
+        help = "write `name: value` below it"
+        if isinstance(value, Scalar) and value.variables:
+            help = "each name has a variable of its own, with two underscores before it: …__NAME=value"
+        raise reject("wrong-type", f"must be a mapping of names to values, not {_kind(raw)}", help)
     empty = [key for key, item in raw.items() if item is None]
     if empty:
         raise reject_all(
             Finding("empty-value", f"{quoted(str(key))} has no value", "give it one, or remove it", (str(key),))
             for key in empty
         )
-    return {
-        str(key): Secret("text", str(item)) if is_secret_name(str(key)) and isinstance(item, str) else item
-        for key, item in raw.items()
-    }
+    return {str(key): Secret("text", item) if _holds_secret(str(key), item) else item for key, item in raw.items()}
+
+
+def _read(value: Any, key: str = "") -> Any:
+    """Return a node as plain values; the text of a variable is read as YAML, for "false" is true to every driver."""
+    if isinstance(value, MappingNode):
+        return {name: _read(entry.node, name) for name, entry in value.entries.items()}
+    if isinstance(value, SequenceNode):
+        return [_read(item, key) for item in value.items]
+    raw = plain(value)
+    if isinstance(value, Scalar) and value.variables and isinstance(raw, str) and not is_secret_name(key):
+        read = resolve(raw)[0]
+        return raw if read is None else read
+    return raw
+
+
+def _holds_secret(key: str, value: Any) -> bool:
+    """Say whether a value must not be shown; a mapping or list with one secret in it is kept as one secret."""
+    if isinstance(value, Mapping):
+        return any(_holds_secret(str(name), item) for name, item in value.items())
+    if isinstance(value, (list, tuple)):
+        return any(_holds_secret(key, item) for item in value)
+    return isinstance(value, str) and is_secret_name(key)
 
 
 def query(value: Any) -> dict[str, tuple[str | Secret, ...]]:
     found: dict[str, tuple[str | Secret, ...]] = {}
     for key, item in mapping(value).items():
         items = item if isinstance(item, (list, tuple)) else (item,)
-        if not all(isinstance(one, (str, int, Secret)) and not isinstance(one, bool) for one in items):
+        texts = (one.read() if isinstance(one, Secret) else one for one in items)
+        if not all(isinstance(one, (str, int)) and not isinstance(one, bool) for one in texts):
             raise reject(
                 "wrong-type",
                 f"{quoted(key)} must be text or a number, or a list of them",
