@@ -128,7 +128,7 @@ def _prove_secrets(settings: DatabaseSettings) -> None:
 
 
 def _supply_secrets(engine: Engine, settings: DatabaseSettings) -> None:
-    """Give secrets to the driver at each new connection, so that they rotate, and stand in no URL that could be logged."""
+    """Give secrets to the driver at each new connection, so that they rotate, and stand in no URL that is logged."""
     password = settings.address.password
     arguments = {name: value for name, value in settings.connect_args.items() if isinstance(value, Secret)}
     arguments |= {

@@ -130,8 +130,8 @@ class Registry:
         """Run a function in a transaction, again as a whole after an error that passes by itself.
 
         Those are a serialization failure, a deadlock, a lock that was not to be had, a busy SQLite file, and a
-        connection that was lost before COMMIT was sent. The function gets a fresh session each time, must not commit, and
-        may see its attempt's number as ``session.info["attempt"]``. A call within the function joins its transaction.
+        connection that was lost before COMMIT was sent. The function gets a fresh session each time, must not commit,
+        and may see its attempt's number as ``session.info["attempt"]``. A call within the function joins its transaction.
 
         Args:
             work: what to do; what it returns is returned.
@@ -251,7 +251,10 @@ class Registry:
         settings = self._settings(profile, database)
         owner = protected_elsewhere(profile, settings, destructive=destructive, path=self._path, environ=self._environ)
         if owner:
-            message = f"refused to {what}: profile {quoted(profile.name)} points at the same database as {quoted(owner)}, which is protected"
+            message = (
+                f"refused to {what}: profile {quoted(profile.name)} points at the same database as {quoted(owner)}, "
+                "which is protected"
+            )
             help = f"give {quoted(profile.name)} a database of its own, or run with ENVIRONMENT={owner}"
             raise ConfigError([Problem("database-elsewhere", message, help=help)])
 
@@ -264,7 +267,7 @@ def _all() -> Iterator[Registry]:
 
 
 def _before_fork() -> None:
-    # A lock that another thread holds at the fork would stay locked in the child for ever, and what it guards half done.
+    # A lock that another thread holds at the fork would stay locked in the child, and what it guards half done.
     for registry in _all():
         registry._lock.acquire()
 

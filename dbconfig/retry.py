@@ -131,7 +131,7 @@ def _known(cause: Any) -> Fate | None:
 
 
 def pauses(first: float = FIRST_PAUSE, longest: float = LONGEST_PAUSE) -> Iterator[float]:
-    """Yield how long to wait before each further attempt, in seconds: doubling, and anywhere between half and all of it.
+    """Yield how long to wait before each further attempt, in seconds: doubling, and anywhere from half to all of it.
 
     Two transactions that met once would meet again if both waited equally long.
     """

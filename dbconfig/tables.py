@@ -74,7 +74,7 @@ def _by_metadata(tables: Sequence[Table]) -> Iterator[tuple[MetaData, list[Table
 
 @contextmanager
 def _locked(engine: Engine) -> Iterator[Connection]:
-    """Let one worker at a time look and create: between the look and the CREATE another one would create the same table."""
+    """Let one worker at a time look and create: in between, another one would create the same table."""
     with engine.connect() as connection:
         backend = connection.dialect.name
         if backend == "postgresql":

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from dbconfig.errors import ConfigError, Problem
+from dbconfig.secrets import Secret
 
 if TYPE_CHECKING:
     from sqlalchemy import URL, Engine
@@ -62,7 +63,7 @@ def variable_names(settings: DatabaseSettings) -> Mapping[str, Any]:
     ]
     if problems:
         raise ConfigError(problems)
-    return settings.variables
+    return {name: one.read() if isinstance(one, Secret) else one for name, one in settings.variables.items()}
 
 
 def unknown_argument(settings: DatabaseSettings, name: str, driver: str, key: str, help: str = "") -> Problem:

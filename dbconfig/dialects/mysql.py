@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from dbconfig.settings import DatabaseSettings
 
 _LOCAL: Final = frozenset({None, "localhost", "127.0.0.1", "::1"})
-# What SQLAlchemy converts from the text of a URL. Any other parameter would reach the driver as text, where "false" is true:
+# What SQLAlchemy converts from the text of a URL. Others would reach the driver as text, where "false" is true:
 # `?ssl_disabled=false` would switch TLS off.
 _FROM_QUERY: Final = frozenset(
     {
@@ -82,7 +82,8 @@ def _timeouts(settings: DatabaseSettings, mariadb: bool) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if settings.statement_timeout is not None:
         # https://mariadb.com/kb/en/server-system-variables/#max_statement_time (seconds, every statement) and
-        # https://dev.mysql.com/doc/refman/8.4/en/server-system-variables.html#sysvar_max_execution_time (milliseconds, SELECT only)
+        # https://dev.mysql.com/doc/refman/8.4/en/server-system-variables.html#sysvar_max_execution_time (milliseconds,
+        # SELECT only)
         found |= (
             {"max_statement_time": settings.statement_timeout}
             if mariadb
@@ -113,7 +114,7 @@ def _wants_tls(settings: DatabaseSettings) -> bool:
 
 
 def _share_tls_context(engine: Engine) -> None:
-    """Build the TLS context once: PyMySQL reads the CA bundle anew for every connection, 25 of the 26 ms that one takes."""
+    """Build the TLS context once: PyMySQL reads the CA bundle for every connection, 25 of the 26 ms that one takes."""
     from pymysql.connections import Connection
 
     contexts: dict[str, Any] = {}
