@@ -7,6 +7,7 @@ import os
 import re
 import stat
 from dataclasses import replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -123,29 +124,29 @@ class _Composer:
     def compose(self, text: str) -> Node:
         self._loader = _Loader(text)
         try:
-            self._next()  # stream start
-            start = self._next()
-            if isinstance(start, yaml.StreamEndEvent):
-                return Scalar(None, Location(self.source.shown, text=self.source))
-            root = self._node(self._next(), (), 0)
-            self._next()  # document end
-            end = self._next()
-            if not isinstance(end, yaml.StreamEndEvent):
-                mark = end.start_mark
-                _refuse(
-                    "yaml-syntax",
-                    "a second document (`---`) begins here",
-                    self.source,
-                    mark.line + 1,
-                    mark.column + 1,
-                    "one file is one document",
-                )
+            root = self._document()
+        except yaml.MarkedYAMLError as error:
+            wrong = explained(error, text.splitlines())
+        else:
             self.source.parsed = True
             return root
-        except yaml.MarkedYAMLError as error:
-            self._syntax_error(error, text)
         finally:
             self._loader.dispose()
+        # Not within `except`: PyYAML's own error holds the text of the file.
+        line, column, message, help = wrong
+        return _refuse("yaml-syntax", message, self.source, line, column, help)
+
+    def _document(self) -> Node:
+        self._next()  # stream start
+        if isinstance(self._next(), yaml.StreamEndEvent):
+            return Scalar(None, Location(self.source.shown, text=self.source))
+        root = self._node(self._next(), (), 0)
+        self._next()  # document end
+        end = self._next()
+        if not isinstance(end, yaml.StreamEndEvent):
+            message, mark = "a second document (`---`) begins here", end.start_mark
+            _refuse("yaml-syntax", message, self.source, mark.line + 1, mark.column + 1, "one file is one document")
+        return root
 
     def _next(self) -> Any:
         return self._loader.get_event()
@@ -160,6 +161,9 @@ class _Composer:
                 "too-large", f"nested more than {DEPTH_LIMIT} levels deep", self.source, mark.line + 1, mark.column + 1
             )
         self._check_tag(event, path)
+        if _is_secret(path) and (event.tag or event.anchor):
+            start, end = event.start_mark, event.end_mark
+            self.source.remember(path[-1], "", (start.line, start.column), (end.line, end.column))
         if event.anchor:
             self._anchors[event.anchor] = None  # open: an alias to it now would be recursive
         before, node = self._values, self._content(event, path, depth)
@@ -198,7 +202,7 @@ class _Composer:
             node = self._node(self._next(), path if is_merge or name is None else (*path, name), depth + 1)
             if is_merge:
                 merged += self._merge_sources(node, at)
-            elif _is_secret(path) and name not in _SECRET_SOURCES and isinstance(node, Scalar) and not node.written:
+            elif self._is_secret_key(path, name, key_event) and isinstance(node, Scalar) and not node.written:
                 self._secret_in_braces(path, key_event)
             elif name is not None and name in entries:
                 self._duplicate(path, name, at, entries[name].key.line)
@@ -209,9 +213,15 @@ class _Composer:
                 entries.setdefault(name, entry)
         return MappingNode(entries, self._at(event))
 
+    def _is_secret_key(self, path: Path_, name: str | None, event: Any) -> bool:
+        """Say whether a key in the mapping of a secret may be the secret itself, and mask it."""
+        if not _is_secret(path) or name is None or get_close_matches(name, _SECRET_SOURCES, 1, 0.5):
+            return False
+        self._remember(event, path[-1])
+        return True
+
     def _secret_in_braces(self, path: Path_, event: Any) -> None:
         # `password: {abc}` is a mapping whose key is the password.
-        self._remember(event, path[-1])
         at, key = replace(self._at(event), width=1), ".".join(path)
         help = "put it in quotes: '…'; or write {file: PATH} or {env: NAME}"
         self.problems.append(Problem("invalid-value", f"{key}: braces make a mapping of it", at, key, help))
@@ -227,8 +237,9 @@ class _Composer:
     def _key(self, event: Any, path: Path_, depth: int) -> str | None:
         if isinstance(event, yaml.ScalarEvent):
             self._count(1, event)
-            if shown_name(event.value) == MASK:
+            if shown_name(event.value) == MASK:  # an address with its password, in the wrong place
                 self._remember(event, "")
+                return MASK
             if event.style or event.tag == "tag:yaml.org,2002:str" or event.value == "<<":
                 return str(event.value)
             if isinstance(resolve(event.value)[0], str):
@@ -289,10 +300,6 @@ class _Composer:
         start, end = event.start_mark, event.end_mark
         width = end.column - start.column if end.line == start.line else 1
         return Location(self.source.shown, start.line + 1, start.column + 1, width=max(1, width), text=self.source)
-
-    def _syntax_error(self, error: yaml.MarkedYAMLError, text: str) -> NoReturn:
-        line, column, message, help = explained(error, text.splitlines())
-        _refuse("yaml-syntax", message, self.source, line, column, help)
 
 
 def _is_secret(path: Path_) -> bool:

@@ -16,6 +16,9 @@ class SourceText(Protocol):
     def excerpt(self, line: int) -> str:
         """Return the line without the values that may not be shown."""
 
+    def column(self, line: int, column: int) -> int:
+        """Return where a column of the line stands in its excerpt."""
+
 
 @dataclass(frozen=True, slots=True)
 class Location:
@@ -132,7 +135,8 @@ def _excerpt(location: Location, label: str, gutter: int) -> list[str]:
         if text.strip() or number == location.line:
             lines.append(f"{number:>{gutter}} | {printable(text.expandtabs(4), 160)}".rstrip())
     marked = location.text.excerpt(location.line)
-    start = display_width(marked[: location.column - 1].expandtabs(4))
+    column = location.text.column(location.line, location.column)
+    start = display_width(marked[: column - 1].expandtabs(4))
     carets = "^" * max(1, min(location.width, 120))
     return [*lines, f"{empty} {' ' * start}{carets} {label}".rstrip(), empty]
 

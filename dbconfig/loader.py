@@ -124,7 +124,8 @@ class _Validation:
             # `password: !abc` is a tag without a value; the tag is the mistake.
             if problem.slug != "empty-value" or path not in self.aside:
                 self.problems.append(problem)
-            self.aside.add(path)
+            if problem.slug != "duplicate-key":  # the first one counts, and may be wrong too
+                self.aside.add(path)
 
     def run(self) -> Profile:
         self._check_reserved()
@@ -153,6 +154,8 @@ class _Validation:
             self._unknown(("name",), name)
             self.aside.add(("name",))
         databases = self.tree.get("databases")
+        if ("databases",) in self.aside:
+            return
         if databases is not None and not isinstance(databases.node, MappingNode):
             self.problems.append(
                 Problem(

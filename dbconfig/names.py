@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from typing import Final
 
 from dbconfig.errors import Location, Problem, printable, quoted
-from dbconfig.redaction import shown_name
+from dbconfig.redaction import MASK, shown_name
 
 _IN_CODE: Final = "it is code, which YAML cannot name: give it as Registry(engine_options={…})"
 _OBSOLETE: Final = "SQLAlchemy 2 does not have it any more: remove it"
@@ -131,10 +131,10 @@ def unknown_key(
         notes.append("it has letters that are not ASCII; some of them look like ASCII letters")
     if "$" in written:
         notes.append("variables are not replaced in keys")
-    shown = location.variable or quoted(shown_name(written))
+    shown = location.variable or (MASK if shown_name(written) == MASK else quoted(written))
     key = printable(".".join(shown_name(part) for part in path))
     help = _help(path, location.variable, known)
-    if nested and not help and (written in profiles or _normal(written) in _GROUPS):
+    if nested and not location.variable and (written in profiles or _normal(written) in _GROUPS):
         help = "settings stand at the top of the file, and each profile has a file of its own: do not indent them"
     elif written.startswith("x-"):
         help = "there are no extension keys: what profiles share stands in default.yaml"
@@ -152,6 +152,8 @@ def stands_for_address(key: str) -> bool:
 def _help(path: tuple[str, ...], variable: str, known: list[str]) -> str:
     if not variable:
         return _meant(path[-1], known)
+    if path == ("extends",):
+        return "`extends` stands in a file only"
     # DBCONFIG_POOL__SIZE says pool.size; pool_size was meant.
     before = path[:-1] if path[:1] == ("databases",) else ()
     name = variable.lower().split("__", len(before))[-1].removeprefix("dbconfig_")
@@ -163,28 +165,29 @@ def _meant(written: str, known: list[str]) -> str:
     name = _normal(written)
     if name in _ADVICE:
         return _ADVICE[name]
+    inner = _inner(name, known)
+    if written.isupper() and "_" in written and (name in _FOREIGN or inner):
+        return f"write `{_FOREIGN.get(name, inner)}: ${{{written}}}`"  # the name of a variable, as in compose
     key = _key_meant(written, known)
     if name in _FOREIGN and key == _FOREIGN[name]:
         return f"it is called {key!r} here"
-    prefixed = _PREFIXED.fullmatch(name)
-    if prefixed is not None and written.isupper() and key and not _similar(name, written, known):
-        return f"write `{key}: ${{{written}}}`"
     return f"did you mean {key!r}?" if key else ""
 
 
 def _key_meant(written: str, known: list[str]) -> str:
     name = _normal(written)
-    prefixed = _PREFIXED.fullmatch(name)
-    inner = prefixed[1] if prefixed is not None else ""
     if name in _ADVICE:
         return ""
     same = next((key for key in known if key.replace("_", "") == name.replace("_", "")), "")
-    return (
-        same
-        or _FOREIGN.get(name, "")
-        or _similar(name, written, known)
-        or (inner if inner in known else _FOREIGN.get(inner, ""))
-    )
+    return same or _FOREIGN.get(name, "") or _similar(name, written, known) or _inner(name, known)
+
+
+def _inner(name: str, known: list[str]) -> str:
+    """Return the key that a name with a prefix means: `username` for postgres_user."""
+    prefixed = _PREFIXED.fullmatch(name)
+    if prefixed is None:
+        return ""
+    return prefixed[1] if prefixed[1] in known else _FOREIGN.get(prefixed[1], "")
 
 
 def _normal(written: str) -> str:

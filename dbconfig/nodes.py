@@ -10,7 +10,6 @@ from typing import Any
 from dbconfig.errors import Location
 from dbconfig.redaction import MASK, is_secret_name, shown
 
-_PUNCTUATION = re.compile(r"[:,}\]]*")
 _UNPARSED_KEY = re.compile(r"(\s*(?:[-?] )?\s*([\w.-]+)\s*:)(.*)")
 
 
@@ -23,7 +22,8 @@ class Source:
         self.shown = shown
         self.parsed = False
         self._lines = text.splitlines()
-        self._spans: dict[int, list[tuple[int, int, str, str]]] = {}
+        # Of each line the places of its values, and key and value of each.
+        self._spans: dict[int, dict[tuple[int, int], tuple[str, str]]] = {}
         self._secrets: set[str] = set()
 
     def __repr__(self) -> str:
@@ -42,29 +42,48 @@ class Source:
         for line in range(start[0], end[0] + 1):
             first = start[1] if line == start[0] else 0
             last = end[1] if line == end[0] else -1
-            self._spans.setdefault(line, []).append((first, last, key, text if start[0] == end[0] else ""))
+            found = self._spans.setdefault(line, {})
+            if (first, last) not in found or is_secret_name(key):
+                found[first, last] = (key, text if start[0] == end[0] else "")
 
     def excerpt(self, line: int) -> str:
+        """Return a line without the values that may not be shown, and without its comment."""
+        return "".join(shown for _, shown in self._pieces(line)).rstrip()
+
+    def column(self, line: int, column: int) -> int:
+        """Return where a column of a line (from 1) stands in its excerpt: masks have another width."""
+        position = shift = 0
+        for written, visible in self._pieces(line):
+            if column - 1 < position + len(written):
+                return position + shift + 1 if written != visible else column + shift
+            position += len(written)
+            shift += len(visible) - len(written)
+        return column + shift
+
+    def _pieces(self, line: int) -> list[tuple[str, str]]:
+        """Return a line in pieces: what is written, and what of it may be shown."""
         if not 0 < line <= len(self._lines):
-            return ""
-        text, spans = self._lines[line - 1], sorted(self._spans.get(line - 1, []))
+            return []
+        text, spans = self._lines[line - 1], sorted(self._spans.get(line - 1, {}).items())
         if not spans:
             return self._unparsed(text)
-        parts, position = [], 0
-        for first, last, key, value in spans:
+        pieces, position = [], 0
+        for (first, last), (key, value) in spans:
             stop = len(text) if last < 0 else last
-            parts += [text[position:first], self._masked(text[first:stop], key, value)]
-            position = stop
-        tail = re.split(r"(?:^|\s)#", text[position:])[0].rstrip()
-        return "".join(parts) + (tail if self.parsed else _PUNCTUATION.match(tail)[0])  # type: ignore[index]  # matches ""
+            if first >= position:
+                pieces += [(text[position:first],) * 2, (text[first:stop], self._masked(text[first:stop], key, value))]
+                position = stop
+        tail = re.split(r"(?:^|\s)#", text[position:])[0]
+        return [*pieces, (text[position:], tail if self.parsed else re.sub(r"[^:,}\]].*", "", tail))]
 
-    def _unparsed(self, text: str) -> str:
+    def _unparsed(self, text: str) -> list[tuple[str, str]]:
         bare = re.split(r"(?:^|\s)#", text)[0].rstrip()
         match = _UNPARSED_KEY.match(bare)
         if not match:
-            return bare if not re.search(r"\w", bare) else MASK
+            return [(text, MASK if re.search(r"\w", bare) else bare)]
+        blank = match[3][: len(match[3]) - len(match[3].lstrip())]
         value = match[3].strip()
-        return match[1] + (match[3].replace(value, shown(match[2], value, self._secrets)) if value else "")
+        return [(match[1] + blank,) * 2, (value, shown(match[2], value, self._secrets) if value else "")]
 
     def _masked(self, written: str, key: str, value: str) -> str:
         if not written:

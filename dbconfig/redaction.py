@@ -9,7 +9,7 @@ from functools import lru_cache
 
 MASK = "***"
 
-_SECRET_PARTS = ("pass", "pwd", "secret", "token", "credential", "apikey", "privatekey", "initcommand", "auth")
+_SECRET_PARTS = ("pass", "pwd", "psw", "secret", "token", "credential", "apikey", "privatekey", "initcommand", "auth")
 _NUMBER_LIKE = re.compile(r"[-+]?[0-9][0-9._:eE+-]{0,23} ?(?:ms|s|m|h|d)?|true|false|null|~|", re.ASCII)
 _WORD = re.compile(r"[A-Za-z]{1,24}")
 _SECRET_NAMES = frozenset({"pw", "pin", "key"})  # too short to look for inside other names
@@ -35,7 +35,7 @@ _PLACE_KEYS = frozenset(
     }
 )
 _REFERENCE = re.compile(r"\$\{(\w+)(?:(:[-?])[^{}]*)?\}")
-_NEAR_SECRET = 0.72  # difflib ratio: pasword, passwrod and pswd are near, port and user are not
+_NEAR_SECRET = 0.72  # difflib ratio: pasword and passwrod are near, port and user are not
 
 
 @lru_cache(maxsize=1024)

@@ -131,7 +131,7 @@ class Registry:
 
         Those are a serialization failure, a deadlock, a lock that was not to be had, a busy SQLite file, and a
         connection that was lost before COMMIT was sent. The function gets a fresh session each time, must not commit,
-        and may see its attempt's number as ``session.info["attempt"]``. A call within the function joins its transaction.
+        and may see its attempt's number as ``session.info["attempt"]``. A call within it joins its transaction.
 
         Args:
             work: what to do; what it returns is returned.

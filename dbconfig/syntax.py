@@ -25,6 +25,7 @@ _MEANINGS: Final = (
         'a `\\` in "…" begins an escape, and this is none',
         "use '…', where `\\` is plain text",
     ),
+    ("chomping or indentation", "behind `|` or `>` the text begins on the next line", _QUOTE),
     ("comment or line break", "behind `|` or `>` the text begins on the next line", _QUOTE),
     ("sequence entries are not allowed", "a `-` and a blank begin a list, which cannot stand here", _QUOTE),
     ("mapping keys are not allowed", "a `?` and a blank begin a key, which cannot stand here", _QUOTE),

@@ -322,7 +322,7 @@ def query(value: Any) -> dict[str, tuple[str | Secret, ...]]:
 
 
 def shown_mapping(value: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: MASK if is_secret_name(key) else item for key, item in value.items()}
+    return {key: MASK if isinstance(item, Secret) or is_secret_name(key) else item for key, item in value.items()}
 
 
 WholeNumber = Annotated[int, BeforeValidator(whole_number)]
