@@ -3,10 +3,12 @@
 import os
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Protocol, TypeVar
 
 import pytest
 
+from tests.configs import Project
 from tests.support import servers
 from tests.support.proxy import Proxy
 from tests.support.servers import MariaDBServer, PostgreSQLServer, Server, ServerMissing
@@ -91,3 +93,10 @@ def proxy() -> Iterator[Callable[[Address], Proxy]]:
     """Make proxies: `proxy(server)` is a network to the server that can be made to fail; closed after the test."""
     with ExitStack() as stack:
         yield lambda target: stack.enter_context(Proxy(target.host, target.port))
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """An empty project, which is the working directory."""
+    monkeypatch.chdir(tmp_path)
+    return Project(tmp_path)

@@ -1,0 +1,59 @@
+"""What is no error, but is said in the log."""
+
+import logging
+
+import pytest
+
+WEAK = "the password is a default one, easy to guess"
+PLAIN = "the password is written in plain text in a file that others can read: write ${VAR} or {file: …}"
+
+
+@pytest.fixture
+def warned(project, caplog):
+    """Load a profile and return what was said."""
+
+    def load(files, environ=None, profile=None):
+        with caplog.at_level(logging.WARNING, "dbconfig"):
+            project.load(files, environ, profile)
+        return caplog.messages
+
+    return load
+
+
+@pytest.mark.parametrize(
+    ("text", "messages"),
+    [
+        ("url: sqlite:///a.db\nmax_overflow: -1", ["config/development.yaml:2:1: profile development: max_overflow: "
+         "-1 is no limit: an unlimited pool does not protect the server"]),
+        ("url: sqlite:///a.db\necho: true\nprotected: true\nhide_parameters: true",
+         ["config/development.yaml:2:1: profile "
+         "development: echo: every statement of development is logged, as if it were no production database"]),
+        ("url: sqlite:///a.db\necho: true\nprotected: true", ["config/development.yaml:2:1: profile development: echo: "
+         "every statement of development is logged, as if it were no production database; the parameters too, for "
+         "hide_parameters is not set"]),
+        ("url: mysql://h/d\nconnect_args: {local_infile: true}", ["config/development.yaml:2:1: profile development: "
+         "connect_args: 'local_infile' lets the server read files of this machine"]),
+        ("url: postgresql://u:s3cret-x@h/d", [f"config/development.yaml:1:1: profile development: url: {PLAIN}"]),
+        ("url: postgresql://u@h/d\npassword: s3cret-x",
+         [f"config/development.yaml:2:1: profile development: password: {PLAIN}"]),
+        ("url: sqlite:///a.db\ndatabases: {a: {url: 'mysql://h/d', max_overflow: -1}}", [
+         "config/development.yaml:2:37: profile development: databases.a.max_overflow: -1 is no limit: an unlimited "
+         "pool does not protect the server"]),
+        ("url: postgresql://u:s3cret-x@localhost/d", []),
+        ("url: sqlite:///a.db\necho: true", []),
+    ],
+)  # fmt: skip
+def test_what_somebody_should_act_on_is_said_with_its_place(warned, text, messages):
+    assert warned(text + "\n") == messages
+
+
+def test_a_default_password_of_an_exposed_database_is_said_wherever_it_comes_from(warned):
+    text = "url: postgresql://u:${PW}@h/d\n"
+    assert warned(text, {"PW": "postgres"}) == [f"config/development.yaml:1:1: profile development: url: {WEAK}"]
+
+
+def test_a_password_from_a_variable_or_in_a_file_of_its_owner_is_fine(project, warned):
+    assert warned("url: postgresql://u:${PW}@h/d\n", {"PW": "s3cret-x"}) == []
+    project.write("url: postgresql://u:s3cret-x@h/d\n")
+    (project.config / "development.yaml").chmod(0o600)
+    assert warned({}) == []
