@@ -48,8 +48,9 @@ def build(settings: DatabaseSettings, name: str, extra: Mapping[str, Any] | None
     except ImportError as error:
         message = f"the driver {drivername} is installed, but cannot be imported: {error}"
         raise ConfigError([Problem("missing-driver", message, settings.origin("url"))]) from error
-    dialect.attach(engine, settings)
+    # Secrets first: a dialect's listener may connect by itself. (`insert=True` has no effect on this event.)
     _supply_secrets(engine, settings)
+    dialect.attach(engine, settings)
     return engine
 
 
@@ -75,7 +76,10 @@ def engine_options(
     if not (settings.in_memory and settings.poolclass is None):
         options |= {key: getattr(settings, key) for key in _POOL_ARGUMENTS[poolclass]}
     options["connect_args"] = dialects.of(settings.backend).arguments(settings, drivername)
-    return {**options, **_checked_dialect_options(settings, drivername), **_checked_extra(extra or {}, fields)}
+    given = _checked_extra(extra or {}, fields)
+    if "execution_options" in given:
+        given["execution_options"] = {**options["execution_options"], **given["execution_options"]}
+    return {**options, **_checked_dialect_options(settings, drivername), **given}
 
 
 def _checked_dialect_options(settings: DatabaseSettings, drivername: str) -> dict[str, Any]:
@@ -139,8 +143,7 @@ def _supply_secrets(engine: Engine, settings: DatabaseSettings) -> None:
     # PyMySQL encodes text as Latin-1; the server wants UTF-8.
     in_utf8 = engine.dialect.driver == "pymysql"
 
-    # First among the listeners: one of them may connect by itself.
-    @event.listens_for(engine, "do_connect", insert=True)
+    @event.listens_for(engine, "do_connect")
     def supply(dialect: Any, record: Any, cargs: list[Any], cparams: dict[str, Any]) -> None:
         for name, value in arguments.items():
             cparams[name] = value.read()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Final
 
 from dbconfig.environment import Environment, Variable
@@ -14,7 +15,7 @@ from dbconfig.profile import Profile
 from dbconfig.profiles import Folder, Selection, find_folder
 from dbconfig.settings import DatabaseSettings
 
-_PORTS: Final = {"postgresql": 5432, "mysql": 3306}
+_PORTS: Final = {"postgresql": 5432, "mysql": 3306, "mariadb": 3306}
 _LOCAL: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -51,14 +52,13 @@ def protected_elsewhere(
         destructive: look through environment variables too, so that an exported `DATABASE_URL` cannot lead a test to
             production; what is not destructive is held up only by what the files themselves say.
     """
-    target = _identity(settings)
-    if target is None:
+    if _identity(settings) is None:
         return ""
     folder = find_folder(path)
     environment = _Assumed(read_environment(folder, environ) if destructive else None)
     for name in folder.profiles():
         other = _loaded(folder, environment, name) if name != profile.name else None
-        if other is not None and any(each.protected and _identity(each) == target for each in other.databases.values()):
+        if other is not None and any(each.protected and _same(each, settings) for each in other.databases.values()):
             return name
     return ""
 
@@ -70,14 +70,36 @@ def _loaded(folder: Folder, environment: Environment, name: str) -> Profile | No
         return None  # what cannot be loaded cannot be compared; whoever uses that profile is told what is wrong with it
 
 
-def _identity(settings: DatabaseSettings) -> tuple[object, ...] | None:
-    """Return what makes a database the same one, by whatever user and driver; None for one that nobody shares."""
-    if settings.in_memory:
-        return None
-    if settings.path is not None:
-        return "sqlite", str(settings.path.resolve())
+def _same(one: DatabaseSettings, other: DatabaseSettings) -> bool:
+    """Say whether two profiles mean the same database, by whatever user, driver and way to its server."""
+    mine, theirs = _identity(one), _identity(other)
+    return mine is not None and mine == theirs and (one.backend == "sqlite" or bool(_places(one) & _places(other)))
+
+
+def _identity(settings: DatabaseSettings) -> tuple[str, str] | None:
+    """Return what makes a database the same one on one server; None for one that nobody shares."""
     address = settings.address
-    system = {"mariadb": "mysql"}.get(settings.backend, settings.backend)
-    hosts = address.query.get("host") or (address.host or "localhost",)
-    names = tuple("localhost" if host in _LOCAL else str(host).lower() for host in hosts)
-    return system, names, address.port or _PORTS.get(system), address.database or address.username
+    database = address.database or ""
+    if settings.backend == "sqlite":
+        path = settings.path
+        if path is None and database.startswith("file:") and "memory" not in (*address.query.get("mode", ()), database):
+            path = (settings.folder or Path()) / database.removeprefix("file:")
+        return None if path is None else ("sqlite", str(path.resolve()))
+    return {"mariadb": "mysql"}.get(settings.backend, settings.backend), database or address.username or ""
+
+
+def _places(settings: DatabaseSettings) -> frozenset[tuple[str, str]]:
+    """Return host and port of each server that the address names; a socket is this machine."""
+    address, query = settings.address, settings.address.query
+    usual = str(address.port or _PORTS[settings.backend])
+    # Drivers of PostgreSQL take several: ?host=one:5432&host=two, or ?host=one,two&port=5432,5433.
+    hosts = [each for text in query.get("host", ()) for each in str(text).split(",")] or [address.host or "localhost"]
+    ports = [each for text in query.get("port", ()) for each in str(text).split(",")] or [usual]
+    ports = ports * len(hosts) if len(ports) == 1 else ports
+    found = set()
+    for host, port in zip(hosts, ports, strict=False):
+        name, colon, own = ("localhost", "", "") if host.startswith("/") else host.partition(":")
+        if host.count(":") > 1:
+            name, colon = host, ""
+        found.add(("localhost" if name in _LOCAL else name.lower(), own if colon else port))
+    return frozenset(found)

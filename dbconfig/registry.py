@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from difflib import get_close_matches
 from typing import Any, Self, TypeVar
@@ -262,23 +263,28 @@ class Registry:
 _registries: weakref.WeakSet[Registry] = weakref.WeakSet()
 
 
-def _all() -> Iterator[Registry]:
-    yield from list(_registries)
+_forking = threading.RLock()  # one fork at a time, so that two of them do not wait for each other's registries
+_held: list[Registry] = []  # those whose lock was taken before the fork; others may appear meanwhile
 
 
 def _before_fork() -> None:
     # A lock that another thread holds at the fork would stay locked in the child, and what it guards half done.
-    for registry in _all():
+    _forking.acquire()
+    for registry in list(_registries):
         registry._lock.acquire()
+        _held.append(registry)
 
 
 def _after_fork_in_parent() -> None:
-    for registry in _all():
-        registry._lock.release()
+    while _held:
+        _held.pop()._lock.release()
+    _forking.release()
 
 
 def _after_fork_in_child() -> None:
-    for registry in _all():
+    _held.clear()
+    _forking.release()
+    for registry in list(_registries):
         registry._lock = threading.RLock()
         for engine in registry._engines():
             # The child shares our sockets: forget the pool, do not close it, or the parent loses its connections.
@@ -287,5 +293,13 @@ def _after_fork_in_child() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
+
+
+@atexit.register
+def _say_goodbye() -> None:
+    # Otherwise servers log connections that were lost, and Python 3.13 warns of databases that were not closed.
+    for registry in list(_registries):
+        registry.dispose()
+
 
 default = Registry()  # `dbconfig.db`; it reads and opens nothing before its first use

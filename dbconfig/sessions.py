@@ -39,10 +39,10 @@ class WritingUnitOfWork(UnitOfWork, WritingSession):
 
 @event.listens_for(WritingSession, "after_begin", propagate=True)
 def _begin_immediate(session: Session, transaction: SessionTransaction, connection: Connection) -> None:
-    driver_connection: Any = connection.connection.dbapi_connection
-    if driver_connection.in_transaction:  # not in AUTOCOMMIT
-        driver_connection.execute("ROLLBACK")
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
+    from dbconfig.dialects.sqlite import begin_immediate  # its driver is for those who use it
+
+    if not transaction.nested:  # a savepoint is within a transaction that holds the lock already
+        begin_immediate(connection)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,19 +1,22 @@
-"""Create and drop tables: all, or the named ones with what they need; safe when several workers start at once."""
+"""Create and drop tables, all or the named ones; safe when several workers start at once."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, MetaData, Table, inspect, text
+from sqlalchemy.schema import sort_tables_and_constraints
 from sqlmodel import SQLModel
 
 from dbconfig.errors import ConfigError, Problem, quoted
 
 _LOCK: Final = 0x6462636F6E666967  # "dbconfig": the advisory lock of everybody who creates or drops tables
-_LOCK_TIMEOUT: Final = 60  # seconds; another worker's DDL takes long on a large database
+_LOCK_TIMEOUT: Final = 60.0  # seconds; another worker's DDL takes long on a large database
+_LOCK_PAUSE: Final = 0.02  # seconds between two looks at the lock
 
 
 def create(engine: Engine, tables: Sequence[type[SQLModel] | str]) -> list[str]:
@@ -21,7 +24,8 @@ def create(engine: Engine, tables: Sequence[type[SQLModel] | str]) -> list[str]:
     with _locked(engine) as connection:
         missing = [table for table in _selected(tables) if not _exists(connection, table)]
         for metadata, group in _by_metadata(missing):
-            metadata.create_all(connection, tables=group, checkfirst=False)
+            # With a look at what exists: a type (ENUM) can be there already, for another table.
+            metadata.create_all(connection, tables=group)
         return [table.fullname for table in missing]
 
 
@@ -30,25 +34,33 @@ def drop(engine: Engine, tables: Sequence[type[SQLModel] | str]) -> list[str]:
     with _locked(engine) as connection:
         present = [table for table in _selected(tables) if _exists(connection, table)]
         for metadata, group in _by_metadata(present):
-            metadata.drop_all(connection, tables=group, checkfirst=False)
+            metadata.drop_all(connection, tables=group)
         return [table.fullname for table in reversed(present)]
 
 
 def _exists(connection: Connection, table: Table) -> bool:
-    return inspect(connection).has_table(table.name, schema=table.schema)
+    # The schema that `schema_translate_map` makes of the table's own.
+    return inspect(connection).has_table(table.name, schema=connection.schema_for_object(table))
 
 
 def _selected(tables: Sequence[type[SQLModel] | str]) -> list[Table]:
     """Return tables in the order in which their foreign keys allow to create them."""
     if not tables:
-        return list(SQLModel.metadata.sorted_tables)
-    named = [_table(each) for each in tables]
-    order = {
-        table: position
-        for metadata in {table.metadata for table in named}
-        for position, table in enumerate(metadata.sorted_tables)
-    }
-    return sorted(dict.fromkeys(named), key=lambda table: order[table])
+        return _sorted(SQLModel.metadata)
+    named = dict.fromkeys(_table(each) for each in tables)
+    return [
+        table
+        for metadata in dict.fromkeys(table.metadata for table in named)
+        for table in _sorted(metadata)
+        if table in named
+    ]
+
+
+def _sorted(metadata: MetaData) -> list[Table]:
+    # Unlike `metadata.sorted_tables` without a warning where tables refer to each other: those keys are added last.
+    tables = sorted(metadata.tables.values(), key=lambda table: table.fullname)
+    pairs = sort_tables_and_constraints(tables)  # type: ignore[no-untyped-call]
+    return [table for table, _ in pairs if table is not None]
 
 
 def _table(each: type[SQLModel] | str) -> Table:
@@ -78,15 +90,18 @@ def _locked(engine: Engine) -> Iterator[Connection]:
     with engine.connect() as connection:
         backend = connection.dialect.name
         if backend == "postgresql":
+            # Whatever the profile's level: AUTOCOMMIT would give the lock back at once, and a snapshot that is older
+            # than the lock would not show what the worker before us has created.
+            connection.execution_options(isolation_level="READ COMMITTED")
             with connection.begin():
-                connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
+                _wait_for_lock(connection, "SELECT pg_try_advisory_xact_lock(:name)", _LOCK)
                 yield connection
         elif backend == "sqlite":
-            connection.exec_driver_sql("ROLLBACK") if connection.in_transaction() else None
+            from dbconfig.dialects.sqlite import begin_immediate
+
+            connection.execution_options(isolation_level="SERIALIZABLE")  # AUTOCOMMIT would have no transaction
             with connection.begin():
-                driver_connection: Any = connection.connection.dbapi_connection
-                driver_connection.execute("ROLLBACK")
-                connection.exec_driver_sql("BEGIN IMMEDIATE")
+                begin_immediate(connection)
                 yield connection
         else:
             with _named_lock(connection):
@@ -97,12 +112,21 @@ def _locked(engine: Engine) -> Iterator[Connection]:
 @contextmanager
 def _named_lock(connection: Connection) -> Iterator[None]:
     """Hold MySQL's lock of the session: DDL commits by itself, and with it any lock of a transaction."""
-    name = {"name": f"{_LOCK:x}"}
-    if connection.scalar(text("SELECT GET_LOCK(:name, :timeout)"), {**name, "timeout": _LOCK_TIMEOUT}) != 1:
-        raise TimeoutError(
-            f"another process has been creating tables for {_LOCK_TIMEOUT} s: its lock {_LOCK:x} is not free"
-        )
+    name = f"{_LOCK:x}"
+    _wait_for_lock(connection, "SELECT GET_LOCK(:name, 0)", name)
     try:
         yield
     finally:
-        connection.execute(text("SELECT RELEASE_LOCK(:name)"), name)
+        if not connection.invalidated:  # a connection that was lost has given its lock back
+            connection.execute(text("SELECT RELEASE_LOCK(:name)"), {"name": name})
+
+
+def _wait_for_lock(connection: Connection, ask: str, name: int | str) -> None:
+    """Ask until the lock is ours: a single question that waits would run into the profile's own timeouts."""
+    deadline = time.monotonic() + _LOCK_TIMEOUT
+    while not connection.scalar(text(ask), {"name": name}):
+        if time.monotonic() > deadline:
+            raise TimeoutError(
+                f"another process has been creating tables for {_LOCK_TIMEOUT:.0f} s: its lock {_LOCK:x} is not free"
+            )
+        time.sleep(_LOCK_PAUSE)

@@ -46,10 +46,10 @@ def milliseconds(seconds: float) -> int:
 
 
 def variable_names(settings: DatabaseSettings) -> Mapping[str, Any]:
-    """Return the session variables, whose names are known to be names.
+    """Return the session variables, whose names are known to be names and whose values are one value each.
 
     Raises:
-        ConfigError: one is not; it would be SQL of its own.
+        ConfigError: a name is none, and would be SQL of its own; or a value is a list or a mapping.
     """
     problems = [
         Problem(
@@ -60,6 +60,17 @@ def variable_names(settings: DatabaseSettings) -> Mapping[str, Any]:
         )
         for name in settings.variables
         if not _VARIABLE.fullmatch(name)
+    ]
+    problems += [
+        Problem(
+            "wrong-type",
+            f"a session variable has one value, not a {'mapping' if isinstance(value, Mapping) else 'list'}",
+            settings.origin(f"variables.{name}"),
+            f"variables.{name}",
+            "write it as the text that would stand behind SET: 'one,two'",
+        )
+        for name, value in settings.variables.items()
+        if isinstance(value, (Mapping, list, tuple))
     ]
     if problems:
         raise ConfigError(problems)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import TYPE_CHECKING, Any, Final
 
 from dbconfig.dialects import milliseconds, unknown_argument, variable_names
@@ -60,7 +61,7 @@ def _session(settings: DatabaseSettings) -> dict[str, Any]:
 def _escaped(value: Any) -> str:
     text = {True: "on", False: "off"}[value] if isinstance(value, bool) else str(value)
     # https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNECT-OPTIONS
-    return text.replace("\\", "\\\\").replace(" ", "\\ ")
+    return re.sub(r"([\s\\])", r"\\\1", text)
 
 
 def _check(settings: DatabaseSettings, driver: str) -> None:

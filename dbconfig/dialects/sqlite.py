@@ -7,6 +7,8 @@ import os
 import sqlite3
 import time
 import weakref
+from contextlib import closing
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.parse import quote
@@ -18,6 +20,7 @@ from dbconfig.errors import ConfigError, Problem
 from dbconfig.secrets import Secret
 
 if TYPE_CHECKING:
+    from sqlalchemy import Connection
     from sqlalchemy.engine.interfaces import DBAPIConnection, Dialect
     from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
@@ -25,33 +28,24 @@ if TYPE_CHECKING:
 
 BUSY_TIMEOUT: Final = 5.0  # seconds that a writer waits for another one, as Python's own default
 
-_CONNECT: Final = frozenset(
-    {
-        "timeout",
-        "detect_types",
-        "isolation_level",
-        "check_same_thread",
-        "factory",
-        "cached_statements",
-        "uri",
-        "autocommit",
-    }
-)
+# Without `isolation_level` and `autocommit`, which are about the driver's own BEGIN: transactions begin by themselves
+# here, and with the second one they would never be committed.
+_CONNECT: Final = frozenset({"timeout", "detect_types", "check_same_thread", "factory", "cached_statements", "uri"})
 _URI: Final = frozenset({"mode", "cache", "vfs", "nolock", "immutable", "psow", "modeof", "uri"})
 _PROGRESS_STEPS: Final = 10_000  # virtual machine instructions between two looks at the clock: about 0.1 ms
 _memories = itertools.count(1)
 
 
 def address(settings: DatabaseSettings, drivername: str) -> URL:
-    if settings.in_memory:
+    name = _memory_name(settings)
+    if name:
         # The memdb VFS: one database for all connections and threads. A shared cache fails with "table is locked",
         # and one connection for all threads mixes their transactions.
-        name = f"file:/dbconfig-{os.getpid()}-{next(_memories)}"
-        return URL.create(drivername, database=name, query={"vfs": "memdb", "uri": "true"})
+        return URL.create(drivername, database=f"file:/{quote(name)}", query={"vfs": "memdb", "uri": "true"})
     url = settings.public_url().set(drivername=drivername)
     if settings.path is not None:
         return url
-    return url.set(database=_absolute_uri(settings)).update_query_dict({"uri": "true"})
+    return url.set(database=f"file:{quote(str(_file(settings)))}").update_query_dict({"uri": "true"})
 
 
 def arguments(settings: DatabaseSettings, drivername: str) -> dict[str, Any]:
@@ -66,24 +60,29 @@ def arguments(settings: DatabaseSettings, drivername: str) -> dict[str, Any]:
 def attach(engine: Engine, settings: DatabaseSettings) -> None:
     dialect: Any = engine.dialect
     dialect.do_begin = begin  # on the dialect object of this engine alone
-    if settings.in_memory:
+    memory = engine.url.query.get("vfs") == "memdb"
+    place = "" if memory else f": {_file(settings)}"
+    if memory:
         _keep(engine)
-    elif settings.path is not None:
-        _make_folder(engine, settings.path)
-    pragmas = {
-        "foreign_keys": True,
-        **({} if settings.in_memory or _read_only(settings) else {"journal_mode": "WAL", "synchronous": "NORMAL"}),
-    }
+    else:
+        _open_by(engine, settings, _file(settings))
+    pragmas: dict[str, Any] = {"foreign_keys": True}
+    if not memory and not _read_only(settings):
+        pragmas |= {"journal_mode": "WAL", "synchronous": "NORMAL"}
     pragmas |= variable_names(settings)
 
     @event.listens_for(engine, "connect")
     def set_pragmas(connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
         # No transaction is open here: a PRAGMA within one is ignored, or refused.
-        for name, value in pragmas.items():
-            if name == "journal_mode":
-                _set_journal_mode(connection, str(value))
-            else:
-                connection.execute(f"PRAGMA {name} = {_literal(value)}").close()
+        try:
+            for name, value in pragmas.items():
+                if name == "journal_mode":
+                    _set_journal_mode(connection, str(value))
+                else:
+                    connection.execute(f"PRAGMA {name} = {_literal(value)}").close()
+        except sqlite3.DatabaseError as error:
+            error.args = (f"{error}{place}",)
+            raise
 
 
 def begin(connection: PoolProxiedConnection) -> None:
@@ -98,6 +97,29 @@ def begin(connection: PoolProxiedConnection) -> None:
         driver_connection.execute("BEGIN")
 
 
+def begin_immediate(connection: Connection) -> None:
+    """Take the write lock now, in place of the BEGIN that has just been sent; do nothing in AUTOCOMMIT."""
+    driver_connection: Any = connection.connection.dbapi_connection
+    if driver_connection.in_transaction:
+        driver_connection.execute("ROLLBACK")
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _memory_name(settings: DatabaseSettings) -> str:
+    """Return the name of a database in memory, "" for a file; one that is not to be shared gets a new name."""
+    database, query = settings.address.database or "", settings.address.query
+    in_memory = settings.in_memory or database == "file::memory:" or "memory" in query.get("mode", ())
+    if "memdb" in query.get("vfs", ()) or (in_memory and "shared" in query.get("cache", ())):
+        return database.removeprefix("file:").strip("/:")  # one database for all engines of the process that name it
+    return f"dbconfig-{os.getpid()}-{next(_memories)}" if in_memory else ""
+
+
+def _file(settings: DatabaseSettings) -> Path:
+    """Return the file, relative to the project folder and not to the working directory of the moment."""
+    path = settings.path or (settings.folder or Path()) / (settings.address.database or "").removeprefix("file:")
+    return path.absolute()
+
+
 def _keep(engine: Engine) -> None:
     """Hold one connection, so that the database in memory lives as long as its engine, whatever its pool closes."""
     database = str(engine.url.database)
@@ -105,16 +127,36 @@ def _keep(engine: Engine) -> None:
     weakref.finalize(engine, keeper.close)
 
 
-def _make_folder(engine: Engine, path: Path) -> None:
+def _open_by(engine: Engine, settings: DatabaseSettings, path: Path) -> None:
+    """Make the folder of a file that may be made, and name the file when it cannot be opened."""
+    may_create = not {"ro", "rw"} & {*settings.address.query.get("mode", ())}
+
     @event.listens_for(engine, "do_connect")
-    def make(dialect: Dialect, record: ConnectionPoolEntry, cargs: list[Any], cparams: dict[str, Any]) -> None:
+    def connect(
+        dialect: Dialect, record: ConnectionPoolEntry, cargs: list[Any], cparams: dict[str, Any]
+    ) -> DBAPIConnection:
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            if may_create:
+                path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            message = f"the folder of the database file cannot be made: {error.strerror}: {path.parent}"
+            message = f"unable to open database file {path}: its folder cannot be made: {error.strerror}"
             raise sqlite3.OperationalError(message) from error
-        if not os.access(path if path.exists() else path.parent, os.R_OK if path.exists() else os.W_OK):
-            raise sqlite3.OperationalError(f"unable to open database file, permission denied: {path}")
+        try:
+            return dialect.connect(*cargs, **cparams)
+        except sqlite3.OperationalError as error:
+            error.args = (f"{error} {path}: {_hindrance(path)}",)
+            raise
+
+
+def _hindrance(path: Path) -> str:
+    if path.is_dir():
+        return "it is a folder"
+    needed, kind = (path, os.R_OK) if path.exists() else (path.parent, os.W_OK)
+    if not needed.exists():
+        return "there is no such folder"
+    if not os.access(needed, kind):
+        return "permission denied"
+    return "there is no such file" if not path.exists() else "the system refuses it"
 
 
 def _set_journal_mode(connection: Any, mode: str) -> None:
@@ -146,16 +188,7 @@ def _literal(value: Any) -> str:
 
 def _read_only(settings: DatabaseSettings) -> bool:
     query = settings.address.query
-    return "ro" in query.get("mode", ()) or "memory" in query.get("mode", ()) or "immutable" in query
-
-
-def _absolute_uri(settings: DatabaseSettings) -> str:
-    """Return a `file:` URI whose path is relative to the project folder, not to the working directory of the moment."""
-    uri = settings.address.database or ""
-    path = uri.removeprefix("file:")
-    if path.startswith(("/", ":")) or settings.folder is None or "memory" in settings.address.query.get("mode", ()):
-        return uri
-    return "file:" + quote(str(settings.folder / path))
+    return "ro" in query.get("mode", ()) or "immutable" in query
 
 
 def _timed_connection(limit: float) -> type[sqlite3.Connection]:
@@ -194,17 +227,37 @@ def _timed_connection(limit: float) -> type[sqlite3.Connection]:
 
 
 def _check(settings: DatabaseSettings) -> None:
-    problems: list[Problem] = [
-        unknown_argument(settings, name, "sqlite3", "connect_args")
+    problems = [
+        unknown_argument(settings, name, "sqlite3", "connect_args", _instead(name))
         for name in settings.connect_args
         if name not in _CONNECT
     ]
     is_uri = settings.address.database is not None and settings.address.database.startswith("file:")
     for name in settings.address.query:
-        if name not in (_URI if is_uri else _CONNECT - {"isolation_level", "autocommit", "factory"}):
+        if name not in (_URI if is_uri else _CONNECT - {"factory"}):
             help = (
                 "`file:` belongs before the path: sqlite:///file:data/app.db?mode=ro&uri=true" if name in _URI else ""
             )
             problems.append(unknown_argument(settings, name, "sqlite3 in a URL", "query", help))
+    problems += _unknown_pragmas(settings)
     if problems:
         raise ConfigError(problems)
+
+
+def _instead(name: str) -> str:
+    return "`isolation_level` is a key of its own" if name in ("isolation_level", "autocommit") else ""
+
+
+def _unknown_pragmas(settings: DatabaseSettings) -> list[Problem]:
+    """Name what is no PRAGMA: SQLite takes any name, and does nothing."""
+    if not settings.variables:
+        return []
+    with closing(sqlite3.connect(":memory:")) as connection:
+        known = [name for (name,) in connection.execute("PRAGMA pragma_list")]
+    problems = []
+    for name in settings.variables:
+        if known and name.rpartition(".")[2].lower() not in known:
+            near = get_close_matches(name.lower(), known, 1, 0.6)
+            help = f"did you mean {near[0]!r}?" if near else ""
+            problems.append(unknown_argument(settings, name, "PRAGMA", "variables", help))
+    return problems
