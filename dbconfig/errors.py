@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 from unicodedata import east_asian_width
 
+WIDTH = 160  # of a line of a file in a message
 SHOWN_AT_MOST = 80  # characters of a foreign text in a message: enough to recognise it, too little to flood a log
 
 
@@ -130,13 +131,15 @@ def _excerpt(location: Location, label: str, gutter: int) -> list[str]:
         return []
     empty = f"{' ' * gutter} |"
     lines = [empty]
-    for number in (location.line - 1, location.line):
-        text = location.text.excerpt(number) if number > 0 else ""
-        if text.strip() or number == location.line:
-            lines.append(f"{number:>{gutter}} | {printable(text.expandtabs(4), 160)}".rstrip())
-    marked = location.text.excerpt(location.line)
-    column = location.text.column(location.line, location.column)
-    start = display_width(marked[: column - 1].expandtabs(4))
+    previous = location.text.excerpt(location.line - 1)
+    if previous.strip():
+        lines.append(f"{location.line - 1:>{gutter}} | {printable(previous.expandtabs(4), WIDTH)}".rstrip())
+    marked, column = location.text.excerpt(location.line), location.text.column(location.line, location.column)
+    before, after = marked[: column - 1].expandtabs(4), marked[column - 1 :].expandtabs(4)
+    if len(before) > WIDTH // 2:  # of a long line the part that is meant
+        before = "…" + before[1 - WIDTH // 2 :]
+    lines.append(f"{location.line:>{gutter}} | {printable(before, WIDTH)}{printable(after, WIDTH // 2)}".rstrip())
+    start = display_width(before)
     carets = "^" * max(1, min(location.width, 120))
     return [*lines, f"{empty} {' ' * start}{carets} {label}".rstrip(), empty]
 

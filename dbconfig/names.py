@@ -99,7 +99,18 @@ _PREFIXED = re.compile(r"(?:postgres(?:ql)?|pg|mysql|mariadb|db|database|sqlalch
 # Groups that other tools put their settings into.
 _GROUPS: Final = frozenset(
     {"database", "db", "connection", "connections", "settings", "config", "options", "default", "profile", "profiles"}
-    | {"environments", "engine", "sqlalchemy", "datasource", "spring", "postgres", "postgresql", "mysql", "pool"}
+    | {
+        "environments",
+        "outputs",
+        "engine",
+        "sqlalchemy",
+        "datasource",
+        "spring",
+        "postgres",
+        "postgresql",
+        "mysql",
+        "pool",
+    }
 )
 _CLUMSY = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 

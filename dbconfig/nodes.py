@@ -10,6 +10,7 @@ from typing import Any
 from dbconfig.errors import Location
 from dbconfig.redaction import MASK, is_secret_name, shown
 
+_PROPERTIES = re.compile(r"^(?:[!&][\w!.-]*[ \t]+){1,2}", re.ASCII)
 _UNPARSED_KEY = re.compile(r"(\s*(?:[-?] )?\s*([\w.-]+)\s*:)(.*)")
 
 
@@ -89,8 +90,9 @@ class Source:
         if not written:
             return ""
         visible = shown(key, value, self._secrets) if value else MASK
-        # What surrounds the value in its place may be a tag or an anchor, and in the wrong place a piece of a secret.
-        return written if visible == value and written in (value, f"'{value}'", f'"{value}"') else visible
+        # A tag or an anchor before the value is shown, unless the key says that it may be a piece of a secret.
+        bare = written if is_secret_name(key) else _PROPERTIES.sub("", written)
+        return written if visible == value and bare in (value, f"'{value}'", f'"{value}"') else visible
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,7 @@ _PLACE_KEYS = frozenset(
         "env",
     }
 )
+_SCHEME = re.compile(r"[a-z0-9+]{1,30}://", re.ASCII)
 _REFERENCE = re.compile(r"\$\{(\w+)(?:(:[-?])[^{}]*)?\}")
 _NEAR_SECRET = 0.72  # difflib ratio: pasword and passwrod are near, port and user are not
 
@@ -97,4 +98,6 @@ def _masked_references(text: str) -> str:
 
 
 def _literal(text: str) -> str:
-    return text if re.fullmatch(r"[:/@?.]*|[\w+]+://", text) else MASK
+    scheme = _SCHEME.match(text)
+    rest = text[scheme.end() :] if scheme else text
+    return (scheme[0] if scheme else "") + (rest if re.fullmatch(r"[:/@?.]*", rest) else MASK)

@@ -89,7 +89,10 @@ def whole_number(value: Any) -> int:
             f"must be a whole number; YAML 1.1 reads this as {_ambiguity(value)}",
             "write the number in plain digits",
         )
-    raise reject("wrong-type", f"must be a whole number, not {_kind(raw)}", "write it in digits, without a unit")
+    help = "write it in digits, without a unit"
+    if isinstance(raw, str) and raw.startswith("tcp://"):
+        help = "Kubernetes sets such a variable for each service: take one of another name"
+    raise reject("wrong-type", f"must be a whole number, not {_kind(raw)}", help)
 
 
 def seconds(value: Any) -> float:

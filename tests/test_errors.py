@@ -6,6 +6,7 @@ import pickle
 import pytest
 
 from dbconfig import ConfigError, DBConfigError, Location, Problem, ProfileNotFound
+from dbconfig.document import parse
 from dbconfig.errors import CATALOGUE, display_width, printable, quoted
 from dbconfig.nodes import Source
 
@@ -95,6 +96,14 @@ def test_foreign_text_cannot_move_the_cursor_or_flood_a_log(text, shown):
 
 def test_a_caret_stands_below_wide_characters_where_a_terminal_shows_them():
     assert display_width("a漢字") == 5
+
+
+def test_of_a_long_line_the_part_that_is_meant_is_shown():
+    pairs = [f"a{number}: 1" for number in range(200)]
+    root, _ = parse("x: {" + ", ".join(pairs) + "}\n", "a.yaml")
+    *_, line, caret, _ = str(Problem("x", "y", root.entries["x"].node.entries["a100"].key)).splitlines()
+    assert line[caret.index("^") :].startswith("a100: 1, ")
+    assert len(line) < 170
 
 
 def test_every_kind_of_problem_has_a_description():

@@ -58,6 +58,11 @@ def test_a_value_from_a_variable_says_so(project):
     )
 
 
+def test_the_variable_that_kubernetes_sets_for_a_service_is_recognised(project):
+    problem = project.problem("url: postgresql://h/d\nport: ${DB_PORT}\n", {"DB_PORT": "tcp://10.0.0.1:5432"})
+    assert problem.help == "Kubernetes sets such a variable for each service: take one of another name"
+
+
 def test_all_problems_of_all_files_are_told_together(project):
     files = {
         "default.yaml": "pool_sizes: 5\npool_timeout: soon\nisolation_level: sometimes\n",

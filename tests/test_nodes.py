@@ -31,6 +31,8 @@ def excerpt(text: str, line: int) -> str:
         ("password: [hunter]", "password: [***]"),
         ("password: {hunter}", "password: {***}"),
         ("host: 'db'", "host: 'db'"),
+        ("host: !x &y db", "host: !x &y db"),
+        ("password: &x ${PW}", "password: ${PW}"),
         ("url: postgresql://app:hunter@db/shop", "url: postgresql://***"),
         ("'postgresql://app:hunter@db/shop': 1", "postgresql://***: 1"),
         ("connect_args: {password: hunter, timeout: 3}", "connect_args: {password: ***, timeout: 3}"),

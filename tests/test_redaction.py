@@ -54,6 +54,7 @@ def test_a_name_that_holds_no_secret_is_not_masked(name):
         ("url", "${DATABASE_URL}", "${DATABASE_URL}"),
         ("password", "${DB_PASSWORD:-hunter}", "${DB_PASSWORD:-***}"),
         ("url", "postgresql://${U}:hunter@${H}/d", "postgresql://${U}***${H}***"),
+        ("url", "postgresql://hunter:${PORT}/d", "postgresql://***${PORT}***"),
         ("logging_name", "one of a hunter", "one of a hunter"),
     ],
 )
