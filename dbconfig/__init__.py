@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dbconfig.errors import ConfigError, DBConfigError, Location, Problem, ProfileNotFound
     from dbconfig.loader import load
+    from dbconfig.pool import PoolStats
     from dbconfig.profile import Profile
     from dbconfig.registry import Registry
     from dbconfig.retry import CommitUncertain
@@ -28,6 +29,7 @@ _HOMES = {
     "DBConfigError": "errors",
     "DatabaseSettings": "settings",
     "Location": "errors",
+    "PoolStats": "pool",
     "Problem": "errors",
     "Profile": "profile",
     "ProfileNotFound": "errors",
@@ -41,6 +43,7 @@ __all__ = [
     "DBConfigError",
     "DatabaseSettings",
     "Location",
+    "PoolStats",
     "Problem",
     "Profile",
     "ProfileNotFound",

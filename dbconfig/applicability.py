@@ -14,12 +14,15 @@ if TYPE_CHECKING:
 _PARTS: Final = ("drivername", "username", "password", "host", "port", "database")
 _SIZES: Final = ("pool_size", "max_overflow", "pool_timeout", "pool_use_lifo")
 _CARE: Final = ("pool_recycle", "pool_pre_ping")
+# What the waiting line and the idle care of our own pool can do, and no pool of SQLAlchemy's.
+_OWN: Final = ("pool_min_idle", "pool_idle_timeout", "pool_keepalive", "pool_max_waiting")
 # Arguments that each pool class does not take (SQLAlchemy raises TypeError), or that cannot act with it.
 _NOT_FOR_POOL: Final = {
-    "NullPool": (*_SIZES, *_CARE),
-    "StaticPool": _SIZES,
-    "AssertionPool": _SIZES,
-    "SingletonThreadPool": tuple(key for key in _SIZES if key != "pool_size"),
+    "QueuePool": _OWN,
+    "NullPool": (*_SIZES, *_CARE, *_OWN),
+    "StaticPool": (*_SIZES, *_OWN),
+    "AssertionPool": (*_SIZES, *_OWN),
+    "SingletonThreadPool": (*(key for key in _SIZES if key != "pool_size"), *_OWN),
 }
 _LEVELS: Final = ("AUTOCOMMIT", "READ COMMITTED", "READ UNCOMMITTED", "REPEATABLE READ", "SERIALIZABLE")
 _SQLITE_LEVELS: Final = ("AUTOCOMMIT", "READ UNCOMMITTED", "SERIALIZABLE")
@@ -155,7 +158,7 @@ def _system_key(settings: DatabaseSettings) -> str:
 
 def _for_pool(settings: DatabaseSettings) -> Iterator[Finding]:
     if settings.in_memory and settings.poolclass is None:
-        for key in (*_SIZES, *_CARE):
+        for key in (*_SIZES, *_CARE, *_OWN):
             if key in settings.model_fields_set:
                 why = "an in-memory SQLite database is one database whatever its pool, and lives as long as its engine"
                 at = "database" if settings.database is not None else _system_key(settings)

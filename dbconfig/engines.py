@@ -7,23 +7,16 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import sqlalchemy
-from sqlalchemy import Engine, event, pool
+from sqlalchemy import Engine, event
 from sqlalchemy.util import get_cls_kwargs
 
-from dbconfig import dialects
+from dbconfig import dialects, pool
 from dbconfig.errors import ConfigError, Problem
 from dbconfig.secrets import Secret
 from dbconfig.settings import DatabaseSettings
 
 _log = logging.getLogger(__name__)
 
-_POOL_ARGUMENTS: Final = {
-    "QueuePool": ("pool_size", "max_overflow", "pool_timeout", "pool_use_lifo", "pool_recycle", "pool_pre_ping"),
-    "SingletonThreadPool": ("pool_size", "pool_recycle", "pool_pre_ping"),
-    "StaticPool": ("pool_recycle", "pool_pre_ping"),
-    "AssertionPool": ("pool_recycle", "pool_pre_ping"),
-    "NullPool": (),
-}
 # Fields of the group "engine" that do not go into create_engine under their own name.
 _ELSEWHERE: Final = ("connect_args", "dialect_options")
 
@@ -48,8 +41,9 @@ def build(settings: DatabaseSettings, name: str, extra: Mapping[str, Any] | None
     except ImportError as error:
         message = f"the driver {drivername} is installed, but cannot be imported: {error}"
         raise ConfigError([Problem("missing-driver", message, settings.origin("url"))]) from error
-    # Secrets first: a dialect's listener may connect by itself. (`insert=True` has no effect on this event.)
+    # In this order: the dialect's listener may connect by itself. (`insert=True` has no effect on this event.)
     _supply_secrets(engine, settings)
+    pool.attach(engine, settings, name=name)
     dialect.attach(engine, settings)
     return engine
 
@@ -70,11 +64,7 @@ def engine_options(
     options = {key: value for key, value in options.items() if value is not None or key == "pool_reset_on_return"}
     options.setdefault("logging_name", name)
     options.setdefault("pool_logging_name", name)
-    poolclass = settings.poolclass or "QueuePool"
-    options["poolclass"] = getattr(pool, poolclass)
-    # An in-memory database takes no pool settings: those of default.yaml are meant for servers.
-    if not (settings.in_memory and settings.poolclass is None):
-        options |= {key: getattr(settings, key) for key in _POOL_ARGUMENTS[poolclass]}
+    options |= pool.pool_arguments(settings, name=name)
     options["connect_args"] = dialects.of(settings.backend).arguments(settings, drivername)
     given = _checked_extra(extra or {}, fields)
     if "execution_options" in given:

@@ -16,6 +16,12 @@ from dbconfig.values import Finding, plain
 
 DEFAULT: Final = "default"  # the name of a profile's own database
 
+# What is a default of one profile only.
+_FOR_PROFILE: Final[Mapping[str, Mapping[str, Any]]] = {
+    "production": {"protected": True},
+    "development": {"pool_leak_warning": 30.0},
+    "testing": {"pool_leak_warning": 30.0},
+}
 # Meant for one database system: inherited only by a database of the same one.
 _SYSTEM_KEYS: Final = frozenset({"connect_args", "variables", "dialect_options", "isolation_level"})
 
@@ -108,8 +114,7 @@ def expand(data: Mapping[str, Any]) -> dict[str, Any]:
         isinstance(each, (Mapping, DatabaseSettings)) for each in named.values()
     ):
         return {"name": data.get("name"), "databases": named}
-    if data.get("name") == "production":
-        own.setdefault("protected", True)
+    own = {**_FOR_PROFILE.get(str(data.get("name")), {}), **own}
     # A profile may consist of named databases only; then there is no `default`.
     databases: dict[str, Any] = (
         {DEFAULT: own} if DEFAULT not in named and (own.keys() & CONNECTION_KEYS or not named) else {}

@@ -14,9 +14,10 @@ from typing import Any, Self, TypeVar
 from sqlalchemy import Engine
 from sqlmodel import Session, SQLModel
 
-from dbconfig import engines, retry, tables
+from dbconfig import engines, pool, retry, tables
 from dbconfig.errors import ConfigError, Problem, quoted
 from dbconfig.loader import load
+from dbconfig.pool import PoolStats
 from dbconfig.profile import DEFAULT, Profile
 from dbconfig.protection import protected_elsewhere
 from dbconfig.sessions import SessionFactory
@@ -146,6 +147,10 @@ class Registry:
         factory = self._factory(database, None)
         tries = retry.Attempts(attempts, timeout, f"{self.profile.name}/{database}")
         return retry.run(factory.unit_of_work, work, tries, (id(self), database))
+
+    def stats(self, database: str = DEFAULT) -> PoolStats:
+        """Return what the pool of a database has done and how it is: sizes, line, counters, histograms."""
+        return pool.stats(self.engine(database))
 
     def create_tables(self, *models: type[SQLModel] | str, database: str = DEFAULT) -> list[str]:
         """Create the tables of models, or of all that are imported; those that exist are left alone.
@@ -287,7 +292,9 @@ def _after_fork_in_child() -> None:
     for registry in list(_registries):
         registry._lock = threading.RLock()
         for engine in registry._engines():
-            # The child shares our sockets: forget the pool, do not close it, or the parent loses its connections.
+            # The child shares our sockets: forget the pool, do not close it, or the parent loses its connections. What a
+            # session holds at this moment is put out of its reach, or its rollback would end the parent's transaction.
+            pool.pin_in_flight(engine)
             engine.dispose(close=False)
 
 

@@ -137,7 +137,7 @@ def pauses(first: float = FIRST_PAUSE, longest: float = LONGEST_PAUSE) -> Iterat
     """
     pause = first
     while True:
-        yield pause * random.uniform(0.5, 1.0)  # noqa: S311  # jitter, not cryptography
+        yield pause * random.uniform(0.5, 1.0)
         pause = min(pause * 2, longest)
 
 

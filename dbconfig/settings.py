@@ -78,8 +78,41 @@ class DatabaseSettings(BaseModel):
     pool_recycle: values.Seconds = setting(
         1800.0, "pool", "Age at which a connection is replaced; -1 is never", ge=-1, le=31_536_000
     )
-    pool_pre_ping: values.Flag = setting(
-        False, "pool", "Ask the server whether the connection lives before it is handed out"
+    pool_pre_ping: values.Check = setting(
+        1.0,
+        "pool",
+        "Look at the socket each time, and ping what rested for longer than this; true pings each time, false never",
+    )
+    pool_min_idle: values.WholeNumber = setting(
+        0, "pool", "Connections that are kept ready; they are opened before they are asked for", ge=0, le=10_000
+    )
+    pool_idle_timeout: values.SecondsOrOff = setting(
+        600.0,
+        "pool",
+        "Rest after which a connection beyond pool_min_idle is closed; false is never",
+        gt=0,
+        le=31_536_000,
+    )
+    pool_keepalive: values.SecondsOrOff = setting(
+        120.0,
+        "pool",
+        "Rest after which an idle connection is asked whether it lives; false is never",
+        gt=0,
+        le=31_536_000,
+    )
+    pool_max_waiting: values.WholeNumber | None = setting(
+        None,
+        "pool",
+        "Longest line of callers that wait for a connection; who comes later is refused at once",
+        ge=0,
+        le=1_000_000,
+    )
+    pool_leak_warning: values.SecondsOrOff = setting(
+        None,
+        "pool",
+        "Report who holds a connection for longer; 30 s in profiles named development and testing unless given",
+        gt=0,
+        le=31_536_000,
     )
     pool_use_lifo: values.Flag = setting(
         False, "pool", "Hand out the connection that came back last, so that the others can rest"

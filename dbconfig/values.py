@@ -114,6 +114,14 @@ def seconds(value: Any) -> float:
     )
 
 
+def seconds_or_off(value: Any) -> float | None:
+    """Take a duration, or `false` for never."""
+    raw = plain(value)
+    if raw is False or (isinstance(raw, str) and _FLAGS.get(raw.lower()) is False):
+        return None
+    return seconds(value)
+
+
 def flag(value: Any) -> bool:
     raw = plain(value)
     if isinstance(raw, bool):
@@ -121,6 +129,17 @@ def flag(value: Any) -> bool:
     if isinstance(raw, str) and raw.lower() in _FLAGS:
         return _FLAGS[raw.lower()]
     raise reject("wrong-type", f"must be true or false, not {_kind(raw)}", "true or false")
+
+
+def check(value: Any) -> bool | float:
+    """Take a boolean, or the seconds of rest after which a connection is asked whether it lives."""
+    raw = plain(value)
+    if isinstance(raw, bool) or (isinstance(raw, str) and raw.lower() in _FLAGS):
+        return flag(value)
+    found = seconds(value)
+    if found < 0:
+        raise reject("out-of-range", "must be true, false or a duration of at least 0")
+    return found
 
 
 def flag_or(*words: str) -> Callable[[Any], Any]:
@@ -330,7 +349,9 @@ def shown_mapping(value: Mapping[str, Any]) -> dict[str, Any]:
 
 WholeNumber = Annotated[int, BeforeValidator(whole_number)]
 Seconds = Annotated[float, BeforeValidator(seconds)]
+SecondsOrOff = Annotated[float | None, BeforeValidator(seconds_or_off)]
 Flag = Annotated[bool, BeforeValidator(flag)]
+Check = Annotated[bool | float, BeforeValidator(check)]
 Name = Annotated[str, BeforeValidator(name)]
 Host = Annotated[str, BeforeValidator(host)]
 DriverName = Annotated[str, BeforeValidator(drivername)]

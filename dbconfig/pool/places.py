@@ -1,0 +1,46 @@
+"""Where in the application something happens: the frames of the libraries in between are skipped."""
+
+from __future__ import annotations
+
+import os
+import sys
+from types import CodeType, FrameType
+
+# Recognised by the module's name, not by its file: SQLAlchemy has frames whose file is "<string>".
+_LIBRARIES = frozenset(
+    [
+        *("sqlalchemy", "sqlmodel", "dbconfig", "greenlet", "pydantic"),
+        *("psycopg", "psycopg2", "pymysql", "asyncpg", "aiomysql", "aiosqlite"),
+        *("starlette", "fastapi", "anyio", "uvicorn", "gunicorn", "flask", "flask_sqlalchemy", "werkzeug"),
+        *("click", "typer", "celery", "pytest", "_pytest", "pluggy", "pytest_asyncio"),
+    ]
+)
+_known: dict[str, bool] = {}  # by module name; filled without a lock, as any two threads write the same
+
+Place = tuple[CodeType, int]
+DEPTH = 6  # frames of the application; more say little that these do not
+
+
+def _is_library(module: str) -> bool:
+    known = _known.get(module)
+    if known is None:
+        top = module.partition(".")[0]
+        known = _known[module] = top in _LIBRARIES or top in sys.stdlib_module_names
+    return known
+
+
+def application_frames(frame: FrameType | None, depth: int = DEPTH) -> list[Place]:
+    """Return the innermost frames of the application; code and line only, since a frame keeps its variables alive."""
+    found: list[Place] = []
+    while frame is not None and len(found) < depth:
+        if not _is_library(frame.f_globals.get("__name__", "")):
+            found.append((frame.f_code, frame.f_lineno))
+        frame = frame.f_back
+    return found
+
+
+def describe(place: Place) -> str:
+    """Write a place as ``app/jobs.py:41 in rebuild_index``."""
+    code, line = place
+    path = os.path.relpath(code.co_filename) if os.path.isabs(code.co_filename) else code.co_filename
+    return f"{code.co_filename if path.startswith('..') else path}:{line} in {code.co_name}"

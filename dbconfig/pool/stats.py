@@ -1,0 +1,90 @@
+"""What a pool counts: gauges read when asked, counters and histograms kept where a lock is held anyway."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+# Upper bounds in seconds; OpenTelemetry's advice for db.client.connection.*_time, which it also calls seconds.
+BOUNDS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0)
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """How many durations fell under each bound; ``counts`` has one entry more than ``bounds``, for the rest."""
+
+    bounds: tuple[float, ...] = BOUNDS
+    counts: tuple[int, ...] = (0,) * (len(BOUNDS) + 1)
+    sum: float = 0.0
+
+    @property
+    def count(self) -> int:
+        return sum(self.counts)
+
+
+@dataclass(frozen=True)
+class PoolStats:
+    """A pool at one moment. Durations are in seconds; counters run since the engine was made."""
+
+    name: str
+    size: int
+    max: int | None  # None: unlimited
+    idle: int  # live connections at rest
+    used: int
+    connecting: int
+    waiting: int
+    created: int
+    closed: Mapping[str, int] = field(hash=False)  # by reason: recycled, ping, invalidated, idle, disposed
+    timeouts: int
+    refused: int  # turned away by pool_max_waiting
+    wait: Histogram
+    use: Histogram
+    create: Histogram
+
+
+class Tally:
+    """A histogram that is still counting. Whoever observes holds the lock of the owner."""
+
+    __slots__ = ("counts", "sum")
+
+    def __init__(self) -> None:
+        self.counts = [0] * (len(BOUNDS) + 1)
+        self.sum = 0.0
+
+    def observe(self, seconds: float) -> None:
+        self.counts[bisect_left(BOUNDS, seconds)] += 1
+        self.sum += seconds
+
+
+class Counters:
+    """The counters of one pool, guarded by that pool's lock; read without it, each number for itself."""
+
+    __slots__ = ("closed", "create", "refused", "timeouts", "use", "wait")
+
+    def __init__(self) -> None:
+        self.wait = Tally()
+        self.use = Tally()
+        self.create = Tally()
+        self.closed: dict[str, int] = {}
+        self.timeouts = 0
+        self.refused = 0
+
+    def count_closed(self, reason: str) -> None:
+        self.closed[reason] = self.closed.get(reason, 0) + 1
+
+
+def histogram(tallies: Iterable[Tally]) -> Histogram:
+    """Add up tallies as they are now."""
+    tallies = list(tallies)
+    counts = tuple(sum(column) for column in zip(*(list(tally.counts) for tally in tallies), strict=True))
+    return Histogram(counts=counts, sum=sum(tally.sum for tally in tallies))
+
+
+def total_closed(counters: Iterable[Counters]) -> Mapping[str, int]:
+    total: dict[str, int] = {}
+    for each in counters:
+        for reason, count in dict(each.closed).items():
+            total[reason] = total.get(reason, 0) + count
+    return MappingProxyType(total)
