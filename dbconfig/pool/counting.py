@@ -110,6 +110,8 @@ def attach(engine: Engine, name: str) -> Ledger:
     ledger = Ledger(name)
 
     def connect(connection: Any, record: Any) -> None:
+        if isinstance(record, Record):
+            record.renewed()
         with ledger.lock:
             ledger.known.add(record)
 

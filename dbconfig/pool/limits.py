@@ -33,26 +33,53 @@ def limit_connect_time(engine: Engine, connect_timeout: float) -> None:
         event.listen(engine, "connect", _restore_pymysql)
 
 
-def _limit(engine: Engine, most: float, apply: Callable[[Any, Any, dict[str, Any], float], None]) -> None:
+Apply = Callable[[Any, Any, "_Parameters", float], None]
+
+
+class _Parameters:
+    """The arguments of one connect, and what was written for them.
+
+    SQLAlchemy 2.0 passes the same dictionary to every connect, so that a limit set for one caller's deadline would
+    limit all who come later: each time we begin with what was there the first time.
+    """
+
+    def __init__(self, now: dict[str, Any], written: dict[str, Any]) -> None:
+        self._now = now
+        self._written = written
+
+    def written(self, key: str) -> Any:
+        return self._written.setdefault(key, self._now.get(key))
+
+    def at_most(self, key: str, seconds: float) -> float:
+        limit = min(float(self.written(key) or math.inf), seconds)
+        self._now[key] = limit
+        return limit
+
+    def set(self, key: str, value: Any) -> None:
+        self._now[key] = value
+
+
+def _limit(engine: Engine, most: float, apply: Apply) -> None:
+    written: dict[str, Any] = {}
+
     def do_connect(dialect: Any, record: Any, arguments: Any, parameters: dict[str, Any]) -> None:
         seconds = most
         if isinstance(record, Record):
             seconds = min(seconds, max(LEAST, record.deadline - monotonic()))
-        apply(dialect, record, parameters, seconds)
+        apply(dialect, record, _Parameters(parameters, written), seconds)
 
     event.listen(engine, "do_connect", do_connect)
 
 
-def _limit_libpq(dialect: Any, record: Any, parameters: dict[str, Any], seconds: float) -> None:
-    written = float(parameters.get("connect_timeout") or math.inf)
-    parameters["connect_timeout"] = math.ceil(min(written, seconds))  # libpq takes whole seconds
+def _limit_libpq(dialect: Any, record: Any, parameters: _Parameters, seconds: float) -> None:
+    parameters.set("connect_timeout", math.ceil(parameters.at_most("connect_timeout", seconds)))  # in whole seconds
 
 
-def _limit_pymysql(dialect: Any, record: Any, parameters: dict[str, Any], seconds: float) -> None:
+def _limit_pymysql(dialect: Any, record: Any, parameters: _Parameters, seconds: float) -> None:
     # PyMySQL's connect_timeout ends when TCP is connected; a server that accepts and is mute would hold it for ever.
-    parameters["connect_timeout"] = min(float(parameters.get("connect_timeout") or math.inf), seconds)
-    record.info[_HANDSHAKE] = parameters.get("read_timeout")
-    parameters["read_timeout"] = min(float(parameters.get("read_timeout") or math.inf), seconds)
+    parameters.at_most("connect_timeout", seconds)
+    record.info[_HANDSHAKE] = parameters.written("read_timeout")
+    parameters.at_most("read_timeout", seconds)
 
 
 def _restore_pymysql(connection: Any, record: Any) -> None:
@@ -60,15 +87,15 @@ def _restore_pymysql(connection: Any, record: Any) -> None:
         connection._read_timeout = record.info.pop(_HANDSHAKE)
 
 
-def _limit_async(dialect: Any, record: Any, parameters: dict[str, Any], seconds: float) -> None:
-    connect = parameters.get("async_creator_fn") or _driver_connect(dialect)
+def _limit_async(dialect: Any, record: Any, parameters: _Parameters, seconds: float) -> None:
+    connect = parameters.written("async_creator_fn") or _driver_connect(dialect)
     if connect is None:
         return
 
     async def connect_in_time(*arguments: Any, **keywords: Any) -> Any:
         return await asyncio.wait_for(connect(*arguments, **keywords), seconds)
 
-    parameters["async_creator_fn"] = connect_in_time
+    parameters.set("async_creator_fn", connect_in_time)
 
 
 def _driver_connect(dialect: Any) -> Callable[..., Awaitable[Any]] | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from bisect import bisect_left
 from collections import OrderedDict, deque
 from collections.abc import Callable
@@ -50,6 +49,7 @@ class FairPool(QueuePool):
         self.waiters: OrderedDict[Waiter, None] = OrderedDict()
         self.open = 0  # slots that are taken: idle, in use or connecting
         self.connecting = 0
+        self.generation = 0  # of the connections made from now on; the older ones are invalid
         self.disposed = False
         self.limit = float("inf") if self._max_overflow == -1 else self._pool.maxsize + self._max_overflow
         self.connector = Connector(self, inline=getattr(self._dialect, "name", "") == "sqlite" or self._timeout <= 0)
@@ -61,8 +61,6 @@ class FairPool(QueuePool):
         self._take = self.idle.pop if self._pool.use_lifo else self.idle.popleft
         self._put = self.idle.append
         self._put_surplus = self.idle.append if self._pool.use_lifo else self.idle.appendleft
-
-    # -- checkout
 
     def _do_get(self) -> Record:
         now = monotonic()
@@ -109,7 +107,7 @@ class FairPool(QueuePool):
             raise
         if verdict is Verdict.ALIVE:
             return None
-        if verdict is Verdict.SILENT and self._invalidate_time <= record.starttime:
+        if verdict is Verdict.SILENT and record.generation == self.generation:
             # As SQLAlchemy's pre-ping: the others, of the same age, would each cost a caller the same wait.
             self.invalidate_all()
         return "ping"
@@ -135,22 +133,23 @@ class FairPool(QueuePool):
     def _enter(self, waiter: Waiter, slot: Slot | None) -> Record | Slot | None:
         """Stand in the line, at its head when a place is already held. Return what needs no wait at once."""
         with self.lock:
-            if slot is not None and self.connector.on_callers_thread:
-                return slot
-            if slot is None:
-                if self.idle:  # it came back between the look at the shelf and now
-                    return self._take()
-                if not self.waiters and self.open < self.limit and self.connector.may_connect_here():
+            back = self._take() if self.idle else None  # it came back since we looked
+            if back is None:
+                if slot is not None and self.connector.on_callers_thread:
+                    return slot
+                if slot is None and not self.waiters and self.open < self.limit and self.connector.may_connect_here():
                     return self.new_slot()
-                self._refuse_beyond_max_waiting()
-            self.waiters[waiter] = None
-            if slot is not None:
-                self.waiters.move_to_end(waiter, last=False)
-        if slot is not None:
-            self.connector.employ(slot)
-        else:
+                if slot is None:
+                    self._refuse_beyond_max_waiting()
+                self.waiters[waiter] = None
+                self.waiters.move_to_end(waiter, last=slot is None)
+        if back is None and slot is None:
             self.connector.staff()
-        return None
+        elif back is None and slot is not None:
+            self.connector.employ(slot)
+        elif slot is not None:
+            slot.release()
+        return back
 
     def _refuse_beyond_max_waiting(self) -> None:
         most = self.options.max_waiting
@@ -203,15 +202,13 @@ class FairPool(QueuePool):
             error.add_note(note)
         return error
 
-    # -- checkin
-
     def _do_return_conn(self, record: Record) -> None:  # type: ignore[override]  # our own records are all there are
         now = monotonic()
         held = now - record.lent_at
         if (
             record.dbapi_connection is None
             or now >= record.expires
-            or record.starttime < self._invalidate_time
+            or record.generation != self.generation
             or record.starttime < record._soft_invalidate_time
         ):
             self._part_on_return(record, held)
@@ -252,8 +249,6 @@ class FairPool(QueuePool):
         finally:
             record.slot.release()
 
-    # -- places
-
     def new_slot(self) -> Slot:
         """Take a free place. The lock is held, and ``open`` is below ``limit``."""
         slot = Slot(self)
@@ -285,8 +280,6 @@ class FairPool(QueuePool):
             if slot.cold:
                 self.connector.give_up_first()
         self.connector.staff()
-
-    # -- life cycle
 
     def recreate(self) -> FairPool:
         # No lock here: after a fork this runs in the child, where another thread's lock stays locked for ever.
@@ -321,13 +314,19 @@ class FairPool(QueuePool):
         self.logger.info("Pool disposed. %s", self.status())
 
     def _invalidate(self, connection: Any, exception: BaseException | None = None, _checkin: bool = True) -> None:
-        super()._invalidate(connection, exception, _checkin)
-        self._discard_idle(lambda record: record.stale(self._invalidate_time), "invalidated")
+        # By generation and not, as SQLAlchemy does, by the wall clock: after a jump back by an hour each connection
+        # would for an hour count as older than the invalidation, and be replaced at every checkout.
+        record = getattr(connection, "_connection_record", None)
+        if not isinstance(record, Record) or record.generation == self.generation:
+            self.invalidate_all()
+        if _checkin and getattr(connection, "is_valid", False):
+            connection.invalidate(exception)
 
     def invalidate_all(self) -> None:
-        """Let no connection that exists now be lent again."""
-        self._invalidate_time = time.time()
-        self._discard_idle(lambda record: record.stale(self._invalidate_time), "invalidated")
+        """Let no connection that exists now be lent again; what is in use closes when it comes back."""
+        with self.lock:
+            self.generation += 1
+        self._discard_idle(lambda record: record.generation != self.generation, "invalidated")
 
     def _discard_idle(self, condemned: Callable[[Record], bool], reason: str) -> None:
         with self.lock:
@@ -336,8 +335,6 @@ class FairPool(QueuePool):
                 self.idle.remove(record)
         for record in records:
             self.discard(record, reason)
-
-    # -- what QueuePool tells about itself
 
     def checkedin(self) -> int:
         return len(self.idle)

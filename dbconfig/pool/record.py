@@ -51,6 +51,7 @@ class Record(_ConnectionRecord):
         "deadline",
         "doubtful_at",
         "expires",
+        "generation",
         "lent_at",
         "look",
         "reason",
@@ -61,6 +62,7 @@ class Record(_ConnectionRecord):
 
     def __init__(self, pool: FairPool, slot: Slot, deadline: float, now: float) -> None:
         self.slot = slot
+        self.generation = pool.generation
         self.deadline = deadline  # of the caller who waits for this connect; read by the driver's time limits
         self.expires = NEVER
         self.doubtful_at = NEVER  # from then on it is looked at before it is lent
@@ -70,13 +72,10 @@ class Record(_ConnectionRecord):
         self.look: Look | None = None
         super().__init__(pool)
 
-    def stale(self, invalidated_at: float) -> bool:
-        """Whether SQLAlchemy has declared this connection, or all of its generation, invalid."""
-        return (
-            self.dbapi_connection is None
-            or self.starttime < invalidated_at
-            or self.starttime < self._soft_invalidate_time
-        )
+    def renewed(self) -> None:
+        """SQLAlchemy has connected anew in this record, because a listener of the application asked it to."""
+        self.generation = self.slot.line.generation
+        self.look = None
 
     def part(self, reason: str) -> None:
         """Close the connection. The place is kept: it is the caller's to use again or to release."""
