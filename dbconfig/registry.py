@@ -292,8 +292,8 @@ def _after_fork_in_child() -> None:
     for registry in list(_registries):
         registry._lock = threading.RLock()
         for engine in registry._engines():
-            # The child shares our sockets: forget the pool, do not close it, or the parent loses its connections. What a
-            # session holds at this moment is put out of its reach, or its rollback would end the parent's transaction.
+            # The child shares our sockets: forget the pool, do not close it, or the parent loses its connections.
+            # What a session holds now is put out of its reach, or its rollback would end the parent's transaction.
             pool.pin_in_flight(engine)
             engine.dispose(close=False)
 

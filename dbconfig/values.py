@@ -136,9 +136,14 @@ def check(value: Any) -> bool | float:
     raw = plain(value)
     if isinstance(raw, bool) or (isinstance(raw, str) and raw.lower() in _FLAGS):
         return flag(value)
-    found = seconds(value)
+    try:
+        found = seconds(value)
+    except PydanticCustomError:
+        raise reject(
+            "wrong-type", f"must be true or false, or a duration, not {_kind(raw)}", "1s, true or false"
+        ) from None
     if found < 0:
-        raise reject("out-of-range", "must be true, false or a duration of at least 0")
+        raise reject("out-of-range", "must be true or false, or a duration of at least 0")
     return found
 
 

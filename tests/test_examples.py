@@ -44,7 +44,8 @@ def test_the_quickstart_prints_its_heroes_from_two_working_directories(
     second = run(script, folder=elsewhere, DBCONFIG_ECHO="false")
     assert first.stderr == second.stderr == ""
     assert first.stdout.splitlines() == [
-        f"profile development (ENVIRONMENT is not set: development), database sqlite+pysqlite: {project}/data/development.db",
+        "profile development (ENVIRONMENT is not set: development), "
+        f"database sqlite+pysqlite: {project}/data/development.db",
         "created tables: team, hero",
         "  1: Deadpond of the Preventers",
         "  2: Rusty-Man of the Preventers",
