@@ -13,7 +13,7 @@ help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(VENV)/runtime ## Run examples/quickstart
-	@$(PYTHON) examples/quickstart/main.py $(ARGS)
+	@DBCONFIG_ECHO=false $(PYTHON) examples/quickstart/main.py $(ARGS)
 
 test: setup ## Run the tests against private PostgreSQL and MariaDB servers
 	@$(PYTHON) -m pytest $(ARGS)
