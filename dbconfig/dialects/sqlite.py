@@ -255,7 +255,7 @@ def _unknown_pragmas(settings: DatabaseSettings) -> list[Problem]:
     with closing(sqlite3.connect(":memory:")) as connection:
         known = [name for (name,) in connection.execute("PRAGMA pragma_list")]
     problems = []
-    for name in settings.variables:
+    for name in variable_names(settings):
         if known and name.rpartition(".")[2].lower() not in known:
             near = get_close_matches(name.lower(), known, 1, 0.6)
             help = f"did you mean {near[0]!r}?" if near else ""

@@ -1,0 +1,173 @@
+"""MariaDB, and MySQL as far as it is the same: addresses, passwords, session variables, TLS."""
+
+import ssl
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy.exc import NotSupportedError, OperationalError
+
+from dbconfig import ConfigError, DatabaseSettings, Registry
+from dbconfig.dialects import mysql
+from tests.databases.secrets_in_places import PASSWORD, PLACES, opened
+from tests.registries import Hero, Team, ask, from_yaml, names, registry
+from tests.support import servers
+from tests.support.processes import wait_until
+from tests.support.servers import MariaDBServer
+
+
+@pytest.mark.parametrize("scheme", ["mysql", "mysql+pymysql", "mariadb", "mariadb+pymysql", "MySQL"])
+@pytest.mark.parametrize("form", ["{}", '"{}"', "'{}'", "{}\n", '"{}"\n', "{}?charset=utf8mb4"])
+def test_every_form_of_a_providers_url_connects(scheme: str, form: str, mariadb: MariaDBServer, tmp_path: Path) -> None:
+    environ = {"DATABASE_URL": form.format(mariadb.url(scheme))}
+    with from_yaml(tmp_path, "url: ${DATABASE_URL}", environ) as db:
+        assert ask(db, "SELECT DATABASE()") == mariadb.database
+        assert db.engine().driver == "pymysql"
+
+
+def test_a_socket_is_a_parameter_of_the_url(mariadb: MariaDBServer) -> None:
+    server = mariadb
+    with registry(f"mysql://{server.user}:{server.password}@/{server.database}?unix_socket={server.socket}") as db:
+        assert ask(db, "SELECT USER()") == "app@localhost"
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_any_password_works_in_every_place(place: str, mariadb: MariaDBServer, tmp_path: Path) -> None:
+    mariadb.create_user("nasty", PASSWORD)
+    with opened(place, mariadb, tmp_path) as db:
+        assert ask(db, "SELECT USER()").startswith("nasty@")
+
+
+def test_every_character_comes_back(mariadb: MariaDBServer) -> None:
+    with registry(mariadb.url()) as db:
+        db.create_tables(Team, Hero)
+        with db.transaction() as session:
+            session.add(Hero(name="Zoë 🦊 %s 'quoted' \\"))
+        assert names(db) == ["Zoë 🦊 %s 'quoted' \\"]
+
+
+def test_a_variable_is_set_after_the_drivers_own_and_may_have_any_text_in_it(mariadb: MariaDBServer) -> None:
+    variables = {
+        "collation_connection": "utf8mb4_bin",  # SET NAMES would undo it
+        "sql_mode": "ANSI_QUOTES,NO_BACKSLASH_ESCAPES",
+        "default_week_format": 3,
+    }
+    with registry(mariadb.url(), variables=variables) as db:
+        assert ask(db, "SELECT @@collation_connection") == "utf8mb4_bin"
+        assert ask(db, "SELECT @@sql_mode") == "ANSI_QUOTES,NO_BACKSLASH_ESCAPES"
+        assert ask(db, "SELECT @@default_week_format") == 3
+    for text in ("it's", 'say "x"', "back\\slash", "100%s", "é€"):
+        with registry(mariadb.url(), variables={"sql_mode": text}) as db, pytest.raises(OperationalError) as caught:
+            ask(db, "SELECT 1")
+        cause: Any = caught.value.orig
+        assert cause.args[1] == f"Variable 'sql_mode' can't be set to the value of '{text}'"
+
+
+def test_a_transaction_that_rests_too_long_is_ended_and_the_pool_goes_on(mariadb: MariaDBServer) -> None:
+    with registry(mariadb.url(), idle_in_transaction_timeout="500ms") as db:
+        with db.session() as session:
+            assert ask(session, "SELECT @@idle_transaction_timeout") == 1  # whole seconds
+            number = ask(session, "SELECT CONNECTION_ID()")
+            db.create_tables(Team)
+            ask(session, "SELECT count(*) FROM engine_team")
+            wait_until(lambda: number not in mariadb.connections(), "the end of the idle transaction")
+            with pytest.raises(OperationalError, match=r"gone away|Lost connection|closed"):
+                ask(session, "SELECT 1")
+        assert ask(db, "SELECT 1") == 1
+
+
+@pytest.mark.parametrize("on_mariadb", [True, False])
+def test_each_server_gets_the_timeouts_in_its_own_words(on_mariadb: bool) -> None:
+    settings = DatabaseSettings(url="mysql://h/d", statement_timeout=1.5, lock_timeout="300ms")
+    found = mysql._timeouts(settings, mariadb=on_mariadb)
+    statement = {"max_statement_time": 1.5} if on_mariadb else {"max_execution_time": 1500}
+    assert found == {**statement, "innodb_lock_wait_timeout": 1, "lock_wait_timeout": 1}
+
+
+def test_what_mysql_does_not_have_is_told_at_the_first_connection() -> None:
+    settings = DatabaseSettings(url="mysql://h/d", idle_in_transaction_timeout=1)
+    with pytest.raises(NotSupportedError, match="MySQL has no such limit"):
+        mysql._timeouts(settings, mariadb=False)
+
+
+@pytest.mark.parametrize(
+    ("extra", "settings", "message"),
+    [
+        ("?ssl_disabled=false", {}, "write it into `connect_args`, where true and false are booleans"),
+        ("?sslmode=require", {}, "'sslmode' is no argument of pymysql in a URL"),
+        ("", {"connect_args": {"options": "-c x=1"}}, "'options' is no argument of pymysql"),
+        ("", {"connect_args": {"read_timout": 1}}, "'read_timout' is no argument of pymysql"),
+        ("", {"dialect_options": {"use_native_hstore": False}}, "is no argument of mysql+pymysql's dialect"),
+        ("", {"variables": {"sql_mode": {"a": 1}}}, "a session variable has one value, not a mapping"),
+    ],
+)
+def test_an_unknown_name_is_told_before_anything_connects(extra: str, settings: dict[str, Any], message: str) -> None:
+    with registry(f"mysql://nobody@192.0.2.1/none{extra}", **settings) as db, pytest.raises(ConfigError) as caught:
+        db.engine()
+    assert message in str(caught.value)
+
+
+# TLS
+
+
+@pytest.fixture
+def contexts(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Count the TLS contexts that are made."""
+    made: list[int] = []
+    make: Callable[..., ssl.SSLContext] = ssl.create_default_context
+
+    def count(*args: Any, **kwargs: Any) -> ssl.SSLContext:
+        made.append(1)
+        return make(*args, **kwargs)
+
+    monkeypatch.setattr(ssl, "create_default_context", count)
+    return made
+
+
+@pytest.fixture(scope="module")
+def secure() -> Iterator[MariaDBServer]:
+    try:
+        server = servers.mariadb(tls=True)
+    except servers.ServerMissing as missing:
+        pytest.skip(str(missing))
+    with closing(server):
+        yield server
+
+
+def _cipher(db: Registry) -> str:
+    with db.session() as session:
+        return str(session.connection().exec_driver_sql("SHOW STATUS LIKE 'Ssl_cipher'").one()[1])
+
+
+@pytest.mark.server
+def test_connections_share_one_tls_context(secure: MariaDBServer, contexts: list[int]) -> None:
+    verified = f"{secure.url()}?ssl_ca={secure.certificate}"
+    with registry(verified, poolclass="NullPool") as db:
+        assert [bool(_cipher(db)) for _ in range(4)] == [True] * 4
+    assert contexts == [1]
+
+
+@pytest.mark.server
+def test_the_authority_is_checked_where_the_url_names_one(secure: MariaDBServer, tmp_path: Path) -> None:
+    stranger = tmp_path / "stranger.pem"
+    command = ["openssl", "req", "-x509", "-nodes", "-newkey", "rsa:2048", "-days", "2", "-subj", "/CN=stranger"]
+    subprocess.run([*command, "-keyout", tmp_path / "key.pem", "-out", stranger], check=True, capture_output=True)
+    url = f"{secure.url()}?ssl_ca={stranger}"
+    with registry(url) as db, pytest.raises(OperationalError, match="CERTIFICATE_VERIFY_FAILED"):
+        ask(db, "SELECT 1")
+    with registry(secure.url(), connect_args={"ssl_disabled": True}) as db:
+        assert _cipher(db) == ""
+
+
+def test_a_server_without_tls_is_reached_without_making_a_context_each_time(
+    mariadb: MariaDBServer, contexts: list[int]
+) -> None:
+    with registry(mariadb.url(), poolclass="NullPool") as db:
+        assert [ask(db, "SELECT 1") for _ in range(4)] == [1] * 4
+    assert len(contexts) <= 1  # older drivers make none unless asked
+    with registry(f"mysql://app:{mariadb.password}@/{mariadb.database}?unix_socket={mariadb.socket}") as db:
+        ask(db, "SELECT 1")
+    assert len(contexts) <= 1
