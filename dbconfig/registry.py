@@ -56,7 +56,8 @@ class Registry:
         """
         self._path = path
         self._name = profile
-        self._environ = environ
+        # A function, so that debuggers and crash reporters, which print attributes, print no secret out of it.
+        self._environ: Callable[[], Mapping[str, str] | None] = lambda: environ
         self._engine_options = dict(engine_options or {})
         self._given: Profile | None = None
         self._lock = threading.RLock()
@@ -210,7 +211,7 @@ class Registry:
         with self._lock:
             found = self._profiles.get(name)
             if found is None:
-                found = load(self._name if name is None else name, path=self._path, environ=self._environ)
+                found = load(self._name if name is None else name, path=self._path, environ=self._environ())
                 self._profiles[name] = found
                 self._profiles.setdefault(found.name, found)
             return found
@@ -255,7 +256,9 @@ class Registry:
         if self._given is not None:
             return  # made in code: there are no other profiles beside it
         settings = self._settings(profile, database)
-        owner = protected_elsewhere(profile, settings, destructive=destructive, path=self._path, environ=self._environ)
+        owner = protected_elsewhere(
+            profile, settings, destructive=destructive, path=self._path, environ=self._environ()
+        )
         if owner:
             message = (
                 f"refused to {what}: profile {quoted(profile.name)} points at the same database as {quoted(owner)}, "

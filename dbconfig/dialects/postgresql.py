@@ -41,11 +41,32 @@ def arguments(settings: DatabaseSettings, drivername: str) -> dict[str, Any]:
         options.append(str(given.pop("options")))
     if options:
         found["options"] = " ".join(options)
+    if driver == "psycopg2" and _has_secrets(settings):
+        found["connection_factory"] = _discreet_connection()
     return {**found, **given}
 
 
 def attach(engine: Engine, settings: DatabaseSettings) -> None:
     """Attach nothing: everything went into the startup options."""
+
+
+def _has_secrets(settings: DatabaseSettings) -> bool:
+    query = [one for found in settings.address.query.values() for one in found]
+    values = (*settings.connect_args.values(), *settings.variables.values(), *query)
+    return any(isinstance(value, Secret) for value in values)
+
+
+def _discreet_connection() -> type:
+    """Return psycopg2's connection without its `repr`, which the pool logs and which masks the password alone."""
+    from psycopg2.extensions import connection
+
+    class DiscreetConnection(connection):
+        def __repr__(self) -> str:
+            return f"<connection object at {id(self):#x}; closed: {self.closed}>"
+
+        __str__ = __repr__
+
+    return DiscreetConnection
 
 
 def _session(settings: DatabaseSettings) -> dict[str, Any]:
