@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
 from dbconfig.drivers import backend_of
-from dbconfig.values import Finding
+from dbconfig.findings import Finding
 
 if TYPE_CHECKING:
     from dbconfig.settings import DatabaseSettings

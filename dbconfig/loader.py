@@ -15,6 +15,7 @@ from pydantic_settings import PydanticBaseSettingsSource
 from dbconfig.advice import advice
 from dbconfig.environment import Environment
 from dbconfig.errors import ConfigError, Location, Problem, printable, quoted
+from dbconfig.findings import Finding
 from dbconfig.interpolation import interpolate
 from dbconfig.layering import PREFIX, lay, rank, reconciled, without_nulls
 from dbconfig.names import stands_for_address, unknown_key
@@ -23,7 +24,6 @@ from dbconfig.profile import DEFAULT, Profile, expand, found_in
 from dbconfig.profiles import Folder, Selection, find_folder, read_layers, select, shown_path
 from dbconfig.redaction import shown_name
 from dbconfig.settings import CONNECTION_KEYS, DatabaseSettings, Origins
-from dbconfig.values import Finding
 
 _log = logging.getLogger(__name__)
 

@@ -11,8 +11,9 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from dbconfig.drivers import backend_of
 from dbconfig.errors import BUILT_IN, ConfigError, Location, Problem
+from dbconfig.findings import Finding
 from dbconfig.settings import CONNECTION_KEYS, DatabaseSettings, Origins
-from dbconfig.values import Finding, plain
+from dbconfig.values import plain
 
 DEFAULT: Final = "default"  # the name of a profile's own database
 

@@ -12,6 +12,7 @@ from dbconfig import values
 from dbconfig.applicability import contradictions
 from dbconfig.drivers import backend_of, choose
 from dbconfig.errors import BUILT_IN, Location
+from dbconfig.findings import reject_all
 from dbconfig.secrets import Secret
 from dbconfig.urls import DatabaseURL
 
@@ -191,7 +192,7 @@ class DatabaseSettings(BaseModel):
     def _consistent(self) -> Self:
         findings = contradictions(self)
         if findings:
-            raise values.reject_all(findings)
+            raise reject_all(findings)
         return self
 
     def origin(self, key: str) -> Location:

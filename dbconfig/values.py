@@ -5,8 +5,8 @@ from __future__ import annotations
 import ipaddress
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from difflib import get_close_matches
 from typing import Annotated, Any, Final
 
@@ -15,6 +15,7 @@ from pydantic_core import PydanticCustomError
 
 from dbconfig.drivers import backend_of
 from dbconfig.errors import quoted
+from dbconfig.findings import Finding, reject, reject_all
 from dbconfig.nodes import MappingNode, Scalar, SequenceNode
 from dbconfig.redaction import MASK, is_secret_name
 from dbconfig.scalars import resolve
@@ -26,28 +27,6 @@ _DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,6})?) ?(ms|s|m|h|d)?", re.ASCII
 _UNIT_SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, None: 1.0}
 # The words that YAML 1.1 and pydantic take for booleans, in any case; "t", "f" and digits are not among them.
 _FLAGS: Final = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing wrong with a value, before it is known where the value stands."""
-
-    slug: str
-    message: str
-    help: str = ""
-    at: tuple[str, ...] = ()
-    because: str = ""  # the key that makes this one impossible
-
-
-def reject(slug: str, message: str, help: str = "", at: tuple[str, ...] = ()) -> PydanticCustomError:
-    return reject_all([Finding(slug, message, help, at)])
-
-
-def reject_all(findings: Iterable[Finding]) -> PydanticCustomError:
-    """Return the pydantic error that carries findings; the loader places them in the file."""
-    found = tuple(findings)
-    text = "; ".join(finding.message for finding in found)
-    return PydanticCustomError("finding", "{text}", {"text": text, "findings": found})
 
 
 def plain(value: Any) -> Any:
