@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import psycopg2
 import pymysql
@@ -160,7 +161,8 @@ def test_the_administrator_does_not_come_in_over_tcp(server: Server) -> None:
 
 def test_a_url_escapes_what_is_special(server: Server) -> None:
     url = make_url(server.url(user="a@b", password="p:/?#%", database="x/y"))
-    assert (url.username, url.password, url.database) == ("a@b", "p:/?#%", "x/y")
+    # SQLAlchemy 2.0 leaves the name of the database as it stands in the URL.
+    assert (url.username, url.password, unquote(url.database or "")) == ("a@b", "p:/?#%", "x/y")
     assert url.port == server.port
 
 

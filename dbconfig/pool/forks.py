@@ -7,6 +7,8 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
+from sqlalchemy.pool import base
+
 _resets: list[weakref.WeakMethod[Callable[[], None]]] = []
 # Connections of the parent that this process inherited in use. They are never let go: closing one, or rolling it back,
 # would speak on the parent's socket and end its transaction.
@@ -38,9 +40,12 @@ def pin(records: list[Any]) -> None:
         if fairy is None:
             continue
         _pinned.append(fairy)
-        finalizer = getattr(fairy, "_finalizer", None)  # SQLAlchemy 2.1; 2.0 hangs the clean-up on the weak reference
+        finalizer = getattr(fairy, "_finalizer", None)  # SQLAlchemy 2.1
         if finalizer is not None:
             finalizer.detach()
+        # SQLAlchemy 2.0 hangs the clean-up on the weak reference, which would be called at the end of the process.
+        getattr(base, "_strong_ref_connection_records", {}).pop(record.fairy_ref, None)
+        record.fairy_ref = None
         fairy.dbapi_connection = None
         fairy._connection_record = None
 
