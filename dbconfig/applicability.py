@@ -115,7 +115,11 @@ def _given_twice(settings: DatabaseSettings) -> Iterator[Finding]:
     for part in _PARTS:
         if getattr(settings, part) is not None and getattr(settings.url, part) not in (None, ""):
             yield Finding(
-                "given-twice", f"`{part}` is given both by `url` and by `{part}`", "remove one of the two", (part,)
+                "given-twice",
+                f"`{part}` is given both by `url` and by `{part}`",
+                "remove one of the two",
+                (part,),
+                against="url",
             )
     for name in settings.query.keys() & settings.url.query.keys():
         yield Finding(
@@ -205,6 +209,7 @@ def _arguments(settings: DatabaseSettings) -> Iterator[Finding]:
                 "`connect_timeout` is given twice, by itself and in connect_args",
                 "remove the one in connect_args",
                 at,
+                against="connect_timeout",
             )
         elif name == "read_default_file":
             yield Finding(

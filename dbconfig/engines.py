@@ -8,9 +8,10 @@ from typing import Any, Final
 
 import sqlalchemy
 from sqlalchemy import Engine, event
+from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.util import get_cls_kwargs
 
-from dbconfig import dialects, pool
+from dbconfig import dialects, failures, pool
 from dbconfig.errors import ConfigError, Problem
 from dbconfig.secrets import Secret
 from dbconfig.settings import DatabaseSettings
@@ -45,6 +46,7 @@ def build(settings: DatabaseSettings, name: str, extra: Mapping[str, Any] | None
     _supply_secrets(engine, settings)
     pool.attach(engine, settings, name=name)
     dialect.attach(engine, settings)
+    _explain_failures(engine, settings)
     return engine
 
 
@@ -110,6 +112,16 @@ def _checked_extra(extra: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[
         message = f"engine_options has what the profile has a key for: {', '.join(twice)}"
         raise ConfigError([Problem("given-twice", message, help="write it into the profile")])
     return dict(extra)
+
+
+def _explain_failures(engine: Engine, settings: DatabaseSettings) -> None:
+    """Add to the error of a connection that failed what a person needs to mend it."""
+
+    @event.listens_for(engine, "handle_error")
+    def explain(context: ExceptionContext) -> None:
+        error = context.sqlalchemy_exception
+        if context.connection is None and error is not None:
+            failures.annotate(error, settings)
 
 
 def _prove_secrets(settings: DatabaseSettings) -> None:

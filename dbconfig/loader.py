@@ -234,7 +234,16 @@ class _Validation:
         place = entry.key if entry is not None else Location(self._file())
         key = ".".join(path)
         said = finding.message if finding.message.startswith(("`", "'")) else f"{key}: {finding.message}"
-        self.problems.append(Problem(finding.slug, said, place, key, finding.help, _notes(entry)))
+        also = self._against(database, finding, entry)
+        label = ("this one here" if finding.against else "cannot act here") if also else ""
+        self.problems.append(Problem(finding.slug, said, place, key, finding.help, _notes(entry), label, also))
+
+    def _against(self, database: str, finding: Finding, entry: Entry | None) -> tuple[tuple[Location, str], ...]:
+        """Return the place of the other key, where two disagree."""
+        other = finding.against or finding.because
+        found = self._written(database, (other,))[0] if other and entry is not None else None
+        words = f"and `{other}` here" if finding.against else "because of this"
+        return ((found.key, words),) if found is not None else ()
 
     def _note_database(self, database: str, path: Path_, entry: Entry | None, finding: Finding) -> None:
         """Note what is wrong with a database as a whole: it has no address."""

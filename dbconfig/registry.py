@@ -11,10 +11,10 @@ from contextlib import AbstractContextManager
 from difflib import get_close_matches
 from typing import Any, Self, TypeVar
 
-from sqlalchemy import Engine
+from sqlalchemy import Engine, Table
 from sqlmodel import Session, SQLModel
 
-from dbconfig import engines, pool, retry, tables
+from dbconfig import engines, health, pool, retry, tables
 from dbconfig.errors import ConfigError, Problem, quoted
 from dbconfig.loader import load
 from dbconfig.pool import PoolStats
@@ -153,13 +153,13 @@ class Registry:
         """Return what the pool of a database has done and how it is: sizes, line, counters, histograms."""
         return pool.stats(self.engine(database))
 
-    def create_tables(self, *models: type[SQLModel] | str, database: str = DEFAULT) -> list[str]:
+    def create_tables(self, *models: type[SQLModel] | Table | str, database: str = DEFAULT) -> list[str]:
         """Create the tables of models, or of all that are imported; those that exist are left alone.
 
         Safe when several processes start at once. Foreign keys decide the order.
 
         Args:
-            models: SQLModel classes or table names; none of them is all.
+            models: SQLModel classes, tables, or names of tables; none of them is all.
             database: where.
 
         Returns:
@@ -187,6 +187,24 @@ class Registry:
             raise ConfigError([Problem("protected", message, settings.origin("protected"), "protected", help)])
         self._refuse_foreign(database, "drop tables", destructive=True)
         return tables.drop(self.engine(database), models)
+
+    def ping(self, database: str = DEFAULT, *, timeout: float = 5.0) -> float:
+        """Return how long the database takes to answer a query, in seconds.
+
+        Raises:
+            TimeoutError: it does not answer within the time.
+            sqlalchemy.exc.DBAPIError: it cannot be reached; the notes say at which stage, and what to do.
+        """
+        return health.ping(self.engine(database), timeout)
+
+    def wait(self, database: str = DEFAULT, *, timeout: float = 30.0) -> None:
+        """Return when the database answers, as the first thing in a container.
+
+        Raises:
+            TimeoutError: it does not answer within the time.
+            sqlalchemy.exc.DBAPIError: waiting cannot help: a wrong password, a database that does not exist.
+        """
+        health.wait(self.engine(database), self._settings(self.profile, database), timeout)
 
     def dispose(self) -> None:
         """Close every engine and forget the profile; the next use begins anew."""

@@ -10,6 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr,
 
 from dbconfig import values
 from dbconfig.applicability import contradictions
+from dbconfig.choices import choice, flag_or
 from dbconfig.drivers import backend_of, choose
 from dbconfig.errors import BUILT_IN, Location
 from dbconfig.findings import reject_all
@@ -22,16 +23,14 @@ if TYPE_CHECKING:
 # Where each key was written, by its path: the place in force first, then those that it covers.
 Origins = Mapping[tuple[str, ...], tuple[Location, ...]]
 
-Echo = Annotated[bool | Literal["debug"], BeforeValidator(values.flag_or("debug"))]
+Echo = Annotated[bool | Literal["debug"], BeforeValidator(flag_or("debug"))]
 POOL_CLASSES: Final = ("QueuePool", "NullPool", "StaticPool", "SingletonThreadPool", "AssertionPool")
-PoolClass = Annotated[str, BeforeValidator(values.choice(*POOL_CLASSES))]
+PoolClass = Annotated[str, BeforeValidator(choice(*POOL_CLASSES))]
 Reset = Annotated[
     str | None,
-    BeforeValidator(
-        values.choice("rollback", "commit", also={True: "rollback", False: None, None: None, "none": None})
-    ),
+    BeforeValidator(choice("rollback", "commit", also={True: "rollback", False: None, None: None, "none": None})),
 ]
-ParamStyle = Annotated[str, BeforeValidator(values.choice("qmark", "numeric", "named", "format", "pyformat"))]
+ParamStyle = Annotated[str, BeforeValidator(choice("qmark", "numeric", "named", "format", "pyformat"))]
 
 
 def setting(default: Any, group: str, description: str, **constraints: Any) -> Any:

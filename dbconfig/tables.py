@@ -19,7 +19,7 @@ _LOCK_TIMEOUT: Final = 60.0  # seconds; another worker's DDL takes long on a lar
 _LOCK_PAUSE: Final = 0.02  # seconds between two looks at the lock
 
 
-def create(engine: Engine, tables: Sequence[type[SQLModel] | str]) -> list[str]:
+def create(engine: Engine, tables: Sequence[type[SQLModel] | Table | str]) -> list[str]:
     """Create the tables that are not there yet; return their names, in the order of creation."""
     with _locked(engine) as connection:
         missing = [table for table in _selected(tables) if not _exists(connection, table)]
@@ -29,7 +29,7 @@ def create(engine: Engine, tables: Sequence[type[SQLModel] | str]) -> list[str]:
         return [table.fullname for table in missing]
 
 
-def drop(engine: Engine, tables: Sequence[type[SQLModel] | str]) -> list[str]:
+def drop(engine: Engine, tables: Sequence[type[SQLModel] | Table | str]) -> list[str]:
     """Drop the tables that are there; return their names, in the order of dropping."""
     with _locked(engine) as connection:
         present = [table for table in _selected(tables) if _exists(connection, table)]
@@ -43,7 +43,7 @@ def _exists(connection: Connection, table: Table) -> bool:
     return inspect(connection).has_table(table.name, schema=connection.schema_for_object(table))
 
 
-def _selected(tables: Sequence[type[SQLModel] | str]) -> list[Table]:
+def _selected(tables: Sequence[type[SQLModel] | Table | str]) -> list[Table]:
     """Return tables in the order in which their foreign keys allow to create them."""
     if not tables:
         return _sorted(SQLModel.metadata)
@@ -63,7 +63,9 @@ def _sorted(metadata: MetaData) -> list[Table]:
     return [table for table, _ in pairs if table is not None]
 
 
-def _table(each: type[SQLModel] | str) -> Table:
+def _table(each: type[SQLModel] | Table | str) -> Table:
+    if isinstance(each, Table):
+        return each
     if not isinstance(each, str):
         table: Any = getattr(each, "__table__", None)
         if table is None:
