@@ -35,6 +35,8 @@ SIGNATURES = {
     "run_in_transaction": "self, work, database='default', *, attempts=3, timeout=30.0",
     "create_tables": "self, *models, database='default'",
     "drop_tables": "self, *models, database='default'",
+    "ping": "self, database='default', *, timeout=5.0",
+    "wait": "self, database='default', *, timeout=30.0",
     "stats": "self, database='default'",
     "dispose": "self",
 }
