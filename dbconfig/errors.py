@@ -172,6 +172,7 @@ CATALOGUE: dict[str, str] = {
     "profile-name": "a profile name that is no safe file name",
     "protected": "a destructive command on a protected database",
     "secret-unreadable": "a secret cannot be read from where the profile says",
+    "sync-driver": "a synchronous driver was named for an asynchronous engine",
     "too-large": "a file that is larger than any configuration",
     "unknown-database": "a database name that the profile does not have",
     "unknown-dialect": "a database system that is not supported",

@@ -42,7 +42,7 @@ def address(settings: DatabaseSettings, drivername: str) -> URL:
         # The memdb VFS: one database for all connections and threads. A shared cache fails with "table is locked",
         # and one connection for all threads mixes their transactions.
         return URL.create(drivername, database=f"file:/{quote(name)}", query={"vfs": "memdb", "uri": "true"})
-    url = settings.public_url().set(drivername=drivername)
+    url = settings.public_url(drivername)
     if settings.path is not None:
         return url
     return url.set(database=f"file:{quote(str(_file(settings)))}").update_query_dict({"uri": "true"})
@@ -91,17 +91,19 @@ def begin(connection: PoolProxiedConnection) -> None:
     The driver begins only before a write: DDL would not be rolled back, a released SAVEPOINT would survive the
     rollback, and what was read before the write could have changed.
     """
-    driver_connection: Any = connection.dbapi_connection
+    adapted: Any = connection.dbapi_connection
+    driver_connection: Any = connection.driver_connection  # aiosqlite's own, or the same one
     # An isolation level of None is SQLAlchemy's AUTOCOMMIT.
     if driver_connection.isolation_level is not None and not driver_connection.in_transaction:
-        driver_connection.execute("BEGIN")
+        adapted.execute("BEGIN").close()
 
 
 def begin_immediate(connection: Connection) -> None:
     """Take the write lock now, in place of the BEGIN that has just been sent; do nothing in AUTOCOMMIT."""
-    driver_connection: Any = connection.connection.dbapi_connection
+    adapted: Any = connection.connection.dbapi_connection
+    driver_connection: Any = connection.connection.driver_connection  # aiosqlite's own, or the same one
     if driver_connection.in_transaction:
-        driver_connection.execute("ROLLBACK")
+        adapted.execute("ROLLBACK").close()
         connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
@@ -170,7 +172,7 @@ def _set_journal_mode(connection: Any, mode: str) -> None:
         except sqlite3.OperationalError as error:
             # The busy timeout does not cover this change; another process may be making it at this moment.
             if "locked" in str(error) and time.monotonic() < deadline:
-                time.sleep(0.01)
+                time.sleep(0.01)  # in an event loop too: it is short, rare, and only at a connect
                 continue
             if "readonly" in str(error):
                 return  # a file that cannot be written needs no journal
