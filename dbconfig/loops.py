@@ -33,25 +33,24 @@ class AsyncSessionFactory:
     """What asynchronous sessions of one engine are made with."""
 
     engine: AsyncEngine
+    records: weakref.WeakSet[ConnectionPoolEntry]
     session: Callable[[], AsyncSession]
     writing: Callable[[], AsyncSession]
     unit_of_work: Callable[[], AsyncSession]
-    records: weakref.WeakSet[ConnectionPoolEntry]
 
     @classmethod
     def of(cls, engine: Engine, settings: DatabaseSettings) -> AsyncSessionFactory:
         # An expired attribute is read again when it is touched, which cannot be awaited: SQLAlchemy's advice for
         # asyncio is not to expire ("Preventing Implicit IO when Using AsyncSession").
         expire = settings.expire_on_commit if "expire_on_commit" in settings.model_fields_set else False
-        arguments = {"expire_on_commit": expire, "autoflush": settings.autoflush}
+        arguments: dict[str, Any] = {"expire_on_commit": expire, "autoflush": settings.autoflush}
         sqlite = settings.backend == "sqlite"
         kinds = (Session, WritingSession, WritingUnitOfWork) if sqlite else (Session, Session, UnitOfWork)
         made = AsyncEngine(engine)
         records: weakref.WeakSet[ConnectionPoolEntry] = weakref.WeakSet()
         event.listen(engine, "connect", lambda connection, record: records.add(record))
-        return cls(
-            made, *(partial(AsyncSession, made, sync_session_class=each, **arguments) for each in kinds), records
-        )
+        makers = (partial(AsyncSession, made, sync_session_class=each, **arguments) for each in kinds)
+        return cls(made, records, *makers)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncSession]:
