@@ -124,6 +124,7 @@ class LoopEngines:
     def __init__(self) -> None:
         # Read without a lock: only the loop's own thread comes here.
         self.factories: dict[Key, AsyncSessionFactory] = {}
+        self.overrides: dict[Key, AsyncSessionFactory] = {}  # by tests
         self._guard: AsyncGenerator[None, None] | None = self._until_the_end()
         # Run up to its `yield`, without waiting: that makes the loop know it, and close it before it closes itself.
         step = self._guard.__anext__()
@@ -187,13 +188,18 @@ class Loops:
             key: as it was asked for; a profile of None is the registry's own.
             make: says under which name a factory is kept, and how it is made.
         """
-        engines = self.current() or self._begin()
-        found = engines.factories.get(key)
+        engines = self.of_this_loop
+        found = engines.overrides.get(key) or engines.factories.get(key)
         if found is None:
             own, build = make(key)
             found = engines.factories.get(own) or build()
             engines.factories[own] = engines.factories[key] = found
         return found
+
+    @property
+    def of_this_loop(self) -> LoopEngines:
+        """The engines of the running loop, which knows them from now on."""
+        return self.current() or self._begin()
 
     def _begin(self) -> LoopEngines:
         loop = asyncio.get_running_loop()

@@ -61,6 +61,7 @@ class Registry(AsyncTwins):
         self._environ: Callable[[], Mapping[str, str] | None] = lambda: environ
         self._engine_options = dict(engine_options or {})
         self._given: Profile | None = None
+        self._pinned = False  # by tests, whose database outlives the `dispose` of the application under test
         self._lock = threading.RLock()
         self._profiles: dict[str | None, Profile] = {}
         # By (profile, database); (None, database) is the registry's own profile. Read without the lock: an entry is
@@ -193,7 +194,8 @@ class Registry(AsyncTwins):
         """Close every engine and forget the profile; the next use begins anew."""
         with self._lock:
             found = self._engines()
-            self._forget()
+            if not self._pinned:
+                self._forget()
         for engine in found:
             engine.dispose()
 
