@@ -82,12 +82,16 @@ class Place:
             _remove(self.settings.path)
             return
         with self._administration() as run:
-            run(f"DROP DATABASE IF EXISTS {_quoted(self.settings, self.name)}")
+            self._drop(run, self.name)
             if self._from_template:
                 with self._locked(run):
-                    siblings = "SELECT count(*) FROM pg_database WHERE starts_with(datname, :name)"
-                    if not run(siblings, name=self.name.removesuffix(self.options.worker)):
-                        self._drop_templates(run)  # ours was the last copy
+                    copies = (
+                        "SELECT count(*) FROM pg_database "
+                        "WHERE starts_with(datname, :name) AND NOT starts_with(datname, :template)"
+                    )
+                    every = self.name.removesuffix(self.options.worker)
+                    if not run(copies, name=every, template=self._template_prefix):
+                        self._drop_templates(run)  # ours was the last
 
     def _make_file(self, path: Path, setup: Callable[[], None]) -> None:
         if not (self.options.reuse and not self.options.create and path.exists()):
@@ -100,7 +104,7 @@ class Place:
             if self._exists(run, self.name):
                 if self.options.reuse and not self.options.create:
                     return
-                run(f"DROP DATABASE {name}")
+                self._drop(run, self.name)
             if not self._from_template:
                 run(f"CREATE DATABASE {name}")
                 setup()
@@ -139,7 +143,12 @@ class Place:
     def _drop_templates(self, run: Any) -> None:
         one = "SELECT min(datname) FROM pg_database WHERE starts_with(datname, :name)"
         while name := run(one, name=self._template_prefix):
-            run(f"DROP DATABASE {_quoted(self.settings, name)}")
+            self._drop(run, name)
+
+    def _drop(self, run: Any, name: str) -> None:
+        # A connection that was just closed is not yet gone at the server.
+        force = " WITH (FORCE)" if self.settings.backend == "postgresql" else ""
+        run(f"DROP DATABASE IF EXISTS {_quoted(self.settings, name)}{force}")
 
     def _exists(self, run: Any, name: str) -> bool:
         look = (

@@ -39,7 +39,7 @@ async def balances(db):
 
 
 def test_tasks_that_conflict_all_the_time_lose_and_double_nothing(db, run):
-    expected = {number: 100 for number in range(1, 5)}
+    expected = dict.fromkeys(range(1, 5), 100)
 
     async def transfers(seed):
         choose = random.Random(seed)
