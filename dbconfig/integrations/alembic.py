@@ -15,6 +15,7 @@ from typing import Any, Final
 from alembic import command, context
 from alembic.config import Config
 from sqlalchemy import Connection, Engine, MetaData, text
+from sqlalchemy.exc import OperationalError
 
 from dbconfig import engines
 from dbconfig.errors import ConfigError, Problem, quoted
@@ -191,18 +192,30 @@ def _alone(connection: Connection) -> Iterator[None]:
 def _sqlite_alone(connection: Connection) -> Iterator[None]:
     """Hold the write lock of the file, in one transaction with the migrations: all of them, or none."""
     driver: Any = connection.connection.dbapi_connection
-    driver.execute("PRAGMA foreign_keys = OFF").close()  # a batch migration drops a table that others refer to
-    with connection.begin():
-        driver.execute("ROLLBACK").close()
-        deadline = time.monotonic() + LOCK_TIMEOUT
-        while True:
-            try:
-                connection.exec_driver_sql("BEGIN IMMEDIATE")
-                break
-            except Exception as error:
-                if "locked" not in str(error) or time.monotonic() > deadline:
-                    raise
-        yield
+    cursor = driver.cursor()
+    cursor.execute("PRAGMA foreign_keys")
+    enforced = cursor.fetchone()[0]
+    cursor.execute("PRAGMA foreign_keys = OFF")  # a batch migration drops a table that others refer to
+    try:
+        with connection.begin():
+            cursor.execute("ROLLBACK")
+            _begin_immediate(connection)
+            yield
+    finally:
+        cursor.execute(f"PRAGMA foreign_keys = {enforced}")  # the connection may be of the application's pool
+        cursor.close()
+
+
+def _begin_immediate(connection: Connection) -> None:
+    deadline = time.monotonic() + LOCK_TIMEOUT
+    while True:
+        try:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+        except OperationalError as error:  # the busy timeout is shorter than somebody's migrations
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+        else:
+            return
 
 
 def upgrade(connectable: Engine, revision: str = "head", *, ini: str = "alembic.ini") -> None:

@@ -6,9 +6,11 @@ import asyncio
 import re
 import threading
 import time
+import warnings
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
@@ -23,6 +25,7 @@ HOME: Final = "dbconfig.home"  # in a session's info: the test's own session, wh
 _PATIENCE: Final = 10.0  # seconds that a thread or task waits for the one before it
 _POLL: Final = 0.002  # seconds
 _SAVEPOINT: Final = re.compile(r"\s*(RELEASE SAVEPOINT|ROLLBACK TO SAVEPOINT|SAVEPOINT)\s+(\S+)", re.IGNORECASE)
+_READS: Final = re.compile(r"\s*(SELECT|SHOW|EXPLAIN|PRAGMA|SET)\b", re.IGNORECASE)
 # https://mariadb.com/kb/en/sql-statements-that-cause-an-implicit-commit/
 _COMMITS: Final = re.compile(
     r"\s*(CREATE|ALTER|DROP|RENAME|TRUNCATE|ANALYZE|OPTIMIZE|REPAIR|GRANT|REVOKE|LOCK TABLES)\b", re.IGNORECASE
@@ -48,7 +51,7 @@ class Isolation:
         self.connection = connection
         self.usual = usual  # the factory of sessions that are not isolated
         self.committed = False  # by DDL on MySQL and MariaDB, which ends a transaction
-        self._savepoints: list[str] = []
+        self._savepoints: list[_Savepoint] = []
         self._owner: object = None
         self._depth = 0
         self._turn = threading.Lock()
@@ -57,7 +60,7 @@ class Isolation:
         self._mine = threading.local()
         _isolations[connection] = self
         event.listen(connection, "savepoint", lambda *_: self.enter())
-        event.listen(connection, "before_cursor_execute", self._before_statement)
+        event.listen(connection, "before_cursor_execute", self._before_statement, retval=True)
         event.listen(connection, "after_cursor_execute", self._after_statement)
         event.listen(connection.engine, "handle_error", self._after_error)
 
@@ -103,10 +106,37 @@ class Isolation:
             if self._depth <= 0:
                 self._owner, self._depth = None, 0
 
-    def _before_statement(self, *_: Any) -> None:
+    def claim(self, session: Session) -> None:
+        """Note that the savepoint that was just set is this session's."""
+        if self._savepoints:
+            self._savepoints[-1].session = weakref.ref(session)
+
+    def _before_statement(
+        self, connection: Connection, cursor: Any, statement: str, parameters: Any, context: Any, many: bool
+    ) -> tuple[str, Any]:
         if self._wire is not None:
             self._wire.acquire()
             self._mine.count = getattr(self._mine, "count", 0) + 1
+        found = _SAVEPOINT.match(statement)
+        if found is None:
+            if self._savepoints and not _READS.match(statement):
+                self._savepoints[-1].wrote = True
+        elif found[1].upper().startswith("ROLLBACK") and self._keeps(found[2]):
+            return f"RELEASE SAVEPOINT {found[2]}", parameters
+        return statement, parameters
+
+    def _keeps(self, name: str) -> bool:
+        """Whether what other sessions committed within a session that now ends must stay: it wrote nothing itself."""
+        savepoint = next((each for each in self._savepoints if each.name == name), None)
+        if savepoint is None or not savepoint.kept:
+            return False
+        if savepoint.wrote:
+            warnings.warn(
+                "a session that wrote is rolled back, and with it what other sessions committed meanwhile, since the "
+                "sessions of a test share one connection: such a test needs `db_session_committed`",
+                stacklevel=2,
+            )
+        return not savepoint.wrote
 
     def _after_error(self, context: ExceptionContext) -> None:
         if context.connection is self.connection:
@@ -127,17 +157,42 @@ class Isolation:
                 self._note(found[1].upper(), found[2])
             elif connection.dialect.name in ("mysql", "mariadb") and _COMMITS.match(statement):
                 self.committed = True
-                for name in self._savepoints:  # they went with the transaction
-                    cursor.execute(f"SAVEPOINT {name}")
+                for savepoint in self._savepoints:  # they went with the transaction
+                    cursor.execute(f"SAVEPOINT {savepoint.name}")
         finally:
             self._hang_up()
 
     def _note(self, what: str, name: str) -> None:
         if what == "SAVEPOINT":
-            self._savepoints.append(name)
-        elif name in self._savepoints:
-            keep = what.startswith("ROLLBACK")
-            del self._savepoints[self._savepoints.index(name) + keep :]
+            self._savepoints.append(_Savepoint(name))
+            return
+        place = next((place for place, each in enumerate(self._savepoints) if each.name == name), None)
+        if place is None:
+            return
+        ended = self._savepoints[place]
+        del self._savepoints[place:]
+        if what.startswith("RELEASE") and place:
+            outer = self._savepoints[-1]
+            own = outer.session is not None and ended.session is not None and outer.session() is ended.session()
+            outer.wrote |= own and ended.wrote
+            outer.kept |= ended.kept or (ended.wrote and not own)
+
+
+@dataclass(slots=True)
+class _Savepoint:
+    """A savepoint that is set.
+
+    Attributes:
+        name: SQLAlchemy's.
+        session: whose it is.
+        wrote: that session changed something since.
+        kept: another session committed something since.
+    """
+
+    name: str
+    session: weakref.ref[Session] | None = None
+    wrote: bool = False
+    kept: bool = False
 
 
 _isolations: weakref.WeakKeyDictionary[Connection, Isolation] = weakref.WeakKeyDictionary()
@@ -149,6 +204,7 @@ def _after_begin(session: Session, transaction: SessionTransaction, connection: 
     isolation = _isolations.get(connection)
     if isolation is None:
         return  # a session that was bound to something else
+    isolation.claim(session)
     if session.info.get(HOME):
         isolation.leave()
     else:

@@ -80,6 +80,26 @@ def test_several_sessions_one_after_the_other_and_within_each_other(db_override,
             inner.add(Team(name="d"))
         assert names(outer) == ["a", "b", "c", "d"]
 
+def test_a_session_that_only_read_takes_nothing_back_when_it_closes(db_session, round):
+    with db.session() as reader:
+        assert names(reader) == []
+        with db.transaction() as writer:
+            writer.add(Team(name="a"))
+    assert names(db_session) == ["a"]
+    with db.transaction() as writer:
+        writer.add(Team(name="b"))
+    db_session.rollback()
+    assert names(db_session) == ["a", "b"]
+
+def test_a_session_that_wrote_and_is_rolled_back_says_what_it_takes_along(db_session, round):
+    db_session.add(Team(name="a"))
+    db_session.flush()
+    with db.transaction() as writer:
+        writer.add(Team(name="b"))
+    with pytest.warns(UserWarning, match="db_session_committed"):
+        db_session.rollback()
+    assert names(db_session) == []
+
 def test_a_unit_of_work(db_session, round):
     db.run_in_transaction(lambda session: session.add(Team(name="a")))
     assert names(db_session) == ["a"]
@@ -257,7 +277,7 @@ def passed(done, count: int) -> None:
 @pytest.mark.parametrize("workers", [0, 4])
 def test_the_rollback_suite(project, url_of, system, workers):
     furnish(project, url_of(system))
-    passed(project.pytest(*(["-n", str(workers)] if workers else [])), 24)
+    passed(project.pytest(*(["-n", str(workers)] if workers else [])), 28)
     if system == "sqlite-file":
         assert list(project.path.glob("data/*")) == [], "the files of the tests are removed"
 
@@ -327,7 +347,7 @@ def test_an_exported_database_url_is_never_touched(project, postgresql):
     project.environ["DATABASE_URL"] = postgresql.url()
     for url in ("sqlite://", "${DATABASE_URL}"):
         furnish(project, url)
-        passed(project.pytest(), 24)
+        passed(project.pytest(), 28)
         assert postgresql.sql("SELECT name FROM team") == [("canary",)]
     project.write(config__production_yaml="url: ${DATABASE_URL}\n")
     assert "which is protected" in project.pytest().stdout
