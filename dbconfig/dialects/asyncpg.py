@@ -50,7 +50,7 @@ def arguments(settings: DatabaseSettings, session: Mapping[str, Any]) -> dict[st
 
 
 def name_connect_errors(engine: Engine) -> None:
-    """Let a server that cannot be reached be an OperationalError, as with every other driver: asyncpg has an OSError."""
+    """Let a server that cannot be reached be an OperationalError, as by other drivers: asyncpg's is an OSError."""
     dialect: Any = engine.dialect
     connect = dialect.connect
 

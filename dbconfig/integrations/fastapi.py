@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Annotated, Any, Final
+from weakref import WeakKeyDictionary
 
 import anyio
 from anyio.to_thread import run_sync
@@ -21,7 +23,6 @@ from dbconfig.registry import Registry
 from dbconfig.registry import default as _application
 
 if TYPE_CHECKING:
-    from sqlalchemy.pool import Pool
     from sqlmodel.ext.asyncio.session import AsyncSession
 
     AsyncSessionDep = Annotated[AsyncSession, ...]
@@ -32,6 +33,7 @@ Lifespan = Callable[[Any], AbstractAsyncContextManager[Any]]
 HEALTH_LIFETIME: Final = 1.0  # seconds that an answer is good for: probes of a whole cluster cost one query a second
 HEALTH_TIMEOUT: Final = 1.0  # seconds; a probe's own time-out is usually one
 RETRY_AFTER: Final = 1  # seconds
+_MOST_THREADS: Final = 40  # for ending sessions of a pool without a limit: as many as anyio has for everything else
 
 
 # Dependencies. `scope="function"`: what the exit of the session does (a COMMIT that may fail) comes before the response
@@ -50,14 +52,80 @@ def session(
         registry: another one than `dbconfig.db`.
     """
 
-    def opened() -> Iterator[Session]:
+    async def opened() -> AsyncIterator[Session]:
         source = registry or _application
-        with source.transaction(database) if transaction else source.session(database) as found:
+        async with _admitted(source, database) as limiter:
+            manager: Any = source.transaction(database) if transaction else source.session(database)
+            found = manager.__enter__()  # connects to nothing yet
             if read_only:
                 _refuse_writes(found)
-            yield found
+            try:
+                yield found
+            except BaseException as error:
+                if not await _left(manager, error, limiter):
+                    raise
+            else:
+                await _left(manager, None, limiter)
 
     return Depends(opened, scope="function")
+
+
+async def _left(manager: Any, error: BaseException | None, limiter: anyio.CapacityLimiter) -> bool:
+    """Leave a session in a thread: it may commit, and must close whoever gives up waiting for it."""
+    details = (type(error), error, error.__traceback__) if error is not None else (None, None, None)
+    handled = False
+    with anyio.CancelScope(shield=True):
+        handled = bool(await run_sync(manager.__exit__, *details, limiter=limiter))
+    return handled
+
+
+# By engine and event loop: who may have a session now, and the threads in which sessions end.
+_admissions: WeakKeyDictionary[Engine, WeakKeyDictionary[Any, tuple[anyio.Semaphore, anyio.CapacityLimiter]]]
+_admissions = WeakKeyDictionary()
+
+
+@asynccontextmanager
+async def _admitted(registry: Registry, database: str) -> AsyncIterator[anyio.CapacityLimiter]:
+    """Let in as many requests as the pool has connections; the others wait here, and not in a thread.
+
+    FastAPI has 40 threads, for endpoints and for writing answers. If all of them waited for a connection, those who
+    have one could not finish, and all would stand still until `pool_timeout`.
+    """
+    limit, patience = _limits(registry, database)
+    semaphore, limiter = _admission(registry.engine(database), limit or _MOST_THREADS)
+    if limit == 0:
+        yield limiter
+        return
+    try:
+        with anyio.fail_after(patience):
+            await semaphore.acquire()
+    except TimeoutError:
+        raise PoolTimeout(
+            f"{limit} requests have a session of database {database!r}, and none ended in {patience:g} s (pool_timeout)"
+        ) from None
+    try:
+        yield limiter
+    finally:
+        semaphore.release()
+
+
+def _admission(engine: Engine, limit: int) -> tuple[anyio.Semaphore, anyio.CapacityLimiter]:
+    by_loop = _admissions.setdefault(engine, WeakKeyDictionary())
+    loop = asyncio.get_running_loop()
+    if loop not in by_loop:
+        by_loop[loop] = anyio.Semaphore(limit), anyio.CapacityLimiter(limit)
+    return by_loop[loop]
+
+
+def _limits(registry: Registry, database: str) -> tuple[int, float]:
+    """Return how many connections the pool may have, 0 for any number, and how long a request waits for one."""
+    settings = registry._resolved(database, None)[1]
+    if settings.poolclass not in (None, "QueuePool"):
+        return 0, 0.0
+    if settings.in_memory and settings.poolclass is None:
+        return 15, 30.0  # SQLAlchemy's own: a database in memory takes no settings of a pool
+    unlimited = settings.pool_size == 0 or settings.max_overflow < 0
+    return 0 if unlimited else settings.pool_size + settings.max_overflow, settings.pool_timeout
 
 
 def async_session(
@@ -228,17 +296,10 @@ class _Probe:
         return "ok"
 
     def _saturated(self, database: str) -> bool:
-        registry = self._registry
+        """Whether a pool with a limit has all its connections in use."""
+        registry, limit = self._registry, _limits(self._registry, database)[0]
         pool: Any = registry.async_engine(database).pool if self._asynchronous else registry.engine(database).pool
-        return _is_exhausted(pool)
-
-
-def _is_exhausted(pool: Pool) -> bool:
-    """Whether a pool with a limit has all its connections in use."""
-    counts: Any = pool
-    size, overflow = getattr(counts, "_pool", None), getattr(counts, "_max_overflow", -1)
-    limit = getattr(size, "maxsize", 0)
-    return bool(limit) and overflow >= 0 and counts.checkedout() >= limit + overflow
+        return limit > 0 and pool.checkedout() >= limit
 
 
 # Exhaustion.

@@ -1,4 +1,7 @@
-"""The endpoints: reading takes `SessionDep`, writing `TransactionDep`, which commits before the answer is sent."""
+"""The endpoints: one session for each request, committed before the answer is sent.
+
+`TransactionDep` commits by itself when the endpoint has returned; with `SessionDep` the endpoint says when.
+"""
 
 from typing import Annotated
 
@@ -22,6 +25,8 @@ def current_user(session: SessionDep, bearer: Annotated[HTTPAuthorizationCredent
     return user
 
 
+# One session for the whole of a request: an endpoint with this user and a `SessionDep` gets the same one twice. Two of
+# them would be two connections, and requests that each hold one and wait for another would wait for each other.
 CurrentUser = Annotated[User, Depends(current_user)]
 
 
@@ -52,8 +57,9 @@ def me(user: CurrentUser) -> User:
 
 
 @router.delete("/users/me", status_code=204)
-def leave(user: CurrentUser, session: TransactionDep) -> None:
-    session.delete(session.get_one(User, user.id))
+def leave(user: CurrentUser, session: SessionDep) -> None:
+    session.delete(user)
+    session.commit()
 
 
 @router.get("/items")
@@ -70,10 +76,11 @@ def read_items(
 
 
 @router.post("/items", status_code=201)
-def create_item(given: ItemIn, user: CurrentUser, session: TransactionDep) -> Item:
+def create_item(given: ItemIn, user: CurrentUser, session: SessionDep) -> Item:
     item = Item.model_validate(given, update={"owner_id": user.id})
     session.add(item)
-    session.flush()
+    session.commit()
+    session.refresh(item)
     return item
 
 
@@ -90,13 +97,15 @@ def read_item(number: int, user: CurrentUser, session: SessionDep) -> Item:
 
 
 @router.put("/items/{number}")
-def change_item(number: int, given: ItemIn, user: CurrentUser, session: TransactionDep) -> Item:
+def change_item(number: int, given: ItemIn, user: CurrentUser, session: SessionDep) -> Item:
     item = _own_item(session, user, number)
     item.sqlmodel_update(given)
-    session.flush()
+    session.commit()
+    session.refresh(item)
     return item
 
 
 @router.delete("/items/{number}", status_code=204)
-def delete_item(number: int, user: CurrentUser, session: TransactionDep) -> None:
+def delete_item(number: int, user: CurrentUser, session: SessionDep) -> None:
     session.delete(_own_item(session, user, number))
+    session.commit()
