@@ -75,12 +75,9 @@ def main() -> None:
         print(json.dumps(asyncio.run(load(int(port), token, int(clients), given.seconds))))
         return
     start = servers.postgresql if given.database == "postgresql" else servers.mariadb
-    print(
-        f"{given.database}, one worker with {CONNECTIONS} connections, {os.cpu_count()} cores; half reads, half writes\n"
-    )
-    print(
-        f"{'':20} {'clients':>7} {'req/s':>7} {'p50 ms':>7} {'p99 ms':>7} {'200s':>6} {'503s':>6} {'errors':>6}  served/client"
-    )
+    print(f"{given.database}, one worker, {CONNECTIONS} connections, {os.cpu_count()} cores; reads and writes\n")
+    names = ("clients", "req/s", "p50 ms", "p99 ms", "200s", "503s", "errors")
+    print(f"{'':20} {' '.join(f'{name:>7}' for name in names)}  served per client")
     with start() as server:
         for variant in VARIANTS:
             with server.fresh_database():

@@ -51,7 +51,7 @@ def arguments(settings: DatabaseSettings, drivername: str) -> dict[str, Any]:
     given = {key: value for key, value in settings.connect_args.items() if not isinstance(value, Secret)}
     _check(settings, driver)
     if driver in mysql_async.DRIVERS:
-        given = mysql_async.with_tls_context(settings, given, driver, local=_is_local(settings))
+        given = mysql_async.with_tls_context(settings, given, driver, on_socket=_on_socket(settings))
     found: dict[str, Any] = {}
     if "connect_timeout" not in settings.address.query:
         found["connect_timeout"] = math.ceil(settings.connect_timeout)

@@ -35,7 +35,7 @@ def parameters(driver: str) -> frozenset[str]:
 
 
 def with_tls_context(
-    settings: DatabaseSettings, given: Mapping[str, Any], driver: str, *, local: bool
+    settings: DatabaseSettings, given: Mapping[str, Any], driver: str, *, on_socket: bool
 ) -> dict[str, Any]:
     """Return the arguments with one `ssl` in the place of PyMySQL's many, whose meaning it keeps.
 
@@ -47,7 +47,7 @@ def with_tls_context(
     if given.get("ssl_disabled"):
         return found
     wanted = _in_query(settings) or _in_arguments(given)
-    if wanted is None and (local or driver == "asyncmy"):
+    if wanted is None and (on_socket or driver == "asyncmy"):
         return found
     build: Any = getattr(Connection, "_create_ssl_ctx")  # noqa: B009  # not declared: private, and unchanged since 2013
     try:

@@ -73,10 +73,9 @@ def session(
 async def _left(manager: Any, error: BaseException | None, limiter: anyio.CapacityLimiter) -> bool:
     """Leave a session in a thread: it may commit, and must close whoever gives up waiting for it."""
     details = (type(error), error, error.__traceback__) if error is not None else (None, None, None)
-    handled = False
-    with anyio.CancelScope(shield=True):
-        handled = bool(await run_sync(manager.__exit__, *details, limiter=limiter))
-    return handled
+    with anyio.CancelScope(shield=True) as scope:
+        handled = await run_sync(manager.__exit__, *details, limiter=limiter)
+    return bool(handled) and not scope.cancelled_caught
 
 
 # By engine and event loop: who may have a session now, and the threads in which sessions end.
@@ -122,8 +121,6 @@ def _limits(registry: Registry, database: str) -> tuple[int, float]:
     settings = registry._resolved(database, None)[1]
     if settings.poolclass not in (None, "QueuePool"):
         return 0, 0.0
-    if settings.in_memory and settings.poolclass is None:
-        return 15, 30.0  # SQLAlchemy's own: a database in memory takes no settings of a pool
     unlimited = settings.pool_size == 0 or settings.max_overflow < 0
     return 0 if unlimited else settings.pool_size + settings.max_overflow, settings.pool_timeout
 
