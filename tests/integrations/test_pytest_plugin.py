@@ -7,6 +7,9 @@ import pytest
 
 from .conftest import SYSTEMS, Project
 
+pytest.importorskip("pytest_asyncio")
+pytest.importorskip("xdist")
+
 MODELS = """
 from sqlmodel import Field, SQLModel
 
@@ -262,8 +265,10 @@ db_check_leaks = true
 """
 
 
-def furnish(project: Project, url: str, *, suite: str = SUITE, ini: str = INI, extra: str = "") -> None:
-    project.write(config__testing_yaml=f"url: '{url}'\n{extra}", models_py=MODELS, pytest_ini=ini)
+def furnish(project: Project, url: str, *, suite: str = SUITE, asynchronous: str = "", extra: str = "") -> None:
+    project.write(config__testing_yaml=f"url: '{url}'\n{extra}", models_py=MODELS, pytest_ini=INI)
+    if asynchronous:
+        (project.path / "test_async.py").write_text(asynchronous)
     (project.path / "conftest.py").write_text("import models\n")
     (project.path / "test_suite.py").write_text(suite)
 
@@ -275,33 +280,23 @@ def passed(done, count: int) -> None:
 
 @pytest.mark.parametrize("system", SYSTEMS)
 @pytest.mark.parametrize("workers", [0, 4])
-def test_the_rollback_suite(project, url_of, system, workers):
-    furnish(project, url_of(system))
-    passed(project.pytest(*(["-n", str(workers)] if workers else [])), 28)
+def test_the_rollback_suites_sync_and_async(project, url_of, system, workers):
+    furnish(project, url_of(system), asynchronous=ASYNC_SUITE.replace("MARK", "asyncio"))
+    passed(project.pytest(*(["-n", str(workers)] if workers else []), asyncio=True), 28 + 18)
     if system == "sqlite-file":
         assert list(project.path.glob("data/*")) == [], "the files of the tests are removed"
 
 
-@pytest.mark.parametrize("runner", ["asyncio", "anyio"])
-@pytest.mark.parametrize("workers", [0, 4])
-@pytest.mark.parametrize("system", SYSTEMS)
-def test_the_asynchronous_rollback_suite(project, url_of, system, workers, runner):
-    if workers and runner == "anyio":
-        pytest.skip("as without workers")
-    furnish(project, url_of(system), suite=ASYNC_SUITE.replace("MARK", runner))
-    if runner == "anyio":
-        with (project.path / "conftest.py").open("a") as file:
-            file.write("import pytest\n@pytest.fixture\ndef anyio_backend(): return 'asyncio'\n")
-    options = ["-n", str(workers)] if workers else []
-    passed(project.pytest(*options, asyncio=runner == "asyncio"), 18)
+@pytest.mark.parametrize("system", ["sqlite-file", "postgresql"])
+def test_the_asynchronous_suite_under_anyio(project, url_of, system):
+    furnish(project, url_of(system), suite=ASYNC_SUITE.replace("MARK", "anyio"))
+    with (project.path / "conftest.py").open("a") as file:
+        file.write("import pytest\n@pytest.fixture\ndef anyio_backend(): return 'asyncio'\n")
+    passed(project.pytest(), 18)
 
 
-@pytest.mark.parametrize("drivername", ["postgresql+psycopg", "mysql+aiomysql"])
-def test_the_asynchronous_suite_on_the_second_drivers(project, url_of, drivername):
-    system = "postgresql" if drivername.startswith("postgresql") else "mariadb"
-    if system == "mariadb":
-        pytest.skip("an explicit asynchronous driver cannot make the tables with a synchronous engine")
-    furnish(project, url_of(system, drivername), suite=ASYNC_SUITE.replace("MARK", "asyncio"))
+def test_the_asynchronous_suite_by_psycopg(project, url_of):
+    furnish(project, url_of("postgresql", "postgresql+psycopg"), suite=ASYNC_SUITE.replace("MARK", "asyncio"))
     passed(project.pytest(asyncio=True), 18)
 
 
@@ -314,8 +309,10 @@ def test_one_loop_for_the_whole_session(project, url_of):
 # Whose data is safe.
 
 CANARY = """
-import pytest
-def test_nothing(db_session): ...
+from models import Team
+def test_commits(db_session_committed):
+    db_session_committed.add(Team(name="a"))
+    db_session_committed.commit()
 """
 
 
@@ -346,8 +343,8 @@ def test_an_exported_database_url_is_never_touched(project, postgresql):
     postgresql.sql("CREATE TABLE team (name text); INSERT INTO team VALUES ('canary'); GRANT ALL ON team TO app")
     project.environ["DATABASE_URL"] = postgresql.url()
     for url in ("sqlite://", "${DATABASE_URL}"):
-        furnish(project, url)
-        passed(project.pytest(), 28)
+        furnish(project, url, suite=CANARY)
+        passed(project.pytest(), 1)
         assert postgresql.sql("SELECT name FROM team") == [("canary",)]
     project.write(config__production_yaml="url: ${DATABASE_URL}\n")
     assert "which is protected" in project.pytest().stdout
