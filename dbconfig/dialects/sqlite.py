@@ -79,7 +79,7 @@ def attach(engine: Engine, settings: DatabaseSettings) -> None:
                 if name == "journal_mode":
                     _set_journal_mode(connection, str(value))
                 else:
-                    connection.execute(f"PRAGMA {name} = {_literal(value)}").close()
+                    run(connection, f"PRAGMA {name} = {_literal(value)}")
         except sqlite3.DatabaseError as error:
             error.args = (f"{error}{place}",)
             raise
@@ -95,7 +95,7 @@ def begin(connection: PoolProxiedConnection) -> None:
     driver_connection: Any = connection.driver_connection  # aiosqlite's own, or the same one
     # An isolation level of None is SQLAlchemy's AUTOCOMMIT.
     if driver_connection.isolation_level is not None and not driver_connection.in_transaction:
-        adapted.execute("BEGIN").close()
+        run(adapted, "BEGIN")
 
 
 def begin_immediate(connection: Connection) -> None:
@@ -103,8 +103,21 @@ def begin_immediate(connection: Connection) -> None:
     adapted: Any = connection.connection.dbapi_connection
     driver_connection: Any = connection.connection.driver_connection  # aiosqlite's own, or the same one
     if driver_connection.in_transaction:
-        adapted.execute("ROLLBACK").close()
+        run(adapted, "ROLLBACK")
         connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def run(connection: Any, statement: str) -> Any:
+    """Run a statement on a connection of the driver, or on SQLAlchemy's adapter of an asynchronous one; return a row.
+
+    By way of a cursor: what the adapter's `execute` returns differs between SQLAlchemy 2.0 and 2.1.
+    """
+    cursor = connection.cursor()
+    try:
+        cursor.execute(statement)
+        return cursor.fetchone() if cursor.description else None
+    finally:
+        cursor.close()
 
 
 def _memory_name(settings: DatabaseSettings) -> str:
@@ -162,13 +175,13 @@ def _hindrance(path: Path) -> str:
 
 
 def _set_journal_mode(connection: Any, mode: str) -> None:
-    (current,) = connection.execute("PRAGMA journal_mode").fetchone()
+    (current,) = run(connection, "PRAGMA journal_mode")
     if current.lower() == mode.lower():
         return
     deadline = time.monotonic() + BUSY_TIMEOUT
     while True:
         try:
-            connection.execute(f"PRAGMA journal_mode = {_literal(mode)}").close()
+            run(connection, f"PRAGMA journal_mode = {_literal(mode)}")
         except sqlite3.OperationalError as error:
             # The busy timeout does not cover this change; another process may be making it at this moment.
             if "locked" in str(error) and time.monotonic() < deadline:

@@ -58,7 +58,7 @@ def _protected_by_another(registry: Registry, settings: DatabaseSettings) -> str
     if registry._given is not None:
         return ""  # made in code: there are no other profiles beside it
     return protected_elsewhere(
-        registry.profile, settings, destructive=True, path=registry._path, environ=registry._environ
+        registry.profile, settings, destructive=True, path=registry._path, environ=registry._environ()
     )
 
 
