@@ -31,8 +31,8 @@ class Driver:
 
 _POSTGRESQL = (
     Driver("psycopg2", "psycopg2", "psycopg2-binary"),
-    Driver("asyncpg", "asyncpg", "asyncpg", synchronous=False, asynchronous=True),
     Driver("psycopg", "psycopg", "'psycopg[binary]'", asynchronous=True),  # one driver for both
+    Driver("asyncpg", "asyncpg", "asyncpg", synchronous=False, asynchronous=True),
 )
 _MYSQL = (
     Driver("pymysql", "pymysql", "pymysql"),
@@ -96,6 +96,8 @@ def choose(drivername: str, at: Location | None, key: str, *, asynchronous: bool
     backend, _, named = drivername.lower().partition("+")
     backend = _ALIASES.get(backend, backend)
     fitting = [driver for driver in DRIVERS[backend] if (driver.asynchronous if asynchronous else driver.synchronous)]
+    if asynchronous:
+        fitting.sort(key=lambda driver: driver.synchronous)  # what is made for it first
     candidates = [driver for driver in DRIVERS[backend] if driver.name == named] if named else fitting
     if candidates[0] not in fitting:
         raise ConfigError([_other_kind(named, fitting, at, key, asynchronous)])
@@ -117,4 +119,5 @@ def _other_kind(named: str, fitting: list[Driver], at: Location | None, key: str
         help = f"leave `+{named}` out: each kind of engine takes its own, this one {usual.name}{install}{both}"
         return Problem("sync-driver", message, at, key, help)
     message = f"{named} is an asynchronous driver, and this is a synchronous engine"
-    return Problem("async-driver", message, at, key, f"leave `+{named}` out: {usual.name} is taken{install}")
+    taken = f": {usual.name} is taken{install}" if usual.package else ""
+    return Problem("async-driver", message, at, key, f"leave `+{named}` out{taken}")
