@@ -273,9 +273,13 @@ class DatabaseSettings(BaseModel):
         """
         return self._url(self.driver(), secrets=True)
 
-    def public_url(self, drivername: str) -> URL:
-        """Return SQLAlchemy's URL without any secret, for an engine that is given its secrets at each connect."""
-        return self._url(drivername, secrets=False)
+    def public_url(self, drivername: str | None = None) -> URL:
+        """Return SQLAlchemy's URL without any secret, for an engine that is given its secrets at each connect.
+
+        Args:
+            drivername: as `driver` returns it; None is the synchronous one.
+        """
+        return self._url(drivername or self.driver(), secrets=False)
 
     def _url(self, drivername: str, *, secrets: bool) -> URL:
         # The one place of the file half that needs SQLAlchemy: the names of the methods promise its type.
