@@ -9,6 +9,7 @@ from typing import Any, Final
 import sqlalchemy
 from sqlalchemy import Engine, event
 from sqlalchemy.engine import ExceptionContext
+from sqlalchemy.pool import AsyncAdaptedQueuePool, Pool, QueuePool, SingletonThreadPool
 from sqlalchemy.util import get_cls_kwargs
 
 from dbconfig import dialects, failures, pool
@@ -22,23 +23,33 @@ _log = logging.getLogger(__name__)
 _ELSEWHERE: Final = ("connect_args", "dialect_options")
 
 
-def build(settings: DatabaseSettings, name: str, extra: Mapping[str, Any] | None = None) -> Engine:
+def build(
+    settings: DatabaseSettings,
+    name: str,
+    extra: Mapping[str, Any] | None = None,
+    *,
+    asynchronous: bool = False,
+    beside: Engine | None = None,
+) -> Engine:
     """Return a new engine; nothing is connected.
 
     Args:
         settings: of the database.
         name: "profile" or "profile/database", the last part of the loggers' names.
         extra: arguments of create_engine that only code can express.
+        asynchronous: with an asynchronous driver; the engine is meant for `AsyncEngine(engine)`.
+        beside: the engine whose database in memory this one shares.
 
     Raises:
         ConfigError: the driver is not installed, a secret cannot be read, or an argument is none of the driver's.
     """
-    drivername = settings.driver()
+    drivername = settings.driver(asynchronous=asynchronous)
     _prove_secrets(settings)
     arguments = engine_options(settings, name, drivername, extra)
     dialect = dialects.of(settings.backend)
+    url = dialect.address(settings, drivername) if beside is None else beside.url.set(drivername=drivername)
     try:
-        engine = sqlalchemy.create_engine(dialect.address(settings, drivername), **arguments)
+        engine = sqlalchemy.create_engine(url, **arguments)
     except ImportError as error:
         message = f"the driver {drivername} is installed, but cannot be imported: {error}"
         raise ConfigError([Problem("missing-driver", message, settings.origin("url"))]) from error
@@ -66,12 +77,23 @@ def engine_options(
     options = {key: value for key, value in options.items() if value is not None or key == "pool_reset_on_return"}
     options.setdefault("logging_name", name)
     options.setdefault("pool_logging_name", name)
-    options |= pool.pool_arguments(settings, name=name)
+    is_async = sqlalchemy.URL.create(drivername).get_dialect().is_async
+    options |= pool.pool_arguments(settings, name=name, is_async=is_async)
+    if is_async:
+        options["poolclass"] = _asynchronous(options["poolclass"], settings)
     options["connect_args"] = dialects.of(settings.backend).arguments(settings, drivername)
     given = _checked_extra(extra or {}, fields)
     if "execution_options" in given:
         given["execution_options"] = {**options["execution_options"], **given["execution_options"]}
     return {**options, **_checked_dialect_options(settings, drivername), **given}
+
+
+def _asynchronous(poolclass: type[Pool], settings: DatabaseSettings) -> type[Pool]:
+    """Return the pool class that does in an event loop what the named one does among threads."""
+    if poolclass is SingletonThreadPool:
+        message = f"`poolclass: {settings.poolclass}` keeps a connection for each thread: an event loop has one thread"
+        raise ConfigError([Problem("not-applicable", message, settings.origin("poolclass"), "poolclass")])
+    return AsyncAdaptedQueuePool if poolclass is QueuePool else poolclass
 
 
 def _checked_dialect_options(settings: DatabaseSettings, drivername: str) -> dict[str, Any]:
@@ -142,8 +164,8 @@ def _supply_secrets(engine: Engine, settings: DatabaseSettings) -> None:
     }
     if password is None and not arguments:
         return
-    # PyMySQL encodes text as Latin-1; the server wants UTF-8.
-    in_utf8 = engine.dialect.driver == "pymysql"
+    # PyMySQL and its descendants encode text as Latin-1; the server wants UTF-8. aiomysql takes no bytes.
+    in_latin1 = engine.dialect.driver in ("pymysql", "asyncmy", "aiomysql")
 
     @event.listens_for(engine, "do_connect")
     def supply(dialect: Any, record: Any, cargs: list[Any], cparams: dict[str, Any]) -> None:
@@ -151,4 +173,4 @@ def _supply_secrets(engine: Engine, settings: DatabaseSettings) -> None:
             cparams[name] = value.read()
         if password is not None:
             text = password.read(settings.folder)
-            cparams["password"] = text.encode() if in_utf8 else text
+            cparams["password"] = text.encode().decode("latin-1") if in_latin1 else text

@@ -15,6 +15,7 @@ from sqlalchemy import Engine, Table
 from sqlmodel import Session, SQLModel
 
 from dbconfig import engines, health, pool, retry, tables
+from dbconfig.asynchronous import AsyncTwins
 from dbconfig.errors import ConfigError, Problem, quoted
 from dbconfig.loader import load
 from dbconfig.pool import PoolStats
@@ -26,7 +27,7 @@ from dbconfig.settings import DatabaseSettings
 T = TypeVar("T")
 
 
-class Registry:
+class Registry(AsyncTwins):
     """The engines of an application.
 
     Nothing is read or opened before the first use. One registry may be used by any number of threads and, after a
@@ -60,6 +61,7 @@ class Registry:
         self._environ: Callable[[], Mapping[str, str] | None] = lambda: environ
         self._engine_options = dict(engine_options or {})
         self._given: Profile | None = None
+        self._pinned = False  # by tests, whose database outlives the `dispose` of the application under test
         self._lock = threading.RLock()
         self._profiles: dict[str | None, Profile] = {}
         # By (profile, database); (None, database) is the registry's own profile. Read without the lock: an entry is
@@ -210,7 +212,8 @@ class Registry:
         """Close every engine and forget the profile; the next use begins anew."""
         with self._lock:
             found = self._engines()
-            self._forget()
+            if not self._pinned:
+                self._forget()
         for engine in found:
             engine.dispose()
 
@@ -239,17 +242,21 @@ class Registry:
         if found is not None:
             return found
         with self._lock:
-            profile = self._profile(name)
-            found = self._factories.get((profile.name, database))
+            own, settings, label = self._resolved(database, name)
+            found = self._factories.get(own)
             if found is None:
-                settings = self._settings(profile, database)
-                label = profile.name if database == DEFAULT else f"{profile.name}/{database}"
                 found = SessionFactory.of(engines.build(settings, label, self._engine_options), settings)
-                self._factories[profile.name, database] = found
+                self._factories[own] = found
             self._factories[name, database] = found
             if name is None:
                 self._sessions[database] = found.session
             return found
+
+    def _resolved(self, database: str, name: str | None) -> tuple[tuple[str, str], DatabaseSettings, str]:
+        """Return the name under which a database's engine is kept, its settings, and its name in logs."""
+        profile = self._profile(name)
+        label = profile.name if database == DEFAULT else f"{profile.name}/{database}"
+        return (profile.name, database), self._settings(profile, database), label
 
     def _settings(self, profile: Profile, database: str) -> DatabaseSettings:
         found = profile.databases.get(database)
@@ -287,6 +294,7 @@ class Registry:
 
 
 _registries: weakref.WeakSet[Registry] = weakref.WeakSet()
+_inherited: list[object] = []  # asynchronous engines of the parent process
 
 
 _forking = threading.RLock()  # one fork at a time, so that two of them do not wait for each other's registries
@@ -317,6 +325,11 @@ def _after_fork_in_child() -> None:
             # What a session holds now is put out of its reach, or its rollback would end the parent's transaction.
             pool.pin_in_flight(engine)
             engine.dispose(close=False)
+        if registry._loops is not None:
+            # The parent's event loop does not run here. Kept, not collected: a driver that is collected says good-bye
+            # to the server over the socket that the parent goes on using.
+            _inherited.append(registry._loops)
+            registry._loops = None
 
 
 if hasattr(os, "register_at_fork"):

@@ -255,14 +255,14 @@ class DatabaseSettings(BaseModel):
         password = self.address.password
         return None if password is None else password.read(self._folder)
 
-    def driver(self) -> str:
-        """Return the drivername with the installed driver, such as postgresql+psycopg2.
+    def driver(self, *, asynchronous: bool = False) -> str:
+        """Return the drivername with the installed driver, such as postgresql+psycopg2 or postgresql+asyncpg.
 
         Raises:
-            ConfigError: the driver is not installed.
+            ConfigError: the driver is not installed, or is of the other kind.
         """
         key = "drivername" if self.drivername else "url"
-        return choose(self.address.drivername, self.origin(key), key)
+        return choose(self.address.drivername, self.origin(key), key, asynchronous=asynchronous)
 
     def sqlalchemy_url(self) -> URL:
         """Return SQLAlchemy's URL, with the installed driver and with its secrets read now.
@@ -270,13 +270,17 @@ class DatabaseSettings(BaseModel):
         Raises:
             ConfigError: a secret cannot be read, or the driver is not installed.
         """
-        return self._url(secrets=True)
+        return self._url(self.driver(), secrets=True)
 
-    def public_url(self) -> URL:
-        """Return SQLAlchemy's URL without any secret, for an engine that is given its secrets at each connect."""
-        return self._url(secrets=False)
+    def public_url(self, drivername: str | None = None) -> URL:
+        """Return SQLAlchemy's URL without any secret, for an engine that is given its secrets at each connect.
 
-    def _url(self, *, secrets: bool) -> URL:
+        Args:
+            drivername: as `driver` returns it; None is the synchronous one.
+        """
+        return self._url(drivername or self.driver(), secrets=False)
+
+    def _url(self, drivername: str, *, secrets: bool) -> URL:
         # The one place of the file half that needs SQLAlchemy: the names of the methods promise its type.
         from sqlalchemy import URL
 
@@ -293,7 +297,7 @@ class DatabaseSettings(BaseModel):
             host = port = None
         password = self.read_password() if secrets else None
         database = str(self.path) if self.path is not None else parts.database
-        return URL.create(self.driver(), parts.username, password, host, port, database, query)
+        return URL.create(drivername, parts.username, password, host, port, database, query)
 
 
 CONNECTION_KEYS: Final = frozenset(

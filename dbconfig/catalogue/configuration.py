@@ -108,6 +108,12 @@ CONFIGURATION: Final[dict[str, Entry]] = {
         "url: sqlite:///data/app.db\nidle_in_transaction_timeout: 5s",
         "Remove it here; in default.yaml it may stand for the profiles to which it applies.",
     ),
+    "not-for-tests": Entry(
+        "A profile that tests may not use: it is protected, or another profile protects the database that it points at. "
+        "Nothing was created, and no test was run on it.",
+        "pytest   # with ENVIRONMENT=production",
+        "Run the tests with a profile of their own, such as `testing`.",
+    ),
     "out-of-range": Entry(
         "A number below or above what makes sense. It is refused, never replaced by another one.",
         "pool_size: -3",
@@ -130,6 +136,16 @@ CONFIGURATION: Final[dict[str, Entry]] = {
         "variable that is not set.",
         "password: {file: /run/secrets/missing}",
         "Mount the secret, or correct the place. The file holds the password and nothing else.",
+    ),
+    "sync-driver": Entry(
+        "A synchronous driver was named where an asynchronous engine is wanted.",
+        "url: postgresql+psycopg2://app@db/shop   # and db.async_engine()",
+        "Leave the `+driver` out: the installed driver of each kind is taken.",
+    ),
+    "test-database": Entry(
+        "The database that tests get beside the profile's own one cannot be made.",
+        "pytest   # and the user may not create databases",
+        "Let the user create databases, or create the one that the message names.",
     ),
     "too-large": Entry(
         "A file that is larger, or deeper nested, than any configuration. It is read no further.",

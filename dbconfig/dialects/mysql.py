@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import URL, Engine, event
 from sqlalchemy.exc import NotSupportedError
 
-from dbconfig.dialects import milliseconds, unknown_argument, variable_names
+from dbconfig.dialects import milliseconds, mysql_async, unknown_argument, variable_names
 from dbconfig.errors import ConfigError, Problem
 from dbconfig.secrets import Secret
 
@@ -39,13 +39,19 @@ _FROM_QUERY: Final = frozenset(
 
 
 def address(settings: DatabaseSettings, drivername: str) -> URL:
-    return settings.public_url().set(drivername=drivername)
+    url = settings.public_url(drivername)
+    if drivername.partition("+")[2] not in mysql_async.DRIVERS:
+        return url
+    # These take TLS as a context, which stands among the arguments.
+    return url.difference_update_query([name for name in url.query if name.startswith("ssl")])
 
 
 def arguments(settings: DatabaseSettings, drivername: str) -> dict[str, Any]:
     driver = drivername.partition("+")[2]
     given = {key: value for key, value in settings.connect_args.items() if not isinstance(value, Secret)}
     _check(settings, driver)
+    if driver in mysql_async.DRIVERS:
+        given = mysql_async.with_tls_context(settings, given, driver, on_socket=_on_socket(settings))
     found: dict[str, Any] = {}
     if "connect_timeout" not in settings.address.query:
         found["connect_timeout"] = math.ceil(settings.connect_timeout)
@@ -61,6 +67,8 @@ def arguments(settings: DatabaseSettings, drivername: str) -> dict[str, Any]:
 def attach(engine: Engine, settings: DatabaseSettings) -> None:
     if engine.dialect.driver == "pymysql" and not (_on_socket(settings) and not _wants_tls(settings)):
         _share_tls_context(engine)
+    if engine.dialect.driver == "aiomysql" and _wants_tls(settings):
+        mysql_async.insist_on_tls(engine)
     variables = dict(variable_names(settings))
     timeouts = settings.statement_timeout, settings.lock_timeout, settings.idle_in_transaction_timeout
     if not variables and timeouts == (None, None, None):
@@ -101,7 +109,10 @@ def _timeouts(settings: DatabaseSettings, mariadb: bool) -> dict[str, Any]:
 
 
 def _is_mariadb(connection: DBAPIConnection) -> bool:
-    return "MariaDB" in str(connection.get_server_info())
+    driver_connection: Any = getattr(
+        connection, "driver_connection", connection
+    )  # SQLAlchemy adapts an asynchronous one
+    return "MariaDB" in str(driver_connection.get_server_info())
 
 
 def _on_socket(settings: DatabaseSettings) -> bool:
@@ -138,9 +149,12 @@ def _check(settings: DatabaseSettings, driver: str) -> None:
     names = _parameters(driver)
     for name in settings.connect_args:
         if names is not None and name not in names:
-            problems.append(unknown_argument(settings, name, driver, "connect_args"))
+            help = mysql_async.NO_TIMEOUT if name in mysql_async.TIMEOUTS else ""
+            problems.append(unknown_argument(settings, name, driver, "connect_args", help))
     for name in settings.address.query:
-        if name not in _FROM_QUERY:
+        if name in mysql_async.TIMEOUTS and names is not None and name not in names:
+            problems.append(unknown_argument(settings, name, driver, "query", mysql_async.NO_TIMEOUT))
+        elif name not in _FROM_QUERY:
             help = (
                 "write it into `connect_args`, where true and false are booleans"
                 if names is None or name in names
@@ -152,6 +166,8 @@ def _check(settings: DatabaseSettings, driver: str) -> None:
 
 
 def _parameters(driver: str) -> frozenset[str] | None:
+    if driver in mysql_async.DRIVERS:
+        return mysql_async.parameters(driver)
     if driver != "pymysql":
         return None  # mysqlclient is written in C and does not say
     from inspect import signature

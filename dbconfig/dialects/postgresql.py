@@ -6,7 +6,7 @@ import math
 import re
 from typing import TYPE_CHECKING, Any, Final
 
-from dbconfig.dialects import milliseconds, unknown_argument, variable_names
+from dbconfig.dialects import asyncpg, milliseconds, unknown_argument, variable_names
 from dbconfig.errors import ConfigError, Problem
 from dbconfig.secrets import Secret
 
@@ -24,11 +24,14 @@ _OWN: Final = {
 
 def address(settings: DatabaseSettings, drivername: str) -> URL:
     # `options` is merged into the driver's arguments, which would override it.
-    return settings.public_url().set(drivername=drivername).difference_update_query(["options"])
+    elsewhere = asyncpg.TRANSLATED if drivername.endswith("+asyncpg") else ("options",)
+    return settings.public_url(drivername).difference_update_query(elsewhere)
 
 
 def arguments(settings: DatabaseSettings, drivername: str) -> dict[str, Any]:
-    driver = drivername.partition("+")[2]
+    driver = drivername.partition("+")[2].removesuffix("_async")
+    if driver == "asyncpg":
+        return asyncpg.arguments(settings, _session(settings))
     given = {key: value for key, value in settings.connect_args.items() if not isinstance(value, Secret)}
     _check(settings, driver)
     found: dict[str, Any] = {}
@@ -47,7 +50,9 @@ def arguments(settings: DatabaseSettings, drivername: str) -> dict[str, Any]:
 
 
 def attach(engine: Engine, settings: DatabaseSettings) -> None:
-    """Attach nothing: everything went into the startup options."""
+    """Attach almost nothing: everything went into the startup options."""
+    if engine.dialect.driver == "asyncpg":
+        asyncpg.name_connect_errors(engine)
 
 
 def _has_secrets(settings: DatabaseSettings) -> bool:

@@ -15,12 +15,16 @@ _NEED_SERVERS = {
 }  # fmt: skip
 
 
+# No command meets these: they are provoked where asynchronous engines and the fixtures of pytest are tested.
+_ELSEWHERE = {"sync-driver", "not-for-tests", "test-database"}
+
+
 def test_every_kind_of_problem_is_provoked():
-    assert set(PROVOCATIONS) == set(CATALOGUE)
+    assert set(PROVOCATIONS) == set(CATALOGUE) - _ELSEWHERE
 
 
 def slugs() -> list[object]:
-    return [pytest.param(slug, marks=pytest.mark.server if slug in _NEED_SERVERS else ()) for slug in CATALOGUE]
+    return [pytest.param(slug, marks=pytest.mark.server if slug in _NEED_SERVERS else ()) for slug in PROVOCATIONS]
 
 
 @pytest.mark.parametrize("slug", slugs())
