@@ -13,6 +13,7 @@ from dbconfig.applicability import contradictions
 from dbconfig.drivers import backend_of, choose
 from dbconfig.errors import BUILT_IN, Location
 from dbconfig.findings import reject_all
+from dbconfig.replicas import inherit
 from dbconfig.secrets import Secret
 from dbconfig.urls import DatabaseURL
 
@@ -35,7 +36,7 @@ ParamStyle = Annotated[str, BeforeValidator(values.choice("qmark", "numeric", "n
 
 
 def setting(default: Any, group: str, description: str, **constraints: Any) -> Any:
-    """Return a field; `group` says who takes it: connection, engine or pool (create_engine), timeout or session."""
+    """Return a field; `group` says who takes it: connection, engine or pool (create_engine), timeout, replica, session."""
     return Field(default, description=description, json_schema_extra={"group": group}, **constraints)
 
 
@@ -176,6 +177,24 @@ class DatabaseSettings(BaseModel):
         {}, "timeout", "Session variables (SET) or SQLite PRAGMAs, set on each new connection outside a transaction"
     )
 
+    replicas: tuple[ReplicaSettings, ...] = setting(
+        (),
+        "connection",
+        "Servers that session(read_only=True) reads from: a list of what differs from the primary; off reads from none",
+    )
+    read_your_writes: values.Flag = setting(
+        True, "replica", "After a commit, read-only sessions of the same task or thread see it, on whatever server"
+    )
+    replica_max_lag: values.SecondsOrOff = setting(
+        30.0, "replica", "A replica that is further behind is left out until it has caught up; false never asks", gt=0, le=604_800
+    )
+    replica_fallback: values.Flag = setting(
+        True, "replica", "Read from the primary when no replica can serve; false raises instead"
+    )
+
+    fast_begin: values.Flag = setting(
+        False, "engine", "Send BEGIN together with the first statement: one round trip less a transaction; psycopg2 only"
+    )
     expire_on_commit: values.Flag = setting(True, "session", "Sessions forget loaded attributes at commit")
     autoflush: values.Flag = setting(True, "session", "Sessions write pending changes before a query")
     protected: values.Flag = setting(
@@ -187,6 +206,11 @@ class DatabaseSettings(BaseModel):
     _origins: Origins = PrivateAttr(default_factory=dict)
     _prefix: tuple[str, ...] = PrivateAttr(())
     _folder: Path | None = PrivateAttr(None)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _complete_replicas(cls, data: Any) -> Any:
+        return inherit(data) if isinstance(data, Mapping) and "replicas" in data else data
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -209,6 +233,8 @@ class DatabaseSettings(BaseModel):
     def settle(self, origins: Origins, prefix: tuple[str, ...], folder: Path | None) -> None:
         """Note where the values came from; called once, by the loader, before anybody else has the settings."""
         self._origins, self._prefix, self._folder = origins, prefix, folder
+        for number, replica in enumerate(self.replicas):
+            replica.settle(origins, (*prefix, "replicas", str(number)), folder)
 
     @property
     def address(self) -> DatabaseURL:
@@ -296,6 +322,22 @@ class DatabaseSettings(BaseModel):
         database = str(self.path) if self.path is not None else parts.database
         return URL.create(self.driver(), parts.username, password, host, port, database, query)
 
+
+class ReplicaSettings(DatabaseSettings):
+    """The validated settings of one replica: all of its primary's, and what differs."""
+
+    weight: values.WholeNumber = setting(
+        1, "replica", "Share of the reads, in proportion to the other replicas; 0 takes none", ge=0, le=1000
+    )
+
+    def layers(self, key: str) -> tuple[Location, ...]:
+        """Return where a key was written: in the replica's own lines, or for its primary."""
+        path = tuple(key.split("."))
+        *primary, _, _ = self._prefix or ("", "")
+        return next((found for at in (self._prefix, tuple(primary), ()) if (found := self._origins.get((*at, *path)))), ())
+
+
+DatabaseSettings.model_rebuild()
 
 CONNECTION_KEYS: Final = frozenset(
     name
