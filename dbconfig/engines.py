@@ -10,7 +10,7 @@ import sqlalchemy
 from sqlalchemy import Engine, event
 from sqlalchemy.util import get_cls_kwargs
 
-from dbconfig import dialects, pool
+from dbconfig import consistency, dialects, pool
 from dbconfig.errors import ConfigError, Problem
 from dbconfig.secrets import Secret
 from dbconfig.settings import DatabaseSettings
@@ -18,38 +18,57 @@ from dbconfig.settings import DatabaseSettings
 _log = logging.getLogger(__name__)
 
 # Fields of the group "engine" that do not go into create_engine under their own name.
-_ELSEWHERE: Final = ("connect_args", "dialect_options")
+_ELSEWHERE: Final = ("connect_args", "dialect_options", "fast_begin")
 
 
-def build(settings: DatabaseSettings, name: str, extra: Mapping[str, Any] | None = None) -> Engine:
+def build(
+    settings: DatabaseSettings,
+    name: str,
+    extra: Mapping[str, Any] | None = None,
+    *,
+    beside: Engine | None = None,
+    read_only: bool = False,
+    patient: bool = True,
+) -> Engine:
     """Return a new engine; nothing is connected.
 
     Args:
         settings: of the database.
         name: "profile" or "profile/database", the last part of the loggers' names.
         extra: arguments of create_engine that only code can express.
+        beside: the engine whose database in memory this one shares.
+        read_only: a server that refuses writes does as it should.
+        patient: wait for a server that cannot be reached, until `pool_timeout`; or tell at once.
 
     Raises:
         ConfigError: the driver is not installed, a secret cannot be read, or an argument is none of the driver's.
     """
     drivername = settings.driver()
     _prove_secrets(settings)
-    arguments = engine_options(settings, name, drivername, extra)
+    arguments = engine_options(settings, name, drivername, extra, patient=patient)
     dialect = dialects.of(settings.backend)
+    url = dialect.address(settings, drivername) if beside is None else beside.url.set(drivername=drivername)
     try:
-        engine = sqlalchemy.create_engine(dialect.address(settings, drivername), **arguments)
+        engine = sqlalchemy.create_engine(url, **arguments)
     except ImportError as error:
         message = f"the driver {drivername} is installed, but cannot be imported: {error}"
         raise ConfigError([Problem("missing-driver", message, settings.origin("url"))]) from error
     # In this order: the dialect's listener may connect by itself. (`insert=True` has no effect on this event.)
     _supply_secrets(engine, settings)
-    pool.attach(engine, settings, name=name)
+    pool.attach(engine, settings, name=name, read_only=read_only)
     dialect.attach(engine, settings)
+    if settings.replicas and settings.read_your_writes and not read_only:
+        consistency.watch_commits(engine, name)
     return engine
 
 
 def engine_options(
-    settings: DatabaseSettings, name: str, drivername: str, extra: Mapping[str, Any] | None = None
+    settings: DatabaseSettings,
+    name: str,
+    drivername: str,
+    extra: Mapping[str, Any] | None = None,
+    *,
+    patient: bool = True,
 ) -> dict[str, Any]:
     """Return the keyword arguments of `create_engine` that the settings mean, without any secret."""
     fields = DatabaseSettings.model_fields
@@ -64,7 +83,7 @@ def engine_options(
     options = {key: value for key, value in options.items() if value is not None or key == "pool_reset_on_return"}
     options.setdefault("logging_name", name)
     options.setdefault("pool_logging_name", name)
-    options |= pool.pool_arguments(settings, name=name)
+    options |= pool.pool_arguments(settings, name=name, patient=patient)
     options["connect_args"] = dialects.of(settings.backend).arguments(settings, drivername)
     given = _checked_extra(extra or {}, fields)
     if "execution_options" in given:

@@ -20,13 +20,14 @@ from dbconfig.loader import load
 from dbconfig.pool import PoolStats
 from dbconfig.profile import DEFAULT, Profile
 from dbconfig.protection import protected_elsewhere
+from dbconfig.replication import Replication
 from dbconfig.sessions import SessionFactory
 from dbconfig.settings import DatabaseSettings
 
 T = TypeVar("T")
 
 
-class Registry:
+class Registry(Replication):
     """The engines of an application.
 
     Nothing is read or opened before the first use. One registry may be used by any number of threads and, after a
@@ -67,6 +68,7 @@ class Registry:
         self._factories: dict[tuple[str | None, str], SessionFactory] = {}
         # The same for the hottest of calls: sessions of the registry's own profile.
         self._sessions: dict[str, Callable[[], Session]] = {}
+        self._readers = {}
         _registries.add(self)
 
     @classmethod
@@ -110,8 +112,25 @@ class Registry:
         """
         return self._factory(database, profile).engine
 
-    def session(self, database: str = DEFAULT, *, profile: str | None = None) -> Session:
-        """Return a new session: SQLModel's own, which closes at the end of a `with`, and never commits by itself."""
+    def session(
+        self,
+        database: str = DEFAULT,
+        *,
+        profile: str | None = None,
+        read_only: bool = False,
+        snapshot: bool = False,
+    ) -> Session:
+        """Return a new session: SQLModel's own, which closes at the end of a `with`, and never commits by itself.
+
+        Args:
+            database: a name under `databases:`, or the profile's own.
+            profile: another profile than the registry's.
+            read_only: read from one of the `replicas`, or from the primary where there is none. Each statement costs
+                one round trip, and sees what is committed when it begins; writes are refused.
+            snapshot: let all statements see the same state, for two round trips more; it is read-only too.
+        """
+        if read_only or snapshot:
+            return self._reading_session(database, profile, snapshot=snapshot)
         make = self._sessions.get(database) if profile is None else None
         return make() if make is not None else self._factory(database, profile).session()
 
@@ -192,6 +211,7 @@ class Registry:
         """Close every engine and forget the profile; the next use begins anew."""
         with self._lock:
             found = self._engines()
+            self._stop_routing()
             self._forget()
         for engine in found:
             engine.dispose()
@@ -199,10 +219,12 @@ class Registry:
     def _forget(self) -> None:
         self._factories = {}
         self._sessions = {}
+        self._readers = {}
         self._profiles = {} if self._given is None else {None: self._given, self._given.name: self._given}
 
     def _engines(self) -> list[Engine]:
-        return list({id(factory.engine): factory.engine for factory in list(self._factories.values())}.values())
+        found = [factory.engine for factory in list(self._factories.values())]
+        return list({id(engine): engine for engine in [*found, *self._reading_engines()]}.values())
 
     def _profile(self, name: str | None) -> Profile:
         found = self._profiles.get(name)
@@ -299,6 +321,7 @@ def _after_fork_in_child() -> None:
             # What a session holds now is put out of its reach, or its rollback would end the parent's transaction.
             pool.pin_in_flight(engine)
             engine.dispose(close=False)
+        registry._readers = {}
 
 
 if hasattr(os, "register_at_fork"):

@@ -45,6 +45,13 @@ def _begin_immediate(session: Session, transaction: SessionTransaction, connecti
         begin_immediate(connection)
 
 
+def session_arguments(settings: DatabaseSettings) -> dict[str, Any]:
+    """Return the arguments of `Session` that the settings mean."""
+    given = {"expire_on_commit": settings.expire_on_commit, "autoflush": settings.autoflush}
+    # True is Session's own default: what is not passed costs nothing.
+    return {key: value for key, value in given.items() if value is not True}
+
+
 @dataclass(frozen=True, slots=True)
 class SessionFactory:
     """What sessions of one engine are made with."""
@@ -56,9 +63,7 @@ class SessionFactory:
 
     @classmethod
     def of(cls, engine: Engine, settings: DatabaseSettings) -> SessionFactory:
-        given = {"expire_on_commit": settings.expire_on_commit, "autoflush": settings.autoflush}
-        # True is Session's own default: what is not passed costs nothing.
-        arguments: dict[str, Any] = {key: value for key, value in given.items() if value is not True}
+        arguments = session_arguments(settings)
         sqlite = settings.backend == "sqlite"
         kinds = (Session, WritingSession, WritingUnitOfWork) if sqlite else (Session, Session, UnitOfWork)
         return cls(engine, *(partial(kind, engine, **arguments) for kind in kinds))

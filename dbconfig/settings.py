@@ -36,7 +36,7 @@ ParamStyle = Annotated[str, BeforeValidator(values.choice("qmark", "numeric", "n
 
 
 def setting(default: Any, group: str, description: str, **constraints: Any) -> Any:
-    """Return a field; `group` says who takes it: connection, engine or pool (create_engine), timeout, replica, session."""
+    """Return a field; `group` says who takes it: connection, engine, pool, timeout, replica or session."""
     return Field(default, description=description, json_schema_extra={"group": group}, **constraints)
 
 
@@ -180,20 +180,20 @@ class DatabaseSettings(BaseModel):
     replicas: tuple[ReplicaSettings, ...] = setting(
         (),
         "connection",
-        "Servers that session(read_only=True) reads from: a list of what differs from the primary; off reads from none",
+        "Servers that read_only sessions read from: a list of what differs from the primary; off is none",
     )
     read_your_writes: values.Flag = setting(
         True, "replica", "After a commit, read-only sessions of the same task or thread see it, on whatever server"
     )
     replica_max_lag: values.SecondsOrOff = setting(
-        30.0, "replica", "A replica that is further behind is left out until it has caught up; false never asks", gt=0, le=604_800
+        30.0, "replica", "Seconds behind after which a replica is left out; false never asks", gt=0, le=604_800
     )
     replica_fallback: values.Flag = setting(
         True, "replica", "Read from the primary when no replica can serve; false raises instead"
     )
 
     fast_begin: values.Flag = setting(
-        False, "engine", "Send BEGIN together with the first statement: one round trip less a transaction; psycopg2 only"
+        False, "engine", "Send BEGIN with the first statement, one round trip less a transaction; psycopg2 only"
     )
     expire_on_commit: values.Flag = setting(True, "session", "Sessions forget loaded attributes at commit")
     autoflush: values.Flag = setting(True, "session", "Sessions write pending changes before a query")
@@ -334,7 +334,9 @@ class ReplicaSettings(DatabaseSettings):
         """Return where a key was written: in the replica's own lines, or for its primary."""
         path = tuple(key.split("."))
         *primary, _, _ = self._prefix or ("", "")
-        return next((found for at in (self._prefix, tuple(primary), ()) if (found := self._origins.get((*at, *path)))), ())
+        return next(
+            (found for at in (self._prefix, tuple(primary), ()) if (found := self._origins.get((*at, *path)))), ()
+        )
 
 
 DatabaseSettings.model_rebuild()
