@@ -41,7 +41,7 @@ class Router(Fleet):
     def connect(self, first: Route) -> Connection:
         """Return a connection for reading: of the chosen server, or of one that can serve in its place."""
         mark = self.mark()
-        connection, trouble = self._try(self._candidates(first, mark), mark)
+        connection, trouble = self._try(self._candidates(first), mark)
         if connection is not None:
             return connection
         if self.settings.replica_fallback:
@@ -50,21 +50,21 @@ class Router(Fleet):
             return connection
         return self._wait(mark, trouble)
 
-    def _candidates(self, first: Route, mark: consistency.Mark | None) -> Iterator[Route]:
+    def _candidates(self, first: Route) -> Iterator[Route]:
         if first is self._primary:
             return iter(())
         others = [route for route in dict.fromkeys(self.turns) if route is not first]
         random.shuffle(others)  # what one server cannot serve is spread over all the others
-        order = others if first.out else [first, *others]
-        if mark is not None:  # who is known to be far enough comes first: it need not be asked
-            order.sort(key=lambda route: not self._covers(route, mark))
-        return iter(order)
+        return iter(others if first.out else [first, *others])
 
     def _try(
         self, candidates: Iterator[Route], mark: consistency.Mark | None
     ) -> tuple[Connection | None, BaseException | None]:
         trouble: BaseException | None = None
+        asked = False
         for route in candidates:
+            if mark is not None and asked and not self._covers(route, mark):
+                continue  # one that lags is seldom alone, and each further question is a round trip
             try:
                 connection = route.open()
             except _UNREACHABLE as error:
@@ -75,8 +75,7 @@ class Router(Fleet):
                 route.reads += 1
                 return connection, None
             connection.close()
-            if not route.out:
-                break  # one that lags is seldom alone, and each further question is a round trip
+            asked = not route.out
         return None, trouble
 
     def _wait(self, mark: consistency.Mark | None, trouble: BaseException | None) -> Connection:
@@ -84,7 +83,7 @@ class Router(Fleet):
         deadline = time.monotonic() + self.settings.pool_timeout
         while mark is not None and self.turns and time.monotonic() < deadline:
             time.sleep(WAIT_STEP)
-            connection, trouble = self._try(self._candidates(self.choose(), mark), mark)
+            connection, trouble = self._try(self._candidates(self.choose()), mark)
             if connection is not None:
                 return connection
         states = "; ".join(f"{route.address}: {route.out or 'behind'}" for route in self.replicas)
