@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, event
@@ -32,6 +32,17 @@ _SNAPSHOTS: Final = {
 # without autocommit that a SELECT begins one and nobody is told.
 _IN_TRANSACTION: Final = 1
 _AUTOCOMMIT: Final = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Readers:
+    """What reading sessions of one database are made with."""
+
+    plain: Callable[[], Session]
+    snapshot: Callable[[], Session]
+    pick: Callable[[], Engine]  # the next server's
+    engines: Callable[[], list[Engine]]
+    router: object = None  # None: there are no replicas
 
 
 class ReadOnlySession(Session):

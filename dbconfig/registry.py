@@ -15,6 +15,7 @@ from sqlalchemy import Engine
 from sqlmodel import Session, SQLModel
 
 from dbconfig import engines, pool, retry, tables
+from dbconfig.binding import Binding, Homes
 from dbconfig.errors import ConfigError, Problem, quoted
 from dbconfig.loader import load
 from dbconfig.pool import PoolStats
@@ -27,7 +28,7 @@ from dbconfig.settings import DatabaseSettings
 T = TypeVar("T")
 
 
-class Registry(Replication):
+class Registry(Binding, Replication):
     """The engines of an application.
 
     Nothing is read or opened before the first use. One registry may be used by any number of threads and, after a
@@ -69,6 +70,7 @@ class Registry(Replication):
         # The same for the hottest of calls: sessions of the registry's own profile.
         self._sessions: dict[str, Callable[[], Session]] = {}
         self._readers = {}
+        self._homes = Homes()
         _registries.add(self)
 
     @classmethod
@@ -179,7 +181,7 @@ class Registry(Replication):
 
         Args:
             models: SQLModel classes or table names; none of them is all.
-            database: where.
+            database: where; unless one is given, each goes where `bind` has put it.
 
         Returns:
             The names of the tables that were created.
@@ -187,8 +189,11 @@ class Registry(Replication):
         Raises:
             ConfigError: a name is no table's, or another profile protects this database.
         """
-        self._refuse_foreign(database, "create tables", destructive=False)
-        return tables.create(self.engine(database), models)
+        created = []
+        for name, found in self._by_home(models, database).items():
+            self._refuse_foreign(name, "create tables", destructive=False)
+            created += tables.create(self.engine(name), found)
+        return created
 
     def drop_tables(self, *models: type[SQLModel] | str, database: str = DEFAULT) -> list[str]:
         """Drop the tables of models, or of all that are imported.
@@ -199,13 +204,18 @@ class Registry(Replication):
         Raises:
             ConfigError: the database is protected, by this profile or by another one that points at it.
         """
+        wanted = self._by_home(models, database)
+        for name in wanted:
+            self._refuse_protected(name)
+        return [name for home, found in wanted.items() for name in tables.drop(self.engine(home), found)]
+
+    def _refuse_protected(self, database: str) -> None:
         settings = self._settings(self.profile, database)
         if settings.protected:
             message = f"profile {quoted(self.profile.name)} is protected: dropping tables is refused"
             help = "a profile that may lose its tables says `protected: false`"
             raise ConfigError([Problem("protected", message, settings.origin("protected"), "protected", help)])
         self._refuse_foreign(database, "drop tables", destructive=True)
-        return tables.drop(self.engine(database), models)
 
     def dispose(self) -> None:
         """Close every engine and forget the profile; the next use begins anew."""
@@ -249,6 +259,8 @@ class Registry(Replication):
                 settings = self._settings(profile, database)
                 label = profile.name if database == DEFAULT else f"{profile.name}/{database}"
                 found = SessionFactory.of(engines.build(settings, label, self._engine_options), settings)
+                if self._homes and database == DEFAULT:
+                    found = self._bound(found, profile.name)
                 self._factories[profile.name, database] = found
             self._factories[name, database] = found
             if name is None:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -15,23 +14,14 @@ from sqlmodel import Session
 from dbconfig import consistency, reading
 from dbconfig.fleet import ReaderStats
 from dbconfig.profile import DEFAULT, Profile
+from dbconfig.reading import Readers
 from dbconfig.routing import RoutedSession, RoutedSnapshot, Router
 from dbconfig.sessions import session_arguments
 from dbconfig.settings import DatabaseSettings
 
 if TYPE_CHECKING:
+    from dbconfig.binding import Homes
     from dbconfig.sessions import SessionFactory
-
-
-@dataclass(frozen=True, slots=True)
-class Readers:
-    """What reading sessions of one database are made with."""
-
-    plain: Callable[[], Session]
-    snapshot: Callable[[], Session]
-    pick: Callable[[], Engine]  # the next server's
-    engines: Callable[[], list[Engine]]
-    router: Router | None = None  # None: there are no replicas
 
 
 class Replication:
@@ -39,6 +29,7 @@ class Replication:
 
     _lock: threading.RLock
     _engine_options: dict[str, Any]
+    _homes: Homes
     # By (profile, database), as the factories.
     _readers: dict[tuple[str | None, str], Readers]
 
@@ -47,7 +38,7 @@ class Replication:
 
         `read_after` takes it, in another request or process. "" is nothing to wait for: no commit, or no replicas.
         """
-        router = self._readers_of(database, None).router
+        router = self._router(database)
         mark = router.mark() if router is not None else None
         return consistency.to_token({router.label: mark}) if router is not None and mark is not None else ""
 
@@ -65,8 +56,12 @@ class Replication:
 
     def readers(self, database: str = DEFAULT) -> list[ReaderStats]:
         """Return how each server of a database has served its reading sessions; [] without replicas."""
-        router = self._readers_of(database, None).router
+        router = self._router(database)
         return router.stats() if router is not None else []
+
+    def _router(self, database: str) -> Router | None:
+        found = self._readers_of(database, None).router
+        return found if isinstance(found, Router) else None
 
     def _reading_session(self, database: str, profile: str | None, *, snapshot: bool) -> Session:
         readers = self._readers.get((profile, database)) or self._readers_of(database, profile)
@@ -83,6 +78,8 @@ class Replication:
                 settings = self._settings(profile, database)
                 label = profile.name if database == DEFAULT else f"{profile.name}/{database}"
                 found = self._open_readers(settings, label, self._factory(database, name).engine)
+                if self._homes and database == DEFAULT:
+                    found = self._bound_readers(found, session_arguments(settings), profile.name)
                 self._readers[profile.name, database] = found
             self._readers[name, database] = found
             return found
@@ -110,7 +107,7 @@ class Replication:
 
     def _stop_routing(self) -> None:
         for readers in self._readers.values():
-            if readers.router is not None:
+            if isinstance(readers.router, Router):
                 readers.router.rest()
 
     # What the registry has.
@@ -120,3 +117,4 @@ class Replication:
         def _profile(self, name: str | None) -> Profile: ...
         def _settings(self, profile: Profile, database: str) -> DatabaseSettings: ...
         def _factory(self, database: str, name: str | None) -> SessionFactory: ...
+        def _bound_readers(self, readers: Readers, arguments: Mapping[str, Any], profile: str | None) -> Readers: ...
