@@ -10,11 +10,15 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
+from zlib import crc32
 
 from sqlalchemy import Connection, Engine
 
 from dbconfig.pool import descriptor, watch
+
+if TYPE_CHECKING:
+    from dbconfig.settings import DatabaseSettings
 
 # Seconds that a server has for telling its position. One that needs longer is in no state to be read from.
 ANSWER_LIMIT: Final = 2.0
@@ -49,12 +53,12 @@ def marks() -> Mapping[str, Mark]:
     return _marks.get() if scope is None else scope.marks
 
 
-def note(label: str, mark: Mark) -> None:
+def note(key: str, mark: Mark) -> None:
     scope = _scope.get()
     if scope is None:
-        _marks.set({**_marks.get(), label: mark})
+        _marks.set({**_marks.get(), key: mark})
     else:
-        scope.marks[label] = mark
+        scope.marks[key] = mark
 
 
 @contextmanager
@@ -67,7 +71,14 @@ def scope(found: Mapping[str, Mark]) -> Iterator[Scope]:
         _scope.reset(before)
 
 
-def watch_commits(engine: Engine, label: str) -> None:
+def key_of(label: str, settings: DatabaseSettings) -> str:
+    """Return the name of a database in marks and tokens: the same in each process that has the same profile."""
+    address = settings.address
+    where = (address.host, address.port, address.database, sorted(map(str, address.query.get("host", ()))))
+    return f"{label}#{crc32(repr(where).encode()):08x}"
+
+
+def watch_commits(engine: Engine, key: str) -> None:
     """Note each commit on an engine; by the dialect, because a listener would cost every statement of the engine."""
     dialect: Any = engine.dialect
     commit: Callable[[Any], None] = dialect.do_commit
@@ -75,11 +86,11 @@ def watch_commits(engine: Engine, label: str) -> None:
 
     def do_commit(connection: Any) -> None:
         commit(connection)
-        note(label, Mark(time.time()))
+        note(key, Mark(time.time()))
 
     def do_commit_twophase(*arguments: Any, **keywords: Any) -> None:
         commit_prepared(*arguments, **keywords)
-        note(label, Mark(time.time()))
+        note(key, Mark(time.time()))
 
     dialect.do_commit = do_commit
     dialect.do_commit_twophase = do_commit_twophase
@@ -92,7 +103,7 @@ def to_token(found: Mapping[str, Mark]) -> str:
     """Return marks as text for a cookie, a header or a message; "" for none."""
     if not found:
         return ""
-    plain = {label: [round(mark.at, 3), mark.position] for label, mark in found.items()}
+    plain = {key: [round(mark.at, 3), mark.position] for key, mark in found.items()}
     return base64.urlsafe_b64encode(json.dumps(plain, separators=(",", ":")).encode()).decode().rstrip("=")
 
 
@@ -106,11 +117,11 @@ def from_token(token: str) -> dict[str, Mark]:
         return {}
     try:
         plain = json.loads(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
-        found = {label: Mark(float(at), str(position), True) for label, (at, position) in plain.items()}
+        found = {key: Mark(float(at), str(position), True) for key, (at, position) in plain.items()}
     except (ValueError, TypeError, AttributeError, binascii.Error):
         raise ValueError("this is no token of write_token()") from None
     # A clock that runs ahead, or somebody who plays with the token, must not keep reads on the primary for ever.
-    return {label: Mark(min(mark.at, time.time()), mark.position, True) for label, mark in found.items()}
+    return {key: Mark(min(mark.at, time.time()), mark.position, True) for key, mark in found.items()}
 
 
 # Positions

@@ -58,7 +58,7 @@ def build(
     pool.attach(engine, settings, name=name, read_only=read_only)
     dialect.attach(engine, settings)
     if settings.replicas and settings.read_your_writes and not read_only:
-        consistency.watch_commits(engine, name)
+        consistency.watch_commits(engine, consistency.key_of(name, settings))
     return engine
 
 

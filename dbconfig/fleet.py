@@ -73,11 +73,12 @@ class Fleet:
 
         Args:
             settings: of the database.
-            label: its name in logs, and in the marks of its commits.
+            label: its name in logs.
             open_engine: makes an engine for reading of settings and a name.
         """
         self.settings = settings
         self.label = label
+        self.key = consistency.key_of(label, settings)
         self._open_engine = open_engine
         self._lock = threading.RLock()
         self._primary: Route | None = None

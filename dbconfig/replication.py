@@ -40,7 +40,7 @@ class Replication:
         """
         router = self._router(database)
         mark = router.mark() if router is not None else None
-        return consistency.to_token({router.label: mark}) if router is not None and mark is not None else ""
+        return consistency.to_token({router.key: mark}) if router is not None and mark is not None else ""
 
     @contextmanager
     def read_after(self, token: str | None = None) -> Iterator[None]:

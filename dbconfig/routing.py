@@ -96,14 +96,14 @@ class Router(Fleet):
         """Return the mark of the last commit in this context, with its position; None if any server will do."""
         if not self.settings.read_your_writes:
             return None
-        mark = consistency.marks().get(self.label)
+        mark = consistency.marks().get(self.key)
         if mark is None:
             return None
         if not mark.asked:
             # Not at the commit: a commit that nobody reads after costs nothing. Whatever the primary has by now
             # includes it.
             mark = consistency.Mark(mark.at, self._ask_primary(), True)
-            consistency.note(self.label, mark)
+            consistency.note(self.key, mark)
         if not mark.position and time.time() - mark.at > (self.settings.replica_max_lag or consistency.BY_TIME):
             return None
         return mark
