@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
+from pydantic import BaseModel
+
 from dbconfig.nodes import MappingNode, Scalar, SequenceNode
 from dbconfig.urls import DatabaseURL, InvalidURL, parse_url
 from dbconfig.findings import Finding, reject, reject_all
@@ -46,7 +48,8 @@ def inherit(data: Mapping[str, Any]) -> dict[str, Any]:
     if switched_off(written):
         return own
     items = written.items if isinstance(written, SequenceNode) else written
-    if not isinstance(items, (list, tuple)):
+    kinds = (Mapping, MappingNode, BaseModel)
+    if not isinstance(items, (list, tuple)) or not all(isinstance(item, kinds) for item in items):
         help = "replicas: [{host: db2}, {host: db3, weight: 2}]"
         raise reject("wrong-type", "must be a list of what differs from the primary, or off", help, ("replicas",))
     address = _parts(own)
@@ -60,7 +63,7 @@ def inherit(data: Mapping[str, Any]) -> dict[str, Any]:
             _refuse_foreign(says, number)
             found.append({**shared, **_completed(address, says), **says})
         else:
-            found.append(plain(item))
+            found.append(item)
     return {**own, "replicas": tuple(found)}
 
 

@@ -41,9 +41,8 @@ class WritingUnitOfWork(UnitOfWork, WritingSession):
 def _begin_immediate(session: Session, transaction: SessionTransaction, connection: Connection) -> None:
     from dbconfig.dialects.sqlite import begin_immediate  # its driver is for those who use it
 
-    if (
-        connection.dialect.name == "sqlite" and not transaction.nested
-    ):  # a savepoint is within a transaction that holds the lock already
+    # One session may serve several databases; and a savepoint is within a transaction that holds the lock already.
+    if connection.dialect.name == "sqlite" and not transaction.nested:
         begin_immediate(connection)
 
 

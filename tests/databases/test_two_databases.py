@@ -19,19 +19,19 @@ class FactsBase(SQLModel):
     metadata = MetaData()
 
 
-class Team(Base, table=True):
+class TwoTeam(Base, table=True):
     __tablename__ = "two_team"
     id: int | None = Field(default=None, primary_key=True)
     name: str
-    heroes: list["Hero"] = Relationship(back_populates="team")
+    heroes: list["TwoHero"] = Relationship(back_populates="team")
 
 
-class Hero(Base, table=True):
+class TwoHero(Base, table=True):
     __tablename__ = "two_hero"
     id: int | None = Field(default=None, primary_key=True)
     name: str
     team_id: int | None = Field(default=None, foreign_key="two_team.id")
-    team: Team | None = Relationship(back_populates="heroes")
+    team: TwoTeam | None = Relationship(back_populates="heroes")
 
 
 class Visit(FactsBase, table=True):
@@ -63,7 +63,7 @@ def tables_of(db: Registry, database: str) -> list[str]:
 def furnish(db: Registry) -> None:
     db.create_tables()
     with db.transaction() as session:
-        session.add(Hero(name="Ada", team=Team(name="Analysts")))
+        session.add(TwoHero(name="Ada", team=TwoTeam(name="Analysts")))
         session.add(Visit(page="/"))
 
 
@@ -85,11 +85,11 @@ def test_each_table_is_created_and_dropped_in_its_own_database(db: Registry) -> 
 def test_one_session_writes_and_reads_both(db: Registry) -> None:
     furnish(db)
     with db.session() as session:
-        assert [hero.team.name for hero in session.exec(select(Hero).join(Team)) if hero.team] == ["Analysts"]
+        assert [hero.team.name for hero in session.exec(select(TwoHero).join(TwoTeam)) if hero.team] == ["Analysts"]
         assert session.get_one(Visit, 1).page == "/"
         assert session.exec(select(func.count()).select_from(Visit)).one() == 1
         session.execute(update(Visit).values(page="/new"))
-        session.add(Hero(name="Grace"))
+        session.add(TwoHero(name="Grace"))
         session.commit()
         assert session.exec(select(Visit.page)).all() == ["/new"]
         session.execute(delete(Visit))
@@ -103,7 +103,7 @@ def test_reading_sessions_know_the_databases_too(db: Registry) -> None:
     for how in ({"read_only": True}, {"snapshot": True}):
         with db.session(**how) as session:
             assert session.get_one(Visit, 1).page == "/"
-            assert len(session.exec(select(Hero)).all()) == 1
+            assert len(session.exec(select(TwoHero)).all()) == 1
             session.add(Visit(page="/x"))
             with pytest.raises(InvalidRequestError, match="Visit is added"):
                 session.flush()
@@ -113,7 +113,7 @@ def test_an_exception_rolls_back_both(db: Registry) -> None:
     furnish(db)
 
     def fail(session: Session) -> None:
-        session.add(Hero(name="Eve"))
+        session.add(TwoHero(name="Eve"))
         session.add(Visit(page="/eve"))
         session.flush()
         raise KeyError
@@ -121,14 +121,14 @@ def test_an_exception_rolls_back_both(db: Registry) -> None:
     with pytest.raises(KeyError):
         db.run_in_transaction(fail)
     with db.session() as session:
-        assert len(session.exec(select(Hero)).all()) == len(session.exec(select(Visit)).all()) == 1
+        assert len(session.exec(select(TwoHero)).all()) == len(session.exec(select(Visit)).all()) == 1
 
 
 def test_a_statement_over_two_databases_is_refused_and_says_which(db: Registry) -> None:
     furnish(db)
     with db.session() as session:
         with pytest.raises(InvalidRequestError, match="two_visit in facts"):
-            session.exec(select(Hero, Visit)).all()
+            session.exec(select(TwoHero, Visit)).all()
         session.execute(text("SELECT 1"))  # text goes to the profile's own
 
 
