@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -15,10 +16,12 @@ from sqlalchemy.sql import visitors
 from sqlmodel import Session, SQLModel
 
 from dbconfig import tables
-from dbconfig.errors import quoted
-from dbconfig.profile import DEFAULT
+from dbconfig.errors import ConfigError, Problem, quoted
+from dbconfig.profile import DEFAULT, Profile
+from dbconfig.protection import protected_elsewhere
 from dbconfig.reading import Readers, ReadOnlySession, SnapshotSession
 from dbconfig.sessions import SessionFactory, UnitOfWork, WritingSession
+from dbconfig.settings import DatabaseSettings
 
 Home = MetaData | type[Any] | Sequence[MetaData | type[Any]]
 
@@ -137,9 +140,11 @@ def _stay(session: Session, transaction: SessionTransaction, connection: Connect
 
 
 class Binding:
-    """What a registry does for models that live in several databases."""
+    """What a registry does with tables, and for models that live in several databases."""
 
     _lock: threading.RLock
+    _path: str | os.PathLike[str] | None
+    _given: Profile | None
     _homes: Homes
     _factories: dict[tuple[str | None, str], SessionFactory]
     _sessions: dict[str, Callable[[], Session]]
@@ -167,6 +172,63 @@ class Binding:
                     self._factories[profile, database] = self._bound(factory, profile)
             self._sessions.pop(DEFAULT, None)
             self._readers = {key: readers for key, readers in self._readers.items() if key[1] != DEFAULT}
+
+    def create_tables(self, *models: type[SQLModel] | str, database: str = DEFAULT) -> list[str]:
+        """Create the tables of models, or of all that are imported; those that exist are left alone.
+
+        Safe when several processes start at once. Foreign keys decide the order.
+
+        Args:
+            models: SQLModel classes or table names; none of them is all.
+            database: where; unless one is given, each goes where `bind` has put it.
+
+        Returns:
+            The names of the tables that were created.
+
+        Raises:
+            ConfigError: a name is no table's, or another profile protects this database.
+        """
+        created = []
+        for name, found in self._by_home(models, database).items():
+            self._refuse_foreign(name, "create tables", destructive=False)
+            created += tables.create(self.engine(name), found)
+        return created
+
+    def drop_tables(self, *models: type[SQLModel] | str, database: str = DEFAULT) -> list[str]:
+        """Drop the tables of models, or of all that are imported.
+
+        Returns:
+            The names of the tables that were dropped.
+
+        Raises:
+            ConfigError: the database is protected, by this profile or by another one that points at it.
+        """
+        wanted = self._by_home(models, database)
+        for name in wanted:
+            self._refuse_protected(name)
+        return [name for home, found in wanted.items() for name in tables.drop(self.engine(home), found)]
+
+    def _refuse_protected(self, database: str) -> None:
+        settings = self._settings(self.profile, database)
+        if settings.protected:
+            message = f"profile {quoted(self.profile.name)} is protected: dropping tables is refused"
+            help = "a profile that may lose its tables says `protected: false`"
+            raise ConfigError([Problem("protected", message, settings.origin("protected"), "protected", help)])
+        self._refuse_foreign(database, "drop tables", destructive=True)
+
+    def _refuse_foreign(self, database: str, what: str, *, destructive: bool) -> None:
+        profile = self.profile
+        if self._given is not None:
+            return  # made in code: there are no other profiles beside it
+        settings = self._settings(profile, database)
+        owner = protected_elsewhere(profile, settings, destructive=destructive, path=self._path, environ=self._environ())
+        if owner:
+            message = (
+                f"refused to {what}: profile {quoted(profile.name)} points at the same database as {quoted(owner)}, "
+                "which is protected"
+            )
+            help = f"give {quoted(profile.name)} a database of its own, or run with ENVIRONMENT={owner}"
+            raise ConfigError([Problem("database-elsewhere", message, help=help)])
 
     def _bound(self, factory: SessionFactory, profile: str | None) -> SessionFactory:
         """Return a factory whose sessions serve all databases of a profile."""
@@ -206,5 +268,9 @@ class Binding:
 
     if TYPE_CHECKING:
 
+        @property
+        def profile(self) -> Profile: ...
+        def _environ(self) -> Mapping[str, str] | None: ...
         def engine(self, database: str = DEFAULT, *, profile: str | None = None) -> Engine: ...
+        def _settings(self, profile: Profile, database: str) -> DatabaseSettings: ...
         def _readers_of(self, database: str, name: str | None) -> Readers: ...

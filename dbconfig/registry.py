@@ -12,15 +12,14 @@ from difflib import get_close_matches
 from typing import Any, Self, TypeVar
 
 from sqlalchemy import Engine
-from sqlmodel import Session, SQLModel
+from sqlmodel import Session
 
-from dbconfig import engines, pool, retry, tables
+from dbconfig import engines, pool, retry
 from dbconfig.binding import Binding, Homes
 from dbconfig.errors import ConfigError, Problem, quoted
 from dbconfig.loader import load
 from dbconfig.pool import PoolStats
 from dbconfig.profile import DEFAULT, Profile
-from dbconfig.protection import protected_elsewhere
 from dbconfig.replication import Replication
 from dbconfig.sessions import SessionFactory
 from dbconfig.settings import DatabaseSettings
@@ -174,49 +173,6 @@ class Registry(Binding, Replication):
         """Return what the pool of a database has done and how it is: sizes, line, counters, histograms."""
         return pool.stats(self.engine(database))
 
-    def create_tables(self, *models: type[SQLModel] | str, database: str = DEFAULT) -> list[str]:
-        """Create the tables of models, or of all that are imported; those that exist are left alone.
-
-        Safe when several processes start at once. Foreign keys decide the order.
-
-        Args:
-            models: SQLModel classes or table names; none of them is all.
-            database: where; unless one is given, each goes where `bind` has put it.
-
-        Returns:
-            The names of the tables that were created.
-
-        Raises:
-            ConfigError: a name is no table's, or another profile protects this database.
-        """
-        created = []
-        for name, found in self._by_home(models, database).items():
-            self._refuse_foreign(name, "create tables", destructive=False)
-            created += tables.create(self.engine(name), found)
-        return created
-
-    def drop_tables(self, *models: type[SQLModel] | str, database: str = DEFAULT) -> list[str]:
-        """Drop the tables of models, or of all that are imported.
-
-        Returns:
-            The names of the tables that were dropped.
-
-        Raises:
-            ConfigError: the database is protected, by this profile or by another one that points at it.
-        """
-        wanted = self._by_home(models, database)
-        for name in wanted:
-            self._refuse_protected(name)
-        return [name for home, found in wanted.items() for name in tables.drop(self.engine(home), found)]
-
-    def _refuse_protected(self, database: str) -> None:
-        settings = self._settings(self.profile, database)
-        if settings.protected:
-            message = f"profile {quoted(self.profile.name)} is protected: dropping tables is refused"
-            help = "a profile that may lose its tables says `protected: false`"
-            raise ConfigError([Problem("protected", message, settings.origin("protected"), "protected", help)])
-        self._refuse_foreign(database, "drop tables", destructive=True)
-
     def dispose(self) -> None:
         """Close every engine and forget the profile; the next use begins anew."""
         with self._lock:
@@ -284,22 +240,6 @@ class Registry(Binding, Replication):
                 )
             ]
         )
-
-    def _refuse_foreign(self, database: str, what: str, *, destructive: bool) -> None:
-        profile = self.profile
-        if self._given is not None:
-            return  # made in code: there are no other profiles beside it
-        settings = self._settings(profile, database)
-        owner = protected_elsewhere(
-            profile, settings, destructive=destructive, path=self._path, environ=self._environ()
-        )
-        if owner:
-            message = (
-                f"refused to {what}: profile {quoted(profile.name)} points at the same database as {quoted(owner)}, "
-                "which is protected"
-            )
-            help = f"give {quoted(profile.name)} a database of its own, or run with ENVIRONMENT={owner}"
-            raise ConfigError([Problem("database-elsewhere", message, help=help)])
 
 
 _registries: weakref.WeakSet[Registry] = weakref.WeakSet()
