@@ -96,9 +96,9 @@ def open_engine(
         patient: wait for a server that cannot be reached, until `pool_timeout`; or tell at once.
     """
     engine = engines.build(settings_for_reading(settings), label, extra, beside=beside, read_only=True, patient=patient)
-    _skip_what_carries_nothing(engine)
+    skip_what_carries_nothing(engine)
     if settings.backend in ("mysql", "mariadb"):
-        event.listen(engine, "connect", _guard_mysql)
+        event.listen(engine, "connect", guard_mysql)
     elif settings.backend == "postgresql":
         hold_cursors(engine)
     return engine
@@ -126,7 +126,7 @@ def _for_any_primary(query: Mapping[str, Any]) -> dict[str, Any]:
     return {**query, key: ("primary",)} if "read-write" in query.get(key, ()) else dict(query)
 
 
-def _guard_mysql(connection: Any, record: Any) -> None:
+def guard_mysql(connection: Any, record: Any) -> None:
     cursor = connection.cursor()
     try:
         cursor.execute(_MYSQL_GUARD)
@@ -134,9 +134,9 @@ def _guard_mysql(connection: Any, record: Any) -> None:
         cursor.close()
 
 
-def _skip_what_carries_nothing(engine: Engine) -> None:
+def skip_what_carries_nothing(engine: Engine) -> None:
     """Send COMMIT and ROLLBACK only where a transaction is open: a snapshot, or one that a statement has begun."""
-    in_transaction = _look_of(engine.dialect.driver)
+    in_transaction = _look_of(engine.dialect.driver + ("_async" if engine.dialect.is_async else ""))
     if in_transaction is None:
         return
 
@@ -160,10 +160,12 @@ def _look_of(driver: str) -> Callable[[Any], bool] | None:
         "psycopg2": lambda connection: connection.get_transaction_status() != 0,
         "psycopg": lambda connection: connection.pgconn.transaction_status != 0,
         "psycopg_async": lambda connection: connection.driver_connection.pgconn.transaction_status != 0,
-        "asyncpg": lambda connection: connection.driver_connection.is_in_transaction(),
+        "asyncpg_async": lambda connection: connection.driver_connection.is_in_transaction(),
         "pymysql": lambda connection: _by_status(connection.server_status),
+        "aiomysql_async": lambda connection: _by_status(connection.driver_connection.server_status),
+        "asyncmy_async": lambda connection: _by_status(connection.driver_connection.server_status),
         "pysqlite": lambda connection: connection.in_transaction,
-        "aiosqlite": lambda connection: connection.driver_connection.in_transaction,
+        "aiosqlite_async": lambda connection: connection.driver_connection.in_transaction,
     }
     return looks.get(driver)
 
