@@ -1,4 +1,4 @@
-"""A network to a server that is slower by so many seconds each way; it runs as a process, so that it takes no time of ours.
+"""A network to a server that takes its time; it runs as a process, so that it takes no time of ours.
 
 python -m benchmarks.network HOST PORT SECONDS prints its port and serves until its input ends.
 """

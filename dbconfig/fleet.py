@@ -41,6 +41,7 @@ class Route(OptionEngine):
         self.reads = 0  # connections that were handed to sessions
         self.position: Any = None  # how far the server was when it was last asked
         self.lag: float | None = None
+        self.lagged_at = 0.0  # monotonic time when it last lacked what a reader had written
         self.out = ""  # why it is left out; "" while it is read from
         self.pause = FIRST_PAUSE
         self.again = 0.0  # monotonic time of the next try

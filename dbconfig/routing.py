@@ -21,6 +21,8 @@ _log = logging.getLogger(__name__)
 
 # Seconds between two looks at how far a replica that is waited for has come, where the primary may not be read.
 WAIT_STEP: Final = 0.005
+# Seconds for which a replica that lacked what was written is asked last.
+LATELY: Final = 0.1
 _UNREACHABLE: Final = (exc.DBAPIError, exc.TimeoutError, OSError)
 
 
@@ -41,7 +43,18 @@ class Router(Fleet):
     def connect(self, first: Route) -> Connection:
         """Return a connection for reading: of the chosen server, or of one that can serve in its place."""
         mark = self.mark()
-        connection, trouble = self._try(self._candidates(first), mark)
+        if mark is None and not first.out:  # nearly always: at the price of a bare engine
+            try:
+                connection: Connection | None = first.open()
+            except _UNREACHABLE as error:
+                if first is self._primary:
+                    raise
+                self.failed(first, error)
+            else:
+                first.reads += 1
+                assert connection is not None
+                return connection
+        connection, trouble = self._try(self._candidates(first, mark), mark)
         if connection is not None:
             return connection
         if self.settings.replica_fallback:
@@ -50,12 +63,16 @@ class Router(Fleet):
             return connection
         return self._wait(mark, trouble)
 
-    def _candidates(self, first: Route) -> Iterator[Route]:
+    def _candidates(self, first: Route, mark: consistency.Mark | None) -> Iterator[Route]:
         if first is self._primary:
             return iter(())
         others = [route for route in dict.fromkeys(self.turns) if route is not first]
         random.shuffle(others)  # what one server cannot serve is spread over all the others
-        return iter(others if first.out else [first, *others])
+        order = others if first.out else [first, *others]
+        if mark is not None:  # who lagged a moment ago is not the one to ask
+            recently = time.monotonic() - LATELY
+            order.sort(key=lambda route: route.lagged_at > recently and not self._covers(route, mark))
+        return iter(order)
 
     def _try(
         self, candidates: Iterator[Route], mark: consistency.Mark | None
@@ -75,6 +92,7 @@ class Router(Fleet):
                 route.reads += 1
                 return connection, None
             connection.close()
+            route.lagged_at = time.monotonic()
             asked = not route.out
         return None, trouble
 
@@ -83,7 +101,7 @@ class Router(Fleet):
         deadline = time.monotonic() + self.settings.pool_timeout
         while mark is not None and self.turns and time.monotonic() < deadline:
             time.sleep(WAIT_STEP)
-            connection, trouble = self._try(self._candidates(self.choose()), mark)
+            connection, trouble = self._try(self._candidates(self.choose(), mark), mark)
             if connection is not None:
                 return connection
         states = "; ".join(f"{route.address}: {route.out or 'behind'}" for route in self.replicas)
