@@ -149,7 +149,11 @@ def prepare(server: Server) -> None:
 def main() -> None:
     seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 0.5
     rounds = int(sys.argv[2]) if len(sys.argv) > 2 else 5
-    with servers.postgresql() as postgresql, servers.mariadb() as mariadb:
+    # Each alternative keeps its connections.
+    with (
+        servers.postgresql(settings={"max_connections": 600}) as postgresql,
+        servers.mariadb(settings={"max-connections": 600}) as mariadb,
+    ):
         for server, driver in ((postgresql, "postgresql+psycopg2"), (mariadb, "mysql+pymysql")):
             prepare(server)
             for delay in DELAYS:

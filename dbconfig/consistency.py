@@ -28,9 +28,13 @@ BY_TIME: Final = 10.0
 _Position = int | Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Mark:
-    """The last commit of a context: when it was, and, once somebody has asked the primary, up to which position."""
+    """The last commit of a context: when it was, and, once somebody has asked the primary, up to which position.
+
+    Not frozen: contexts are copied, and what one of the copies has asked is not to be asked by each of them. What a
+    process commits at its start would else cost each of its requests a question.
+    """
 
     at: float  # time.time(): it is handed on to other processes
     position: str = ""

@@ -120,8 +120,8 @@ class Router(Fleet):
         if not mark.asked:
             # Not at the commit: a commit that nobody reads after costs nothing. Whatever the primary has by now
             # includes it.
-            mark = consistency.Mark(mark.at, self._ask_primary(), True)
-            consistency.note(self.key, mark)
+            mark.position = self._ask_primary()
+            mark.asked = True
         if not mark.position and time.time() - mark.at > (self.settings.replica_max_lag or consistency.BY_TIME):
             return None
         return mark

@@ -200,6 +200,20 @@ def test_threads_of_one_request_share_what_it_has_written(group: Group) -> None:
         assert not in_request(lambda: has(db, number))
 
 
+def test_what_a_process_wrote_at_its_start_costs_its_requests_no_question(group: Group) -> None:
+    with group.registry() as db:
+        write(db)  # each request below has a copy of this context
+        for _ in range(4):
+            contextvars.copy_context().run(read, db, 2)
+        asked = reads(db).get("primary", 0), len(group.primary.connections())
+        group.primary.pause()  # who asked it now would wait
+        try:
+            assert sum(contextvars.copy_context().run(read, db, 4).values()) == 4
+        finally:
+            group.primary.resume()
+        assert (reads(db).get("primary", 0), len(group.primary.connections())) == asked
+
+
 def test_a_core_commit_and_a_unit_of_work_are_seen_as_well(group: Group) -> None:
     for replica in group.replicas:
         replica.sql("SELECT pg_wal_replay_pause()")
