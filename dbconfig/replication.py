@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -42,8 +42,7 @@ class Replication:
         mark = router.mark() if router is not None else None
         return consistency.to_token({router.key: mark}) if router is not None and mark is not None else ""
 
-    @contextmanager
-    def read_after(self, token: str | None = None) -> Iterator[None]:
+    def read_after(self, token: str | None = None) -> AbstractContextManager[object]:
         """Let reading sessions see what a token stands for, and what anybody writes within the `with`.
 
         Tasks and threads that are started within it share it; so it belongs around a whole request.
@@ -51,8 +50,7 @@ class Replication:
         Raises:
             ValueError: it is no token.
         """
-        with consistency.scope(consistency.from_token(token or "")):
-            yield
+        return consistency.scope(consistency.from_token(token or ""))
 
     def readers(self, database: str = DEFAULT) -> list[ReaderStats]:
         """Return how each server of a database has served its reading sessions; [] without replicas."""

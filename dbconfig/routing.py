@@ -152,7 +152,10 @@ class Router(Fleet):
         if route.position is None or not mark.position:
             return False
         positions = consistency.positions_of(route)
-        return positions.covers(route.position, positions.parse(mark.position))
+        try:
+            return positions.covers(route.position, positions.parse(mark.position))
+        except ValueError:  # a token that somebody made up
+            return False
 
 
 class _Routed(ReadOnlySession):
