@@ -221,7 +221,9 @@ class Binding:
         if self._given is not None:
             return  # made in code: there are no other profiles beside it
         settings = self._settings(profile, database)
-        owner = protected_elsewhere(profile, settings, destructive=destructive, path=self._path, environ=self._environ())
+        owner = protected_elsewhere(
+            profile, settings, destructive=destructive, path=self._path, environ=self._environ()
+        )
         if owner:
             message = (
                 f"refused to {what}: profile {quoted(profile.name)} points at the same database as {quoted(owner)}, "

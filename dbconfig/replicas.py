@@ -7,9 +7,9 @@ from typing import Any, Final
 
 from pydantic import BaseModel
 
+from dbconfig.findings import Finding, reject, reject_all
 from dbconfig.nodes import MappingNode, Scalar, SequenceNode
 from dbconfig.urls import DatabaseURL, InvalidURL, parse_url
-from dbconfig.findings import Finding, reject, reject_all
 from dbconfig.values import plain
 
 _PARTS: Final = ("drivername", "username", "password", "host", "port", "database")
