@@ -1,6 +1,7 @@
 """Reads over real replicas: shares, lag, failures, promotion, and reading what one has written."""
 
 import contextvars
+import os
 import threading
 import time
 from collections import Counter
@@ -398,3 +399,22 @@ def test_sixteen_threads_that_write_and_read_never_see_an_old_state() -> None:
             with ThreadPoolExecutor(16) as threads:
                 assert sum(threads.map(pairs, range(16))) == 0
             assert sum(reads(db).values()) == 2000
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_forked_child_reads_over_connections_of_its_own(group: Group) -> None:
+    with group.registry() as db:
+        number = write(db)
+        with db.session(read_only=True) as session:
+            assert session.get(Note, number)
+            pid = os.fork()
+            if pid == 0:
+                try:
+                    found = all(has(db, number) for _ in range(4)) and not has(db, -1)
+                    session.close()  # the parent's
+                finally:
+                    os._exit(0 if found else 1)
+            assert os.waitpid(pid, 0)[1] == 0
+            session.rollback()
+            assert session.get(Note, number)
+        assert has(db, number)
