@@ -85,6 +85,7 @@ class Fleet:
         self._primary: Route | None = None
         self._samples: deque[tuple[float, Any]] = deque()
         self._looking = False
+        self._resting = False
         self.replicas = [self._replica(number, each) for number, each in enumerate(settings.replicas, 1)]
         self.turns = schedule(self.replicas)
         if settings.replica_max_lag is not None:
@@ -119,6 +120,7 @@ class Fleet:
 
     def rest(self) -> None:
         """Look after the servers no more; their engines are to be disposed of."""
+        self._resting = True
         caretaker.remove(self._key)
 
     # Who is well
@@ -140,7 +142,8 @@ class Fleet:
             route.again = time.monotonic() + route.pause
             self.turns = schedule(self.replicas)
         _log.warning("%s: replica %s is left out: %s", self.label, route.address, why)
-        self._care(FIRST_PAUSE)
+        if not self._resting:
+            self._care(FIRST_PAUSE)
 
     def _take_back(self, route: Route) -> None:
         with self._lock:
@@ -184,11 +187,14 @@ class Fleet:
         try:
             if measured:
                 self._sample_primary()
-            for route in self.replicas:
+            for route in [] if self._resting else self.replicas:
                 if time.monotonic() >= route.again if route.out else measured:
                     self._examine(route)
         finally:
             self._looking = False
+            if self._resting:  # what this look has opened after the engines were disposed of
+                for engine in self.engines():
+                    engine.dispose()
 
     def _examine(self, route: Route) -> None:
         """Look whether a replica answers, and how far it is."""
