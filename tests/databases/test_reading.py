@@ -40,7 +40,10 @@ class Place:
             return session.get_one(Hero, 1).name
 
 
-DRIVERS = ["postgresql+psycopg2", "postgresql+psycopg", "mysql+pymysql"]
+DRIVERS = [
+    pytest.param(name, marks=pytest.mark.server)
+    for name in ("postgresql+psycopg2", "postgresql+psycopg", "mysql+pymysql")
+]
 
 
 @pytest.fixture(params=[*DRIVERS, "sqlite file", "sqlite memory"])

@@ -52,6 +52,7 @@ def add(session: Session) -> None:
     session.commit()
 
 
+@pytest.mark.server
 @pytest.mark.parametrize(
     ("driver", "expected"),
     [

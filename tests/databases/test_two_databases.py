@@ -45,7 +45,7 @@ class Archive(Base, table=True):
     id: int | None = Field(default=None, primary_key=True)
 
 
-@pytest.fixture(params=["sqlite", "postgresql and mariadb"])
+@pytest.fixture(params=["sqlite", pytest.param("postgresql and mariadb", marks=pytest.mark.server)])
 def db(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Registry]:
     urls = [f"sqlite:///{tmp_path}/main.db", f"sqlite:///{tmp_path}/facts.db"]
     if request.param != "sqlite":
