@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from dbconfig.drivers import backend_of
 from dbconfig.findings import Finding
+from dbconfig.replicas import mismatches
 
 if TYPE_CHECKING:
     from dbconfig.settings import DatabaseSettings
@@ -106,6 +107,8 @@ def contradictions(settings: DatabaseSettings) -> list[Finding]:
         *_arguments(settings),
         *_variables(settings),
         *_options(settings),
+        *mismatches(settings.backend, settings.replicas),
+        *_fast_begin(settings),
     ]
 
 
@@ -158,6 +161,13 @@ def _for_system(settings: DatabaseSettings) -> Iterator[Finding]:
 
 def _system_key(settings: DatabaseSettings) -> str:
     return "drivername" if settings.drivername is not None else "url"
+
+
+def _fast_begin(settings: DatabaseSettings) -> Iterator[Finding]:
+    system, _, driver = settings.address.drivername.lower().partition("+")
+    if settings.fast_begin and (backend_of(system) != "postgresql" or driver not in ("", "psycopg2")):
+        why = "it is made of what psycopg2 alone can do"
+        yield Finding("not-applicable", f"`fast_begin` cannot act here: {why}", "remove it", ("fast_begin",))
 
 
 def _for_pool(settings: DatabaseSettings) -> Iterator[Finding]:

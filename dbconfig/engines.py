@@ -12,7 +12,7 @@ from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.pool import AsyncAdaptedQueuePool, Pool, QueuePool, SingletonThreadPool
 from sqlalchemy.util import get_cls_kwargs
 
-from dbconfig import dialects, failures, pool
+from dbconfig import consistency, dialects, failures, pool
 from dbconfig.errors import ConfigError, Problem
 from dbconfig.secrets import Secret
 from dbconfig.settings import DatabaseSettings
@@ -20,7 +20,7 @@ from dbconfig.settings import DatabaseSettings
 _log = logging.getLogger(__name__)
 
 # Fields of the group "engine" that do not go into create_engine under their own name.
-_ELSEWHERE: Final = ("connect_args", "dialect_options")
+_ELSEWHERE: Final = ("connect_args", "dialect_options", "fast_begin")
 
 
 def build(
@@ -30,6 +30,8 @@ def build(
     *,
     asynchronous: bool = False,
     beside: Engine | None = None,
+    read_only: bool = False,
+    patient: bool = True,
 ) -> Engine:
     """Return a new engine; nothing is connected.
 
@@ -39,13 +41,15 @@ def build(
         extra: arguments of create_engine that only code can express.
         asynchronous: with an asynchronous driver; the engine is meant for `AsyncEngine(engine)`.
         beside: the engine whose database in memory this one shares.
+        read_only: a server that refuses writes does as it should.
+        patient: wait for a server that cannot be reached, until `pool_timeout`; or tell at once.
 
     Raises:
         ConfigError: the driver is not installed, a secret cannot be read, or an argument is none of the driver's.
     """
     drivername = settings.driver(asynchronous=asynchronous)
     _prove_secrets(settings)
-    arguments = engine_options(settings, name, drivername, extra)
+    arguments = engine_options(settings, name, drivername, extra, patient=patient)
     dialect = dialects.of(settings.backend)
     url = dialect.address(settings, drivername) if beside is None else beside.url.set(drivername=drivername)
     try:
@@ -55,14 +59,21 @@ def build(
         raise ConfigError([Problem("missing-driver", message, settings.origin("url"))]) from error
     # In this order: the dialect's listener may connect by itself. (`insert=True` has no effect on this event.)
     _supply_secrets(engine, settings)
-    pool.attach(engine, settings, name=name)
+    pool.attach(engine, settings, name=name, read_only=read_only)
     dialect.attach(engine, settings)
     _explain_failures(engine, settings)
+    if settings.replicas and settings.read_your_writes and not read_only:
+        consistency.watch_commits(engine, consistency.key_of(name, settings))
     return engine
 
 
 def engine_options(
-    settings: DatabaseSettings, name: str, drivername: str, extra: Mapping[str, Any] | None = None
+    settings: DatabaseSettings,
+    name: str,
+    drivername: str,
+    extra: Mapping[str, Any] | None = None,
+    *,
+    patient: bool = True,
 ) -> dict[str, Any]:
     """Return the keyword arguments of `create_engine` that the settings mean, without any secret."""
     fields = DatabaseSettings.model_fields
@@ -78,7 +89,7 @@ def engine_options(
     options.setdefault("logging_name", name)
     options.setdefault("pool_logging_name", name)
     is_async = sqlalchemy.URL.create(drivername).get_dialect().is_async
-    options |= pool.pool_arguments(settings, name=name, is_async=is_async)
+    options |= pool.pool_arguments(settings, name=name, is_async=is_async, patient=patient)
     if is_async:
         options["poolclass"] = _asynchronous(options["poolclass"], settings)
     options["connect_args"] = dialects.of(settings.backend).arguments(settings, drivername)

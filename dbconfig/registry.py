@@ -11,23 +11,24 @@ from contextlib import AbstractContextManager
 from difflib import get_close_matches
 from typing import Any, Self, TypeVar
 
-from sqlalchemy import Engine, Table
-from sqlmodel import Session, SQLModel
+from sqlalchemy import Engine
+from sqlmodel import Session
 
-from dbconfig import engines, health, pool, retry, tables
+from dbconfig import engines, health, pool, retry
 from dbconfig.asynchronous import AsyncTwins
+from dbconfig.binding import Binding, Homes
 from dbconfig.errors import ConfigError, Problem, quoted
 from dbconfig.loader import load
 from dbconfig.pool import PoolStats
 from dbconfig.profile import DEFAULT, Profile
-from dbconfig.protection import protected_elsewhere
+from dbconfig.replication import Replication
 from dbconfig.sessions import SessionFactory
 from dbconfig.settings import DatabaseSettings
 
 T = TypeVar("T")
 
 
-class Registry(AsyncTwins):
+class Registry(AsyncTwins, Binding, Replication):
     """The engines of an application.
 
     Nothing is read or opened before the first use. One registry may be used by any number of threads and, after a
@@ -69,6 +70,8 @@ class Registry(AsyncTwins):
         self._factories: dict[tuple[str | None, str], SessionFactory] = {}
         # The same for the hottest of calls: sessions of the registry's own profile.
         self._sessions: dict[str, Callable[[], Session]] = {}
+        self._readers = {}
+        self._homes = Homes()
         _registries.add(self)
 
     @classmethod
@@ -112,8 +115,25 @@ class Registry(AsyncTwins):
         """
         return self._factory(database, profile).engine
 
-    def session(self, database: str = DEFAULT, *, profile: str | None = None) -> Session:
-        """Return a new session: SQLModel's own, which closes at the end of a `with`, and never commits by itself."""
+    def session(
+        self,
+        database: str = DEFAULT,
+        *,
+        profile: str | None = None,
+        read_only: bool = False,
+        snapshot: bool = False,
+    ) -> Session:
+        """Return a new session: SQLModel's own, which closes at the end of a `with`, and never commits by itself.
+
+        Args:
+            database: a name under `databases:`, or the profile's own.
+            profile: another profile than the registry's.
+            read_only: read from one of the `replicas`, or from the primary where there is none. Each statement costs
+                one round trip, and sees what is committed when it begins; writes are refused.
+            snapshot: let all statements see the same state, for two round trips more; it is read-only too.
+        """
+        if read_only or snapshot:
+            return self._reading_session(database, profile, snapshot=snapshot)
         make = self._sessions.get(database) if profile is None else None
         return make() if make is not None else self._factory(database, profile).session()
 
@@ -155,41 +175,6 @@ class Registry(AsyncTwins):
         """Return what the pool of a database has done and how it is: sizes, line, counters, histograms."""
         return pool.stats(self.engine(database))
 
-    def create_tables(self, *models: type[SQLModel] | Table | str, database: str = DEFAULT) -> list[str]:
-        """Create the tables of models, or of all that are imported; those that exist are left alone.
-
-        Safe when several processes start at once. Foreign keys decide the order.
-
-        Args:
-            models: SQLModel classes, tables, or names of tables; none of them is all.
-            database: where.
-
-        Returns:
-            The names of the tables that were created.
-
-        Raises:
-            ConfigError: a name is no table's, or another profile protects this database.
-        """
-        self._refuse_foreign(database, "create tables", destructive=False)
-        return tables.create(self.engine(database), models)
-
-    def drop_tables(self, *models: type[SQLModel] | str, database: str = DEFAULT) -> list[str]:
-        """Drop the tables of models, or of all that are imported.
-
-        Returns:
-            The names of the tables that were dropped.
-
-        Raises:
-            ConfigError: the database is protected, by this profile or by another one that points at it.
-        """
-        settings = self._settings(self.profile, database)
-        if settings.protected:
-            message = f"profile {quoted(self.profile.name)} is protected: dropping tables is refused"
-            help = "a profile that may lose its tables says `protected: false`"
-            raise ConfigError([Problem("protected", message, settings.origin("protected"), "protected", help)])
-        self._refuse_foreign(database, "drop tables", destructive=True)
-        return tables.drop(self.engine(database), models)
-
     def ping(self, database: str = DEFAULT, *, timeout: float = 5.0) -> float:
         """Return how long the database takes to answer a query, in seconds.
 
@@ -212,6 +197,7 @@ class Registry(AsyncTwins):
         """Close every engine and forget the profile; the next use begins anew."""
         with self._lock:
             found = self._engines()
+            self._stop_routing()
             if not self._pinned:
                 self._forget()
         for engine in found:
@@ -220,10 +206,12 @@ class Registry(AsyncTwins):
     def _forget(self) -> None:
         self._factories = {}
         self._sessions = {}
+        self._readers = {}
         self._profiles = {} if self._given is None else {None: self._given, self._given.name: self._given}
 
     def _engines(self) -> list[Engine]:
-        return list({id(factory.engine): factory.engine for factory in list(self._factories.values())}.values())
+        found = [factory.engine for factory in list(self._factories.values())]
+        return list({id(engine): engine for engine in [*found, *self._reading_engines()]}.values())
 
     def _profile(self, name: str | None) -> Profile:
         found = self._profiles.get(name)
@@ -246,6 +234,8 @@ class Registry(AsyncTwins):
             found = self._factories.get(own)
             if found is None:
                 found = SessionFactory.of(engines.build(settings, label, self._engine_options), settings)
+                if self._homes and database == DEFAULT:
+                    found = self._bound(found, own[0])
                 self._factories[own] = found
             self._factories[name, database] = found
             if name is None:
@@ -275,22 +265,6 @@ class Registry(AsyncTwins):
                 )
             ]
         )
-
-    def _refuse_foreign(self, database: str, what: str, *, destructive: bool) -> None:
-        profile = self.profile
-        if self._given is not None:
-            return  # made in code: there are no other profiles beside it
-        settings = self._settings(profile, database)
-        owner = protected_elsewhere(
-            profile, settings, destructive=destructive, path=self._path, environ=self._environ()
-        )
-        if owner:
-            message = (
-                f"refused to {what}: profile {quoted(profile.name)} points at the same database as {quoted(owner)}, "
-                "which is protected"
-            )
-            help = f"give {quoted(profile.name)} a database of its own, or run with ENVIRONMENT={owner}"
-            raise ConfigError([Problem("database-elsewhere", message, help=help)])
 
 
 _registries: weakref.WeakSet[Registry] = weakref.WeakSet()
@@ -325,6 +299,7 @@ def _after_fork_in_child() -> None:
             # What a session holds now is put out of its reach, or its rollback would end the parent's transaction.
             pool.pin_in_flight(engine)
             engine.dispose(close=False)
+        registry._readers = {}
         if registry._loops is not None:
             # The parent's event loop does not run here. Kept, not collected: a driver that is collected says good-bye
             # to the server over the socket that the parent goes on using.

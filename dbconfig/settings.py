@@ -14,6 +14,7 @@ from dbconfig.choices import choice, flag_or
 from dbconfig.drivers import backend_of, choose
 from dbconfig.errors import BUILT_IN, Location
 from dbconfig.findings import reject_all
+from dbconfig.replicas import inherit
 from dbconfig.secrets import Secret
 from dbconfig.urls import DatabaseURL
 
@@ -34,7 +35,7 @@ ParamStyle = Annotated[str, BeforeValidator(choice("qmark", "numeric", "named", 
 
 
 def setting(default: Any, group: str, description: str, **constraints: Any) -> Any:
-    """Return a field; `group` says who takes it: connection, engine or pool (create_engine), timeout or session."""
+    """Return a field; `group` says who takes it: connection, engine, pool, timeout, replica or session."""
     return Field(default, description=description, json_schema_extra={"group": group}, **constraints)
 
 
@@ -175,6 +176,24 @@ class DatabaseSettings(BaseModel):
         {}, "timeout", "Session variables (SET) or SQLite PRAGMAs, set on each new connection outside a transaction"
     )
 
+    replicas: tuple[ReplicaSettings, ...] = setting(
+        (),
+        "connection",
+        "Servers that read_only sessions read from: a list of what differs from the primary; off is none",
+    )
+    read_your_writes: values.Flag = setting(
+        True, "replica", "After a commit, read-only sessions of the same task or thread see it, on whatever server"
+    )
+    replica_max_lag: values.SecondsOrOff = setting(
+        30.0, "replica", "Seconds behind after which a replica is left out; false never asks", gt=0, le=604_800
+    )
+    replica_fallback: values.Flag = setting(
+        True, "replica", "Read from the primary when no replica can serve; false raises instead"
+    )
+
+    fast_begin: values.Flag = setting(
+        False, "engine", "Send BEGIN with the first statement, one round trip less a transaction; psycopg2 only"
+    )
     expire_on_commit: values.Flag = setting(True, "session", "Sessions forget loaded attributes at commit")
     autoflush: values.Flag = setting(True, "session", "Sessions write pending changes before a query")
     protected: values.Flag = setting(
@@ -186,6 +205,11 @@ class DatabaseSettings(BaseModel):
     _origins: Origins = PrivateAttr(default_factory=dict)
     _prefix: tuple[str, ...] = PrivateAttr(())
     _folder: Path | None = PrivateAttr(None)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _complete_replicas(cls, data: Any) -> Any:
+        return inherit(data) if isinstance(data, Mapping) and "replicas" in data else data
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -208,6 +232,8 @@ class DatabaseSettings(BaseModel):
     def settle(self, origins: Origins, prefix: tuple[str, ...], folder: Path | None) -> None:
         """Note where the values came from; called once, by the loader, before anybody else has the settings."""
         self._origins, self._prefix, self._folder = origins, prefix, folder
+        for number, replica in enumerate(self.replicas):
+            replica.settle(origins, (*prefix, "replicas", str(number)), folder)
 
     @property
     def address(self) -> DatabaseURL:
@@ -299,6 +325,24 @@ class DatabaseSettings(BaseModel):
         database = str(self.path) if self.path is not None else parts.database
         return URL.create(drivername, parts.username, password, host, port, database, query)
 
+
+class ReplicaSettings(DatabaseSettings):
+    """The validated settings of one replica: all of its primary's, and what differs."""
+
+    weight: values.WholeNumber = setting(
+        1, "replica", "Share of the reads, in proportion to the other replicas; 0 takes none", ge=0, le=1000
+    )
+
+    def layers(self, key: str) -> tuple[Location, ...]:
+        """Return where a key was written: in the replica's own lines, or for its primary."""
+        path = tuple(key.split("."))
+        *primary, _, _ = self._prefix or ("", "")
+        return next(
+            (found for at in (self._prefix, tuple(primary), ()) if (found := self._origins.get((*at, *path)))), ()
+        )
+
+
+DatabaseSettings.model_rebuild()
 
 CONNECTION_KEYS: Final = frozenset(
     name

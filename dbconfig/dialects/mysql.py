@@ -13,7 +13,7 @@ from dbconfig.errors import ConfigError, Problem
 from dbconfig.secrets import Secret
 
 if TYPE_CHECKING:
-    from sqlalchemy.engine.interfaces import DBAPIConnection, Dialect
+    from sqlalchemy.engine.interfaces import DBAPIConnection
     from sqlalchemy.pool import ConnectionPoolEntry
 
     from dbconfig.settings import DatabaseSettings
@@ -65,8 +65,10 @@ def arguments(settings: DatabaseSettings, drivername: str) -> dict[str, Any]:
 
 
 def attach(engine: Engine, settings: DatabaseSettings) -> None:
-    if engine.dialect.driver == "pymysql" and not (_on_socket(settings) and not _wants_tls(settings)):
-        _share_tls_context(engine)
+    if engine.dialect.driver == "pymysql":
+        from dbconfig.dialects import pymysql
+
+        pymysql.attach(engine, share_tls_context=not _on_socket(settings) or _wants_tls(settings))
     if engine.dialect.driver == "aiomysql" and _wants_tls(settings):
         mysql_async.insist_on_tls(engine)
     variables = dict(variable_names(settings))
@@ -121,27 +123,6 @@ def _on_socket(settings: DatabaseSettings) -> bool:
 
 def _wants_tls(settings: DatabaseSettings) -> bool:
     return any(name.startswith("ssl") for name in (*settings.connect_args, *settings.address.query))
-
-
-def _share_tls_context(engine: Engine) -> None:
-    """Build the TLS context once: PyMySQL reads the CA bundle for every connection, 25 of the 26 ms that one takes."""
-    from pymysql.connections import Connection
-
-    contexts: dict[str, Any] = {}
-    build: Any = getattr(Connection, "_create_ssl_ctx")  # noqa: B009  # not declared: private, and unchanged since 2013
-
-    class SharedContextConnection(Connection):
-        def _create_ssl_ctx(self, sslp: Any) -> Any:
-            if not isinstance(sslp, dict):
-                return build(self, sslp)
-            wanted = repr(sorted(sslp.items()))
-            if wanted not in contexts:
-                contexts[wanted] = build(self, sslp)
-            return contexts[wanted]
-
-    @event.listens_for(engine, "do_connect")
-    def connect(dialect: Dialect, record: ConnectionPoolEntry, cargs: list[Any], cparams: dict[str, Any]) -> Any:
-        return SharedContextConnection(*cargs, **cparams)
 
 
 def _check(settings: DatabaseSettings, driver: str) -> None:

@@ -6,6 +6,8 @@ import math
 import re
 from typing import TYPE_CHECKING, Any, Final
 
+from sqlalchemy import event
+
 from dbconfig.dialects import asyncpg, milliseconds, unknown_argument, variable_names
 from dbconfig.errors import ConfigError, Problem
 from dbconfig.secrets import Secret
@@ -50,9 +52,44 @@ def arguments(settings: DatabaseSettings, drivername: str) -> dict[str, Any]:
 
 
 def attach(engine: Engine, settings: DatabaseSettings) -> None:
-    """Attach almost nothing: everything went into the startup options."""
+    """Attach nothing, unless BEGIN is to go with the first statement: all else went into the startup options."""
     if engine.dialect.driver == "asyncpg":
         asyncpg.name_connect_errors(engine)
+    if settings.fast_begin and engine.dialect.driver == "psycopg2":
+        from dbconfig.dialects import fast_begin
+
+        fast_begin.attach(engine)
+
+
+def hold_cursors(engine: Engine) -> None:
+    """Let rows be streamed outside of a transaction: without WITH HOLD a server-side cursor ends with its statement."""
+    if engine.dialect.driver == "psycopg2":
+        _hold_psycopg2(engine)
+    elif engine.dialect.driver == "psycopg":
+
+        @event.listens_for(engine, "connect")
+        def hold(connection: Any, record: Any) -> None:
+            make = connection.server_cursor_factory
+            connection.server_cursor_factory = lambda *found, **how: make(*found, **{**how, "withhold": True})
+
+
+def _hold_psycopg2(engine: Engine) -> None:
+    from psycopg2.extensions import connection
+
+    class HoldingConnection(connection):
+        def cursor(self, name: Any = None, *arguments: Any, **keywords: Any) -> Any:
+            if name is not None and self.autocommit:
+                keywords.setdefault("withhold", True)
+            return super().cursor(name, *arguments, **keywords)
+
+    dialect: Any = engine.dialect
+    connect = dialect.connect
+
+    def connect_holding(*arguments: Any, **keywords: Any) -> Any:
+        keywords.setdefault("connection_factory", HoldingConnection)
+        return connect(*arguments, **keywords)
+
+    dialect.connect = connect_holding
 
 
 def _has_secrets(settings: DatabaseSettings) -> bool:
