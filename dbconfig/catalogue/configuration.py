@@ -109,8 +109,8 @@ CONFIGURATION: Final[dict[str, Entry]] = {
         "Remove it here; in default.yaml it may stand for the profiles to which it applies.",
     ),
     "not-for-tests": Entry(
-        "A profile that tests may not use: it is protected, or another profile protects the database that it points at. "
-        "Nothing was created, and no test was run on it.",
+        "A profile that tests may not use: it is protected, or another profile protects the database that it points "
+        "at. Nothing was created, and no test was run on it.",
         "pytest   # with ENVIRONMENT=production",
         "Run the tests with a profile of their own, such as `testing`.",
     ),
