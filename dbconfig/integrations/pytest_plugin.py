@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, ExitStack
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from dbconfig.environment import Environment
 from dbconfig.integrations.pytest_async import (  # fixtures: pytest finds them in the namespace of the plugin
     _anyio_db_committed,
     _anyio_db_engine,
@@ -66,9 +66,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", _MARK)
     profile = _named_profile(config)
-    if profile:
+    if profile and Environment().get("ENVIRONMENT") is None:
         # For the application too, and for the processes that it starts; what the shell says comes first.
-        os.environ.setdefault("ENVIRONMENT", profile)
+        patch = pytest.MonkeyPatch()
+        patch.setenv("ENVIRONMENT", profile)
+        config.add_cleanup(patch.undo)
 
 
 def _named_profile(config: pytest.Config) -> str:
@@ -98,9 +100,10 @@ def _db_testbed(request: pytest.FixtureRequest, db_registry: Registry, db_setup:
     from dbconfig.integrations.testbeds import opened
 
     config = request.config
+    of_xdist = getattr(config, "workerinput", {})
     options = Options(
-        worker=os.environ.get("PYTEST_XDIST_WORKER", ""),
-        run=os.environ.get("PYTEST_XDIST_TESTRUNUID", ""),
+        worker=of_xdist.get("workerid", ""),
+        run=of_xdist.get("testrunuid", ""),
         reuse=config.getoption("--db-reuse"),
         create=config.getoption("--db-create"),
         in_place=config.getini("db_in_place"),
