@@ -9,7 +9,7 @@ from pydantic.fields import FieldInfo
 
 from dbconfig import values
 from dbconfig.choices import Choice, FlagOr
-from dbconfig.settings import DatabaseSettings
+from dbconfig.settings import DatabaseSettings, ReplicaSettings
 
 # A text for each value of an enumeration.
 _MEANINGS: Final[dict[str, dict[str, str]]] = {
@@ -67,6 +67,13 @@ def schema() -> dict[str, Any]:
     definitions = {name: _field(name, field) for name, field in DatabaseSettings.model_fields.items()}
     references = {name: {"$ref": f"#/definitions/{name}"} for name in definitions}
     database = {"type": "object", "properties": references, "additionalProperties": False}
+    own = {
+        name: reference
+        for name, reference in references.items()
+        if group(DatabaseSettings.model_fields[name]) != "replica"
+    }
+    weight = _field("weight", ReplicaSettings.model_fields["weight"])
+    replica = {"type": "object", "properties": {**own, "weight": weight}, "additionalProperties": False}
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",
         "title": "dbconfig profile",
@@ -89,7 +96,7 @@ def schema() -> dict[str, Any]:
         "additionalProperties": False,
         "defaultSnippets": _snippets(),
         # A name that no setting can have.
-        "definitions": {**definitions, "-database": database},
+        "definitions": {**definitions, "-database": database, "-replica": replica},
     }
 
 
@@ -126,7 +133,7 @@ def _validators(annotation: Any) -> Iterator[Any]:
 
 
 def kind(field: FieldInfo) -> str:
-    """Return how a setting is written: integer, seconds, flag, choice, text, url, secret or mapping."""
+    """Return how a setting is written: integer, seconds, flag, choice, text, url, secret, mapping or list."""
     names = {
         values.whole_number: "integer",
         values.seconds: "seconds",
@@ -139,6 +146,8 @@ def kind(field: FieldInfo) -> str:
         values.database_url: "url",
         values.isolation_level: "level",
     }
+    if field.default == ():
+        return "list"
     for function in _validators(field):
         if isinstance(function, (Choice, FlagOr)):
             return "choice"
@@ -149,7 +158,7 @@ def kind(field: FieldInfo) -> str:
 
 def default(field: FieldInfo) -> Any:
     """Return the default as YAML would have it."""
-    value = field.default
+    value = list(field.default) if isinstance(field.default, tuple) else field.default
     if isinstance(value, float) and kind(field).startswith("seconds"):
         for unit, size in (("h", 3600), ("m", 60)):
             if value > 0 and value % size == 0:
@@ -160,7 +169,7 @@ def default(field: FieldInfo) -> Any:
 
 def _field(name: str, field: FieldInfo) -> dict[str, Any]:
     found: dict[str, Any] = {"description": description(name, field)}
-    if default(field) is not None and default(field) != {}:
+    if default(field) not in (None, {}):
         found["default"] = default(field)
     if name in _EXAMPLES:
         found["examples"] = _EXAMPLES[name]
@@ -198,6 +207,8 @@ def _shape(name: str, field: FieldInfo) -> dict[str, Any]:
             return {"anyOf": [{"type": "string", "minLength": 1}, *mappings]}
         case "mapping":
             return {"type": "object"}
+        case "list":
+            return {"type": "array", "items": {"$ref": "#/definitions/-replica"}}
     return {"type": "string", "minLength": 1}
 
 

@@ -337,9 +337,8 @@ class ReplicaSettings(DatabaseSettings):
         """Return where a key was written: in the replica's own lines, or for its primary."""
         path = tuple(key.split("."))
         *primary, _, _ = self._prefix or ("", "")
-        return next(
-            (found for at in (self._prefix, tuple(primary), ()) if (found := self._origins.get((*at, *path)))), ()
-        )
+        found = (self._origins.get((*at, *path)) for at in (self._prefix, tuple(primary), ()))
+        return next(filter(None, found), ())
 
 
 DatabaseSettings.model_rebuild()

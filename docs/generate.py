@@ -20,6 +20,7 @@ GROUPS = {
     "connection": ("Connection", "Where the database is. `url`, or the parts, or a URL completed by parts."),
     "pool": ("Pool", "How many connections are kept, and how long."),
     "timeout": ("Timeouts and session variables", "One vocabulary for three database systems."),
+    "replica": ("Replicas", "What `session(read_only=True)` reads from; each inherits the whole of its primary."),
     "engine": ("Engine", "The other arguments of `create_engine`, under their own names."),
     "session": ("Session", "What sessions do, and what is refused."),
 }
@@ -35,6 +36,7 @@ KINDS = {
     "url": "URL",
     "secret": "secret",
     "mapping": "mapping",
+    "list": "list of mappings",
 }
 
 

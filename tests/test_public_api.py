@@ -43,6 +43,11 @@ SIGNATURES = {
     "write_token": "self, database='default'",
     "stats": "self, database='default'",
     "dispose": "self",
+    "async_engine": "self, database='default', *, profile=None",
+    "async_session": "self, database='default', *, profile=None",
+    "async_transaction": "self, database='default', *, profile=None",
+    "async_run_in_transaction": "self, work, database='default', *, attempts=3, timeout=30.0",
+    "async_dispose": "self",
 }
 # What an application that only names dbconfig must not pay for.
 HEAVY = (
