@@ -115,7 +115,7 @@ def _password(settings: DatabaseSettings, warning: _Warning) -> Iterator[Problem
         yield warning("secret-in-file", key, message, "{file: PATH} is read again for each new connection")
     readable = password.readable_by_others(settings.folder)
     if readable:
-        message = f"the secret file {quoted(readable)} can be read by other users of this machine"
+        message = f"the secret file {quoted(readable)} is readable by other users of this machine"
         yield warning("secret-file-readable", key, message, "its permissions should be 600")
 
 

@@ -162,7 +162,7 @@ def test_a_secret_that_others_can_read_is_a_warning_in_the_log(
     with from_yaml(tmp_path, f"url: {SERVER}\npassword: {{file: secret}}") as db:
         db.engine()
     (message,) = [record.getMessage() for record in caplog.records]
-    assert message.endswith("password: the secret file 'secret' can be read by other users of this machine")
+    assert message.endswith("password: the secret file 'secret' is readable by other users of this machine")
 
 
 def test_a_driver_that_is_broken_is_told_with_its_own_reason(monkeypatch: pytest.MonkeyPatch) -> None:
