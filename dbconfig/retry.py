@@ -121,13 +121,16 @@ def fate_of(error: BaseException) -> Fate:
 
 
 def _known(cause: Any) -> Fate | None:
+    arguments = getattr(cause, "args", ())
+    if arguments and isinstance(arguments[0], int):
+        # Before the SQLSTATE, which PyMySQL 1.2 tells too: a lock that was not to be had is HY000 there, like much else.
+        return _MYSQL.get(arguments[0])
     state = getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None)
     if isinstance(state, str):
         return _POSTGRESQL.get(state)
     if getattr(cause, "sqlite_errorname", None) is not None:
         return Fate.CONFLICT if cause.sqlite_errorname.startswith(_SQLITE) else None
-    arguments = getattr(cause, "args", ())
-    return _MYSQL.get(arguments[0]) if arguments and isinstance(arguments[0], int) else None
+    return None
 
 
 def pauses(first: float = FIRST_PAUSE, longest: float = LONGEST_PAUSE) -> Iterator[float]:
