@@ -123,7 +123,7 @@ def fate_of(error: BaseException) -> Fate:
 def _known(cause: Any) -> Fate | None:
     arguments = getattr(cause, "args", ())
     if arguments and isinstance(arguments[0], int):
-        # Before the SQLSTATE, which PyMySQL 1.2 tells too: a lock that was not to be had is HY000 there, like much else.
+        # Before the SQLSTATE, which PyMySQL 1.2 tells too: a lock that was not to be had is HY000, like much else.
         return _MYSQL.get(arguments[0])
     state = getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None)
     if isinstance(state, str):
