@@ -64,6 +64,35 @@ def test_a_rollback_undoes_the_creation_of_a_table(url: str) -> None:
         assert ask(db, "SELECT count(*) FROM sqlite_master") == 0
 
 
+def test_only_a_transaction_waits_for_another_writer_where_it_has_read(tmp_path: Path) -> None:
+    """SQLite does not wait when a reader wants to write: two of them would wait for each other."""
+    with registry(f"sqlite:///{tmp_path}/lite.db") as db:
+        db.create_tables(Account)
+        writes, done = threading.Event(), threading.Event()
+
+        def hold_the_write_lock() -> None:
+            with db.transaction() as session:
+                session.add(Account(id=1, balance=1))
+                session.flush()
+                writes.set()
+                done.wait(10)
+
+        holder = threading.Thread(target=hold_the_write_lock)
+        with db.session() as session:
+            assert session.exec(select(Account)).all() == []
+            holder.start()
+            assert writes.wait(10)
+            session.add(Account(id=2, balance=2))
+            with pytest.raises(OperationalError, match="database is locked"):
+                session.flush()
+        threading.Timer(0.3, done.set).start()
+        with db.transaction() as session:
+            assert [account.id for account in session.exec(select(Account))] == [1]
+            session.add(Account(id=2, balance=2))
+        holder.join()
+        assert ask(db, "SELECT count(*) FROM engine_account") == 2
+
+
 def test_a_session_reads_the_same_until_it_ends(tmp_path: Path) -> None:
     with registry(f"sqlite:///{tmp_path}/lite.db") as db:
         db.create_tables(Account)

@@ -1,6 +1,7 @@
 """The endpoints: one session for each request, committed before the answer is sent.
 
-`TransactionDep` commits by itself when the endpoint has returned; with `SessionDep` the endpoint says when.
+Who writes takes `TransactionDep`: it commits when the endpoint has returned, and on SQLite it has the write lock before
+the first read. A `SessionDep` that read and then wrote would be refused at once while another worker holds that lock.
 """
 
 from typing import Annotated
@@ -8,7 +9,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, HTTPException, Query
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from sqlalchemy.exc import IntegrityError
-from sqlmodel import col, func, select
+from sqlmodel import Session, col, func, select
 
 from app.models import Item, ItemIn, Items, Token, User, UserIn, UserOut
 from app.security import digest, hash_password, is_password, new_token
@@ -17,7 +18,10 @@ from dbconfig.integrations.fastapi import SessionDep, TransactionDep
 router = APIRouter()
 
 
-def current_user(session: SessionDep, bearer: Annotated[HTTPAuthorizationCredentials, Depends(HTTPBearer())]) -> User:
+Bearer = Annotated[HTTPAuthorizationCredentials, Depends(HTTPBearer())]
+
+
+def _user(session: Session, bearer: HTTPAuthorizationCredentials) -> User:
     token = session.get(Token, digest(bearer.credentials))
     user = session.get(User, token.user_id) if token is not None else None
     if user is None:
@@ -25,9 +29,19 @@ def current_user(session: SessionDep, bearer: Annotated[HTTPAuthorizationCredent
     return user
 
 
-# One session for the whole of a request: an endpoint with this user and a `SessionDep` gets the same one twice. Two of
-# them would be two connections, and requests that each hold one and wait for another would wait for each other.
+def current_user(session: SessionDep, bearer: Bearer) -> User:
+    return _user(session, bearer)
+
+
+def writing_user(session: TransactionDep, bearer: Bearer) -> User:
+    return _user(session, bearer)
+
+
+# One session for the whole of a request: an endpoint with `CurrentUser` and a `SessionDep`, or with `WritingUser` and a
+# `TransactionDep`, gets the same one twice. Two of them would be two connections, and requests that each hold one and
+# wait for another would wait for each other.
 CurrentUser = Annotated[User, Depends(current_user)]
+WritingUser = Annotated[User, Depends(writing_user)]
 
 
 @router.post("/users", status_code=201, response_model=UserOut)
@@ -57,9 +71,8 @@ def me(user: CurrentUser) -> User:
 
 
 @router.delete("/users/me", status_code=204)
-def leave(user: CurrentUser, session: SessionDep) -> None:
+def leave(user: WritingUser, session: TransactionDep) -> None:
     session.delete(user)
-    session.commit()
 
 
 @router.get("/items")
@@ -76,15 +89,14 @@ def read_items(
 
 
 @router.post("/items", status_code=201)
-def create_item(given: ItemIn, user: CurrentUser, session: SessionDep) -> Item:
+def create_item(given: ItemIn, user: WritingUser, session: TransactionDep) -> Item:
     item = Item.model_validate(given, update={"owner_id": user.id})
     session.add(item)
-    session.commit()
-    session.refresh(item)
+    session.flush()  # gives it its number
     return item
 
 
-def _own_item(session: SessionDep, user: CurrentUser, number: int) -> Item:
+def _own_item(session: Session, user: User, number: int) -> Item:
     item = session.get(Item, number)
     if item is None or item.owner_id != user.id:
         raise HTTPException(404, "no such item")
@@ -97,15 +109,12 @@ def read_item(number: int, user: CurrentUser, session: SessionDep) -> Item:
 
 
 @router.put("/items/{number}")
-def change_item(number: int, given: ItemIn, user: CurrentUser, session: SessionDep) -> Item:
+def change_item(number: int, given: ItemIn, user: WritingUser, session: TransactionDep) -> Item:
     item = _own_item(session, user, number)
     item.sqlmodel_update(given)
-    session.commit()
-    session.refresh(item)
     return item
 
 
 @router.delete("/items/{number}", status_code=204)
-def delete_item(number: int, user: CurrentUser, session: SessionDep) -> None:
+def delete_item(number: int, user: WritingUser, session: TransactionDep) -> None:
     session.delete(_own_item(session, user, number))
-    session.commit()
