@@ -10,7 +10,7 @@ import sqlalchemy
 from sqlalchemy import Engine, event
 from sqlalchemy.util import get_cls_kwargs
 
-from dbconfig import dialects, pool
+from dbconfig import dialects, pool, rotation
 from dbconfig.errors import ConfigError, Problem
 from dbconfig.secrets import Secret
 from dbconfig.settings import DatabaseSettings
@@ -43,6 +43,7 @@ def build(settings: DatabaseSettings, name: str, extra: Mapping[str, Any] | None
         raise ConfigError([Problem("missing-driver", message, settings.origin("url"))]) from error
     # In this order: the dialect's listener may connect by itself. (`insert=True` has no effect on this event.)
     _supply_secrets(engine, settings)
+    rotation.attach(engine, settings, name)
     pool.attach(engine, settings, name=name)
     dialect.attach(engine, settings)
     return engine
@@ -114,7 +115,7 @@ def _checked_extra(extra: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[
 
 def _prove_secrets(settings: DatabaseSettings) -> None:
     """Read the secrets once, so that a missing one is told when the engine is made and not at some request."""
-    settings.read_password()
+    settings.prove_password()
     password = settings.address.password
     exposed = password.readable_by_others(settings.folder) if password is not None else ""
     if exposed:
@@ -138,5 +139,5 @@ def _supply_secrets(engine: Engine, settings: DatabaseSettings) -> None:
         for name, value in arguments.items():
             cparams[name] = value.read()
         if password is not None:
-            text = password.read(settings.folder)
+            text = settings.read_password() or ""
             cparams["password"] = text.encode() if in_utf8 else text

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import atexit
 import os
 import threading
-import weakref
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from difflib import get_close_matches
 from typing import Any, Self, TypeVar
 
 from sqlalchemy import Engine
 from sqlmodel import Session, SQLModel
 
-from dbconfig import engines, pool, retry, tables
+from dbconfig import draining, engines, pool, processes, reloading, retry, tables
 from dbconfig.errors import ConfigError, Problem, quoted
 from dbconfig.loader import load
 from dbconfig.pool import PoolStats
 from dbconfig.profile import DEFAULT, Profile
 from dbconfig.protection import protected_elsewhere
+from dbconfig.providers import TIMEOUT, Providers
 from dbconfig.sessions import SessionFactory
 from dbconfig.settings import DatabaseSettings
 
@@ -60,14 +58,16 @@ class Registry:
         self._environ: Callable[[], Mapping[str, str] | None] = lambda: environ
         self._engine_options = dict(engine_options or {})
         self._given: Profile | None = None
+        self._providers = Providers()
         self._lock = threading.RLock()
+        self._reloading = threading.Lock()
         self._profiles: dict[str | None, Profile] = {}
         # By (profile, database); (None, database) is the registry's own profile. Read without the lock: an entry is
         # complete before it is put in, and is never changed.
         self._factories: dict[tuple[str | None, str], SessionFactory] = {}
         # The same for the hottest of calls: sessions of the registry's own profile.
         self._sessions: dict[str, Callable[[], Session]] = {}
-        _registries.add(self)
+        processes.enroll(self)
 
     @classmethod
     def from_profile(cls, profile: Profile) -> Self:
@@ -188,13 +188,80 @@ class Registry:
         self._refuse_foreign(database, "drop tables", destructive=True)
         return tables.drop(self.engine(database), models)
 
-    def dispose(self) -> None:
-        """Close every engine and forget the profile; the next use begins anew."""
+    def password_provider(
+        self, name: str, function: Callable[[DatabaseSettings], str], *, timeout: float = TIMEOUT
+    ) -> None:
+        """Let `password: {provider: NAME}` call a function for each new connection.
+
+        Register it before the first use. Installed packages do so by the entry points `dbconfig.password_providers`.
+
+        Args:
+            name: as it stands in the profile.
+            function: gets the settings of the database, `.address.host`, `.address.username` and so on, and returns
+                the password. It is called on a thread of its own, and by several at once.
+            timeout: seconds after which the connection attempt fails.
+        """
+        self._providers.add(name, function, timeout)
+
+    def reload(self) -> None:
+        """Read the configuration again and go over to it, without an interruption.
+
+        Every engine in use is made anew and proved by a connection, then all take the place of the old ones at once.
+        Work in progress finishes on its old connection, which closes when it comes back; those at rest close now. Where
+        nothing has changed the engine stays, and its connections are replaced: a new password is in use everywhere
+        afterwards. A database in memory stays as it is.
+
+        Raises:
+            ConfigError: the new configuration cannot be used; nothing has changed.
+            sqlalchemy.exc.DBAPIError: a database cannot be reached with it; nothing has changed.
+        """
+        with self._reloading:
+            while True:
+                profiles, factories = dict(self._profiles), dict(self._factories)
+                renewal = reloading.prepare((profiles, factories), self._read_again(profiles), self._build)
+                with self._lock:
+                    unchanged = self._factories.keys() == factories.keys()  # else somebody has asked for one more
+                    if unchanged:
+                        self._profiles, self._factories = renewal.profiles, renewal.factories
+                        self._sessions = {key[1]: made.session for key, made in self._factories.items() if not key[0]}
+                if unchanged:
+                    renewal.finish()
+                    return
+                renewal.abandon()
+
+    def _read_again(self, profiles: Mapping[str | None, Profile]) -> dict[str | None, Profile]:
+        if self._given is not None:
+            return dict(profiles)
+        again = {known.name: self._load(known.name if name else None) for name, known in profiles.items()}
+        return {name: again[known.name] for name, known in profiles.items()}
+
+    def dispose(self, *, timeout: float | None = None) -> None:
+        """Close every engine and forget the profile; the next use begins anew.
+
+        Connections in use close when they come back.
+
+        Args:
+            timeout: seconds to wait for them, while nobody gets a new one. What is then still in use is cancelled on
+                the server and closed: afterwards no connection is left, and the old engines refuse to lend one.
+        """
+        if timeout is not None:
+            draining.drain(self._engines(), timeout)
         with self._lock:
             found = self._engines()
             self._forget()
         for engine in found:
             engine.dispose()
+
+    def _after_fork(self) -> None:
+        """In the child: the parent's locks and connections are not ours."""
+        self._lock = threading.RLock()
+        self._reloading = threading.Lock()
+        self._providers.forget_hanging()
+        for engine in self._engines():
+            # The child shares our sockets: forget the pool, do not close it, or the parent loses its connections.
+            # What a session holds now is put out of its reach, or its rollback would end the parent's transaction.
+            pool.pin_in_flight(engine)
+            engine.dispose(close=False)
 
     def _forget(self) -> None:
         self._factories = {}
@@ -211,10 +278,13 @@ class Registry:
         with self._lock:
             found = self._profiles.get(name)
             if found is None:
-                found = load(self._name if name is None else name, path=self._path, environ=self._environ())
+                found = self._load(name)
                 self._profiles[name] = found
                 self._profiles.setdefault(found.name, found)
             return found
+
+    def _load(self, name: str | None) -> Profile:
+        return load(self._name if name is None else name, path=self._path, environ=self._environ())
 
     def _factory(self, database: str, name: str | None) -> SessionFactory:
         found = self._factories.get((name, database))
@@ -224,32 +294,19 @@ class Registry:
             profile = self._profile(name)
             found = self._factories.get((profile.name, database))
             if found is None:
-                settings = self._settings(profile, database)
-                label = profile.name if database == DEFAULT else f"{profile.name}/{database}"
-                found = SessionFactory.of(engines.build(settings, label, self._engine_options), settings)
-                self._factories[profile.name, database] = found
+                found = self._factories[profile.name, database] = self._build(profile, database)
             self._factories[name, database] = found
             if name is None:
                 self._sessions[database] = found.session
             return found
 
+    def _build(self, profile: Profile, database: str) -> SessionFactory:
+        settings = self._settings(profile, database)
+        label = profile.name if database == DEFAULT else f"{profile.name}/{database}"
+        return SessionFactory.of(engines.build(settings, label, self._engine_options), settings)
+
     def _settings(self, profile: Profile, database: str) -> DatabaseSettings:
-        found = profile.databases.get(database)
-        if found is not None:
-            return found
-        known = ", ".join(profile.databases)
-        near = get_close_matches(database, profile.databases, 1, 0.6)
-        help = f"did you mean {near[0]!r}?" if near else "name it under `databases:`"
-        raise ConfigError(
-            [
-                Problem(
-                    "unknown-database",
-                    f"profile {quoted(profile.name)} has no database {quoted(database)}",
-                    help=help,
-                    notes=(f"databases: {known}",),
-                )
-            ]
-        )
+        return profile.database(database).provided_by(self._providers)
 
     def _refuse_foreign(self, database: str, what: str, *, destructive: bool) -> None:
         profile = self.profile
@@ -266,50 +323,6 @@ class Registry:
             )
             help = f"give {quoted(profile.name)} a database of its own, or run with ENVIRONMENT={owner}"
             raise ConfigError([Problem("database-elsewhere", message, help=help)])
-
-
-_registries: weakref.WeakSet[Registry] = weakref.WeakSet()
-
-
-_forking = threading.RLock()  # one fork at a time, so that two of them do not wait for each other's registries
-_held: list[Registry] = []  # those whose lock was taken before the fork; others may appear meanwhile
-
-
-def _before_fork() -> None:
-    # A lock that another thread holds at the fork would stay locked in the child, and what it guards half done.
-    _forking.acquire()
-    for registry in list(_registries):
-        registry._lock.acquire()
-        _held.append(registry)
-
-
-def _after_fork_in_parent() -> None:
-    while _held:
-        _held.pop()._lock.release()
-    _forking.release()
-
-
-def _after_fork_in_child() -> None:
-    _held.clear()
-    _forking.release()
-    for registry in list(_registries):
-        registry._lock = threading.RLock()
-        for engine in registry._engines():
-            # The child shares our sockets: forget the pool, do not close it, or the parent loses its connections.
-            # What a session holds now is put out of its reach, or its rollback would end the parent's transaction.
-            pool.pin_in_flight(engine)
-            engine.dispose(close=False)
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
-
-
-@atexit.register
-def _say_goodbye() -> None:
-    # Otherwise servers log connections that were lost, and Python 3.13 warns of databases that were not closed.
-    for registry in list(_registries):
-        registry.dispose()
 
 
 default = Registry()  # `dbconfig.db`; it reads and opens nothing before its first use

@@ -13,11 +13,14 @@ from typing import Any, Final, TypeVar
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlmodel import Session
 
+from dbconfig.pool.sockets import Look, Verdict
+
 _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
 FIRST_PAUSE: Final = 0.02  # seconds; a deadlock's other side has usually finished by then
+CONNECTIONS: Final = "dbconfig.connections"  # in session.info of a unit of work: those of its transaction
 LONGEST_PAUSE: Final = 1.0  # seconds; a server that restarts is found again soon after it is up
 
 
@@ -183,6 +186,21 @@ class Attempts:
         return pause
 
 
+def refuse_dead(session: Session) -> None:
+    """Raise while it is still certain that nothing was committed, if the connection is known to be dead.
+
+    The look costs no round trip, and makes of most uncertain COMMITs after a restart a mere repetition.
+    """
+    for connection in session.info.get(CONNECTIONS, ()):
+        if connection.closed or connection.invalidated:
+            continue
+        look = Look.at(connection.connection.driver_connection)
+        if look is not None and look.verdict() is Verdict.DEAD:
+            cause = ConnectionError("the connection was closed by the other side before COMMIT was sent")
+            connection.invalidate(cause)
+            raise OperationalError("COMMIT", None, cause, connection_invalidated=True)
+
+
 # The session of the unit of work that runs in this thread or task, by registry and database: a nested call joins it.
 Running = Mapping[tuple[int, str], Session]
 running: ContextVar[Running] = ContextVar("dbconfig.running", default={})  # noqa: B039  # never written into
@@ -204,6 +222,7 @@ def run(
             with session:
                 result = work(session)
                 session.flush()  # what the flush runs into is not yet a question of the COMMIT
+                refuse_dead(session)
                 committing = session.in_transaction()
                 Session.commit(session)  # the unit's own commit() is refused: it is not for `work` to call
                 return result

@@ -13,6 +13,7 @@ from dbconfig.applicability import contradictions
 from dbconfig.drivers import backend_of, choose
 from dbconfig.errors import BUILT_IN, Location
 from dbconfig.findings import reject_all
+from dbconfig.providers import Providers
 from dbconfig.secrets import Secret
 from dbconfig.urls import DatabaseURL
 
@@ -58,7 +59,8 @@ class DatabaseSettings(BaseModel):
     password: values.Password | None = setting(
         None,
         "connection",
-        "The password: text, ${VAR}, {file: PATH} or {env: NAME}; the mappings are read for each new connection",
+        "The password: text, ${VAR}, {file: PATH}, {env: NAME} or {provider: NAME}; "
+        "the mappings are asked for each new connection",
     )
     host: values.Host | None = setting(
         None, "connection", "A host name, an IP address, or the folder of PostgreSQL's socket"
@@ -187,6 +189,7 @@ class DatabaseSettings(BaseModel):
     _origins: Origins = PrivateAttr(default_factory=dict)
     _prefix: tuple[str, ...] = PrivateAttr(())
     _folder: Path | None = PrivateAttr(None)
+    _providers: Providers | None = PrivateAttr(None)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -254,7 +257,36 @@ class DatabaseSettings(BaseModel):
             ConfigError: it cannot be read.
         """
         password = self.address.password
-        return None if password is None else password.read(self._folder)
+        if password is None:
+            return None
+        if password.kind == "provider":
+            return (self._providers or Providers()).ask(password, self)
+        return password.read(self._folder)
+
+    def means_the_same(self, other: DatabaseSettings) -> bool:
+        """Return whether an engine of the other settings would be the same; where they were written does not count."""
+        return self.__dict__ == other.__dict__ and self._folder == other._folder
+
+    def prove_password(self) -> None:
+        """Read the password once, to find out early that it is missing; of a provider only whether it is known.
+
+        Raises:
+            ConfigError: it cannot be read, or there is no such provider.
+        """
+        password = self.address.password
+        if password is not None and password.kind == "provider":
+            (self._providers or Providers()).find(password)  # asking it may go over the network: not before a connect
+        elif password is not None:
+            password.read(self._folder)
+
+    def provided_by(self, providers: Providers) -> Self:
+        """Return the same settings, with a registry's own password providers where they need one."""
+        password = self.address.password
+        if password is None or password.kind != "provider":
+            return self
+        bound = self.model_copy()
+        bound._providers = providers
+        return bound
 
     def driver(self) -> str:
         """Return the drivername with the installed driver, such as postgresql+psycopg2.

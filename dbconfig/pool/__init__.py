@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import sqlalchemy.pool
 from sqlalchemy.pool import QueuePool, SingletonThreadPool
 
-from . import counting, failover, forks, leaks, lifetime, ping, sockets, timeouts
+from . import counting, ending, failover, forks, leaks, lifetime, ping, sockets, timeouts
+from .ending import close_on_return, retire
 from .limits import limit_connect_time
 from .line import FairPool
 from .options import LineOptions
@@ -18,7 +19,21 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
     from sqlalchemy.pool import Pool
 
-__all__ = ["FairPool", "Histogram", "PoolSettings", "PoolStats", "attach", "pin_in_flight", "pool_arguments", "stats"]
+__all__ = [
+    "FairPool",
+    "Histogram",
+    "PoolSettings",
+    "PoolStats",
+    "attach",
+    "close_on_return",
+    "connect_beside",
+    "drain",
+    "ledger",
+    "pin_in_flight",
+    "pool_arguments",
+    "retire",
+    "stats",
+]
 
 
 class PoolSettings(Protocol):
@@ -109,6 +124,25 @@ def stats(engine: Engine) -> PoolStats:
 def pin_in_flight(engine: Engine) -> None:
     """In a forked child, before ``engine.dispose(close=False)``: keep the parent's connections out of harm's way."""
     forks.pin(_ledgers[engine].records())
+
+
+def ledger(engine: Engine) -> counting.Ledger:
+    """Return the books of an engine that ``attach`` has seen."""
+    return _ledgers[engine]
+
+
+def connect_beside(engine: Engine) -> None:
+    """Open a connection that is no part of the pool, and close it: to see whether that is possible now."""
+    beside = engine.pool.recreate()
+    connection = beside.connect()
+    connection.detach()
+    connection.close()
+    beside.dispose()
+
+
+def drain(engine: Engine) -> ending.Drain:
+    """Begin the end of an engine: from now on it lends no connection."""
+    return ending.Drain(engine, _ledgers[engine])
 
 
 # Keyed weakly: an engine that nobody uses any more takes its counters along.
