@@ -88,34 +88,36 @@ class Drain:
 
     def cancel(self) -> None:
         """Ask the server to end the statements that run; bounded, whatever the server does."""
-        threads = [Thread(target=self._cancel, args=(each,), daemon=True) for each in self._ledger.records()]
-        for thread in threads:
-            thread.start()
-        deadline = monotonic() + CANCEL_LIMIT
-        for thread in threads:
-            thread.join(max(0.0, deadline - monotonic()))
+        connections = [record.driver_connection for record in self._ledger.records()]
+        thread = Thread(target=self._cancel, args=(connections,), name="dbconfig-cancel", daemon=True)
+        thread.start()
+        thread.join(CANCEL_LIMIT)
 
-    def _cancel(self, record: Any) -> None:
-        connection = record.driver_connection
+    def _cancel(self, connections: list[Any]) -> None:
         try:
-            if hasattr(connection, "interrupt"):  # sqlite3
-                connection.interrupt()
-            elif hasattr(connection, "cancel_safe"):  # psycopg since 3.2
-                connection.cancel_safe(timeout=CANCEL_LIMIT)
-            elif hasattr(connection, "cancel"):  # psycopg2, psycopg
-                connection.cancel()
-            elif hasattr(connection, "thread_id"):  # PyMySQL, mysqlclient
-                self._kill_query(connection.thread_id())
-        except Exception as error:  # the connection has ended by itself, or the server is away
-            logger.debug("%s: a statement could not be cancelled: %s", self.name, error)
+            if hasattr(connections[0], "interrupt"):  # sqlite3
+                for connection in connections:
+                    connection.interrupt()
+                return
+            # Not psycopg2's cancel(): it connects by itself, without a time limit, and holds the interpreter's lock.
+            beside = self._pool.recreate().connect()
+            try:
+                cursor = beside.cursor()
+                for connection in connections:
+                    self._cancel_by(cursor, beside.driver_connection, connection)
+            finally:
+                beside.detach()
+                beside.close()
+        except Exception as error:  # the server is away, or will not have another connection
+            logger.info("%s: statements could not be cancelled on the server: %s", self.name, error)
 
-    def _kill_query(self, number: int) -> None:
-        connection = self._pool.recreate().connect()
-        try:
-            connection.cursor().execute(f"KILL QUERY {number:d}")
-        finally:
-            connection.detach()
-            connection.close()
+    def _cancel_by(self, cursor: Any, beside: Any, connection: Any) -> None:
+        if self._dialect.name == "postgresql":
+            # The same number on both sides: no pooler stands between, which would make up numbers of its own.
+            cancel = "SELECT CASE WHEN pg_backend_pid() = %s THEN pg_cancel_backend(%s) END"
+            cursor.execute(cancel, (_number(beside), _number(connection)))
+        elif hasattr(connection, "thread_id"):  # PyMySQL, mysqlclient
+            cursor.execute(f"KILL QUERY {connection.thread_id():d}")
 
     def cut(self) -> None:
         """Close every connection that is left, in whosever hands."""
@@ -134,6 +136,11 @@ class Drain:
                 record.close()
         if not isinstance(self._pool, FairPool):
             self._pool.dispose()
+
+
+def _number(connection: Any) -> int:
+    """Return the server's number of a connection of psycopg2 or psycopg."""
+    return int(connection.info.backend_pid)
 
 
 def wait_until_idle(drains: list[Drain], seconds: float) -> bool:
