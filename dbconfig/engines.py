@@ -10,7 +10,7 @@ import sqlalchemy
 from sqlalchemy import Engine, event
 from sqlalchemy.util import get_cls_kwargs
 
-from dbconfig import dialects, pool, rotation
+from dbconfig import dialects, pool, rotation, tls
 from dbconfig.errors import ConfigError, Problem
 from dbconfig.secrets import Secret
 from dbconfig.settings import DatabaseSettings
@@ -34,6 +34,7 @@ def build(settings: DatabaseSettings, name: str, extra: Mapping[str, Any] | None
     """
     drivername = settings.driver()
     _prove_secrets(settings)
+    tls.check_files(settings)
     arguments = engine_options(settings, name, drivername, extra)
     dialect = dialects.of(settings.backend)
     try:

@@ -25,7 +25,10 @@ _FOR_PROFILE: Final[Mapping[str, Mapping[str, Any]]] = {
     "testing": {"pool_leak_warning": 30.0},
 }
 # Meant for one database system: inherited only by a database of the same one.
-_SYSTEM_KEYS: Final = frozenset({"connect_args", "variables", "dialect_options", "isolation_level"})
+_SYSTEM_KEYS: Final = frozenset(
+    {"connect_args", "variables", "dialect_options", "isolation_level", "pgbouncer"}
+    | {"sslmode", "sslrootcert", "sslcert", "sslkey"}
+)
 
 
 class Profile(BaseSettings):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
-from dbconfig import values
+from dbconfig import addresses, choices, values
 from dbconfig.applicability import contradictions
 from dbconfig.drivers import backend_of, choose
 from dbconfig.errors import BUILT_IN, Location
@@ -23,20 +23,9 @@ if TYPE_CHECKING:
 # Where each key was written, by its path: the place in force first, then those that it covers.
 Origins = Mapping[tuple[str, ...], tuple[Location, ...]]
 
-Echo = Annotated[bool | Literal["debug"], BeforeValidator(values.flag_or("debug"))]
-POOL_CLASSES: Final = ("QueuePool", "NullPool", "StaticPool", "SingletonThreadPool", "AssertionPool")
-PoolClass = Annotated[str, BeforeValidator(values.choice(*POOL_CLASSES))]
-Reset = Annotated[
-    str | None,
-    BeforeValidator(
-        values.choice("rollback", "commit", also={True: "rollback", False: None, None: None, "none": None})
-    ),
-]
-ParamStyle = Annotated[str, BeforeValidator(values.choice("qmark", "numeric", "named", "format", "pyformat"))]
-
 
 def setting(default: Any, group: str, description: str, **constraints: Any) -> Any:
-    """Return a field; `group` says who takes it: connection, engine or pool (create_engine), timeout or session."""
+    """Return a field; `group` is what it is about: connection, tls, pool, engine (create_engine), timeout, session."""
     return Field(default, description=description, json_schema_extra={"group": group}, **constraints)
 
 
@@ -62,8 +51,11 @@ class DatabaseSettings(BaseModel):
         "The password: text, ${VAR}, {file: PATH}, {env: NAME} or {provider: NAME}; "
         "the mappings are asked for each new connection",
     )
-    host: values.Host | None = setting(
-        None, "connection", "A host name, an IP address, or the folder of PostgreSQL's socket"
+    host: choices.Hosts | None = setting(
+        None,
+        "connection",
+        "A host name, an IP address, or the folder of PostgreSQL's socket; for PostgreSQL a list, [one, two:5433], "
+        "of which the first that is the primary is taken",
     )
     port: values.WholeNumber | None = setting(None, "connection", "The TCP port", ge=1, le=65535)
     database: values.Name | None = setting(
@@ -72,6 +64,18 @@ class DatabaseSettings(BaseModel):
         "The name of the database; for SQLite the file, relative to the project folder, or `:memory:`",
     )
     query: values.Query = setting({}, "connection", "Parameters that would stand behind the `?` of a URL")
+
+    sslmode: choices.SSLMode | None = setting(
+        None,
+        "tls",
+        "TLS: disable, prefer, require, verify-ca or verify-full; only the last two find out who answers, "
+        "`require` encrypts and verifies nothing",
+    )
+    sslrootcert: values.Name | None = setting(
+        None, "tls", "The file of the authorities that verify-ca and verify-full trust; `system` is the machine's own"
+    )
+    sslcert: values.Name | None = setting(None, "tls", "The file of the client's certificate")
+    sslkey: values.Name | None = setting(None, "tls", "The file of the client's key")
 
     pool_size: values.WholeNumber = setting(5, "pool", "Connections that are kept open; 0 is no limit", ge=0, le=10_000)
     max_overflow: values.WholeNumber = setting(
@@ -120,15 +124,15 @@ class DatabaseSettings(BaseModel):
     pool_use_lifo: values.Flag = setting(
         False, "pool", "Hand out the connection that came back last, so that the others can rest"
     )
-    pool_reset_on_return: Reset = setting(
+    pool_reset_on_return: choices.Reset = setting(
         "rollback",
         "engine",
         "What happens to an open transaction when a connection comes back: rollback, commit or none",
     )
-    poolclass: PoolClass | None = setting(None, "pool", f"The pool: {', '.join(POOL_CLASSES)}")
+    poolclass: choices.PoolClass | None = setting(None, "pool", f"The pool: {', '.join(choices.POOL_CLASSES)}")
 
-    echo: Echo = setting(False, "engine", "Log every statement; `debug` logs the rows too")
-    echo_pool: Echo = setting(False, "engine", "Log what the pool does; `debug` logs every checkout")
+    echo: choices.Echo = setting(False, "engine", "Log every statement; `debug` logs the rows too")
+    echo_pool: choices.Echo = setting(False, "engine", "Log what the pool does; `debug` logs every checkout")
     hide_parameters: values.Flag = setting(False, "engine", "Keep the parameters of statements out of logs and errors")
     logging_name: values.Name | None = setting(
         None, "engine", "Last part of the logger's name, sqlalchemy.engine.Engine.NAME; the profile's name unless given"
@@ -160,7 +164,7 @@ class DatabaseSettings(BaseModel):
     max_identifier_length: values.WholeNumber | None = setting(
         None, "engine", "Longest name that the database takes", ge=1, le=1024
     )
-    paramstyle: ParamStyle | None = setting(
+    paramstyle: choices.ParamStyle | None = setting(
         None, "engine", "Style of the parameters in generated SQL, where the driver has several"
     )
 
@@ -176,6 +180,13 @@ class DatabaseSettings(BaseModel):
     )
     variables: values.Options = setting(
         {}, "timeout", "Session variables (SET) or SQLite PRAGMAs, set on each new connection outside a transaction"
+    )
+
+    pgbouncer: values.Flag = setting(
+        False,
+        "timeout",
+        "A PgBouncer in transaction mode stands before PostgreSQL: timeouts and variables are set in each transaction, "
+        "nothing is prepared on the server",
     )
 
     expire_on_commit: values.Flag = setting(True, "session", "Sessions forget loaded attributes at commit")
@@ -216,16 +227,7 @@ class DatabaseSettings(BaseModel):
     @property
     def address(self) -> DatabaseURL:
         """The connection's parts, of the URL and of the keys that complete it; the password is not read."""
-        base = self.url or DatabaseURL(self.drivername or "")
-        return DatabaseURL(
-            self.drivername or base.drivername,
-            self.username or base.username,
-            self.password or base.password,
-            self.host or base.host,
-            self.port or base.port,
-            self.database or base.database,
-            {**base.query, **self.query},
-        )
+        return addresses.compose(self)
 
     @property
     def backend(self) -> str:

@@ -36,7 +36,9 @@ SIGNATURES = {
     "create_tables": "self, *models, database='default'",
     "drop_tables": "self, *models, database='default'",
     "stats": "self, database='default'",
-    "dispose": "self",
+    "password_provider": "self, name, function, *, timeout=10.0",
+    "reload": "self",
+    "dispose": "self, *, timeout=None",
 }
 # What an application that only names dbconfig must not pay for.
 HEAVY = (

@@ -6,7 +6,8 @@ import math
 import re
 from typing import TYPE_CHECKING, Any, Final
 
-from dbconfig.dialects import milliseconds, unknown_argument, variable_names
+from dbconfig import tls
+from dbconfig.dialects import milliseconds, poolers, unknown_argument, variable_names
 from dbconfig.errors import ConfigError, Problem
 from dbconfig.secrets import Secret
 
@@ -35,19 +36,34 @@ def arguments(settings: DatabaseSettings, drivername: str) -> dict[str, Any]:
     # libpq takes whole seconds.
     if "connect_timeout" not in settings.address.query:
         found["connect_timeout"] = math.ceil(settings.connect_timeout)
-    options = [f"-c {name}={_escaped(value)}" for name, value in _session(settings).items()]
+    session = {} if settings.pgbouncer else _session(settings)  # it refuses startup options
+    options = [f"-c {name}={_escaped(value)}" for name, value in session.items()]
     options += [str(one) for one in settings.address.query.get("options", ())]
     if "options" in given:
         options.append(str(given.pop("options")))
     if options:
         found["options"] = " ".join(options)
+    if driver == "psycopg" and settings.pgbouncer:
+        # Prepared on one server connection and executed on another one: PgBouncer answers with somebody else's rows.
+        found["prepare_threshold"] = None
+    if settings.sslrootcert == tls.SYSTEM:
+        found["sslrootcert"] = tls.bundle(settings)  # libpq has the word since version 16 only
     if driver == "psycopg2" and _has_secrets(settings):
         found["connection_factory"] = _discreet_connection()
     return {**found, **given}
 
 
 def attach(engine: Engine, settings: DatabaseSettings) -> None:
-    """Attach nothing: everything went into the startup options."""
+    """Attach what a pooler needs; else nothing: everything went into the startup options."""
+    if settings.pgbouncer:
+        poolers.set_in_transactions(engine, {name: _literal(value) for name, value in _session(settings).items()})
+    elif engine.dialect.driver == "psycopg" and "prepare_threshold" not in settings.connect_args:
+        poolers.distrust(engine)
+
+
+def _literal(value: Any) -> str:
+    text = {True: "on", False: "off"}[value] if isinstance(value, bool) else str(value)
+    return "'" + text.replace("'", "''") + "'"
 
 
 def _has_secrets(settings: DatabaseSettings) -> bool:
