@@ -8,7 +8,7 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from dbconfig.errors import ConfigError, Problem, quoted
+from dbconfig.errors import ConfigError, Problem, printable
 
 if TYPE_CHECKING:
     from ssl import SSLContext
@@ -48,7 +48,7 @@ def check_files(settings: DatabaseSettings) -> None:
         if key == "sslmode" or path == SYSTEM:
             continue
         if not os.access(path, os.R_OK) or not Path(path).is_file():
-            message = f"{key}: there is no file {quoted(path)} that can be read"
+            message = f"{key}: there is no file {printable(path, 300)} that can be read"
             problems.append(Problem("file-unreadable", message, settings.origin(key), key))
         elif key == "sslkey" and os.name == "posix" and Path(path).stat().st_mode & (stat.S_IRGRP | stat.S_IROTH):
             _log.warning("key file %s is readable by other users: its permissions should be 600", path)

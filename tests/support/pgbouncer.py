@@ -1,5 +1,6 @@
 """A private PgBouncer before a private PostgreSQL server."""
 
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -58,7 +59,7 @@ def pgbouncer(server: PostgreSQLServer, *, mode: str = "transaction", size: int 
     own(folder, options)
     command: list[str | Path] = [program, configuration]
     log = folder / "log"
-    process = ServerProcess.start(command, folder=folder, log=log, options=options)
+    process = ServerProcess.start(command, folder=folder, log=log, options=options, quick=signal.SIGTERM)
     bouncer = PgBouncer(server, LOOPBACK, port, log)
     try:
         _wait(bouncer, process)
