@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import sqlalchemy.pool
 from sqlalchemy.pool import QueuePool, SingletonThreadPool
 
-from . import counting, ending, failover, forks, leaks, lifetime, ping, sockets, timeouts
+from . import counting, ending, failover, forks, guard, leaks, lifetime, ping, sockets, timeouts
 from .ending import close_on_return, retire
 from .limits import limit_connect_time
 from .line import FairPool
@@ -65,6 +65,8 @@ class PoolSettings(Protocol):
     def poolclass(self) -> str | None: ...  # None: ours
     @property
     def connect_timeout(self) -> float: ...
+    @property
+    def statement_timeout(self) -> float | None: ...
     def origin(self, key: str) -> object: ...  # str() of it: where the value was written
 
 
@@ -99,6 +101,8 @@ def attach(engine: Engine, settings: PoolSettings, *, name: str, read_only: bool
     ours = isinstance(engine.pool, FairPool)
     sockets.attach(engine)
     limit_connect_time(engine, settings.connect_timeout)
+    if settings.statement_timeout is not None:
+        guard.attach(engine, settings.statement_timeout)
     if settings.pool_recycle >= 0:
         (lifetime.attach_to_line if ours else lifetime.attach)(engine, settings.pool_recycle)
     check = _check(settings)
