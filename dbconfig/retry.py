@@ -124,13 +124,14 @@ def fate_of(error: BaseException) -> Fate:
 
 
 def _known(cause: Any) -> Fate | None:
+    arguments = getattr(cause, "args", ())
+    if arguments and isinstance(arguments[0], int):
+        return _MYSQL.get(arguments[0])  # before SQLSTATE, which PyMySQL 1.2 and asyncmy tell too: HY000 says nothing
     state = getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None)
     if isinstance(state, str):
         return _POSTGRESQL.get(state)
-    if getattr(cause, "sqlite_errorname", None) is not None:
-        return Fate.CONFLICT if cause.sqlite_errorname.startswith(_SQLITE) else None
-    arguments = getattr(cause, "args", ())
-    return _MYSQL.get(arguments[0]) if arguments and isinstance(arguments[0], int) else None
+    name = getattr(cause, "sqlite_errorname", None)
+    return Fate.CONFLICT if name is not None and name.startswith(_SQLITE) else None
 
 
 def pauses(first: float = FIRST_PAUSE, longest: float = LONGEST_PAUSE) -> Iterator[float]:
