@@ -193,7 +193,7 @@ def document(choose: random.Random, depth: int = 0) -> str:
 
 
 def some_document(choose: random.Random) -> tuple[dict[str, str], dict[str, str]]:
-    files = {"development.yaml": document(choose) + f"password: {CANARY}-{choose.choice(SCALARS[:20])}\n"}
+    files = {"development.yaml": f"{document(choose)}\npassword: {CANARY}-{choose.choice(SCALARS[:20])}\n"}
     if choose.random() < 0.3:
         files["default.yaml"] = document(choose)
     return files, {name: scalar(choose) for name in NAMES[:4] if choose.random() < 0.5}
@@ -274,7 +274,7 @@ def run(kind: str, examples: int, seed: int, *, memory: bool = False) -> Tally:
                     path.write_text(content, encoding="utf-8", errors="surrogatepass", newline="")
             if memory:
                 tracemalloc.start()
-            start = time.perf_counter()
+            start, before = time.perf_counter(), tally.loaded
             told = _attempt(folder, {"ENVIRONMENT": "development", **environ}, tally)
             took = time.perf_counter() - start
             if memory:
@@ -282,7 +282,8 @@ def run(kind: str, examples: int, seed: int, *, memory: bool = False) -> Tally:
                 tracemalloc.stop()
             tally.runs += 1
             tally.slowest = max(tally.slowest, took)
-            if CANARY in told:
+            # A variable may well be part of a host or a path, which a loaded profile shows; an error shows none.
+            if CANARY in told and not (kind == "interpolations" and tally.loaded > before):
                 tally.failures.append(f"{kind} {number}: a secret is told: {told[:300]}")
             elif told.startswith("!"):
                 tally.failures.append(f"{kind} {number}: {told}")

@@ -27,7 +27,7 @@ class Place:
 
 SETTINGS = {"pool_size": 8, "max_overflow": 0, "pool_timeout": "5s", "connect_timeout": "2s"}
 # N09: a server that is to let go of locks whose holder has gone silent needs these.
-SETTINGS |= {"statement_timeout": "2s", "idle_in_transaction_timeout": "3s"}
+SETTINGS |= {"statement_timeout": "5s", "idle_in_transaction_timeout": "6s"}
 
 
 @pytest.fixture
