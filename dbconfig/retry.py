@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -205,6 +206,9 @@ def refuse_dead(session: Session) -> None:
 # The session of the unit of work that runs in this thread or task, by registry and database: a nested call joins it.
 Running = Mapping[tuple[int, str], Session]
 running: ContextVar[Running] = ContextVar("dbconfig.running", default={})  # noqa: B039  # never written into
+if hasattr(os, "register_at_fork"):
+    # A child that is forked within a unit of work cannot join it: the connection is its parent's.
+    os.register_at_fork(after_in_child=lambda: running.set({}))
 
 
 def run(

@@ -128,6 +128,7 @@ def stats(engine: Engine) -> PoolStats:
 def pin_in_flight(engine: Engine) -> None:
     """In a forked child, before ``engine.dispose(close=False)``: keep the parent's connections out of harm's way."""
     forks.pin(_ledgers[engine].records())
+    _ledgers[engine].disown()
 
 
 def ledger(engine: Engine) -> counting.Ledger:
