@@ -9,7 +9,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
 from dbconfig import Profile, Registry
-from dbconfig.pool.guard import GRACE
+from dbconfig.pool import guard
 from dbconfig.pool.ping import PING_LIMIT
 from tests.support.proxy import Proxy
 from tests.support.servers import Server
@@ -20,6 +20,7 @@ DRIVERS = (
     pytest.param("mariadb", "mysql+pymysql", id="pymysql"),
 )
 WAYS = ("the server stands still", "the path swallows everything")
+GRACE = 1.0  # seconds; less than guard.GRACE, to save time
 ROOM = 2.0  # seconds for a busy machine
 SETTINGS = {"pool_size": 2, "max_overflow": 0, "pool_timeout": "3s", "connect_timeout": "2s", "statement_timeout": "1s"}
 
@@ -28,9 +29,15 @@ pytestmark = [pytest.mark.server, pytest.mark.slow]
 
 @pytest.fixture
 def silenced(
-    request: pytest.FixtureRequest, proxy: Callable[[Server], Proxy], kind: str, driver: str, way: str
+    request: pytest.FixtureRequest,
+    proxy: Callable[[Server], Proxy],
+    kind: str,
+    driver: str,
+    way: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[tuple[Registry, Callable[[], None]]]:
     pytest.importorskip(driver.partition("+")[2])
+    monkeypatch.setattr(guard, "GRACE", GRACE)
     server: Server = request.getfixturevalue(kind)
     network = proxy(server)
     url = server.url(driver, host=network.host, port=network.port)
