@@ -6,10 +6,11 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
+# Not from typing, which takes longer to import than Python to start; type checkers know the name.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from dbconfig.errors import ConfigError, DBConfigError, Location, Problem, ProfileNotFound
     from dbconfig.loader import load
     from dbconfig.pool import PoolStats
@@ -54,6 +55,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    from importlib import import_module
+
     if name == "db":
         # The import lock of the registry's module makes it one for all threads that ask first.
         value = import_module("dbconfig.registry").default

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dbconfig import choices, tls
+from dbconfig import kinds, tls
 from dbconfig.drivers import backend_of
 from dbconfig.urls import DatabaseURL
 
@@ -23,9 +23,10 @@ def compose(settings: DatabaseSettings) -> DatabaseURL:
     if drivername and backend_of(drivername) == "postgresql":
         query |= {name: (value,) for name, value in tls.parameters(settings).items()}
     if isinstance(host, tuple):
-        names, ports = choices.separated(host, port or _PORT)
-        # Not whichever answers first: a standby that does would refuse every write.
-        query = {"target_session_attrs": ("read-write",), **query, "host": (names,), "port": (ports,)}
+        names, ports = kinds.separated(host, port or _PORT)
+        # Not whichever answers first: a standby that does would refuse every write. A replica is to be one.
+        wanted = "any" if hasattr(settings, "weight") else "read-write"
+        query = {"target_session_attrs": (wanted,), **query, "host": (names,), "port": (ports,)}
         host = port = None
     return DatabaseURL(
         drivername,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from dbconfig.drivers import backend_of
 from dbconfig.findings import Finding
 from dbconfig.network import applicable_tls, applicable_to_pgbouncer, system_key
+from dbconfig.replicas import mismatches
 
 if TYPE_CHECKING:
     from dbconfig.settings import DatabaseSettings
@@ -109,6 +110,8 @@ def contradictions(settings: DatabaseSettings) -> list[Finding]:
         *_arguments(settings),
         *_variables(settings),
         *_options(settings),
+        *mismatches(settings.backend, settings.replicas),
+        *_fast_begin(settings),
     ]
 
 
@@ -118,7 +121,11 @@ def _given_twice(settings: DatabaseSettings) -> Iterator[Finding]:
     for part in _PARTS:
         if getattr(settings, part) is not None and getattr(settings.url, part) not in (None, ""):
             yield Finding(
-                "given-twice", f"`{part}` is given both by `url` and by `{part}`", "remove one of the two", (part,)
+                "given-twice",
+                f"`{part}` is given both by `url` and by `{part}`",
+                "remove one of the two",
+                (part,),
+                against="url",
             )
     for name in settings.query.keys() & settings.url.query.keys():
         yield Finding(
@@ -156,6 +163,13 @@ def _for_system(settings: DatabaseSettings) -> Iterator[Finding]:
             if key in settings.model_fields_set and getattr(settings, key) is not None:
                 message = f"`{key}` cannot act on SQLite: {why}"
                 yield Finding("not-applicable", message, "remove it", (key,), because=system_key(settings))
+
+
+def _fast_begin(settings: DatabaseSettings) -> Iterator[Finding]:
+    system, _, driver = settings.address.drivername.lower().partition("+")
+    if settings.fast_begin and (backend_of(system) != "postgresql" or driver not in ("", "psycopg2")):
+        why = "it is made of what psycopg2 alone can do"
+        yield Finding("not-applicable", f"`fast_begin` cannot act here: {why}", "remove it", ("fast_begin",))
 
 
 def _for_pool(settings: DatabaseSettings) -> Iterator[Finding]:
@@ -207,6 +221,7 @@ def _arguments(settings: DatabaseSettings) -> Iterator[Finding]:
                 "`connect_timeout` is given twice, by itself and in connect_args",
                 "remove the one in connect_args",
                 at,
+                against="connect_timeout",
             )
         elif name == "read_default_file":
             yield Finding(

@@ -1,67 +1,56 @@
-"""The types of settings that are one of some words, and of those that are a word or a list."""
+"""Settings that take one of some words."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Literal
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
 
-from pydantic import BeforeValidator
 from pydantic_core import PydanticCustomError
 
-from dbconfig import values
 from dbconfig.findings import reject
-
-POOL_CLASSES: Final = ("QueuePool", "NullPool", "StaticPool", "SingletonThreadPool", "AssertionPool")
-# https://www.postgresql.org/docs/current/libpq-ssl.html#LIBPQ-SSL-SSLMODE-STATEMENTS; libpq's `allow` is left out: it
-# prefers not to encrypt.
-SSL_MODES: Final = ("disable", "prefer", "require", "verify-ca", "verify-full")
-_HOSTS_AT_MOST: Final = 32  # each may cost a connect_timeout
+from dbconfig.values import flag, plain
 
 
-def hosts(value: Any) -> str | tuple[str, ...]:
-    """Take one host, or a list of hosts that are tried in turn, each with or without a port of its own."""
-    raw = values.plain(value)
-    if not isinstance(raw, (list, tuple)):
-        return values.host(value)
-    if not 0 < len(raw) <= _HOSTS_AT_MOST:
-        raise reject("invalid-value", f"must name between one and {_HOSTS_AT_MOST} hosts")
-    return tuple(_host_and_port(one) for one in raw)
+@dataclass(frozen=True, slots=True, eq=False)
+class FlagOr:
+    """A validator for a boolean or one of some words."""
+
+    words: tuple[str, ...]
+
+    def __call__(self, value: Any) -> bool | str:
+        raw = plain(value)
+        if isinstance(raw, str) and raw.lower() in self.words:
+            return raw.lower()
+        try:
+            return flag(value)
+        except PydanticCustomError:
+            raise reject("invalid-value", f"must be true, false or {' or '.join(self.words)}") from None
 
 
-def _host_and_port(item: Any) -> str:
-    if not isinstance(item, str):
-        raise reject("wrong-type", "each host must be text", "[db1.internal, 'db2.internal:5433']")
-    name, colon, port = item.rpartition(":")
-    if not colon or (":" in name and not name.endswith("]")):  # an IPv6 address without a port
-        return values.host(item)
-    if not (port.isascii() and port.isdigit() and 0 < int(port[:6]) < 65536):
-        raise reject("out-of-range", "what follows the `:` of a host must be a port between 1 and 65535")
-    try:
-        found = values.host(name)
-    except PydanticCustomError:
-        raise reject("invalid-value", "one of the hosts is no `host` or `host:port`") from None
-    return f"[{found}]:{port}" if ":" in found else f"{found}:{port}"
+def flag_or(*words: str) -> FlagOr:
+    return FlagOr(words)
 
 
-def separated(hosts: tuple[str, ...], port: int) -> tuple[str, str]:
-    """Return hosts and ports as libpq writes them: two lists with commas."""
-    names, ports = [], []
-    for each in hosts:
-        name, colon, own = each.rpartition(":")
-        if not colon or (":" in name and not name.endswith("]")):
-            name, own = each, str(port)
-        names.append(name.strip("[]"))
-        ports.append(own)
-    return ",".join(names), ",".join(ports)
+@dataclass(frozen=True, slots=True, eq=False)
+class Choice:
+    """A validator for one of some words, in any case; `also` maps further values to them."""
+
+    options: tuple[str, ...]
+    also: Mapping[Any, str | None]
+
+    def __call__(self, value: Any) -> str | None:
+        raw = plain(value)
+        if not isinstance(raw, (list, dict)) and raw in self.also:
+            return self.also[raw]
+        by_lower = {option.lower(): option for option in self.options}
+        if isinstance(raw, str) and raw.lower() in by_lower:
+            return by_lower[raw.lower()]
+        near = get_close_matches(raw.lower(), by_lower, 1, 0.6) if isinstance(raw, str) else []
+        help = f"did you mean {by_lower[near[0]]!r}?" if near else ""
+        raise reject("invalid-value", f"must be one of {', '.join(self.options)}", help)
 
 
-Echo = Annotated[bool | Literal["debug"], BeforeValidator(values.flag_or("debug"))]
-PoolClass = Annotated[str, BeforeValidator(values.choice(*POOL_CLASSES))]
-Reset = Annotated[
-    str | None,
-    BeforeValidator(
-        values.choice("rollback", "commit", also={True: "rollback", False: None, None: None, "none": None})
-    ),
-]
-ParamStyle = Annotated[str, BeforeValidator(values.choice("qmark", "numeric", "named", "format", "pyformat"))]
-SSLMode = Annotated[str, BeforeValidator(values.choice(*SSL_MODES))]
-Hosts = Annotated[str | tuple[str, ...], BeforeValidator(hosts)]
+def choice(*options: str, also: Mapping[Any, str | None] | None = None) -> Choice:
+    return Choice(options, also or {})

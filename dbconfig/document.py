@@ -205,7 +205,7 @@ class _Composer:
             elif self._is_secret_key(path, name, key_event) and isinstance(node, Scalar) and not node.written:
                 self._secret_in_braces(path, key_event)
             elif name is not None and name in entries:
-                self._duplicate(path, name, at, entries[name].key.line)
+                self._duplicate(path, name, at, entries[name].key)
             elif name is not None:
                 entries[name] = Entry(node, at)
         for mapping in merged:
@@ -226,13 +226,14 @@ class _Composer:
         help = "put it in quotes: '…'; or write {file: PATH} or {env: NAME}"
         self.problems.append(Problem("invalid-value", f"{key}: braces make a mapping of it", at, key, help))
 
-    def _duplicate(self, path: Path_, name: str, at: Location, first: int | None) -> None:
+    def _duplicate(self, path: Path_, name: str, at: Location, first: Location) -> None:
         help = "remove one of the two"
         if name == "password":
             help = f"a password is either text or `{{file: …}}` (compose's PASSWORD_FILE), not both: {help}"
-        message = f"duplicate key {quoted(shown_name(name))}: it stands twice"
+        message = f"duplicate key {quoted(shown_name(name))}: it stands twice, first on line {first.line}"
         key = ".".join((*path, name))
-        self.problems.append(Problem("duplicate-key", message, at, key, help, (f"first on line {first}",)))
+        also = ((first, "first here"),)
+        self.problems.append(Problem("duplicate-key", message, at, key, help, label="again here", also=also))
 
     def _key(self, event: Any, path: Path_, depth: int) -> str | None:
         if isinstance(event, yaml.ScalarEvent):

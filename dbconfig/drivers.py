@@ -17,6 +17,7 @@ class Driver:
     name: str
     module: str
     package: str
+    synchronous: bool = True
     asynchronous: bool = False
 
     @property
@@ -30,16 +31,19 @@ class Driver:
 
 _POSTGRESQL = (
     Driver("psycopg2", "psycopg2", "psycopg2-binary"),
-    Driver("psycopg", "psycopg", "'psycopg[binary]'"),
-    Driver("asyncpg", "asyncpg", "asyncpg", asynchronous=True),
+    Driver("psycopg", "psycopg", "'psycopg[binary]'", asynchronous=True),  # one driver for both
+    Driver("asyncpg", "asyncpg", "asyncpg", synchronous=False, asynchronous=True),
 )
 _MYSQL = (
     Driver("pymysql", "pymysql", "pymysql"),
     Driver("mysqldb", "MySQLdb", "mysqlclient"),
-    Driver("asyncmy", "asyncmy", "asyncmy", asynchronous=True),
-    Driver("aiomysql", "aiomysql", "aiomysql", asynchronous=True),
+    Driver("asyncmy", "asyncmy", "asyncmy", synchronous=False, asynchronous=True),
+    Driver("aiomysql", "aiomysql", "aiomysql", synchronous=False, asynchronous=True),
 )
-_SQLITE = (Driver("pysqlite", "sqlite3", ""), Driver("aiosqlite", "aiosqlite", "aiosqlite", asynchronous=True))
+_SQLITE = (
+    Driver("pysqlite", "sqlite3", ""),
+    Driver("aiosqlite", "aiosqlite", "aiosqlite", synchronous=False, asynchronous=True),
+)
 
 # In the order of choice, which is fixed: SQLAlchemy's own default for postgresql changed from 2.0 (psycopg2) to 2.1
 # (psycopg), and its default for mysql (mysqlclient) is not among our dependencies.
@@ -83,26 +87,37 @@ def backend_of(drivername: str) -> str:
     return backend
 
 
-def choose(drivername: str, at: Location | None, key: str) -> str:
-    """Return the drivername with a synchronous driver that is installed; an explicit one is kept.
+def choose(drivername: str, at: Location | None, key: str, *, asynchronous: bool = False) -> str:
+    """Return the drivername with an installed driver of the kind that is asked for; an explicit one is kept.
 
     Raises:
-        ConfigError: no driver is installed, or the named one is not, or is asynchronous.
+        ConfigError: no driver is installed, or the named one is not, or is of the other kind.
     """
     backend, _, named = drivername.lower().partition("+")
     backend = _ALIASES.get(backend, backend)
-    candidates = [driver for driver in DRIVERS[backend] if (driver.name == named if named else not driver.asynchronous)]
-    if candidates[0].asynchronous:
-        message = f"{named} is an asynchronous driver, and this is a synchronous engine"
-        usual = next(driver for driver in DRIVERS[backend] if not driver.asynchronous)
-        help = (
-            f"leave `+{named}` out: {usual.name} is taken (pip install {usual.package})"
-            if usual.package
-            else f"leave `+{named}` out"
-        )
-        raise ConfigError([Problem("async-driver", message, at, key, help)])
+    fitting = [driver for driver in DRIVERS[backend] if (driver.asynchronous if asynchronous else driver.synchronous)]
+    if asynchronous:
+        fitting.sort(key=lambda driver: driver.synchronous)  # what is made for it first
+    candidates = [driver for driver in DRIVERS[backend] if driver.name == named] if named else fitting
+    if candidates[0] not in fitting:
+        raise ConfigError([_other_kind(named, fitting, at, key, asynchronous)])
     installed = next((driver for driver in candidates if driver.installed), None)
     if installed is None:
-        message = f"the driver of {backend} is not installed: {candidates[0].name}"
+        kind = "asynchronous driver" if asynchronous else "driver"
+        message = f"the {kind} of {backend} is not installed: {candidates[0].name}"
         raise ConfigError([Problem("missing-driver", message, at, key, f"pip install {candidates[0].package}")])
-    return f"{backend}+{installed.name}"
+    # SQLAlchemy's name of a driver's other half, where one driver is both.
+    return f"{backend}+{installed.name}{'_async' if asynchronous and installed.synchronous else ''}"
+
+
+def _other_kind(named: str, fitting: list[Driver], at: Location | None, key: str, asynchronous: bool) -> Problem:
+    usual = fitting[0]
+    install = f" (pip install {usual.package})" if usual.package else ""
+    both = next((f", or write `+{driver.name}`, which is both" for driver in fitting if driver.synchronous), "")
+    if asynchronous:
+        message = f"{named} is a synchronous driver, and this is an asynchronous engine"
+        help = f"leave `+{named}` out: each kind of engine takes its own, this one {usual.name}{install}{both}"
+        return Problem("sync-driver", message, at, key, help)
+    message = f"{named} is an asynchronous driver, and this is a synchronous engine"
+    taken = f": {usual.name} is taken{install}" if usual.package else ""
+    return Problem("async-driver", message, at, key, f"leave `+{named}` out{taken}")

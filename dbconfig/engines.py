@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import sqlalchemy
 from sqlalchemy import Engine, event
+from sqlalchemy.engine import ExceptionContext
+from sqlalchemy.pool import AsyncAdaptedQueuePool, Pool, QueuePool, SingletonThreadPool
 from sqlalchemy.util import get_cls_kwargs
 
-from dbconfig import dialects, pool, rotation, tls
+from dbconfig import consistency, dialects, failures, pool, rotation, tls
 from dbconfig.errors import ConfigError, Problem
 from dbconfig.secrets import Secret
 from dbconfig.settings import DatabaseSettings
@@ -18,40 +20,62 @@ from dbconfig.settings import DatabaseSettings
 _log = logging.getLogger(__name__)
 
 # Fields of the group "engine" that do not go into create_engine under their own name.
-_ELSEWHERE: Final = ("connect_args", "dialect_options")
+_ELSEWHERE: Final = ("connect_args", "dialect_options", "fast_begin")
 
 
-def build(settings: DatabaseSettings, name: str, extra: Mapping[str, Any] | None = None) -> Engine:
+def build(
+    settings: DatabaseSettings,
+    name: str,
+    extra: Mapping[str, Any] | None = None,
+    *,
+    asynchronous: bool = False,
+    beside: Engine | None = None,
+    read_only: bool = False,
+    patient: bool = True,
+) -> Engine:
     """Return a new engine; nothing is connected.
 
     Args:
         settings: of the database.
         name: "profile" or "profile/database", the last part of the loggers' names.
         extra: arguments of create_engine that only code can express.
+        asynchronous: with an asynchronous driver; the engine is meant for `AsyncEngine(engine)`.
+        beside: the engine whose database in memory this one shares.
+        read_only: a server that refuses writes does as it should.
+        patient: wait for a server that cannot be reached, until `pool_timeout`; or tell at once.
 
     Raises:
         ConfigError: the driver is not installed, a secret cannot be read, or an argument is none of the driver's.
     """
-    drivername = settings.driver()
+    drivername = settings.driver(asynchronous=asynchronous)
     _prove_secrets(settings)
     tls.check_files(settings)
-    arguments = engine_options(settings, name, drivername, extra)
+    arguments = engine_options(settings, name, drivername, extra, patient=patient)
     dialect = dialects.of(settings.backend)
+    url = dialect.address(settings, drivername) if beside is None else beside.url.set(drivername=drivername)
     try:
-        engine = sqlalchemy.create_engine(dialect.address(settings, drivername), **arguments)
+        engine = sqlalchemy.create_engine(url, **arguments)
     except ImportError as error:
         message = f"the driver {drivername} is installed, but cannot be imported: {error}"
         raise ConfigError([Problem("missing-driver", message, settings.origin("url"))]) from error
     # In this order: the dialect's listener may connect by itself. (`insert=True` has no effect on this event.)
     _supply_secrets(engine, settings)
     rotation.attach(engine, settings, name)
-    pool.attach(engine, settings, name=name)
+    pool.attach(engine, settings, name=name, read_only=read_only)
     dialect.attach(engine, settings)
+    _explain_failures(engine, settings)
+    if settings.replicas and settings.read_your_writes and not read_only:
+        consistency.watch_commits(engine, consistency.key_of(name, settings))
     return engine
 
 
 def engine_options(
-    settings: DatabaseSettings, name: str, drivername: str, extra: Mapping[str, Any] | None = None
+    settings: DatabaseSettings,
+    name: str,
+    drivername: str,
+    extra: Mapping[str, Any] | None = None,
+    *,
+    patient: bool = True,
 ) -> dict[str, Any]:
     """Return the keyword arguments of `create_engine` that the settings mean, without any secret."""
     fields = DatabaseSettings.model_fields
@@ -66,12 +90,23 @@ def engine_options(
     options = {key: value for key, value in options.items() if value is not None or key == "pool_reset_on_return"}
     options.setdefault("logging_name", name)
     options.setdefault("pool_logging_name", name)
-    options |= pool.pool_arguments(settings, name=name)
+    is_async = sqlalchemy.URL.create(drivername).get_dialect().is_async
+    options |= pool.pool_arguments(settings, name=name, is_async=is_async, patient=patient)
+    if is_async:
+        options["poolclass"] = _asynchronous(options["poolclass"], settings)
     options["connect_args"] = dialects.of(settings.backend).arguments(settings, drivername)
     given = _checked_extra(extra or {}, fields)
     if "execution_options" in given:
         given["execution_options"] = {**options["execution_options"], **given["execution_options"]}
     return {**options, **_checked_dialect_options(settings, drivername), **given}
+
+
+def _asynchronous(poolclass: type[Pool], settings: DatabaseSettings) -> type[Pool]:
+    """Return the pool class that does in an event loop what the named one does among threads."""
+    if poolclass is SingletonThreadPool:
+        message = f"`poolclass: {settings.poolclass}` keeps a connection for each thread: an event loop has one thread"
+        raise ConfigError([Problem("not-applicable", message, settings.origin("poolclass"), "poolclass")])
+    return AsyncAdaptedQueuePool if poolclass is QueuePool else poolclass
 
 
 def _checked_dialect_options(settings: DatabaseSettings, drivername: str) -> dict[str, Any]:
@@ -114,12 +149,22 @@ def _checked_extra(extra: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[
     return dict(extra)
 
 
+def _explain_failures(engine: Engine, settings: DatabaseSettings) -> None:
+    """Add to the error of a connection that failed what a person needs to mend it."""
+
+    @event.listens_for(engine, "handle_error")
+    def explain(context: ExceptionContext) -> None:
+        error = context.sqlalchemy_exception
+        if context.connection is None and error is not None:
+            failures.annotate(error, settings)
+
+
 def _prove_secrets(settings: DatabaseSettings) -> None:
     """Read the secrets once, so that a missing one is told when the engine is made and not at some request."""
     settings.prove_password()
     password = settings.address.password
     exposed = password.readable_by_others(settings.folder) if password is not None else ""
-    if exposed:
+    if exposed and settings.folder is None:  # made in code; what was loaded has been told at load
         _log.warning("secret file %s is readable by other users: its permissions should be 600", exposed)
 
 
@@ -132,13 +177,25 @@ def _supply_secrets(engine: Engine, settings: DatabaseSettings) -> None:
     }
     if password is None and not arguments:
         return
-    # PyMySQL encodes text as Latin-1; the server wants UTF-8.
-    in_utf8 = engine.dialect.driver == "pymysql"
+    # PyMySQL and its descendants encode text as Latin-1; the server wants UTF-8. aiomysql takes no bytes.
+    in_latin1 = engine.dialect.driver in ("pymysql", "asyncmy", "aiomysql")
+    read = settings.read_password
+    if engine.dialect.is_async and password is not None and password.kind == "provider":
+        read = _without_blocking(read)
 
     @event.listens_for(engine, "do_connect")
     def supply(dialect: Any, record: Any, cargs: list[Any], cparams: dict[str, Any]) -> None:
         for name, value in arguments.items():
             cparams[name] = value.read()
         if password is not None:
-            text = settings.read_password() or ""
-            cparams["password"] = text.encode() if in_utf8 else text
+            text = read() or ""
+            cparams["password"] = text.encode().decode("latin-1") if in_latin1 else text
+
+
+def _without_blocking(read: Callable[[], str | None]) -> Callable[[], str | None]:
+    """Return a function that waits for a password provider as asyncio waits, and not with the whole event loop."""
+    import asyncio
+
+    from sqlalchemy.util import await_only
+
+    return lambda: await_only(asyncio.to_thread(read))

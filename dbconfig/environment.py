@@ -17,6 +17,11 @@ class Variable:
     location: Location
 
 
+def process() -> Mapping[str, str]:
+    """Return the variables of the process."""
+    return os.environ
+
+
 class Environment:
     """The variables of the process over those of a `.env`; nothing is written into `os.environ`."""
 

@@ -17,6 +17,7 @@ class Finding:
     help: str = ""
     at: tuple[str, ...] = ()
     because: str = ""  # the key that makes this one impossible
+    against: str = ""  # the key that says otherwise
 
 
 def reject(slug: str, message: str, help: str = "", at: tuple[str, ...] = ()) -> PydanticCustomError:

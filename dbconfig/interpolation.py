@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from urllib.parse import quote
@@ -43,23 +44,54 @@ def interpolate(root: MappingNode, environment: Environment) -> tuple[MappingNod
     return node, worker.problems
 
 
-def variables(root: Node) -> tuple[str, ...]:
-    """Return the names that the references of a document have, required or not, in the order of the file."""
-    found: dict[str, None] = {}
-    for scalar in _scalars(root):
+@dataclass(frozen=True, slots=True)
+class Need:
+    """An environment variable that a document refers to.
+
+    Attributes:
+        name: the variable's.
+        key: the dotted path of the key whose value refers to it.
+        required: whether the profile cannot be loaded without it.
+        whole: whether it is the whole value, so that nothing is known of the value without it.
+    """
+
+    name: str
+    key: str
+    required: bool
+    whole: bool
+
+
+def needs(root: MappingNode, environment: Environment) -> tuple[Need, ...]:
+    """Return which variables a document refers to, in the order of the file; `{env: NAME}` among them."""
+    return tuple(dict.fromkeys(_needs(root, (), environment)))
+
+
+def _needs(node: Node, path: tuple[str, ...], environment: Environment) -> Iterator[Need]:
+    if isinstance(node, MappingNode):
+        for name, entry in node.entries.items():
+            yield from _needs(entry.node, (*path, name), environment)
+    elif isinstance(node, SequenceNode):
+        for item in node.items:
+            yield from _needs(item, path, environment)
+    elif isinstance(node.value, str) and path[-2:] == ("password", "env"):
+        yield Need(node.value, ".".join(path[:-1]), True, True)
+    elif isinstance(node.value, str) and "$" in node.value and not node.variables:
         try:
-            for name in _names(_parse(str(scalar.value))):
-                found[name] = None
+            parts = _parse(node.value)
         except _BadReference:
-            continue
-    return tuple(found)
+            return
+        for name, required in _required(parts, environment):
+            yield Need(name, ".".join(path), required, len(parts) == 1)
 
 
-def _scalars(node: Node) -> list[Scalar]:
-    if isinstance(node, Scalar):
-        return [node] if isinstance(node.value, str) and "$" in node.value else []
-    children = node.items if isinstance(node, SequenceNode) else tuple(entry.node for entry in node.entries.values())
-    return [scalar for child in children for scalar in _scalars(child)]
+def _required(parts: Parts, environment: Environment) -> Iterator[tuple[str, bool]]:
+    for part in parts:
+        if isinstance(part, Reference):
+            variable = environment.get(part.name)
+            yield part.name, part.operator != ":-"
+            # The default of a variable that is set is not looked at.
+            if variable is None or not variable.value:
+                yield from _required(part.argument, environment)
 
 
 def _names(parts: Parts) -> list[str]:

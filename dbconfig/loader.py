@@ -19,7 +19,7 @@ from dbconfig.findings import Finding
 from dbconfig.interpolation import interpolate
 from dbconfig.layering import PREFIX, lay, rank, reconciled, without_nulls
 from dbconfig.names import stands_for_address, unknown_key
-from dbconfig.nodes import Entry, MappingNode, Scalar
+from dbconfig.nodes import Entry, MappingNode, Scalar, SequenceNode
 from dbconfig.profile import DEFAULT, Profile, expand, found_in
 from dbconfig.profiles import Folder, Selection, find_folder, read_layers, select, shown_path
 from dbconfig.redaction import shown_name
@@ -73,9 +73,10 @@ def load_selected(folder: Folder, environment: Environment, selection: Selection
     validation = _Validation(reconciled(tree, order), selection.name, folder, order)
     validation.take([*problems, *misspelt, *empty, *unresolved])
     profile = validation.run().settle(_origins(laid), folder.project, selection.reason)
-    for settings in profile.databases.values():
-        if settings.password is not None:
-            settings.password.bind(environment)
+    for database in profile.databases.values():
+        for settings in (database, *database.replicas):
+            if settings.password is not None:
+                settings.password.bind(environment)
     return profile
 
 
@@ -234,7 +235,16 @@ class _Validation:
         place = entry.key if entry is not None else Location(self._file())
         key = ".".join(path)
         said = finding.message if finding.message.startswith(("`", "'")) else f"{key}: {finding.message}"
-        self.problems.append(Problem(finding.slug, said, place, key, finding.help, _notes(entry)))
+        also = self._against(database, finding, entry)
+        label = ("this one here" if finding.against else "cannot act here") if also else ""
+        self.problems.append(Problem(finding.slug, said, place, key, finding.help, _notes(entry), label, also))
+
+    def _against(self, database: str, finding: Finding, entry: Entry | None) -> tuple[tuple[Location, str], ...]:
+        """Return the place of the other key, where two disagree."""
+        other = finding.against or finding.because
+        found = self._written(database, (other,))[0] if other and entry is not None else None
+        words = f"and `{other}` here" if finding.against else "because of this"
+        return ((found.key, words),) if found is not None else ()
 
     def _note_database(self, database: str, path: Path_, entry: Entry | None, finding: Finding) -> None:
         """Note what is wrong with a database as a whole: it has no address."""
@@ -287,6 +297,10 @@ class _Validation:
         node: Any = self.tree
         found: Entry | None = None
         for depth, part in enumerate(path):
+            if isinstance(node, SequenceNode) and part.isdigit() and found is not None:
+                node = node.items[int(part)]
+                found = Entry(node, node.location)
+                continue
             entry = node.get(part) if isinstance(node, MappingNode) else None
             if entry is None:
                 return found, depth
@@ -313,6 +327,10 @@ def _origins(tree: MappingNode) -> Origins:
             found[(*path, key)] = tuple(places)
             if isinstance(entry.node, MappingNode):
                 walk(entry.node, (*path, key))
+            elif isinstance(entry.node, SequenceNode):
+                for number, item in enumerate(entry.node.items):
+                    if isinstance(item, MappingNode):
+                        walk(item, (*path, key, str(number)))
 
     walk(tree, ())
     return found

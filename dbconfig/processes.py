@@ -15,6 +15,8 @@ _registries: weakref.WeakSet[Registry] = weakref.WeakSet()
 _forking = threading.RLock()  # one fork at a time, so that two of them do not wait for each other's registries
 _held: list[Registry] = []  # those whose lock was taken before the fork; others may appear meanwhile
 
+inherited: list[object] = []  # asynchronous engines of the parent process
+
 
 def enroll(registry: Registry) -> None:
     """Look after a registry, as long as somebody else keeps it."""

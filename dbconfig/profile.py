@@ -13,6 +13,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from dbconfig.drivers import backend_of
 from dbconfig.errors import BUILT_IN, ConfigError, Location, Problem, quoted
 from dbconfig.findings import Finding
+from dbconfig.replicas import switched_off
 from dbconfig.settings import CONNECTION_KEYS, DatabaseSettings, Origins
 from dbconfig.values import plain
 
@@ -137,7 +138,7 @@ def expand(data: Mapping[str, Any]) -> dict[str, Any]:
     own = {**_FOR_PROFILE.get(str(data.get("name")), {}), **own}
     # A profile may consist of named databases only; then there is no `default`.
     databases: dict[str, Any] = (
-        {DEFAULT: own} if DEFAULT not in named and (own.keys() & CONNECTION_KEYS or not named) else {}
+        {DEFAULT: own} if DEFAULT not in named and (own.keys() & CONNECTION_KEYS - {"replicas"} or not named) else {}
     )
     for name, each in named.items():
         if isinstance(each, DatabaseSettings):
@@ -149,6 +150,8 @@ def expand(data: Mapping[str, Any]) -> dict[str, Any]:
             key: value for key, value in own.items() if key not in CONNECTION_KEYS and (same or key not in _SYSTEM_KEYS)
         }
         databases[name] = {**inherited, **each}
+        if "replicas" in own and switched_off(own["replicas"]):
+            databases[name]["replicas"] = ()  # DBCONFIG_REPLICAS=off is for an emergency, and for all databases
     return {"name": data.get("name"), "databases": databases}
 
 

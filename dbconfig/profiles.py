@@ -154,9 +154,10 @@ def _check_name(selection: Selection, folder: Folder) -> None:
         raise ProfileNotFound([problem])
     near = _near(name, known)
     help = f"did you mean {near!r}?" if near else ""
+    key = VARIABLE if selection.location is not None else ""
     if not _NAME.fullmatch(name) or name == SHARED:
         message = f"{quoted(shown_name(name))} cannot be a profile's name: letters, digits, `_` and `-`, not `{SHARED}`"
-        raise ProfileNotFound([Problem("profile-name", message, selection.location, VARIABLE, help, notes)])
+        raise ProfileNotFound([Problem("profile-name", message, selection.location, key, help, notes)])
     if name not in known:
         raise ProfileNotFound(
             [
@@ -164,7 +165,7 @@ def _check_name(selection: Selection, folder: Folder) -> None:
                     "unknown-profile",
                     f"there is no profile {quoted(name)}",
                     selection.location,
-                    VARIABLE,
+                    key,
                     help or f"make {folder.shown(name + '.yaml')}",
                     notes,
                 )
@@ -272,7 +273,10 @@ def _parent(root: MappingNode, folder: Folder, chain: list[str], problems: list[
 
 
 def _without_extends(root: MappingNode) -> MappingNode:
-    return replace(root, entries={key: entry for key, entry in root.entries.items() if key != "extends"})
+    """Return what is settings: `extends` is followed, and `$schema` is the editor's."""
+    return replace(
+        root, entries={key: entry for key, entry in root.entries.items() if key not in ("extends", "$schema")}
+    )
 
 
 def _listed(folder: Folder) -> list[str]:

@@ -9,22 +9,25 @@ from contextlib import AbstractContextManager
 from typing import Any, Self, TypeVar
 
 from sqlalchemy import Engine
-from sqlmodel import Session, SQLModel
+from sqlmodel import Session
 
-from dbconfig import draining, engines, pool, processes, reloading, retry, tables
-from dbconfig.errors import ConfigError, Problem, quoted
+from dbconfig import draining, engines, health, pool, processes, retry
+from dbconfig.asynchronous import AsyncTwins
+from dbconfig.binding import Binding, Homes
+from dbconfig.errors import quoted
 from dbconfig.loader import load
 from dbconfig.pool import PoolStats
 from dbconfig.profile import DEFAULT, Profile
-from dbconfig.protection import protected_elsewhere
-from dbconfig.providers import TIMEOUT, Providers
+from dbconfig.providers import Providers
+from dbconfig.reloading import Reloading
+from dbconfig.replication import Replication
 from dbconfig.sessions import SessionFactory
 from dbconfig.settings import DatabaseSettings
 
 T = TypeVar("T")
 
 
-class Registry:
+class Registry(AsyncTwins, Binding, Replication, Reloading):
     """The engines of an application.
 
     Nothing is read or opened before the first use. One registry may be used by any number of threads and, after a
@@ -59,6 +62,7 @@ class Registry:
         self._engine_options = dict(engine_options or {})
         self._given: Profile | None = None
         self._providers = Providers()
+        self._pinned = False  # by tests, whose database outlives the `dispose` of the application under test
         self._lock = threading.RLock()
         self._reloading = threading.Lock()
         self._profiles: dict[str | None, Profile] = {}
@@ -67,6 +71,8 @@ class Registry:
         self._factories: dict[tuple[str | None, str], SessionFactory] = {}
         # The same for the hottest of calls: sessions of the registry's own profile.
         self._sessions: dict[str, Callable[[], Session]] = {}
+        self._readers = {}
+        self._homes = Homes()
         processes.enroll(self)
 
     @classmethod
@@ -110,8 +116,25 @@ class Registry:
         """
         return self._factory(database, profile).engine
 
-    def session(self, database: str = DEFAULT, *, profile: str | None = None) -> Session:
-        """Return a new session: SQLModel's own, which closes at the end of a `with`, and never commits by itself."""
+    def session(
+        self,
+        database: str = DEFAULT,
+        *,
+        profile: str | None = None,
+        read_only: bool = False,
+        snapshot: bool = False,
+    ) -> Session:
+        """Return a new session: SQLModel's own, which closes at the end of a `with`, and never commits by itself.
+
+        Args:
+            database: a name under `databases:`, or the profile's own.
+            profile: another profile than the registry's.
+            read_only: read from one of the `replicas`, or from the primary where there is none. Each statement costs
+                one round trip, and sees what is committed when it begins; writes are refused.
+            snapshot: let all statements see the same state, for two round trips more; it is read-only too.
+        """
+        if read_only or snapshot:
+            return self._reading_session(database, profile, snapshot=snapshot)
         make = self._sessions.get(database) if profile is None else None
         return make() if make is not None else self._factory(database, profile).session()
 
@@ -153,87 +176,23 @@ class Registry:
         """Return what the pool of a database has done and how it is: sizes, line, counters, histograms."""
         return pool.stats(self.engine(database))
 
-    def create_tables(self, *models: type[SQLModel] | str, database: str = DEFAULT) -> list[str]:
-        """Create the tables of models, or of all that are imported; those that exist are left alone.
-
-        Safe when several processes start at once. Foreign keys decide the order.
-
-        Args:
-            models: SQLModel classes or table names; none of them is all.
-            database: where.
-
-        Returns:
-            The names of the tables that were created.
+    def ping(self, database: str = DEFAULT, *, timeout: float = 5.0) -> float:
+        """Return how long the database takes to answer a query, in seconds.
 
         Raises:
-            ConfigError: a name is no table's, or another profile protects this database.
+            TimeoutError: it does not answer within the time.
+            sqlalchemy.exc.DBAPIError: it cannot be reached; the notes say at which stage, and what to do.
         """
-        self._refuse_foreign(database, "create tables", destructive=False)
-        return tables.create(self.engine(database), models)
+        return health.ping(self.engine(database), timeout)
 
-    def drop_tables(self, *models: type[SQLModel] | str, database: str = DEFAULT) -> list[str]:
-        """Drop the tables of models, or of all that are imported.
-
-        Returns:
-            The names of the tables that were dropped.
+    def wait(self, database: str = DEFAULT, *, timeout: float = 30.0) -> None:
+        """Return when the database answers, as the first thing in a container.
 
         Raises:
-            ConfigError: the database is protected, by this profile or by another one that points at it.
+            TimeoutError: it does not answer within the time.
+            sqlalchemy.exc.DBAPIError: waiting cannot help: a wrong password, a database that does not exist.
         """
-        settings = self._settings(self.profile, database)
-        if settings.protected:
-            message = f"profile {quoted(self.profile.name)} is protected: dropping tables is refused"
-            help = "a profile that may lose its tables says `protected: false`"
-            raise ConfigError([Problem("protected", message, settings.origin("protected"), "protected", help)])
-        self._refuse_foreign(database, "drop tables", destructive=True)
-        return tables.drop(self.engine(database), models)
-
-    def password_provider(
-        self, name: str, function: Callable[[DatabaseSettings], str], *, timeout: float = TIMEOUT
-    ) -> None:
-        """Let `password: {provider: NAME}` call a function for each new connection.
-
-        Register it before the first use. Installed packages do so by the entry points `dbconfig.password_providers`.
-
-        Args:
-            name: as it stands in the profile.
-            function: gets the settings of the database, `.address.host`, `.address.username` and so on, and returns
-                the password. It is called on a thread of its own, and by several at once.
-            timeout: seconds after which the connection attempt fails.
-        """
-        self._providers.add(name, function, timeout)
-
-    def reload(self) -> None:
-        """Read the configuration again and go over to it, without an interruption.
-
-        Every engine in use is made anew and proved by a connection, then all take the place of the old ones at once.
-        Work in progress finishes on its old connection, which closes when it comes back; those at rest close now. Where
-        nothing has changed the engine stays, and its connections are replaced: a new password is in use everywhere
-        afterwards. A database in memory stays as it is.
-
-        Raises:
-            ConfigError: the new configuration cannot be used; nothing has changed.
-            sqlalchemy.exc.DBAPIError: a database cannot be reached with it; nothing has changed.
-        """
-        with self._reloading:
-            while True:
-                profiles, factories = dict(self._profiles), dict(self._factories)
-                renewal = reloading.prepare((profiles, factories), self._read_again(profiles), self._build)
-                with self._lock:
-                    unchanged = self._factories.keys() == factories.keys()  # else somebody has asked for one more
-                    if unchanged:
-                        self._profiles, self._factories = renewal.profiles, renewal.factories
-                        self._sessions = {key[1]: made.session for key, made in self._factories.items() if not key[0]}
-                if unchanged:
-                    renewal.finish()
-                    return
-                renewal.abandon()
-
-    def _read_again(self, profiles: Mapping[str | None, Profile]) -> dict[str | None, Profile]:
-        if self._given is not None:
-            return dict(profiles)
-        again = {known.name: self._load(known.name if name else None) for name, known in profiles.items()}
-        return {name: again[known.name] for name, known in profiles.items()}
+        health.wait(self.engine(database), self._settings(self.profile, database), timeout)
 
     def dispose(self, *, timeout: float | None = None) -> None:
         """Close every engine and forget the profile; the next use begins anew.
@@ -248,7 +207,9 @@ class Registry:
             draining.drain(self._engines(), timeout)
         with self._lock:
             found = self._engines()
-            self._forget()
+            self._stop_routing()
+            if not self._pinned:
+                self._forget()
         for engine in found:
             engine.dispose()
 
@@ -262,14 +223,22 @@ class Registry:
             # What a session holds now is put out of its reach, or its rollback would end the parent's transaction.
             pool.pin_in_flight(engine)
             engine.dispose(close=False)
+        self._readers = {}
+        if self._loops is not None:
+            # The parent's event loop does not run here. Kept, not collected: a driver that is collected says good-bye
+            # to the server over the socket that the parent goes on using.
+            processes.inherited.append(self._loops)
+            self._loops = None
 
     def _forget(self) -> None:
         self._factories = {}
         self._sessions = {}
+        self._readers = {}
         self._profiles = {} if self._given is None else {None: self._given, self._given.name: self._given}
 
     def _engines(self) -> list[Engine]:
-        return list({id(factory.engine): factory.engine for factory in list(self._factories.values())}.values())
+        found = [factory.engine for factory in list(self._factories.values())]
+        return list({id(engine): engine for engine in [*found, *self._reading_engines()]}.values())
 
     def _profile(self, name: str | None) -> Profile:
         found = self._profiles.get(name)
@@ -291,38 +260,29 @@ class Registry:
         if found is not None:
             return found
         with self._lock:
-            profile = self._profile(name)
-            found = self._factories.get((profile.name, database))
+            own, settings, label = self._resolved(database, name)
+            found = self._factories.get(own)
             if found is None:
-                found = self._factories[profile.name, database] = self._build(profile, database)
+                found = self._factories[own] = self._build(own[0], database, settings, label)
             self._factories[name, database] = found
             if name is None:
                 self._sessions[database] = found.session
             return found
 
-    def _build(self, profile: Profile, database: str) -> SessionFactory:
-        settings = self._settings(profile, database)
+    def _build(self, profile: str, database: str, settings: DatabaseSettings, label: str) -> SessionFactory:
+        found = SessionFactory.of(engines.build(settings, label, self._engine_options), settings)
+        return self._bound(found, profile) if self._homes and database == DEFAULT else found
+
+    def _resolved(self, database: str, name: str | None) -> tuple[tuple[str, str], DatabaseSettings, str]:
+        """Return the name under which a database's engine is kept, its settings, and its name in logs."""
+        return self._resolved_in(self._profile(name), database)
+
+    def _resolved_in(self, profile: Profile, database: str) -> tuple[tuple[str, str], DatabaseSettings, str]:
         label = profile.name if database == DEFAULT else f"{profile.name}/{database}"
-        return SessionFactory.of(engines.build(settings, label, self._engine_options), settings)
+        return (profile.name, database), self._settings(profile, database), label
 
     def _settings(self, profile: Profile, database: str) -> DatabaseSettings:
         return profile.database(database).provided_by(self._providers)
-
-    def _refuse_foreign(self, database: str, what: str, *, destructive: bool) -> None:
-        profile = self.profile
-        if self._given is not None:
-            return  # made in code: there are no other profiles beside it
-        settings = self._settings(profile, database)
-        owner = protected_elsewhere(
-            profile, settings, destructive=destructive, path=self._path, environ=self._environ()
-        )
-        if owner:
-            message = (
-                f"refused to {what}: profile {quoted(profile.name)} points at the same database as {quoted(owner)}, "
-                "which is protected"
-            )
-            help = f"give {quoted(profile.name)} a database of its own, or run with ENVIRONMENT={owner}"
-            raise ConfigError([Problem("database-elsewhere", message, help=help)])
 
 
 default = Registry()  # `dbconfig.db`; it reads and opens nothing before its first use

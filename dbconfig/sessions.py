@@ -48,8 +48,16 @@ class WritingUnitOfWork(UnitOfWork, WritingSession):
 def _begin_immediate(session: Session, transaction: SessionTransaction, connection: Connection) -> None:
     from dbconfig.dialects.sqlite import begin_immediate  # its driver is for those who use it
 
-    if not transaction.nested:  # a savepoint is within a transaction that holds the lock already
+    # One session may serve several databases; and a savepoint is within a transaction that holds the lock already.
+    if connection.dialect.name == "sqlite" and not transaction.nested:
         begin_immediate(connection)
+
+
+def session_arguments(settings: DatabaseSettings) -> dict[str, Any]:
+    """Return the arguments of `Session` that the settings mean."""
+    given = {"expire_on_commit": settings.expire_on_commit, "autoflush": settings.autoflush}
+    # True is Session's own default: what is not passed costs nothing.
+    return {key: value for key, value in given.items() if value is not True}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +71,7 @@ class SessionFactory:
 
     @classmethod
     def of(cls, engine: Engine, settings: DatabaseSettings) -> SessionFactory:
-        given = {"expire_on_commit": settings.expire_on_commit, "autoflush": settings.autoflush}
-        # True is Session's own default: what is not passed costs nothing.
-        arguments: dict[str, Any] = {key: value for key, value in given.items() if value is not True}
+        arguments = session_arguments(settings)
         sqlite = settings.backend == "sqlite"
         kinds = (Session, WritingSession, WritingUnitOfWork) if sqlite else (Session, Session, UnitOfWork)
         return cls(engine, *(partial(kind, engine, **arguments) for kind in kinds))

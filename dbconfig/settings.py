@@ -6,14 +6,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
+from pydantic import PrivateAttr, model_validator
 
-from dbconfig import addresses, choices, values
+from dbconfig import addresses, kinds, values
 from dbconfig.applicability import contradictions
 from dbconfig.drivers import backend_of, choose
 from dbconfig.errors import BUILT_IN, Location
+from dbconfig.fields import ConnectionFields, setting
 from dbconfig.findings import reject_all
 from dbconfig.providers import Providers
+from dbconfig.replicas import inherit
 from dbconfig.secrets import Secret
 from dbconfig.urls import DatabaseURL
 
@@ -24,58 +26,12 @@ if TYPE_CHECKING:
 Origins = Mapping[tuple[str, ...], tuple[Location, ...]]
 
 
-def setting(default: Any, group: str, description: str, **constraints: Any) -> Any:
-    """Return a field; `group` is what it is about: connection, tls, pool, engine (create_engine), timeout, session."""
-    return Field(default, description=description, json_schema_extra={"group": group}, **constraints)
-
-
-class DatabaseSettings(BaseModel):
+class DatabaseSettings(ConnectionFields):
     """The validated settings of one database.
 
     Every key that `sqlalchemy.create_engine` has keeps its name and its meaning. `repr`, dumps and pickles carry no
     secret.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, arbitrary_types_allowed=True)
-
-    url: values.URL | None = setting(
-        None, "connection", "The whole address: scheme://user:password@host:port/database?query"
-    )
-    drivername: values.DriverName | None = setting(
-        None, "connection", "The database system, with or without `+driver`: postgresql, mysql+pymysql, sqlite"
-    )
-    username: values.Name | None = setting(None, "connection", "The user that logs in")
-    password: values.Password | None = setting(
-        None,
-        "connection",
-        "The password: text, ${VAR}, {file: PATH}, {env: NAME} or {provider: NAME}; "
-        "the mappings are asked for each new connection",
-    )
-    host: choices.Hosts | None = setting(
-        None,
-        "connection",
-        "A host name, an IP address, or the folder of PostgreSQL's socket; for PostgreSQL a list, [one, two:5433], "
-        "of which the first that is the primary is taken",
-    )
-    port: values.WholeNumber | None = setting(None, "connection", "The TCP port", ge=1, le=65535)
-    database: values.Name | None = setting(
-        None,
-        "connection",
-        "The name of the database; for SQLite the file, relative to the project folder, or `:memory:`",
-    )
-    query: values.Query = setting({}, "connection", "Parameters that would stand behind the `?` of a URL")
-
-    sslmode: choices.SSLMode | None = setting(
-        None,
-        "tls",
-        "TLS: disable, prefer, require, verify-ca or verify-full; only the last two find out who answers, "
-        "`require` encrypts and verifies nothing",
-    )
-    sslrootcert: values.Name | None = setting(
-        None, "tls", "The file of the authorities that verify-ca and verify-full trust; `system` is the machine's own"
-    )
-    sslcert: values.Name | None = setting(None, "tls", "The file of the client's certificate")
-    sslkey: values.Name | None = setting(None, "tls", "The file of the client's key")
 
     pool_size: values.WholeNumber = setting(5, "pool", "Connections that are kept open; 0 is no limit", ge=0, le=10_000)
     max_overflow: values.WholeNumber = setting(
@@ -124,15 +80,15 @@ class DatabaseSettings(BaseModel):
     pool_use_lifo: values.Flag = setting(
         False, "pool", "Hand out the connection that came back last, so that the others can rest"
     )
-    pool_reset_on_return: choices.Reset = setting(
+    pool_reset_on_return: kinds.Reset = setting(
         "rollback",
         "engine",
         "What happens to an open transaction when a connection comes back: rollback, commit or none",
     )
-    poolclass: choices.PoolClass | None = setting(None, "pool", f"The pool: {', '.join(choices.POOL_CLASSES)}")
+    poolclass: kinds.PoolClass | None = setting(None, "pool", f"The pool: {', '.join(kinds.POOL_CLASSES)}")
 
-    echo: choices.Echo = setting(False, "engine", "Log every statement; `debug` logs the rows too")
-    echo_pool: choices.Echo = setting(False, "engine", "Log what the pool does; `debug` logs every checkout")
+    echo: kinds.Echo = setting(False, "engine", "Log every statement; `debug` logs the rows too")
+    echo_pool: kinds.Echo = setting(False, "engine", "Log what the pool does; `debug` logs every checkout")
     hide_parameters: values.Flag = setting(False, "engine", "Keep the parameters of statements out of logs and errors")
     logging_name: values.Name | None = setting(
         None, "engine", "Last part of the logger's name, sqlalchemy.engine.Engine.NAME; the profile's name unless given"
@@ -164,7 +120,7 @@ class DatabaseSettings(BaseModel):
     max_identifier_length: values.WholeNumber | None = setting(
         None, "engine", "Longest name that the database takes", ge=1, le=1024
     )
-    paramstyle: choices.ParamStyle | None = setting(
+    paramstyle: kinds.ParamStyle | None = setting(
         None, "engine", "Style of the parameters in generated SQL, where the driver has several"
     )
 
@@ -189,6 +145,24 @@ class DatabaseSettings(BaseModel):
         "nothing is prepared on the server",
     )
 
+    replicas: tuple[ReplicaSettings, ...] = setting(
+        (),
+        "connection",
+        "Servers that read_only sessions read from: a list of what differs from the primary; off is none",
+    )
+    read_your_writes: values.Flag = setting(
+        True, "replica", "After a commit, read-only sessions of the same task or thread see it, on whatever server"
+    )
+    replica_max_lag: values.SecondsOrOff = setting(
+        30.0, "replica", "Seconds behind after which a replica is left out; false never asks", gt=0, le=604_800
+    )
+    replica_fallback: values.Flag = setting(
+        True, "replica", "Read from the primary when no replica can serve; false raises instead"
+    )
+
+    fast_begin: values.Flag = setting(
+        False, "engine", "Send BEGIN with the first statement, one round trip less a transaction; psycopg2 only"
+    )
     expire_on_commit: values.Flag = setting(True, "session", "Sessions forget loaded attributes at commit")
     autoflush: values.Flag = setting(True, "session", "Sessions write pending changes before a query")
     protected: values.Flag = setting(
@@ -201,6 +175,11 @@ class DatabaseSettings(BaseModel):
     _prefix: tuple[str, ...] = PrivateAttr(())
     _folder: Path | None = PrivateAttr(None)
     _providers: Providers | None = PrivateAttr(None)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _complete_replicas(cls, data: Any) -> Any:
+        return inherit(data) if isinstance(data, Mapping) and "replicas" in data else data
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -223,6 +202,8 @@ class DatabaseSettings(BaseModel):
     def settle(self, origins: Origins, prefix: tuple[str, ...], folder: Path | None) -> None:
         """Note where the values came from; called once, by the loader, before anybody else has the settings."""
         self._origins, self._prefix, self._folder = origins, prefix, folder
+        for number, replica in enumerate(self.replicas):
+            replica.settle(origins, (*prefix, "replicas", str(number)), folder)
 
     @property
     def address(self) -> DatabaseURL:
@@ -290,14 +271,14 @@ class DatabaseSettings(BaseModel):
         bound._providers = providers
         return bound
 
-    def driver(self) -> str:
-        """Return the drivername with the installed driver, such as postgresql+psycopg2.
+    def driver(self, *, asynchronous: bool = False) -> str:
+        """Return the drivername with the installed driver, such as postgresql+psycopg2 or postgresql+asyncpg.
 
         Raises:
-            ConfigError: the driver is not installed.
+            ConfigError: the driver is not installed, or is of the other kind.
         """
         key = "drivername" if self.drivername else "url"
-        return choose(self.address.drivername, self.origin(key), key)
+        return choose(self.address.drivername, self.origin(key), key, asynchronous=asynchronous)
 
     def sqlalchemy_url(self) -> URL:
         """Return SQLAlchemy's URL, with the installed driver and with its secrets read now.
@@ -305,13 +286,17 @@ class DatabaseSettings(BaseModel):
         Raises:
             ConfigError: a secret cannot be read, or the driver is not installed.
         """
-        return self._url(secrets=True)
+        return self._url(self.driver(), secrets=True)
 
-    def public_url(self) -> URL:
-        """Return SQLAlchemy's URL without any secret, for an engine that is given its secrets at each connect."""
-        return self._url(secrets=False)
+    def public_url(self, drivername: str | None = None) -> URL:
+        """Return SQLAlchemy's URL without any secret, for an engine that is given its secrets at each connect.
 
-    def _url(self, *, secrets: bool) -> URL:
+        Args:
+            drivername: as `driver` returns it; None is the synchronous one.
+        """
+        return self._url(drivername or self.driver(), secrets=False)
+
+    def _url(self, drivername: str, *, secrets: bool) -> URL:
         # The one place of the file half that needs SQLAlchemy: the names of the methods promise its type.
         from sqlalchemy import URL
 
@@ -328,8 +313,25 @@ class DatabaseSettings(BaseModel):
             host = port = None
         password = self.read_password() if secrets else None
         database = str(self.path) if self.path is not None else parts.database
-        return URL.create(self.driver(), parts.username, password, host, port, database, query)
+        return URL.create(drivername, parts.username, password, host, port, database, query)
 
+
+class ReplicaSettings(DatabaseSettings):
+    """The validated settings of one replica: all of its primary's, and what differs."""
+
+    weight: values.WholeNumber = setting(
+        1, "replica", "Share of the reads, in proportion to the other replicas; 0 takes none", ge=0, le=1000
+    )
+
+    def layers(self, key: str) -> tuple[Location, ...]:
+        """Return where a key was written: in the replica's own lines, or for its primary."""
+        path = tuple(key.split("."))
+        *primary, _, _ = self._prefix or ("", "")
+        found = (self._origins.get((*at, *path)) for at in (self._prefix, tuple(primary), ()))
+        return next(filter(None, found), ())
+
+
+DatabaseSettings.model_rebuild()
 
 CONNECTION_KEYS: Final = frozenset(
     name

@@ -19,20 +19,20 @@ _LOCK_TIMEOUT: Final = 60.0  # seconds; another worker's DDL takes long on a lar
 _LOCK_PAUSE: Final = 0.02  # seconds between two looks at the lock
 
 
-def create(engine: Engine, tables: Sequence[type[SQLModel] | str]) -> list[str]:
+def create(engine: Engine, tables: Sequence[type[SQLModel] | Table | str]) -> list[str]:
     """Create the tables that are not there yet; return their names, in the order of creation."""
     with _locked(engine) as connection:
-        missing = [table for table in _selected(tables) if not _exists(connection, table)]
+        missing = [table for table in selected(tables) if not _exists(connection, table)]
         for metadata, group in _by_metadata(missing):
             # With a look at what exists: a type (ENUM) can be there already, for another table.
             metadata.create_all(connection, tables=group)
         return [table.fullname for table in missing]
 
 
-def drop(engine: Engine, tables: Sequence[type[SQLModel] | str]) -> list[str]:
+def drop(engine: Engine, tables: Sequence[type[SQLModel] | Table | str]) -> list[str]:
     """Drop the tables that are there; return their names, in the order of dropping."""
     with _locked(engine) as connection:
-        present = [table for table in _selected(tables) if _exists(connection, table)]
+        present = [table for table in selected(tables) if _exists(connection, table)]
         for metadata, group in _by_metadata(present):
             metadata.drop_all(connection, tables=group)
         return [table.fullname for table in reversed(present)]
@@ -43,11 +43,13 @@ def _exists(connection: Connection, table: Table) -> bool:
     return inspect(connection).has_table(table.name, schema=connection.schema_for_object(table))
 
 
-def _selected(tables: Sequence[type[SQLModel] | str]) -> list[Table]:
-    """Return tables in the order in which their foreign keys allow to create them."""
+def selected(
+    tables: Sequence[type[SQLModel] | Table | str], metadatas: Sequence[MetaData] = (SQLModel.metadata,)
+) -> list[Table]:
+    """Return tables, or all that there are, in the order in which their foreign keys allow to create them."""
     if not tables:
-        return _sorted(SQLModel.metadata)
-    named = dict.fromkeys(_table(each) for each in tables)
+        return [table for metadata in metadatas for table in _sorted(metadata)]
+    named = dict.fromkeys(_table(each, metadatas) for each in tables)
     return [
         table
         for metadata in dict.fromkeys(table.metadata for table in named)
@@ -63,14 +65,16 @@ def _sorted(metadata: MetaData) -> list[Table]:
     return [table for table, _ in pairs if table is not None]
 
 
-def _table(each: type[SQLModel] | str) -> Table:
+def _table(each: type[SQLModel] | Table | str, metadatas: Sequence[MetaData]) -> Table:
+    if isinstance(each, Table):
+        return each
     if not isinstance(each, str):
         table: Any = getattr(each, "__table__", None)
         if table is None:
             message = f"{each.__name__} is no table: its class has no `table=True`"
             raise ConfigError([Problem("unknown-table", message, help=f"class {each.__name__}(SQLModel, table=True)")])
         return table  # type: ignore[no-any-return]  # SQLModel does not declare __table__
-    known = SQLModel.metadata.tables
+    known = {name: table for metadata in metadatas for name, table in metadata.tables.items()}
     if each in known:
         return known[each]
     near = get_close_matches(each, known, 1, 0.6)

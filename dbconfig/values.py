@@ -5,9 +5,8 @@ from __future__ import annotations
 import ipaddress
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
-from difflib import get_close_matches
 from typing import Annotated, Any, Final
 
 from pydantic import BeforeValidator, PlainSerializer
@@ -126,21 +125,6 @@ def check(value: Any) -> bool | float:
     return found
 
 
-def flag_or(*words: str) -> Callable[[Any], Any]:
-    """Return a validator for a boolean or one of some words."""
-
-    def validate(value: Any) -> bool | str:
-        raw = plain(value)
-        if isinstance(raw, str) and raw.lower() in words:
-            return raw.lower()
-        try:
-            return flag(value)
-        except PydanticCustomError:
-            raise reject("invalid-value", f"must be true, false or {' or '.join(words)}") from None
-
-    return validate
-
-
 def text(value: Any) -> str:
     raw = plain(value)
     if _ambiguity(value):
@@ -250,26 +234,6 @@ def secret(value: Any) -> Secret:
 
 def isolation_level(value: Any) -> str:
     return text(value).upper().replace("_", " ").replace("-", " ")
-
-
-def choice(*options: str, also: Mapping[Any, str | None] | None = None) -> Callable[[Any], str | None]:
-    """Return a validator for one of some words, in any case; `also` maps further values to them."""
-    by_lower = {option.lower(): option for option in options}
-
-    def validate(value: Any) -> str | None:
-        raw = plain(value)
-        if also is not None and not isinstance(raw, (list, dict)) and raw in also:
-            return also[raw]
-        if isinstance(raw, str) and raw.lower() in by_lower:
-            return by_lower[raw.lower()]
-        near = get_close_matches(raw.lower(), by_lower, 1, 0.6) if isinstance(raw, str) else []
-        raise reject(
-            "invalid-value",
-            f"must be one of {', '.join(options)}",
-            f"did you mean {by_lower[near[0]]!r}?" if near else "",
-        )
-
-    return validate
 
 
 def mapping(value: Any) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from dbconfig import ConfigError, DatabaseSettings, Registry, load
-from dbconfig.errors import CATALOGUE
+from dbconfig.catalogue import CATALOGUE
 from tests.configs import Project, told
 
 SECRET = "hunter2-PLANTED"

@@ -69,7 +69,8 @@ def test_anchors_and_merge_keys_are_written_out_and_own_keys_win():
 def test_a_key_twice_is_told_at_the_second_with_the_line_of_the_first():
     _, (problem,) = parse("databases:\n  one:\n    url: a\n    url: b\n", "a.yaml")
     assert (problem.slug, str(problem.location), problem.key) == ("duplicate-key", "a.yaml:4:5", "databases.one.url")
-    assert problem.notes == ("first on line 3",)
+    assert problem.message == "duplicate key 'url': it stands twice, first on line 3"
+    assert [(str(place), words) for place, words in problem.also] == [("a.yaml:3:5", "first here")]
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,9 @@ import pickle
 import pytest
 
 from dbconfig import ConfigError, DBConfigError, Location, Problem, ProfileNotFound
+from dbconfig.catalogue import CATALOGUE, CONFIGURATION
 from dbconfig.document import parse
-from dbconfig.errors import CATALOGUE, display_width, printable, quoted
+from dbconfig.errors import display_width, printable, quoted
 from dbconfig.nodes import Source
 
 TEXT = Source("config/production.yaml", "pool_size: 20\nmax_overflw: 40\n")
@@ -107,5 +108,5 @@ def test_of_a_long_line_the_part_that_is_meant_is_shown():
 
 
 def test_every_kind_of_problem_has_a_description():
-    assert all(text and not text.endswith(".") for text in CATALOGUE.values())
-    assert list(CATALOGUE) == sorted(CATALOGUE)
+    assert all(entry.meaning.endswith(".") and entry.example and entry.fix for entry in CATALOGUE.values())
+    assert list(CONFIGURATION) == sorted(CONFIGURATION)

@@ -15,6 +15,7 @@ from sqlalchemy import event
 from sqlalchemy.pool import Pool, QueuePool
 
 from dbconfig import ConfigError, DatabaseSettings, Profile, Registry
+from dbconfig.pool import caretaker
 from tests.registries import Account, ask
 
 SERVER = "postgresql://db.internal"
@@ -35,6 +36,25 @@ class Case:
 
 def url(part: str) -> Callable[[Registry], Any]:
     return lambda db: getattr(db.engine().url, part)
+
+
+def on_dialect(part: str) -> Callable[[Registry], Any]:
+    """Say whether the dialect of an engine has something of its own."""
+    return lambda db: part in vars(db.engine().dialect)
+
+
+REPLICA = {"replicas": [{"host": "db2"}]}
+NO_LOOK = {"replica_max_lag": False}  # so that nothing is connected
+
+
+def router(db: Registry) -> Any:
+    return db._readers_of("default", None).router
+
+
+def falls_back(db: Registry) -> bool:
+    found = router(db)
+    found.leave(found.replicas[0], "it is ill")
+    return found.choose() is not found.replicas[0]
 
 
 def pool(look: Callable[[Any], Any]) -> Callable[[Registry], Any]:
@@ -186,6 +206,11 @@ CASES: dict[str, Case] = {
     ),
     "variables": Case({"cache_size": 77}, 77, lambda db: ask(db, "PRAGMA cache_size")),
     "pgbouncer": Case(True, None, option("options"), SERVER, {"statement_timeout": "1s"}),
+    "replicas": Case([{"host": "db2"}], ["db2"], lambda db: [each.name for each in db.readers()], SERVER, NO_LOOK),
+    "read_your_writes": Case(False, False, on_dialect("do_commit"), SERVER, REPLICA | NO_LOOK),
+    "replica_max_lag": Case(False, False, lambda db: router(db)._key in caretaker._jobs, SERVER, REPLICA),
+    "replica_fallback": Case(False, False, falls_back, SERVER, REPLICA | NO_LOOK),
+    "fast_begin": Case(True, True, on_dialect("connect"), SERVER),
     "expire_on_commit": Case(False, False, session("expire_on_commit")),
     "autoflush": Case(False, False, session("autoflush")),
     "protected": Case(True, True, refuses_to_drop),

@@ -22,11 +22,11 @@ def project(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run(script: Path, *, folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+def run(script: Path, *arguments: str, folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("DBCONFIG_", "DATABASE_"))}
     environment.pop("ENVIRONMENT", None)
     return subprocess.run(
-        [sys.executable, "-W", "error", script],
+        [sys.executable, "-W", "error", script, *arguments],
         cwd=folder,
         env={**environment, **variables},
         capture_output=True,
@@ -116,3 +116,31 @@ def test_the_web_application_answers(project: Path) -> None:
     done = run(script, folder=project, ENVIRONMENT="testing")
     assert done.stderr == ""
     assert json.loads(done.stdout) == [201, [{"id": 1, "name": "Deadpond"}], 404]
+
+
+def test_two_databases_in_one_session(project: Path) -> None:
+    script = project / "examples/two_databases/main.py"
+    for number in (1, 2):
+        done = run(script, "sqlite", folder=project)
+        assert done.stderr == ""
+        assert done.stdout == f"{number} orders on sqlite+pysqlite\n{number * 2} page views on sqlite+pysqlite\n"
+
+
+def test_two_databases_start_servers_of_their_own(project: Path, server: Server) -> None:
+    done = run(project / "examples/two_databases/main.py", folder=project, PYTHONPATH=str(ROOT))
+    assert done.stderr == ""
+    assert done.stdout == "1 orders on postgresql+psycopg2\n2 page views on mysql+pymysql\n"
+
+
+def test_reads_go_to_the_replicas_and_see_what_was_written(project: Path, postgresql: Server) -> None:
+    script = project / "examples/read_replicas/main.py"
+    done = run(script, "sqlite", folder=project)
+    assert done.stderr == ""
+    assert done.stdout == "wrote 50 notes on sqlite+pysqlite, and saw 50 of them right after\n"
+    done = run(script, folder=project, PYTHONPATH=str(ROOT))
+    assert done.stderr == ""
+    first, *servers = done.stdout.splitlines()
+    assert first == "wrote 50 notes on postgresql+psycopg2, and saw 50 of them right after"
+    assert sum(int(line.split()[-2]) for line in servers) == 50
+    off = run(script, folder=project, PYTHONPATH=str(ROOT), DBCONFIG_REPLICAS="off")
+    assert off.stdout.splitlines() == [first]

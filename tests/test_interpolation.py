@@ -4,7 +4,7 @@ import pytest
 
 from dbconfig.document import parse
 from dbconfig.environment import Environment
-from dbconfig.interpolation import interpolate, variables
+from dbconfig.interpolation import interpolate, needs
 from dbconfig.values import plain
 
 ENVIRON = {"A": "one", "EMPTY": "", "PORT": "5432", "PW": "p@ss/w%rd", "URL": "postgresql://u:p%40@h/d", "NL": "x\n"}
@@ -114,4 +114,10 @@ def test_a_value_is_not_read_again():
 
 def test_a_document_says_which_variables_it_names():
     root, _ = parse("a: ${X}\nb: [{c: '${Y:-${Z}}'}]\nd: $$\ne: ${bad\n", "a.yaml")
-    assert variables(root) == ("X", "Y", "Z")
+    found = needs(root, Environment({}))
+    assert [(need.name, need.key, need.required, need.whole) for need in found] == [
+        ("X", "a", True, True),
+        ("Y", "b.c", False, True),
+        ("Z", "b.c", True, True),
+    ]
+    assert [need.name for need in needs(root, Environment({"Y": "set"}))] == ["X", "Y"]

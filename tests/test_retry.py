@@ -21,6 +21,13 @@ def wrapped(cause: Exception, *, statement: str | None = "SELECT 1", lost: bool 
     return OperationalError(statement, None, cause, connection_invalidated=lost)
 
 
+def error_with_state(number: int, state: str) -> pymysql.err.OperationalError:
+    """An error as PyMySQL 1.2 makes it: with the number and the SQLSTATE."""
+    error = pymysql.err.OperationalError(number, "Lock wait timeout exceeded")
+    error.sqlstate = state
+    return error
+
+
 def busy() -> sqlite3.OperationalError:
     error = sqlite3.OperationalError("database is locked")
     error.sqlite_errorname = "SQLITE_BUSY_SNAPSHOT"
@@ -33,6 +40,7 @@ def busy() -> sqlite3.OperationalError:
         (wrapped(ErrorWithState("could not serialize access")), Fate.CONFLICT),
         (wrapped(pymysql.err.OperationalError(1213, "Deadlock found")), Fate.CONFLICT),
         (wrapped(pymysql.err.OperationalError(1205, "Lock wait timeout exceeded")), Fate.CONFLICT),
+        (wrapped(error_with_state(1205, "HY000")), Fate.CONFLICT),
         (wrapped(busy()), Fate.CONFLICT),
         (wrapped(pymysql.err.OperationalError(2013, "Lost connection"), lost=True), Fate.LOST),
         (wrapped(psycopg2.OperationalError("server closed the connection unexpectedly"), lost=True), Fate.LOST),

@@ -4,6 +4,7 @@ import pytest
 from pydantic import ConfigDict, ValidationError, create_model
 
 from dbconfig import values
+from dbconfig.choices import choice
 from dbconfig.document import parse
 from dbconfig.nodes import Scalar
 from dbconfig.secrets import Secret
@@ -147,7 +148,7 @@ def test_a_secret_in_a_free_mapping_is_kept_as_one_however_deep():
 
 
 def test_a_choice_is_taken_in_any_case_and_a_near_miss_is_told():
-    validate = values.choice("QueuePool", "NullPool", also={"none": None})
+    validate = choice("QueuePool", "NullPool", also={"none": None})
     assert (validate("nullpool"), validate("none")) == ("NullPool", None)
     with pytest.raises(Exception, match="must be one of QueuePool, NullPool"):
         validate("NullPol")

@@ -9,12 +9,12 @@ from sqlalchemy import URL, Engine, event
 from sqlalchemy.exc import NotSupportedError
 
 from dbconfig import tls
-from dbconfig.dialects import milliseconds, unknown_argument, variable_names
+from dbconfig.dialects import milliseconds, mysql_async, unknown_argument, variable_names
 from dbconfig.errors import ConfigError, Problem
 from dbconfig.secrets import Secret
 
 if TYPE_CHECKING:
-    from sqlalchemy.engine.interfaces import DBAPIConnection, Dialect
+    from sqlalchemy.engine.interfaces import DBAPIConnection
     from sqlalchemy.pool import ConnectionPoolEntry
 
     from dbconfig.settings import DatabaseSettings
@@ -40,13 +40,19 @@ _FROM_QUERY: Final = frozenset(
 
 
 def address(settings: DatabaseSettings, drivername: str) -> URL:
-    return settings.public_url().set(drivername=drivername)
+    url = settings.public_url(drivername)
+    if drivername.partition("+")[2] not in mysql_async.DRIVERS:
+        return url
+    # These take TLS as a context, which stands among the arguments.
+    return url.difference_update_query([name for name in url.query if name.startswith("ssl")])
 
 
 def arguments(settings: DatabaseSettings, drivername: str) -> dict[str, Any]:
     driver = drivername.partition("+")[2]
     given = {key: value for key, value in settings.connect_args.items() if not isinstance(value, Secret)}
     _check(settings, driver)
+    if driver in mysql_async.DRIVERS:
+        given = mysql_async.with_tls_context(settings, given, driver, on_socket=_on_socket(settings))
     found: dict[str, Any] = {}
     if "connect_timeout" not in settings.address.query:
         found["connect_timeout"] = math.ceil(settings.connect_timeout)
@@ -62,10 +68,14 @@ def arguments(settings: DatabaseSettings, drivername: str) -> dict[str, Any]:
 
 
 def attach(engine: Engine, settings: DatabaseSettings) -> None:
-    if engine.dialect.driver == "pymysql" and not (_on_socket(settings) and not _wants_tls(settings)):
-        _share_tls_context(engine)
-    if settings.sslmode not in (None, "disable", "prefer"):
-        event.listen(engine, "connect", _refuse_plaintext, insert=True)
+    if engine.dialect.driver == "pymysql":
+        from dbconfig.dialects import pymysql
+
+        pymysql.attach(engine, share_tls_context=not _on_socket(settings) or _wants_tls(settings))
+        if settings.sslmode not in (None, "disable", "prefer"):
+            event.listen(engine, "connect", _refuse_plaintext, insert=True)
+    if engine.dialect.driver == "aiomysql" and _insists_on_tls(settings):
+        mysql_async.insist_on_tls(engine)
     variables = dict(variable_names(settings))
     timeouts = settings.statement_timeout, settings.lock_timeout, settings.idle_in_transaction_timeout
     if not variables and timeouts == (None, None, None):
@@ -106,13 +116,22 @@ def _timeouts(settings: DatabaseSettings, mariadb: bool) -> dict[str, Any]:
 
 
 def _tls(settings: DatabaseSettings, driver: str) -> dict[str, Any]:
-    if driver != "pymysql":
+    if driver not in ("pymysql", *mysql_async.DRIVERS):
         message = f"`sslmode` is not known for {driver}"
         help = "write the driver's own arguments into `connect_args`, or mysql+pymysql://"
         raise ConfigError([Problem("not-applicable", message, settings.origin("sslmode"), "sslmode", help)])
     if settings.sslmode == "disable":
-        return {"ssl_disabled": True}
-    return {} if settings.sslmode == "prefer" else {"ssl": tls.context(settings)}
+        return {"ssl_disabled": True} if driver == "pymysql" else {"ssl": None}
+    if settings.sslmode != "prefer":
+        return {"ssl": tls.context(settings)}
+    if driver == "asyncmy":
+        message = "`sslmode: prefer` is what asyncmy cannot do: it insists on TLS, or does without"
+        raise ConfigError([Problem("not-applicable", message, settings.origin("sslmode"), "sslmode", "write require")])
+    return {}
+
+
+def _insists_on_tls(settings: DatabaseSettings) -> bool:
+    return _wants_tls(settings) and settings.sslmode != "prefer"
 
 
 def _refuse_plaintext(connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
@@ -122,7 +141,10 @@ def _refuse_plaintext(connection: DBAPIConnection, record: ConnectionPoolEntry) 
 
 
 def _is_mariadb(connection: DBAPIConnection) -> bool:
-    return "MariaDB" in str(connection.get_server_info())
+    driver_connection: Any = getattr(
+        connection, "driver_connection", connection
+    )  # SQLAlchemy adapts an asynchronous one
+    return "MariaDB" in str(driver_connection.get_server_info())
 
 
 def _on_socket(settings: DatabaseSettings) -> bool:
@@ -135,35 +157,17 @@ def _wants_tls(settings: DatabaseSettings) -> bool:
     return any(name.startswith("ssl") for name in (*settings.connect_args, *settings.address.query))
 
 
-def _share_tls_context(engine: Engine) -> None:
-    """Build the TLS context once: PyMySQL reads the CA bundle for every connection, 25 of the 26 ms that one takes."""
-    from pymysql.connections import Connection
-
-    contexts: dict[str, Any] = {}
-    build: Any = getattr(Connection, "_create_ssl_ctx")  # noqa: B009  # not declared: private, and unchanged since 2013
-
-    class SharedContextConnection(Connection):
-        def _create_ssl_ctx(self, sslp: Any) -> Any:
-            if not isinstance(sslp, dict):
-                return build(self, sslp)
-            wanted = repr(sorted(sslp.items()))
-            if wanted not in contexts:
-                contexts[wanted] = build(self, sslp)
-            return contexts[wanted]
-
-    @event.listens_for(engine, "do_connect")
-    def connect(dialect: Dialect, record: ConnectionPoolEntry, cargs: list[Any], cparams: dict[str, Any]) -> Any:
-        return SharedContextConnection(*cargs, **cparams)
-
-
 def _check(settings: DatabaseSettings, driver: str) -> None:
     problems: list[Problem] = []
     names = _parameters(driver)
     for name in settings.connect_args:
         if names is not None and name not in names:
-            problems.append(unknown_argument(settings, name, driver, "connect_args"))
+            help = mysql_async.NO_TIMEOUT if name in mysql_async.TIMEOUTS else ""
+            problems.append(unknown_argument(settings, name, driver, "connect_args", help))
     for name in settings.address.query:
-        if name not in _FROM_QUERY:
+        if name in mysql_async.TIMEOUTS and names is not None and name not in names:
+            problems.append(unknown_argument(settings, name, driver, "query", mysql_async.NO_TIMEOUT))
+        elif name not in _FROM_QUERY:
             help = (
                 "write it into `connect_args`, where true and false are booleans"
                 if names is None or name in names
@@ -175,6 +179,8 @@ def _check(settings: DatabaseSettings, driver: str) -> None:
 
 
 def _parameters(driver: str) -> frozenset[str] | None:
+    if driver in mysql_async.DRIVERS:
+        return mysql_async.parameters(driver)
     if driver != "pymysql":
         return None  # mysqlclient is written in C and does not say
     from inspect import signature

@@ -21,7 +21,9 @@ def set_in_transactions(engine: Engine, session: Mapping[str, str]) -> None:
     if not session:
         return
     # Not `SELECT set_config(…)`: after a query it would be too late for SET TRANSACTION.
-    statement = "; ".join(f"SET LOCAL {name} = {value}" for name, value in session.items())
+    statements = [f"SET LOCAL {name} = {value}" for name, value in session.items()]
+    if engine.dialect.driver != "asyncpg":  # which sends one statement at a time
+        statements = ["; ".join(statements)]
     dialect: Any = engine.dialect
 
     def do_begin(connection: Any) -> None:
@@ -29,7 +31,8 @@ def set_in_transactions(engine: Engine, session: Mapping[str, str]) -> None:
             return  # no transaction, in which alone this acts
         cursor = connection.cursor()
         try:
-            cursor.execute(statement)
+            for statement in statements:
+                cursor.execute(statement)
         finally:
             cursor.close()
 

@@ -6,8 +6,10 @@ import math
 import re
 from typing import TYPE_CHECKING, Any, Final
 
+from sqlalchemy import event
+
 from dbconfig import tls
-from dbconfig.dialects import milliseconds, poolers, unknown_argument, variable_names
+from dbconfig.dialects import asyncpg, milliseconds, poolers, unknown_argument, variable_names
 from dbconfig.errors import ConfigError, Problem
 from dbconfig.secrets import Secret
 
@@ -25,18 +27,21 @@ _OWN: Final = {
 
 def address(settings: DatabaseSettings, drivername: str) -> URL:
     # `options` is merged into the driver's arguments, which would override it.
-    return settings.public_url().set(drivername=drivername).difference_update_query(["options"])
+    elsewhere = asyncpg.TRANSLATED if drivername.endswith("+asyncpg") else ("options",)
+    return settings.public_url(drivername).difference_update_query(elsewhere)
 
 
 def arguments(settings: DatabaseSettings, drivername: str) -> dict[str, Any]:
-    driver = drivername.partition("+")[2]
+    driver = drivername.partition("+")[2].removesuffix("_async")
+    session = {} if settings.pgbouncer else _session(settings)  # it refuses startup options
+    if driver == "asyncpg":
+        return asyncpg.arguments(settings, session)
     given = {key: value for key, value in settings.connect_args.items() if not isinstance(value, Secret)}
     _check(settings, driver)
     found: dict[str, Any] = {}
     # libpq takes whole seconds.
     if "connect_timeout" not in settings.address.query:
         found["connect_timeout"] = math.ceil(settings.connect_timeout)
-    session = {} if settings.pgbouncer else _session(settings)  # it refuses startup options
     options = [f"-c {name}={_escaped(value)}" for name, value in session.items()]
     options += [str(one) for one in settings.address.query.get("options", ())]
     if "options" in given:
@@ -54,11 +59,48 @@ def arguments(settings: DatabaseSettings, drivername: str) -> dict[str, Any]:
 
 
 def attach(engine: Engine, settings: DatabaseSettings) -> None:
-    """Attach what a pooler needs; else nothing: everything went into the startup options."""
+    """Attach what a pooler needs, or a BEGIN that goes with the first statement; all else is a startup option."""
+    if engine.dialect.driver == "asyncpg":
+        asyncpg.name_connect_errors(engine)
     if settings.pgbouncer:
         poolers.set_in_transactions(engine, {name: _literal(value) for name, value in _session(settings).items()})
     elif engine.dialect.driver == "psycopg" and "prepare_threshold" not in settings.connect_args:
         poolers.distrust(engine)
+    if settings.fast_begin and engine.dialect.driver == "psycopg2":
+        from dbconfig.dialects import fast_begin
+
+        fast_begin.attach(engine)
+
+
+def hold_cursors(engine: Engine) -> None:
+    """Let rows be streamed outside of a transaction: without WITH HOLD a server-side cursor ends with its statement."""
+    if engine.dialect.driver == "psycopg2":
+        _hold_psycopg2(engine)
+    elif engine.dialect.driver == "psycopg":
+
+        @event.listens_for(engine, "connect")
+        def hold(connection: Any, record: Any) -> None:
+            make = connection.server_cursor_factory
+            connection.server_cursor_factory = lambda *found, **how: make(*found, **{**how, "withhold": True})
+
+
+def _hold_psycopg2(engine: Engine) -> None:
+    from psycopg2.extensions import connection
+
+    class HoldingConnection(connection):
+        def cursor(self, name: Any = None, *arguments: Any, **keywords: Any) -> Any:
+            if name is not None and self.autocommit:
+                keywords.setdefault("withhold", True)
+            return super().cursor(name, *arguments, **keywords)
+
+    dialect: Any = engine.dialect
+    connect = dialect.connect
+
+    def connect_holding(*arguments: Any, **keywords: Any) -> Any:
+        keywords.setdefault("connection_factory", HoldingConnection)
+        return connect(*arguments, **keywords)
+
+    dialect.connect = connect_holding
 
 
 def _literal(value: Any) -> str:

@@ -42,7 +42,7 @@ def address(settings: DatabaseSettings, drivername: str) -> URL:
         # The memdb VFS: one database for all connections and threads. A shared cache fails with "table is locked",
         # and one connection for all threads mixes their transactions.
         return URL.create(drivername, database=f"file:/{quote(name)}", query={"vfs": "memdb", "uri": "true"})
-    url = settings.public_url().set(drivername=drivername)
+    url = settings.public_url(drivername)
     if settings.path is not None:
         return url
     return url.set(database=f"file:{quote(str(_file(settings)))}").update_query_dict({"uri": "true"})
@@ -79,7 +79,7 @@ def attach(engine: Engine, settings: DatabaseSettings) -> None:
                 if name == "journal_mode":
                     _set_journal_mode(connection, str(value))
                 else:
-                    connection.execute(f"PRAGMA {name} = {_literal(value)}").close()
+                    run(connection, f"PRAGMA {name} = {_literal(value)}")
         except sqlite3.DatabaseError as error:
             error.args = (f"{error}{place}",)
             raise
@@ -91,18 +91,33 @@ def begin(connection: PoolProxiedConnection) -> None:
     The driver begins only before a write: DDL would not be rolled back, a released SAVEPOINT would survive the
     rollback, and what was read before the write could have changed.
     """
-    driver_connection: Any = connection.dbapi_connection
+    adapted: Any = connection.dbapi_connection
+    driver_connection: Any = connection.driver_connection  # aiosqlite's own, or the same one
     # An isolation level of None is SQLAlchemy's AUTOCOMMIT.
     if driver_connection.isolation_level is not None and not driver_connection.in_transaction:
-        driver_connection.execute("BEGIN")
+        run(adapted, "BEGIN")
 
 
 def begin_immediate(connection: Connection) -> None:
     """Take the write lock now, in place of the BEGIN that has just been sent; do nothing in AUTOCOMMIT."""
-    driver_connection: Any = connection.connection.dbapi_connection
+    adapted: Any = connection.connection.dbapi_connection
+    driver_connection: Any = connection.connection.driver_connection  # aiosqlite's own, or the same one
     if driver_connection.in_transaction:
-        driver_connection.execute("ROLLBACK")
+        run(adapted, "ROLLBACK")
         connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def run(connection: Any, statement: str) -> Any:
+    """Run a statement on a connection of the driver, or on SQLAlchemy's adapter of an asynchronous one; return a row.
+
+    By way of a cursor: what the adapter's `execute` returns differs between SQLAlchemy 2.0 and 2.1.
+    """
+    cursor = connection.cursor()
+    try:
+        cursor.execute(statement)
+        return cursor.fetchone() if cursor.description else None
+    finally:
+        cursor.close()
 
 
 def _memory_name(settings: DatabaseSettings) -> str:
@@ -160,17 +175,17 @@ def _hindrance(path: Path) -> str:
 
 
 def _set_journal_mode(connection: Any, mode: str) -> None:
-    (current,) = connection.execute("PRAGMA journal_mode").fetchone()
+    (current,) = run(connection, "PRAGMA journal_mode")
     if current.lower() == mode.lower():
         return
     deadline = time.monotonic() + BUSY_TIMEOUT
     while True:
         try:
-            connection.execute(f"PRAGMA journal_mode = {_literal(mode)}").close()
+            run(connection, f"PRAGMA journal_mode = {_literal(mode)}")
         except sqlite3.OperationalError as error:
             # The busy timeout does not cover this change; another process may be making it at this moment.
             if "locked" in str(error) and time.monotonic() < deadline:
-                time.sleep(0.01)
+                time.sleep(0.01)  # in an event loop too: it is short, rare, and only at a connect
                 continue
             if "readonly" in str(error):
                 return  # a file that cannot be written needs no journal

@@ -9,11 +9,14 @@ import sqlalchemy.pool
 from sqlalchemy.pool import QueuePool, SingletonThreadPool
 
 from . import counting, ending, failover, forks, guard, leaks, lifetime, ping, sockets, timeouts
+from .caretaker import caretaker
 from .ending import close_on_return, retire
 from .limits import limit_connect_time
 from .line import FairPool
 from .options import LineOptions
+from .sockets import descriptor
 from .stats import Histogram, PoolStats
+from .watch import watch
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
@@ -25,14 +28,17 @@ __all__ = [
     "PoolSettings",
     "PoolStats",
     "attach",
+    "caretaker",
     "close_on_return",
     "connect_beside",
+    "descriptor",
     "drain",
     "ledger",
     "pin_in_flight",
     "pool_arguments",
     "retire",
     "stats",
+    "watch",
 ]
 
 
@@ -70,8 +76,13 @@ class PoolSettings(Protocol):
     def origin(self, key: str) -> object: ...  # str() of it: where the value was written
 
 
-def pool_arguments(settings: PoolSettings, *, name: str, is_async: bool = False) -> dict[str, Any]:
-    """Return what to add to the keywords of ``create_engine``, or, with ``is_async``, of ``create_async_engine``."""
+def pool_arguments(
+    settings: PoolSettings, *, name: str, is_async: bool = False, patient: bool = True
+) -> dict[str, Any]:
+    """Return what to add to the keywords of ``create_engine``, or, with ``is_async``, of ``create_async_engine``.
+
+    ``patient``: callers wait for a server that cannot be reached, until their deadline; or are told at once.
+    """
     poolclass = _poolclass(settings, is_async)
     # SQLAlchemy's own ping and recycling stay off: ours are attached to every kind of pool.
     arguments: dict[str, Any] = {"poolclass": poolclass, "pool_pre_ping": False, "pool_recycle": -1}
@@ -92,6 +103,7 @@ def pool_arguments(settings: PoolSettings, *, name: str, is_async: bool = False)
             min_idle=settings.pool_min_idle,
             idle_timeout=settings.pool_idle_timeout,
             keepalive=settings.pool_keepalive,
+            patient=patient,
         )
     return arguments
 

@@ -182,7 +182,7 @@ class Connector:
             if not pool.waiters:
                 self.trouble = None
                 logger.debug("%s: a connect that nobody waits for any more has failed: %s", pool.options.name, error)
-            elif transient or others_in_use:
+            elif pool.options.patient and (transient or others_in_use):
                 if self.trouble is not None and attempt == 1:
                     slot.release()  # another helper is trying already
                     return None

@@ -17,3 +17,4 @@ class LineOptions:
     min_idle: int = 0
     idle_timeout: float | None = None
     keepalive: float | None = None
+    patient: bool = True  # wait for a server that cannot be reached; else its callers have another one to go to

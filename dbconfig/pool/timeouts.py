@@ -62,8 +62,8 @@ def explainer(engine_of: Callable[[], Engine | None], ledger: Ledger, settings: 
         stats = ledger.stats(engine.pool)
         overflow = "unlimited" if stats.max is None else stats.max - stats.size
         notes = [
-            f"{stats.name}: {stats.used} in use of {stats.size} + {overflow} (pool_size + max_overflow), "
-            f"{stats.idle} idle, {stats.connecting} connecting, {stats.waiting} waiting"
+            f"dbconfig[pool-timeout]: {stats.name}: {stats.used} in use of {stats.size} + {overflow} "
+            f"(pool_size + max_overflow), {stats.idle} idle, {stats.connecting} connecting, {stats.waiting} waiting"
         ]
         holders = ledger.holders()
         if holders:

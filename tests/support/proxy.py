@@ -113,6 +113,7 @@ class Proxy:
         self._touched: set[_Pair] = set()  # something has happened to them since they were last looked at
         self._waiting: set[_Pair] = set()  # they hold bytes that are not due or not taken yet
         self._orders: deque[tuple[Callable[[], None], Future[None]]] = deque()
+        self._looked_at = 0.0  # monotonic time at which what was due was last written
         self._selector = selectors.DefaultSelector()
         self._bell, self._ear = socket.socketpair()
         self._bell.setblocking(False)
@@ -424,7 +425,7 @@ class Proxy:
 
     def _advance(self) -> None:
         """Write what is due, and watch each socket for what may come next."""
-        now = time.monotonic()
+        now = self._looked_at = time.monotonic()
         busy = (self._touched | self._waiting) & self._pairs
         self._touched.clear()
         self._waiting.clear()
@@ -460,10 +461,11 @@ class Proxy:
 
     def _patience(self) -> float | None:
         """Return for how many seconds nothing falls due; None: until something happens."""
-        now = time.monotonic()
         due = (side.outgoing[0][0] for pair in self._waiting for side in pair.sides() if side.outgoing)
-        # What is due by now waits for its socket, or is silenced: there is no time to wake up at.
-        return min((when - now for when in due if when > now), default=None)
+        # What was due at the last look waits for its socket, or is silenced: there is no time to wake up at. What has
+        # fallen due since then is nobody else's to wake up for.
+        now = time.monotonic()
+        return min((max(0.0, when - now) for when in due if when > self._looked_at), default=None)
 
     def _end(self, pair: _Pair, how: End) -> None:
         for side in pair.sides():

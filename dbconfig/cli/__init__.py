@@ -1,0 +1,53 @@
+"""The command line: `main`, and the exit codes."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+TYPE_CHECKING = False  # not from typing, which takes longer to import than Python to start
+if TYPE_CHECKING:
+    from argparse import Namespace
+    from collections.abc import Sequence
+
+OK, FOUND, FAILED, INTERRUPTED = 0, 1, 2, 130  # fine, a check found a problem, could not run, Ctrl-C
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code."""
+    # Nothing is imported above: `--help` and shell completion start as fast as Python.
+    from dbconfig.cli.parser import UsageError, parse
+
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        return _run(parse(sys.argv[1:] if arguments is None else arguments))
+    except UsageError as error:
+        sys.stderr.write(f"{error}\n")
+        return FAILED
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader (`head`) has gone; without this the interpreter complains of it once more when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+
+
+def _run(arguments: Namespace) -> int:
+    from importlib import import_module
+
+    from dbconfig.cli.context import Context
+    from dbconfig.environment import process
+    from dbconfig.errors import ConfigError
+
+    context = Context(arguments, process())
+    try:
+        command = import_module(f"dbconfig.cli.commands.{arguments.module}")
+        code: int = command.run(context)
+        sys.stdout.flush()
+    except ConfigError as error:
+        context.out.problems(error.problems)
+        return FAILED
+    return code

@@ -1,0 +1,91 @@
+"""`dbconfig create-tables`: create tables that are not there yet."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dbconfig.cli import FAILED, FOUND, OK
+from dbconfig.cli.context import Context
+from dbconfig.errors import ConfigError, Problem, printable, quoted
+from dbconfig.profile import DEFAULT
+
+if TYPE_CHECKING:
+    from sqlalchemy import MetaData, Table
+
+
+def run(context: Context) -> int:
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from dbconfig.cli.trouble import as_problem
+    from dbconfig.registry import Registry
+
+    metadata = _metadata(context)
+    if metadata is None:
+        return FAILED
+    tables = _tables(metadata, context.arguments.tables)
+    context.arguments.database = database = context.arguments.database or DEFAULT
+    settings = context.databases()[database]
+    # The log of statements would stand in the answer.
+    environ = {**context.environ, "DBCONFIG_ECHO": "false", "DBCONFIG_ECHO_POOL": "false"}
+    with Registry(context.arguments.config, profile=context.selection.name, environ=environ) as registry:
+        try:
+            created = registry.create_tables(*tables, database=database) if tables else []
+        except (SQLAlchemyError, OSError) as error:
+            context.out.problems([as_problem(error, settings, database)])
+            return FOUND
+    names = [table.fullname for table in tables]
+    if context.is_json:
+        answer = {"created": created, "existing": [name for name in names if name not in created]}
+        selected = {"profile": context.selection.name, "reason": context.reason, "database": database}
+        context.out.json("create-tables", {**selected, **answer})
+        return OK
+    context.out.line(f"{context.selection.name}/{database} ({context.reason})")
+    for name in names:
+        context.out.line(f"  {'created' if name in created else 'exists '}  {printable(name)}")
+    return OK
+
+
+def _metadata(context: Context) -> MetaData | None:
+    """Return the metadata that the argument names; None, and a note, if there is none."""
+    from sqlalchemy import MetaData
+
+    module_name, _, attribute = context.arguments.metadata.partition(":")
+    sys.path.insert(0, str(Path.cwd()))  # as `python -m` does; a console script does not
+    try:
+        found: Any = importlib.import_module(module_name)
+    except Exception as error:  # whatever the application's module raises
+        context.out.note(
+            f"error: {quoted(module_name)} cannot be imported: {type(error).__name__}: {printable(str(error), 200)}"
+        )
+        return None
+    for part in (attribute or "SQLModel.metadata").split("."):
+        known = dir(found)
+        found = getattr(found, part, None)
+        if found is None:
+            near = get_close_matches(part, known, 1, 0.6)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            context.out.note(f"error: {quoted(module_name)} has no {quoted(part)}{hint}")
+            return None
+    found = getattr(found, "metadata", found)
+    if not isinstance(found, MetaData):
+        context.out.note(f"error: {quoted(context.arguments.metadata)} is no MetaData, and has no `metadata`")
+        return None
+    return found
+
+
+def _tables(metadata: MetaData, names: list[str]) -> list[Table]:
+    """Return the tables in the order in which their foreign keys allow to create them."""
+    problems = []
+    for name in names:
+        if name not in metadata.tables:
+            near = get_close_matches(name, metadata.tables, 1, 0.6)
+            help = f"did you mean {near[0]!r}?" if near else "import the module of its model there"
+            notes = (f"tables: {', '.join(metadata.tables) or 'none'}",)
+            problems.append(Problem("unknown-table", f"there is no table {quoted(name)}", help=help, notes=notes))
+    if problems:
+        raise ConfigError(problems)
+    return [table for table in metadata.sorted_tables if not names or table.fullname in names]

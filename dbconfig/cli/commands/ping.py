@@ -1,0 +1,36 @@
+"""`dbconfig ping`: does the database answer? One query."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dbconfig.cli import FOUND, OK
+from dbconfig.cli.context import Context
+from dbconfig.cli.output import described
+
+
+def run(context: Context) -> int:
+    from dbconfig import health
+    from dbconfig.cli.trouble import as_problem, engine_of
+
+    answers: dict[str, Any] = {}
+    code = OK
+    for name, settings in context.databases().items():
+        with engine_of(settings, context.selection.name) as engine:
+            try:
+                seconds = health.ping(engine, context.arguments.timeout)
+            except Exception as error:  # drivers raise more than their own: OSError, RuntimeError
+                found = as_problem(error, settings, name)
+                code = FOUND
+                answers[name] = {"ok": False, "seconds": None, "problem": described(found)}
+                if not context.is_json:
+                    context.out.problems([found])
+            else:
+                answers[name] = {"ok": True, "seconds": round(seconds, 6), "problem": None}
+                if not context.is_json:
+                    context.out.line(
+                        f"{context.selection.name}/{name}: answers in {seconds * 1000:.1f} ms ({context.reason})"
+                    )
+    if context.is_json:
+        context.out.json("ping", {"profile": context.selection.name, "reason": context.reason, "databases": answers})
+    return code

@@ -1,0 +1,20 @@
+"""`dbconfig schema`: the JSON schema of the YAML files."""
+
+from __future__ import annotations
+
+import json
+
+from dbconfig.cli import OK
+from dbconfig.cli.context import Context
+
+
+def run(context: Context) -> int:
+    context.out.line(text().rstrip("\n"))
+    return OK
+
+
+def text() -> str:
+    """Return the schema as it stands in config/schema.json."""
+    from dbconfig.schema import schema
+
+    return json.dumps(schema(), indent=2, ensure_ascii=False) + "\n"

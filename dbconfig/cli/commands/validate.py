@@ -1,0 +1,73 @@
+"""`dbconfig validate`: is what is written well-formed? Without network, secrets, drivers and SQLAlchemy."""
+
+from __future__ import annotations
+
+from dbconfig.cli import FOUND, OK
+from dbconfig.cli.context import Context
+from dbconfig.cli.output import described
+from dbconfig.cli.survey import Survey, described_needs, survey
+from dbconfig.errors import ConfigError, Problem
+
+
+def run(context: Context) -> int:
+    surveys = _surveys(context)
+    problems = _together(problem for one in surveys for problem in one.problems)
+    warnings = _together(warning for one in surveys for warning in one.warnings)
+    failed = bool(problems or (context.arguments.strict and warnings))
+    if context.is_json:
+        document = {
+            "reason": None if context.arguments.all else context.reason,
+            "strict": context.arguments.strict,
+            "profiles": [
+                {
+                    "name": one.name,
+                    "valid": not one.problems,
+                    "problems": [described(problem) for problem in one.problems],
+                    "warnings": [described(warning) for warning in one.warnings],
+                    "variables": described_needs(one),
+                }
+                for one in surveys
+            ],
+        }
+        context.out.json("validate", document)
+        return FOUND if failed else OK
+    context.out.problems([*problems, *warnings])
+    if context.out.format == "text":
+        _report(context, surveys)
+    return FOUND if failed else OK
+
+
+def _surveys(context: Context) -> list[Survey]:
+    if not context.arguments.all:
+        return [survey(context.folder, context.environment, context.selection.name, own=True)]
+    try:
+        selected = context.selection.name
+    except ConfigError:
+        if context.arguments.profile is not None:
+            raise
+        selected = ""  # what ENVIRONMENT says is not asked for
+    names = context.folder.profiles()
+    if not names:
+        message = f"there is no profile in {context.folder.shown()}"
+        raise ConfigError([Problem("no-config", message, help="`dbconfig init` writes four")])
+    return [survey(context.folder, context.environment, name, own=name == selected) for name in names]
+
+
+def _together(problems: object) -> list[Problem]:
+    """Return problems once: what is wrong in default.yaml is wrong in every profile."""
+    return list(dict.fromkeys(problems))  # type: ignore[call-overload]
+
+
+def _report(context: Context, surveys: list[Survey]) -> None:
+    paint = context.out.paint
+    for one in surveys:
+        state = paint("error", "invalid") if one.problems else paint("good", "valid")
+        count = f", {len(one.problems)} problems" if len(one.problems) > 1 else ", 1 problem" if one.problems else ""
+        advice = f", {len(one.warnings)} warnings" if len(one.warnings) > 1 else ", 1 warning" if one.warnings else ""
+        names = list(dict.fromkeys(need.name for need in one.needs if need.required))
+        wanted = (
+            f"; needs {', '.join(f'{name} (unset)' if name in one.unset else name for name in names)}" if names else ""
+        )
+        context.out.line(f"{one.name}: {state}{count}{advice}{wanted}")
+    if not context.arguments.all:
+        context.out.line(f"profile taken by {context.reason}; --all validates every profile")

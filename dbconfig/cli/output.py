@@ -1,0 +1,118 @@
+"""The renderer: aligned text, JSON with a schema id, problems; colour only where a person looks at it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TextIO
+
+from dbconfig.errors import Location, Problem
+from dbconfig.rendering import Palette, display_width, printable, render
+
+
+def wants_colour(choice: str, environ: Mapping[str, str], stream: TextIO) -> bool:
+    """Decide by `--color`, then NO_COLOR, then FORCE_COLOR, then whether the stream is a terminal."""
+    if choice != "auto":
+        return choice == "always"
+    if environ.get("NO_COLOR"):  # https://no-color.org: present and not empty
+        return False
+    if environ.get("FORCE_COLOR"):
+        return environ["FORCE_COLOR"] != "0"
+    return stream.isatty() and environ.get("TERM") != "dumb"
+
+
+class Output:
+    """Where a command writes: the answer to stdout, diagnostics to stderr."""
+
+    def __init__(self, format: str, color: str, environ: Mapping[str, str]) -> None:
+        self.format = format
+        is_text = format == "text"
+        self.paint = Palette(is_text and wants_colour(color, environ, sys.stdout))
+        self._paint_diagnostics = Palette(is_text and wants_colour(color, environ, sys.stderr))
+
+    def line(self, text: str = "") -> None:
+        sys.stdout.write(f"{text}\n")
+
+    def note(self, text: str) -> None:
+        sys.stderr.write(f"{text}\n")
+        sys.stderr.flush()
+
+    def table(self, rows: Sequence[Sequence[str]], header: Sequence[str] = (), indent: str = "") -> None:
+        """Write rows in columns; the last one is not padded."""
+        rows = [[printable(cell, 10_000) for cell in row] for row in rows]
+        widths = [max((display_width(row[i]) for row in [header, *rows] if i < len(row)), default=0) for i in range(20)]
+        if header:
+            self.line(self.paint("bold", (indent + _padded(header, widths)).rstrip()))
+        for row in rows:
+            self.line((indent + _padded(row, widths)).rstrip())
+
+    def json(self, name: str, data: Mapping[str, Any]) -> None:
+        """Write a document; `name` and its version are its schema id, and its keys stay."""
+        # ASCII: no control character of a terminal survives in it.
+        sys.stdout.write(json.dumps({"schema": f"dbconfig/{name}/1", **data}, indent=2, ensure_ascii=True) + "\n")
+
+    def problems(self, problems: Iterable[Problem]) -> None:
+        """Write problems to stderr, as text or as GitHub's annotations; in JSON as a document of its own."""
+        found = list(problems)
+        if self.format == "json":
+            document = {"schema": "dbconfig/problems/1", "problems": [described(problem) for problem in found]}
+            sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=True) + "\n")
+            return
+        sys.stdout.flush()  # the problem stands beneath the step that it is of, also where both go into one file
+        for problem in found:
+            if self.format == "github":
+                sys.stdout.write(annotation(problem) + "\n")
+            else:
+                sys.stderr.write(render(problem, self._paint_diagnostics) + "\n\n")
+        if any(problem.severity == "error" for problem in found) and self.format == "text":
+            slugs = dict.fromkeys(problem.slug for problem in found)
+            self.note(f"more: {', '.join(f'dbconfig explain {slug}' for slug in slugs)}\n")
+
+
+def _padded(row: Sequence[str], widths: Sequence[int]) -> str:
+    return "  ".join(cell + " " * (widths[i] - display_width(cell)) for i, cell in enumerate(row))
+
+
+def placed(location: Location | None) -> dict[str, Any] | None:
+    """Return a location for JSON."""
+    if location is None:
+        return None
+    return {
+        "source": location.source,
+        "line": location.line,
+        "column": location.column,
+        "variable": location.variable or None,
+    }
+
+
+def described(problem: Problem) -> dict[str, Any]:
+    """Return a problem for JSON."""
+    return {
+        "slug": problem.slug,
+        "severity": problem.severity,
+        "message": problem.message,
+        "key": problem.key or None,
+        "location": placed(problem.location),
+        "help": problem.help or None,
+        "notes": list(problem.notes),
+    }
+
+
+def annotation(problem: Problem) -> str:
+    """Return a problem as a GitHub workflow command; what its syntax uses is escaped."""
+    # https://docs.github.com/actions/reference/workflow-commands-for-github-actions
+    parts = {"title": f"dbconfig[{problem.slug}]"}
+    if problem.location is not None and problem.location.line:
+        parts = {"file": problem.location.source, "line": str(problem.location.line), **parts}
+        if problem.location.column:
+            parts["col"] = str(problem.location.column)
+    properties = ",".join(f"{name}={_escaped(value, ':,')}" for name, value in parts.items())
+    text = problem.message + (f"\nhelp: {problem.help}" if problem.help else "")
+    return f"::{problem.severity} {properties}::{_escaped(text)}"
+
+
+def _escaped(text: str, further: str = "") -> str:
+    for ch in "%\r\n" + further:
+        text = text.replace(ch, f"%{ord(ch):02X}")
+    return text

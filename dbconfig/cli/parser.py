@@ -1,0 +1,252 @@
+"""What may be written on the command line; it imports argparse alone, so that `--help` and completion start at once."""
+
+from __future__ import annotations
+
+import argparse
+import re
+
+TYPE_CHECKING = False  # not from typing, which takes longer to import than Python to start
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any, Final, NoReturn
+
+
+class UsageError(Exception):
+    """A command line that cannot be understood; the text says what was probably meant."""
+
+
+class Argument:
+    """An argument of argparse: its names, and what add_argument takes."""
+
+    def __init__(self, names: tuple[str, ...], options: dict[str, Any]) -> None:
+        self.names = names
+        self.options = options
+
+
+class Command:
+    """A command: its summary, its arguments, the formats of its output."""
+
+    def __init__(
+        self,
+        summary: str,
+        arguments: tuple[Argument, ...] = (),
+        formats: tuple[str, ...] = ("text", "json"),
+        description: str = "",
+    ) -> None:
+        self.summary = summary
+        self.arguments = arguments
+        self.formats = formats
+        self.description = description
+
+
+def _option(*names: str, **options: Any) -> Argument:
+    return Argument(names, options)
+
+
+_PROFILE: Final = _option("profile_argument", metavar="PROFILE", nargs="?", help="the profile; as --profile")
+_DATABASE: Final = _option("--database", metavar="NAME", help="one of the databases: of the profile")
+_ALL: Final = "--all"
+
+
+def seconds(text: str) -> float:
+    """Return a duration: `5`, `500ms`, `5s`, `1m`."""
+    match = re.fullmatch(r"(\d{1,6}(?:\.\d{1,3})?)(ms|s|m)?", text)
+    if match is None or not float(match[1]):
+        raise argparse.ArgumentTypeError(f"{text!r} is no duration: write 5, 500ms, 5s or 1m")
+    return float(match[1]) * {"ms": 0.001, "s": 1.0, "m": 60.0, None: 1.0}[match[2]]
+
+
+def count(text: str) -> int:
+    """Return a number of at least one."""
+    if not re.fullmatch(r"[1-9]\d{0,5}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of at least 1")
+    return int(text)
+
+
+_TIMEOUT: Final = _option(
+    "--timeout", metavar="SECONDS", type=seconds, default=5.0, help="how long each step may take (5s)"
+)
+
+COMMANDS: Final[dict[str, Command]] = {
+    "list": Command("profiles, their databases and pools, and the variables that each needs"),
+    "show": Command(
+        "each value of a profile, and where it came from",
+        (
+            _PROFILE,
+            _option(_ALL, action="store_true", help="every key, and the values that are overridden"),
+            _option("--engine", action="store_true", help="the create_engine call that results, secrets masked"),
+            _option("--diff", metavar="OTHER", help="compare with another profile, side by side"),
+            _DATABASE,
+        ),
+    ),
+    "validate": Command(
+        "is every profile well-formed? needs no network, no secret, no driver",
+        (
+            _PROFILE,
+            _option(_ALL, action="store_true", help="every profile, not only the selected one"),
+            _option("--strict", action="store_true", help="advice counts as a problem"),
+        ),
+        ("text", "json", "github"),
+    ),
+    "check": Command(
+        "can the databases be reached, and does the pool fit the server? step by step",
+        (
+            _PROFILE,
+            _DATABASE,
+            _option("--workers", metavar="N", type=count, default=1, help="processes of each replica (1)"),
+            _option("--replicas", metavar="M", type=count, default=1, help="replicas of the application (1)"),
+            _TIMEOUT,
+        ),
+    ),
+    "ping": Command("does the database answer? one query", (_PROFILE, _DATABASE, _TIMEOUT)),
+    "wait": Command(
+        "wait until the database answers, for container entry points",
+        (
+            _PROFILE,
+            _DATABASE,
+            _option("--timeout", metavar="SECONDS", type=seconds, default=30.0, help="how long to wait in all (30s)"),
+        ),
+        description="Errors that waiting cannot mend (a wrong password, a missing database) end it at once.",
+    ),
+    "create-tables": Command(
+        "create tables that are not there yet",
+        (
+            _option("metadata", metavar="MODULE:METADATA", help="where the tables are, such as shop.models:metadata"),
+            _option("tables", metavar="TABLE", nargs="*", help="tables to create; all if none is named"),
+            _DATABASE,
+        ),
+    ),
+    "shell": Command(
+        "open the database's own shell: psql, mysql, mariadb or sqlite3",
+        (_PROFILE, _DATABASE),
+        ("text",),
+        "The password goes by the environment or an option file, never by the command line.",
+    ),
+    "init": Command(
+        "write a config folder with four commented profiles",
+        (_option("folder", metavar="FOLDER", nargs="?", default=".", help="the project (the working directory)"),),
+        ("text",),
+    ),
+    "schema": Command("the JSON schema of the YAML files, for editors", (), ("json",)),
+    "explain": Command(
+        "what a kind of problem means, an example, what to do",
+        (_option("slug", metavar="SLUG", nargs="?", help="the word in brackets; without it, all are listed"),),
+    ),
+    "completion": Command(
+        "a script that completes commands, options and profile names",
+        (
+            # `profiles` is what the scripts themselves ask for.
+            _option("shell", metavar="SHELL", choices=("bash", "zsh", "fish", "profiles"), help="bash, zsh or fish"),
+        ),
+        ("text",),
+        'Bash: eval "$(dbconfig completion bash)"',
+    ),
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    def __init__(self, **options: Any) -> None:
+        super().__init__(allow_abbrev=False, **options)
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"error: {message}\n{self.format_usage().rstrip()}\nhelp: {self.prog} --help")
+
+
+def build(wanted: str | None = None) -> argparse.ArgumentParser:
+    """Return the parser, with the arguments of one command: those of the others are not asked for."""
+    parser = _Parser(
+        prog="dbconfig",
+        description="Database connections for SQLModel, written down in YAML.",
+        epilog="exit codes: 0 fine, 1 a check found a problem, 2 could not run, 130 interrupted",
+    )
+    parser.add_argument("--version", action="store_true", help="print the version and end")
+    _common(parser, None)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command", parser_class=_Parser)
+    for name, command in COMMANDS.items():
+        child = commands.add_parser(
+            name, help=command.summary, description=f"{command.summary}. {command.description}".strip()
+        )
+        if name == wanted:
+            for argument in command.arguments:
+                child.add_argument(*argument.names, **argument.options)
+            _common(child, command)
+    return parser
+
+
+def _common(parser: argparse.ArgumentParser, command: Command | None) -> None:
+    """Add the options that stand before or after a command; after it they count, if they stand there."""
+    group = parser.add_argument_group("common options")
+    default = None if command is None else argparse.SUPPRESS
+    group.add_argument("--config", metavar="PATH", default=default, help="the folder of the profiles (config/)")
+    group.add_argument("--profile", metavar="NAME", default=default, help="the profile, instead of ENVIRONMENT")
+    formats = ("text", "json", "github") if command is None else command.formats
+    text = f"{', '.join(formats[:-1])} or {formats[-1]}" if len(formats) > 1 else formats[0]
+    group.add_argument("--format", choices=formats, default=default, help=f"{text} ({formats[0]})")
+    group.add_argument(
+        "--color",
+        choices=("auto", "always", "never"),
+        default=default,
+        help="auto (by NO_COLOR, FORCE_COLOR, terminal)",
+    )
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """Return the arguments.
+
+    Raises:
+        UsageError: they cannot be understood.
+    """
+    parser = build(_command(arguments))
+    found, rest = parser.parse_known_args(arguments)
+    if rest:
+        _unknown(rest, found.command)
+    if found.version:
+        from dbconfig import __version__
+
+        print(f"dbconfig {__version__}")  # noqa: T201  # the answer
+        raise SystemExit(0)
+    if found.command is None:
+        raise UsageError(f"{parser.format_help().rstrip()}\n\nerror: no command")
+    positional = getattr(found, "profile_argument", None)
+    if positional is not None and found.profile is not None and positional != found.profile:
+        raise UsageError(f"error: two profiles: {positional!r} and --profile {found.profile!r}")
+    found.profile = found.profile if positional is None else positional
+    formats = COMMANDS[found.command].formats
+    found.format = found.format or formats[0]
+    if found.format not in formats:
+        raise UsageError(f"error: `{found.command}` writes {' or '.join(formats)}, not {found.format}")
+    found.color = found.color or "auto"
+    found.module = found.command.replace("-", "_")
+    return found
+
+
+def _command(arguments: Sequence[str]) -> str | None:
+    """Return the command, the first word that is no option."""
+    takes_value = ("--config", "--profile", "--format", "--color")
+    words = iter(arguments)
+    for word in words:
+        if word in takes_value:
+            next(words, None)
+        elif not word.startswith("-"):
+            if word not in COMMANDS:
+                listed = "\n".join(f"  {name:<14} {command.summary}" for name, command in COMMANDS.items())
+                raise UsageError(f"error: there is no command {word!r}{_meant(word, COMMANDS)}\n{listed}")
+            return word
+    return None
+
+
+def _unknown(rest: Sequence[str], command: str | None) -> NoReturn:
+    known = ["--config", "--profile", "--format", "--color", "--help"]
+    known += [name for each in (COMMANDS[command].arguments if command else ()) for name in each.names]
+    word = rest[0].partition("=")[0]
+    of = f"`dbconfig {command}`" if command else "dbconfig"
+    kind = "option" if word.startswith("-") else "argument"
+    options = [name for name in known if name.startswith("-")] if kind == "option" else []
+    raise UsageError(f"error: {of} has no {kind} {word!r}{_meant(word, options)}\nhelp: see {of.strip('`')} --help")
+
+
+def _meant(word: str, known: Sequence[str] | dict[str, Any]) -> str:
+    from difflib import get_close_matches
+
+    near = get_close_matches(word.lower(), list(known), 1, 0.6)
+    return f"; did you mean {near[0]!r}?" if near else ""

@@ -1,0 +1,248 @@
+"""BEGIN together with the first statement (psycopg2): a transaction costs one round trip less; see `fast_begin`.
+
+For the driver the connection is in autocommit, so that it sends no BEGIN of its own. What SQLAlchemy, or the
+application, asks of it (autocommit, isolation level, read-only, deferrable) is kept here, and said in the BEGIN that
+goes before the first statement, in the same message. Whether one is due is read from libpq, which the server tells with
+each answer; so a BEGIN or COMMIT that the application sends itself is no riddle.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import psycopg2
+from psycopg2 import extensions, sql
+from sqlalchemy import Engine
+
+_LEVELS: Final = {
+    extensions.ISOLATION_LEVEL_READ_UNCOMMITTED: "READ UNCOMMITTED",
+    extensions.ISOLATION_LEVEL_READ_COMMITTED: "READ COMMITTED",
+    extensions.ISOLATION_LEVEL_REPEATABLE_READ: "REPEATABLE READ",
+    extensions.ISOLATION_LEVEL_SERIALIZABLE: "SERIALIZABLE",
+}
+_IDLE: Final = extensions.TRANSACTION_STATUS_IDLE
+
+
+class FastBeginCursor(extensions.cursor):
+    """Sends the BEGIN that is due with its statement."""
+
+    connection: FastBeginConnection
+
+    def execute(self, query: Any, vars: Any = None) -> None:
+        begin = self.connection.begin_due()
+        if begin and self.name is None:
+            query = _joined(begin, query)
+        elif begin:
+            self.connection.begin_by_driver()
+        super().execute(query, vars)
+
+    def executemany(self, query: Any, vars_list: Any) -> None:
+        self.connection.begin_now()
+        super().executemany(query, vars_list)
+
+    def callproc(self, procname: Any, parameters: Any = ()) -> None:
+        self.connection.begin_now()
+        super().callproc(procname, parameters)
+
+    def copy_expert(self, sql: Any, file: Any, size: int = 8192) -> None:
+        self.connection.begin_now()
+        super().copy_expert(sql, file, size)
+
+    def copy_from(self, *arguments: Any, **keywords: Any) -> None:
+        self.connection.begin_now()
+        super().copy_from(*arguments, **keywords)
+
+    def copy_to(self, *arguments: Any, **keywords: Any) -> None:
+        self.connection.begin_now()
+        super().copy_to(*arguments, **keywords)
+
+
+class FastBeginConnection(extensions.connection):
+    """A connection whose transactions begin with their first statement, in one message."""
+
+    def __init__(self, *arguments: Any, **keywords: Any) -> None:
+        super().__init__(*arguments, **keywords)
+        self._autocommit = False
+        self._level: int | None = None
+        self._readonly: bool | None = None
+        self._deferrable: bool | None = None
+        self._by_driver = False  # the present transaction is one that only the driver can run
+        self._set_driver(autocommit=True)
+
+    def _set_driver(self, *, autocommit: bool) -> None:
+        driver: Any = extensions.connection.autocommit  # what the property below hides
+        driver.__set__(self, autocommit)
+
+    # The BEGIN that is due
+
+    def begin_due(self) -> str:
+        """Return the BEGIN that must go before the next statement; "" within a transaction and in autocommit."""
+        if self._autocommit or self._by_driver or self.get_transaction_status() != _IDLE:
+            return ""
+        level = "" if self._level is None else f" ISOLATION LEVEL {_LEVELS[self._level]}"
+        access = "" if self._readonly is None else " READ ONLY" if self._readonly else " READ WRITE"
+        wait = "" if self._deferrable is None else " DEFERRABLE" if self._deferrable else " NOT DEFERRABLE"
+        return f"BEGIN{level}{access}{wait}"
+
+    def begin_now(self) -> None:
+        """Begin by a message of its own, before what cannot be sent together with it."""
+        begin = self.begin_due()
+        if begin:
+            self._send(begin)
+
+    def begin_by_driver(self) -> None:
+        """Leave the transaction to the driver: it refuses named cursors and two-phase commits in its autocommit."""
+        self._set_driver(autocommit=False)
+        if self._level is not None or self._readonly is not None or self._deferrable is not None:
+            super().set_session(self._level, self._readonly, self._deferrable)
+        self._by_driver = True
+
+    def _send(self, statement: str) -> None:
+        cursor = super().cursor(cursor_factory=extensions.cursor)
+        try:
+            cursor.execute(statement)
+        finally:
+            cursor.close()
+
+    def _end(self, word: str, by_driver: Any) -> None:
+        if self.closed:
+            by_driver()  # the driver says so in its own words
+        elif self._by_driver:
+            by_driver()
+            self._by_driver = False
+            super().set_session("DEFAULT", "default", "default", autocommit=True)
+        elif self.get_transaction_status() != _IDLE:
+            self._send(word)
+
+    def commit(self) -> None:
+        self._end("COMMIT", super().commit)
+
+    def rollback(self) -> None:
+        self._end("ROLLBACK", super().rollback)
+
+    def cursor(self, *arguments: Any, **keywords: Any) -> Any:
+        named = (arguments and arguments[0] is not None) or keywords.get("name") is not None
+        if named and self.begin_due():
+            self.begin_by_driver()
+        chosen: Any = self.cursor_factory
+        keywords.setdefault("cursor_factory", chosen or FastBeginCursor)
+        return super().cursor(*arguments, **keywords)
+
+    # What is asked of the driver
+
+    def _refuse_inside(self) -> None:
+        if self.get_transaction_status() != _IDLE and not self.closed:
+            raise psycopg2.ProgrammingError("this cannot be changed inside a transaction")
+
+    @property
+    def autocommit(self) -> bool:
+        return self._autocommit
+
+    @autocommit.setter
+    def autocommit(self, value: bool) -> None:
+        self._refuse_inside()
+        self._autocommit = bool(value)
+
+    @property
+    def isolation_level(self) -> int | None:
+        return self._level
+
+    @isolation_level.setter
+    def isolation_level(self, value: Any) -> None:
+        self._refuse_inside()
+        self._level = _level_of(value)
+
+    @property
+    def readonly(self) -> bool | None:
+        return self._readonly
+
+    @readonly.setter
+    def readonly(self, value: Any) -> None:
+        self._refuse_inside()
+        self._readonly = _flag_of(value)
+
+    @property
+    def deferrable(self) -> bool | None:
+        return self._deferrable
+
+    @deferrable.setter
+    def deferrable(self, value: Any) -> None:
+        self._refuse_inside()
+        self._deferrable = _flag_of(value)
+
+    def set_isolation_level(self, level: int | None) -> None:
+        if level == extensions.ISOLATION_LEVEL_AUTOCOMMIT:
+            self.rollback()
+            self._autocommit = True
+            return
+        self.rollback()  # as the driver does
+        self._autocommit, self._level = False, _level_of(level)
+
+    def set_session(
+        self, isolation_level: Any = None, readonly: Any = None, deferrable: Any = None, autocommit: Any = None
+    ) -> None:
+        self._refuse_inside()
+        if isolation_level is not None:
+            self._level = _level_of(isolation_level)
+        if readonly is not None:
+            self._readonly = _flag_of(readonly)
+        if deferrable is not None:
+            self._deferrable = _flag_of(deferrable)
+        if autocommit is not None:
+            self._autocommit = bool(autocommit)
+
+    # What only the driver can run
+
+    def tpc_begin(self, xid: Any) -> None:
+        self.begin_by_driver()
+        super().tpc_begin(xid)
+
+    def tpc_commit(self, *xid: Any) -> None:
+        super().tpc_commit(*xid)
+        self._leave_to_us()
+
+    def tpc_rollback(self, *xid: Any) -> None:
+        super().tpc_rollback(*xid)
+        self._leave_to_us()
+
+    def _leave_to_us(self) -> None:
+        if self._by_driver and self.status == extensions.STATUS_READY:
+            self._by_driver = False
+            super().set_session("DEFAULT", "default", "default", autocommit=True)
+
+    def lobject(self, *arguments: Any, **keywords: Any) -> Any:
+        self.begin_now()
+        return super().lobject(*arguments, **keywords)
+
+
+def _joined(begin: str, query: Any) -> Any:
+    if isinstance(query, bytes):
+        return begin.encode("ascii") + b"; " + query
+    if isinstance(query, sql.Composable):
+        return sql.SQL(begin + "; ") + query
+    return f"{begin}; {query}"
+
+
+def _level_of(value: Any) -> int | None:
+    if isinstance(value, str):
+        names = {name: level for level, name in _LEVELS.items()}
+        return None if value.upper() == "DEFAULT" else names[value.upper()]
+    if value is None or value == extensions.ISOLATION_LEVEL_DEFAULT:
+        return None
+    return int(value)
+
+
+def _flag_of(value: Any) -> bool | None:
+    return None if value is None or (isinstance(value, str) and value.upper() == "DEFAULT") else bool(value)
+
+
+def attach(engine: Engine) -> None:
+    """Let an engine connect with connections of ours."""
+    dialect: Any = engine.dialect
+    connect = dialect.connect
+
+    def connect_fast(*arguments: Any, **keywords: Any) -> Any:
+        keywords.setdefault("connection_factory", FastBeginConnection)
+        return connect(*arguments, **keywords)
+
+    dialect.connect = connect_fast

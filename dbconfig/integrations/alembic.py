@@ -1,0 +1,245 @@
+"""Alembic: an `env.py` of one call, for every profile, sync or async, offline or online, one database or several."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from logging.config import fileConfig
+from pathlib import Path
+from typing import Any, Final
+
+from alembic import command, context
+from alembic.config import Config
+from sqlalchemy import Connection, Engine, MetaData, text
+from sqlalchemy.exc import OperationalError
+
+from dbconfig import engines
+from dbconfig.errors import ConfigError, Problem, quoted
+from dbconfig.profile import DEFAULT
+from dbconfig.registry import Registry
+from dbconfig.registry import default as _application
+from dbconfig.settings import DatabaseSettings
+
+_log = logging.getLogger(__name__)
+
+# https://alembic.sqlalchemy.org/en/latest/naming.html: a constraint without a name cannot be dropped everywhere.
+NAMING_CONVENTION: Final = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+    "pk": "pk_%(table_name)s",
+}
+LOCK_TIMEOUT: Final = 600.0  # seconds; another container's migrations may rewrite a large table
+_LOCK: Final = 0x616C656D626963  # "alembic"
+_POLL: Final = 0.5  # seconds
+_TEMPLATE: Final = Path(__file__).with_name("alembic_template")
+
+
+def run_migrations(
+    metadata: MetaData | Mapping[str, MetaData],
+    *,
+    registry: Registry | None = None,
+    asynchronous: bool | None = None,
+    **options: Any,
+) -> None:
+    """Run what the `alembic` command asks for: the whole of an `env.py`.
+
+    The profile is ENVIRONMENT's. `-x database=NAME` picks one of several databases. A connection that the caller put
+    into ``config.attributes["connection"]`` is used as it is, for migrations within tests.
+
+    Args:
+        metadata: of the models; or of each database, by its name in the profile: then each has its own functions,
+            `upgrade_NAME` and `downgrade_NAME`, in a revision.
+        registry: another one than `dbconfig.db`.
+        asynchronous: by an asynchronous driver; None where the profile names one.
+        options: for `context.configure`, beside those that the profile decides.
+    """
+    config = context.config
+    if config.config_file_name is not None and config.attributes.get("configure_logger", True):
+        fileConfig(config.config_file_name, disable_existing_loggers=False)
+    source = registry or _application
+    several = isinstance(metadata, Mapping)
+    targets = dict(metadata) if isinstance(metadata, Mapping) else {DEFAULT: metadata}
+    picked = context.get_x_argument(as_dictionary=True).get("database")
+    if picked is not None and not several:
+        targets = {picked: targets[DEFAULT]}
+    elif picked is not None:
+        targets = {picked: targets[_known(picked, targets)]}
+    for name, target in targets.items():
+        settings = _settings(source, name)
+        given = {"target_metadata": target, "render_as_batch": settings.backend == "sqlite", **options}
+        if several:
+            given |= {"upgrade_token": f"{name}_upgrades", "downgrade_token": f"{name}_downgrades"}
+        run = _Run(name if several else "", given)
+        if context.is_offline_mode():
+            run.offline(settings, asynchronous)
+        elif (connection := config.attributes.get("connection")) is not None:
+            run.on(connection)
+        else:
+            run.online(settings, asynchronous, f"{source.profile.name}/{name}")
+
+
+def _known(name: str, targets: Mapping[str, MetaData]) -> str:
+    if name in targets:
+        return name
+    message = f"env.py has no database {quoted(name)}"
+    raise ConfigError([Problem("unknown-database", message, notes=(f"it has: {', '.join(targets)}",))])
+
+
+def _settings(registry: Registry, name: str) -> DatabaseSettings:
+    """Return the settings of migrations: no pool, and no limit to the time of a statement."""
+    settings = registry._resolved(name, None)[1]
+    return settings.model_copy(update={"poolclass": "NullPool", "statement_timeout": None})
+
+
+class _Run:
+    """The migrations of one database."""
+
+    def __init__(self, name: str, options: Mapping[str, Any]) -> None:
+        self._arguments = {"engine_name": name} if name else {}
+        self._options = options
+
+    def offline(self, settings: DatabaseSettings, asynchronous: bool | None) -> None:
+        url = settings.public_url(settings.driver(asynchronous=_wanted(settings, asynchronous)))
+        context.configure(url=url, literal_binds=True, dialect_opts={"paramstyle": "named"}, **self._options)
+        self._migrate()
+
+    def online(self, settings: DatabaseSettings, asynchronous: bool | None, label: str) -> None:
+        wanted = _wanted(settings, asynchronous)
+        engine = engines.build(settings, label, asynchronous=wanted)
+        if wanted:
+            asyncio.run(self._asynchronously(engine))
+            return
+        try:
+            with engine.connect() as connection, _alone(connection):
+                self.on(connection)
+        finally:
+            engine.dispose()
+
+    async def _asynchronously(self, engine: Engine) -> None:
+        from sqlalchemy.ext.asyncio import AsyncEngine
+
+        def locked(connection: Connection) -> None:
+            with _alone(connection):
+                self.on(connection)
+
+        made = AsyncEngine(engine)
+        try:
+            async with made.connect() as connection:
+                await connection.run_sync(locked)
+        finally:
+            await made.dispose()
+
+    def on(self, connection: Connection) -> None:
+        context.configure(connection=connection, **self._options)
+        self._migrate()
+
+    def _migrate(self) -> None:
+        with context.begin_transaction():
+            context.run_migrations(**self._arguments)
+
+
+def _wanted(settings: DatabaseSettings, asynchronous: bool | None) -> bool:
+    if asynchronous is not None:
+        return asynchronous
+    try:
+        settings.driver()
+    except ConfigError as error:
+        if error.problems[0].slug != "async-driver":
+            raise
+        return True
+    return False
+
+
+@contextmanager
+def _alone(connection: Connection) -> Iterator[None]:
+    """Let one process at a time migrate: the others wait, and then find nothing left to do."""
+    system = connection.dialect.name
+    if system == "sqlite":
+        with _sqlite_alone(connection):
+            yield
+        return
+    mysql = system in ("mysql", "mariadb")
+    take = "SELECT GET_LOCK(:key, 0)" if mysql else "SELECT pg_try_advisory_lock(:key)"
+    give = "SELECT RELEASE_LOCK(:key)" if mysql else "SELECT pg_advisory_unlock(:key)"
+    # MySQL's locks are the server's, PostgreSQL's the database's.
+    key: dict[str, Any] = {"key": f"alembic/{connection.engine.url.database}"[:64] if mysql else _LOCK}
+    deadline = time.monotonic() + LOCK_TIMEOUT
+    waited = False
+    while not connection.scalar(text(take), key):
+        connection.rollback()  # an open transaction would hold up a CREATE INDEX CONCURRENTLY of the other one
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"another process has been migrating this database for {LOCK_TIMEOUT:.0f} s")
+        if not waited:
+            _log.info("another process is migrating this database; waiting for it")
+        waited = True
+        time.sleep(_POLL)
+    connection.commit()
+    try:
+        yield
+    finally:
+        connection.rollback()
+        connection.execute(text(give), key)
+        connection.commit()
+
+
+@contextmanager
+def _sqlite_alone(connection: Connection) -> Iterator[None]:
+    """Hold the write lock of the file, in one transaction with the migrations: all of them, or none."""
+    driver: Any = connection.connection.dbapi_connection
+    cursor = driver.cursor()
+    cursor.execute("PRAGMA foreign_keys")
+    enforced = cursor.fetchone()[0]
+    cursor.execute("PRAGMA foreign_keys = OFF")  # a batch migration drops a table that others refer to
+    try:
+        with connection.begin():
+            cursor.execute("ROLLBACK")
+            _begin_immediate(connection)
+            yield
+    finally:
+        cursor.execute(f"PRAGMA foreign_keys = {enforced}")  # the connection may be of the application's pool
+        cursor.close()
+
+
+def _begin_immediate(connection: Connection) -> None:
+    deadline = time.monotonic() + LOCK_TIMEOUT
+    while True:
+        try:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+        except OperationalError as error:  # the busy timeout is shorter than somebody's migrations
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+        else:
+            return
+
+
+def upgrade(connectable: Engine, revision: str = "head", *, ini: str = "alembic.ini") -> None:
+    """Upgrade the database of an engine: the `db_setup` of tests, or the start of a single process.
+
+    >>> upgrade(db.engine())
+    """
+    config = Config(ini)
+    with connectable.connect() as connection, _alone(connection):
+        config.attributes.update(connection=connection, configure_logger=False)
+        command.upgrade(config, revision)
+        connection.commit()
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Write `alembic.ini` and a folder of migrations: `python -m dbconfig.integrations.alembic migrations`."""
+    parser = argparse.ArgumentParser(prog="python -m dbconfig.integrations.alembic", description=main.__doc__)
+    parser.add_argument("directory", nargs="?", default="migrations")
+    parser.add_argument("--models", default="app.models", help="the module of the models")
+    given = parser.parse_args(arguments)
+    command.init(Config("alembic.ini"), given.directory, template=str(_TEMPLATE))
+    env = Path(given.directory) / "env.py"
+    env.write_text(env.read_text().replace("app.models", given.models))
+
+
+if __name__ == "__main__":
+    main()

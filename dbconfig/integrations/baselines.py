@@ -1,0 +1,76 @@
+"""What a database holds before the first test, and how it is brought back to that."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sqlalchemy import Engine, MetaData, inspect, text
+
+_LOCK_TIMEOUT: Final = 5000  # milliseconds; a session that a test left open must not hold up the cleaning for ever
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """What a database holds before the first test: its tables, and the rows that its migrations put there."""
+
+    metadata: MetaData
+    rows: dict[str, list[dict[str, Any]]]
+
+    @classmethod
+    def of(cls, engine: Engine) -> Baseline:
+        metadata = MetaData()
+        with engine.connect() as connection:
+            metadata.reflect(connection)
+            rows = {
+                table.name: [dict(row) for row in connection.execute(table.select()).mappings()]
+                for table in metadata.sorted_tables
+            }
+        return cls(metadata, {name: found for name, found in rows.items() if found})
+
+    def restore(self, engine: Engine) -> bool:
+        """Bring the rows back to what they were, and drop further tables; return False if a table is missing."""
+        with engine.connect() as connection, _without_foreign_keys(connection):
+            present = set(inspect(connection).get_table_names())
+            connection.rollback()
+            known = {table.name for table in self.metadata.sorted_tables}
+            cascade = " CASCADE" if engine.dialect.name == "postgresql" else ""
+            with connection.begin():
+                quote = engine.dialect.identifier_preparer.quote
+                for name in present - known:
+                    connection.execute(text(f"DROP TABLE {quote(name)}{cascade}"))
+                kept = [table for table in reversed(self.metadata.sorted_tables) if table.name in present]
+                if engine.dialect.name == "postgresql" and kept:
+                    names = ", ".join(quote(table.name) for table in kept)
+                    connection.execute(text(f"TRUNCATE {names} RESTART IDENTITY CASCADE"))
+                else:
+                    for table in kept:
+                        connection.execute(table.delete())
+                for table in reversed(kept):
+                    if table.name in self.rows:
+                        connection.execute(table.insert(), self.rows[table.name])
+            return known <= present
+
+
+@contextmanager
+def _without_foreign_keys(connection: Any) -> Iterator[None]:
+    """Let tables that refer to each other in a circle be emptied one after the other."""
+    name = connection.dialect.name
+    off, on = {
+        "sqlite": ("PRAGMA foreign_keys = OFF", "PRAGMA foreign_keys = ON"),
+        "postgresql": (f"SET lock_timeout = {_LOCK_TIMEOUT}", "RESET lock_timeout"),
+    }.get(name, ("SET foreign_key_checks = 0", "SET foreign_key_checks = 1"))
+    cursor = connection.connection.cursor()  # outside any transaction: SQLite ignores the PRAGMA within one
+    cursor.execute(off)
+    if name == "postgresql":
+        connection.connection.commit()  # or a rollback would undo it
+    try:
+        yield
+    finally:
+        connection.rollback()
+        cursor.execute(on)
+        if name == "postgresql":
+            connection.connection.commit()
+        cursor.close()

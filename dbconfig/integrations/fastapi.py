@@ -1,0 +1,319 @@
+"""FastAPI and Starlette: sessions as dependencies, a lifespan, a readiness check, 503 where the pool is exhausted."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import TYPE_CHECKING, Annotated, Any, Final
+from weakref import WeakKeyDictionary
+
+import anyio
+from anyio.to_thread import run_sync
+from fastapi import APIRouter, Depends, FastAPI, Request, Response
+from fastapi.responses import JSONResponse
+from sqlalchemy import Engine
+from sqlalchemy.exc import InvalidRequestError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlmodel import Session
+
+from dbconfig.profile import DEFAULT
+from dbconfig.registry import Registry
+from dbconfig.registry import default as _application
+
+if TYPE_CHECKING:
+    from sqlmodel.ext.asyncio.session import AsyncSession
+
+    AsyncSessionDep = Annotated[AsyncSession, ...]
+    AsyncTransactionDep = Annotated[AsyncSession, ...]
+
+Lifespan = Callable[[Any], AbstractAsyncContextManager[Any]]
+
+HEALTH_LIFETIME: Final = 1.0  # seconds that an answer is good for: probes of a whole cluster cost one query a second
+HEALTH_TIMEOUT: Final = 1.0  # seconds; a probe's own time-out is usually one
+RETRY_AFTER: Final = 1  # seconds
+_MOST_THREADS: Final = 40  # for ending sessions of a pool without a limit: as many as anyio has for everything else
+
+
+# Dependencies. `scope="function"`: what the exit of the session does (a COMMIT that may fail) comes before the response
+# and not, as FastAPI has it otherwise, after the client has read 200.
+
+
+def session(
+    database: str = DEFAULT, *, transaction: bool = False, read_only: bool = False, registry: Registry | None = None
+) -> Any:
+    """Return a dependency that is a session: `Annotated[Session, session("analytics")]`.
+
+    Args:
+        database: a name of the profile.
+        transaction: commit when the endpoint has returned, or roll back when it raised.
+        read_only: refuse to write; PostgreSQL itself refuses it, too.
+        registry: another one than `dbconfig.db`.
+    """
+
+    async def opened() -> AsyncIterator[Session]:
+        source = registry or _application
+        async with _admitted(source, database) as limiter:
+            manager: Any = source.transaction(database) if transaction else source.session(database)
+            found = manager.__enter__()  # connects to nothing yet
+            if read_only:
+                _refuse_writes(found)
+            try:
+                yield found
+            except BaseException as error:
+                if not await _left(manager, error, limiter):
+                    raise
+            else:
+                await _left(manager, None, limiter)
+
+    return Depends(opened, scope="function")
+
+
+async def _left(manager: Any, error: BaseException | None, limiter: anyio.CapacityLimiter) -> bool:
+    """Leave a session in a thread: it may commit, and must close whoever gives up waiting for it."""
+    details = (type(error), error, error.__traceback__) if error is not None else (None, None, None)
+    with anyio.CancelScope(shield=True) as scope:
+        handled = await run_sync(manager.__exit__, *details, limiter=limiter)
+    return bool(handled) and not scope.cancelled_caught
+
+
+# By engine and event loop: who may have a session now, and the threads in which sessions end.
+_admissions: WeakKeyDictionary[Engine, WeakKeyDictionary[Any, tuple[anyio.Semaphore, anyio.CapacityLimiter]]]
+_admissions = WeakKeyDictionary()
+
+
+@asynccontextmanager
+async def _admitted(registry: Registry, database: str) -> AsyncIterator[anyio.CapacityLimiter]:
+    """Let in as many requests as the pool has connections; the others wait here, and not in a thread.
+
+    FastAPI has 40 threads, for endpoints and for writing answers. If all of them waited for a connection, those who
+    have one could not finish, and all would stand still until `pool_timeout`.
+    """
+    limit, patience = _limits(registry, database)
+    semaphore, limiter = _admission(registry.engine(database), limit or _MOST_THREADS)
+    if limit == 0:
+        yield limiter
+        return
+    try:
+        with anyio.fail_after(patience):
+            await semaphore.acquire()
+    except TimeoutError:
+        raise PoolTimeout(
+            f"{limit} requests have a session of database {database!r}, and none ended in {patience:g} s (pool_timeout)"
+        ) from None
+    try:
+        yield limiter
+    finally:
+        semaphore.release()
+
+
+def _admission(engine: Engine, limit: int) -> tuple[anyio.Semaphore, anyio.CapacityLimiter]:
+    by_loop = _admissions.setdefault(engine, WeakKeyDictionary())
+    loop = asyncio.get_running_loop()
+    if loop not in by_loop:
+        by_loop[loop] = anyio.Semaphore(limit), anyio.CapacityLimiter(limit)
+    return by_loop[loop]
+
+
+def _limits(registry: Registry, database: str) -> tuple[int, float]:
+    """Return how many connections the pool may have, 0 for any number, and how long a request waits for one."""
+    settings = registry._resolved(database, None)[1]
+    if settings.poolclass not in (None, "QueuePool"):
+        return 0, 0.0
+    unlimited = settings.pool_size == 0 or settings.max_overflow < 0
+    return 0 if unlimited else settings.pool_size + settings.max_overflow, settings.pool_timeout
+
+
+def async_session(
+    database: str = DEFAULT, *, transaction: bool = False, read_only: bool = False, registry: Registry | None = None
+) -> Any:
+    """Return a dependency that is an asynchronous session; see `session`."""
+
+    async def opened() -> AsyncIterator[Any]:
+        source = registry or _application
+        made: Any = source.async_transaction(database) if transaction else source.async_session(database)
+        async with made as found:
+            if read_only:
+                _refuse_writes(found.sync_session)
+            yield found
+
+    return Depends(opened, scope="function")
+
+
+def _refuse_writes(session: Session) -> None:
+    from sqlalchemy import event
+
+    def refuse(session: Any, context: Any, instances: Any) -> None:
+        if session.new or session.dirty or session.deleted:
+            raise InvalidRequestError("this session is read-only")
+
+    event.listen(session, "before_flush", refuse)
+    bind = session.bind
+    if isinstance(bind, Engine) and bind.dialect.name == "postgresql":
+        session.bind = bind.execution_options(postgresql_readonly=True)  # a view of the same pool
+
+
+SessionDep = Annotated[Session, session()]
+TransactionDep = Annotated[Session, session(transaction=True)]
+
+
+def __getattr__(name: str) -> Any:
+    # AsyncSession needs greenlet, which a synchronous application does not have.
+    if name in ("AsyncSessionDep", "AsyncTransactionDep"):
+        from sqlmodel.ext.asyncio.session import AsyncSession
+
+        return Annotated[AsyncSession, async_session(transaction=name == "AsyncTransactionDep")]
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+# Start and end.
+
+
+def lifespan(
+    app: Any = None,
+    *,
+    around: Lifespan | None = None,
+    verify: Sequence[str] = (DEFAULT,),
+    asynchronous: bool = False,
+    registry: Registry | None = None,
+) -> Any:
+    """Connect once at the start, so that a wrong password stops the deployment and not a user; dispose at the end.
+
+    `FastAPI(lifespan=lifespan)`, or around the application's own: `FastAPI(lifespan=lifespan(around=own))`.
+
+    Args:
+        app: given by the framework.
+        around: the application's own lifespan; the databases are there before it begins and until it has ended.
+        verify: the databases that have to answer.
+        asynchronous: by the asynchronous engines.
+        registry: another one than `dbconfig.db`.
+    """
+
+    @asynccontextmanager
+    async def living(app: Any) -> AsyncIterator[Mapping[str, Any] | None]:
+        source = registry or _application
+        try:
+            for database in verify:
+                await _ping(source, database, asynchronous)
+            if around is None:
+                yield None
+            else:
+                async with around(app) as state:
+                    yield state
+        finally:
+            with anyio.CancelScope(shield=True):
+                await source.async_dispose()
+                await run_sync(source.dispose)
+
+    return living if app is None else living(app)
+
+
+async def _ping(registry: Registry, database: str, asynchronous: bool) -> None:
+    if asynchronous:
+        async with registry.async_engine(database).connect() as connection:
+            await connection.exec_driver_sql("SELECT 1")
+        return
+
+    def ping() -> None:
+        with registry.engine(database).connect() as connection:
+            connection.exec_driver_sql("SELECT 1")
+
+    await run_sync(ping, abandon_on_cancel=True, limiter=_probes())
+
+
+def _probes() -> anyio.CapacityLimiter:
+    # Apart from the threads of the endpoints: they may all be waiting for the pool, and the probe must not wait behind.
+    return anyio.CapacityLimiter(1)
+
+
+# Readiness.
+
+
+def health(
+    databases: Sequence[str] = (DEFAULT,),
+    *,
+    path: str = "/health/db",
+    asynchronous: bool = False,
+    registry: Registry | None = None,
+) -> APIRouter:
+    """Return a router that answers whether the databases do: 200 `ok` or `degraded`, 503 `unavailable`.
+
+    For readiness, not for liveness: a process is not restarted into a database that is down. `degraded` is a pool
+    whose connections are all in use: taking such a process out of service would only burden the others. An answer
+    names neither host nor user nor error, and is kept for a second.
+    """
+    probe = _Probe(registry or _application, databases, asynchronous)
+    router = APIRouter(tags=["health"])
+
+    @router.get(path)
+    async def database_health(response: Response) -> dict[str, Any]:
+        states = await probe.states()
+        worst = max(states.values(), key=_ORDER.index)
+        response.status_code = 503 if worst == "unavailable" else 200
+        response.headers["Cache-Control"] = "no-store"
+        return {"status": worst, "databases": states}
+
+    return router
+
+
+_ORDER: Final = ("ok", "degraded", "unavailable")
+
+
+class _Probe:
+    """Asks the databases, one question at a time, and remembers the answers for a moment."""
+
+    def __init__(self, registry: Registry, databases: Sequence[str], asynchronous: bool) -> None:
+        self._registry, self._databases, self._asynchronous = registry, databases, asynchronous
+        self._answer: dict[str, str] = {}
+        self._until = 0.0
+        self._lock: anyio.Lock | None = None
+
+    async def states(self) -> dict[str, str]:
+        if time.monotonic() >= self._until:
+            self._lock = self._lock or anyio.Lock()
+            async with self._lock:
+                if time.monotonic() >= self._until:  # not answered while we waited
+                    self._answer = {name: await self._state(name) for name in self._databases}
+                    self._until = time.monotonic() + HEALTH_LIFETIME
+        return self._answer
+
+    async def _state(self, database: str) -> str:
+        if self._saturated(database):
+            return "degraded"
+        try:
+            with anyio.fail_after(HEALTH_TIMEOUT):
+                await _ping(self._registry, database, self._asynchronous)
+        except TimeoutError:
+            return "degraded" if self._saturated(database) else "unavailable"
+        except PoolTimeout:
+            return "degraded"
+        except (SQLAlchemyError, OSError):
+            return "unavailable"
+        return "ok"
+
+    def _saturated(self, database: str) -> bool:
+        """Whether a pool with a limit has all its connections in use."""
+        registry, limit = self._registry, _limits(self._registry, database)[0]
+        pool: Any = registry.async_engine(database).pool if self._asynchronous else registry.engine(database).pool
+        return limit > 0 and pool.checkedout() >= limit
+
+
+# Exhaustion.
+
+
+async def _too_busy(request: Request, error: Exception) -> Response:
+    headers = {"Retry-After": str(RETRY_AFTER)}
+    return JSONResponse({"detail": "the service is busy"}, status_code=503, headers=headers)
+
+
+def install(
+    app: FastAPI,
+    *,
+    databases: Sequence[str] = (DEFAULT,),
+    asynchronous: bool = False,
+    registry: Registry | None = None,
+) -> None:
+    """Answer 503 with `Retry-After` where no connection became free in `pool_timeout`, and `GET /health/db`."""
+    app.add_exception_handler(PoolTimeout, _too_busy)
+    app.include_router(health(databases, asynchronous=asynchronous, registry=registry))

@@ -1,0 +1,138 @@
+"""Flask: an extension for application factories, a session for each request, commands."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import click
+from flask import Flask, current_app, g
+from flask.cli import AppGroup
+from sqlmodel import Session
+
+from dbconfig.errors import ConfigError
+from dbconfig.profile import DEFAULT
+from dbconfig.registry import Registry
+
+_KEY: Final = "dbconfig"
+
+
+class DBConfig:
+    """The databases of Flask applications; each application has a registry of its own.
+
+    >>> db = DBConfig()
+    >>> def create_app():
+    ...     app = Flask("shop")
+    ...     db.init_app(app)
+    ...     return app
+
+    In a request `db.session` is a session that is made at first use and closed at the request's end. It commits when
+    it is told to: `db.session.commit()`. Outside of a request there is `with db.registry.session() as session:`.
+    """
+
+    def __init__(self, app: Flask | None = None) -> None:
+        if app is not None:
+            self.init_app(app)
+
+    def init_app(self, app: Flask, registry: Registry | None = None) -> None:
+        """Give an application its databases; nothing is read or opened yet.
+
+        Args:
+            app: its `DBCONFIG_PROFILE` and `DBCONFIG_PATH` take the place of ENVIRONMENT and of `config/`.
+            registry: one that is there already, such as `dbconfig.db`.
+        """
+        if _KEY in app.extensions:
+            raise RuntimeError("this application has its databases already: init_app was called twice")
+        made = registry or Registry(app.config.get("DBCONFIG_PATH"), profile=app.config.get("DBCONFIG_PROFILE"))
+        app.extensions[_KEY] = made
+        app.teardown_appcontext(_close)
+
+    @property
+    def registry(self) -> Registry:
+        """The registry of the current application."""
+        return _registry()
+
+    @property
+    def session(self) -> Session:
+        """The request's session of the profile's own database."""
+        return self.get_session()
+
+    def get_session(self, database: str = DEFAULT) -> Session:
+        """Return the request's session of a named database; the same one in the whole of the request."""
+        sessions: dict[str, Session] = g.setdefault(_KEY, {})
+        if database not in sessions:
+            sessions[database] = _registry().session(database)
+        return sessions[database]
+
+
+def _registry() -> Registry:
+    found: Registry | None = current_app.extensions.get(_KEY)
+    if found is None:
+        raise RuntimeError(f"the application {current_app.name!r} has no databases: call DBConfig().init_app(app)")
+    return found
+
+
+def _close(error: BaseException | None) -> None:
+    """Close the request's sessions; what was not committed is rolled back."""
+    for session in g.pop(_KEY, {}).values():
+        session.close()
+
+
+commands = AppGroup("dbconfig", help="Look after the databases of the application.")
+
+
+def _told(error: Exception) -> click.ClickException:
+    return click.ClickException(str(error))
+
+
+@commands.command()
+def show() -> None:
+    """Print the profile and its databases, without secrets."""
+    registry = _of_command()
+    click.echo(f"profile {registry.profile.name} ({registry.profile.reason})")
+    for name, settings in registry.profile.databases.items():
+        click.echo(f"{name}: {settings.address}")
+
+
+@commands.command()
+@click.option("--database", default=DEFAULT)
+def ping(database: str) -> None:
+    """Connect, and say so."""
+    registry: Any = _of_command()
+    try:
+        with registry.engine(database).connect() as connection:
+            connection.exec_driver_sql("SELECT 1")
+    except Exception as error:
+        raise _told(error) from error
+    click.echo(f"{database}: ok")
+
+
+@commands.command("create-tables")
+@click.option("--database", default=DEFAULT)
+@click.argument("tables", nargs=-1)
+def create_tables(database: str, tables: tuple[str, ...]) -> None:
+    """Create the tables of the models, or the named ones."""
+    try:
+        made = _of_command().create_tables(*tables, database=database)
+    except ConfigError as error:
+        raise _told(error) from error
+    click.echo("created: " + (", ".join(made) or "none, they exist"))
+
+
+@commands.command("drop-tables")
+@click.option("--database", default=DEFAULT)
+@click.argument("tables", nargs=-1)
+@click.confirmation_option(prompt="Drop the tables and their rows?")
+def drop_tables(database: str, tables: tuple[str, ...]) -> None:
+    """Drop the tables of the models, or the named ones; refused where the profile is protected."""
+    try:
+        dropped = _of_command().drop_tables(*tables, database=database)
+    except ConfigError as error:
+        raise _told(error) from error
+    click.echo("dropped: " + (", ".join(dropped) or "none"))
+
+
+def _of_command() -> Registry:
+    try:
+        return _registry()
+    except RuntimeError as error:
+        raise _told(error) from None

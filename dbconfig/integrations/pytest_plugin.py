@@ -1,0 +1,249 @@
+"""pytest: a database for tests, sessions that are rolled back, and guards; nothing is imported before it is used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager, ExitStack
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from dbconfig.environment import Environment
+from dbconfig.integrations.pytest_async import (  # fixtures: pytest finds them in the namespace of the plugin
+    _anyio_db_committed,
+    _anyio_db_engine,
+    _anyio_db_override,
+    _asyncio_db_committed,
+    _asyncio_db_engine,
+    _asyncio_db_override,
+    async_db_engine,
+    async_db_override,
+    async_db_session,
+    async_db_session_committed,
+    databases,
+)
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+    from sqlmodel import Session
+
+    from dbconfig.integrations.isolation import Isolation
+    from dbconfig.integrations.testbeds import Setup, Testbed
+    from dbconfig.integrations.watching import Checkouts, Queries
+    from dbconfig.registry import Registry
+
+__all__ = [
+    "_anyio_db_committed",
+    "_anyio_db_engine",
+    "_anyio_db_override",
+    "_asyncio_db_committed",
+    "_asyncio_db_engine",
+    "_asyncio_db_override",
+    "async_db_engine",
+    "async_db_override",
+    "async_db_session",
+    "async_db_session_committed",
+]
+
+_MARK = (
+    "db(*databases, commit=False): the test uses these databases, `default` unless named; what it does is rolled back, "
+    "or with commit=True committed and removed afterwards"
+)
+_watch = pytest.StashKey["Checkouts"]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("dbconfig", "databases for tests")
+    group.addoption("--db-profile", help="the profile that the tests use, where ENVIRONMENT is not set")
+    group.addoption("--db-reuse", action="store_true", help="keep the databases, and use those of the last run")
+    group.addoption("--db-create", action="store_true", help="make the databases anew, with --db-reuse too")
+    parser.addini("db_profile", "the profile that the tests use, where ENVIRONMENT is not set")
+    parser.addini("db_in_place", "use the profile's own databases, not others beside them", "bool", False)
+    parser.addini("db_block_unmarked", "fail a test that uses a database without saying so", "bool", False)
+    parser.addini("db_check_leaks", "fail a test that leaves a connection checked out", "bool", False)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", _MARK)
+    profile = _named_profile(config)
+    if profile and Environment().get("ENVIRONMENT") is None:
+        # For the application too, and for the processes that it starts; what the shell says comes first.
+        patch = pytest.MonkeyPatch()
+        patch.setenv("ENVIRONMENT", profile)
+        config.add_cleanup(patch.undo)
+
+
+def _named_profile(config: pytest.Config) -> str:
+    return str(config.getoption("--db-profile") or config.getini("db_profile") or "")
+
+
+# The databases.
+
+
+@pytest.fixture(scope="session")
+def db_registry() -> Registry:
+    """The registry under test: the application's own `dbconfig.db`; override it for another one."""
+    from dbconfig import db
+
+    return db
+
+
+@pytest.fixture(scope="session")
+def db_setup() -> Setup | None:
+    """What makes the tables, called with an engine; override it for migrations. None creates those of all models."""
+    return None
+
+
+@pytest.fixture(scope="session")
+def _db_testbed(request: pytest.FixtureRequest, db_registry: Registry, db_setup: Setup | None) -> Iterator[Testbed]:
+    from dbconfig.integrations.places import Options
+    from dbconfig.integrations.testbeds import opened
+
+    config = request.config
+    of_xdist = getattr(config, "workerinput", {})
+    options = Options(
+        worker=of_xdist.get("workerid", ""),
+        run=of_xdist.get("testrunuid", ""),
+        reuse=config.getoption("--db-reuse"),
+        create=config.getoption("--db-create"),
+        in_place=config.getini("db_in_place"),
+        chosen=db_registry.profile.name == _named_profile(config),
+    )
+    with opened(db_registry, options, db_setup) as bed:
+        yield bed
+
+
+@pytest.fixture(scope="session")
+def db_engine(_db_testbed: Testbed) -> Engine:
+    """The engine of the tests' own `default` database, which has its tables."""
+    return _db_testbed.engine()
+
+
+# Rolled back.
+
+
+@pytest.fixture
+def _db_isolations(request: pytest.FixtureRequest, _db_testbed: Testbed) -> Iterator[dict[str, Isolation]]:
+    from dbconfig.integrations.isolation import isolated
+
+    found: dict[str, Isolation] = {}
+    try:
+        with ExitStack() as stack:
+            for name in databases(request):
+                found[name] = stack.enter_context(isolated(_db_testbed.factory(name)))
+            yield found
+    finally:
+        for name, isolation in found.items():
+            if isolation.committed:
+                _db_testbed.clean(name)
+
+
+@pytest.fixture
+def db_override(_db_testbed: Testbed, _db_isolations: dict[str, Isolation]) -> Iterator[Registry]:
+    """The registry, whose sessions are on the test's connection for the time of the test: all is rolled back."""
+    with _db_testbed.overridden({name: each.factory() for name, each in _db_isolations.items()}) as registry:
+        yield registry
+
+
+@pytest.fixture
+def db_session(_db_isolations: dict[str, Isolation], db_override: Registry) -> Iterator[Session]:
+    """A session that is rolled back after the test; a commit within is a savepoint, which the application sees."""
+    with next(iter(_db_isolations.values())).home() as session:
+        yield session
+
+
+# Committed.
+
+
+@pytest.fixture
+def _db_committed(request: pytest.FixtureRequest, _db_testbed: Testbed) -> Iterator[Testbed]:
+    for name in databases(request):
+        _db_testbed.prepare(name)
+    yield _db_testbed
+    _db_testbed.clean_all()
+
+
+@pytest.fixture
+def db_session_committed(request: pytest.FixtureRequest, _db_committed: Testbed) -> Iterator[Session]:
+    """A session that commits for real; every row is removed after the test. For threads and code with its own."""
+    with _db_committed.registry.session(databases(request)[0]) as session:
+        yield session
+
+
+@pytest.fixture(autouse=True)
+def _db_mark(request: pytest.FixtureRequest) -> None:
+    """Give a test with the mark `db` what the mark says, also if it names no fixture."""
+    mark = request.node.get_closest_marker("db")
+    if mark is None:
+        return
+    if mark.kwargs.get("commit"):
+        request.getfixturevalue("_db_committed")
+    elif any(name.startswith("async_db_") for name in request.fixturenames):
+        request.getfixturevalue("async_db_override")
+    elif not any(name.endswith("_committed") for name in request.fixturenames):
+        request.getfixturevalue("db_override")
+
+
+@pytest.fixture
+def db_count_queries() -> Callable[..., AbstractContextManager[Queries]]:
+    """Count statements: `with db_count_queries(3):`, or `at_most=3`; a failure lists what ran."""
+    from dbconfig.integrations.watching import counted
+
+    return counted
+
+
+# Guards.
+
+
+def _uses_database(item: pytest.Item) -> bool:
+    names = getattr(item, "fixturenames", ())
+    own = any(name.startswith(("db_", "_db_", "async_db_")) and name != "_db_mark" for name in names)
+    return own or item.get_closest_marker("db") is not None
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, Any, Any]:
+    block, check = item.config.getini("db_block_unmarked"), item.config.getini("db_check_leaks")
+    if not block and not check:
+        return (yield)
+    from dbconfig.integrations.watching import Checkouts
+
+    watch = Checkouts()
+    if block and not _uses_database(item):
+        watch.refusal = "this test uses a database and does not say so: give it a `db_…` fixture or @pytest.mark.db"
+    if check:
+        item.stash[_watch] = watch
+    try:
+        return (yield)
+    finally:
+        watch.stop()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_fixture_setup(
+    fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest
+) -> Generator[None, Any, Any]:
+    # What a fixture of the whole session takes, it may keep.
+    watch = request.node.stash.get(_watch, None) if fixturedef.scope != "function" else None
+    watch = watch or (_item_watch(request) if fixturedef.scope != "function" else None)
+    if watch is None:
+        return (yield)
+    watch.noted, before = False, watch.noted
+    try:
+        return (yield)
+    finally:
+        watch.noted = before
+
+
+def _item_watch(request: pytest.FixtureRequest) -> Checkouts | None:
+    item = getattr(request, "_pyfuncitem", None)
+    return item.stash.get(_watch, None) if item is not None else None
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, None, None]:
+    yield
+    watch = item.stash.get(_watch, None)
+    lines = watch.left() if watch is not None else []
+    if lines:
+        pytest.fail("the test left connections checked out, taken at\n  " + "\n  ".join(lines), pytrace=False)

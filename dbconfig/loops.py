@@ -1,0 +1,231 @@
+"""Asynchronous engines: made in an event loop, kept for it alone, closed when it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import weakref
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
+
+import greenlet  # noqa: F401  # missing, SQLAlchemy 2.0 says so at the first await only
+from sqlalchemy import Engine, event
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.util import greenlet_spawn
+from sqlmodel import Session
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from dbconfig.retry import Attempts, refuse_dead
+from dbconfig.sessions import UnitOfWork, WritingSession, WritingUnitOfWork
+from dbconfig.settings import DatabaseSettings
+
+T = TypeVar("T")
+Key = tuple[str | None, str]  # profile and database
+
+
+@dataclass(frozen=True, slots=True)
+class AsyncSessionFactory:
+    """What asynchronous sessions of one engine are made with."""
+
+    engine: AsyncEngine
+    records: weakref.WeakSet[ConnectionPoolEntry]
+    session: Callable[[], AsyncSession]
+    writing: Callable[[], AsyncSession]
+    unit_of_work: Callable[[], AsyncSession]
+
+    @classmethod
+    def of(cls, engine: Engine, settings: DatabaseSettings) -> AsyncSessionFactory:
+        # An expired attribute is read again when it is touched, which cannot be awaited: SQLAlchemy's advice for
+        # asyncio is not to expire ("Preventing Implicit IO when Using AsyncSession").
+        expire = settings.expire_on_commit if "expire_on_commit" in settings.model_fields_set else False
+        arguments: dict[str, Any] = {"expire_on_commit": expire, "autoflush": settings.autoflush}
+        sqlite = settings.backend == "sqlite"
+        kinds = (Session, WritingSession, WritingUnitOfWork) if sqlite else (Session, Session, UnitOfWork)
+        made = AsyncEngine(engine)
+        records: weakref.WeakSet[ConnectionPoolEntry] = weakref.WeakSet()
+        event.listen(engine, "connect", lambda connection, record: records.add(record))
+        makers = (partial(AsyncSession, made, sync_session_class=each, **arguments) for each in kinds)
+        return cls(made, records, *makers)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[AsyncSession]:
+        # The session's own exit is shielded from cancellation, and takes back what the transaction's exit could not.
+        async with self.writing() as session, session.begin():
+            yield session
+
+    async def end(self) -> None:
+        """Close every connection, also those that somebody still holds: nobody can use them after the loop's end."""
+        records = [record for record in list(self.records) if record.dbapi_connection is not None]
+        transports = [_transport(record.driver_connection) for record in records]
+        await self.engine.dispose()
+        for record in records:
+            if record.dbapi_connection is not None:
+                await greenlet_spawn(record.invalidate)
+        # A closed TLS connection waits for the server's farewell, which the loop would not live to see.
+        for transport in transports:
+            if transport is not None:
+                transport.abort()
+        await asyncio.sleep(0)
+
+
+# The session of the unit of work that runs in this task, by registry and database: a nested call joins it.
+Running = Mapping[tuple[int, str], tuple[AsyncSession, object]]
+_running: ContextVar[Running] = ContextVar("dbconfig.async_running", default={})  # noqa: B039  # never written into
+
+
+async def run(
+    open_session: Callable[[], AsyncSession],
+    work: Callable[[AsyncSession], Awaitable[T]],
+    attempts: Attempts,
+    key: tuple[int, str],
+) -> T:
+    """Run `work` in a transaction of a fresh session, again after an error that passes by itself."""
+    outer, task = _running.get(), asyncio.current_task()
+    # A task that was started within the unit inherits its context, but may not use its session at the same time.
+    if key in outer and outer[key][1] is task:
+        return await work(outer[key][0])
+    while True:
+        committing = False
+        session = open_session()
+        session.info["attempt"] = attempts.number
+        token = _running.set({**outer, key: (session, task)})
+        try:
+            async with session:
+                result = await work(session)
+                await session.flush()  # what the flush runs into is not yet a question of the COMMIT
+                await greenlet_spawn(refuse_dead, session.sync_session)
+                committing = session.in_transaction()
+                await greenlet_spawn(Session.commit, session.sync_session)  # the unit's own commit() is refused
+                return result
+        except DBAPIError as error:
+            pause = attempts.pause_after(error, committing=committing)
+        finally:
+            _running.reset(token)
+        await asyncio.sleep(pause)
+
+
+def _transport(connection: Any) -> asyncio.WriteTransport | None:
+    """Return what a driver's connection writes to; None where the driver does not use asyncio's transports."""
+    writer = getattr(connection, "_writer", None)  # aiomysql
+    found: asyncio.WriteTransport | None = getattr(writer or connection, "_transport", None)  # asyncpg, asyncmy
+    return found
+
+
+def _close_on_return(connection: Any, record: ConnectionPoolEntry) -> None:
+    if connection is not None:
+        record.invalidate()
+
+
+class LoopEngines:
+    """The engines of one event loop, which go with it.
+
+    asyncpg, asyncmy and aiomysql cannot use a connection in another loop than the one that opened it.
+    """
+
+    def __init__(self) -> None:
+        # Read without a lock: only the loop's own thread comes here.
+        self.factories: dict[Key, AsyncSessionFactory] = {}
+        self.overrides: dict[Key, AsyncSessionFactory] = {}  # by tests
+        self._closing: set[asyncio.Future[None]] = set()
+        self._guard: AsyncGenerator[None, None] | None = self._until_the_end()
+        # Run up to its `yield`, without waiting: that makes the loop know it, and close it before it closes itself.
+        step = self._guard.__anext__()
+        try:
+            step.send(None)
+        except StopIteration:
+            return
+
+    async def _until_the_end(self) -> AsyncGenerator[None, None]:
+        """Wait for `loop.shutdown_asyncgens()`, with which asyncio.run, uvicorn and every runner end a loop."""
+        try:
+            yield
+        finally:
+            self._guard = None  # it refers to its loop, which would never be collected
+            for factory in self._take():
+                await factory.end()
+
+    def _take(self) -> list[AsyncSessionFactory]:
+        found, self.factories = self.factories, {}
+        return list({id(factory.engine): factory for factory in found.values()}.values())
+
+    async def dispose(self) -> None:
+        """Close every idle connection and forget the engines; a cancelled caller does not stop it half way."""
+        for factory in self._take():
+            await asyncio.shield(factory.engine.dispose())
+
+    def renew(self) -> None:
+        """Forget the engines; their connections close, those in use when they come back. In the loop's own thread."""
+        for factory in self._take():
+            event.listen(factory.engine.sync_engine, "checkin", _close_on_return)
+            closing = asyncio.ensure_future(factory.engine.dispose())
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
+
+    def abandon(self) -> None:
+        """Let go of the sockets of a loop that was closed without its `shutdown_asyncgens`: nothing can be awaited."""
+        for factory in self._take():
+            factory.engine.sync_engine.dispose(close=False)
+
+
+class Loops:
+    """The engines of a registry, by event loop."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._engines: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, LoopEngines] = weakref.WeakKeyDictionary()
+
+    def current(self) -> LoopEngines | None:
+        """Return the engines of the running loop; None if it has none yet.
+
+        Raises:
+            RuntimeError: no loop is running.
+        """
+        try:
+            return self._engines.get(asyncio.get_running_loop())
+        except RuntimeError:
+            message = (
+                "an asynchronous engine belongs to the event loop that uses it, and none is running here: "
+                "call this in a coroutine, not at import"
+            )
+            raise RuntimeError(message) from None
+
+    def renew(self) -> None:
+        """Let every loop make its engines anew; from whatever thread."""
+        for loop, engines in list(self._engines.items()):
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(engines.renew)
+
+    def factory(
+        self, key: Key, make: Callable[[Key], tuple[Key, Callable[[], AsyncSessionFactory]]]
+    ) -> AsyncSessionFactory:
+        """Return the running loop's factory of a profile and database, making it at first use.
+
+        Args:
+            key: as it was asked for; a profile of None is the registry's own.
+            make: says under which name a factory is kept, and how it is made.
+        """
+        engines = self.of_this_loop
+        found = engines.overrides.get(key) or engines.factories.get(key)
+        if found is None:
+            own, build = make(key)
+            found = engines.factories.get(own) or build()
+            engines.factories[own] = engines.factories[key] = found
+        return found
+
+    @property
+    def of_this_loop(self) -> LoopEngines:
+        """The engines of the running loop, which knows them from now on."""
+        return self.current() or self._begin()
+
+    def _begin(self) -> LoopEngines:
+        loop = asyncio.get_running_loop()
+        with self._lock:
+            for ended in [other for other in self._engines if other.is_closed()]:
+                self._engines.pop(ended).abandon()
+            return self._engines.setdefault(loop, LoopEngines())

@@ -1,0 +1,133 @@
+"""A replica's settings: all of its primary's, and over them what the replica says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from pydantic import BaseModel
+
+from dbconfig.findings import Finding, reject, reject_all
+from dbconfig.nodes import MappingNode, Scalar, SequenceNode
+from dbconfig.urls import DatabaseURL, InvalidURL, parse_url
+from dbconfig.values import plain
+
+_PARTS: Final = ("drivername", "username", "password", "host", "port", "database")
+_ADDRESS: Final = frozenset({"url", "query", *_PARTS})
+# What is said of a database as a whole, or of its primary alone.
+_NOT_FOR_REPLICA: Final = (
+    "replicas",
+    "read_your_writes",
+    "replica_max_lag",
+    "replica_fallback",
+    "fast_begin",
+    "protected",
+    "expire_on_commit",
+    "autoflush",
+    "isolation_level",
+)
+_OFF: Final = frozenset({"off", "false", "no"})
+# A standby is no primary: inherited, this would refuse every replica.
+_FOR_PRIMARY: Final = "target_session_attrs"
+
+
+def switched_off(value: Any) -> bool:
+    """Say whether `replicas: off`, or DBCONFIG_REPLICAS=off, is what somebody wrote."""
+    raw = plain(value)
+    return raw is False or (isinstance(raw, str) and raw.lower() in _OFF)
+
+
+def inherit(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the data of a database with its replicas as complete as the database itself.
+
+    Raises:
+        PydanticCustomError: `replicas` is no list of mappings.
+    """
+    own = {key: value for key, value in data.items() if key != "replicas"}
+    written = data["replicas"]
+    if switched_off(written):
+        return own
+    items = written.items if isinstance(written, SequenceNode) else written
+    kinds = (Mapping, MappingNode, BaseModel)
+    if not isinstance(items, (list, tuple)) or not all(isinstance(item, kinds) for item in items):
+        help = "replicas: [{host: db2}, {host: db3, weight: 2}]"
+        raise reject("wrong-type", "must be a list of what differs from the primary, or off", help, ("replicas",))
+    address = _parts(own)
+    if address is None:
+        return own  # the primary's address is wrong: that is told, and nothing can be inherited from it
+    shared = {key: value for key, value in own.items() if key not in _ADDRESS and key not in _NOT_FOR_REPLICA}
+    found: list[Any] = []
+    for number, item in enumerate(items):
+        if isinstance(item, (Mapping, MappingNode)):
+            says = _entries(item)
+            _refuse_foreign(says, number)
+            found.append({**shared, **_completed(address, says), **says})
+        else:
+            found.append(item)
+    return {**own, "replicas": tuple(found)}
+
+
+def _entries(item: Any) -> dict[str, Any]:
+    return {key: entry.node for key, entry in item.entries.items()} if isinstance(item, MappingNode) else dict(item)
+
+
+def _refuse_foreign(says: Mapping[str, Any], number: int) -> None:
+    findings = [
+        Finding(
+            "not-applicable",
+            f"`{key}` is said of a database, not of one of its replicas",
+            "write it beside `replicas`",
+            ("replicas", str(number), key),
+        )
+        for key in says
+        if key in _NOT_FOR_REPLICA
+    ]
+    if findings:
+        raise reject_all(findings)
+
+
+def _parts(own: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return an address, however it was written, as its parts alone."""
+    found = {key: own[key] for key in _PARTS if key in own}
+    query = dict(plain(own.get("query")) or {})
+    if "url" in own:
+        url = _parsed(own["url"])
+        if url is None:
+            return None
+        found = {key: getattr(url, key) for key in _PARTS if getattr(url, key)} | found
+        query = {**url.query, **query}
+    return {**found, "query": {key: value for key, value in query.items() if key != _FOR_PRIMARY}}
+
+
+def _completed(address: Mapping[str, Any], says: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a replica takes over of the primary's address."""
+    if "url" not in says:
+        return dict(address)
+    url = _parsed(says["url"])
+    # A URL names a host of its own, and a port of its own or the usual one; who logs in is mostly the same.
+    return {
+        key: value
+        for key, value in address.items()
+        if key not in ("drivername", "host", "port", "query") and (url is None or getattr(url, key) is None)
+    }
+
+
+def _parsed(value: Any) -> DatabaseURL | None:
+    raw = value.value if isinstance(value, Scalar) else value
+    try:
+        return raw if isinstance(raw, DatabaseURL) else parse_url(raw) if isinstance(raw, str) else None
+    except InvalidURL:
+        return None
+
+
+def mismatches(backend: str, replicas: tuple[Any, ...]) -> Iterator[Finding]:
+    """Yield what cannot be a replica of a database system."""
+    if replicas and backend == "sqlite":
+        yield Finding("not-applicable", "`replicas` cannot act on SQLite: it is a file", "remove it", ("replicas",))
+        return
+    same = {"mariadb": "mysql"}
+    for number, replica in enumerate(replicas):
+        other = replica.backend
+        if same.get(other, other) != same.get(backend, backend):
+            message = f"a replica of {backend} cannot be {other}"
+            yield Finding("invalid-value", message, at=("replicas", str(number), "url"))

@@ -1,0 +1,188 @@
+"""Primary or replica: which server a reading session reads from."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import random
+import time
+from collections.abc import Iterator
+from typing import Any, Final
+
+from sqlalchemy import Connection, event, exc
+from sqlalchemy.orm import SessionTransaction
+from sqlmodel import Session
+
+from dbconfig import consistency
+from dbconfig.fleet import Fleet, Route
+from dbconfig.reading import ReadOnlySession, SnapshotSession
+
+_log = logging.getLogger(__name__)
+
+# Seconds between two looks at how far a replica that is waited for has come, where the primary may not be read.
+WAIT_STEP: Final = 0.005
+# Seconds for which a replica that lacked what was written is asked last.
+LATELY: Final = 0.1
+_UNREACHABLE: Final = (exc.DBAPIError, exc.TimeoutError, OSError)
+
+
+class Router(Fleet):
+    """Chooses a server for each reading session, and another one where that cannot serve it."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._turn = itertools.count()  # its `next` is atomic: no lock where every session passes
+
+    def choose(self) -> Route:
+        """Return the next server; weights act, and what is out is left out."""
+        turns = self.turns
+        if turns:
+            return turns[next(self._turn) % len(turns)]
+        return self.primary if self.settings.replica_fallback else self.replicas[0]
+
+    def connect(self, first: Route) -> Connection:
+        """Return a connection for reading: of the chosen server, or of one that can serve in its place."""
+        mark = self.mark()
+        if mark is None and not first.out:  # nearly always: at the price of a bare engine
+            try:
+                connection: Connection | None = first.open()
+            except _UNREACHABLE as error:
+                if first is self._primary:
+                    raise
+                self.failed(first, error)
+            else:
+                first.reads += 1
+                assert connection is not None
+                return connection
+        connection, trouble = self._try(self._candidates(first, mark), mark)
+        if connection is not None:
+            return connection
+        if self.settings.replica_fallback:
+            connection = self.primary.open()
+            self.primary.reads += 1
+            return connection
+        return self._wait(mark, trouble)
+
+    def _candidates(self, first: Route, mark: consistency.Mark | None) -> Iterator[Route]:
+        if first is self._primary:
+            return iter(())
+        others = [route for route in dict.fromkeys(self.turns) if route is not first]
+        random.shuffle(others)  # what one server cannot serve is spread over all the others
+        order = others if first.out else [first, *others]
+        if mark is not None:  # who lagged a moment ago is not the one to ask
+            recently = time.monotonic() - LATELY
+            order.sort(key=lambda route: route.lagged_at > recently and not self._covers(route, mark))
+        return iter(order)
+
+    def _try(
+        self, candidates: Iterator[Route], mark: consistency.Mark | None
+    ) -> tuple[Connection | None, BaseException | None]:
+        trouble: BaseException | None = None
+        asked = False
+        for route in candidates:
+            if mark is not None and asked and not self._covers(route, mark):
+                continue  # one that lags is seldom alone, and each further question is a round trip
+            try:
+                connection = route.open()
+            except _UNREACHABLE as error:
+                trouble = error
+                self.failed(route, error)
+                continue
+            if mark is None or self._has(route, connection, mark):
+                route.reads += 1
+                return connection, None
+            connection.close()
+            route.lagged_at = time.monotonic()
+            asked = not route.out
+        return None, trouble
+
+    def _wait(self, mark: consistency.Mark | None, trouble: BaseException | None) -> Connection:
+        """Wait for a replica that has what was written, because the primary may not be read."""
+        deadline = time.monotonic() + self.settings.pool_timeout
+        while mark is not None and self.turns and time.monotonic() < deadline:
+            time.sleep(WAIT_STEP)
+            connection, trouble = self._try(self._candidates(self.choose(), mark), mark)
+            if connection is not None:
+                return connection
+        states = "; ".join(f"{route.address}: {route.out or 'behind'}" for route in self.replicas)
+        message = f"no replica of {self.label} can be read from ({states}), and replica_fallback is false"
+        raise exc.OperationalError(None, None, RuntimeError(message)) from trouble
+
+    # Read your writes
+
+    def mark(self) -> consistency.Mark | None:
+        """Return the mark of the last commit in this context, with its position; None if any server will do."""
+        if not self.settings.read_your_writes:
+            return None
+        mark = consistency.marks().get(self.key)
+        if mark is None:
+            return None
+        if not mark.asked:
+            # Not at the commit: a commit that nobody reads after costs nothing. Whatever the primary has by now
+            # includes it.
+            mark.position = self._ask_primary()
+            mark.asked = True
+        if not mark.position and time.time() - mark.at > (self.settings.replica_max_lag or consistency.BY_TIME):
+            return None
+        return mark
+
+    def _ask_primary(self) -> str:
+        try:
+            with self.primary.open() as connection:
+                return consistency.ask(connection, consistency.positions_of(self.primary).primary)
+        except Exception as error:  # drivers have errors of their own for what is asked past SQLAlchemy
+            _log.warning("%s: the primary does not tell its position, reads go by time: %s", self.label, error)
+            return ""
+
+    def _has(self, route: Route, connection: Connection, mark: consistency.Mark) -> bool:
+        """Say whether a server has what was written; it is asked if it is not known to be far enough."""
+        if not mark.position:
+            return False
+        if self._covers(route, mark):
+            return True
+        try:
+            text = consistency.ask(connection, consistency.positions_of(route).replica)
+        except Exception as error:
+            self.failed(route, error)
+            return False
+        self.note_position(route, text)
+        return self._covers(route, mark)
+
+    def _covers(self, route: Route, mark: consistency.Mark) -> bool:
+        if route.position is None or not mark.position:
+            return False
+        positions = consistency.positions_of(route)
+        try:
+            return positions.covers(route.position, positions.parse(mark.position))
+        except ValueError:  # a token that somebody made up
+            return False
+
+
+class _Routed(ReadOnlySession):
+    """Keeps its server from the first statement to its end, unless that one fails."""
+
+    def __init__(self, router: Router, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self._router = router
+        self._route: Any = None
+
+    def get_bind(self, mapper: Any = None, *, clause: Any = None, bind: Any = None, **keywords: Any) -> Any:
+        if bind is not None:
+            return bind
+        if self._route is None:
+            self._route = self._router.choose()
+        return self._route
+
+
+class RoutedSession(_Routed):
+    """A reading session of one server among several."""
+
+
+class RoutedSnapshot(_Routed, SnapshotSession):
+    """The same, with one snapshot for all statements."""
+
+
+@event.listens_for(_Routed, "after_begin", propagate=True)
+def _stay(session: Session, transaction: SessionTransaction, connection: Connection) -> None:
+    if isinstance(session, _Routed):
+        session._route = connection.engine  # `connect` may have led elsewhere

@@ -1,0 +1,159 @@
+"""Write what is generated: config/, docs/reference.md, docs/errors.md and the table of settings in the README.
+
+Run ``python docs/generate.py`` after a setting or a kind of problem has changed; a test fails until then.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from dbconfig.catalogue import ADVICE, CATALOGUE, CONFIGURATION, CONNECTIONS
+from dbconfig.cli import templates
+from dbconfig.cli.commands.schema import text as schema_text
+from dbconfig.schema import default, description, group, kind, limits
+from dbconfig.settings import DatabaseSettings
+
+ROOT = Path(__file__).parent.parent
+MARKS = "<!-- settings -->", "<!-- /settings -->"
+GROUPS = {
+    "connection": ("Connection", "Where the database is. `url`, or the parts, or a URL completed by parts."),
+    "pool": ("Pool", "How many connections are kept, and how long."),
+    "timeout": ("Timeouts and session variables", "One vocabulary for three database systems."),
+    "replica": ("Replicas", "What `session(read_only=True)` reads from; each inherits the whole of its primary."),
+    "engine": ("Engine", "The other arguments of `create_engine`, under their own names."),
+    "session": ("Session", "What sessions do, and what is refused."),
+}
+KINDS = {
+    "integer": "whole number",
+    "seconds": "duration",
+    "seconds or false": "duration, or false",
+    "seconds or flag": "duration, true or false",
+    "flag": "true or false",
+    "choice": "a word",
+    "level": "a word",
+    "text": "text",
+    "url": "URL",
+    "secret": "secret",
+    "mapping": "mapping",
+    "list": "list of mappings",
+}
+
+
+def files() -> dict[Path, str]:
+    """Return everything that is generated, by its place."""
+    config = {ROOT / "config" / name: text for name, text in templates.profiles().items()}
+    return {
+        **config,
+        ROOT / "config" / "schema.json": schema_text(),
+        ROOT / "docs" / "reference.md": reference(),
+        ROOT / "docs" / "errors.md": errors(),
+    }
+
+
+def readme(text: str) -> str:
+    """Return the README with its table of settings between the marks, if it has them."""
+    begin, end = MARKS
+    return re.sub(f"{begin}.*?{end}", lambda _: f"{begin}\n{table()}\n{end}", text, flags=re.S)
+
+
+def table() -> str:
+    """Return one row for each setting."""
+    rows = ["| key | default | meaning |", "|---|---|---|"]
+    for name in GROUPS:
+        for key, field in DatabaseSettings.model_fields.items():
+            if group(field) == name:
+                rows.append(f"| `{key}` | {_shown(key)} | {_cell(str(field.description))} |")
+    return "\n".join(rows)
+
+
+def reference() -> str:
+    """Return docs/reference.md."""
+    lines = [
+        "# Settings",
+        "",
+        "Every key of a profile, and of each database under `databases:`. Keys that `create_engine` has keep its",
+        "name and its meaning. An environment variable overrides a key: `DBCONFIG_POOL_SIZE=5`,",
+        "`DBCONFIG_DATABASES__ANALYTICS__ECHO=true`. `dbconfig show` says where each value comes from.",
+        "",
+        "A duration is a number of seconds, or `500ms`, `5s`, `30m`, `1h`, `1d`. Beside the keys of this page a",
+        "profile may have `extends: NAME` (what it is laid over), `databases:` and `$schema` (for editors).",
+    ]
+    for name, (title, text) in GROUPS.items():
+        lines += ["", f"## {title}", "", text]
+        for key, field in DatabaseSettings.model_fields.items():
+            if group(field) == name:
+                lines += ["", f"### `{key}`", "", f"{_linked(description(key, field))}", ""]
+                lines.append(
+                    f"*{KINDS[kind(field)]}*{_limits(key)} · default: {_shown(key)} · `DBCONFIG_{key.upper()}`"
+                )
+    return "\n".join(lines) + "\n"
+
+
+def errors() -> str:
+    """Return docs/errors.md."""
+    lines = [
+        "# Problems and what to do",
+        "",
+        "Each message begins with the name of its kind in brackets. `dbconfig explain NAME` prints the same.",
+    ]
+    parts = (
+        ("In the configuration", "Nothing is connected.", CONFIGURATION),
+        ("Advice", "A warning at load and in `dbconfig validate`; a failure with `--strict`.", ADVICE),
+        ("On the way to the database", "Told by `dbconfig check`, `ping` and `wait`, and in the notes of", CONNECTIONS),
+    )
+    for title, text, entries in parts:
+        if entries is CONNECTIONS:
+            text += " the exception that SQLAlchemy raises."
+        lines += ["", f"## {title}", "", text]
+        for slug, entry in entries.items():
+            lines += [
+                "",
+                f"### {slug}",
+                "",
+                entry.meaning,
+                "",
+                "```",
+                *entry.example.splitlines(),
+                "```",
+                "",
+                entry.fix,
+            ]
+    assert len(CATALOGUE) == sum(len(entries) for _, _, entries in parts)
+    return "\n".join(lines) + "\n"
+
+
+def _shown(key: str) -> str:
+    value = default(DatabaseSettings.model_fields[key])
+    if value is None or value == {}:
+        return "–"
+    return f"`{str(value).lower() if isinstance(value, bool) else value}`"
+
+
+def _limits(key: str) -> str:
+    found = limits(DatabaseSettings.model_fields[key])
+    low, high = found.get("minimum", found.get("exclusiveMinimum")), found.get("maximum")
+    if low is None and high is None:
+        return ""
+    word = "more than" if "exclusiveMinimum" in found else "from"
+    return f", {word} {low:g} to {high:g}" if high is not None and low is not None else f", {word} {low:g}"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def _linked(text: str) -> str:
+    return re.sub(r" SQLAlchemy: (\S+)$", r" ([SQLAlchemy](\1))", text)
+
+
+def main() -> None:
+    for path, text in files().items():
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    page = ROOT / "README.md"
+    page.write_text(readme(page.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

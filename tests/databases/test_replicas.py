@@ -1,0 +1,420 @@
+"""Reads over real replicas: shares, lag, failures, promotion, and reading what one has written."""
+
+import contextvars
+import os
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlmodel import Field, MetaData, SQLModel
+
+from dbconfig import Profile, Registry, consistency
+from tests.support import servers
+from tests.support.postgresql import PostgreSQLStandby
+from tests.support.processes import wait_until
+from tests.support.servers import MariaDBServer, Server, ServerMissing
+
+pytestmark = pytest.mark.server
+
+
+class Base(SQLModel):
+    metadata = MetaData()
+
+
+class Note(Base, table=True):
+    __tablename__ = "replica_note"
+    id: int | None = Field(default=None, primary_key=True)
+    text: str = ""
+
+
+@dataclass
+class Group:
+    """A primary with its replicas, and a registry that knows them."""
+
+    primary: Server
+    replicas: list[PostgreSQLStandby]
+
+    def registry(self, *overrides: dict[str, object], **settings: object) -> Registry:
+        replicas = [{"port": each.port} for each in self.replicas]
+        for replica, override in zip(replicas, overrides, strict=False):
+            replica |= override
+        settings = {"replica_max_lag": False, "replicas": replicas, **settings}
+        return Registry.from_profile(Profile(name="group", url=self.primary.url(), **settings))
+
+    def heal(self) -> None:
+        consistency._marks.set({})  # as in a request that has written nothing
+        for replica in self.replicas:
+            replica.heal()
+            replica.sql("SELECT pg_wal_replay_resume()")
+            replica.catch_up()
+
+
+@pytest.fixture(scope="module")
+def servers_of_group() -> Iterator[Group]:
+    try:
+        primary = servers.postgresql()
+    except ServerMissing as missing:
+        pytest.skip(str(missing))
+    with primary, primary.standby() as one, primary.standby() as two:
+        with Registry.from_profile(Profile(name="group", url=primary.url())) as db:
+            db.create_tables(Note)
+        yield Group(primary, [one, two])
+
+
+@pytest.fixture
+def group(servers_of_group: Group) -> Iterator[Group]:
+    servers_of_group.heal()
+    yield servers_of_group
+    servers_of_group.heal()
+
+
+def write(db: Registry) -> int:
+    with db.transaction() as session:
+        note = Note()
+        session.add(note)
+        session.flush()
+        assert note.id is not None
+        return note.id
+
+
+def has(db: Registry, number: int, **how: bool) -> bool:
+    with db.session(**(how or {"read_only": True})) as session:
+        return session.get(Note, number) is not None
+
+
+def read(db: Registry, times: int = 1) -> Counter[str]:
+    found: Counter[str] = Counter()
+    for _ in range(times):
+        with db.session(read_only=True) as session:
+            session.execute(text("SELECT 1"))
+            found[session.connection().engine.address] += 1  # type: ignore[attr-defined]
+    return found
+
+
+def reads(db: Registry) -> dict[str, int]:
+    return {each.name: each.reads for each in db.readers()}
+
+
+def name(server: Server) -> str:
+    return f"{server.host}:{server.port}"
+
+
+def test_reads_are_spread_by_weight(group: Group) -> None:
+    with group.registry({"weight": 3}, {"weight": 1}) as db:
+        expected = {name(group.replicas[0]): 300, name(group.replicas[1]): 100}
+        assert read(db, 400) == expected == {k: v for k, v in reads(db).items() if v}
+    with group.registry({"weight": 0}, {}) as db:
+        assert read(db, 10) == {name(group.replicas[1]): 10}
+
+
+def test_threads_get_their_shares_as_well(group: Group) -> None:
+    with group.registry({"weight": 2}, {"weight": 1}) as db, ThreadPoolExecutor(8) as threads:
+        total = sum(threads.map(lambda _: read(db, 30), range(8)), Counter())
+        assert abs(total[name(group.replicas[0])] - 160) <= 8
+
+
+def test_a_session_keeps_its_server(group: Group) -> None:
+    with group.registry() as db, db.session(read_only=True) as session:
+        seen = set()
+        for _ in range(6):
+            seen.add(session.scalar(text("SHOW port")))
+            session.rollback()
+        assert len(seen) == 1
+
+
+def test_a_snapshot_is_read_from_a_replica(group: Group) -> None:
+    with group.registry() as db:
+        number = write(db)
+        assert has(db, number, snapshot=True)
+        with db.session(snapshot=True) as session:
+            assert session.scalar(text("SHOW transaction_isolation")) == "repeatable read"
+
+
+def test_nothing_that_is_written_reaches_a_standby(group: Group) -> None:
+    with group.registry() as db:
+        for _ in range(20):
+            write(db)
+        assert reads(db) == {name(each): 0 for each in group.replicas}
+        assert [each.connections() for each in group.replicas] == [[], []]
+        with db.session(read_only=True) as session, pytest.raises(DBAPIError, match="read-only"):
+            session.execute(text("INSERT INTO replica_note (text) VALUES ('x')"))
+
+
+def test_a_replica_that_lags_is_never_read_after_a_write(group: Group) -> None:
+    lagging, current = group.replicas
+    with group.registry() as db:
+        read(db, 2)
+        lagging.sql("SELECT pg_wal_replay_pause()")
+        for _ in range(30):
+            assert has(db, write(db))
+        found = reads(db)
+        assert found[name(lagging)] == 1
+        assert found[name(current)] + found["primary"] == 31
+        # Who has written nothing may read it.
+        other = threading.Thread(target=read, args=(db, 4))
+        other.start()
+        other.join()
+        assert reads(db)[name(lagging)] == 3
+
+
+def test_read_your_writes_can_be_switched_off(group: Group) -> None:
+    for replica in group.replicas:
+        replica.sql("SELECT pg_wal_replay_pause()")
+    with group.registry(read_your_writes=False) as db:
+        assert not has(db, write(db))
+        assert db.write_token() == ""
+
+
+def test_a_token_carries_what_was_written_to_another_process(group: Group) -> None:
+    with group.registry() as db, group.registry() as elsewhere:
+        for replica in group.replicas:
+            replica.sql("SELECT pg_wal_replay_pause()")
+        assert db.write_token() == ""
+        number, token = contextvars.Context().run(lambda: (write(db), db.write_token()))
+        assert token
+        assert not has(elsewhere, number)
+        with elsewhere.read_after(token):
+            assert has(elsewhere, number)
+        assert not has(elsewhere, number)
+        with pytest.raises(ValueError, match="no token"):
+            elsewhere.read_after("!")
+        forged = consistency.to_token({consistency.from_token(token).popitem()[0]: consistency.Mark(0, "nonsense")})
+        with elsewhere.read_after(forged):
+            assert has(elsewhere, number)  # of the primary
+
+
+def test_threads_of_one_request_share_what_it_has_written(group: Group) -> None:
+    for replica in group.replicas:
+        replica.sql("SELECT pg_wal_replay_pause()")
+    with group.registry() as db, ThreadPoolExecutor(1) as threads:
+
+        def in_request(work: Callable[[], object]) -> object:
+            return threads.submit(contextvars.copy_context().run, work).result()
+
+        with db.read_after():
+            number = in_request(lambda: write(db))
+            assert in_request(lambda: has(db, number))
+            assert db.write_token()
+        assert not in_request(lambda: has(db, number))
+
+
+def test_what_a_process_wrote_at_its_start_costs_its_requests_no_question(group: Group) -> None:
+    with group.registry() as db:
+        write(db)  # each request below has a copy of this context
+        for _ in range(4):
+            contextvars.copy_context().run(read, db, 2)
+        asked = reads(db).get("primary", 0), len(group.primary.connections())
+        group.primary.pause()  # who asked it now would wait
+        try:
+            assert sum(contextvars.copy_context().run(read, db, 4).values()) == 4
+        finally:
+            group.primary.resume()
+        assert (reads(db).get("primary", 0), len(group.primary.connections())) == asked
+
+
+def test_a_core_commit_and_a_unit_of_work_are_seen_as_well(group: Group) -> None:
+    for replica in group.replicas:
+        replica.sql("SELECT pg_wal_replay_pause()")
+    with group.registry() as db:
+        with db.engine().begin() as connection:
+            connection.execute(text("INSERT INTO replica_note VALUES (1000001, 'x')"))
+        assert has(db, 1000001)
+        assert has(
+            db, db.run_in_transaction(lambda session: (session.add(note := Note()), session.flush(), note.id)[2])
+        )
+
+
+def test_a_standby_that_is_killed_costs_no_caller_an_error(group: Group) -> None:
+    killed, other = group.replicas
+    with group.registry() as db:
+        read(db, 10)
+        killed.kill()
+        assert read(db, 100)[name(other)] == 100
+        assert "refused" in next(each.out for each in db.readers() if each.name == name(killed))
+        killed.start()
+        wait_until(lambda: not any(each.out for each in db.readers()), "the replica's return")
+        assert read(db, 100) == {name(killed): 50, name(other): 50}
+
+
+def test_a_standby_that_is_killed_under_load_costs_at_most_one_error_a_thread(group: Group) -> None:
+    killed, _ = group.replicas
+    errors: list[BaseException] = []
+    stop = threading.Event()
+
+    def reader() -> None:
+        while not stop.is_set():
+            try:
+                read(db)
+            except DBAPIError as error:
+                errors.append(error)
+
+    with group.registry() as db:
+        threads = [threading.Thread(target=reader) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        time.sleep(0.3)
+        killed.kill()
+        time.sleep(0.7)
+        early = len(errors)
+        time.sleep(1.0)
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert early <= 8  # statements that were under way
+    assert len(errors) == early
+
+
+def test_without_any_replica_the_primary_is_read(group: Group) -> None:
+    with group.registry() as db:
+        number = write(db)
+        for replica in group.replicas:
+            replica.kill()
+        assert all(has(db, number) for _ in range(10))
+        assert reads(db)["primary"] == 10
+
+
+def test_the_primary_can_be_forbidden(group: Group) -> None:
+    with group.registry(replica_fallback=False, pool_timeout=2) as db:
+        group.replicas[0].kill()
+        assert read(db, 5) == {name(group.replicas[1]): 5}
+        number = write(db)
+        assert has(db, number)  # waited for
+        assert "primary" not in reads(db) or reads(db)["primary"] == 0
+        group.replicas[1].kill()
+        with pytest.raises(OperationalError, match="replica_fallback is false"):
+            read(db)
+
+
+def test_a_replica_that_falls_behind_is_left_out_until_it_has_caught_up(group: Group) -> None:
+    lagging, current = group.replicas
+    with group.registry(replica_max_lag=0.4) as db:
+        read(db)
+        lagging.sql("SELECT pg_wal_replay_pause()")
+        contextvars.Context().run(write, db)
+        wait_until(lambda: any("behind" in each.out for each in db.readers()), "the lag's discovery")
+        assert read(db, 10) == {name(current): 10}
+        lagging.sql("SELECT pg_wal_replay_resume()")
+        wait_until(lambda: not any(each.out for each in db.readers()), "the replica's return")
+        time.sleep(1.0)  # the primary rests, which is no lag
+        assert not any(each.out for each in db.readers())
+
+
+def test_a_standby_that_stands_still_is_left_out_in_the_background(group: Group) -> None:
+    with group.registry(replica_max_lag=1) as db:
+        read(db, 4)
+        wait_until(lambda: all(each.lag is not None for each in db.readers() if each.name != "primary"), "a first look")
+        group.replicas[0].pause()
+        wait_until(lambda: any(each.out for each in db.readers()), "the discovery")
+        assert read(db, 10) == {name(group.replicas[1]): 10}
+        group.replicas[0].resume()
+        wait_until(lambda: not any(each.out for each in db.readers()), "the return")
+
+
+def test_a_promoted_standby_takes_over_the_writes() -> None:
+    try:
+        primary = servers.postgresql()
+    except ServerMissing as missing:
+        pytest.skip(str(missing))
+    with primary, primary.standby() as standby:
+        url = (
+            f"postgresql://{primary.user}:{primary.password}@/{primary.database}?host={primary.host}:{primary.port}"
+            f"&host={standby.host}:{standby.port}&target_session_attrs=read-write"
+        )
+        replica = {"url": f"postgresql://{standby.host}:{standby.port}"}
+        profile = Profile(name="group", url=url, replicas=[replica], replica_max_lag=False)
+        with Registry.from_profile(profile) as db:
+            db.create_tables(Note)
+            first = write(db)
+            assert has(db, first)
+            standby.catch_up()
+            primary.kill()
+            standby.promote()
+            second = db.run_in_transaction(
+                lambda session: (session.add(note := Note()), session.flush(), note.id)[2], attempts=10
+            )
+            assert second is not None
+            assert has(db, first)
+            assert has(db, second)
+            assert set(read(db, 4)) == {name(standby)}
+            with db.session(read_only=True) as session, pytest.raises(DBAPIError, match="read-only"):
+                session.execute(text("DELETE FROM replica_note"))
+
+
+@pytest.fixture(scope="module")
+def pair() -> Iterator[tuple[MariaDBServer, MariaDBServer]]:
+    try:
+        primary = servers.mariadb()
+    except ServerMissing as missing:
+        pytest.skip(str(missing))
+    with primary, primary.replica() as replica:
+        yield primary, replica
+
+
+def test_mariadb_reads_what_it_wrote_by_gtid(pair: tuple[MariaDBServer, MariaDBServer]) -> None:
+    primary, replica = pair
+    profile = Profile(name="pair", url=primary.url(), replicas=[{"port": replica.port}], replica_max_lag=False)
+    with Registry.from_profile(profile) as db:
+        db.create_tables(Note)
+        replica.catch_up()
+        assert read(db, 5) == {name(replica): 5}
+        for _ in range(20):
+            assert has(db, write(db))
+        with db.session(read_only=True) as session, pytest.raises(DBAPIError, match=r"(?i)read.only"):
+            session.execute(text("INSERT INTO replica_note (text) VALUES ('x')"))
+        replica.sql("STOP SLAVE SQL_THREAD")
+        before = reads(db)[name(replica)]
+        number = 0
+        for _ in range(20):
+            number = write(db)
+            assert has(db, number)
+        assert reads(db)[name(replica)] == before
+        replica.sql("START SLAVE SQL_THREAD")
+        replica.catch_up()
+        assert has(db, number)
+        assert reads(db)[name(replica)] == before + 1
+
+
+@pytest.mark.slow
+def test_sixteen_threads_that_write_and_read_never_see_an_old_state() -> None:
+    """2,000 pairs here, on two standbys of which one is 500 ms behind; benchmarks/read_your_writes.py runs 10,000."""
+    try:
+        primary = servers.postgresql()
+    except ServerMissing as missing:
+        pytest.skip(str(missing))
+    late = {"recovery_min_apply_delay": "500ms"}
+    with primary, primary.standby() as current, primary.standby(settings=late) as delayed:
+        group = Group(primary, [current, delayed])
+        with group.registry(pool_size=16) as db:
+            db.create_tables(Note)
+
+            def pairs(_: int) -> int:
+                return sum(not has(db, write(db)) for _ in range(125))
+
+            with ThreadPoolExecutor(16) as threads:
+                assert sum(threads.map(pairs, range(16))) == 0
+            assert sum(reads(db).values()) == 2000
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_forked_child_reads_over_connections_of_its_own(group: Group) -> None:
+    with group.registry() as db:
+        number = write(db)
+        with db.session(read_only=True) as session:
+            assert session.get(Note, number)
+            pid = os.fork()
+            if pid == 0:
+                try:
+                    found = all(has(db, number) for _ in range(4)) and not has(db, -1)
+                    session.close()  # the parent's
+                finally:
+                    os._exit(0 if found else 1)
+            assert os.waitpid(pid, 0)[1] == 0
+            session.rollback()
+            assert session.get(Note, number)
+        assert has(db, number)

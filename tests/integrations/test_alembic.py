@@ -1,0 +1,170 @@
+"""Alembic with an `env.py` of one call: every profile, sync and async, offline and online, many at once."""
+
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+pytest.importorskip("alembic")
+
+from .conftest import SYSTEMS
+
+MODELS = """
+from sqlmodel import Field, SQLModel
+from dbconfig.integrations.alembic import NAMING_CONVENTION
+SQLModel.metadata.naming_convention = NAMING_CONVENTION
+class Team(SQLModel, table=True):
+    id: int | None = Field(default=None, primary_key=True)
+    name: str = Field(max_length=50, unique=True)
+"""
+TWO = """
+from sqlmodel import Field, MetaData, SQLModel
+class Main(SQLModel):
+    metadata = MetaData()
+class Facts(SQLModel):
+    metadata = MetaData()
+class Team(Main, table=True):
+    id: int | None = Field(default=None, primary_key=True)
+class Visit(Facts, table=True):
+    id: int | None = Field(default=None, primary_key=True)
+"""
+
+
+@pytest.fixture
+def migrated(project):
+    """A project whose first revision is written from its models."""
+
+    def make(url: str, models: str = MODELS, more: str = "", env: str | None = None):
+        project.environ.update(ENVIRONMENT="testing", PYTHONPATH=str(project.path))
+        project.write(config__testing_yaml=f"url: '{url}'\n{more}", models_py=models)
+        done(project.run("dbconfig.integrations.alembic", "migrations", "--models", "models"))
+        if env is not None:
+            (project.path / "migrations/env.py").write_text(env)
+        done(project.run("alembic", "revision", "--autogenerate", "-m", "first"))
+        return project
+
+    return make
+
+
+def done(process):
+    assert process.returncode == 0, process.stdout + process.stderr
+    return process.stdout + process.stderr
+
+
+@pytest.mark.parametrize(
+    ("system", "drivername"),
+    [
+        ("sqlite-file", None),
+        ("postgresql", None),
+        ("postgresql", "postgresql+asyncpg"),
+        ("postgresql", "postgresql+psycopg"),
+        ("mariadb", None),
+        ("mariadb", "mysql+asyncmy"),
+    ],
+)
+def test_up_check_down_and_sql_without_a_server(migrated, url_of, system, drivername, request):
+    project = migrated(url_of(system, drivername))
+    text = next((project.path / "migrations/versions").glob("*.py")).read_text()
+    assert "import sqlmodel" in text
+    assert "uq_team_name" in text
+    done(project.run("alembic", "upgrade", "head"))
+    assert "No new upgrade operations detected" in done(project.run("alembic", "check"))
+    done(project.run("alembic", "downgrade", "base"))
+    if system != "sqlite-file":
+        request.getfixturevalue(system).stop()
+    assert "CREATE TABLE team" in done(project.run("alembic", "upgrade", "head", "--sql"))
+
+
+def test_a_password_with_a_percent_sign(migrated, postgresql):
+    postgresql.create_user("guest", "p%40ss%/@:w")
+    postgresql.sql(f"GRANT ALL ON DATABASE {postgresql.database} TO guest")
+    project = migrated(postgresql.url(user="guest", password="p%40ss%/@:w"))
+    output = done(project.run("alembic", "upgrade", "head"))
+    assert "p%40ss" not in output
+
+
+def test_the_applications_loggers_stay_enabled_and_no_connection_stays_open(migrated, url_of, postgresql):
+    project = migrated(url_of("postgresql"))
+    project.write(
+        main_py="""
+import logging
+from alembic import command
+from alembic.config import Config
+logger = logging.getLogger("shop"); logger.warning("before")
+command.upgrade(Config("alembic.ini"), "head")
+assert not logger.disabled
+"""
+    )
+    done(project.run("main"))
+    time.sleep(0.2)
+    assert postgresql.connections() == []
+
+
+@pytest.mark.parametrize("system", ["sqlite-file", "postgresql", "mariadb"])
+def test_four_containers_upgrade_at_once(migrated, url_of, system):
+    project = migrated(url_of(system))
+    revision = next((project.path / "migrations/versions").glob("*.py"))
+    revision.write_text(revision.read_text().replace("    op.", "    import time; time.sleep(0.3)\n    op.", 1))
+    environ = {**os.environ, **project.environ}
+    command = [sys.executable, "-m", "alembic", "upgrade", "head"]
+    pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    running = [subprocess.Popen(command, cwd=project.path, env=environ, **pipe) for _ in range(4)]
+    outputs = [each.communicate(timeout=120)[0] for each in running]
+    assert [each.returncode for each in running] == [0] * 4, "\n".join(outputs)
+    assert sum("Running upgrade" in output for output in outputs) == 1
+
+
+def test_two_databases_have_their_own_functions_and_versions(migrated, tmp_path):
+    env = """
+from models import Facts, Main
+from dbconfig.integrations.alembic import run_migrations
+run_migrations({"default": Main.metadata, "facts": Facts.metadata})
+"""
+    more = "databases:\n  facts:\n    url: sqlite:///data/facts.db\n"
+    project = migrated("sqlite:///data/main.db", TWO, more, env)
+    text = next((project.path / "migrations/versions").glob("*.py")).read_text()
+    assert text.index("def upgrade_default") < text.index("'team'") < text.index("def upgrade_facts")
+    done(project.run("alembic", "upgrade", "head"))
+    import sqlite3
+
+    for name, table in (("main", "team"), ("facts", "visit")):
+        connection = sqlite3.connect(tmp_path / f"data/{name}.db")
+        found = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        connection.close()
+        assert found == {"alembic_version", table}
+    sql = done(project.run("alembic", "-x", "database=facts", "upgrade", "head", "--sql"))
+    assert "CREATE TABLE visit" in sql
+    assert "CREATE TABLE team" not in sql
+    failed = project.run("alembic", "-x", "database=fact", "upgrade", "head")
+    assert "env.py has no database 'fact'" in failed.stderr
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_migrations_within_the_tests_of_the_plugin(migrated, url_of, system):
+    project = migrated(url_of(system))
+    project.environ.pop("ENVIRONMENT")
+    (project.path / "conftest.py").write_text(
+        """
+import pytest
+from dbconfig.integrations.alembic import upgrade
+@pytest.fixture(scope="session")
+def db_setup():
+    return upgrade
+"""
+    )
+    project.write(
+        pytest_ini="[pytest]\ndb_profile = testing\nfilterwarnings = error\n",
+        test_suite_py="""
+import pytest
+from models import Team
+@pytest.mark.parametrize("round", range(2))
+@pytest.mark.db(commit=True)
+def test_it(db_session_committed, round):
+    db_session_committed.add(Team(name="a"))
+    db_session_committed.commit()
+""",
+    )
+    finished = project.pytest()
+    assert "2 passed" in finished.stdout, finished.stdout + finished.stderr

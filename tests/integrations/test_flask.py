@@ -1,0 +1,156 @@
+"""Flask: the extension, its commands, several applications in one process."""
+
+import shutil
+import threading
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+from sqlmodel import Field, MetaData, SQLModel, select
+
+pytest.importorskip("flask")
+
+from flask import Flask
+
+from dbconfig import Profile, Registry
+from dbconfig.integrations.flask import DBConfig
+
+from .conftest import Project
+
+EXAMPLE = Path(__file__).parents[2] / "examples/flask_app"
+
+
+class Base(SQLModel):
+    metadata = MetaData()
+
+
+class Note(Base, table=True):
+    __tablename__ = "flask_note"
+    id: int | None = Field(default=None, primary_key=True)
+    name: str = Field(max_length=40)
+
+
+db = DBConfig()
+
+
+def create_app(registry):
+    app = Flask("notes")
+    db.init_app(app, registry)
+
+    @app.post("/<name>")
+    def add(name):
+        db.session.add(Note(name=name))
+        db.session.commit()
+        return "", 201
+
+    @app.get("/")
+    def names():
+        assert db.session is db.session
+        return list(db.session.exec(select(Note.name)))
+
+    @app.post("/forgotten")
+    def forgets():
+        db.session.add(Note(name="forgotten"))
+        db.session.flush()
+        return ""
+
+    @app.post("/commit-fails")
+    def commit_fails():
+        db.session.connection().execute(text("INSERT INTO flask_child VALUES (4711)"))
+        db.session.commit()
+        return ""
+
+    return app
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def registry(request, tmp_path):
+    url = f"sqlite:///{tmp_path}/app.db" if request.param == "sqlite" else request.getfixturevalue("postgresql").url()
+    with Registry.from_profile(Profile(name="tests", url=url, pool_size=2, max_overflow=0)) as made:
+        Base.metadata.create_all(made.engine())
+        yield made
+
+
+def test_a_session_for_each_request_that_commits_when_it_is_told_to(registry):
+    client = create_app(registry).test_client()
+    assert client.post("/a").status_code == 201
+    assert client.post("/forgotten").status_code == 200
+    assert client.get("/").json == ["a"]
+    assert registry.engine().pool.checkedout() == 0
+
+
+def test_a_commit_that_fails_is_a_500(registry):
+    with registry.engine().begin() as connection:
+        deferred = "REFERENCES flask_note(id) DEFERRABLE INITIALLY DEFERRED"
+        connection.execute(text(f"CREATE TABLE flask_child (note_id INTEGER {deferred})"))
+    client = create_app(registry).test_client()
+    assert client.post("/commit-fails").status_code == 500
+    assert registry.engine().pool.checkedout() == 0
+    with registry.engine().begin() as connection:
+        connection.execute(text("DROP TABLE flask_child"))
+
+
+def test_two_applications_with_different_profiles_share_nothing(tmp_path, postgresql):
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config/one.yaml").write_text("url: sqlite:///data/one.db\n")
+    (tmp_path / "config/two.yaml").write_text(f"url: {postgresql.url()}\n")
+    clients = {}
+    for profile in ("one", "two"):
+        app = Flask(profile)
+        app.config.update(DBCONFIG_PATH=tmp_path / "config", DBCONFIG_PROFILE=profile)
+        DBConfig(app)
+
+        @app.post("/")
+        def add():
+            db.session.add(Note(name=db.registry.profile.name))
+            db.session.commit()
+            return ""
+
+        @app.get("/")
+        def names():
+            return [db.session.get_bind().dialect.name, *db.session.exec(select(Note.name))]
+
+        with app.app_context():
+            Base.metadata.create_all(db.registry.engine())
+        clients[profile] = app.test_client()
+    threads = [threading.Thread(target=clients[name].post, args=("/",)) for name in ("one", "two") * 5]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    assert clients["one"].get("/").json == ["sqlite"] + ["one"] * 5
+    assert clients["two"].get("/").json == ["postgresql"] + ["two"] * 5
+    for client in clients.values():
+        client.application.extensions["dbconfig"].dispose()
+
+
+def test_the_extension_is_given_once_and_asked_for_where_it_is():
+    app = Flask("none")
+    with app.app_context(), pytest.raises(RuntimeError, match="init_app"):
+        _ = db.session
+    db.init_app(app)
+    with pytest.raises(RuntimeError, match="twice"):
+        db.init_app(app)
+
+
+@pytest.fixture
+def example(tmp_path):
+    shutil.copytree(EXAMPLE, tmp_path / "example", ignore=shutil.ignore_patterns("data", "__pycache__"))
+    return Project(tmp_path / "example")
+
+
+def test_the_example_and_the_commands(example):
+    def flask(*arguments):
+        done = example.run("flask", "--app", "shop", "dbconfig", *arguments)
+        return done.stdout + done.stderr
+
+    assert "default: sqlite:///data/app.db" in flask("show")
+    assert "created: product" in flask("create-tables")
+    assert "created: none, they exist" in flask("create-tables")
+    assert "default: ok" in flask("ping")
+    assert "no database 'analytics'" in flask("ping", "--database", "analytics")
+    assert "dropped: product" in flask("drop-tables", "--yes")
+    (example.path / "config/development.yaml").write_text("url: sqlite:///data/app.db\nprotected: true\n")
+    assert "is protected" in flask("drop-tables", "--yes")
+    done = example.pytest()
+    assert "2 passed" in done.stdout, done.stdout
