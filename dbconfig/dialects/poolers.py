@@ -68,9 +68,8 @@ def stands_behind_a_pooler(connection: Any, number: int) -> bool:
     cursor = connection.cursor()
     before = connection.autocommit
     connection.autocommit = True  # one round trip instead of three
-    try:
-        cursor.execute("SELECT pg_backend_pid()")
-        return bool(cursor.fetchone()[0] != number)
-    finally:
-        cursor.close()
-        connection.autocommit = before
+    cursor.execute("SELECT pg_backend_pid()")
+    (found,) = cursor.fetchone()
+    cursor.close()
+    connection.autocommit = before  # not after an error, which it would hide: then nobody uses this connection
+    return bool(found != number)

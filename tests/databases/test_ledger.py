@@ -1,5 +1,6 @@
 """The ledger: all that can go wrong, one after the other, under a bank that must not lose or double a transfer."""
 
+import asyncio
 import os
 import signal
 import threading
@@ -206,3 +207,40 @@ def test_the_books_balance_on_sqlite_with_four_processes_two_of_which_are_killed
     assert acknowledged <= result.unasked  # all that is in the journal, since nobody here was told
     assert len(result.unasked - acknowledged) <= 2  # committed by one that was killed before it could say so
     assert len(acknowledged) > 100
+
+
+@pytest.mark.parametrize("name", ["kill_backends", "cut_in_a_commit", "restart_fast", "rotate"])
+def test_the_books_of_asynchronous_units_of_work_balance(
+    disaster: tuple[Disaster, Bank], name: str, request: pytest.FixtureRequest
+) -> None:
+    what, bank = disaster
+    pytest.importorskip("asyncpg" if what.server.kind == "postgresql" else "asyncmy")
+    loop = asyncio.new_event_loop()
+    runner = threading.Thread(target=loop.run_forever)
+    runner.start()
+
+    def run(work: Callable[[Any], None]) -> None:
+        async def unit(session: Any) -> None:
+            await session.run_sync(work)
+
+        async def again() -> None:
+            await what.db.async_run_in_transaction(unit, attempts=50, timeout=60)
+
+        asyncio.run_coroutine_threadsafe(again(), loop).result()
+
+    try:
+        with bank.open(run) as shift:
+            getattr(what, name)()
+            shift.healed()
+            shift.wait_for_work()
+        result = shift.result()
+    finally:
+        asyncio.run_coroutine_threadsafe(what.db.async_dispose(), loop).result()
+        asyncio.run_coroutine_threadsafe(loop.shutdown_asyncgens(), loop).result()
+        loop.call_soon_threadsafe(loop.stop)
+        runner.join()
+        loop.close()
+    print(f"\n{request.node.name}: {result}")
+    assert result.sound, result
+    assert dict(result.errors) == {}
+    assert result.recovery is not None

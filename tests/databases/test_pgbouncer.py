@@ -1,5 +1,6 @@
 """A real PgBouncer in transaction mode: what works, what is refused, and that no row is ever somebody else's."""
 
+import asyncio
 import logging
 import threading
 from collections.abc import Callable, Iterator
@@ -186,3 +187,27 @@ def test_what_cannot_work_is_refused_when_the_profile_is_loaded(settings: dict, 
     with pytest.raises(ConfigError) as caught:
         Profile(name="pooled", **{"url": "postgresql://h/d", "pgbouncer": True, **settings})
     assert (caught.value.problems[0].key, told in caught.value.problems[0].message) == (key, True)
+
+
+@pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
+def test_asynchronous_engines_get_their_own_rows_and_limits(bouncer: PgBouncer, driver: str) -> None:
+    pytest.importorskip(driver)
+    url = bouncer.url(f"postgresql+{driver}")
+
+    async def work(db: Registry, number: int) -> list[tuple[int, int]]:
+        found = []
+        for turn in range(40):
+            async with db.async_session() as session:
+                statement = text(f"SELECT CAST(:given AS integer) + {number * 1000}")
+                answer = (await (await session.connection()).execute(statement, {"given": turn % 7})).scalar_one()
+                found.append((answer, number * 1000 + turn % 7))
+                assert (await (await session.connection()).execute(text("SHOW statement_timeout"))).scalar_one() == "3s"
+        return found
+
+    async def main() -> list[tuple[int, int]]:
+        async with Registry.from_profile(Profile(name="pooled", url=url, pgbouncer=True, **LIMITS)) as db:
+            return [pair for part in await asyncio.gather(*(work(db, n) for n in range(4))) for pair in part]
+
+    answers = asyncio.run(main())
+    assert len(answers) == 160
+    assert [pair for pair in answers if pair[0] != pair[1]] == []

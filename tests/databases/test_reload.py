@@ -1,5 +1,6 @@
 """Rotation and reload: new settings and new passwords, without an interruption and without a remainder of the old."""
 
+import asyncio
 import os
 import threading
 import time
@@ -256,3 +257,31 @@ def test_a_forked_child_may_reload(db: Registry, server: Server) -> None:
                 os._exit(code)
         assert os.waitpid(child, 0)[1] == 0
         assert session.execute(text("SELECT 6")).scalar_one() == 6
+
+
+def test_the_engines_of_an_event_loop_are_renewed_too(db: Registry, server: Server, secret: Path) -> None:
+    pytest.importorskip("asyncpg" if server.kind == "postgresql" else "asyncmy")
+
+    async def ask(number: int) -> int:
+        async with db.async_session() as session:
+            return int((await (await session.connection()).execute(text(f"SELECT {number}"))).scalar_one())
+
+    async def main() -> None:
+        assert await ask(1) == 1
+        old, before = connected(server), db.async_engine()
+        async with db.async_session() as running:
+            await (await running.connection()).execute(text("SELECT 1"))
+            rotate(server, secret, "rotated-4")
+            await asyncio.to_thread(db.reload)
+            await asyncio.sleep(0)
+            assert await ask(2) == 2
+            assert (await (await running.connection()).execute(text("SELECT 3"))).scalar_one() == 3
+        assert db.async_engine() is not before
+        for _ in range(200):
+            if not old & connected(server):
+                break
+            await asyncio.sleep(0.02)
+        assert not old & connected(server)
+        await db.async_dispose()
+
+    asyncio.run(main())
