@@ -24,7 +24,7 @@ class Address(Protocol):
     port: int
 
 
-SERVERS_REQUIRED = os.environ.get("DBCONFIG_REQUIRE_SERVERS") == "1"
+SERVERS_REQUIRED = os.environ.get("REQUIRE_TEST_SERVERS") == "1"
 _SERVER_FIXTURES = {"postgresql_server", "mariadb_server", "postgresql", "mariadb", "server"}
 
 
@@ -54,7 +54,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     if SERVERS_REQUIRED and report.skipped and not hasattr(report, "wasxfail") and item.get_closest_marker("server"):
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
         report.outcome = "failed"
-        report.longrepr = f"{reason}\nNo test of a database may be skipped here: DBCONFIG_REQUIRE_SERVERS is 1."
+        report.longrepr = f"{reason}\nNo test of a database may be skipped here: REQUIRE_TEST_SERVERS is 1."
     return report
 
 
