@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from dbconfig.drivers import backend_of
 from dbconfig.findings import Finding
+from dbconfig.network import applicable_tls, applicable_to_pgbouncer, system_key
 from dbconfig.replicas import mismatches
 
 if TYPE_CHECKING:
@@ -103,6 +104,8 @@ def contradictions(settings: DatabaseSettings) -> list[Finding]:
     return [
         *_given_twice(settings),
         *_for_system(settings),
+        *applicable_tls(settings),
+        *applicable_to_pgbouncer(settings),
         *_for_pool(settings),
         *_arguments(settings),
         *_variables(settings),
@@ -139,12 +142,15 @@ def _for_system(settings: DatabaseSettings) -> Iterator[Finding]:
             f"`isolation_level` must be one of {', '.join(levels)} on {backend}",
             at=("isolation_level",),
         )
+    if isinstance(settings.host, tuple) and backend != "postgresql":
+        message = f"a list of hosts cannot act on {backend}: only the drivers of PostgreSQL look for the primary"
+        yield Finding("not-applicable", message, "name one host", ("host",), because=system_key(settings))
     if backend == "sqlite":
         for part in ("username", "password", "host", "port"):
             if getattr(settings.address, part) is not None:
                 at = part if getattr(settings, part) is not None else "url"
                 why = f"`{part}` cannot act on SQLite: it is a file"
-                yield Finding("not-applicable", why, "remove it", (at,), because=_system_key(settings))
+                yield Finding("not-applicable", why, "remove it", (at,), because=system_key(settings))
         if (settings.address.database or "").startswith("~"):
             at = "database" if settings.database is not None else "url"
             help = "write the whole path: sqlite:////home/…"
@@ -156,11 +162,7 @@ def _for_system(settings: DatabaseSettings) -> Iterator[Finding]:
         for key, why in unable.items():
             if key in settings.model_fields_set and getattr(settings, key) is not None:
                 message = f"`{key}` cannot act on SQLite: {why}"
-                yield Finding("not-applicable", message, "remove it", (key,), because=_system_key(settings))
-
-
-def _system_key(settings: DatabaseSettings) -> str:
-    return "drivername" if settings.drivername is not None else "url"
+                yield Finding("not-applicable", message, "remove it", (key,), because=system_key(settings))
 
 
 def _fast_begin(settings: DatabaseSettings) -> Iterator[Finding]:
@@ -175,7 +177,7 @@ def _for_pool(settings: DatabaseSettings) -> Iterator[Finding]:
         for key in (*_SIZES, *_CARE, *_OWN):
             if key in settings.model_fields_set:
                 why = "an in-memory SQLite database is one database whatever its pool, and lives as long as its engine"
-                at = "database" if settings.database is not None else _system_key(settings)
+                at = "database" if settings.database is not None else system_key(settings)
                 yield Finding("not-applicable", f"`{key}` cannot act here: {why}", "remove it", (key,), because=at)
         return
     for key in _NOT_FOR_POOL.get(settings.poolclass or "", ()):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import sqlalchemy
@@ -12,7 +12,7 @@ from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.pool import AsyncAdaptedQueuePool, Pool, QueuePool, SingletonThreadPool
 from sqlalchemy.util import get_cls_kwargs
 
-from dbconfig import consistency, dialects, failures, pool
+from dbconfig import consistency, dialects, failures, pool, rotation, tls
 from dbconfig.errors import ConfigError, Problem
 from dbconfig.secrets import Secret
 from dbconfig.settings import DatabaseSettings
@@ -49,6 +49,7 @@ def build(
     """
     drivername = settings.driver(asynchronous=asynchronous)
     _prove_secrets(settings)
+    tls.check_files(settings)
     arguments = engine_options(settings, name, drivername, extra, patient=patient)
     dialect = dialects.of(settings.backend)
     url = dialect.address(settings, drivername) if beside is None else beside.url.set(drivername=drivername)
@@ -59,6 +60,7 @@ def build(
         raise ConfigError([Problem("missing-driver", message, settings.origin("url"))]) from error
     # In this order: the dialect's listener may connect by itself. (`insert=True` has no effect on this event.)
     _supply_secrets(engine, settings)
+    rotation.attach(engine, settings, name)
     pool.attach(engine, settings, name=name, read_only=read_only)
     dialect.attach(engine, settings)
     _explain_failures(engine, settings)
@@ -159,7 +161,7 @@ def _explain_failures(engine: Engine, settings: DatabaseSettings) -> None:
 
 def _prove_secrets(settings: DatabaseSettings) -> None:
     """Read the secrets once, so that a missing one is told when the engine is made and not at some request."""
-    settings.read_password()
+    settings.prove_password()
     password = settings.address.password
     exposed = password.readable_by_others(settings.folder) if password is not None else ""
     if exposed and settings.folder is None:  # made in code; what was loaded has been told at load
@@ -177,11 +179,23 @@ def _supply_secrets(engine: Engine, settings: DatabaseSettings) -> None:
         return
     # PyMySQL and its descendants encode text as Latin-1; the server wants UTF-8. aiomysql takes no bytes.
     in_latin1 = engine.dialect.driver in ("pymysql", "asyncmy", "aiomysql")
+    read = settings.read_password
+    if engine.dialect.is_async and password is not None and password.kind == "provider":
+        read = _without_blocking(read)
 
     @event.listens_for(engine, "do_connect")
     def supply(dialect: Any, record: Any, cargs: list[Any], cparams: dict[str, Any]) -> None:
         for name, value in arguments.items():
             cparams[name] = value.read()
         if password is not None:
-            text = password.read(settings.folder)
+            text = read() or ""
             cparams["password"] = text.encode().decode("latin-1") if in_latin1 else text
+
+
+def _without_blocking(read: Callable[[], str | None]) -> Callable[[], str | None]:
+    """Return a function that waits for a password provider as asyncio waits, and not with the whole event loop."""
+    import asyncio
+
+    from sqlalchemy.util import await_only
+
+    return lambda: await_only(asyncio.to_thread(read))

@@ -21,7 +21,7 @@ from sqlalchemy.util import greenlet_spawn
 from sqlmodel import Session
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from dbconfig.retry import Attempts
+from dbconfig.retry import Attempts, refuse_dead
 from dbconfig.sessions import UnitOfWork, WritingSession, WritingUnitOfWork
 from dbconfig.settings import DatabaseSettings
 
@@ -99,6 +99,7 @@ async def run(
             async with session:
                 result = await work(session)
                 await session.flush()  # what the flush runs into is not yet a question of the COMMIT
+                await greenlet_spawn(refuse_dead, session.sync_session)
                 committing = session.in_transaction()
                 await greenlet_spawn(Session.commit, session.sync_session)  # the unit's own commit() is refused
                 return result
@@ -116,6 +117,11 @@ def _transport(connection: Any) -> asyncio.WriteTransport | None:
     return found
 
 
+def _close_on_return(connection: Any, record: ConnectionPoolEntry) -> None:
+    if connection is not None:
+        record.invalidate()
+
+
 class LoopEngines:
     """The engines of one event loop, which go with it.
 
@@ -126,6 +132,7 @@ class LoopEngines:
         # Read without a lock: only the loop's own thread comes here.
         self.factories: dict[Key, AsyncSessionFactory] = {}
         self.overrides: dict[Key, AsyncSessionFactory] = {}  # by tests
+        self._closing: set[asyncio.Future[None]] = set()
         self._guard: AsyncGenerator[None, None] | None = self._until_the_end()
         # Run up to its `yield`, without waiting: that makes the loop know it, and close it before it closes itself.
         step = self._guard.__anext__()
@@ -151,6 +158,14 @@ class LoopEngines:
         """Close every idle connection and forget the engines; a cancelled caller does not stop it half way."""
         for factory in self._take():
             await asyncio.shield(factory.engine.dispose())
+
+    def renew(self) -> None:
+        """Forget the engines; their connections close, those in use when they come back. In the loop's own thread."""
+        for factory in self._take():
+            event.listen(factory.engine.sync_engine, "checkin", _close_on_return)
+            closing = asyncio.ensure_future(factory.engine.dispose())
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
 
     def abandon(self) -> None:
         """Let go of the sockets of a loop that was closed without its `shutdown_asyncgens`: nothing can be awaited."""
@@ -179,6 +194,12 @@ class Loops:
                 "call this in a coroutine, not at import"
             )
             raise RuntimeError(message) from None
+
+    def renew(self) -> None:
+        """Let every loop make its engines anew; from whatever thread."""
+        for loop, engines in list(self._engines.items()):
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(engines.renew)
 
     def factory(
         self, key: Key, make: Callable[[Key], tuple[Key, Callable[[], AsyncSessionFactory]]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -10,7 +11,7 @@ from pydantic import PrivateAttr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from dbconfig.drivers import backend_of
-from dbconfig.errors import BUILT_IN, ConfigError, Location, Problem
+from dbconfig.errors import BUILT_IN, ConfigError, Location, Problem, quoted
 from dbconfig.findings import Finding
 from dbconfig.replicas import switched_off
 from dbconfig.settings import CONNECTION_KEYS, DatabaseSettings, Origins
@@ -25,7 +26,10 @@ _FOR_PROFILE: Final[Mapping[str, Mapping[str, Any]]] = {
     "testing": {"pool_leak_warning": 30.0},
 }
 # Meant for one database system: inherited only by a database of the same one.
-_SYSTEM_KEYS: Final = frozenset({"connect_args", "variables", "dialect_options", "isolation_level"})
+_SYSTEM_KEYS: Final = frozenset(
+    {"connect_args", "variables", "dialect_options", "isolation_level", "pgbouncer"}
+    | {"sslmode", "sslrootcert", "sslcert", "sslkey"}
+)
 
 
 class Profile(BaseSettings):
@@ -78,6 +82,21 @@ class Profile(BaseSettings):
     @classmethod
     def _expand(cls, data: Any) -> Any:
         return expand(data) if isinstance(data, Mapping) else data
+
+    def database(self, name: str) -> DatabaseSettings:
+        """Return the settings of a database.
+
+        Raises:
+            ConfigError: the profile has none of this name.
+        """
+        found = self.databases.get(name)
+        if found is not None:
+            return found
+        near = get_close_matches(name, self.databases, 1, 0.6)
+        help = f"did you mean {near[0]!r}?" if near else "name it under `databases:`"
+        message = f"profile {quoted(self.name)} has no database {quoted(name)}"
+        notes = (f"databases: {', '.join(self.databases)}",)
+        raise ConfigError([Problem("unknown-database", message, help=help, notes=notes)])
 
     def origin(self, key: str) -> Location:
         """Return where the value in force of a key was written: "pool_size", or "databases.analytics.echo"."""

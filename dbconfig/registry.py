@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import atexit
 import os
 import threading
-import weakref
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from difflib import get_close_matches
 from typing import Any, Self, TypeVar
 
 from sqlalchemy import Engine
 from sqlmodel import Session
 
-from dbconfig import engines, health, pool, retry
+from dbconfig import draining, engines, health, pool, processes, retry
 from dbconfig.asynchronous import AsyncTwins
 from dbconfig.binding import Binding, Homes
-from dbconfig.errors import ConfigError, Problem, quoted
+from dbconfig.errors import quoted
 from dbconfig.loader import load
 from dbconfig.pool import PoolStats
 from dbconfig.profile import DEFAULT, Profile
+from dbconfig.providers import Providers
+from dbconfig.reloading import Reloading
 from dbconfig.replication import Replication
 from dbconfig.sessions import SessionFactory
 from dbconfig.settings import DatabaseSettings
@@ -28,7 +27,7 @@ from dbconfig.settings import DatabaseSettings
 T = TypeVar("T")
 
 
-class Registry(AsyncTwins, Binding, Replication):
+class Registry(AsyncTwins, Binding, Replication, Reloading):
     """The engines of an application.
 
     Nothing is read or opened before the first use. One registry may be used by any number of threads and, after a
@@ -62,8 +61,10 @@ class Registry(AsyncTwins, Binding, Replication):
         self._environ: Callable[[], Mapping[str, str] | None] = lambda: environ
         self._engine_options = dict(engine_options or {})
         self._given: Profile | None = None
+        self._providers = Providers()
         self._pinned = False  # by tests, whose database outlives the `dispose` of the application under test
         self._lock = threading.RLock()
+        self._reloading = threading.Lock()
         self._profiles: dict[str | None, Profile] = {}
         # By (profile, database); (None, database) is the registry's own profile. Read without the lock: an entry is
         # complete before it is put in, and is never changed.
@@ -72,7 +73,7 @@ class Registry(AsyncTwins, Binding, Replication):
         self._sessions: dict[str, Callable[[], Session]] = {}
         self._readers = {}
         self._homes = Homes()
-        _registries.add(self)
+        processes.enroll(self)
 
     @classmethod
     def from_profile(cls, profile: Profile) -> Self:
@@ -193,8 +194,17 @@ class Registry(AsyncTwins, Binding, Replication):
         """
         health.wait(self.engine(database), self._settings(self.profile, database), timeout)
 
-    def dispose(self) -> None:
-        """Close every engine and forget the profile; the next use begins anew."""
+    def dispose(self, *, timeout: float | None = None) -> None:
+        """Close every engine and forget the profile; the next use begins anew.
+
+        Connections in use close when they come back.
+
+        Args:
+            timeout: seconds to wait for them, while nobody gets a new one. What is then still in use is cancelled on
+                the server and closed: afterwards no connection is left, and the old engines refuse to lend one.
+        """
+        if timeout is not None:
+            draining.drain(self._engines(), timeout)
         with self._lock:
             found = self._engines()
             self._stop_routing()
@@ -202,6 +212,23 @@ class Registry(AsyncTwins, Binding, Replication):
                 self._forget()
         for engine in found:
             engine.dispose()
+
+    def _after_fork(self) -> None:
+        """In the child: the parent's locks and connections are not ours."""
+        self._lock = threading.RLock()
+        self._reloading = threading.Lock()
+        self._providers.forget_hanging()
+        for engine in self._engines():
+            # The child shares our sockets: forget the pool, do not close it, or the parent loses its connections.
+            # What a session holds now is put out of its reach, or its rollback would end the parent's transaction.
+            pool.pin_in_flight(engine)
+            engine.dispose(close=False)
+        self._readers = {}
+        if self._loops is not None:
+            # The parent's event loop does not run here. Kept, not collected: a driver that is collected says good-bye
+            # to the server over the socket that the parent goes on using.
+            processes.inherited.append(self._loops)
+            self._loops = None
 
     def _forget(self) -> None:
         self._factories = {}
@@ -220,10 +247,13 @@ class Registry(AsyncTwins, Binding, Replication):
         with self._lock:
             found = self._profiles.get(name)
             if found is None:
-                found = load(self._name if name is None else name, path=self._path, environ=self._environ())
+                found = self._load(name)
                 self._profiles[name] = found
                 self._profiles.setdefault(found.name, found)
             return found
+
+    def _load(self, name: str | None) -> Profile:
+        return load(self._name if name is None else name, path=self._path, environ=self._environ())
 
     def _factory(self, database: str, name: str | None) -> SessionFactory:
         found = self._factories.get((name, database))
@@ -233,89 +263,26 @@ class Registry(AsyncTwins, Binding, Replication):
             own, settings, label = self._resolved(database, name)
             found = self._factories.get(own)
             if found is None:
-                found = SessionFactory.of(engines.build(settings, label, self._engine_options), settings)
-                if self._homes and database == DEFAULT:
-                    found = self._bound(found, own[0])
-                self._factories[own] = found
+                found = self._factories[own] = self._build(own[0], database, settings, label)
             self._factories[name, database] = found
             if name is None:
                 self._sessions[database] = found.session
             return found
 
+    def _build(self, profile: str, database: str, settings: DatabaseSettings, label: str) -> SessionFactory:
+        found = SessionFactory.of(engines.build(settings, label, self._engine_options), settings)
+        return self._bound(found, profile) if self._homes and database == DEFAULT else found
+
     def _resolved(self, database: str, name: str | None) -> tuple[tuple[str, str], DatabaseSettings, str]:
         """Return the name under which a database's engine is kept, its settings, and its name in logs."""
-        profile = self._profile(name)
+        return self._resolved_in(self._profile(name), database)
+
+    def _resolved_in(self, profile: Profile, database: str) -> tuple[tuple[str, str], DatabaseSettings, str]:
         label = profile.name if database == DEFAULT else f"{profile.name}/{database}"
         return (profile.name, database), self._settings(profile, database), label
 
     def _settings(self, profile: Profile, database: str) -> DatabaseSettings:
-        found = profile.databases.get(database)
-        if found is not None:
-            return found
-        known = ", ".join(profile.databases)
-        near = get_close_matches(database, profile.databases, 1, 0.6)
-        help = f"did you mean {near[0]!r}?" if near else "name it under `databases:`"
-        raise ConfigError(
-            [
-                Problem(
-                    "unknown-database",
-                    f"profile {quoted(profile.name)} has no database {quoted(database)}",
-                    help=help,
-                    notes=(f"databases: {known}",),
-                )
-            ]
-        )
-
-
-_registries: weakref.WeakSet[Registry] = weakref.WeakSet()
-_inherited: list[object] = []  # asynchronous engines of the parent process
-
-
-_forking = threading.RLock()  # one fork at a time, so that two of them do not wait for each other's registries
-_held: list[Registry] = []  # those whose lock was taken before the fork; others may appear meanwhile
-
-
-def _before_fork() -> None:
-    # A lock that another thread holds at the fork would stay locked in the child, and what it guards half done.
-    _forking.acquire()
-    for registry in list(_registries):
-        registry._lock.acquire()
-        _held.append(registry)
-
-
-def _after_fork_in_parent() -> None:
-    while _held:
-        _held.pop()._lock.release()
-    _forking.release()
-
-
-def _after_fork_in_child() -> None:
-    _held.clear()
-    _forking.release()
-    for registry in list(_registries):
-        registry._lock = threading.RLock()
-        for engine in registry._engines():
-            # The child shares our sockets: forget the pool, do not close it, or the parent loses its connections.
-            # What a session holds now is put out of its reach, or its rollback would end the parent's transaction.
-            pool.pin_in_flight(engine)
-            engine.dispose(close=False)
-        registry._readers = {}
-        if registry._loops is not None:
-            # The parent's event loop does not run here. Kept, not collected: a driver that is collected says good-bye
-            # to the server over the socket that the parent goes on using.
-            _inherited.append(registry._loops)
-            registry._loops = None
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
-
-
-@atexit.register
-def _say_goodbye() -> None:
-    # Otherwise servers log connections that were lost, and Python 3.13 warns of databases that were not closed.
-    for registry in list(_registries):
-        registry.dispose()
+        return profile.database(database).provided_by(self._providers)
 
 
 default = Registry()  # `dbconfig.db`; it reads and opens nothing before its first use

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -13,11 +14,14 @@ from typing import Any, Final, TypeVar
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlmodel import Session
 
+from dbconfig.pool.sockets import Look, Verdict
+
 _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
 FIRST_PAUSE: Final = 0.02  # seconds; a deadlock's other side has usually finished by then
+CONNECTIONS: Final = "dbconfig.connections"  # in session.info of a unit of work: those of its transaction
 LONGEST_PAUSE: Final = 1.0  # seconds; a server that restarts is found again soon after it is up
 
 
@@ -123,14 +127,12 @@ def fate_of(error: BaseException) -> Fate:
 def _known(cause: Any) -> Fate | None:
     arguments = getattr(cause, "args", ())
     if arguments and isinstance(arguments[0], int):
-        # Before the SQLSTATE, which PyMySQL 1.2 tells too: a lock that was not to be had is HY000, like much else.
-        return _MYSQL.get(arguments[0])
+        return _MYSQL.get(arguments[0])  # before SQLSTATE, which PyMySQL 1.2 and asyncmy tell too: HY000 says nothing
     state = getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None)
     if isinstance(state, str):
         return _POSTGRESQL.get(state)
-    if getattr(cause, "sqlite_errorname", None) is not None:
-        return Fate.CONFLICT if cause.sqlite_errorname.startswith(_SQLITE) else None
-    return None
+    name = getattr(cause, "sqlite_errorname", None)
+    return Fate.CONFLICT if name is not None and name.startswith(_SQLITE) else None
 
 
 def pauses(first: float = FIRST_PAUSE, longest: float = LONGEST_PAUSE) -> Iterator[float]:
@@ -186,9 +188,27 @@ class Attempts:
         return pause
 
 
+def refuse_dead(session: Session) -> None:
+    """Raise while it is still certain that nothing was committed, if the connection is known to be dead.
+
+    The look costs no round trip, and makes of most uncertain COMMITs after a restart a mere repetition.
+    """
+    for connection in session.info.get(CONNECTIONS, ()):
+        if connection.closed or connection.invalidated:
+            continue
+        look = Look.at(connection.connection.driver_connection)
+        if look is not None and look.verdict() is Verdict.DEAD:
+            cause = ConnectionError("the connection was closed by the other side before COMMIT was sent")
+            connection.invalidate(cause)
+            raise OperationalError("COMMIT", None, cause, connection_invalidated=True)
+
+
 # The session of the unit of work that runs in this thread or task, by registry and database: a nested call joins it.
 Running = Mapping[tuple[int, str], Session]
 running: ContextVar[Running] = ContextVar("dbconfig.running", default={})  # noqa: B039  # never written into
+if hasattr(os, "register_at_fork"):
+    # A child that is forked within a unit of work cannot join it: the connection is its parent's.
+    os.register_at_fork(after_in_child=lambda: running.set({}))
 
 
 def run(
@@ -207,6 +227,7 @@ def run(
             with session:
                 result = work(session)
                 session.flush()  # what the flush runs into is not yet a question of the COMMIT
+                refuse_dead(session)
                 committing = session.in_transaction()
                 Session.commit(session)  # the unit's own commit() is refused: it is not for `work` to call
                 return result

@@ -9,6 +9,7 @@ from pydantic.fields import FieldInfo
 
 from dbconfig import values
 from dbconfig.choices import Choice, FlagOr
+from dbconfig.kinds import hosts
 from dbconfig.settings import DatabaseSettings, ReplicaSettings
 
 # A text for each value of an enumeration.
@@ -133,7 +134,7 @@ def _validators(annotation: Any) -> Iterator[Any]:
 
 
 def kind(field: FieldInfo) -> str:
-    """Return how a setting is written: integer, seconds, flag, choice, text, url, secret, mapping or list."""
+    """Return how a setting is written: integer, seconds, flag, choice, text, hosts, url, secret, mapping or list."""
     names = {
         values.whole_number: "integer",
         values.seconds: "seconds",
@@ -145,6 +146,7 @@ def kind(field: FieldInfo) -> str:
         values.query: "mapping",
         values.database_url: "url",
         values.isolation_level: "level",
+        hosts: "hosts",
     }
     if field.default == ():
         return "list"
@@ -195,6 +197,7 @@ def _shape(name: str, field: FieldInfo) -> dict[str, Any]:
             return {"anyOf": [*_enumerations(name, field), _REFERENCE]}
         case "secret":
             places = {"file": "A file that holds it and nothing else", "env": "An environment variable that holds it"}
+            places["provider"] = "A function that was registered under this name, or an installed package's"
             mappings = [
                 {
                     "type": "object",
@@ -205,6 +208,9 @@ def _shape(name: str, field: FieldInfo) -> dict[str, Any]:
                 for key, text in places.items()
             ]
             return {"anyOf": [{"type": "string", "minLength": 1}, *mappings]}
+        case "hosts":
+            one = {"type": "string", "minLength": 1}
+            return {"anyOf": [one, {"type": "array", "items": one, "minItems": 1}]}
         case "mapping":
             return {"type": "object"}
         case "list":

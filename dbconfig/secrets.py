@@ -21,18 +21,18 @@ _MOUNTED: Final = ("/run/secrets/", "/var/run/secrets/")
 class Secret:
     """A value that is never shown: not by `repr`, `str` or `format`, not in a dump, not in a pickle.
 
-    What was written as `{file: …}` or `{env: …}` is read again by each `read()`. A pickle carries the place of
-    such a secret, and nothing of a literal one.
+    What was written as `{file: …}` or `{env: …}` is read again by each `read()`; `{provider: …}` is asked by the
+    settings that it belongs to. A pickle carries the place of such a secret, and nothing of a literal one.
     """
 
     __slots__ = ("_argument", "_environment", "_literal", "kind", "location", "written")
 
     # The argument is Any for the sake of drivers' arguments such as PyMySQL's `ssl`, a mapping with a password in it.
     def __init__(self, kind: str, argument: Any, location: Location | None = None, *, written: bool = False) -> None:
-        self.kind = kind  # "text", "file" or "env"
+        self.kind = kind  # "text", "file", "env" or "provider"
         self.location = location
         self.written = written  # in a file as it is, not by way of a variable
-        self._argument = argument if kind in ("file", "env") else ""
+        self._argument = argument if kind in ("file", "env", "provider") else ""
         self._environment: Environment | None = None
         # A closure, so that no attribute holds the text: `vars`, debuggers and crash reporters print attributes.
         self._literal: Callable[[], Any] = (lambda: argument) if kind == "text" else _withheld
@@ -59,6 +59,11 @@ class Secret:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Secret, ("withheld" if self.kind == "text" else self.kind, self._argument, self.location)
+
+    @property
+    def argument(self) -> str:
+        """What a mapping names: the path, the variable, the provider; "" for a literal secret."""
+        return str(self._argument)
 
     def bind(self, environment: Environment) -> None:
         """Let `{env: NAME}` be looked up there; unbound, and after a pickle, it is the process's own environment."""
@@ -87,6 +92,8 @@ class Secret:
             if unusable(value):
                 self._fail(f"environment variable {self._argument}: {unusable(value)}")
             return value
+        if self.kind == "provider":
+            self._fail("a provider gives it to a database's settings only: read it by read_password()")
         if self.kind == "withheld":
             self._fail(
                 "a pickle does not carry what was written in the configuration: load the profile in this process"

@@ -13,6 +13,7 @@ from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.orm import SessionTransaction
 from sqlmodel import Session
 
+from dbconfig.retry import CONNECTIONS
 from dbconfig.settings import DatabaseSettings
 
 
@@ -31,6 +32,12 @@ class UnitOfWork(Session):
         raise InvalidRequestError(
             "run_in_transaction commits when its function returns; a commit within it could not be run again"
         )
+
+
+@event.listens_for(UnitOfWork, "after_begin", propagate=True)
+def _remember_connection(session: Session, transaction: SessionTransaction, connection: Connection) -> None:
+    # Looked at before COMMIT is sent.
+    session.info.setdefault(CONNECTIONS, []).append(connection)
 
 
 class WritingUnitOfWork(UnitOfWork, WritingSession):

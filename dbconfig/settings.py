@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, model_validator
+from pydantic import PrivateAttr, model_validator
 
-from dbconfig import values
+from dbconfig import addresses, kinds, values
 from dbconfig.applicability import contradictions
-from dbconfig.choices import choice, flag_or
 from dbconfig.drivers import backend_of, choose
 from dbconfig.errors import BUILT_IN, Location
+from dbconfig.fields import ConnectionFields, setting
 from dbconfig.findings import reject_all
+from dbconfig.providers import Providers
 from dbconfig.replicas import inherit
 from dbconfig.secrets import Secret
 from dbconfig.urls import DatabaseURL
@@ -24,52 +25,13 @@ if TYPE_CHECKING:
 # Where each key was written, by its path: the place in force first, then those that it covers.
 Origins = Mapping[tuple[str, ...], tuple[Location, ...]]
 
-Echo = Annotated[bool | Literal["debug"], BeforeValidator(flag_or("debug"))]
-POOL_CLASSES: Final = ("QueuePool", "NullPool", "StaticPool", "SingletonThreadPool", "AssertionPool")
-PoolClass = Annotated[str, BeforeValidator(choice(*POOL_CLASSES))]
-Reset = Annotated[
-    str | None,
-    BeforeValidator(choice("rollback", "commit", also={True: "rollback", False: None, None: None, "none": None})),
-]
-ParamStyle = Annotated[str, BeforeValidator(choice("qmark", "numeric", "named", "format", "pyformat"))]
 
-
-def setting(default: Any, group: str, description: str, **constraints: Any) -> Any:
-    """Return a field; `group` says who takes it: connection, engine, pool, timeout, replica or session."""
-    return Field(default, description=description, json_schema_extra={"group": group}, **constraints)
-
-
-class DatabaseSettings(BaseModel):
+class DatabaseSettings(ConnectionFields):
     """The validated settings of one database.
 
     Every key that `sqlalchemy.create_engine` has keeps its name and its meaning. `repr`, dumps and pickles carry no
     secret.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, arbitrary_types_allowed=True)
-
-    url: values.URL | None = setting(
-        None, "connection", "The whole address: scheme://user:password@host:port/database?query"
-    )
-    drivername: values.DriverName | None = setting(
-        None, "connection", "The database system, with or without `+driver`: postgresql, mysql+pymysql, sqlite"
-    )
-    username: values.Name | None = setting(None, "connection", "The user that logs in")
-    password: values.Password | None = setting(
-        None,
-        "connection",
-        "The password: text, ${VAR}, {file: PATH} or {env: NAME}; the mappings are read for each new connection",
-    )
-    host: values.Host | None = setting(
-        None, "connection", "A host name, an IP address, or the folder of PostgreSQL's socket"
-    )
-    port: values.WholeNumber | None = setting(None, "connection", "The TCP port", ge=1, le=65535)
-    database: values.Name | None = setting(
-        None,
-        "connection",
-        "The name of the database; for SQLite the file, relative to the project folder, or `:memory:`",
-    )
-    query: values.Query = setting({}, "connection", "Parameters that would stand behind the `?` of a URL")
 
     pool_size: values.WholeNumber = setting(5, "pool", "Connections that are kept open; 0 is no limit", ge=0, le=10_000)
     max_overflow: values.WholeNumber = setting(
@@ -118,15 +80,15 @@ class DatabaseSettings(BaseModel):
     pool_use_lifo: values.Flag = setting(
         False, "pool", "Hand out the connection that came back last, so that the others can rest"
     )
-    pool_reset_on_return: Reset = setting(
+    pool_reset_on_return: kinds.Reset = setting(
         "rollback",
         "engine",
         "What happens to an open transaction when a connection comes back: rollback, commit or none",
     )
-    poolclass: PoolClass | None = setting(None, "pool", f"The pool: {', '.join(POOL_CLASSES)}")
+    poolclass: kinds.PoolClass | None = setting(None, "pool", f"The pool: {', '.join(kinds.POOL_CLASSES)}")
 
-    echo: Echo = setting(False, "engine", "Log every statement; `debug` logs the rows too")
-    echo_pool: Echo = setting(False, "engine", "Log what the pool does; `debug` logs every checkout")
+    echo: kinds.Echo = setting(False, "engine", "Log every statement; `debug` logs the rows too")
+    echo_pool: kinds.Echo = setting(False, "engine", "Log what the pool does; `debug` logs every checkout")
     hide_parameters: values.Flag = setting(False, "engine", "Keep the parameters of statements out of logs and errors")
     logging_name: values.Name | None = setting(
         None, "engine", "Last part of the logger's name, sqlalchemy.engine.Engine.NAME; the profile's name unless given"
@@ -158,7 +120,7 @@ class DatabaseSettings(BaseModel):
     max_identifier_length: values.WholeNumber | None = setting(
         None, "engine", "Longest name that the database takes", ge=1, le=1024
     )
-    paramstyle: ParamStyle | None = setting(
+    paramstyle: kinds.ParamStyle | None = setting(
         None, "engine", "Style of the parameters in generated SQL, where the driver has several"
     )
 
@@ -174,6 +136,13 @@ class DatabaseSettings(BaseModel):
     )
     variables: values.Options = setting(
         {}, "timeout", "Session variables (SET) or SQLite PRAGMAs, set on each new connection outside a transaction"
+    )
+
+    pgbouncer: values.Flag = setting(
+        False,
+        "timeout",
+        "A PgBouncer in transaction mode stands before PostgreSQL: timeouts and variables are set in each transaction, "
+        "nothing is prepared on the server",
     )
 
     replicas: tuple[ReplicaSettings, ...] = setting(
@@ -205,6 +174,7 @@ class DatabaseSettings(BaseModel):
     _origins: Origins = PrivateAttr(default_factory=dict)
     _prefix: tuple[str, ...] = PrivateAttr(())
     _folder: Path | None = PrivateAttr(None)
+    _providers: Providers | None = PrivateAttr(None)
 
     @model_validator(mode="before")
     @classmethod
@@ -238,16 +208,7 @@ class DatabaseSettings(BaseModel):
     @property
     def address(self) -> DatabaseURL:
         """The connection's parts, of the URL and of the keys that complete it; the password is not read."""
-        base = self.url or DatabaseURL(self.drivername or "")
-        return DatabaseURL(
-            self.drivername or base.drivername,
-            self.username or base.username,
-            self.password or base.password,
-            self.host or base.host,
-            self.port or base.port,
-            self.database or base.database,
-            {**base.query, **self.query},
-        )
+        return addresses.compose(self)
 
     @property
     def backend(self) -> str:
@@ -279,7 +240,36 @@ class DatabaseSettings(BaseModel):
             ConfigError: it cannot be read.
         """
         password = self.address.password
-        return None if password is None else password.read(self._folder)
+        if password is None:
+            return None
+        if password.kind == "provider":
+            return (self._providers or Providers()).ask(password, self)
+        return password.read(self._folder)
+
+    def means_the_same(self, other: DatabaseSettings) -> bool:
+        """Return whether an engine of the other settings would be the same; where they were written does not count."""
+        return self.__dict__ == other.__dict__ and self._folder == other._folder
+
+    def prove_password(self) -> None:
+        """Read the password once, to find out early that it is missing; of a provider only whether it is known.
+
+        Raises:
+            ConfigError: it cannot be read, or there is no such provider.
+        """
+        password = self.address.password
+        if password is not None and password.kind == "provider":
+            (self._providers or Providers()).find(password)  # asking it may go over the network: not before a connect
+        elif password is not None:
+            password.read(self._folder)
+
+    def provided_by(self, providers: Providers) -> Self:
+        """Return the same settings, with a registry's own password providers where they need one."""
+        password = self.address.password
+        if password is None or password.kind != "provider":
+            return self
+        bound = self.model_copy()
+        bound._providers = providers
+        return bound
 
     def driver(self, *, asynchronous: bool = False) -> str:
         """Return the drivername with the installed driver, such as postgresql+psycopg2 or postgresql+asyncpg.

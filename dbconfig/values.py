@@ -208,7 +208,7 @@ def database_url(value: Any) -> DatabaseURL:
 
 
 def secret(value: Any) -> Secret:
-    """Take a secret as text, or as `{file: PATH}` or `{env: NAME}`."""
+    """Take a secret as text, or as `{file: PATH}`, `{env: NAME}` or `{provider: NAME}`."""
     if isinstance(value, Secret):
         return value
     location = value.location if isinstance(value, (Scalar, MappingNode)) else None
@@ -220,9 +220,12 @@ def secret(value: Any) -> Secret:
         if unusable(written):
             raise reject("invalid-value", unusable(written))
         return Secret("text", written, location, written=isinstance(value, Scalar) and not value.variables)
-    if len(raw) != 1 or next(iter(raw)) not in ("file", "env"):
-        help = "{file: /run/secrets/name} or {env: NAME}; put a password that begins with a brace in quotes"
-        raise reject("invalid-value", "must be text, or a mapping with one key: `file` or `env`", help)
+    if len(raw) != 1 or next(iter(raw)) not in ("file", "env", "provider"):
+        help = (
+            "{file: /run/secrets/name}, {env: NAME} or {provider: NAME}; "
+            "put a password that begins with a brace in quotes"
+        )
+        raise reject("invalid-value", "must be text, or a mapping with one key: `file`, `env` or `provider`", help)
     kind, argument = next(iter(raw.items()))
     if not isinstance(argument, str) or not argument or not all(ch.isprintable() for ch in argument):
         raise reject("wrong-type", f"`{kind}` must be text in one line", at=(kind,))

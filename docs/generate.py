@@ -18,6 +18,7 @@ ROOT = Path(__file__).parent.parent
 MARKS = "<!-- settings -->", "<!-- /settings -->"
 GROUPS = {
     "connection": ("Connection", "Where the database is. `url`, or the parts, or a URL completed by parts."),
+    "tls": ("TLS", "One vocabulary for every driver; docs/security.md says what each word verifies."),
     "pool": ("Pool", "How many connections are kept, and how long."),
     "timeout": ("Timeouts and session variables", "One vocabulary for three database systems."),
     "replica": ("Replicas", "What `session(read_only=True)` reads from; each inherits the whole of its primary."),
@@ -33,6 +34,7 @@ KINDS = {
     "choice": "a word",
     "level": "a word",
     "text": "text",
+    "hosts": "text, or a list",
     "url": "URL",
     "secret": "secret",
     "mapping": "mapping",

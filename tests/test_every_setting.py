@@ -31,6 +31,7 @@ class Case:
     look: Callable[[Registry], Any]
     url: str | None = LITE
     beside: dict[str, Any] = field(default_factory=dict)
+    needed_by: dict[str, Any] = field(default_factory=dict)  # what cannot be without the setting, and goes with it
 
 
 def url(part: str) -> Callable[[Registry], Any]:
@@ -148,6 +149,26 @@ CASES: dict[str, Case] = {
     "port": Case(6543, 6543, url("port"), SERVER),
     "database": Case("shop", "shop", url("database"), SERVER),
     "query": Case({"application_name": "x"}, "x", lambda db: db.engine().url.query.get("application_name"), SERVER),
+    "sslmode": Case("require", "require", lambda db: db.engine().url.query.get("sslmode"), SERVER),
+    "sslrootcert": Case(
+        __file__, __file__, lambda db: db.engine().url.query.get("sslrootcert"), SERVER, {}, {"sslmode": "verify-full"}
+    ),
+    "sslcert": Case(
+        __file__,
+        __file__,
+        lambda db: db.engine().url.query.get("sslcert"),
+        SERVER,
+        {},
+        {"sslmode": "require", "sslkey": __file__},
+    ),
+    "sslkey": Case(
+        __file__,
+        __file__,
+        lambda db: db.engine().url.query.get("sslkey"),
+        SERVER,
+        {},
+        {"sslmode": "require", "sslcert": __file__},
+    ),
     "pool_size": Case(7, 7, pool(lambda found: found.size())),
     "max_overflow": Case(3, 3, pool(lambda found: found._max_overflow)),
     "pool_timeout": Case("2s", 2.0, pool(lambda found: found.timeout())),
@@ -184,6 +205,7 @@ CASES: dict[str, Case] = {
         "1m", "-c idle_in_transaction_session_timeout=60000", option("options"), SERVER
     ),
     "variables": Case({"cache_size": 77}, 77, lambda db: ask(db, "PRAGMA cache_size")),
+    "pgbouncer": Case(True, None, option("options"), SERVER, {"statement_timeout": "1s"}),
     "replicas": Case([{"host": "db2"}], ["db2"], lambda db: [each.name for each in db.readers()], SERVER, NO_LOOK),
     "read_your_writes": Case(False, False, on_dialect("do_commit"), SERVER, REPLICA | NO_LOOK),
     "replica_max_lag": Case(False, False, lambda db: router(db)._key in caretaker._jobs, SERVER, REPLICA),
@@ -217,7 +239,7 @@ def opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable
 def test_a_setting_can_be_seen_to_act(name: str, opened: Callable[..., Registry]) -> None:
     case = CASES[name]
     base = {**({"url": case.url} if case.url else {}), **case.beside}
-    assert case.look(opened(**base, **{name: case.value})) == case.seen
+    assert case.look(opened(**base, **case.needed_by, **{name: case.value})) == case.seen
     without = base or {"url": "sqlite:///other.db"}
     assert case.look(opened(**without)) != case.seen
 

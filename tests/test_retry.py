@@ -98,3 +98,10 @@ def test_a_conflict_at_the_commit_is_certain_and_runs_again() -> None:
 def test_fewer_than_one_attempt_is_refused() -> None:
     with pytest.raises(ValueError, match="at least 1, not 0"):
         Attempts(0, 30.0, "shop/default")
+
+
+def test_a_mysql_error_that_has_an_sqlstate_too_is_known_by_its_number() -> None:
+    class Error(Exception):
+        sqlstate = "HY000"
+
+    assert fate_of(OperationalError("UPDATE", None, Error(1205, "Lock wait timeout exceeded"))) is Fate.CONFLICT

@@ -20,9 +20,8 @@ variables: {{my.token: {SECRET}}}
 
 def test_every_setting_has_a_group_and_a_description():
     for name, field in DatabaseSettings.model_fields.items():
-        assert field.json_schema_extra["group"] in {"connection", "engine", "pool", "timeout", "replica", "session"}, (
-            name
-        )
+        groups = {"connection", "tls", "engine", "pool", "timeout", "replica", "session"}
+        assert field.json_schema_extra["group"] in groups, name
         assert field.description, name
 
 

@@ -131,6 +131,11 @@ CONFIGURATION: Final[dict[str, Entry]] = {
         "db.drop_tables()   # with ENVIRONMENT=production",
         "Take another profile. A profile that may lose its tables says `protected: false`.",
     ),
+    "provider-failed": Entry(
+        "A password provider raised an error, did not come back in time, or returned what is no password.",
+        "password: {provider: rds-iam}   # whose token service is away",
+        "Look at the cause, which is the error of the provider itself; `timeout` of `db.password_provider` bounds it.",
+    ),
     "secret-unreadable": Entry(
         "A secret cannot be read from where the profile says: no such file, no permission, more than one line, a "
         "variable that is not set.",
@@ -171,6 +176,11 @@ CONFIGURATION: Final[dict[str, Entry]] = {
         "A profile that has no file in the configuration folder.",
         "ENVIRONMENT=prod dbconfig show   # the file is production.yaml",
         "Take one of the profiles that the message lists, or make the file.",
+    ),
+    "unknown-provider": Entry(
+        "A password provider that nobody registered, and that no installed package brings.",
+        'password: {provider: rds-iam}   # without db.password_provider("rds-iam", …)',
+        "Register it before the first use, or install its package.",
     ),
     "unknown-table": Entry(
         "A table name that no imported model has. A model exists once its module has been imported.",

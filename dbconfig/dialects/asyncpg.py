@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
+from uuid import uuid4
 
 from dbconfig.dialects import unknown_argument
 from dbconfig.errors import ConfigError, Location, Problem
@@ -46,6 +47,10 @@ def arguments(settings: DatabaseSettings, session: Mapping[str, Any]) -> dict[st
         found["target_session_attrs"] = libpq["target_session_attrs"]
     if libpq.keys() & set(_TLS):
         found["ssl"] = _tls(settings, {name: str(libpq[name]) for name in _TLS if name in libpq})
+    if settings.pgbouncer:
+        # Nothing is kept prepared, and what is prepared for a moment has a name that no other client can have.
+        found |= {"statement_cache_size": 0, "prepared_statement_cache_size": 0}
+        found["prepared_statement_name_func"] = lambda: f"__dbconfig_{uuid4()}__"
     return {**found, **given}
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import URL, Engine, event
 from sqlalchemy.exc import NotSupportedError
 
+from dbconfig import tls
 from dbconfig.dialects import milliseconds, mysql_async, unknown_argument, variable_names
 from dbconfig.errors import ConfigError, Problem
 from dbconfig.secrets import Secret
@@ -61,6 +62,8 @@ def arguments(settings: DatabaseSettings, drivername: str) -> dict[str, Any]:
         # On a socket TLS protects nothing and costs PyMySQL 25 ms a connection for reading the CA bundle. On the
         # loopback it stays: MySQL 8 takes a password without TLS only from a driver with the `cryptography` package.
         found["ssl_disabled"] = True
+    if settings.sslmode is not None:
+        found |= _tls(settings, driver)
     return {**found, **given}
 
 
@@ -69,7 +72,9 @@ def attach(engine: Engine, settings: DatabaseSettings) -> None:
         from dbconfig.dialects import pymysql
 
         pymysql.attach(engine, share_tls_context=not _on_socket(settings) or _wants_tls(settings))
-    if engine.dialect.driver == "aiomysql" and _wants_tls(settings):
+        if settings.sslmode not in (None, "disable", "prefer"):
+            event.listen(engine, "connect", _refuse_plaintext, insert=True)
+    if engine.dialect.driver == "aiomysql" and _insists_on_tls(settings):
         mysql_async.insist_on_tls(engine)
     variables = dict(variable_names(settings))
     timeouts = settings.statement_timeout, settings.lock_timeout, settings.idle_in_transaction_timeout
@@ -110,6 +115,31 @@ def _timeouts(settings: DatabaseSettings, mariadb: bool) -> dict[str, Any]:
     return found
 
 
+def _tls(settings: DatabaseSettings, driver: str) -> dict[str, Any]:
+    if driver not in ("pymysql", *mysql_async.DRIVERS):
+        message = f"`sslmode` is not known for {driver}"
+        help = "write the driver's own arguments into `connect_args`, or mysql+pymysql://"
+        raise ConfigError([Problem("not-applicable", message, settings.origin("sslmode"), "sslmode", help)])
+    if settings.sslmode == "disable":
+        return {"ssl_disabled": True} if driver == "pymysql" else {"ssl": None}
+    if settings.sslmode != "prefer":
+        return {"ssl": tls.context(settings)}
+    if driver == "asyncmy":
+        message = "`sslmode: prefer` is what asyncmy cannot do: it insists on TLS, or does without"
+        raise ConfigError([Problem("not-applicable", message, settings.origin("sslmode"), "sslmode", "write require")])
+    return {}
+
+
+def _insists_on_tls(settings: DatabaseSettings) -> bool:
+    return _wants_tls(settings) and settings.sslmode != "prefer"
+
+
+def _refuse_plaintext(connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
+    # Before version 1.2 PyMySQL goes on in plaintext when the server, or who stands before it, offers no TLS.
+    if not getattr(connection, "_secure", True):
+        raise connection.OperationalError(2026, "TLS is required, but the server does not offer it")
+
+
 def _is_mariadb(connection: DBAPIConnection) -> bool:
     driver_connection: Any = getattr(
         connection, "driver_connection", connection
@@ -122,6 +152,8 @@ def _on_socket(settings: DatabaseSettings) -> bool:
 
 
 def _wants_tls(settings: DatabaseSettings) -> bool:
+    if settings.sslmode is not None:
+        return settings.sslmode != "disable"
     return any(name.startswith("ssl") for name in (*settings.connect_args, *settings.address.query))
 
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import event
 
-from dbconfig.dialects import asyncpg, milliseconds, unknown_argument, variable_names
+from dbconfig import tls
+from dbconfig.dialects import asyncpg, milliseconds, poolers, unknown_argument, variable_names
 from dbconfig.errors import ConfigError, Problem
 from dbconfig.secrets import Secret
 
@@ -32,29 +33,39 @@ def address(settings: DatabaseSettings, drivername: str) -> URL:
 
 def arguments(settings: DatabaseSettings, drivername: str) -> dict[str, Any]:
     driver = drivername.partition("+")[2].removesuffix("_async")
+    session = {} if settings.pgbouncer else _session(settings)  # it refuses startup options
     if driver == "asyncpg":
-        return asyncpg.arguments(settings, _session(settings))
+        return asyncpg.arguments(settings, session)
     given = {key: value for key, value in settings.connect_args.items() if not isinstance(value, Secret)}
     _check(settings, driver)
     found: dict[str, Any] = {}
     # libpq takes whole seconds.
     if "connect_timeout" not in settings.address.query:
         found["connect_timeout"] = math.ceil(settings.connect_timeout)
-    options = [f"-c {name}={_escaped(value)}" for name, value in _session(settings).items()]
+    options = [f"-c {name}={_escaped(value)}" for name, value in session.items()]
     options += [str(one) for one in settings.address.query.get("options", ())]
     if "options" in given:
         options.append(str(given.pop("options")))
     if options:
         found["options"] = " ".join(options)
+    if driver == "psycopg" and settings.pgbouncer:
+        # Prepared on one server connection and executed on another one: PgBouncer answers with somebody else's rows.
+        found["prepare_threshold"] = None
+    if settings.sslrootcert == tls.SYSTEM:
+        found["sslrootcert"] = tls.bundle(settings)  # libpq has the word since version 16 only
     if driver == "psycopg2" and _has_secrets(settings):
         found["connection_factory"] = _discreet_connection()
     return {**found, **given}
 
 
 def attach(engine: Engine, settings: DatabaseSettings) -> None:
-    """Attach nothing, unless BEGIN is to go with the first statement: all else went into the startup options."""
+    """Attach what a pooler needs, or a BEGIN that goes with the first statement; all else is a startup option."""
     if engine.dialect.driver == "asyncpg":
         asyncpg.name_connect_errors(engine)
+    if settings.pgbouncer:
+        poolers.set_in_transactions(engine, {name: _literal(value) for name, value in _session(settings).items()})
+    elif engine.dialect.driver == "psycopg" and "prepare_threshold" not in settings.connect_args:
+        poolers.distrust(engine)
     if settings.fast_begin and engine.dialect.driver == "psycopg2":
         from dbconfig.dialects import fast_begin
 
@@ -90,6 +101,11 @@ def _hold_psycopg2(engine: Engine) -> None:
         return connect(*arguments, **keywords)
 
     dialect.connect = connect_holding
+
+
+def _literal(value: Any) -> str:
+    text = {True: "on", False: "off"}[value] if isinstance(value, bool) else str(value)
+    return "'" + text.replace("'", "''") + "'"
 
 
 def _has_secrets(settings: DatabaseSettings) -> bool:

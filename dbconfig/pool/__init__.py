@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import sqlalchemy.pool
 from sqlalchemy.pool import QueuePool, SingletonThreadPool
 
-from . import counting, failover, forks, leaks, lifetime, ping, sockets, timeouts
+from . import counting, ending, failover, forks, guard, leaks, lifetime, ping, sockets, timeouts
 from .caretaker import caretaker
+from .ending import close_on_return, retire
 from .limits import limit_connect_time
 from .line import FairPool
 from .options import LineOptions
@@ -28,9 +29,14 @@ __all__ = [
     "PoolStats",
     "attach",
     "caretaker",
+    "close_on_return",
+    "connect_beside",
     "descriptor",
+    "drain",
+    "ledger",
     "pin_in_flight",
     "pool_arguments",
+    "retire",
     "stats",
     "watch",
 ]
@@ -65,6 +71,8 @@ class PoolSettings(Protocol):
     def poolclass(self) -> str | None: ...  # None: ours
     @property
     def connect_timeout(self) -> float: ...
+    @property
+    def statement_timeout(self) -> float | None: ...
     def origin(self, key: str) -> object: ...  # str() of it: where the value was written
 
 
@@ -105,6 +113,8 @@ def attach(engine: Engine, settings: PoolSettings, *, name: str, read_only: bool
     ours = isinstance(engine.pool, FairPool)
     sockets.attach(engine)
     limit_connect_time(engine, settings.connect_timeout)
+    if settings.statement_timeout is not None:
+        guard.attach(engine, settings.statement_timeout)
     if settings.pool_recycle >= 0:
         (lifetime.attach_to_line if ours else lifetime.attach)(engine, settings.pool_recycle)
     check = _check(settings)
@@ -130,6 +140,26 @@ def stats(engine: Engine) -> PoolStats:
 def pin_in_flight(engine: Engine) -> None:
     """In a forked child, before ``engine.dispose(close=False)``: keep the parent's connections out of harm's way."""
     forks.pin(_ledgers[engine].records())
+    _ledgers[engine].disown()
+
+
+def ledger(engine: Engine) -> counting.Ledger:
+    """Return the books of an engine that ``attach`` has seen."""
+    return _ledgers[engine]
+
+
+def connect_beside(engine: Engine) -> None:
+    """Open a connection that is no part of the pool, and close it: to see whether that is possible now."""
+    beside = engine.pool.recreate()
+    connection = beside.connect()
+    connection.detach()
+    connection.close()
+    beside.dispose()
+
+
+def drain(engine: Engine) -> ending.Drain:
+    """Begin the end of an engine: from now on it lends no connection."""
+    return ending.Drain(engine, _ledgers[engine])
 
 
 # Keyed weakly: an engine that nobody uses any more takes its counters along.

@@ -57,6 +57,16 @@ class Ledger:
             known = list(self.known)
         return [record for record in known if record.fairy_ref is not None]
 
+    def disown(self) -> None:
+        """In a forked child: the connections that exist are the parent's, and nothing here may end them."""
+        self.known = WeakSet()
+
+    def live(self) -> list[Any]:
+        """Return the records that have a connection, in use or at rest."""
+        with self.lock:
+            known = list(self.known)
+        return [record for record in known if record.dbapi_connection is not None]
+
     def holders(self) -> list[Holder]:
         now = monotonic()
         found = []

@@ -39,10 +39,10 @@ def is_transient(error: BaseException) -> bool:
     """Tell whether the same connect may well succeed in a moment."""
     if isinstance(error, TimeoutError | ConnectionError):
         return True
+    if error.args and isinstance(error.args[0], int):
+        return error.args[0] in _MYSQL  # before SQLSTATE, which PyMySQL 1.2 tells too, in classes that say less
     state = getattr(error, "sqlstate", None)
     if isinstance(state, str):
         return state in _SQLSTATES
-    if error.args and isinstance(error.args[0], int):
-        return error.args[0] in _MYSQL
     text = str(error).lower()
     return any(known in text for known in _TEXTS)

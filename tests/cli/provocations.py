@@ -73,6 +73,7 @@ _profile("not-applicable", f"{_DB}idle_in_transaction_timeout: 5s\n")
 _profile("out-of-range", f"{_DB}pool_size: -3\n")
 _profile("profile-name", _DB, "show", "--profile", "../production")
 _profile("secret-unreadable", "url: postgresql://app@127.0.0.1/shop\npassword: {file: missing}\n", "ping")
+_profile("unknown-provider", "url: postgresql://app@127.0.0.1/shop\npassword: {provider: rds-iam}\n", "ping")
 _profile("too-large", f"{_DB}# {'x' * 300_000}\n")
 _profile(
     "unknown-database", f"{_DB}databases: {{analytics: {{url: 'sqlite://'}}}}\n", "ping", "--database", "analitics"

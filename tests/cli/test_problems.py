@@ -15,8 +15,9 @@ _NEED_SERVERS = {
 }  # fmt: skip
 
 
-# No command meets these: they are provoked where asynchronous engines and the fixtures of pytest are tested.
-_ELSEWHERE = {"sync-driver", "not-for-tests", "test-database"}
+# No command meets these: they are provoked where password providers, asynchronous engines and the fixtures of
+# pytest are tested.
+_ELSEWHERE = {"provider-failed", "sync-driver", "not-for-tests", "test-database"}
 
 
 def test_every_kind_of_problem_is_provoked():

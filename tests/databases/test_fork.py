@@ -197,3 +197,38 @@ def test_a_database_in_memory_is_copied_to_the_child() -> None:
 
         assert in_child(write) == ""
         assert names(db) == ["of the parent"]
+
+
+@pytest.mark.parametrize("place", SHARED, indirect=True)
+def test_a_child_forked_within_a_unit_of_work_has_units_of_its_own(place: Place) -> None:
+    db = place.open()
+    db.create_tables(Team, Hero)
+    told: list[str] = []
+
+    def in_the_child() -> None:
+        assert db.run_in_transaction(lambda session: session.info["attempt"]) == 1
+        if not place.sqlite:  # where the parent holds the one write lock
+            db.run_in_transaction(lambda session: session.add(Hero(name="child")))
+        db.dispose(timeout=0.5)
+
+    def work(session: Any) -> None:
+        session.add(Hero(name="parent"))
+        session.flush()
+        told.append(in_child(in_the_child if not place.sqlite else lambda: db.dispose(timeout=0.5)))
+
+    db.run_in_transaction(work)
+    assert told == [""]
+    assert names(db) == (["parent"] if place.sqlite else ["child", "parent"])
+
+
+@pytest.mark.parametrize("place", SHARED, indirect=True)
+def test_a_child_that_disposes_with_a_timeout_waits_for_nobody_and_leaves_the_parent_alone(place: Place) -> None:
+    db = place.open()
+    db.create_tables(Team, Hero)
+    with db.transaction() as session:
+        session.add(Hero(name="parent"))
+        session.flush()
+        start = time.monotonic()
+        assert in_child(lambda: db.dispose(timeout=10)) == ""
+        assert time.monotonic() - start < 5
+    assert names(db) == ["parent"]

@@ -36,6 +36,7 @@ class Settings:
     pool_leak_warning: float | None = None
     poolclass: str | None = None
     connect_timeout: float = 5.0
+    statement_timeout: float | None = None
     origins: dict[str, str] = field(default_factory=dict)
 
     def origin(self, key: str) -> object:

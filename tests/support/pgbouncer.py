@@ -1,0 +1,81 @@
+"""A private PgBouncer before a private PostgreSQL server."""
+
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg2
+
+from tests.support.ports import LOOPBACK, free_port
+from tests.support.postgresql import PostgreSQLServer
+from tests.support.processes import ServerProcess, find_program, own, unprivileged
+from tests.support.server import ServerMissing, _short_folder
+
+
+@dataclass(frozen=True)
+class PgBouncer:
+    """What a client needs to know; `server` is who stands behind."""
+
+    server: PostgreSQLServer
+    host: str
+    port: int
+    log: Path
+
+    def url(self, drivername: str | None = None) -> str:
+        return self.server.url(drivername, host=self.host, port=self.port)
+
+
+@contextmanager
+def pgbouncer(server: PostgreSQLServer, *, mode: str = "transaction", size: int = 2) -> Iterator[PgBouncer]:
+    """Run a PgBouncer whose clients share `size` connections to the server's present database.
+
+    Raises:
+        ServerMissing: it is not installed.
+    """
+    program = find_program("pgbouncer", folders=[Path("/usr/sbin")])
+    if program is None:
+        raise ServerMissing("PgBouncer is not installed: apt-get install pgbouncer")
+    options = unprivileged("postgres")
+    folder = _short_folder(in_memory=True)
+    port = free_port()
+    (folder / "users").write_text(f'"{server.user}" "{server.password}"\n')
+    settings = {
+        "listen_addr": LOOPBACK,
+        "listen_port": port,
+        "unix_socket_dir": "",
+        "auth_type": "plain",
+        "auth_file": folder / "users",
+        "pool_mode": mode,
+        "default_pool_size": size,
+        "server_idle_timeout": 5,
+    }
+    target = f"host={server.host} port={server.port} password={server.password}"
+    lines = ["[databases]", f"* = {target}", "[pgbouncer]", *(f"{key} = {value}" for key, value in settings.items())]
+    configuration = folder / "pgbouncer.ini"
+    configuration.write_text("\n".join(lines) + "\n")
+    own(folder, options)
+    command: list[str | Path] = [program, configuration]
+    log = folder / "log"
+    process = ServerProcess.start(command, folder=folder, log=log, options=options, quick=signal.SIGTERM)
+    bouncer = PgBouncer(server, LOOPBACK, port, log)
+    try:
+        _wait(bouncer, process)
+        yield bouncer
+    finally:
+        process.kill()
+
+
+def _wait(bouncer: PgBouncer, process: ServerProcess) -> None:
+    deadline = time.monotonic() + 15
+    while True:
+        try:
+            psycopg2.connect(bouncer.url("postgresql"), connect_timeout=2).close()
+        except psycopg2.OperationalError as error:
+            if time.monotonic() > deadline or not process.running:
+                raise RuntimeError(f"PgBouncer did not start: {error}\n{bouncer.log.read_text()}") from error
+            time.sleep(0.05)
+        else:
+            return
