@@ -114,9 +114,8 @@ def test_p13_a_generator_that_is_closed_commits_nothing_and_gives_its_connection
     assert db.stats().used == 0
 
 
-def test_p14_what_a_session_set_for_its_transaction_is_gone_for_the_next(db: Registry, server: Server) -> None:
-    if server.kind == "mariadb":
-        pytest.skip("MariaDB has no SET LOCAL")
+@pytest.mark.parametrize("server", ["postgresql"], indirect=True)  # MariaDB has no SET LOCAL
+def test_p14_what_a_session_set_for_its_transaction_is_gone_for_the_next(db: Registry) -> None:
     with db.session() as session:
         session.execute(text("SET LOCAL work_mem = '5MB'"))
         session.execute(text("SET SESSION application_name = 'rolled back'"))
