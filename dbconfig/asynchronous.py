@@ -6,10 +6,12 @@ from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from dbconfig import engines
+from dbconfig import consistency, engines, reading
+from dbconfig.binding import BoundReading, BoundSession, BoundSnapshot, BoundUnitOfWork, BoundWriting, Homes
 from dbconfig.errors import ConfigError, Problem
 from dbconfig.profile import DEFAULT, Profile
 from dbconfig.retry import Attempts
+from dbconfig.sessions import async_session_arguments
 from dbconfig.settings import DatabaseSettings
 
 if TYPE_CHECKING:
@@ -17,7 +19,9 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
     from sqlmodel.ext.asyncio.session import AsyncSession
 
-    from dbconfig.loops import AsyncSessionFactory, Key, Loops
+    from dbconfig.fleet import ReaderStats
+    from dbconfig.loops import AsyncSessionFactory, Key, LoopEngines, Loops
+    from dbconfig.routing_async import AsyncReaders
 
 T = TypeVar("T")
 
@@ -30,6 +34,7 @@ class AsyncTwins:
 
     _loops: Loops | None = None
     _engine_options: dict[str, Any]
+    _homes: Homes
 
     def async_engine(self, database: str = DEFAULT, *, profile: str | None = None) -> AsyncEngine:
         """Return the asynchronous engine of a database, always the same one in an event loop.
@@ -43,11 +48,22 @@ class AsyncTwins:
         """
         return self._async_factory(database, profile).engine
 
-    def async_session(self, database: str = DEFAULT, *, profile: str | None = None) -> AsyncSession:
+    def async_session(
+        self,
+        database: str = DEFAULT,
+        *,
+        profile: str | None = None,
+        read_only: bool = False,
+        snapshot: bool = False,
+    ) -> AsyncSession:
         """Return a new session: SQLModel's `AsyncSession`; an `async with` closes it, and nothing commits by itself.
 
         Its objects keep their attributes after a commit, unless the profile says `expire_on_commit: true`.
+        `read_only` and `snapshot` are those of `session`.
         """
+        if read_only or snapshot:
+            readers = self._async_readers_of(database, profile)
+            return readers.snapshot() if snapshot else readers.plain()
         return self._async_factory(database, profile).session()
 
     def async_transaction(
@@ -80,6 +96,21 @@ class AsyncTwins:
         result: T = await _import_loops().run(factory.unit_of_work, work, tries, (id(self), database))
         return result
 
+    async def async_write_token(self, database: str = DEFAULT) -> str:
+        """Return what the present task has committed, as `write_token` does; `read_after` takes it."""
+        router = self._async_readers_of(database, None).router
+        if router is None:
+            return ""
+        from sqlalchemy.util import greenlet_spawn
+
+        mark = await greenlet_spawn(router.mark)
+        return consistency.to_token({router.key: mark}) if mark is not None else ""
+
+    def async_readers(self, database: str = DEFAULT) -> list[ReaderStats]:
+        """Return how each server has served the reading sessions of the running loop; [] without replicas."""
+        router = self._async_readers_of(database, None).router
+        return router.stats() if router is not None else []
+
     async def async_dispose(self) -> None:
         """Close the asynchronous engines of the running loop; those of another loop close with it."""
         current = self._loops.current() if self._loops is not None else None
@@ -93,21 +124,62 @@ class AsyncTwins:
         await self.async_dispose()
         self.dispose()
 
-    def _async_factory(self, database: str, profile: str | None) -> AsyncSessionFactory:
+    @property
+    def _known_loops(self) -> Loops:
         if self._loops is None:
             self._loops = _import_loops().Loops()
-        return self._loops.factory((profile, database), self._recipe)
+        return self._loops
 
-    def _recipe(self, key: Key) -> Any:
+    def _async_factory(self, database: str, profile: str | None) -> AsyncSessionFactory:
+        return self._known_loops.factory((profile, database), self._recipe)
+
+    def _async_readers_of(self, database: str, profile: str | None) -> AsyncReaders:
+        return self._known_loops.readers((profile, database), self._reading_recipe)
+
+    def _recipe(self, key: Key) -> tuple[Key, Callable[[LoopEngines], AsyncSessionFactory]]:
         profile, database = key
         own, settings, label = self._resolved(database, profile)
 
-        def build() -> AsyncSessionFactory:
+        def build_engine() -> Engine:
             # Both kinds of engine see one database in memory.
             beside = self.engine(database, profile=profile) if settings.in_memory else None
-            engine = engines.build(settings, label, self._engine_options, asynchronous=True, beside=beside)
-            factory: AsyncSessionFactory = _import_loops().AsyncSessionFactory.of(engine, settings)
-            return factory
+            return engines.build(settings, label, self._engine_options, asynchronous=True, beside=beside)
+
+        def build(loop: LoopEngines) -> AsyncSessionFactory:
+            kind: type[AsyncSessionFactory] = _import_loops().AsyncSessionFactory
+            engine = loop.engine(own, build_engine)
+            if not (self._homes and database == DEFAULT):
+                return kind.of(engine, settings)
+
+            def open_(name: str) -> Engine:
+                return self._async_factory(name, own[0]).engine.sync_engine
+
+            arguments = {**async_session_arguments(settings), "homes": self._homes, "open_": open_}
+            return kind.made_of(engine, (BoundSession, BoundWriting, BoundUnitOfWork), arguments)
+
+        return own, build
+
+    def _reading_recipe(self, key: Key) -> tuple[Key, Callable[[LoopEngines], AsyncReaders]]:
+        profile, database = key
+        own, settings, label = self._resolved(database, profile)
+
+        def build(loop: LoopEngines) -> AsyncReaders:
+            from dbconfig import routing_async
+
+            def open_engine(settings: DatabaseSettings, name: str, **how: Any) -> Engine:
+                made = reading.open_engine(settings, name, self._engine_options, asynchronous=True, **how)
+                return loop.open(made).sync_engine
+
+            beside = self.engine(database, profile=profile) if settings.in_memory else None
+            found = routing_async.open_readers(settings, label, open_engine, beside)
+            if not (self._homes and database == DEFAULT):
+                return found
+
+            def open_(name: str) -> Engine:
+                return (found if name == DEFAULT else self._async_readers_of(name, own[0])).pick()
+
+            arguments = {**async_session_arguments(settings), "homes": self._homes, "open_": open_}
+            return found.over_several((BoundReading, BoundSnapshot), arguments)
 
         return own, build
 

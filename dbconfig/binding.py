@@ -23,6 +23,9 @@ from dbconfig.reading import Readers, ReadOnlySession, SnapshotSession
 from dbconfig.sessions import SessionFactory, UnitOfWork, WritingSession
 from dbconfig.settings import DatabaseSettings
 
+if TYPE_CHECKING:
+    from dbconfig.loops import Loops
+
 Home = MetaData | type[Any] | Sequence[MetaData | type[Any]]
 
 
@@ -149,6 +152,7 @@ class Binding:
     _factories: dict[tuple[str | None, str], SessionFactory]
     _sessions: dict[str, Callable[[], Session]]
     _readers: dict[tuple[str | None, str], Readers]
+    _loops: Loops | None
 
     def bind(self, **databases: Home) -> None:
         """Say which tables live in which database: ``db.bind(analytics=AnalyticsBase.metadata)``.
@@ -172,6 +176,8 @@ class Binding:
                     self._factories[profile, database] = self._bound(factory, profile)
             self._sessions.pop(DEFAULT, None)
             self._readers = {key: readers for key, readers in self._readers.items() if key[1] != DEFAULT}
+            if self._loops is not None:
+                self._loops.unbind(DEFAULT)
 
     def create_tables(self, *models: type[SQLModel] | Table | str, database: str = DEFAULT) -> list[str]:
         """Create the tables of models, or of all that are imported; those that exist are left alone.

@@ -176,13 +176,26 @@ class Fleet:
         if not self._looking:
             self._looking = True
             try:
-                threading.Thread(target=self._look, name="dbconfig-replicas", daemon=True).start()
+                self.begin_look()
             except RuntimeError as error:
-                _log.debug("the interpreter starts no thread any more: %s", error)
+                _log.debug("the interpreter starts no thread any more, or the event loop has ended: %s", error)
                 return None
         return self._interval()
 
-    def _look(self) -> None:
+    def begin_look(self) -> None:
+        """Have somebody call `look`.
+
+        Raises:
+            RuntimeError: nobody will, ever.
+        """
+        threading.Thread(target=self.look, name="dbconfig-replicas", daemon=True).start()
+
+    def ask(self, connection: Connection, question: str) -> str:
+        """Ask a server for its position; "" if it has none."""
+        return consistency.ask(connection, question)
+
+    def look(self) -> None:
+        """Look at each server that is out, and at how far all of them are where that matters."""
         measured = self.settings.replica_max_lag is not None
         try:
             if measured:
@@ -200,7 +213,7 @@ class Fleet:
         """Look whether a replica answers, and how far it is."""
         try:
             with route.open() as connection:
-                text = consistency.ask(connection, consistency.positions_of(route).replica)
+                text = self.ask(connection, consistency.positions_of(route).replica)
         except Exception as error:  # whatever it is, it is no server to read from
             route.pause = min(route.pause * 2, LONGEST_PAUSE) if route.out else FIRST_PAUSE
             route.again = time.monotonic() + route.pause
@@ -223,7 +236,7 @@ class Fleet:
         try:
             with self.primary.open() as connection:
                 positions = consistency.positions_of(self.primary)
-                text = consistency.ask(connection, positions.primary)
+                text = self.ask(connection, positions.primary)
         except Exception as error:  # the primary's trouble is told to those who want it
             _log.debug("%s: the primary does not tell its position: %s", self.label, error)
             return

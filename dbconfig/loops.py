@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import weakref
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -22,11 +22,13 @@ from sqlmodel import Session
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from dbconfig.retry import Attempts, refuse_dead
-from dbconfig.sessions import UnitOfWork, WritingSession, WritingUnitOfWork
+from dbconfig.routing_async import AsyncReaders
+from dbconfig.sessions import UnitOfWork, WritingSession, WritingUnitOfWork, async_session_arguments
 from dbconfig.settings import DatabaseSettings
 
 T = TypeVar("T")
 Key = tuple[str | None, str]  # profile and database
+Make = Callable[[Key], tuple[Key, Callable[["LoopEngines"], T]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,24 +36,21 @@ class AsyncSessionFactory:
     """What asynchronous sessions of one engine are made with."""
 
     engine: AsyncEngine
-    records: weakref.WeakSet[ConnectionPoolEntry]
     session: Callable[[], AsyncSession]
     writing: Callable[[], AsyncSession]
     unit_of_work: Callable[[], AsyncSession]
 
     @classmethod
-    def of(cls, engine: Engine, settings: DatabaseSettings) -> AsyncSessionFactory:
-        # An expired attribute is read again when it is touched, which cannot be awaited: SQLAlchemy's advice for
-        # asyncio is not to expire ("Preventing Implicit IO when Using AsyncSession").
-        expire = settings.expire_on_commit if "expire_on_commit" in settings.model_fields_set else False
-        arguments: dict[str, Any] = {"expire_on_commit": expire, "autoflush": settings.autoflush}
+    def of(cls, engine: AsyncEngine, settings: DatabaseSettings) -> AsyncSessionFactory:
         sqlite = settings.backend == "sqlite"
         kinds = (Session, WritingSession, WritingUnitOfWork) if sqlite else (Session, Session, UnitOfWork)
-        made = AsyncEngine(engine)
-        records: weakref.WeakSet[ConnectionPoolEntry] = weakref.WeakSet()
-        event.listen(engine, "connect", lambda connection, record: records.add(record))
-        makers = (partial(AsyncSession, made, sync_session_class=each, **arguments) for each in kinds)
-        return cls(made, records, *makers)
+        return cls.made_of(engine, kinds, async_session_arguments(settings))
+
+    @classmethod
+    def made_of(
+        cls, engine: AsyncEngine, kinds: Iterable[type[Session]], arguments: Mapping[str, Any]
+    ) -> AsyncSessionFactory:
+        return cls(engine, *(partial(AsyncSession, engine, sync_session_class=each, **arguments) for each in kinds))
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncSession]:
@@ -59,9 +58,18 @@ class AsyncSessionFactory:
         async with self.writing() as session, session.begin():
             yield session
 
+
+class OpenEngine:
+    """An engine of an event loop, and every connection that it has opened."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = AsyncEngine(engine)
+        self._records: weakref.WeakSet[ConnectionPoolEntry] = weakref.WeakSet()
+        event.listen(engine, "connect", lambda connection, record: self._records.add(record))
+
     async def end(self) -> None:
         """Close every connection, also those that somebody still holds: nobody can use them after the loop's end."""
-        records = [record for record in list(self.records) if record.dbapi_connection is not None]
+        records = [record for record in list(self._records) if record.dbapi_connection is not None]
         transports = [_transport(record.driver_connection) for record in records]
         await self.engine.dispose()
         for record in records:
@@ -130,8 +138,13 @@ class LoopEngines:
 
     def __init__(self) -> None:
         # Read without a lock: only the loop's own thread comes here.
+        self.engines: dict[Key, AsyncEngine] = {}
         self.factories: dict[Key, AsyncSessionFactory] = {}
-        self.overrides: dict[Key, AsyncSessionFactory] = {}  # by tests
+        self.readers: dict[Key, AsyncReaders] = {}
+        # By tests.
+        self.overrides: dict[Key, AsyncSessionFactory] = {}
+        self.reading_overrides: dict[Key, AsyncReaders] = {}
+        self._opened: list[OpenEngine] = []
         self._closing: set[asyncio.Future[None]] = set()
         self._guard: AsyncGenerator[None, None] | None = self._until_the_end()
         # Run up to its `yield`, without waiting: that makes the loop know it, and close it before it closes itself.
@@ -147,30 +160,52 @@ class LoopEngines:
             yield
         finally:
             self._guard = None  # it refers to its loop, which would never be collected
-            for factory in self._take():
-                await factory.end()
+            for opened in self._take():
+                await opened.end()
 
-    def _take(self) -> list[AsyncSessionFactory]:
-        found, self.factories = self.factories, {}
-        return list({id(factory.engine): factory for factory in found.values()}.values())
+    def open(self, engine: Engine) -> AsyncEngine:
+        """Return the asynchronous engine of an engine, which ends with the loop."""
+        self._opened.append(OpenEngine(engine))
+        return self._opened[-1].engine
+
+    def engine(self, key: Key, build: Callable[[], Engine]) -> AsyncEngine:
+        """Return the engine of a profile and database, making it at first use."""
+        if key not in self.engines:
+            self.engines[key] = self.open(build())
+        return self.engines[key]
+
+    def unbind(self, database: str) -> None:
+        """Make the sessions of a database anew, on the same engines: where their tables are has changed."""
+        kept: dict[Key, Any]
+        for kept in (self.factories, self.readers):
+            for key in [key for key in list(kept) if key[1] == database]:
+                kept.pop(key, None)
+
+    def _take(self) -> list[OpenEngine]:
+        for readers in self.readers.values():
+            if readers.router is not None:
+                readers.router.rest()
+        self.engines, self.factories, self.readers = {}, {}, {}
+        found, self._opened = self._opened, []
+        return found
 
     async def dispose(self) -> None:
         """Close every idle connection and forget the engines; a cancelled caller does not stop it half way."""
-        for factory in self._take():
-            await asyncio.shield(factory.engine.dispose())
+        for opened in self._take():
+            await asyncio.shield(opened.engine.dispose())
 
     def renew(self) -> None:
         """Forget the engines; their connections close, those in use when they come back. In the loop's own thread."""
-        for factory in self._take():
-            event.listen(factory.engine.sync_engine, "checkin", _close_on_return)
-            closing = asyncio.ensure_future(factory.engine.dispose())
+        for opened in self._take():
+            event.listen(opened.engine.sync_engine, "checkin", _close_on_return)
+            closing = asyncio.ensure_future(opened.engine.dispose())
             self._closing.add(closing)
             closing.add_done_callback(self._closing.discard)
 
     def abandon(self) -> None:
         """Let go of the sockets of a loop that was closed without its `shutdown_asyncgens`: nothing can be awaited."""
-        for factory in self._take():
-            factory.engine.sync_engine.dispose(close=False)
+        for opened in self._take():
+            opened.engine.sync_engine.dispose(close=False)
 
 
 class Loops:
@@ -201,9 +236,12 @@ class Loops:
             if not loop.is_closed():
                 loop.call_soon_threadsafe(engines.renew)
 
-    def factory(
-        self, key: Key, make: Callable[[Key], tuple[Key, Callable[[], AsyncSessionFactory]]]
-    ) -> AsyncSessionFactory:
+    def unbind(self, database: str) -> None:
+        """Make the sessions of a database anew in every loop."""
+        for engines in list(self._engines.values()):
+            engines.unbind(database)
+
+    def factory(self, key: Key, make: Make[AsyncSessionFactory]) -> AsyncSessionFactory:
         """Return the running loop's factory of a profile and database, making it at first use.
 
         Args:
@@ -211,12 +249,12 @@ class Loops:
             make: says under which name a factory is kept, and how it is made.
         """
         engines = self.of_this_loop
-        found = engines.overrides.get(key) or engines.factories.get(key)
-        if found is None:
-            own, build = make(key)
-            found = engines.factories.get(own) or build()
-            engines.factories[own] = engines.factories[key] = found
-        return found
+        return engines.overrides.get(key) or _kept(engines.factories, key, make, engines)
+
+    def readers(self, key: Key, make: Make[AsyncReaders]) -> AsyncReaders:
+        """Return the same of what makes its reading sessions."""
+        engines = self.of_this_loop
+        return engines.reading_overrides.get(key) or _kept(engines.readers, key, make, engines)
 
     @property
     def of_this_loop(self) -> LoopEngines:
@@ -229,3 +267,12 @@ class Loops:
             for ended in [other for other in self._engines if other.is_closed()]:
                 self._engines.pop(ended).abandon()
             return self._engines.setdefault(loop, LoopEngines())
+
+
+def _kept(kept: dict[Key, T], key: Key, make: Make[T], engines: LoopEngines) -> T:
+    found = kept.get(key)
+    if found is None:
+        own, build = make(key)
+        found = kept.get(own) or build(engines)
+        kept[own] = kept[key] = found
+    return found

@@ -80,6 +80,7 @@ def open_engine(
     label: str,
     extra: Mapping[str, Any] | None = None,
     *,
+    asynchronous: bool = False,
     beside: Engine | None = None,
     patient: bool = True,
 ) -> Engine:
@@ -92,10 +93,19 @@ def open_engine(
         settings: of the database, or of a replica.
         label: its name in logs.
         extra: arguments of create_engine that only code can express.
+        asynchronous: with an asynchronous driver; the engine is meant for `AsyncEngine(engine)`.
         beside: the engine whose database in memory this one shares.
         patient: wait for a server that cannot be reached, until `pool_timeout`; or tell at once.
     """
-    engine = engines.build(settings_for_reading(settings), label, extra, beside=beside, read_only=True, patient=patient)
+    engine = engines.build(
+        settings_for_reading(settings),
+        label,
+        extra,
+        asynchronous=asynchronous,
+        beside=beside,
+        read_only=True,
+        patient=patient,
+    )
     skip_what_carries_nothing(engine)
     if settings.backend in ("mysql", "mariadb"):
         event.listen(engine, "connect", guard_mysql)

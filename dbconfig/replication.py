@@ -86,8 +86,9 @@ class Replication:
         arguments = session_arguments(settings)
         if settings.replicas:
             router = Router(settings, label, partial(self._open_reader, patient=False))
-            plain = partial(RoutedSession, router, **arguments)
-            return Readers(plain, partial(RoutedSnapshot, router, **arguments), router.choose, router.engines, router)
+            plain = partial(RoutedSession, router=router, **arguments)
+            snapshot = partial(RoutedSnapshot, router=router, **arguments)
+            return Readers(plain, snapshot, router.choose, router.engines, router)
         beside = primary if settings.in_memory else None
         engine = self._open_reader(settings, f"{label}/reads", beside=beside)
         return Readers(

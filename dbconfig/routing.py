@@ -100,13 +100,16 @@ class Router(Fleet):
         """Wait for a replica that has what was written, because the primary may not be read."""
         deadline = time.monotonic() + self.settings.pool_timeout
         while mark is not None and self.turns and time.monotonic() < deadline:
-            time.sleep(WAIT_STEP)
+            self.pause(WAIT_STEP)
             connection, trouble = self._try(self._candidates(self.choose(), mark), mark)
             if connection is not None:
                 return connection
         states = "; ".join(f"{route.address}: {route.out or 'behind'}" for route in self.replicas)
         message = f"no replica of {self.label} can be read from ({states}), and replica_fallback is false"
         raise exc.OperationalError(None, None, RuntimeError(message)) from trouble
+
+    def pause(self, seconds: float) -> None:
+        time.sleep(seconds)
 
     # Read your writes
 
@@ -129,7 +132,7 @@ class Router(Fleet):
     def _ask_primary(self) -> str:
         try:
             with self.primary.open() as connection:
-                return consistency.ask(connection, consistency.positions_of(self.primary).primary)
+                return self.ask(connection, consistency.positions_of(self.primary).primary)
         except Exception as error:  # drivers have errors of their own for what is asked past SQLAlchemy
             _log.warning("%s: the primary does not tell its position, reads go by time: %s", self.label, error)
             return ""
@@ -141,7 +144,7 @@ class Router(Fleet):
         if self._covers(route, mark):
             return True
         try:
-            text = consistency.ask(connection, consistency.positions_of(route).replica)
+            text = self.ask(connection, consistency.positions_of(route).replica)
         except Exception as error:
             self.failed(route, error)
             return False
@@ -161,8 +164,8 @@ class Router(Fleet):
 class _Routed(ReadOnlySession):
     """Keeps its server from the first statement to its end, unless that one fails."""
 
-    def __init__(self, router: Router, **arguments: Any) -> None:
-        super().__init__(**arguments)
+    def __init__(self, bind: Any = None, *, router: Router, **arguments: Any) -> None:
+        super().__init__(bind, **arguments)
         self._router = router
         self._route: Any = None
 

@@ -60,6 +60,14 @@ def session_arguments(settings: DatabaseSettings) -> dict[str, Any]:
     return {key: value for key, value in given.items() if value is not True}
 
 
+def async_session_arguments(settings: DatabaseSettings) -> dict[str, Any]:
+    """Return the arguments of `AsyncSession` that the settings mean."""
+    # An expired attribute is read again when it is touched, which cannot be awaited: SQLAlchemy's advice for
+    # asyncio is not to expire ("Preventing Implicit IO when Using AsyncSession").
+    expire = settings.expire_on_commit if "expire_on_commit" in settings.model_fields_set else False
+    return {"expire_on_commit": expire, "autoflush": settings.autoflush}
+
+
 @dataclass(frozen=True, slots=True)
 class SessionFactory:
     """What sessions of one engine are made with."""

@@ -46,9 +46,11 @@ SIGNATURES = {
     "reload": "self",
     "dispose": "self, *, timeout=None",
     "async_engine": "self, database='default', *, profile=None",
-    "async_session": "self, database='default', *, profile=None",
+    "async_session": "self, database='default', *, profile=None, read_only=False, snapshot=False",
     "async_transaction": "self, database='default', *, profile=None",
     "async_run_in_transaction": "self, work, database='default', *, attempts=3, timeout=30.0",
+    "async_write_token": "self, database='default'",
+    "async_readers": "self, database='default'",
     "async_dispose": "self",
 }
 # What an application that only names dbconfig must not pay for.

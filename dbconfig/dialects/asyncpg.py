@@ -8,6 +8,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
+from sqlalchemy import event
+from sqlalchemy.util import await_only
+
 from dbconfig.dialects import unknown_argument
 from dbconfig.errors import ConfigError, Location, Problem
 from dbconfig.secrets import Secret
@@ -67,6 +70,17 @@ def name_connect_errors(engine: Engine) -> None:
             raise dialect.loaded_dbapi.OperationalError(f"the connection cannot be made: {text}") from error
 
     dialect.connect = connect_or_say  # on the dialect object of this engine alone
+
+
+def begin_before_streams(engine: Engine) -> None:
+    """Let rows be streamed in AUTOCOMMIT: without WITH HOLD a transaction lasts until the rollback."""
+
+    @event.listens_for(engine, "before_cursor_execute")
+    def begin(connection: Any, cursor: Any, statement: str, parameters: Any, context: Any, many: bool) -> None:
+        if getattr(cursor, "server_side", False):
+            driver = connection.connection.driver_connection
+            if not driver.is_in_transaction():
+                await_only(driver.execute("BEGIN READ ONLY"))
 
 
 def _text(value: Any) -> str:

@@ -80,8 +80,11 @@ def hold_cursors(engine: Engine) -> None:
 
         @event.listens_for(engine, "connect")
         def hold(connection: Any, record: Any) -> None:
-            make = connection.server_cursor_factory
-            connection.server_cursor_factory = lambda *found, **how: make(*found, **{**how, "withhold": True})
+            driver = record.driver_connection
+            make = driver.server_cursor_factory
+            driver.server_cursor_factory = lambda *found, **how: make(*found, **{**how, "withhold": True})
+    elif engine.dialect.driver == "asyncpg":
+        asyncpg.begin_before_streams(engine)
 
 
 def _hold_psycopg2(engine: Engine) -> None:

@@ -31,7 +31,7 @@ class AsyncIsolation:
     def factory(self) -> AsyncSessionFactory:
         session = self._maker(IsolatedSession)
         unit_of_work = self._maker(IsolatedUnitOfWork)
-        return AsyncSessionFactory(self._usual.engine, self._usual.records, session, session, unit_of_work)
+        return AsyncSessionFactory(self._usual.engine, session, session, unit_of_work)
 
     def home(self) -> AsyncSession:
         """Return the test's own session; it is closed with the isolation."""
