@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 from dbconfig import Registry
+from tests.groups import group as group
+from tests.groups import servers_of_group as servers_of_group
 from tests.registries import Base, registry
 
 # Marked here, since the servers' fixtures are asked for by name only when a test runs.

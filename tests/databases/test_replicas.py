@@ -7,71 +7,18 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, OperationalError
-from sqlmodel import Field, MetaData, SQLModel
 
 from dbconfig import Profile, Registry, consistency
+from tests.groups import Group, Note, name
 from tests.support import servers
-from tests.support.postgresql import PostgreSQLStandby
 from tests.support.processes import wait_until
-from tests.support.servers import MariaDBServer, Server, ServerMissing
+from tests.support.servers import MariaDBServer, ServerMissing
 
 pytestmark = pytest.mark.server
-
-
-class Base(SQLModel):
-    metadata = MetaData()
-
-
-class Note(Base, table=True):
-    __tablename__ = "replica_note"
-    id: int | None = Field(default=None, primary_key=True)
-    text: str = ""
-
-
-@dataclass
-class Group:
-    """A primary with its replicas, and a registry that knows them."""
-
-    primary: Server
-    replicas: list[PostgreSQLStandby]
-
-    def registry(self, *overrides: dict[str, object], **settings: object) -> Registry:
-        replicas = [{"port": each.port} for each in self.replicas]
-        for replica, override in zip(replicas, overrides, strict=False):
-            replica |= override
-        settings = {"replica_max_lag": False, "replicas": replicas, **settings}
-        return Registry.from_profile(Profile(name="group", url=self.primary.url(), **settings))
-
-    def heal(self) -> None:
-        consistency._marks.set({})  # as in a request that has written nothing
-        for replica in self.replicas:
-            replica.heal()
-            replica.sql("SELECT pg_wal_replay_resume()")
-            replica.catch_up()
-
-
-@pytest.fixture(scope="module")
-def servers_of_group() -> Iterator[Group]:
-    try:
-        primary = servers.postgresql()
-    except ServerMissing as missing:
-        pytest.skip(str(missing))
-    with primary, primary.standby() as one, primary.standby() as two:
-        with Registry.from_profile(Profile(name="group", url=primary.url())) as db:
-            db.create_tables(Note)
-        yield Group(primary, [one, two])
-
-
-@pytest.fixture
-def group(servers_of_group: Group) -> Iterator[Group]:
-    servers_of_group.heal()
-    yield servers_of_group
-    servers_of_group.heal()
 
 
 def write(db: Registry) -> int:
@@ -99,10 +46,6 @@ def read(db: Registry, times: int = 1) -> Counter[str]:
 
 def reads(db: Registry) -> dict[str, int]:
     return {each.name: each.reads for each in db.readers()}
-
-
-def name(server: Server) -> str:
-    return f"{server.host}:{server.port}"
 
 
 def test_reads_are_spread_by_weight(group: Group) -> None:
