@@ -95,7 +95,7 @@ def _tables_of(mapper: Any, clause: Any) -> Iterator[Table]:
             yield from (found for found in visitors.iterate(each) if isinstance(found, Table))
 
 
-class _Bound(Session):
+class Bound(Session):
     """A session whose statements go to the database where their tables live."""
 
     def __init__(self, bind: Any = None, *, homes: Homes, open_: Callable[[str], Any], **arguments: Any) -> None:
@@ -113,19 +113,19 @@ class _Bound(Session):
         return self._opened[name]
 
 
-class BoundSession(_Bound):
+class BoundSession(Bound):
     """The usual session, over several databases."""
 
 
-class BoundWriting(_Bound, WritingSession):
+class BoundWriting(Bound, WritingSession):
     """The session of `transaction` over several databases."""
 
 
-class BoundUnitOfWork(_Bound, UnitOfWork, WritingSession):
+class BoundUnitOfWork(Bound, UnitOfWork, WritingSession):
     """The session of `run_in_transaction` over several databases."""
 
 
-class BoundReading(_Bound, ReadOnlySession):
+class BoundReading(Bound, ReadOnlySession):
     """A reading session over several databases."""
 
 

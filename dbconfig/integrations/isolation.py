@@ -8,7 +8,7 @@ import threading
 import time
 import warnings
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -18,6 +18,8 @@ from sqlalchemy import Connection, ExceptionContext, event
 from sqlalchemy.orm import SessionTransaction
 from sqlmodel import Session
 
+from dbconfig.binding import Bound, Homes
+from dbconfig.reading import Readers, ReadOnlySession
 from dbconfig.sessions import SessionFactory, UnitOfWork
 
 HOME: Final = "dbconfig.home"  # in a session's info: the test's own session, which stays open while others work
@@ -38,6 +40,38 @@ class IsolatedSession(Session):
 
 class IsolatedUnitOfWork(UnitOfWork, IsolatedSession):
     """The same for `run_in_transaction`."""
+
+
+class IsolatedReading(ReadOnlySession, IsolatedSession):
+    """The same for reading: on the one connection, so that it sees what the test has written; a flush is refused."""
+
+
+class IsolatedBound(Bound, IsolatedSession):
+    """An isolated session over several databases, each of which has its isolated connection."""
+
+
+class IsolatedBoundUnitOfWork(Bound, IsolatedUnitOfWork):
+    """The same for `run_in_transaction`."""
+
+
+class IsolatedBoundReading(Bound, IsolatedReading):
+    """The same for reading."""
+
+
+Open = Callable[[str], Any]
+
+
+def kinds(homes: Homes | None, open_: Open | None) -> tuple[tuple[type[Session], ...], dict[str, Any]]:
+    """Return the classes for sessions, units of work and reading, and the arguments that they all take.
+
+    Args:
+        homes: which table lives where; None for a session of one database.
+        open_: gives what a session is bound to, by the database's name.
+    """
+    if homes is None:
+        return (IsolatedSession, IsolatedUnitOfWork, IsolatedReading), {}
+    several = {"homes": homes, "open_": open_}
+    return (IsolatedBound, IsolatedBoundUnitOfWork, IsolatedBoundReading), several
 
 
 class Isolation:
@@ -67,18 +101,20 @@ class Isolation:
     def close(self) -> None:
         event.remove(self.connection.engine, "handle_error", self._after_error)
 
-    def factory(self) -> SessionFactory:
+    def factories(self, homes: Homes | None = None, open_: Open | None = None) -> tuple[SessionFactory, Readers]:
         """Return what the registry makes sessions with during the test: the same arguments, this connection."""
-        session = self._maker(IsolatedSession)
-        return SessionFactory(self.usual.engine, session, session, self._maker(IsolatedUnitOfWork))
+        session, unit_of_work, reading = self._makers(homes, open_)
+        readers = Readers(reading, reading, lambda: self.usual.engine, list)
+        return SessionFactory(self.usual.engine, session, session, unit_of_work), readers
 
-    def home(self) -> Session:
+    def home(self, homes: Homes | None = None, open_: Open | None = None) -> Session:
         """Return the test's own session."""
-        session: Session = self._maker(IsolatedSession)(info={HOME: True})
+        session: Session = self._makers(homes, open_)[0](info={HOME: True})
         return session
 
-    def _maker(self, kind: type[Session]) -> Any:
-        return partial(kind, self.connection, **arguments(self.usual.session))
+    def _makers(self, homes: Homes | None, open_: Open | None) -> list[Any]:
+        found, more = kinds(homes, open_)
+        return [partial(kind, self.connection, **arguments(self.usual.session), **more) for kind in found]
 
     def enter(self) -> None:
         """Wait until no other thread or task is within a transaction, and be the one that is."""
@@ -196,7 +232,7 @@ class _Savepoint:
 
 
 _isolations: weakref.WeakKeyDictionary[Connection, Isolation] = weakref.WeakKeyDictionary()
-_begun: weakref.WeakKeyDictionary[SessionTransaction, Isolation] = weakref.WeakKeyDictionary()
+_begun: weakref.WeakKeyDictionary[SessionTransaction, list[Isolation]] = weakref.WeakKeyDictionary()
 
 
 @event.listens_for(IsolatedSession, "after_begin", propagate=True)
@@ -208,19 +244,19 @@ def _after_begin(session: Session, transaction: SessionTransaction, connection: 
     if session.info.get(HOME):
         isolation.leave()
     else:
-        _begun[transaction] = isolation
+        _begun.setdefault(transaction, []).append(isolation)
 
 
 @event.listens_for(IsolatedSession, "after_transaction_end", propagate=True)
 def _after_end(session: Session, transaction: SessionTransaction) -> None:
-    isolation = _begun.pop(transaction, None)
-    if isolation is not None:
+    for isolation in _begun.pop(transaction, ()):
         isolation.leave()
 
 
 def arguments(maker: Any) -> dict[str, Any]:
     """Return the arguments of a factory's sessions, and the one that makes their commits savepoints."""
-    usual = {name: value for name, value in maker.keywords.items() if name != "sync_session_class"}
+    ours = ("sync_session_class", "homes", "open_")
+    usual = {name: value for name, value in maker.keywords.items() if name not in ours}
     return {**usual, "join_transaction_mode": "create_savepoint"}
 
 

@@ -10,8 +10,10 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from dbconfig.integrations.isolation import HOME, IsolatedSession, IsolatedUnitOfWork, Isolation, arguments
+from dbconfig.binding import Homes
+from dbconfig.integrations.isolation import HOME, Isolation, Open, arguments, kinds
 from dbconfig.loops import AsyncSessionFactory
+from dbconfig.routing_async import AsyncReaders
 
 
 class AsyncIsolation:
@@ -22,28 +24,32 @@ class AsyncIsolation:
         self.connection = connection
         self._turns = Isolation(connection.sync_connection, usual)
         self._usual = usual
-        self._homes: list[AsyncSession] = []
+        self._own: list[AsyncSession] = []
 
     @property
     def committed(self) -> bool:
         return self._turns.committed
 
-    def factory(self) -> AsyncSessionFactory:
-        session = self._maker(IsolatedSession)
-        unit_of_work = self._maker(IsolatedUnitOfWork)
-        return AsyncSessionFactory(self._usual.engine, session, session, unit_of_work)
+    def factories(
+        self, homes: Homes | None = None, open_: Open | None = None
+    ) -> tuple[AsyncSessionFactory, AsyncReaders]:
+        session, unit_of_work, reading = self._makers(homes, open_)
+        readers = AsyncReaders(reading, reading, lambda: self._usual.engine.sync_engine)
+        return AsyncSessionFactory(self._usual.engine, session, session, unit_of_work), readers
 
-    def home(self) -> AsyncSession:
+    def home(self, homes: Homes | None = None, open_: Open | None = None) -> AsyncSession:
         """Return the test's own session; it is closed with the isolation."""
-        session: AsyncSession = self._maker(IsolatedSession)(info={HOME: True})
-        self._homes.append(session)
+        session: AsyncSession = self._makers(homes, open_)[0](info={HOME: True})
+        self._own.append(session)
         return session
 
-    def _maker(self, kind: type[IsolatedSession]) -> Any:
-        return partial(AsyncSession, self.connection, sync_session_class=kind, **arguments(self._usual.session))
+    def _makers(self, homes: Homes | None, open_: Open | None) -> list[Any]:
+        found, more = kinds(homes, open_)
+        how = {**arguments(self._usual.session), **more}
+        return [partial(AsyncSession, self.connection, sync_session_class=kind, **how) for kind in found]
 
     async def close(self) -> None:
-        for session in self._homes:
+        for session in self._own:
             await session.close()
         self._turns.close()
 

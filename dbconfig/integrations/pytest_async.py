@@ -29,12 +29,17 @@ async def _override(request: pytest.FixtureRequest, _db_testbed: Testbed) -> Asy
     from dbconfig.integrations.isolation_async import isolated
 
     found: dict[str, Any] = {}
+
+    def open_(name: str) -> Any:
+        return found[name].connection.sync_connection
+
     try:
         async with AsyncExitStack() as stack:
-            for name in databases(request):
+            for name in _db_testbed.needed(databases(request)):
                 usual = _db_testbed.async_factory(name)
                 found[name] = await stack.enter_async_context(isolated(usual))
-            with _db_testbed.async_overridden({name: each.factory() for name, each in found.items()}):
+            makers = {name: each.factories(_db_testbed.homes_of(name), open_) for name, each in found.items()}
+            with _db_testbed.async_overridden(makers):
                 yield found
     finally:
         for name, isolation in found.items():
@@ -101,9 +106,11 @@ def async_db_override(request: pytest.FixtureRequest, _db_testbed: Testbed) -> R
 
 
 @pytest.fixture
-def async_db_session(request: pytest.FixtureRequest, async_db_override: Registry) -> AsyncSession:
+def async_db_session(request: pytest.FixtureRequest, _db_testbed: Testbed, async_db_override: Registry) -> AsyncSession:
     """A session that is rolled back after the test; a commit within is a savepoint, which the application sees."""
-    session: AsyncSession = _run(request, "override")[databases(request)[0]].home()
+    found, name = _run(request, "override"), databases(request)[0]
+    homes = _db_testbed.homes_of(name)
+    session: AsyncSession = found[name].home(homes, lambda name: found[name].connection.sync_connection)
     return session
 
 

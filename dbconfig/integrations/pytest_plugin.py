@@ -129,7 +129,7 @@ def _db_isolations(request: pytest.FixtureRequest, _db_testbed: Testbed) -> Iter
     found: dict[str, Isolation] = {}
     try:
         with ExitStack() as stack:
-            for name in databases(request):
+            for name in _db_testbed.needed(databases(request)):
                 found[name] = stack.enter_context(isolated(_db_testbed.factory(name)))
             yield found
     finally:
@@ -141,14 +141,20 @@ def _db_isolations(request: pytest.FixtureRequest, _db_testbed: Testbed) -> Iter
 @pytest.fixture
 def db_override(_db_testbed: Testbed, _db_isolations: dict[str, Isolation]) -> Iterator[Registry]:
     """The registry, whose sessions are on the test's connection for the time of the test: all is rolled back."""
-    with _db_testbed.overridden({name: each.factory() for name, each in _db_isolations.items()}) as registry:
+    found = _db_isolations.items()
+    makers = {
+        name: each.factories(_db_testbed.homes_of(name), lambda name: _db_isolations[name].connection)
+        for name, each in found
+    }
+    with _db_testbed.overridden(makers) as registry:
         yield registry
 
 
 @pytest.fixture
-def db_session(_db_isolations: dict[str, Isolation], db_override: Registry) -> Iterator[Session]:
+def db_session(_db_testbed: Testbed, _db_isolations: dict[str, Isolation], db_override: Registry) -> Iterator[Session]:
     """A session that is rolled back after the test; a commit within is a savepoint, which the application sees."""
-    with next(iter(_db_isolations.values())).home() as session:
+    name, isolation = next(iter(_db_isolations.items()))
+    with isolation.home(_db_testbed.homes_of(name), lambda name: _db_isolations[name].connection) as session:
         yield session
 
 
@@ -157,7 +163,7 @@ def db_session(_db_isolations: dict[str, Isolation], db_override: Registry) -> I
 
 @pytest.fixture
 def _db_committed(request: pytest.FixtureRequest, _db_testbed: Testbed) -> Iterator[Testbed]:
-    for name in databases(request):
+    for name in _db_testbed.needed(databases(request)):
         _db_testbed.prepare(name)
     yield _db_testbed
     _db_testbed.clean_all()

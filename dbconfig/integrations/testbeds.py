@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Engine
 
 from dbconfig import tables
+from dbconfig.binding import Homes
 from dbconfig.errors import ConfigError, Problem, quoted
 from dbconfig.integrations.baselines import Baseline
 from dbconfig.integrations.places import Options, Place
 from dbconfig.profile import DEFAULT, Profile
 from dbconfig.protection import protected_elsewhere
+from dbconfig.reading import Readers
 from dbconfig.registry import Registry
 from dbconfig.sessions import SessionFactory
 from dbconfig.settings import DatabaseSettings
 
 if TYPE_CHECKING:
     from dbconfig.loops import AsyncSessionFactory
+    from dbconfig.routing_async import AsyncReaders
 
 Setup = Callable[[Engine], object]
 
@@ -71,7 +74,7 @@ class Testbed:
         self.registry = registry
         self._original = original
         self._options = options
-        self._setup = setup or (lambda engine: tables.create(engine, ()))
+        self._setup = setup
         self._baselines: dict[str, Baseline] = {}
         self._made: list[Place] = []
 
@@ -90,36 +93,48 @@ class Testbed:
         self.prepare(database)
         return self.registry._async_factory(database, None)
 
+    def needed(self, names: Sequence[str]) -> tuple[str, ...]:
+        """Return the databases that a test needs which names some: with tables bound, a session may use them all."""
+        homes = [DEFAULT, *self.registry._homes.names()] if self.registry._homes else []
+        return tuple(dict.fromkeys([*names, *homes]))
+
+    def homes_of(self, database: str) -> Homes | None:
+        """Return which table lives where, for sessions of this database that serve several."""
+        return self.registry._homes if self.registry._homes and database == DEFAULT else None
+
     @contextmanager
-    def overridden(self, factories: Mapping[str, SessionFactory]) -> Iterator[Registry]:
+    def overridden(self, makers: Mapping[str, tuple[SessionFactory, Readers]]) -> Iterator[Registry]:
         """Let the registry make its sessions with other factories for a while."""
         registry: Any = self.registry
-        kept = dict(registry._factories), dict(registry._sessions)
-        for name, factory in factories.items():
+        kept = dict(registry._factories), dict(registry._sessions), dict(registry._readers)
+        for name, (factory, readers) in makers.items():
             registry._sessions[name] = factory.session
             registry._factories[None, name] = registry._factories[registry.profile.name, name] = factory
+            registry._readers[None, name] = registry._readers[registry.profile.name, name] = readers
         # The tables are there; on SQLite the lock to look for them would have to wait for the test's own transaction.
         registry.create_tables = lambda *models, database=DEFAULT: []
         try:
             yield registry
         finally:
             registry.__dict__.pop("create_tables", None)
-            registry._factories, registry._sessions = kept
+            registry._factories, registry._sessions, registry._readers = kept
 
     @contextmanager
-    def async_overridden(self, factories: Mapping[str, AsyncSessionFactory]) -> Iterator[None]:
+    def async_overridden(self, makers: Mapping[str, tuple[AsyncSessionFactory, AsyncReaders]]) -> Iterator[None]:
         """Do the same in the running loop."""
         assert self.registry._loops is not None
-        overrides = self.registry._loops.of_this_loop.overrides
+        loop = self.registry._loops.of_this_loop
         registry: Any = self.registry
-        for name, factory in factories.items():
-            overrides[None, name] = overrides[registry.profile.name, name] = factory
+        for name, (factory, readers) in makers.items():
+            loop.overrides[None, name] = loop.overrides[registry.profile.name, name] = factory
+            loop.reading_overrides[None, name] = loop.reading_overrides[registry.profile.name, name] = readers
         registry.create_tables = lambda *models, database=DEFAULT: []
         try:
             yield
         finally:
             registry.__dict__.pop("create_tables", None)
-            overrides.clear()
+            loop.overrides.clear()
+            loop.reading_overrides.clear()
 
     def prepare(self, database: str = DEFAULT) -> None:
         if database in self._baselines:
@@ -132,15 +147,24 @@ class Testbed:
 
     def _set_up(self, database: str) -> None:
         engine = self.registry.engine(database)
-        self._setup(engine)
+        self._create_tables(database)
         if not engine.url.query.get("vfs"):
             engine.dispose()  # a template may have no connections
+
+    def _create_tables(self, database: str) -> None:
+        engine = self.registry.engine(database)
+        if self._setup is not None:
+            self._setup(engine)
+        elif self.registry._homes:
+            tables.create(engine, self.registry._by_home((), DEFAULT).get(database, ()))
+        else:
+            tables.create(engine, ())
 
     def clean(self, database: str = DEFAULT) -> None:
         """Take back what was committed: rows, and tables that were not there before."""
         baseline = self._baselines.get(database)
         if baseline is not None and not baseline.restore(self.registry.engine(database)):
-            self._setup(self.registry.engine(database))
+            self._create_tables(database)
 
     def clean_all(self) -> None:
         for database in self._baselines:

@@ -26,7 +26,7 @@ SUITE = """
 import threading
 import pytest
 from sqlalchemy import text
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, InvalidRequestError
 from sqlmodel import select
 from dbconfig import db
 from models import Hero, Team
@@ -157,6 +157,17 @@ def test_the_mark_with_commit(round):
         assert names(session) == []
         session.add(Team(name="a"))
 
+def test_a_reading_session_sees_what_the_test_wrote_and_writes_nothing(db_session, round):
+    db_session.add(Team(name="a"))
+    db_session.commit()
+    for how in ({"read_only": True}, {"snapshot": True}):
+        with db.session(**how) as session:
+            assert names(session) == ["a"]
+            session.add(Team(name="b"))
+            with pytest.raises(InvalidRequestError, match="Team is added"):
+                session.commit()
+    assert names(db_session) == ["a"]
+
 def test_dispose_in_the_application_does_not_end_the_tests_database(db_session, round):
     db_session.add(Team(name="a"))
     db_session.commit()
@@ -176,7 +187,7 @@ ASYNC_SUITE = """
 import asyncio
 import pytest
 from sqlalchemy import text
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, InvalidRequestError
 from sqlmodel import select
 from dbconfig import db
 from models import Hero, Team
@@ -224,6 +235,17 @@ async def test_several_tasks(async_db_session, round):
             session.add(Team(name=str(number)))
     await asyncio.gather(*(work(number) for number in range(8)))
     assert len(await names(async_db_session)) == 8
+
+async def test_a_reading_session_sees_what_the_test_wrote_and_writes_nothing(async_db_session, round):
+    async_db_session.add(Team(name="a"))
+    await async_db_session.commit()
+    for how in ({"read_only": True}, {"snapshot": True}):
+        async with db.async_session(**how) as session:
+            assert await names(session) == ["a"]
+            session.add(Team(name="b"))
+            with pytest.raises(InvalidRequestError, match="Team is added"):
+                await session.commit()
+    assert await names(async_db_session) == ["a"]
 
 async def test_a_unit_of_work(async_db_session, round):
     async def work(session):
@@ -282,7 +304,7 @@ def passed(done, count: int) -> None:
 @pytest.mark.parametrize("workers", [0, 4])
 def test_the_rollback_suites_sync_and_async(project, url_of, system, workers):
     furnish(project, url_of(system), asynchronous=ASYNC_SUITE.replace("MARK", "asyncio"))
-    passed(project.pytest(*(["-n", str(workers)] if workers else []), asyncio=True), 28 + 18)
+    passed(project.pytest(*(["-n", str(workers)] if workers else []), asyncio=True), 30 + 20)
     if system == "sqlite-file":
         assert list(project.path.glob("data/*")) == [], "the files of the tests are removed"
 
@@ -292,18 +314,104 @@ def test_the_asynchronous_suite_under_anyio(project, url_of, system):
     furnish(project, url_of(system), suite=ASYNC_SUITE.replace("MARK", "anyio"))
     with (project.path / "conftest.py").open("a") as file:
         file.write("import pytest\n@pytest.fixture\ndef anyio_backend(): return 'asyncio'\n")
-    passed(project.pytest(), 18)
+    passed(project.pytest(), 20)
 
 
 def test_the_asynchronous_suite_by_psycopg(project, url_of):
     furnish(project, url_of("postgresql", "postgresql+psycopg"), suite=ASYNC_SUITE.replace("MARK", "asyncio"))
-    passed(project.pytest(asyncio=True), 18)
+    passed(project.pytest(asyncio=True), 20)
 
 
 def test_one_loop_for_the_whole_session(project, url_of):
     suite = ASYNC_SUITE.replace("pytest.mark.MARK", 'pytest.mark.asyncio(loop_scope="session")')
     furnish(project, url_of("postgresql"), suite=suite)
-    passed(project.pytest(asyncio=True), 18)
+    passed(project.pytest(asyncio=True), 20)
+
+
+BOUND_MODELS = """
+from dbconfig import db
+from sqlmodel import Field, MetaData, SQLModel
+
+class Team(SQLModel, table=True):
+    id: int | None = Field(default=None, primary_key=True)
+    name: str = Field(max_length=50)
+
+class Facts(SQLModel):
+    metadata = MetaData()
+
+class Visit(Facts, table=True):
+    id: int | None = Field(default=None, primary_key=True)
+
+db.bind(facts=Facts.metadata)
+"""
+BOUND_SUITE = """
+import threading
+import pytest
+from dbconfig import db
+from sqlmodel import Session, func, select
+from models import Team, Visit
+
+pytestmark = pytest.mark.parametrize("round", range(2))  # every test twice: the second sees what the first left
+
+COUNTS = [select(func.count()).select_from(each) for each in (Team, Visit)]
+
+def counts(session):
+    return [session.exec(each).one() for each in COUNTS]
+
+async def async_counts(session):
+    return [(await session.exec(each)).one() for each in COUNTS]
+
+def write(session):
+    session.add_all([Team(name="a"), Visit()])
+
+def work():
+    with db.transaction() as session:
+        write(session)
+
+def test_one_session_over_both(db_session, round):
+    write(db_session)
+    db_session.commit()
+    work()
+    db.run_in_transaction(write)
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    for session in (db.session(), db.session(read_only=True)):
+        with session:
+            assert counts(session) == [4, 4]
+    for session in (db.session("facts"), db.session("facts", read_only=True)):
+        with session:
+            assert session.exec(COUNTS[1]).one() == 4
+    write(db_session)
+    db_session.rollback()
+    assert counts(db_session) == [4, 4]
+
+def test_real_commits(db_session_committed, round):
+    write(db_session_committed)
+    db_session_committed.commit()
+    with db.session() as session:
+        assert counts(session) == [1, 1]
+
+@pytest.mark.asyncio
+async def test_the_same_in_a_loop(async_db_session, round):
+    write(async_db_session)
+    await async_db_session.commit()
+    async with db.async_transaction() as session:
+        write(session)
+    for how in ({}, {"read_only": True}):
+        async with db.async_session(**how) as session:
+            assert await async_counts(session) == [2, 2]
+    async with db.async_session("facts") as session:
+        assert (await session.exec(COUNTS[1])).one() == 2
+"""
+
+
+@pytest.mark.parametrize("system", ["sqlite-file", "postgresql"])
+def test_an_application_over_several_databases(project, url_of, system, tmp_path):
+    facts = f"databases: {{facts: {{url: 'sqlite:///{tmp_path}/facts.db'}}}}\n"
+    furnish(project, url_of(system), suite=BOUND_SUITE, extra=facts)
+    (project.path / "models.py").write_text(BOUND_MODELS)
+    passed(project.pytest(asyncio=True), 6)
 
 
 # Whose data is safe.
