@@ -14,7 +14,7 @@ from anyio.to_thread import run_sync
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from sqlalchemy import Engine
-from sqlalchemy.exc import InvalidRequestError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlmodel import Session
 
@@ -41,24 +41,37 @@ _MOST_THREADS: Final = 40  # for ending sessions of a pool without a limit: as m
 
 
 def session(
-    database: str = DEFAULT, *, transaction: bool = False, read_only: bool = False, registry: Registry | None = None
+    database: str = DEFAULT,
+    *,
+    transaction: bool = False,
+    read_only: bool = False,
+    snapshot: bool = False,
+    registry: Registry | None = None,
 ) -> Any:
     """Return a dependency that is a session: `Annotated[Session, session("analytics")]`.
 
     Args:
         database: a name of the profile.
         transaction: commit when the endpoint has returned, or roll back when it raised.
-        read_only: refuse to write; PostgreSQL itself refuses it, too.
+        read_only: a reading session, of a replica where there is one: see `Registry.session`.
+        snapshot: a reading session whose statements all see the same state.
         registry: another one than `dbconfig.db`.
+
+    Raises:
+        ValueError: `transaction` and one of the reading kinds.
     """
+    reading = read_only or snapshot
+    _refuse_contradiction(transaction=transaction, reading=reading)
 
     async def opened() -> AsyncIterator[Session]:
         source = registry or _application
-        async with _admitted(source, database) as limiter:
-            manager: Any = source.transaction(database) if transaction else source.session(database)
+        async with _admitted(source, database, reading=reading) as limiter:
+            manager: Any = (
+                source.transaction(database)
+                if transaction
+                else source.session(database, read_only=read_only, snapshot=snapshot)
+            )
             found = manager.__enter__()  # connects to nothing yet
-            if read_only:
-                _refuse_writes(found)
             try:
                 yield found
             except BaseException as error:
@@ -70,6 +83,11 @@ def session(
     return Depends(opened, scope="function")
 
 
+def _refuse_contradiction(*, transaction: bool, reading: bool) -> None:
+    if transaction and reading:
+        raise ValueError("transaction=True is for a session that writes, read_only and snapshot are not: take one")
+
+
 async def _left(manager: Any, error: BaseException | None, limiter: anyio.CapacityLimiter) -> bool:
     """Leave a session in a thread: it may commit, and must close whoever gives up waiting for it."""
     details = (type(error), error, error.__traceback__) if error is not None else (None, None, None)
@@ -78,20 +96,22 @@ async def _left(manager: Any, error: BaseException | None, limiter: anyio.Capaci
     return bool(handled) and not scope.cancelled_caught
 
 
-# By engine and event loop: who may have a session now, and the threads in which sessions end.
-_admissions: WeakKeyDictionary[Engine, WeakKeyDictionary[Any, tuple[anyio.Semaphore, anyio.CapacityLimiter]]]
+# By engine and event loop: who may have a session now, and the threads in which sessions end. Reading sessions, which
+# have connections of their own, are beside the others.
+_Admission = tuple[anyio.Semaphore, anyio.CapacityLimiter]
+_admissions: WeakKeyDictionary[Engine, WeakKeyDictionary[Any, dict[bool, _Admission]]]
 _admissions = WeakKeyDictionary()
 
 
 @asynccontextmanager
-async def _admitted(registry: Registry, database: str) -> AsyncIterator[anyio.CapacityLimiter]:
+async def _admitted(registry: Registry, database: str, *, reading: bool) -> AsyncIterator[anyio.CapacityLimiter]:
     """Let in as many requests as the pool has connections; the others wait here, and not in a thread.
 
     FastAPI has 40 threads, for endpoints and for writing answers. If all of them waited for a connection, those who
     have one could not finish, and all would stand still until `pool_timeout`.
     """
-    limit, patience = _limits(registry, database)
-    semaphore, limiter = _admission(registry.engine(database), limit or _MOST_THREADS)
+    limit, patience = _limits(registry, database, reading=reading)
+    semaphore, limiter = _admission(registry.engine(database), limit or _MOST_THREADS, reading)
     if limit == 0:
         yield limiter
         return
@@ -108,50 +128,47 @@ async def _admitted(registry: Registry, database: str) -> AsyncIterator[anyio.Ca
         semaphore.release()
 
 
-def _admission(engine: Engine, limit: int) -> tuple[anyio.Semaphore, anyio.CapacityLimiter]:
-    by_loop = _admissions.setdefault(engine, WeakKeyDictionary())
+def _admission(engine: Engine, limit: int, reading: bool) -> _Admission:
     loop = asyncio.get_running_loop()
-    if loop not in by_loop:
-        by_loop[loop] = anyio.Semaphore(limit), anyio.CapacityLimiter(limit)
-    return by_loop[loop]
+    found = _admissions.setdefault(engine, WeakKeyDictionary()).setdefault(loop, {})
+    if reading not in found:
+        found[reading] = anyio.Semaphore(limit), anyio.CapacityLimiter(limit)
+    return found[reading]
 
 
-def _limits(registry: Registry, database: str) -> tuple[int, float]:
-    """Return how many connections the pool may have, 0 for any number, and how long a request waits for one."""
+def _limits(registry: Registry, database: str, *, reading: bool) -> tuple[int, float]:
+    """Return how many connections the pools may have, 0 for any number, and how long a request waits for one."""
     settings = registry._resolved(database, None)[1]
     if settings.poolclass not in (None, "QueuePool"):
         return 0, 0.0
     unlimited = settings.pool_size == 0 or settings.max_overflow < 0
-    return 0 if unlimited else settings.pool_size + settings.max_overflow, settings.pool_timeout
+    pools = max(1, len(settings.replicas)) if reading else 1
+    return 0 if unlimited else pools * (settings.pool_size + settings.max_overflow), settings.pool_timeout
 
 
 def async_session(
-    database: str = DEFAULT, *, transaction: bool = False, read_only: bool = False, registry: Registry | None = None
+    database: str = DEFAULT,
+    *,
+    transaction: bool = False,
+    read_only: bool = False,
+    snapshot: bool = False,
+    registry: Registry | None = None,
 ) -> Any:
     """Return a dependency that is an asynchronous session; see `session`."""
+    reading = read_only or snapshot
+    _refuse_contradiction(transaction=transaction, reading=reading)
 
     async def opened() -> AsyncIterator[Any]:
         source = registry or _application
-        made: Any = source.async_transaction(database) if transaction else source.async_session(database)
+        made: Any = (
+            source.async_transaction(database)
+            if transaction
+            else source.async_session(database, read_only=read_only, snapshot=snapshot)
+        )
         async with made as found:
-            if read_only:
-                _refuse_writes(found.sync_session)
             yield found
 
     return Depends(opened, scope="function")
-
-
-def _refuse_writes(session: Session) -> None:
-    from sqlalchemy import event
-
-    def refuse(session: Any, context: Any, instances: Any) -> None:
-        if session.new or session.dirty or session.deleted:
-            raise InvalidRequestError("this session is read-only")
-
-    event.listen(session, "before_flush", refuse)
-    bind = session.bind
-    if isinstance(bind, Engine) and bind.dialect.name == "postgresql":
-        session.bind = bind.execution_options(postgresql_readonly=True)  # a view of the same pool
 
 
 SessionDep = Annotated[Session, session()]
@@ -294,7 +311,7 @@ class _Probe:
 
     def _saturated(self, database: str) -> bool:
         """Whether a pool with a limit has all its connections in use."""
-        registry, limit = self._registry, _limits(self._registry, database)[0]
+        registry, limit = self._registry, _limits(self._registry, database, reading=False)[0]
         pool: Any = registry.async_engine(database).pool if self._asynchronous else registry.engine(database).pool
         return limit > 0 and pool.checkedout() >= limit
 

@@ -12,6 +12,7 @@ from sqlmodel import Field, MetaData, Session, SQLModel, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from dbconfig import Profile, Registry
+from dbconfig.reading import ReadOnlySession
 
 fastapi = pytest.importorskip("fastapi")
 
@@ -90,6 +91,10 @@ def _routes(app, registry):
         session.add(Parent(name="lost"))
         session.commit()
 
+    @app.get("/read-only")
+    def of_a_reader(session: ReadOnly) -> tuple[list[str], bool]:
+        return list(session.exec(select(Parent.name))), isinstance(session, ReadOnlySession)
+
     @app.get("/slow")
     def slow(session: Plain, seconds: float):
         session.connection()
@@ -128,6 +133,10 @@ def _async_routes(app, registry):
         session.add(Parent(name="lost"))
         await session.commit()
 
+    @app.get("/read-only")
+    async def of_a_reader(session: ReadOnly) -> tuple[list[str], bool]:
+        return list((await session.exec(select(Parent.name))).all()), isinstance(session.sync_session, ReadOnlySession)
+
     @app.get("/slow")
     async def slow(session: Plain, seconds: float):
         await session.connection()
@@ -159,6 +168,14 @@ def test_a_commit_that_fails_is_a_500(client):
 def test_a_read_only_session_does_not_write(client):
     assert client.post("/read-only").status_code == 500
     assert client.get("/parents").json() == []
+    client.post("/parents", params={"name": "a"})
+    assert client.get("/read-only").json() == [["a"], True]
+
+
+@pytest.mark.parametrize("make", [session, async_session])
+def test_a_session_that_is_to_write_and_only_to_read_is_refused(make):
+    with pytest.raises(ValueError, match="take one"):
+        make(transaction=True, read_only=True)
 
 
 def in_threads(count, work):
