@@ -46,11 +46,10 @@ class Route(OptionEngine):
         self.pause = FIRST_PAUSE
         self.again = 0.0  # monotonic time of the next try
 
+    open = OptionEngine.connect
+
     def connect(self) -> Connection:
         return self.fleet.connect(self)
-
-    def open(self) -> Connection:
-        return super().connect()
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +79,7 @@ class Fleet:
         self.settings = settings
         self.label = label
         self.key = consistency.key_of(label, settings)
+        self.watches = settings.read_your_writes
         self._open_engine = open_engine
         self._lock = threading.RLock()
         self._primary: Route | None = None

@@ -42,7 +42,7 @@ class Router(Fleet):
 
     def connect(self, first: Route) -> Connection:
         """Return a connection for reading: of the chosen server, or of one that can serve in its place."""
-        mark = self.mark()
+        mark = self.mark() if self.watches and consistency.marks() else None
         if mark is None and not first.out:  # nearly always: at the price of a bare engine
             try:
                 connection: Connection | None = first.open()
@@ -115,7 +115,7 @@ class Router(Fleet):
 
     def mark(self) -> consistency.Mark | None:
         """Return the mark of the last commit in this context, with its position; None if any server will do."""
-        if not self.settings.read_your_writes:
+        if not self.watches:
             return None
         mark = consistency.marks().get(self.key)
         if mark is None:
