@@ -1,18 +1,14 @@
-"""Round trips per request, counted on the wire: for each driver, SQLAlchemy's own and ours.
-
-Asynchronous engines "read only" are made of what reading sessions are made of, without a registry.
-"""
+"""Round trips per request, counted on the wire: for each driver, SQLAlchemy's own and ours."""
 
 import asyncio
 from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any
 
-from sqlalchemy import Engine, event
 from sqlmodel import Field, MetaData, Session, SQLModel, create_engine
 
 from benchmarks.tables import show
-from dbconfig import Profile, Registry, reading
+from dbconfig import Profile, Registry
 from tests.support import servers
 from tests.support.proxy import Proxy
 from tests.support.servers import Server
@@ -56,8 +52,9 @@ def update(session: Session) -> None:
     session.commit()
 
 
-READS = {"get": get, "three gets": three_gets}
-WORKS = {**READS, "add + commit": add, "add + commit + refresh": add_and_refresh, "update": update}
+Work = Callable[[Session], None]
+READS: dict[str, Work] = {"get": get, "three gets": three_gets}
+WORKS: dict[str, Work] = {**READS, "add + commit": add, "add + commit + refresh": add_and_refresh, "update": update}
 
 
 def count(network: Proxy, open_session: Callable[[], Session], work: Callable[[Session], None]) -> float:
@@ -102,32 +99,33 @@ async def asynchronous(server: Server, driver: str) -> list[list[object]]:
     from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
     from sqlmodel.ext.asyncio.session import AsyncSession
 
-    def reader(engine: Engine) -> None:
-        reading.skip_what_carries_nothing(engine)
-        if driver.startswith("mysql"):
-            event.listen(engine, "connect", reading.guard_mysql)
-
-    async def run(engine: AsyncEngine, works: dict[str, Callable[[Session], None]]) -> list[float | str]:
+    async def run(open_session: Callable[[], AsyncSession], works: dict[str, Work] = WORKS) -> list[float | str]:
         found: list[float | str] = []
         for name in WORKS:
             for turn in range(WARM_UP + TIMES):
                 if turn == WARM_UP:
                     network.reset_counters()
                 if name in works:
-                    async with AsyncSession(engine, expire_on_commit=False) as session:
+                    async with open_session() as session:
                         await session.run_sync(works[name])
             found.append(network.round_trips() / TIMES if name in works else "–")
+        return found
+
+    async def stock(engine: AsyncEngine) -> list[float | str]:
+        found = await run(lambda: AsyncSession(engine, expire_on_commit=False))
         await engine.dispose()
         return found
 
     with Proxy(server.host, server.port) as network:
         url = server.url(driver, port=network.port)
-        plain = await run(create_async_engine(url), WORKS)
-        pinged = await run(create_async_engine(url, pool_pre_ping=True), WORKS)
-        engine = create_async_engine(url, isolation_level="AUTOCOMMIT")
-        reader(engine.sync_engine)
-        read = await run(engine, READS)
-        return [[driver, "stock", *plain], [driver, "stock + pre-ping", *pinged], [driver, "ours, read only", *read]]
+        rows: list[list[object]] = [
+            [driver, "stock", *await stock(create_async_engine(url))],
+            [driver, "stock + pre-ping", *await stock(create_async_engine(url, pool_pre_ping=True))],
+        ]
+        async with Registry.from_profile(Profile(name="trips", url=url)) as db:
+            rows.append([driver, "ours", *await run(db.async_session)])
+            rows.append([driver, "ours, read only", *await run(lambda: db.async_session(read_only=True), READS)])
+        return rows
 
 
 def main() -> None:
