@@ -74,6 +74,8 @@ def attach(engine: Engine, settings: DatabaseSettings) -> None:
         pymysql.attach(engine, share_tls_context=not _on_socket(settings) or _wants_tls(settings))
         if settings.sslmode not in (None, "disable", "prefer"):
             event.listen(engine, "connect", _refuse_plaintext, insert=True)
+    if engine.dialect.driver in mysql_async.DRIVERS:
+        mysql_async.skip_idle_rollbacks(engine)
     if engine.dialect.driver == "aiomysql" and _insists_on_tls(settings):
         mysql_async.insist_on_tls(engine)
     variables = dict(variable_names(settings))
