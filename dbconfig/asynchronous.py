@@ -111,11 +111,25 @@ class AsyncTwins:
         router = self._async_readers_of(database, None).router
         return router.stats() if router is not None else []
 
-    async def async_dispose(self) -> None:
-        """Close the asynchronous engines of the running loop; those of another loop close with it."""
+    async def async_dispose(self, *, timeout: float | None = None) -> None:
+        """Close the asynchronous engines of the running loop; those of another loop close with it.
+
+        Args:
+            timeout: seconds to wait for connections in use, while nobody gets a new one. What is then still in use is
+                cancelled on the server and closed, as by `dispose`.
+        """
         current = self._loops.current() if self._loops is not None else None
-        if current is not None:
+        if current is None:
+            return
+        if timeout is None:
             await current.dispose()
+            return
+        import asyncio
+
+        from dbconfig import draining_async
+
+        # A cancelled caller does not stop it half way.
+        await asyncio.shield(draining_async.drain(current, timeout))
 
     async def __aenter__(self) -> Self:
         return self

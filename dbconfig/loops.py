@@ -160,7 +160,7 @@ class LoopEngines:
             yield
         finally:
             self._guard = None  # it refers to its loop, which would never be collected
-            for opened in self._take():
+            for opened in self.take():
                 await opened.end()
 
     def open(self, engine: Engine) -> AsyncEngine:
@@ -181,7 +181,8 @@ class LoopEngines:
             for key in [key for key in list(kept) if key[1] == database]:
                 kept.pop(key, None)
 
-    def _take(self) -> list[OpenEngine]:
+    def take(self) -> list[OpenEngine]:
+        """Forget the engines; whoever takes them closes them."""
         for readers in self.readers.values():
             if readers.router is not None:
                 readers.router.rest()
@@ -191,12 +192,12 @@ class LoopEngines:
 
     async def dispose(self) -> None:
         """Close every idle connection and forget the engines; a cancelled caller does not stop it half way."""
-        for opened in self._take():
+        for opened in self.take():
             await asyncio.shield(opened.engine.dispose())
 
     def renew(self) -> None:
         """Forget the engines; their connections close, those in use when they come back. In the loop's own thread."""
-        for opened in self._take():
+        for opened in self.take():
             event.listen(opened.engine.sync_engine, "checkin", _close_on_return)
             closing = asyncio.ensure_future(opened.engine.dispose())
             self._closing.add(closing)
@@ -204,7 +205,7 @@ class LoopEngines:
 
     def abandon(self) -> None:
         """Let go of the sockets of a loop that was closed without its `shutdown_asyncgens`: nothing can be awaited."""
-        for opened in self._take():
+        for opened in self.take():
             opened.engine.sync_engine.dispose(close=False)
 
 

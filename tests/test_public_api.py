@@ -51,7 +51,7 @@ SIGNATURES = {
     "async_run_in_transaction": "self, work, database='default', *, attempts=3, timeout=30.0",
     "async_write_token": "self, database='default'",
     "async_readers": "self, database='default'",
-    "async_dispose": "self",
+    "async_dispose": "self, *, timeout=None",
 }
 # What an application that only names dbconfig must not pay for.
 HEAVY = (

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from sqlalchemy import exc
 from sqlalchemy.pool import NullPool, Pool
+from sqlalchemy.util import await_only
 
 from . import sockets
 from .line import FairPool
@@ -88,16 +89,19 @@ class Drain:
 
     def cancel(self) -> None:
         """Ask the server to end the statements that run; bounded, whatever the server does."""
-        connections = [record.driver_connection for record in self._ledger.records()]
-        thread = Thread(target=self._cancel, args=(connections,), name="dbconfig-cancel", daemon=True)
+        thread = Thread(target=self.ask_to_cancel, name="dbconfig-cancel", daemon=True)
         thread.start()
         thread.join(CANCEL_LIMIT)
 
-    def _cancel(self, connections: list[Any]) -> None:
+    def ask_to_cancel(self) -> None:
+        """Do so without a limit; in a thread, or, for asynchronous drivers, where SQLAlchemy can await."""
+        connections = [record.driver_connection for record in self._ledger.records()]
         try:
-            if hasattr(connections[0], "interrupt"):  # sqlite3
+            if hasattr(connections[0], "interrupt"):  # sqlite3, aiosqlite
                 for connection in connections:
-                    connection.interrupt()
+                    interrupted = connection.interrupt()
+                    if self._dialect.is_async:
+                        await_only(interrupted)
                 return
             # Not psycopg2's cancel(): it connects by itself, without a time limit, and holds the interpreter's lock.
             beside = self._pool.recreate().connect()
@@ -106,17 +110,16 @@ class Drain:
                 for connection in connections:
                     self._cancel_by(cursor, beside.driver_connection, connection)
             finally:
-                beside.detach()
-                beside.close()
+                beside.invalidate()  # detached, it would stay open with psycopg's asynchronous dialect
         except Exception as error:  # the server is away, or will not have another connection
             logger.info("%s: statements could not be cancelled on the server: %s", self.name, error)
 
     def _cancel_by(self, cursor: Any, beside: Any, connection: Any) -> None:
         if self._dialect.name == "postgresql":
             # The same number on both sides: no pooler stands between, which would make up numbers of its own.
-            cancel = "SELECT CASE WHEN pg_backend_pid() = %s THEN pg_cancel_backend(%s) END"
-            cursor.execute(cancel, (_number(beside), _number(connection)))
-        elif hasattr(connection, "thread_id"):  # PyMySQL, mysqlclient
+            here, there = _number(beside), _number(connection)
+            cursor.execute(f"SELECT CASE WHEN pg_backend_pid() = {here:d} THEN pg_cancel_backend({there:d}) END")
+        elif hasattr(connection, "thread_id"):  # PyMySQL, mysqlclient, asyncmy, aiomysql
             cursor.execute(f"KILL QUERY {connection.thread_id():d}")
 
     def cut(self) -> None:
@@ -139,8 +142,10 @@ class Drain:
 
 
 def _number(connection: Any) -> int:
-    """Return the server's number of a connection of psycopg2 or psycopg."""
-    return int(connection.info.backend_pid)
+    """Return the server's number of a connection."""
+    if hasattr(connection, "get_server_pid"):  # asyncpg
+        return int(connection.get_server_pid())
+    return int(connection.info.backend_pid)  # psycopg2, psycopg
 
 
 def wait_until_idle(drains: list[Drain], seconds: float) -> bool:
