@@ -45,25 +45,26 @@ def cancelled_at(step, work, also=()):
                 break
 
 
-async def write(registry):
+async def write(registry, step):
     async with registry.async_transaction() as session:
-        await (await session.connection()).execute(text("INSERT INTO item VALUES (1)"))
+        await (await session.connection()).execute(text(f"INSERT INTO item VALUES ({step})"))
         await asyncio.sleep(0)
 
 
-async def read(registry):
+async def read(registry, step):
     async with registry.async_session() as session:
         await (await session.connection()).execute(text("SELECT count(*) FROM item"))
         await session.rollback()
         await (await session.connection()).execute(text("SELECT count(*) FROM item"))
 
 
-async def count(registry):
+async def written(registry):
     async with registry.async_session() as session:
-        return (await (await session.connection()).execute(text("SELECT count(*) FROM item"))).scalar()
+        rows = await (await session.connection()).execute(text("SELECT n FROM item ORDER BY n"))
+        return list(rows.scalars())
 
 
-async def settled(registry, patience=5.0):
+async def settled(registry, patience=20.0):
     pool = registry.async_engine().pool
     end = time.monotonic() + patience
     while pool.checkedout() and time.monotonic() < end:
@@ -74,39 +75,38 @@ async def settled(registry, patience=5.0):
 @pytest.mark.parametrize("work", [write, read])
 @pytest.mark.parametrize("again", [0, 1, 2])
 @pytest.mark.parametrize("warm", [True, False])
-def test_cancelled_at_every_await(registry, run, work, again, warm, request):
-    if again and "sqlite" in request.node.callspec.id:
-        # Seen now and then under load, in CPU-starved runs only: the second cancellation arrives while aiosqlite's
-        # thread rolls back, and the connection stays checked out. The cause is not found yet.
-        pytest.skip("open: a second cancellation during aiosqlite's rollback can keep the connection")
-
+def test_cancelled_at_every_await(registry, run, work, again, warm):
     async def main():
         async with registry.async_engine().begin() as connection:
             await connection.execute(text("CREATE TABLE item (n INTEGER)"))
-        finished = cancelled = 0
+        finished, cancelled = [], 0
         for step in range(1, STEPS):
             if not warm:
                 await registry.async_dispose()
-            before = await count(registry) if warm else None
+            elif work is write:
+                await written(registry)  # nobody holds a lock
             task = asyncio.create_task(step_of(registry, work, step, again))
             try:
                 await task
-                finished += 1
+                finished.append(step)
             except asyncio.CancelledError:
                 cancelled += 1
             assert await settled(registry) == 0, f"after a cancellation at await {step}"
-            if before is not None:
-                assert await count(registry) - before in (0, 1)
-            if finished > 2:
+            if len(finished) > 2:
                 break
         assert cancelled > 2
-        assert finished > 2, "the last steps lie behind the end of the work"
+        assert len(finished) > 2, "the last steps lie behind the end of the work"
+        if warm and work is write:
+            # A cancelled COMMIT has happened or not, and with aiosqlite, whose thread goes on, a moment later.
+            rows = await written(registry)
+            assert len(rows) == len(set(rows))
+            assert set(finished) <= set(rows)
 
     run(main())
 
 
 async def step_of(registry, work, step, again):
-    return await cancelled_at(step, work(registry), {step + again} if again else ())
+    return await cancelled_at(step, work(registry, step), {step + again} if again else ())
 
 
 def test_a_cancelled_transaction_is_rolled_back_at_the_server(url, run, request, driver):
