@@ -26,13 +26,20 @@ def attach(engine: Engine, statement_timeout: float) -> None:
     """
     if engine.dialect.name == "sqlite":
         return  # there is nobody on the other side
-    if engine.dialect.is_async:
-        return  # there is no thread to free: its drivers have time limits of their own
     limit = statement_timeout + GRACE
+    of_cursor = _under_adapted_cursor if engine.dialect.is_async else _of_cursor
     for name in _BY_CURSOR:
-        _guard(engine, name, lambda cursor: cursor.connection, limit)
+        _guard(engine, name, of_cursor, limit)
     for name in _BY_CONNECTION:
-        _guard(engine, name, lambda connection: connection, limit)
+        _guard(engine, name, engine.dialect.get_driver_connection, limit)
+
+
+def _of_cursor(cursor: Any) -> Any:
+    return cursor.connection
+
+
+def _under_adapted_cursor(cursor: Any) -> Any:
+    return cursor._connection  # SQLAlchemy's adapter of asynchronous drivers has no public name for it
 
 
 def _guard(engine: Engine, name: str, connection_of: Callable[[Any], Any], limit: float) -> None:
