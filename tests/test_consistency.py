@@ -10,6 +10,7 @@ from dbconfig.consistency import (
     _POSTGRESQL,
     Mark,
     Positions,
+    _without_header,
     from_token,
     marks,
     note,
@@ -39,6 +40,21 @@ from dbconfig.consistency import (
 )
 def test_a_server_has_a_position_or_not(positions: Positions, seen: str, needed: str, enough: bool) -> None:
     assert positions.covers(positions.parse(seen), positions.parse(needed)) is enough
+
+
+@pytest.mark.parametrize(
+    ("insert", "end"),
+    [
+        ("0/4000028", "0/4000000"),  # nothing in the segment yet
+        ("1/4002018", "1/4002000"),  # nothing in the page yet
+        ("0/4002028", "0/4002028"),  # the last 16 bytes of a record
+        ("0/4000030", "0/4000030"),
+        ("0/40000F8", "0/40000F8"),
+        ("FF/FFFFFFF8", "FF/FFFFFFF8"),
+    ],
+)
+def test_a_position_behind_a_page_header_is_the_end_of_the_page_before(insert: str, end: str) -> None:
+    assert _without_header(insert, 8192, 16 * 2**20) == end
 
 
 def test_a_token_says_what_it_was_made_of() -> None:

@@ -248,6 +248,28 @@ def test_a_replica_that_falls_behind_is_left_out_until_it_has_caught_up(group: G
         assert not any(each.out for each in db.readers())
 
 
+def test_replicas_do_not_lag_behind_a_primary_that_rests_in_a_new_segment(group: Group) -> None:
+    """The primary then points behind a page header, which no replica reaches before the next record."""
+    with group.registry(replica_max_lag=0.4) as db:
+        number = write(db)
+        group.primary.sql("SELECT pg_switch_wal()")
+        for replica in group.replicas:
+            replica.catch_up()
+        fresh = contextvars.Context()
+        fresh.run(read, db, 2)
+        time.sleep(1.5)
+        assert [each.out for each in db.readers()] == ["", "", ""]
+        before = reads(db)["primary"]
+        assert all(fresh.run(has, db, number) for _ in range(4))
+        # A writer's mark, taken in such a place, is one that a replica can have.
+        group.primary.sql("SELECT pg_switch_wal()")
+        for replica in group.replicas:
+            replica.catch_up()
+        consistency.note(consistency.key_of("group", db.profile.databases["default"]), consistency.Mark(time.time()))
+        assert all(has(db, number) for _ in range(4))
+        assert reads(db)["primary"] == before
+
+
 def test_a_standby_that_stands_still_is_left_out_in_the_background(group: Group) -> None:
     with group.registry(replica_max_lag=1) as db:
         read(db, 4)
