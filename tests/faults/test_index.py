@@ -5,7 +5,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 IDENTIFIERS = (
-    [f"N{number:02}" for number in (*range(1, 21), 23, 24, 25, 27)]
+    [f"N{number:02}" for number in (*range(1, 21), *range(23, 28))]
     + [f"P{number:02}" for number in (*range(1, 12), 13, 14, 15, 17, 18, 19)]
     + [f"T{number:02}" for number in range(1, 6)]
     + [f"S{number:02}" for number in range(1, 7)]
