@@ -215,14 +215,6 @@ def _arguments(settings: DatabaseSettings) -> Iterator[Finding]:
         elif name == "timeout" and settings.backend == "sqlite" and settings.lock_timeout is not None:
             message = "`lock_timeout` is given twice, by itself and as 'timeout' in connect_args"
             yield Finding("given-twice", message, "remove the one in connect_args", at)
-        elif name == "connect_timeout" and "connect_timeout" in settings.model_fields_set:
-            yield Finding(
-                "given-twice",
-                "`connect_timeout` is given twice, by itself and in connect_args",
-                "remove the one in connect_args",
-                at,
-                against="connect_timeout",
-            )
         elif name == "read_default_file":
             yield Finding(
                 "given-twice",

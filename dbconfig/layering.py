@@ -186,6 +186,10 @@ def reconciled(tree: MappingNode, order: list[str]) -> MappingNode:
             address = address.without(part)
         elif rank(entry, order) < rank(url, order):
             del entries[part]
+    limit = entries.get("connect_timeout")
+    if limit is not None and rank(limit, order) > rank(url, order):
+        query_left = {name: one for name, one in address.query.items() if name != "connect_timeout"}
+        address = replace(address, query=query_left)
     query = entries.get("query")
     if query is not None and isinstance(query.node, MappingNode):
         both = {name: entry for name, entry in query.node.entries.items() if name in address.query}

@@ -7,10 +7,10 @@ from typing import Any, Final
 
 from pydantic import BaseModel
 
+from dbconfig import patience
 from dbconfig.findings import Finding, reject, reject_all
-from dbconfig.nodes import MappingNode, Scalar, SequenceNode
-from dbconfig.urls import DatabaseURL, InvalidURL, parse_url
-from dbconfig.values import plain
+from dbconfig.nodes import MappingNode, SequenceNode
+from dbconfig.values import parsed_url, plain
 
 _PARTS: Final = ("drivername", "username", "password", "host", "port", "database")
 _ADDRESS: Final = frozenset({"url", "query", *_PARTS})
@@ -61,7 +61,7 @@ def inherit(data: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(item, (Mapping, MappingNode)):
             says = _entries(item)
             _refuse_foreign(says, number)
-            found.append({**shared, **_completed(address, says), **says})
+            found.append({**patience.beneath({**shared, **_completed(address, says)}, says), **says})
         else:
             found.append(item)
     return {**own, "replicas": tuple(found)}
@@ -91,7 +91,7 @@ def _parts(own: Mapping[str, Any]) -> dict[str, Any] | None:
     found = {key: own[key] for key in _PARTS if key in own}
     query = dict(plain(own.get("query")) or {})
     if "url" in own:
-        url = _parsed(own["url"])
+        url = parsed_url(own["url"])
         if url is None:
             return None
         found = {key: getattr(url, key) for key in _PARTS if getattr(url, key)} | found
@@ -103,21 +103,13 @@ def _completed(address: Mapping[str, Any], says: Mapping[str, Any]) -> dict[str,
     """Return what a replica takes over of the primary's address."""
     if "url" not in says:
         return dict(address)
-    url = _parsed(says["url"])
+    url = parsed_url(says["url"])
     # A URL names a host of its own, and a port of its own or the usual one; who logs in is mostly the same.
     return {
         key: value
         for key, value in address.items()
         if key not in ("drivername", "host", "port", "query") and (url is None or getattr(url, key) is None)
     }
-
-
-def _parsed(value: Any) -> DatabaseURL | None:
-    raw = value.value if isinstance(value, Scalar) else value
-    try:
-        return raw if isinstance(raw, DatabaseURL) else parse_url(raw) if isinstance(raw, str) else None
-    except InvalidURL:
-        return None
 
 
 def mismatches(backend: str, replicas: tuple[Any, ...]) -> Iterator[Finding]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from pydantic import PrivateAttr, model_validator
 
-from dbconfig import addresses, kinds, values
+from dbconfig import addresses, kinds, patience, values
 from dbconfig.applicability import contradictions
 from dbconfig.drivers import backend_of, choose
 from dbconfig.errors import BUILT_IN, Location
@@ -124,7 +124,13 @@ class DatabaseSettings(ConnectionFields):
         None, "engine", "Style of the parameters in generated SQL, where the driver has several"
     )
 
-    connect_timeout: values.Seconds = setting(5.0, "timeout", "How long opening a connection may take", gt=0, le=3600)
+    connect_timeout: values.Seconds = setting(
+        5.0,
+        "timeout",
+        "How long opening a connection may take; `?connect_timeout=` of a URL means the same, in whole seconds",
+        gt=0,
+        le=patience.LONGEST,
+    )
     statement_timeout: values.Seconds | None = setting(
         None, "timeout", "How long the server lets a statement run", gt=0, le=604_800
     )
@@ -178,8 +184,10 @@ class DatabaseSettings(ConnectionFields):
 
     @model_validator(mode="before")
     @classmethod
-    def _complete_replicas(cls, data: Any) -> Any:
-        return inherit(data) if isinstance(data, Mapping) and "replicas" in data else data
+    def _complete(cls, data: Any) -> Any:
+        if not isinstance(data, Mapping):
+            return data
+        return patience.settled(inherit(data) if "replicas" in data else data)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -194,7 +202,7 @@ class DatabaseSettings(ConnectionFields):
 
     def layers(self, key: str) -> tuple[Location, ...]:
         """Return every place where a key was written, the one in force first."""
-        path = tuple(key.split("."))
+        path = patience.path(key, self)
         found = self._origins.get((*self._prefix, *path), ())
         # Engine options are inherited from the profile's own database, the connection is not.
         return found or (() if path[0] in CONNECTION_KEYS else self._origins.get(path, ()))
@@ -325,7 +333,7 @@ class ReplicaSettings(DatabaseSettings):
 
     def layers(self, key: str) -> tuple[Location, ...]:
         """Return where a key was written: in the replica's own lines, or for its primary."""
-        path = tuple(key.split("."))
+        path = patience.path(key, self)
         *primary, _, _ = self._prefix or ("", "")
         found = (self._origins.get((*at, *path)) for at in (self._prefix, tuple(primary), ()))
         return next(filter(None, found), ())

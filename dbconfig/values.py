@@ -207,6 +207,15 @@ def database_url(value: Any) -> DatabaseURL:
     return address
 
 
+def parsed_url(value: Any) -> DatabaseURL | None:
+    """Return the parts of a URL that nobody has looked at yet; None if it is none, which its own field tells."""
+    raw = plain(value)
+    try:
+        return raw if isinstance(raw, DatabaseURL) else parse_url(raw) if isinstance(raw, str) else None
+    except InvalidURL:
+        return None
+
+
 def secret(value: Any) -> Secret:
     """Take a secret as text, or as `{file: PATH}`, `{env: NAME}` or `{provider: NAME}`."""
     if isinstance(value, Secret):

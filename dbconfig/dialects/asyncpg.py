@@ -35,7 +35,9 @@ _OPTION: Final = re.compile(r"(?:-c\s*|--)(?P<name>[\w.-]+)=(?P<value>(?:\\.|[^\
 def arguments(settings: DatabaseSettings, session: Mapping[str, Any]) -> dict[str, Any]:
     """Return the arguments of `asyncpg.connect`; `session` has the server's parameters of each connection."""
     _check(settings)
-    given = {key: value for key, value in settings.connect_args.items() if not isinstance(value, Secret)}
+    given = {
+        key: value for key, value in settings.connect_args.items() if not isinstance(value, Secret) and key != "timeout"
+    }
     libpq = {key: str(found[-1]) for key, found in settings.address.query.items() if key in TRANSLATED}
     libpq |= {key: given.pop(key) for key in list(given) if key in TRANSLATED}
     parameters = {name: _text(value) for name, value in session.items()}
@@ -43,7 +45,7 @@ def arguments(settings: DatabaseSettings, session: Mapping[str, Any]) -> dict[st
     if "application_name" in libpq:
         parameters["application_name"] = str(libpq["application_name"])
     parameters |= {name: _text(value) for name, value in given.pop("server_settings", {}).items()}
-    found: dict[str, Any] = {"timeout": float(libpq.get("connect_timeout", settings.connect_timeout))}
+    found: dict[str, Any] = {"timeout": settings.connect_timeout}
     if parameters:
         found["server_settings"] = parameters
     if "target_session_attrs" in libpq:
