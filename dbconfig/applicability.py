@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
-from dbconfig.drivers import backend_of
+from dbconfig.drivers import backend_of, not_its_paramstyle
 from dbconfig.findings import Finding
 from dbconfig.network import applicable_tls, applicable_to_pgbouncer, system_key
 from dbconfig.replicas import mismatches
@@ -112,6 +112,7 @@ def contradictions(settings: DatabaseSettings) -> list[Finding]:
         *_options(settings),
         *mismatches(settings.backend, settings.replicas),
         *_fast_begin(settings),
+        *_paramstyle(settings),
     ]
 
 
@@ -170,6 +171,13 @@ def _fast_begin(settings: DatabaseSettings) -> Iterator[Finding]:
     if settings.fast_begin and (backend_of(system) != "postgresql" or driver not in ("", "psycopg2")):
         why = "it is made of what psycopg2 alone can do"
         yield Finding("not-applicable", f"`fast_begin` cannot act here: {why}", "remove it", ("fast_begin",))
+
+
+def _paramstyle(settings: DatabaseSettings) -> Iterator[Finding]:
+    wrong = not_its_paramstyle(settings.paramstyle, settings.address.drivername) if settings.paramstyle else ""
+    if wrong:
+        help = "remove it: the driver's own is taken"
+        yield Finding("not-applicable", wrong, help, ("paramstyle",), because=system_key(settings))
 
 
 def _for_pool(settings: DatabaseSettings) -> Iterator[Finding]:

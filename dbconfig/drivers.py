@@ -19,6 +19,7 @@ class Driver:
     package: str
     synchronous: bool = True
     asynchronous: bool = False
+    paramstyles: tuple[str, ...] = ("format", "pyformat")  # its own is among them
 
     @property
     def installed(self) -> bool:
@@ -32,7 +33,7 @@ class Driver:
 _POSTGRESQL = (
     Driver("psycopg2", "psycopg2", "psycopg2-binary"),
     Driver("psycopg", "psycopg", "'psycopg[binary]'", asynchronous=True),  # one driver for both
-    Driver("asyncpg", "asyncpg", "asyncpg", synchronous=False, asynchronous=True),
+    Driver("asyncpg", "asyncpg", "asyncpg", synchronous=False, asynchronous=True, paramstyles=("numeric_dollar",)),
 )
 _MYSQL = (
     Driver("pymysql", "pymysql", "pymysql"),
@@ -40,9 +41,11 @@ _MYSQL = (
     Driver("asyncmy", "asyncmy", "asyncmy", synchronous=False, asynchronous=True),
     Driver("aiomysql", "aiomysql", "aiomysql", synchronous=False, asynchronous=True),
 )
+# It takes `:1` too, and counts otherwise than SQLAlchemy: values end up in the wrong places, and nothing is raised.
+_OF_SQLITE = ("qmark", "named")
 _SQLITE = (
-    Driver("pysqlite", "sqlite3", ""),
-    Driver("aiosqlite", "aiosqlite", "aiosqlite", synchronous=False, asynchronous=True),
+    Driver("pysqlite", "sqlite3", "", paramstyles=_OF_SQLITE),
+    Driver("aiosqlite", "aiosqlite", "aiosqlite", synchronous=False, asynchronous=True, paramstyles=_OF_SQLITE),
 )
 
 # In the order of choice, which is fixed: SQLAlchemy's own default for postgresql changed from 2.0 (psycopg2) to 2.1
@@ -108,6 +111,16 @@ def choose(drivername: str, at: Location | None, key: str, *, asynchronous: bool
         raise ConfigError([Problem("missing-driver", message, at, key, f"pip install {candidates[0].package}")])
     # SQLAlchemy's name of a driver's other half, where one driver is both.
     return f"{backend}+{installed.name}{'_async' if asynchronous and installed.synchronous else ''}"
+
+
+def not_its_paramstyle(style: str, drivername: str) -> str:
+    """Say that a driver, or none of a system's where none is named, takes a style of parameters; "" if it does."""
+    backend, _, named = drivername.lower().removesuffix("_async").partition("+")
+    known = DRIVERS[_ALIASES.get(backend, backend)]
+    taken = dict.fromkeys(each for driver in known if named in ("", driver.name) for each in driver.paramstyles)
+    return (
+        "" if style in taken else f"`paramstyle: {style}` cannot act here: {named or backend} takes {', '.join(taken)}"
+    )
 
 
 def _other_kind(named: str, fitting: list[Driver], at: Location | None, key: str, asynchronous: bool) -> Problem:

@@ -13,6 +13,7 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool, Pool, QueuePool, SingletonThr
 from sqlalchemy.util import get_cls_kwargs
 
 from dbconfig import consistency, dialects, failures, pool, rotation, tls
+from dbconfig.drivers import not_its_paramstyle
 from dbconfig.errors import ConfigError, Problem
 from dbconfig.secrets import Secret
 from dbconfig.settings import DatabaseSettings
@@ -48,6 +49,7 @@ def build(
         ConfigError: the driver is not installed, a secret cannot be read, or an argument is none of the driver's.
     """
     drivername = settings.driver(asynchronous=asynchronous)
+    _check_paramstyle(settings, drivername)
     _prove_secrets(settings)
     tls.check_files(settings)
     arguments = engine_options(settings, name, drivername, extra, patient=patient)
@@ -99,6 +101,14 @@ def engine_options(
     if "execution_options" in given:
         given["execution_options"] = {**options["execution_options"], **given["execution_options"]}
     return {**options, **_checked_dialect_options(settings, drivername), **given}
+
+
+def _check_paramstyle(settings: DatabaseSettings, drivername: str) -> None:
+    """Refuse what the chosen driver does not take: at load it was not known which of a system's drivers that is."""
+    wrong = not_its_paramstyle(settings.paramstyle, drivername) if settings.paramstyle else ""
+    if wrong:
+        help = "remove it: the driver's own is taken"
+        raise ConfigError([Problem("not-applicable", wrong, settings.origin("paramstyle"), "paramstyle", help)])
 
 
 def _asynchronous(poolclass: type[Pool], settings: DatabaseSettings) -> type[Pool]:

@@ -61,6 +61,6 @@ Reset = Annotated[
     str | None,
     BeforeValidator(choice("rollback", "commit", also={True: "rollback", False: None, None: None, "none": None})),
 ]
-ParamStyle = Annotated[str, BeforeValidator(choice("qmark", "numeric", "named", "format", "pyformat"))]
+ParamStyle = Annotated[str, BeforeValidator(choice("qmark", "named", "format", "pyformat", "numeric_dollar"))]
 SSLMode = Annotated[str, BeforeValidator(choice(*SSL_MODES))]
 Hosts = Annotated[str | tuple[str, ...], BeforeValidator(hosts)]

@@ -28,10 +28,10 @@ _MEANINGS: Final[dict[str, dict[str, str]]] = {
     },
     "paramstyle": {
         "qmark": "WHERE name = ?",
-        "numeric": "WHERE name = :1",
         "named": "WHERE name = :name",
         "format": "WHERE name = %s",
         "pyformat": "WHERE name = %(name)s",
+        "numeric_dollar": "WHERE name = $1",
     },
     "isolation_level": {
         "READ COMMITTED": "PostgreSQL's default: each statement sees what was committed before it",

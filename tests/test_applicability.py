@@ -59,6 +59,14 @@ POSTGRESQL, MYSQL, FILE, MEMORY = (
          "`lock_timeout` is given twice, by itself and by the variable 'busy_timeout'", "variables.busy_timeout"),
         (f"{POSTGRESQL}\nexecution_options: {{stream_result: true}}", "unknown-key",
          "'stream_result' is not an execution option of SQLAlchemy", "execution_options.stream_result"),
+        (f"{POSTGRESQL}\nparamstyle: qmark", "not-applicable",
+         "`paramstyle: qmark` cannot act here: postgresql takes format, pyformat, numeric_dollar", "paramstyle"),
+        ("url: postgresql+asyncpg://u@h/d\nparamstyle: format", "not-applicable",
+         "`paramstyle: format` cannot act here: asyncpg takes numeric_dollar", "paramstyle"),
+        (f"{MYSQL}\nparamstyle: named", "not-applicable",
+         "`paramstyle: named` cannot act here: mysql takes format, pyformat", "paramstyle"),
+        (f"{FILE}\nparamstyle: numeric_dollar", "not-applicable",
+         "`paramstyle: numeric_dollar` cannot act here: sqlite takes qmark, named", "paramstyle"),
     ],
 )  # fmt: skip
 def test_settings_that_cannot_act_together_are_refused(project, text, slug, message, key):
@@ -75,6 +83,7 @@ def test_settings_that_cannot_act_together_are_refused(project, text, slug, mess
         f"{FILE}\npool_size: 3\npool_recycle: -1",
         f"{MEMORY}\npoolclass: StaticPool\npool_recycle: 5m",
         f"{FILE}\npoolclass: SingletonThreadPool\npool_size: 3",
+        f"{POSTGRESQL}\nparamstyle: numeric_dollar",  # asyncpg's, if that is the driver
         f"{MYSQL}\nconnect_args: {{ssl_disabled: true, read_timeout: '5'}}",
         f"{POSTGRESQL}\nexecution_options: {{logging_token: main}}",
     ],
@@ -96,6 +105,7 @@ def test_the_name_of_a_logging_token_reaches_the_engine_as_text(project):
             {"pool_size", "connect_timeout"},
         ),
         ({"default.yaml": "pool_size: 5\n", "development.yaml": f"{POSTGRESQL}\npoolclass: NullPool"}, {"pool_size"}),
+        ({"default.yaml": "paramstyle: named\n", "development.yaml": POSTGRESQL}, {"paramstyle"}),
         ({"default.yaml": "username: u\npassword: p\n", "development.yaml": FILE}, {"username", "password"}),
         (
             {"production.yaml": f"{POSTGRESQL}\npool_size: 5\n", "development.yaml": f"extends: production\n{MEMORY}"},

@@ -175,6 +175,12 @@ def test_a_driver_that_is_broken_is_told_with_its_own_reason(monkeypatch: pytest
     assert isinstance(caught.value.__cause__, ImportError)
 
 
+def test_a_style_of_parameters_that_the_chosen_driver_does_not_take_is_told_where_it_stands(tmp_path: Path) -> None:
+    db = from_yaml(tmp_path, f"url: {SERVER}\nparamstyle: numeric_dollar\n")
+    with db, pytest.raises(ConfigError, match=r"psycopg2 takes format, pyformat\n.*development.yaml:2:1"):
+        db.engine()
+
+
 def test_a_listener_of_the_application_hears_our_connections() -> None:
     heard = []
     with registry("sqlite://") as db:
