@@ -99,7 +99,7 @@ def _verifies(settings: DatabaseSettings) -> bool:
     if settings.backend == "postgresql":
         mode = given.get("sslmode", "")
         return (mode[0] if isinstance(mode, tuple) else mode) in _VERIFYING
-    return any(name in given for name in ("ssl_ca", "ssl_capath", "ssl_verify_cert", "ssl"))
+    return any(given.get(name) is not None for name in ("ssl_ca", "ssl_capath", "ssl_verify_cert", "ssl"))
 
 
 def _password(settings: DatabaseSettings, warning: _Warning) -> Iterator[Problem]:

@@ -51,6 +51,8 @@ _NUMERIC_ARGUMENTS: Final = frozenset(
         "max_allowed_packet",
     }
 )
+# Without a limit a connect could last for ever; SQLite's `timeout` is a number to sqlite3.
+_ALWAYS_LIMITED: Final = ("connect_timeout", "timeout")
 # "false" is true to a driver.
 _BOOLEAN_ARGUMENTS: Final = frozenset(
     {"autocommit", "check_same_thread", "compress", "local_infile", "ssl_disabled", "ssl_verify_cert"}
@@ -214,11 +216,12 @@ def _arguments(settings: DatabaseSettings) -> Iterator[Finding]:
             )
         elif (
             name in _NUMERIC_ARGUMENTS
+            and (value is not None or name in _ALWAYS_LIMITED)
             and (isinstance(value, bool) or not isinstance(value, (int, float)))
             and not _is_number(value)
         ):
             yield Finding("wrong-type", f"{name!r} in connect_args must be a number", at=at)
-        elif name in _BOOLEAN_ARGUMENTS and not isinstance(value, (bool, int)):
+        elif name in _BOOLEAN_ARGUMENTS and not isinstance(value, (bool, int, type(None))):
             yield Finding("wrong-type", f"{name!r} in connect_args must be true or false, without quotes", at=at)
         elif name == "timeout" and settings.backend == "sqlite" and settings.lock_timeout is not None:
             message = "`lock_timeout` is given twice, by itself and as 'timeout' in connect_args"

@@ -16,6 +16,8 @@ from dbconfig.urls import InvalidURL, parse_url
 PREFIX: Final = "DBCONFIG_"
 _BASES: Final = ("url", "drivername")  # a layer that says one of these describes a connection of its own
 _PARTS: Final = ("drivername", "username", "password", "host", "port", "database")
+# Arguments of somebody else's functions, to which None may mean something: psycopg's `prepare_threshold`.
+_NULLABLE: Final = ("connect_args", "dialect_options", "execution_options")
 _ATOMIC: Final = ("password",)  # `{file: …}` over `{env: …}` is one secret, not both
 
 
@@ -31,7 +33,8 @@ def lay(documents: Sequence[MappingNode], environment: Environment) -> tuple[Map
 def without_nulls(tree: MappingNode) -> tuple[MappingNode, list[Problem]]:
     """Return the tree without its null values, and what is wrong with them.
 
-    A null takes back what a lower layer says; where there is nothing to take back, the value was forgotten.
+    A null takes back what a lower layer says; where there is nothing to take back, the value was forgotten. Among the
+    arguments of a driver it is a value.
     """
     problems: list[Problem] = []
 
@@ -43,6 +46,8 @@ def without_nulls(tree: MappingNode) -> tuple[MappingNode, list[Problem]]:
                 entries[name] = replace(entry, node=clean(entry.node, here))
             elif not (isinstance(entry.node, Scalar) and entry.node.value is None) or entry.node.variables:
                 entries[name] = entry
+            elif _is_argument(path):
+                entries[name] = entry  # what is written there is a value; that something is written is seen to later
             elif entry.beneath is None and here[-1] != "pool_reset_on_return":
                 key = ".".join(here)
                 problems.append(
@@ -59,6 +64,12 @@ def without_nulls(tree: MappingNode) -> tuple[MappingNode, list[Problem]]:
         return replace(node, entries=entries)
 
     return clean(tree, ()), problems
+
+
+def _is_argument(path: tuple[str, ...]) -> bool:
+    """Say whether what stands beneath a path is an argument of somebody else's function."""
+    inside = path[2:] if path[:1] == ("databases",) else path
+    return bool(inside) and inside[0] in _NULLABLE
 
 
 def _over(

@@ -14,6 +14,7 @@ _FILES: Final = ("sslrootcert", "sslcert", "sslkey")
 _VERIFYING: Final = ("verify-ca", "verify-full")
 # Arguments that would prepare statements on a server connection that the next transaction does not have.
 _PREPARING: Final = ("prepare_threshold", "statement_cache_size", "prepared_statement_cache_size")
+_NEVER: Final = ("prepare_threshold", None)
 _IN_TRANSACTION: Final = ("statement_timeout", "lock_timeout", "idle_in_transaction_timeout", "variables")
 
 
@@ -74,7 +75,7 @@ def applicable_to_pgbouncer(settings: DatabaseSettings) -> Iterator[Finding]:
     if settings.url is not None and "options" in settings.url.query:
         yield _refused("url", "PgBouncer refuses startup options, and the URL has `options`", "write `variables`")
     for name in _PREPARING:
-        if name in settings.connect_args:
+        if name in settings.connect_args and (name, settings.connect_args[name]) != _NEVER:
             why = f"{name!r} would prepare statements on a server connection that the next transaction does not have"
             yield _refused(f"connect_args.{name}", why, "remove it")
     if settings.fast_begin:

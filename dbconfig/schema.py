@@ -142,6 +142,7 @@ def kind(field: FieldInfo) -> str:
         values.check: "seconds or flag",
         values.flag: "flag",
         values.secret: "secret",
+        values.options: "mapping",
         values.mapping: "mapping",
         values.query: "mapping",
         values.database_url: "url",

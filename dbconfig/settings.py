@@ -99,10 +99,12 @@ class DatabaseSettings(ConnectionFields):
     isolation_level: values.IsolationLevel | None = setting(
         None, "engine", "READ COMMITTED, REPEATABLE READ, SERIALIZABLE, READ UNCOMMITTED or AUTOCOMMIT"
     )
-    execution_options: values.Options = setting({}, "engine", "Execution options of every statement of the engine")
-    connect_args: values.Options = setting({}, "engine", "Arguments of the driver's connect()")
+    execution_options: values.Options = setting(
+        {}, "engine", "Execution options of every statement of the engine; null is None"
+    )
+    connect_args: values.Options = setting({}, "engine", "Arguments of the driver's connect(); null is None")
     dialect_options: values.Options = setting(
-        {}, "engine", "Arguments of SQLAlchemy's dialect, such as use_native_hstore or executemany_mode"
+        {}, "engine", "Arguments of SQLAlchemy's dialect, such as use_native_hstore or executemany_mode; null is None"
     )
     query_cache_size: values.WholeNumber = setting(
         500, "engine", "Compiled statements that are kept; 0 keeps none", ge=0, le=1_000_000
@@ -140,7 +142,7 @@ class DatabaseSettings(ConnectionFields):
     idle_in_transaction_timeout: values.Seconds | None = setting(
         None, "timeout", "How long the server lets a transaction rest between statements", gt=0, le=604_800
     )
-    variables: values.Options = setting(
+    variables: values.Variables = setting(
         {}, "timeout", "Session variables (SET) or SQLite PRAGMAs, set on each new connection outside a transaction"
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Annotated, Any, Final
 
@@ -245,20 +245,41 @@ def isolation_level(value: Any) -> str:
     return text(value).upper().replace("_", " ").replace("-", " ")
 
 
-def mapping(value: Any) -> dict[str, Any]:
+def options(value: Any) -> dict[str, Any]:
+    """Take arguments of somebody else's function, to which null is None; a name with nothing behind it is forgotten."""
+    forgotten = list(_forgotten(value))
+    if forgotten:
+        help = "give it a value, write null if None is meant, or remove it"
+        raise reject_all(Finding("empty-value", f"{quoted(at[-1])} has no value", help, at) for at in forgotten)
+    return _named(value)
+
+
+def _forgotten(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    for name, entry in value.entries.items() if isinstance(value, MappingNode) else ():
+        if isinstance(entry.node, Scalar) and entry.node.value is None and not entry.node.written:
+            yield (*path, name)
+        yield from _forgotten(entry.node, (*path, name))
+
+
+def _named(value: Any) -> dict[str, Any]:
     raw = _read(value)
     if not isinstance(raw, Mapping):
         help = "write `name: value` below it"
         if isinstance(value, Scalar) and value.variables:
             help = "each name has a variable of its own, with two underscores before it: …__NAME=value"
         raise reject("wrong-type", f"must be a mapping of names to values, not {_kind(raw)}", help)
-    empty = [key for key, item in raw.items() if item is None]
+    return {str(key): Secret("text", item) if _holds_secret(str(key), item) else item for key, item in raw.items()}
+
+
+def mapping(value: Any) -> dict[str, Any]:
+    """Take names and values, where null is no value."""
+    found = _named(value)
+    empty = [key for key, item in found.items() if item is None]
     if empty:
         raise reject_all(
-            Finding("empty-value", f"{quoted(str(key))} has no value", "give it one, or remove it", (str(key),))
-            for key in empty
+            Finding("empty-value", f"{quoted(key)} has no value", "give it one, or remove it", (key,)) for key in empty
         )
-    return {str(key): Secret("text", item) if _holds_secret(str(key), item) else item for key, item in raw.items()}
+    return found
 
 
 def _read(value: Any, key: str = "") -> Any:
@@ -269,8 +290,7 @@ def _read(value: Any, key: str = "") -> Any:
         return [_read(item, key) for item in value.items]
     raw = plain(value)
     if isinstance(value, Scalar) and value.variables and isinstance(raw, str) and not is_secret_name(key):
-        read = resolve(raw)[0]
-        return raw if read is None else read
+        return resolve(raw)[0] if raw else raw
     return raw
 
 
@@ -318,5 +338,6 @@ DriverName = Annotated[str, BeforeValidator(drivername)]
 Password = Annotated[Secret, BeforeValidator(secret), PlainSerializer(lambda value: value.masked())]
 URL = Annotated[DatabaseURL, BeforeValidator(database_url), PlainSerializer(str)]
 IsolationLevel = Annotated[str, BeforeValidator(isolation_level)]
-Options = Annotated[dict[str, Any], BeforeValidator(mapping), PlainSerializer(shown_mapping)]
+Options = Annotated[dict[str, Any], BeforeValidator(options), PlainSerializer(shown_mapping)]
+Variables = Annotated[dict[str, Any], BeforeValidator(mapping), PlainSerializer(shown_mapping)]
 Query = Annotated[dict[str, tuple[str | Secret, ...]], BeforeValidator(query), PlainSerializer(shown_mapping)]

@@ -80,6 +80,11 @@ def reference() -> str:
         "",
         "A duration is a number of seconds, or `500ms`, `5s`, `30m`, `1h`, `1d`. Beside the keys of this page a",
         "profile may have `extends: NAME` (what it is laid over), `databases:` and `$schema` (for editors).",
+        "",
+        "`key: ~` takes back what a lower layer says of a setting. Within `connect_args`, `dialect_options` and",
+        "`execution_options` it is a value: `prepare_threshold: ~` (or `null`) reaches the driver as `None`, also over",
+        "a lower layer's `prepare_threshold: 5`; `connect_args: ~` takes all of them back. A name with nothing behind",
+        "it is an error.",
     ]
     for name, (title, text) in GROUPS.items():
         lines += ["", f"## {title}", "", text]

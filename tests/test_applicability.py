@@ -44,6 +44,8 @@ POSTGRESQL, MYSQL, FILE, MEMORY = (
          "'ssl_disabled' in connect_args must be true or false, without quotes", "connect_args.ssl_disabled"),
         (f"{POSTGRESQL}\nconnect_timeout: 3\nconnect_args: {{connect_timeout: 3}}", "given-twice",
          "`connect_timeout` is given twice, by itself and in connect_args", "connect_args.connect_timeout"),
+        (f"{POSTGRESQL}\nconnect_args: {{connect_timeout: ~}}", "wrong-type",
+         "'connect_timeout' in connect_args must be a number", "connect_args.connect_timeout"),
         (f"{FILE}\nlock_timeout: 3\nconnect_args: {{timeout: 3}}", "given-twice",
          "`lock_timeout` is given twice, by itself and as 'timeout' in connect_args", "connect_args.timeout"),
         (f"{MYSQL}\nconnect_args: {{read_default_file: /x}}", "given-twice",
@@ -85,6 +87,7 @@ def test_settings_that_cannot_act_together_are_refused(project, text, slug, mess
         f"{FILE}\npoolclass: SingletonThreadPool\npool_size: 3",
         f"{POSTGRESQL}\nparamstyle: numeric_dollar",  # asyncpg's, if that is the driver
         f"{MYSQL}\nconnect_args: {{ssl_disabled: true, read_timeout: '5'}}",
+        f"{MYSQL}\nconnect_args: {{autocommit: ~, read_timeout: ~}}",
         f"{POSTGRESQL}\nexecution_options: {{logging_token: main}}",
     ],
 )

@@ -138,6 +138,32 @@ def test_null_with_nothing_to_take_back_was_forgotten(project):
     ]
 
 
+@pytest.mark.parametrize("null", ["~", "null", "NULL"])
+@pytest.mark.parametrize("key", ["connect_args", "dialect_options", "execution_options"])
+def test_a_null_that_is_written_among_arguments_is_none_also_over_a_lower_layer(project, key, null):
+    name = {"execution_options": "schema_translate_map"}.get(key, "prepare_threshold")
+    text = f"url: postgresql://h/d\n{key}: {{{name}: {null}}}\ndatabases: {{a: {{url: 'mysql://h/d'}}}}\n"
+    assert getattr(project.settings(text), key) == {name: None}
+    assert getattr(project.settings({"default.yaml": f"{key}: {{{name}: 5}}\n", "development.yaml": text}), key) == {
+        name: None
+    }
+    environ = {f"DBCONFIG_{key}__{name}".upper(): null}
+    assert getattr(project.settings(f"url: postgresql://h/d\n{key}: {{{name}: 5}}\n", environ), key) == {name: None}
+
+
+def test_a_name_with_nothing_behind_it_was_forgotten_among_arguments_too(project):
+    files = {
+        "default.yaml": "connect_args: {prepare_threshold: 5}\n",
+        "development.yaml": "url: postgresql://h/d\nconnect_args:\n  prepare_threshold:\n  other: {deep: }\n"
+        "replicas:\n  - host: db2\n    connect_args: {here: }\n",
+    }
+    assert told(project.refuse(files)) == [
+        ("empty-value", "config/development.yaml:3:3", "connect_args.prepare_threshold"),
+        ("empty-value", "config/development.yaml:4:11", "connect_args.other.deep"),
+        ("empty-value", "config/development.yaml:7:20", "replicas.0.connect_args.here"),
+    ]
+
+
 def test_null_is_a_value_of_one_key(project):
     assert project.settings("url: sqlite://\npool_reset_on_return: null\n").pool_reset_on_return is None
 

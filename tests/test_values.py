@@ -96,7 +96,9 @@ def test_a_value_is_taken_as_people_write_it(kind, text, value):
          "must be text, or a mapping with one key: `file`, `env` or `provider`"),
         (values.Password, "{file: 3}", "wrong-type", "`file` must be text in one line"),
         (values.Options, "text", "wrong-type", "must be a mapping of names to values, not text"),
-        (values.Options, "{a: null}", "empty-value", "'a' has no value"),
+        (values.Options, "{a: {b: }}", "empty-value", "'b' has no value"),
+        (values.Variables, "{a: null}", "empty-value", "'a' has no value"),
+        (values.Query, "{a: ~}", "empty-value", "'a' has no value"),
         (values.Query, "{a: true}", "wrong-type", "'a' must be text or a number, or a list of them"),
         (values.Query, "{a: {b: c}}", "wrong-type", "'a' must be text or a number, or a list of them"),
         (values.Query, "{a: {password: hunter}}", "wrong-type", "'a' must be text or a number, or a list of them"),
@@ -121,7 +123,7 @@ def test_a_url_that_is_read_already_stays_as_it_is():
 
 
 @pytest.mark.parametrize(
-    ("text", "value"), [("false", False), ("30", 30), ("1.5", 1.5), ("x", "x"), ("007", "007"), ("~", "~")]
+    ("text", "value"), [("false", False), ("30", 30), ("1.5", 1.5), ("x", "x"), ("007", "007"), ("", ""), ("~", None)]
 )
 def test_a_variable_in_a_free_mapping_is_read_as_yaml_because_false_is_true_to_drivers(text, value):
     variable = Scalar(text, node("x").location, variables=("X",))
@@ -129,7 +131,7 @@ def test_a_variable_in_a_free_mapping_is_read_as_yaml_because_false_is_true_to_d
     mapping = root.entries["key"].node
     entries = dict(mapping.entries)
     entries["ssl_disabled"] = type(entries["ssl_disabled"])(variable, mapping.location)
-    found = values.mapping(type(mapping)(entries, mapping.location))
+    found = values.options(type(mapping)(entries, mapping.location))
     assert found == {"ssl_disabled": value, "list": ["x"]}
     assert type(found["ssl_disabled"]) is type(value)
 

@@ -50,7 +50,8 @@ CONFIGURATION: Final[dict[str, Entry]] = {
     ),
     "empty-value": Entry(
         "A key without a value, which is null. In a profile it takes back what default.yaml says; where there is "
-        "nothing to take back, the value was forgotten.",
+        "nothing to take back, the value was forgotten. Among the arguments of connect_args, dialect_options and "
+        "execution_options a null that is written is None; a name with nothing behind it was forgotten.",
         "pool_size:",
         "Give it a value, or remove the line.",
     ),

@@ -132,7 +132,7 @@ def demands_tls(settings: DatabaseSettings) -> bool:
     if settings.backend == "postgresql":
         mode = given.get("sslmode", "")
         return str(mode[0] if isinstance(mode, tuple) else mode) in ("require", "verify-ca", "verify-full")
-    return any(name in given for name in ("ssl_ca", "ssl_verify_cert", "ssl"))
+    return any(given.get(name) is not None for name in ("ssl_ca", "ssl_verify_cert", "ssl"))
 
 
 def _open(host: str, port: int, timeout: float) -> socket.socket:

@@ -39,12 +39,12 @@ def arguments(settings: DatabaseSettings, session: Mapping[str, Any]) -> dict[st
         key: value for key, value in settings.connect_args.items() if not isinstance(value, Secret) and key != "timeout"
     }
     libpq = {key: str(found[-1]) for key, found in settings.address.query.items() if key in TRANSLATED}
-    libpq |= {key: given.pop(key) for key in list(given) if key in TRANSLATED}
+    libpq |= {key: value for key in list(given) if key in TRANSLATED and (value := given.pop(key)) is not None}
     parameters = {name: _text(value) for name, value in session.items()}
     parameters |= _options(settings, str(libpq.get("options", "")))
     if "application_name" in libpq:
         parameters["application_name"] = str(libpq["application_name"])
-    parameters |= {name: _text(value) for name, value in given.pop("server_settings", {}).items()}
+    parameters |= {name: _text(value) for name, value in (given.pop("server_settings", None) or {}).items()}
     found: dict[str, Any] = {"timeout": settings.connect_timeout}
     if parameters:
         found["server_settings"] = parameters

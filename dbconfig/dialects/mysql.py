@@ -156,7 +156,8 @@ def _on_socket(settings: DatabaseSettings) -> bool:
 def _wants_tls(settings: DatabaseSettings) -> bool:
     if settings.sslmode is not None:
         return settings.sslmode != "disable"
-    return any(name.startswith("ssl") for name in (*settings.connect_args, *settings.address.query))
+    given = {**settings.address.query, **settings.connect_args}
+    return any(name.startswith("ssl") and value is not None for name, value in given.items())
 
 
 def _check(settings: DatabaseSettings, driver: str) -> None:

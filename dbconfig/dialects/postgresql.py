@@ -44,8 +44,9 @@ def arguments(settings: DatabaseSettings, drivername: str) -> dict[str, Any]:
         found["connect_timeout"] = math.ceil(settings.connect_timeout)
     options = [f"-c {name}={_escaped(value)}" for name, value in session.items()]
     options += [str(one) for one in settings.address.query.get("options", ())]
-    if "options" in given:
-        options.append(str(given.pop("options")))
+    own = given.pop("options", None)
+    if own is not None:
+        options.append(str(own))
     if options:
         found["options"] = " ".join(options)
     if driver == "psycopg" and settings.pgbouncer:

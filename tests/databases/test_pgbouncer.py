@@ -189,6 +189,12 @@ def test_what_cannot_work_is_refused_when_the_profile_is_loaded(settings: dict, 
     assert (caught.value.problems[0].key, told in caught.value.problems[0].message) == (key, True)
 
 
+def test_to_prepare_nothing_may_be_said_twice_behind_a_pgbouncer() -> None:
+    settings = {"pgbouncer": True, "connect_args": {"prepare_threshold": None}}
+    made = Profile(name="pooled", url="postgresql+psycopg://h/d", **settings)
+    assert made.databases["default"].connect_args == {"prepare_threshold": None}
+
+
 @pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
 def test_asynchronous_engines_get_their_own_rows_and_limits(bouncer: PgBouncer, driver: str) -> None:
     pytest.importorskip(driver)

@@ -12,7 +12,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlmodel import Field, MetaData, SQLModel
 
-from dbconfig import ConfigError, Profile, Registry
+from dbconfig import ConfigError, Profile, Registry, dialects
 from tests.databases.secrets_in_places import PASSWORD, PLACES, opened
 from tests.registries import Account, ask, from_yaml, registry
 from tests.support import servers
@@ -23,6 +23,29 @@ DRIVERS = ["psycopg2", pytest.param("psycopg", marks=pytest.mark.skipif(not find
 
 
 # Addresses
+
+
+def test_psycopg_prepares_nothing_where_the_threshold_is_null(postgresql: PostgreSQLServer, tmp_path: Path) -> None:
+    pytest.importorskip("psycopg")
+    url = postgresql.url("postgresql+psycopg")
+    for value, threshold in (("~", None), ("null", None), ("3", 3)):
+        yaml = f"url: {url}\nconnect_args: {{prepare_threshold: {value}}}"
+        with from_yaml(tmp_path, yaml) as db, db.engine().connect() as connection:
+            assert connection.connection.driver_connection.prepare_threshold is threshold
+
+
+@pytest.mark.parametrize("driver", ["psycopg2", "psycopg", "asyncpg"])
+def test_an_argument_that_is_null_takes_nothing_else_along(driver: str) -> None:
+    pytest.importorskip(driver)
+    settings = Profile(
+        name="tests",
+        url=f"postgresql+{driver}://h/d",
+        statement_timeout="2s",
+        connect_args={"options": None, "application_name": None, "sslmode": None},
+    ).databases["default"]
+    arguments = dialects.of("postgresql").arguments(settings, f"postgresql+{driver}")
+    assert "2000" in str(arguments)
+    assert "None'" not in str(arguments)  # the text
 
 
 @pytest.mark.parametrize("scheme", ["postgresql", "postgres", "PostgreSQL", "postgresql+psycopg2"])
