@@ -6,24 +6,25 @@ import logging
 import os
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from difflib import get_close_matches
 from typing import Any
 
 from pydantic import ValidationError
-from pydantic_settings import PydanticBaseSettingsSource
 
 from dbconfig.advice import advice
 from dbconfig.environment import Environment
 from dbconfig.errors import ConfigError, Location, Problem, printable, quoted
 from dbconfig.findings import Finding
 from dbconfig.interpolation import interpolate
-from dbconfig.layering import PREFIX, lay, rank, reconciled, without_nulls
+from dbconfig.layering import lay, rank, reconciled, without_nulls
 from dbconfig.names import stands_for_address, unknown_key
-from dbconfig.nodes import Entry, MappingNode, Scalar, SequenceNode
+from dbconfig.nodes import Entry, MappingNode, Node, Scalar, SequenceNode, places
 from dbconfig.profile import DEFAULT, Profile, expand, found_in
 from dbconfig.profiles import Folder, Selection, find_folder, read_layers, select, shown_path
 from dbconfig.redaction import shown_name
-from dbconfig.settings import CONNECTION_KEYS, DatabaseSettings, Origins
+from dbconfig.settings import CONNECTION_KEYS, DatabaseSettings
+from dbconfig.sources import TreeSource
 
 _log = logging.getLogger(__name__)
 
@@ -72,41 +73,12 @@ def load_selected(folder: Folder, environment: Environment, selection: Selection
     order = [document.location.source for document in documents]
     validation = _Validation(reconciled(tree, order), selection.name, folder, order)
     validation.take([*problems, *misspelt, *empty, *unresolved])
-    profile = validation.run().settle(_origins(laid), folder.project, selection.reason)
+    profile = validation.run().settle(places(laid), folder.project, selection.reason)
     for database in profile.databases.values():
         for settings in (database, *database.replicas):
             if settings.password is not None:
                 settings.password.bind(environment)
     return profile
-
-
-class TreeSource(PydanticBaseSettingsSource):
-    """One of a profile's two explicit sources: the values of documents, or those of `DBCONFIG_…` variables."""
-
-    def __init__(self, data: Mapping[str, Any], *, environment: bool) -> None:
-        super().__init__(Profile)
-        self._data = data
-        self._environment = environment
-        self.__name__ = "environment" if environment else "documents"
-
-    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
-        return self._data.get(field_name), field_name, False
-
-    def __call__(self) -> dict[str, Any]:
-        return self._part(self._data)
-
-    def _part(self, data: Mapping[str, Any]) -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        for key, value in data.items():
-            if isinstance(value, Mapping):
-                found[key] = self._part(value)
-            elif _from_environment(value) is self._environment:
-                found[key] = value
-        return found
-
-
-def _from_environment(value: Any) -> bool:
-    return isinstance(value, Scalar) and value.location.variable.startswith(PREFIX)
 
 
 class _Validation:
@@ -202,29 +174,56 @@ class _Validation:
             self.aside.add(path)
 
     def _data(self) -> dict[str, Any]:
-        flat: dict[str, Any] = {key: entry.node for key, entry in self.tree.entries.items() if (key,) not in self.aside}
+        flat: dict[str, Any] = {
+            key: self._kept(entry.node, (key,)) for key, entry in self.tree.entries.items() if (key,) not in self.aside
+        }
         named = flat.pop("databases", None)
         if isinstance(named, MappingNode):
             flat["databases"] = {
-                key: {inner: each.node for inner, each in entry.node.entries.items()}
+                key: {
+                    name: self._kept(each.node, ("databases", key, name)) for name, each in entry.node.entries.items()
+                }
                 for key, entry in named.entries.items()
                 if isinstance(entry.node, MappingNode) and ("databases", key) not in self.aside
             }
         expanded = expand({**flat, "name": self.name})
         for database, keys in expanded["databases"].items():
             for path in self.aside:
-                if path[:2] == ("databases", database) and len(path) > 2:
+                if path[:2] == ("databases", database) and len(path) > 2 and not _in_replica(path[2:]):
                     keys.pop(path[2], None)
         return expanded
 
+    def _kept(self, node: Node, path: Path_) -> Node:
+        """Return the list of replicas without what is set aside of each; any other value as it is."""
+        if path[-1] != "replicas" or not isinstance(node, SequenceNode):
+            return node
+        items: list[Node] = []
+        for number, item in enumerate(node.items):
+            if isinstance(item, MappingNode):
+                here = (*path, str(number))
+                kept = {key: entry for key, entry in item.entries.items() if (*here, key) not in self.aside}
+                item = replace(item, entries=kept)
+            items.append(item)
+        return replace(node, items=tuple(items))
+
     def _note(self, database: str, inside: Path_, finding: Finding) -> None:
+        if _in_replica(inside) and self._is_of_primary(database, inside, finding):
+            inside = inside[2:]
         own: Path_ = inside if database == DEFAULT else ("databases", database, *inside)
         entry, inherited = self._written(database, inside)
         if not inside:
             self._note_database(database, own, entry, finding)
             return
-        self.aside.add(("databases", database, inside[0]) if database != DEFAULT else (inside[0],))
-        if finding.because and entry is not None and self._is_beneath(entry, inherited, database, finding.because):
+        within = inside[:2] if _in_replica(inside) else ()
+        beneath = (
+            finding.because
+            and entry is not None
+            and not (within and self._is_written(database, (*within, finding.because)))
+            and self._is_beneath(entry, inherited, database, finding.because)
+        )
+        wrong = inside[: 1 if beneath else len(within) + 1]
+        self.aside.add(("databases", database, *wrong) if database != DEFAULT else wrong)
+        if beneath:
             return
         path = inside if inherited else own
         if finding.slug == "unknown-key" and not finding.message and entry is not None:
@@ -235,14 +234,34 @@ class _Validation:
         place = entry.key if entry is not None else Location(self._file())
         key = ".".join(path)
         said = finding.message if finding.message.startswith(("`", "'")) else f"{key}: {finding.message}"
-        also = self._against(database, finding, entry)
+        also = self._against(database, within, finding, entry)
         label = ("this one here" if finding.against else "cannot act here") if also else ""
         self.problems.append(Problem(finding.slug, said, place, key, finding.help, _notes(entry), label, also))
 
-    def _against(self, database: str, finding: Finding, entry: Entry | None) -> tuple[tuple[Location, str], ...]:
+    def _is_of_primary(self, database: str, inside: Path_, finding: Finding) -> bool:
+        """Say whether what is wrong with a replica is what its primary says, and is wrong there."""
+        (*_, key), replica = inside[:3], inside[:2]
+        if any(
+            self._is_written(database, (*replica, each)) for each in (key, finding.because, finding.against) if each
+        ):
+            return False
+        return self._is_written(database, (key,))
+
+    def _is_written(self, database: str, inside: Path_) -> bool:
+        prefix = () if database == DEFAULT else ("databases", database)
+        return self._find((*prefix, *inside))[1] == len(prefix) + len(inside) or (
+            database != DEFAULT and len(inside) == 1 and self._find(inside)[1] == 1
+        )
+
+    def _against(
+        self, database: str, within: Path_, finding: Finding, entry: Entry | None
+    ) -> tuple[tuple[Location, str], ...]:
         """Return the place of the other key, where two disagree."""
         other = finding.against or finding.because
-        found = self._written(database, (other,))[0] if other and entry is not None else None
+        if not other or entry is None:
+            return ()
+        said = within and self._is_written(database, (*within, other))
+        found = self._written(database, (*within, other) if said else (other,))[0]
         words = f"and `{other}` here" if finding.against else "because of this"
         return ((found.key, words),) if found is not None else ()
 
@@ -308,29 +327,12 @@ class _Validation:
         return found, len(path)
 
 
+def _in_replica(inside: Path_) -> bool:
+    """Say whether a path leads to a key of a replica."""
+    return len(inside) > 2 and inside[0] == "replicas" and inside[1].isdigit()
+
+
 def _notes(entry: Entry | None) -> tuple[str, ...]:
     if entry is None or not isinstance(entry.node, Scalar) or not entry.node.variables or entry.key.variable:
         return ()
     return (f"the value comes from the environment: {', '.join(entry.node.variables)}",)
-
-
-def _origins(tree: MappingNode) -> Origins:
-    found: dict[Path_, tuple[Location, ...]] = {}
-
-    def walk(node: MappingNode, path: Path_) -> None:
-        for key, entry in node.entries.items():
-            places: list[Location] = []
-            below: Entry | None = entry
-            while below is not None:
-                places.append(below.key)
-                below = below.beneath
-            found[(*path, key)] = tuple(places)
-            if isinstance(entry.node, MappingNode):
-                walk(entry.node, (*path, key))
-            elif isinstance(entry.node, SequenceNode):
-                for number, item in enumerate(entry.node.items):
-                    if isinstance(item, MappingNode):
-                        walk(item, (*path, key, str(number)))
-
-    walk(tree, ())
-    return found

@@ -146,3 +146,26 @@ class MappingNode:
 
 
 Node = Scalar | SequenceNode | MappingNode
+
+
+def places(tree: MappingNode) -> dict[tuple[str, ...], tuple[Location, ...]]:
+    """Return where each key was written, by its path: the place in force first, then those that it covers."""
+    found: dict[tuple[str, ...], tuple[Location, ...]] = {}
+
+    def walk(node: MappingNode, path: tuple[str, ...]) -> None:
+        for key, entry in node.entries.items():
+            places: list[Location] = []
+            below: Entry | None = entry
+            while below is not None:
+                places.append(below.key)
+                below = below.beneath
+            found[(*path, key)] = tuple(places)
+            if isinstance(entry.node, MappingNode):
+                walk(entry.node, (*path, key))
+            elif isinstance(entry.node, SequenceNode):
+                for number, item in enumerate(entry.node.items):
+                    if isinstance(item, MappingNode):
+                        walk(item, (*path, key, str(number)))
+
+    walk(tree, ())
+    return found

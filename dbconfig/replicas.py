@@ -8,6 +8,7 @@ from typing import Any, Final
 from pydantic import BaseModel
 
 from dbconfig import patience
+from dbconfig.drivers import backend_of
 from dbconfig.findings import Finding, reject, reject_all
 from dbconfig.nodes import MappingNode, SequenceNode
 from dbconfig.values import parsed_url, plain
@@ -37,11 +38,24 @@ def switched_off(value: Any) -> bool:
     return raw is False or (isinstance(raw, str) and raw.lower() in _OFF)
 
 
+def completed(data: Any, *, is_replica: bool) -> Any:
+    """Return the data of a database, or of one of its replicas, with what is not written in so many words.
+
+    Raises:
+        PydanticCustomError: a replica says what only a database can; or `replicas` or the time of a connect is wrong.
+    """
+    if not isinstance(data, Mapping):
+        return data
+    if is_replica:
+        _refuse_foreign(data)
+    return patience.settled(inherit(data) if "replicas" in data else data)
+
+
 def inherit(data: Mapping[str, Any]) -> dict[str, Any]:
     """Return the data of a database with its replicas as complete as the database itself.
 
     Raises:
-        PydanticCustomError: `replicas` is no list of mappings.
+        PydanticCustomError: `replicas` is no list of mappings, or the database is one that has none.
     """
     own = {key: value for key, value in data.items() if key != "replicas"}
     written = data["replicas"]
@@ -55,12 +69,15 @@ def inherit(data: Mapping[str, Any]) -> dict[str, Any]:
     address = _parts(own)
     if address is None:
         return own  # the primary's address is wrong: that is told, and nothing can be inherited from it
+    if items and _is_sqlite(address):
+        message = "`replicas` cannot act on SQLite: it is a file"
+        because = "drivername" if "drivername" in own else "url"
+        raise reject_all([Finding("not-applicable", message, "remove it", ("replicas",), because=because)])
     shared = {key: value for key, value in own.items() if key not in _ADDRESS and key not in _NOT_FOR_REPLICA}
     found: list[Any] = []
-    for number, item in enumerate(items):
+    for item in items:
         if isinstance(item, (Mapping, MappingNode)):
             says = _entries(item)
-            _refuse_foreign(says, number)
             found.append({**patience.beneath({**shared, **_completed(address, says)}, says), **says})
         else:
             found.append(item)
@@ -71,15 +88,15 @@ def _entries(item: Any) -> dict[str, Any]:
     return {key: entry.node for key, entry in item.entries.items()} if isinstance(item, MappingNode) else dict(item)
 
 
-def _refuse_foreign(says: Mapping[str, Any], number: int) -> None:
+def _refuse_foreign(data: Mapping[str, Any]) -> None:
     findings = [
         Finding(
             "not-applicable",
             f"`{key}` is said of a database, not of one of its replicas",
             "write it beside `replicas`",
-            ("replicas", str(number), key),
+            (key,),
         )
-        for key in says
+        for key in data  # a primary hands none of these down
         if key in _NOT_FOR_REPLICA
     ]
     if findings:
@@ -99,6 +116,13 @@ def _parts(own: Mapping[str, Any]) -> dict[str, Any] | None:
     return {**found, "query": {key: value for key, value in query.items() if key != _FOR_PRIMARY}}
 
 
+def _is_sqlite(address: Mapping[str, Any]) -> bool:
+    try:
+        return backend_of(str(plain(address.get("drivername")))) == "sqlite"
+    except ValueError:
+        return False  # told where the system is looked at
+
+
 def _completed(address: Mapping[str, Any], says: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a replica takes over of the primary's address."""
     if "url" not in says:
@@ -114,12 +138,10 @@ def _completed(address: Mapping[str, Any], says: Mapping[str, Any]) -> dict[str,
 
 def mismatches(backend: str, replicas: tuple[Any, ...]) -> Iterator[Finding]:
     """Yield what cannot be a replica of a database system."""
-    if replicas and backend == "sqlite":
-        yield Finding("not-applicable", "`replicas` cannot act on SQLite: it is a file", "remove it", ("replicas",))
-        return
     same = {"mariadb": "mysql"}
     for number, replica in enumerate(replicas):
         other = replica.backend
         if same.get(other, other) != same.get(backend, backend):
             message = f"a replica of {backend} cannot be {other}"
-            yield Finding("invalid-value", message, at=("replicas", str(number), "url"))
+            at = "url" if replica.url is not None else "drivername"
+            yield Finding("invalid-value", message, at=("replicas", str(number), at))

@@ -15,7 +15,7 @@ from dbconfig.errors import BUILT_IN, Location
 from dbconfig.fields import ConnectionFields, setting
 from dbconfig.findings import reject_all
 from dbconfig.providers import Providers
-from dbconfig.replicas import inherit
+from dbconfig.replicas import completed
 from dbconfig.secrets import Secret
 from dbconfig.urls import DatabaseURL
 
@@ -187,9 +187,7 @@ class DatabaseSettings(ConnectionFields):
     @model_validator(mode="before")
     @classmethod
     def _complete(cls, data: Any) -> Any:
-        if not isinstance(data, Mapping):
-            return data
-        return patience.settled(inherit(data) if "replicas" in data else data)
+        return completed(data, is_replica="weight" in cls.model_fields)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

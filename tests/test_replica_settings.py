@@ -100,6 +100,53 @@ def test_what_is_said_of_a_database_is_refused_in_a_replica(tmp_path: Path) -> N
     ]
 
 
+def test_the_problems_of_all_replicas_are_told_together(tmp_path: Path) -> None:
+    text = PRIMARY + (
+        "replicas:\n"
+        "  - {host: db2, protected: true, weight: -1}\n"
+        "  - {hots: db3}\n"
+        "  - {host: db4, weight: x, pool_size: -4}\n"
+        "  - {host: db5, connect_args: {user: a}, replicas: []}\n"
+        "pool_timeout: -3\n"
+    )
+    expected = [
+        ("not-applicable", "replicas.0.protected", 3),
+        ("out-of-range", "replicas.0.weight", 3),
+        ("unknown-key", "replicas.1.hots", 4),
+        ("wrong-type", "replicas.2.weight", 5),
+        ("out-of-range", "replicas.2.pool_size", 5),
+        ("given-twice", "replicas.3.connect_args.user", 6),
+        ("not-applicable", "replicas.3.replicas", 6),
+        ("out-of-range", "pool_timeout", 7),
+    ]
+    assert problems(tmp_path, text) == expected
+    named = "databases:\n  facts:\n" + "".join(f"    {line}\n" for line in text.splitlines())
+    assert problems(tmp_path, named) == [(slug, f"databases.facts.{key}", line + 2) for slug, key, line in expected]
+
+
+def test_what_is_wrong_with_the_primary_is_told_once_and_not_of_each_replica(tmp_path: Path) -> None:
+    text = PRIMARY + "pool_size: -1\npool_recycle: 0\nreplicas: [{host: db2}, {host: db3, pool_recycle: 0}]\n"
+    assert problems(tmp_path, text) == [
+        ("out-of-range", "pool_size", 2),
+        ("out-of-range", "pool_recycle", 3),
+        ("out-of-range", "replicas.1.pool_recycle", 4),
+    ]
+
+
+def test_the_other_key_of_a_disagreement_is_shown_in_the_replica(tmp_path: Path) -> None:
+    text = PRIMARY + "pool_size: 5\nreplicas: [{host: db2, poolclass: NullPool}]\n"
+    with pytest.raises(ConfigError, match="`pool_size` cannot act with") as raised:
+        profile(tmp_path, text)
+    (problem,) = raised.value.problems
+    assert [(str(place).partition(":")[2], words) for place, words in problem.also] == [("3:24", "because of this")]
+
+
+def test_replicas_of_a_lower_layer_need_not_fit_a_database_that_has_none(tmp_path: Path) -> None:
+    for replica in ("host: db2", "weight: 2"):
+        (tmp_path / "default.yaml").write_text(f"replicas: [{{{replica}}}]\n")
+        assert profile(tmp_path, "url: sqlite:///a.db\n").databases["default"].replicas == ()
+
+
 def test_another_system_is_no_replica_and_sqlite_has_none(tmp_path: Path) -> None:
     assert problems(tmp_path, PRIMARY + "replicas:\n  - url: mysql://db2\n") == [("invalid-value", "replicas.0.url", 3)]
     assert problems(tmp_path, "url: sqlite:///a.db\nreplicas: [{database: b.db}]\n")[0][:2] == (
