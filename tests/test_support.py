@@ -326,6 +326,16 @@ def test_tls_is_offered_with_a_certificate_to_verify(postgresql_server: PostgreS
             assert ask(connection, "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()") is True
 
 
+def test_a_mariadb_keeps_its_temporary_files_to_itself(mariadb: MariaDBServer) -> None:
+    ((folder,),) = mariadb.sql("SELECT @@tmpdir")
+    assert Path(str(folder)) == mariadb.folder / "tmp"
+    # A sort of this size is spilled to a file there.
+    ((count,),) = mariadb.sql(
+        "SELECT COUNT(*) FROM (SELECT DISTINCT UUID(), REPEAT('x', 9000) FROM seq_1_to_3000) AS t"
+    )
+    assert count == 3000
+
+
 def test_mariadb_offers_tls_too(mariadb_server: MariaDBServer) -> None:
     with servers.mariadb(tls=True) as secure:
         account: dict[str, Any] = {"user": secure.user, "password": secure.password, "port": secure.port}

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import pymysql
 
-from tests.support.processes import find_program, run, wait_until
+from tests.support.processes import find_program, own, run, wait_until
 from tests.support.server import CONNECT_TIMEOUT, Server, ServerMissing, StopMode
 
 _REPLICATOR = "replicator"
@@ -41,6 +41,8 @@ class MariaDBServer(Server):
     def _configure(self) -> None:
         settings: dict[str, object] = {
             "datadir": self.data,
+            # Several servers that share one lose each other's temporary tables: #sql-temptable-… is not found.
+            "tmpdir": self._temporary,
             "socket": self.socket,
             "pid-file": self.folder / "pid",
             "bind-address": self.host,
@@ -61,6 +63,8 @@ class MariaDBServer(Server):
         if self.certificate:
             settings |= {"ssl-cert": self.certificate, "ssl-key": self.certificate.with_name("key.pem")}
         lines = [f"{name} = {value}" for name, value in (settings | self.settings).items()]
+        self._temporary.mkdir(exist_ok=True)
+        own(self._temporary, self._options)
         self._configuration.write_text("\n".join(["[mariadbd]", *lines]) + "\n")
 
     def _prepare(self) -> None:
@@ -75,6 +79,10 @@ class MariaDBServer(Server):
             "--innodb-fast-shutdown=1",
         ]
         run([*command, "--auth-root-authentication-method=normal"], folder=self.folder, options=self._options)
+
+    @property
+    def _temporary(self) -> Path:
+        return self.folder / "tmp"
 
     @property
     def _configuration(self) -> Path:
