@@ -94,7 +94,9 @@ class DatabaseSettings(ConnectionFields):
         None, "engine", "Last part of the logger's name, sqlalchemy.engine.Engine.NAME; the profile's name unless given"
     )
     pool_logging_name: values.Name | None = setting(
-        None, "engine", "Last part of the pool's logger's name; the profile's name unless given"
+        None,
+        "engine",
+        "Last part of the logger's name, sqlalchemy.pool.impl.QueuePool.NAME; the profile's name unless given",
     )
     isolation_level: values.IsolationLevel | None = setting(
         None, "engine", "READ COMMITTED, REPEATABLE READ, SERIALIZABLE, READ UNCOMMITTED or AUTOCOMMIT"

@@ -1,5 +1,6 @@
 """From settings to `create_engine`'s arguments."""
 
+import asyncio
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import event, pool, text
 from sqlalchemy.exc import OperationalError
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from dbconfig import ConfigError, DatabaseSettings, Registry, engines
 from dbconfig.pool import FairPool
@@ -207,3 +209,30 @@ def test_echo_logs_every_statement_without_what_is_hidden(caplog: pytest.LogCapt
         session.execute(text("SELECT :value"), {"value": "personal"})
     assert "SELECT ?" in caplog.text
     assert "personal" not in caplog.text
+
+
+async def use(engine: AsyncEngine) -> None:
+    async with engine.connect():
+        pass
+    await engine.dispose()
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+@pytest.mark.parametrize("by", ["echo_pool", "logging"])
+def test_the_pool_logs_where_sqlalchemys_documentation_says(
+    by: str, asynchronous: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    if asynchronous:
+        pytest.importorskip("aiosqlite")
+    found = DatabaseSettings(url=f"sqlite:///{tmp_path / 'a.db'}", echo_pool="debug" if by == "echo_pool" else False)
+    if by == "logging":
+        caplog.set_level("DEBUG", "sqlalchemy.pool")
+    engine = engines.build(found, "shop", asynchronous=asynchronous)
+    if asynchronous:
+        asyncio.run(use(AsyncEngine(engine)))
+    else:
+        engine.connect().close()
+        engine.dispose()
+    name = "AsyncAdaptedQueuePool" if asynchronous else "QueuePool"
+    told = {record.name for record in caplog.records if "checked out from pool" in record.getMessage()}
+    assert told == {f"sqlalchemy.pool.impl.{name}.shop"}

@@ -35,6 +35,8 @@ class FairPool(QueuePool):
     point at which a whole other section may run inside it.
     """
 
+    _sqla_logger_namespace = "sqlalchemy.pool.impl.QueuePool"  # the name that logging is configured for
+
     def __init__(
         self, creator: Any, line: LineOptions | None = None, past: tuple[Counters, ...] = (), **arguments: Any
     ) -> None:

@@ -28,6 +28,8 @@ class _Origins(Protocol):
 class ExplainingAsyncPool(AsyncAdaptedQueuePool):
     """SQLAlchemy's pool for asyncio; its timeouts have notes, and who waits is counted."""
 
+    _sqla_logger_namespace = "sqlalchemy.pool.impl.AsyncAdaptedQueuePool"  # the name that logging is configured for
+
     explain: Explain | None = None
     waiting = 0  # this and the next are touched by the event loop's thread only
     timeouts = 0
