@@ -1,5 +1,6 @@
 """For each kind of problem what leads to it, for real."""
 
+import asyncio
 import os
 import signal
 import socket
@@ -13,8 +14,10 @@ from threading import Thread
 import pytest
 from sqlalchemy.exc import TimeoutError
 
-from dbconfig import Registry
+from dbconfig import Registry, load
 from dbconfig.errors import ConfigError, render
+from dbconfig.integrations.places import Options, Place
+from dbconfig.integrations.testbeds import refuse_unless_for_tests
 from dbconfig.rendering import Palette
 from tests.cli.conftest import Project, Result
 from tests.support import servers
@@ -142,8 +145,62 @@ def _(project: Project, options: tuple[str, ...], fixture: Fixture) -> Result:
         pytest.raises(ConfigError) as refused,
     ):
         db.drop_tables()
-    text = "\n".join(render(problem, Palette("always" in options)) for problem in refused.value.problems)
+    return _raised(refused.value, options)
+
+
+def _raised(error: ConfigError, options: tuple[str, ...]) -> Result:
+    """Return what no command writes, as a command would."""
+    text = "\n".join(render(problem, Palette("always" in options)) for problem in error.problems)
     return Result(2, "", f"{text}\n")
+
+
+@provokes("sync-driver")
+def _(project: Project, options: tuple[str, ...], fixture: Fixture) -> Result:
+    # No command makes an asynchronous engine.
+    project.profile("url: postgresql+psycopg2://app@127.0.0.1/shop\n")
+
+    async def engine() -> None:
+        db.async_engine()
+
+    with Registry(project.folder / "config", environ={}) as db, pytest.raises(ConfigError) as refused:
+        asyncio.run(engine())
+    return _raised(refused.value, options)
+
+
+@provokes("provider-failed")
+def _(project: Project, options: tuple[str, ...], fixture: Fixture) -> Result:
+    # A provider of the command's own process would have to be installed.
+    project.profile("url: postgresql://app@127.0.0.1/shop\npassword: {provider: rds-iam}\n")
+    with Registry(project.folder / "config", environ={}) as db:
+        db.password_provider("rds-iam", lambda settings: "")
+        with pytest.raises(ConfigError) as refused:
+            db.engine().connect()
+    return _raised(refused.value, options)
+
+
+@provokes("not-for-tests")
+def _(project: Project, options: tuple[str, ...], fixture: Fixture) -> Result:
+    # The pytest plugin asks this before it makes anything.
+    project.profile(f"{_DB}protected: true\n", "production")
+    with (
+        Registry(project.folder / "config", profile="production", environ={}) as db,
+        pytest.raises(ConfigError) as refused,
+    ):
+        refuse_unless_for_tests(db, Options())
+    return _raised(refused.value, options)
+
+
+@provokes("test-database")
+def _(project: Project, options: tuple[str, ...], fixture: Fixture) -> Result:
+    # As the pytest plugin does.
+    server = _postgresql(fixture)
+    if not server.sql("SELECT 1 FROM pg_roles WHERE rolname = 'guest'"):
+        server.create_user("guest", "app-secret")
+    project.profile(f"url: {server.url(user='guest', database='shop')}\n", "testing")
+    profile = load("testing", path=project.folder / "config", environ={})
+    with pytest.raises(ConfigError) as refused:
+        Place.of(profile.databases["default"], Options()).make(lambda: None)
+    return _raised(refused.value, options)
 
 
 @provokes("database-elsewhere")

@@ -1,6 +1,7 @@
 """Each kind of problem: provoked for real, as the golden file has it with and without colour, and explained."""
 
 import re
+from pathlib import Path
 
 import pytest
 
@@ -11,17 +12,10 @@ from tests.cli.provocations import PROVOCATIONS
 _NEED_SERVERS = {
     "timed-out", "tls-refused", "login-rejected", "database-missing", "database-denied", "too-many-connections",
     "starting-up", "connection-failed", "read-only", "clock-skew", "pool-over-budget", "recycle-too-late",
-    "tls-required", "tls-untrusted",
+    "tls-required", "tls-untrusted", "test-database",
 }  # fmt: skip
-
-
-# No command meets these: they are provoked where password providers, asynchronous engines and the fixtures of
-# pytest are tested.
-_ELSEWHERE = {"provider-failed", "sync-driver", "not-for-tests", "test-database"}
-
-
-def test_every_kind_of_problem_is_provoked():
-    assert set(PROVOCATIONS) == set(CATALOGUE) - _ELSEWHERE
+# What the notes of an exception tell, which have no colour.
+_PLAIN = {"pool-timeout"}
 
 
 def slugs() -> list[object]:
@@ -37,8 +31,8 @@ def test_a_problem_is_told_as_its_golden_file_says(
     assert f"[{slug}]" in plain.err, plain.text
     assert "\x1b" not in plain.text
     golden(f"{slug}.txt", project.normalised(plain.err))
-    if slug == "pool-timeout":
-        return  # notes of an exception have no colour
+    if slug in _PLAIN:
+        return
     coloured = provoke(project, ("--color", "always"), request.getfixturevalue)
     assert "\x1b[" in coloured.err
     golden(f"{slug}.colour.txt", project.normalised(coloured.err).replace("\x1b", "␛"))
@@ -55,3 +49,10 @@ def test_a_problem_is_explained(slug: str, project: Project) -> None:
     assert entry.meaning in explained.out
     assert entry.fix in explained.out
     assert all(text.strip() for text in entry[:3])
+
+
+def test_every_kind_of_problem_is_provoked_and_has_its_golden_files():
+    """Those that no command meets too; and nothing is left of a kind that is gone."""
+    assert set(PROVOCATIONS) == set(CATALOGUE)
+    expected = {f"{slug}.txt" for slug in CATALOGUE} | {f"{slug}.colour.txt" for slug in set(CATALOGUE) - _PLAIN}
+    assert {path.name for path in (Path(__file__).parent / "golden").glob("*.txt")} == expected
