@@ -144,3 +144,40 @@ def test_reads_go_to_the_replicas_and_see_what_was_written(project: Path, postgr
     assert sum(int(line.split()[-2]) for line in servers) == 50
     off = run(script, folder=project, PYTHONPATH=str(ROOT), DBCONFIG_REPLICAS="off")
     assert off.stdout.splitlines() == [first]
+
+
+def alembic(folder: Path, *arguments: str, **variables: str) -> str:
+    """Run Alembic's command in the folder of an example."""
+    done = run(Path(sys.executable).with_name("alembic"), *arguments, folder=folder, **variables)
+    assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr
+
+
+def test_migrations_bring_a_database_up_to_its_models(project: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    pytest.importorskip("alembic")
+    script = project / "examples/alembic_app/main.py"
+    first = run(script, folder=tmp_path_factory.mktemp("elsewhere"))
+    assert (first.stdout, first.stderr) == ("1: The Dispossessed, 387 pages\non sqlite+pysqlite\n", "")
+    second = run(script, folder=project / "examples/alembic_app")
+    assert second.stdout.splitlines()[1] == "2: The Dispossessed, 387 pages"
+
+
+@pytest.mark.parametrize(
+    "system", ["sqlite", *(pytest.param(each, marks=pytest.mark.server) for each in ("postgresql", "mariadb"))]
+)
+def test_each_revision_is_what_the_models_say_and_can_be_taken_back(
+    project: Path, system: str, request: pytest.FixtureRequest
+) -> None:
+    pytest.importorskip("alembic")
+    folder = project / "examples/alembic_app"
+    variables = {"ENVIRONMENT": "development"}
+    if system != "sqlite":
+        name = {"postgresql": "POSTGRES_URL", "mariadb": "MARIADB_URL"}[system]
+        variables = {"ENVIRONMENT": system, name: request.getfixturevalue(system).url()}
+    alembic(folder, "upgrade", "0001", **variables)
+    done = run(folder / "main.py", folder=folder, **variables)
+    assert done.stderr == ""
+    assert done.stdout.startswith("1: The Dispossessed, 387 pages\n")
+    assert "No new upgrade operations detected" in alembic(folder, "check", **variables)
+    alembic(folder, "downgrade", "base", **variables)
+    assert run(folder / "main.py", folder=folder, **variables).stdout == done.stdout

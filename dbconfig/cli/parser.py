@@ -124,8 +124,15 @@ COMMANDS: Final[dict[str, Command]] = {
     ),
     "init": Command(
         "write a config folder with four commented profiles",
-        (_option("folder", metavar="FOLDER", nargs="?", default=".", help="the project (the working directory)"),),
+        (
+            _option("folder", metavar="FOLDER", nargs="?", default=".", help="the project (the working directory)"),
+            _option(
+                "--alembic", metavar="DIR", nargs="?", const="migrations", help="migrations in DIR too (migrations)"
+            ),
+            _option("--models", metavar="MODULE", help="what the migrations import (app.models)"),
+        ),
         ("text",),
+        "With --alembic a config folder that is there already stays as it is.",
     ),
     "schema": Command("the JSON schema of the YAML files, for editors", (), ("json",)),
     "explain": Command(

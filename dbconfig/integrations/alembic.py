@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import logging
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from logging.config import fileConfig
-from pathlib import Path
 from typing import Any, Final
 
 from alembic import command, context
@@ -37,7 +35,6 @@ NAMING_CONVENTION: Final = {
 LOCK_TIMEOUT: Final = 600.0  # seconds; another container's migrations may rewrite a large table
 _LOCK: Final = 0x616C656D626963  # "alembic"
 _POLL: Final = 0.5  # seconds
-_TEMPLATE: Final = Path(__file__).with_name("alembic_template")
 
 
 def run_migrations(
@@ -228,18 +225,3 @@ def upgrade(connectable: Engine, revision: str = "head", *, ini: str = "alembic.
         config.attributes.update(connection=connection, configure_logger=False)
         command.upgrade(config, revision)
         connection.commit()
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """Write `alembic.ini` and a folder of migrations: `python -m dbconfig.integrations.alembic migrations`."""
-    parser = argparse.ArgumentParser(prog="python -m dbconfig.integrations.alembic", description=main.__doc__)
-    parser.add_argument("directory", nargs="?", default="migrations")
-    parser.add_argument("--models", default="app.models", help="the module of the models")
-    given = parser.parse_args(arguments)
-    command.init(Config("alembic.ini"), given.directory, template=str(_TEMPLATE))
-    env = Path(given.directory) / "env.py"
-    env.write_text(env.read_text().replace("app.models", given.models))
-
-
-if __name__ == "__main__":
-    main()

@@ -40,6 +40,56 @@ def test_a_gitignore_keeps_what_it_has(project: Project) -> None:
     assert (project.folder / ".gitignore").read_text() == "*.pyc\n/.env\n/data/\n"
 
 
+ALEMBIC = {"README", "env.py", "script.py.mako"}
+
+
+@pytest.mark.parametrize(
+    ("options", "folder", "module"),
+    [
+        (("--alembic",), "migrations", "app.models"),
+        (("--alembic", "db/revisions/", "--models", "shop.tables"), "db/revisions", "shop.tables"),
+    ],
+)
+def test_it_writes_migrations_too(project: Project, options: tuple[str, ...], folder: str, module: str) -> None:
+    result = project.run("init", *options)
+    assert (result.code, result.err) == (0, "")
+    assert {path.name for path in (project.folder / "config").iterdir()} == FILES
+    assert {path.name for path in (project.folder / folder).iterdir()} == ALEMBIC
+    assert f"import {module}  #" in (project.folder / folder / "env.py").read_text()
+    assert f"script_location = %(here)s/{folder}\n" in (project.folder / "alembic.ini").read_text()
+    assert "next: alembic revision --autogenerate" in result.out
+
+
+def test_migrations_are_added_to_a_project_that_has_its_profiles(project: Project) -> None:
+    project.profile("url: sqlite:///mine.db\n", "production")
+    result = project.run("init", "--alembic")
+    assert (result.code, result.err) == (0, "")
+    assert "config/ is there already, and stays as it is" in result.out
+    assert [path.name for path in (project.folder / "config").iterdir()] == ["production.yaml"]
+    again = project.run("init", "--alembic")
+    assert again.code == 2
+    assert "alembic.ini, migrations/README, migrations/env.py, migrations/script.py.mako" in again.err
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (("--models", "app.models"), "--models is for migrations: add --alembic"),
+        (("--alembic", "../elsewhere"), "'../elsewhere' is no folder within the project"),
+        (("--alembic", "."), "'.' is no folder within the project"),
+        (("--alembic", "100%"), "'100%' is no folder within the project"),
+        (("--alembic", "--models", "app/models.py"), "'app/models.py' is no module of models"),
+    ],
+)
+def test_migrations_that_cannot_be_are_refused_and_nothing_is_written(
+    project: Project, options: tuple[str, ...], told: str
+) -> None:
+    result = project.run("init", *options)
+    assert (result.code, told in result.err) == (2, True)
+    assert not (project.folder / "alembic.ini").exists()
+    assert not (project.folder / ".gitignore").exists()
+
+
 @pytest.mark.parametrize(
     ("dotenv", "address"),
     [

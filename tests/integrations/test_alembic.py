@@ -39,7 +39,7 @@ def migrated(project):
     def make(url: str, models: str = MODELS, more: str = "", env: str | None = None):
         project.environ.update(ENVIRONMENT="testing", PYTHONPATH=str(project.path))
         project.write(config__testing_yaml=f"url: '{url}'\n{more}", models_py=models)
-        done(project.run("dbconfig.integrations.alembic", "migrations", "--models", "models"))
+        done(project.run("dbconfig", "init", "--alembic", "--models", "models"))
         if env is not None:
             (project.path / "migrations/env.py").write_text(env)
         done(project.run("alembic", "revision", "--autogenerate", "-m", "first"))

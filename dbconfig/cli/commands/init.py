@@ -1,12 +1,13 @@
-"""`dbconfig init`: a configuration folder with four commented profiles, and what belongs around it."""
+"""`dbconfig init`: a configuration folder with four commented profiles, what belongs around it, and migrations."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from dbconfig.cli import FAILED, OK, templates
+from dbconfig.cli import FAILED, OK, migrations, templates
 from dbconfig.cli.commands.schema import text as schema_text
 from dbconfig.cli.context import Context
 from dbconfig.environment import Environment
@@ -22,26 +23,55 @@ def run(context: Context) -> int:
     if not project.is_dir():
         context.out.note(f"error: there is no folder {shown_path(project)}")
         return FAILED
+    try:
+        of_alembic = _migrations(context)
+    except ValueError as error:
+        context.out.note(f"error: {error}")
+        return FAILED
     plan = _detect(project)
     files = {f"{FOLDER}/{name}": text for name, text in templates.profiles(plan.connection, plan.production).items()}
     files[f"{FOLDER}/schema.json"] = schema_text()
-    existing = [name for name in files if (project / name).exists() or (project / name).is_symlink()]
+    configured = _existing(project, files)
+    existing = _existing(project, of_alembic) if of_alembic else configured
     if existing:
         context.out.note(f"error: nothing is overwritten, and there is already {', '.join(existing)}")
         context.out.note("move it away first, or name another folder: dbconfig init FOLDER")
         return FAILED
-    (project / FOLDER).mkdir(exist_ok=True)
+    if configured:
+        context.out.line(f"{FOLDER}/ is there already, and stays as it is")
+    else:
+        _configure(context, project, files, plan)
+    for name, text in of_alembic.items():
+        _write(context, project / name, text)
+    context.out.line()
+    if not configured:
+        for note in plan.notes:
+            context.out.line(note)
+        context.out.line("next: dbconfig check")
+    for note in migrations.notes() if of_alembic else ():
+        context.out.line(note)
+    context.out.line("then, in Python: from dbconfig import db; with db.session() as session: ...")
+    return OK
+
+
+def _migrations(context: Context) -> dict[str, str]:
+    """Return the files of Alembic, if they are asked for."""
+    folder, models = context.arguments.alembic, context.arguments.models
+    if folder is None and models is not None:
+        raise ValueError("--models is for migrations: add --alembic")
+    return {} if folder is None else migrations.files(folder, models or migrations.MODELS)
+
+
+def _existing(project: Path, names: Iterable[str]) -> list[str]:
+    return [name for name in names if (project / name).exists() or (project / name).is_symlink()]
+
+
+def _configure(context: Context, project: Path, files: Mapping[str, str], plan: _Plan) -> None:
     for name, text in files.items():
         _write(context, project / name, text)
     if not (project / ".env.example").exists():
         _write(context, project / ".env.example", templates.ENV_EXAMPLE.format(name=plan.production))
     _ignore(context, project / ".gitignore")
-    context.out.line()
-    for note in plan.notes:
-        context.out.line(note)
-    context.out.line("next: dbconfig check")
-    context.out.line("then, in Python: from dbconfig import db; with db.session() as session: ...")
-    return OK
 
 
 @dataclass(frozen=True)
@@ -74,6 +104,7 @@ def _detect(project: Path) -> _Plan:
 
 
 def _write(context: Context, path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("x", encoding="utf-8", newline="\n") as file:  # "x": what appeared meanwhile is not overwritten
         file.write(text)
     context.out.line(f"wrote {shown_path(path)}")

@@ -1,0 +1,39 @@
+"""What `dbconfig init --alembic` writes: `alembic.ini`, and a folder of migrations whose `env.py` is one call."""
+
+from __future__ import annotations
+
+import re
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Final
+
+FOLDER: Final = "migrations"
+MODELS: Final = "app.models"
+
+_TEMPLATE: Final = Path(__file__).with_name("alembic_template")
+# A `%` would mean something in alembic.ini, a blank something to older versions of Alembic.
+_FOLDER: Final = re.compile(r"\w[\w-]*(?:/\w[\w-]*)*")
+_MODULE: Final = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*")
+
+
+def files(folder: str, models: str) -> dict[str, str]:
+    """Return the text of each file, by its place in the project.
+
+    Raises:
+        ValueError: the folder or the module has a name that cannot be one; the text says which can.
+    """
+    folder = folder.rstrip("/")
+    if not _FOLDER.fullmatch(folder):
+        raise ValueError(f"{folder!r} is no folder within the project: letters, digits, `_`, `-` and `/`")
+    if not _MODULE.fullmatch(models):
+        raise ValueError(f"{models!r} is no module of models, such as {MODELS}")
+    text = {path.name: path.read_text(encoding="utf-8") for path in _TEMPLATE.iterdir() if path.is_file()}
+    found = {"alembic.ini": text.pop("alembic.ini").replace(f"/{FOLDER}\n", f"/{folder}\n")}
+    text["env.py"] = text["env.py"].replace(MODELS, models)
+    return found | {f"{folder}/{name}": text[name] for name in sorted(text)}
+
+
+def notes() -> list[str]:
+    """Return what to do next."""
+    install = [] if find_spec("alembic") else ["alembic is not installed: pip install 'sqlmodel-dbconfig[alembic]'"]
+    return [*install, 'next: alembic revision --autogenerate -m "first", and alembic upgrade head']
