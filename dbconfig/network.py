@@ -78,12 +78,6 @@ def applicable_to_pgbouncer(settings: DatabaseSettings) -> Iterator[Finding]:
         if name in settings.connect_args and (name, settings.connect_args[name]) != _NEVER:
             why = f"{name!r} would prepare statements on a server connection that the next transaction does not have"
             yield _refused(f"connect_args.{name}", why, "remove it")
-    if settings.fast_begin:
-        for key in _IN_TRANSACTION:
-            if getattr(settings, key):
-                why = f"`{key}` is set when a transaction begins behind PgBouncer, which `fast_begin` puts off"
-                yield _refused("fast_begin", why, "remove one of the two")
-                break
     if settings.isolation_level == "AUTOCOMMIT" or settings.execution_options.get("isolation_level") == "AUTOCOMMIT":
         for key in _IN_TRANSACTION:
             if getattr(settings, key):

@@ -12,7 +12,7 @@ from sqlalchemy.orm import SessionTransaction, UOWTransaction
 from sqlmodel import Session
 
 from dbconfig import engines
-from dbconfig.dialects.postgresql import hold_cursors
+from dbconfig.dialects import postgresql
 from dbconfig.settings import DatabaseSettings
 
 # By session, so that every statement is meant, raw ones of the driver too.
@@ -97,8 +97,9 @@ def open_engine(
         beside: the engine whose database in memory this one shares.
         patient: wait for a server that cannot be reached, until `pool_timeout`; or tell at once.
     """
+    own = settings_for_reading(settings)
     engine = engines.build(
-        settings_for_reading(settings),
+        own,
         label,
         extra,
         asynchronous=asynchronous,
@@ -110,7 +111,7 @@ def open_engine(
     if settings.backend in ("mysql", "mariadb"):
         event.listen(engine, "connect", guard_mysql)
     elif settings.backend == "postgresql":
-        hold_cursors(engine)
+        postgresql.attach_to_readers(engine, own)
     return engine
 
 

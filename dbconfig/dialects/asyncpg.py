@@ -6,7 +6,6 @@ import os
 import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
-from uuid import uuid4
 
 from sqlalchemy import event
 from sqlalchemy.util import await_only
@@ -53,9 +52,10 @@ def arguments(settings: DatabaseSettings, session: Mapping[str, Any]) -> dict[st
     if libpq.keys() & set(_TLS):
         found["ssl"] = _tls(settings, {name: str(libpq[name]) for name in _TLS if name in libpq})
     if settings.pgbouncer:
-        # Nothing is kept prepared, and what is prepared for a moment has a name that no other client can have.
+        # Nothing is kept prepared. What has no name is parsed again in the message that executes it; a name would stay
+        # on the server connection, since the message that takes it away may go to another one.
         found |= {"statement_cache_size": 0, "prepared_statement_cache_size": 0}
-        found["prepared_statement_name_func"] = lambda: f"__dbconfig_{uuid4()}__"
+        found["prepared_statement_name_func"] = str
     return {**found, **given}
 
 

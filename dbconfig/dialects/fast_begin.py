@@ -3,11 +3,13 @@
 For the driver the connection is in autocommit, so that it sends no BEGIN of its own. What SQLAlchemy, or the
 application, asks of it (autocommit, isolation level, read-only, deferrable) is kept here, and said in the BEGIN that
 goes before the first statement, in the same message. Whether one is due is read from libpq, which the server tells with
-each answer; so a BEGIN or COMMIT that the application sends itself is no riddle.
+each answer; so a BEGIN or COMMIT that the application sends itself is no riddle. Behind a pooler the limits of each
+transaction go with it.
 """
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, Final
 
 import psycopg2
@@ -31,10 +33,17 @@ class FastBeginCursor(extensions.cursor):
     def execute(self, query: Any, vars: Any = None) -> None:
         begin = self.connection.begin_due()
         if begin and self.name is None:
-            query = _joined(begin, query)
+            query = self._joined(begin, query, vars)
         elif begin:
-            self.connection.begin_by_driver()
+            self.connection.begin_for_stream()
         super().execute(query, vars)
+
+    def _joined(self, begin: str, query: Any, vars: Any) -> Any:
+        # On a line of its own: the excerpt of an error shows lines.
+        begin = (begin if vars is None else begin.replace("%", "%%")) + ";\n"
+        if isinstance(query, bytes):
+            return begin.encode(extensions.encodings[self.connection.encoding]) + query
+        return sql.SQL(begin) + query if isinstance(query, sql.Composable) else begin + query
 
     def executemany(self, query: Any, vars_list: Any) -> None:
         self.connection.begin_now()
@@ -60,6 +69,9 @@ class FastBeginCursor(extensions.cursor):
 class FastBeginConnection(extensions.connection):
     """A connection whose transactions begin with their first statement, in one message."""
 
+    limits = ""  # what is set in each transaction
+    cursor_class: type = FastBeginCursor
+
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)
         self._autocommit = False
@@ -82,7 +94,8 @@ class FastBeginConnection(extensions.connection):
         level = "" if self._level is None else f" ISOLATION LEVEL {_LEVELS[self._level]}"
         access = "" if self._readonly is None else " READ ONLY" if self._readonly else " READ WRITE"
         wait = "" if self._deferrable is None else " DEFERRABLE" if self._deferrable else " NOT DEFERRABLE"
-        return f"BEGIN{level}{access}{wait}"
+        limits = f"; {self.limits}" if self.limits else ""
+        return f"BEGIN{level}{access}{wait}{limits}"
 
     def begin_now(self) -> None:
         """Begin by a message of its own, before what cannot be sent together with it."""
@@ -96,6 +109,12 @@ class FastBeginConnection(extensions.connection):
         if self._level is not None or self._readonly is not None or self._deferrable is not None:
             super().set_session(self._level, self._readonly, self._deferrable)
         self._by_driver = True
+
+    def begin_for_stream(self) -> None:
+        """Begin before a named cursor's first statement, into which nothing can be put."""
+        self.begin_by_driver()
+        if self.limits:
+            self._send(self.limits)
 
     def _send(self, statement: str) -> None:
         cursor = super().cursor(cursor_factory=extensions.cursor)
@@ -120,13 +139,14 @@ class FastBeginConnection(extensions.connection):
     def rollback(self) -> None:
         self._end("ROLLBACK", super().rollback)
 
-    def cursor(self, *arguments: Any, **keywords: Any) -> Any:
-        named = (arguments and arguments[0] is not None) or keywords.get("name") is not None
-        if named and self.begin_due():
-            self.begin_by_driver()
-        chosen: Any = self.cursor_factory
-        keywords.setdefault("cursor_factory", chosen or FastBeginCursor)
-        return super().cursor(*arguments, **keywords)
+    def cursor(
+        self, name: Any = None, cursor_factory: Any = None, withhold: bool = False, scrollable: bool | None = None
+    ) -> Any:
+        if name is not None and self.begin_due():
+            self.begin_for_stream()
+        chosen: Any = cursor_factory or self.cursor_factory
+        factory = with_factory(self.cursor_class, chosen)
+        return super().cursor(name, cursor_factory=factory, withhold=withhold, scrollable=scrollable)
 
     # What is asked of the driver
 
@@ -196,6 +216,8 @@ class FastBeginConnection(extensions.connection):
     def tpc_begin(self, xid: Any) -> None:
         self.begin_by_driver()
         super().tpc_begin(xid)
+        if self.limits:
+            self._send(self.limits)
 
     def tpc_commit(self, *xid: Any) -> None:
         super().tpc_commit(*xid)
@@ -215,12 +237,12 @@ class FastBeginConnection(extensions.connection):
         return super().lobject(*arguments, **keywords)
 
 
-def _joined(begin: str, query: Any) -> Any:
-    if isinstance(query, bytes):
-        return begin.encode("ascii") + b"; " + query
-    if isinstance(query, sql.Composable):
-        return sql.SQL(begin + "; ") + query
-    return f"{begin}; {query}"
+@lru_cache
+def with_factory(ours: type, chosen: type | None) -> type:
+    """Return a class that does what ours does, and what the application's own does: DictCursor, a discreet repr."""
+    if chosen is None or issubclass(ours, chosen):
+        return ours
+    return chosen if issubclass(chosen, ours) else type(ours.__name__, (ours, chosen), {})
 
 
 def _level_of(value: Any) -> int | None:
@@ -236,13 +258,14 @@ def _flag_of(value: Any) -> bool | None:
     return None if value is None or (isinstance(value, str) and value.upper() == "DEFAULT") else bool(value)
 
 
-def attach(engine: Engine) -> None:
-    """Let an engine connect with connections of ours."""
+def attach(engine: Engine, ours: type[FastBeginConnection], limits: str) -> None:
+    """Let an engine connect with connections of ours, each of whose transactions sets the limits."""
     dialect: Any = engine.dialect
     connect = dialect.connect
+    limited = type(ours.__name__, (ours,), {"limits": limits})
 
-    def connect_fast(*arguments: Any, **keywords: Any) -> Any:
-        keywords.setdefault("connection_factory", FastBeginConnection)
+    def connect_ours(*arguments: Any, **keywords: Any) -> Any:
+        keywords["connection_factory"] = with_factory(limited, keywords.get("connection_factory"))
         return connect(*arguments, **keywords)
 
-    dialect.connect = connect_fast
+    dialect.connect = connect_ours

@@ -3,27 +3,36 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 from sqlalchemy import Engine, event
 
 _log = logging.getLogger(__name__)
 
+# Defaults are for the next transaction: to set them inside one has no effect on it.
+_OF_TRANSACTION: Final = {
+    "default_transaction_read_only": "transaction_read_only",
+    "default_transaction_deferrable": "transaction_deferrable",
+}
 
-def set_in_transactions(engine: Engine, session: Mapping[str, str]) -> None:
-    """Set session variables at the begin of each transaction, for it alone; one round trip more.
 
-    Args:
-        engine: of a database behind a pooler.
-        session: names and SQL literals.
-    """
-    if not session:
-        return
+def limits_of(session: Mapping[str, str]) -> list[str]:
+    """Return the statements that set session variables for one transaction, from names and SQL literals."""
     # Not `SELECT set_config(…)`: after a query it would be too late for SET TRANSACTION.
-    statements = [f"SET LOCAL {name} = {value}" for name, value in session.items()]
-    if engine.dialect.driver != "asyncpg":  # which sends one statement at a time
-        statements = ["; ".join(statements)]
+    return [f"SET LOCAL {_OF_TRANSACTION.get(name.lower(), name)} = {value}" for name, value in session.items()]
+
+
+def set_in_transactions(engine: Engine, limits: Sequence[str]) -> None:
+    """Set session variables at the begin of each transaction, for it alone; one round trip more, but for asyncpg."""
+    if not limits:
+        return
+    script = "; ".join(limits)
+    if engine.dialect.driver == "asyncpg":
+        from dbconfig.dialects import pooled_asyncpg
+
+        pooled_asyncpg.attach(engine, script)
+        return
     dialect: Any = engine.dialect
 
     def do_begin(connection: Any) -> None:
@@ -31,12 +40,36 @@ def set_in_transactions(engine: Engine, session: Mapping[str, str]) -> None:
             return  # no transaction, in which alone this acts
         cursor = connection.cursor()
         try:
-            for statement in statements:
-                cursor.execute(statement)
+            cursor.execute(script)
         finally:
             cursor.close()
 
     dialect.do_begin = do_begin  # on the dialect object of this engine alone
+
+
+def guard_readers(engine: Engine, limits: Sequence[str]) -> None:
+    """Let what an engine in AUTOCOMMIT reads be under its limits, statement by statement where the driver can.
+
+    Args:
+        engine: of a database behind a pooler.
+        limits: what refuses writes is among them.
+    """
+    driver = engine.dialect.driver
+    if driver == "psycopg2":
+        from dbconfig.dialects import fast_begin, pooled_psycopg2
+
+        fast_begin.attach(engine, pooled_psycopg2.ReadingConnection, "; ".join(limits))
+        dialect: Any = engine.dialect
+        dialect.do_commit = lambda connection: connection.commit()  # which send nothing where nothing is open
+        dialect.do_rollback = lambda connection: connection.rollback()
+    elif driver == "psycopg":
+        from dbconfig.dialects import pooled_psycopg
+
+        pooled_psycopg.attach(engine, limits)
+    elif driver == "asyncpg":
+        from dbconfig.dialects import pooled_asyncpg
+
+        pooled_asyncpg.attach(engine, "; ".join(limits), reading=True)
 
 
 def distrust(engine: Engine) -> None:

@@ -61,16 +61,27 @@ def arguments(settings: DatabaseSettings, drivername: str) -> dict[str, Any]:
 
 def attach(engine: Engine, settings: DatabaseSettings) -> None:
     """Attach what a pooler needs, or a BEGIN that goes with the first statement; all else is a startup option."""
-    if engine.dialect.driver == "asyncpg":
+    driver = engine.dialect.driver
+    if driver == "asyncpg":
         asyncpg.name_connect_errors(engine)
-    if settings.pgbouncer:
-        poolers.set_in_transactions(engine, {name: _literal(value) for name, value in _session(settings).items()})
-    elif engine.dialect.driver == "psycopg" and "prepare_threshold" not in settings.connect_args:
-        poolers.distrust(engine)
-    if settings.fast_begin and engine.dialect.driver == "psycopg2":
+    limits = _limits(settings)
+    if settings.fast_begin and driver == "psycopg2":
         from dbconfig.dialects import fast_begin
 
-        fast_begin.attach(engine)
+        fast_begin.attach(engine, fast_begin.FastBeginConnection, "; ".join(limits))
+    elif settings.pgbouncer:
+        if settings.isolation_level != "AUTOCOMMIT":  # which has none, but for readers: attach_to_readers
+            poolers.set_in_transactions(engine, limits)
+    elif driver == "psycopg" and "prepare_threshold" not in settings.connect_args:
+        poolers.distrust(engine)
+
+
+def attach_to_readers(engine: Engine, settings: DatabaseSettings) -> None:
+    """Attach what reading in AUTOCOMMIT needs; `settings` refuse writes."""
+    if settings.pgbouncer:
+        poolers.guard_readers(engine, _limits(settings))
+    else:
+        hold_cursors(engine)
 
 
 def hold_cursors(engine: Engine) -> None:
@@ -105,6 +116,12 @@ def _hold_psycopg2(engine: Engine) -> None:
         return connect(*arguments, **keywords)
 
     dialect.connect = connect_holding
+
+
+def _limits(settings: DatabaseSettings) -> list[str]:
+    """Return what each transaction sets: a pooler refuses startup options, which would do so once and for all."""
+    session = _session(settings) if settings.pgbouncer else {}
+    return poolers.limits_of({name: _literal(value) for name, value in session.items()})
 
 
 def _literal(value: Any) -> str:

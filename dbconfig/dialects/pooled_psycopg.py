@@ -1,0 +1,138 @@
+"""Reading behind a pooler (psycopg): each statement brings its guard and its limits along, in one message.
+
+As in `pooled_psycopg2`. The server takes several statements in one message only without parameters, so the client puts
+them into the statement.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, Final
+
+import psycopg
+from psycopg import pq, sql
+from sqlalchemy import Engine
+
+_IDLE: Final = pq.TransactionStatus.IDLE
+_JOINABLE: Final = (str, bytes, sql.Composable)
+
+
+class _Guarded:
+    """What all these cursors share; `limits` are the statements that their engine sets in each transaction."""
+
+    limits: Sequence[str] = ()
+    connection: Any
+
+    def _is_due(self) -> bool:
+        return bool(self.connection.info.transaction_status == _IDLE)
+
+    def _begin(self) -> str:
+        # Sent like any statement, so with the guard. Without autocommit the driver begins by itself.
+        return "BEGIN" if self.connection.autocommit else ""
+
+    def _joined(self, query: Any, params: Any) -> Any:
+        guard = "; ".join(self.limits) if params is None else "; ".join(self.limits).replace("%", "%%")
+        guard += ";\n"  # the statement on a line of its own: the excerpt of an error shows lines
+        if isinstance(query, bytes):
+            return guard.encode(self.connection.info.encoding) + query
+        return guard + query if isinstance(query, str) else sql.SQL(guard) + query
+
+    def _step_over(self) -> None:
+        """Go to the statement's own result; those before it are the guard's."""
+        cursor: Any = self
+        for _ in self.limits:
+            cursor.nextset()
+
+
+class ReadingCursor(_Guarded, psycopg.ClientCursor[Any]):
+    def execute(self, query: Any, params: Any = None, **options: Any) -> Any:
+        if self._is_due() and isinstance(query, _JOINABLE):
+            super().execute(self._joined(query, params), params, **options)
+            self._step_over()
+            return self
+        self._begin_now()
+        return super().execute(query, params, **options)
+
+    def executemany(self, query: Any, params_seq: Any, **options: Any) -> None:
+        self._begin_now()
+        super().executemany(query, params_seq, **options)
+
+    def stream(self, query: Any, params: Any = None, **options: Any) -> Iterator[Any]:
+        self._begin_now()
+        yield from super().stream(query, params, **options)
+
+    @contextmanager
+    def copy(self, statement: Any, params: Any = None, **options: Any) -> Iterator[Any]:
+        self._begin_now()
+        with super().copy(statement, params, **options) as copy:
+            yield copy
+
+    def _begin_now(self) -> None:
+        if self._is_due():
+            self.connection.execute(self._begin())
+
+
+class ReadingServerCursor(_Guarded, psycopg.ServerCursor[Any]):
+    def execute(self, query: Any, params: Any = None, **options: Any) -> Any:
+        if self._is_due():
+            self.connection.execute(self._begin())
+        return super().execute(query, params, **options)
+
+
+class AsyncReadingCursor(_Guarded, psycopg.AsyncClientCursor[Any]):
+    async def execute(self, query: Any, params: Any = None, **options: Any) -> Any:
+        if self._is_due() and isinstance(query, _JOINABLE):
+            await super().execute(self._joined(query, params), params, **options)
+            self._step_over()
+            return self
+        await self._begin_now()
+        return await super().execute(query, params, **options)
+
+    async def executemany(self, query: Any, params_seq: Any, **options: Any) -> None:
+        await self._begin_now()
+        await super().executemany(query, params_seq, **options)
+
+    async def stream(self, query: Any, params: Any = None, **options: Any) -> AsyncIterator[Any]:
+        await self._begin_now()
+        async for row in super().stream(query, params, **options):
+            yield row
+
+    @asynccontextmanager
+    async def copy(self, statement: Any, params: Any = None, **options: Any) -> AsyncIterator[Any]:
+        await self._begin_now()
+        async with super().copy(statement, params, **options) as copy:
+            yield copy
+
+    async def _begin_now(self) -> None:
+        if self._is_due():
+            await self.connection.execute(self._begin())
+
+
+class AsyncReadingServerCursor(_Guarded, psycopg.AsyncServerCursor[Any]):
+    async def execute(self, query: Any, params: Any = None, **options: Any) -> Any:
+        if self._is_due():
+            await self.connection.execute(self._begin())
+        return await super().execute(query, params, **options)
+
+
+def attach(engine: Engine, limits: Sequence[str]) -> None:
+    """Let an engine connect with connections whose cursors are ours."""
+    dialect: Any = engine.dialect
+    connect = dialect.connect
+    kinds = (AsyncReadingCursor, AsyncReadingServerCursor) if dialect.is_async else (ReadingCursor, ReadingServerCursor)
+    cursor, server_cursor = (type(kind.__name__, (kind,), {"limits": limits}) for kind in kinds)
+
+    def connect_reading(*arguments: Any, **keywords: Any) -> Any:
+        connection = connect(*arguments, **keywords)
+        driver = dialect.get_driver_connection(connection)
+        driver.cursor_factory = _with_factory(cursor, driver.cursor_factory)
+        driver.server_cursor_factory = _with_factory(server_cursor, driver.server_cursor_factory)
+        dialect.set_readonly(connection, True)  # for the transactions that the driver begins: connection.transaction()
+        return connection
+
+    dialect.connect = connect_reading
+
+
+def _with_factory(ours: type, chosen: type) -> type:
+    return ours if issubclass(ours, chosen) else type(ours.__name__, (ours, chosen), {})
