@@ -45,6 +45,7 @@ _POSTGRESQL: Final = (
     (r"authentication failed|no password supplied|no pg_hba\.conf entry", "login", "login-rejected"),
     (r'role "[^"\n]*" does not exist|is not permitted to log in', "login", "login-rejected"),
     (r"session is not read-only|session is read-only|server is (?:not )?in hot standby", "login", "read-only"),
+    (r"unsupported startup parameter", "login", "pooler-undeclared"),
     (r"server closed the connection|Connection reset|closed unexpectedly", "login", "connection-lost"),
 )
 # https://mariadb.com/kb/en/mariadb-error-codes/
@@ -197,6 +198,7 @@ def _message(slug: str, settings: DatabaseSettings, place: str = "") -> str:
         "tls-required": f"the server at {place} demands TLS",
         "tls-untrusted": f"the certificate of {place} is not trusted",
         "login-rejected": f"the server rejects the login of user {user}",
+        "pooler-undeclared": f"a pooler at {place} refuses startup options",
         "database-missing": f"the server has no database {database}",
         "database-denied": f"user {user} may not use the database {database}",
         "too-many-connections": f"{place} has no free connection",

@@ -139,6 +139,13 @@ CONNECTIONS: Final[dict[str, Entry]] = {
         "pool_size: 20\nmax_overflow: 40   # 8 workers: 480 connections, the server has 97",
         "Take the sizes that the message proposes, or put PgBouncer between.",
     ),
+    "pooler-undeclared": Entry(
+        "A pooler such as PgBouncer stands before the server, and the profile does not say so. It refuses the startup "
+        "options by which time limits and variables are set, and in transaction mode a server connection is another "
+        "client's in the next moment, with whatever was set or prepared on it.",
+        "url: postgresql://app@pgbouncer:6432/shop\nstatement_timeout: 10s",
+        "Write `pgbouncer: true`; it does no harm in session mode.",
+    ),
     "recycle-too-late": Entry(
         "The server closes idle connections before `pool_recycle` replaces them: a request gets a dead connection.",
         "pool_recycle: 8h   # MariaDB's wait_timeout is 600 s",

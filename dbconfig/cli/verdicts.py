@@ -28,7 +28,7 @@ def judge(
         _budget(server, settings, name, workers, replicas),
         _recycle(server, settings, name),
         _session(server),
-        _pooler(server, settings),
+        _pooler(server, settings, name),
     )
     for step, found in judgements:
         if step is not None:
@@ -111,11 +111,15 @@ def _session(server: Server) -> _Judgement:
     return Step("session", detail=", ".join(f"{key}={value}" for key, value in server.variables.items())), None
 
 
-def _pooler(server: Server, settings: DatabaseSettings) -> _Judgement:
+def _pooler(server: Server, settings: DatabaseSettings, name: str) -> _Judgement:
     if settings.backend != "postgresql":
         return None, None
     detail = "a pooler such as PgBouncer stands between" if server.pooler else "no pooler seen between"
-    return Step("pooler", detail=detail), None
+    step = Step("pooler", detail=detail)
+    if not server.pooler or settings.pgbouncer:
+        return step, None
+    message = f"{detail}, and the profile does not say so"
+    return step, _found("pooler-undeclared", "url", message, settings, name, warning=True)
 
 
 def _found(

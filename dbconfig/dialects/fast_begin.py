@@ -29,6 +29,7 @@ class FastBeginCursor(extensions.cursor):
     """Sends the BEGIN that is due with its statement."""
 
     connection: FastBeginConnection
+    _turn = 0  # the connection's, at the last statement
 
     def execute(self, query: Any, vars: Any = None) -> None:
         begin = self.connection.begin_due()
@@ -37,6 +38,12 @@ class FastBeginCursor(extensions.cursor):
         elif begin:
             self.connection.begin_for_stream()
         super().execute(query, vars)
+        self._turn = self.connection.turn
+
+    def close(self) -> None:
+        # Such a cursor has ended with its transaction: CLOSE would be an error, and one of the next transaction.
+        if not self.withhold or self._turn == self.connection.turn:
+            super().close()
 
     def _joined(self, begin: str, query: Any, vars: Any) -> Any:
         # On a line of its own: the excerpt of an error shows lines.
@@ -70,7 +77,7 @@ class FastBeginConnection(extensions.connection):
     """A connection whose transactions begin with their first statement, in one message."""
 
     limits = ""  # what is set in each transaction
-    cursor_class: type = FastBeginCursor
+    turn = 0  # counts the transactions that have ended
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)
@@ -79,6 +86,7 @@ class FastBeginConnection(extensions.connection):
         self._readonly: bool | None = None
         self._deferrable: bool | None = None
         self._by_driver = False  # the present transaction is one that only the driver can run
+        self._holding = False  # a named cursor was opened in one of ours
         self._set_driver(autocommit=True)
 
     def _set_driver(self, *, autocommit: bool) -> None:
@@ -124,6 +132,8 @@ class FastBeginConnection(extensions.connection):
             cursor.close()
 
     def _end(self, word: str, by_driver: Any) -> None:
+        self.turn += 1
+        self._holding = False
         if self.closed:
             by_driver()  # the driver says so in its own words
         elif self._by_driver:
@@ -134,7 +144,8 @@ class FastBeginConnection(extensions.connection):
             self._send(word)
 
     def commit(self) -> None:
-        self._end("COMMIT", super().commit)
+        closing = self._holding and self.get_transaction_status() == extensions.TRANSACTION_STATUS_INTRANS
+        self._end("CLOSE ALL; COMMIT" if closing else "COMMIT", super().commit)
 
     def rollback(self) -> None:
         self._end("ROLLBACK", super().rollback)
@@ -144,8 +155,12 @@ class FastBeginConnection(extensions.connection):
     ) -> Any:
         if name is not None and self.begin_due():
             self.begin_for_stream()
+        if name is not None and not self._by_driver and self.get_transaction_status() != _IDLE:
+            # The driver refuses named cursors in what it takes for autocommit, but for those WITH HOLD. None is held:
+            # a rollback ends them, and before a commit they are closed.
+            withhold = self._holding = True
         chosen: Any = cursor_factory or self.cursor_factory
-        factory = with_factory(self.cursor_class, chosen)
+        factory = with_factory(FastBeginCursor, chosen)
         return super().cursor(name, cursor_factory=factory, withhold=withhold, scrollable=scrollable)
 
     # What is asked of the driver

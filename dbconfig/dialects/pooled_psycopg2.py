@@ -12,30 +12,11 @@ from typing import Any
 import psycopg2
 from psycopg2 import extensions
 
-from dbconfig.dialects.fast_begin import FastBeginConnection, FastBeginCursor
-
-
-class ReadingCursor(FastBeginCursor):
-    """Sends the guard that is due with its statement."""
-
-    connection: ReadingConnection
-    _turn = 0
-
-    def execute(self, query: Any, vars: Any = None) -> None:
-        super().execute(query, vars)
-        self._turn = self.connection.turn
-
-    def close(self) -> None:
-        # A named cursor ends with its transaction: CLOSE would be an error, and one of the next transaction.
-        if self.name is None or self._turn == self.connection.turn:
-            super().close()
+from dbconfig.dialects.fast_begin import FastBeginConnection
 
 
 class ReadingConnection(FastBeginConnection):
     """A connection in autocommit whose every statement is read-only."""
-
-    cursor_class = ReadingCursor
-    turn = 0  # counts the transactions that have ended
 
     def begin_due(self) -> str:
         if not self.autocommit:
@@ -52,24 +33,6 @@ class ReadingConnection(FastBeginConnection):
             self.begin_now()
         else:
             super().begin_for_stream()
-
-    def cursor(
-        self, name: Any = None, cursor_factory: Any = None, withhold: bool = False, scrollable: bool | None = None
-    ) -> Any:
-        # Without it the driver refuses named cursors in autocommit. Nothing is held: see commit().
-        withhold = name is not None and self.autocommit
-        return super().cursor(name, cursor_factory, withhold, scrollable)
-
-    def commit(self) -> None:
-        if self.autocommit and self.get_transaction_status() == extensions.TRANSACTION_STATUS_INTRANS:
-            # A cursor WITH HOLD would outlive the transaction, on a server connection that is not ours.
-            self._end("CLOSE ALL; COMMIT", super().commit)
-        else:
-            super().commit()
-
-    def _end(self, word: str, by_driver: Any) -> None:
-        self.turn += 1
-        super()._end(word, by_driver)
 
     def tpc_begin(self, xid: Any) -> None:
         raise psycopg2.NotSupportedError("a reading session has nothing to commit in two phases")

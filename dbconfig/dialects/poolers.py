@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -15,12 +16,31 @@ _OF_TRANSACTION: Final = {
     "default_transaction_read_only": "transaction_read_only",
     "default_transaction_deferrable": "transaction_deferrable",
 }
+# To SET one literal is one name, where a startup option is a list of them.
+_LISTS: Final = ("search_path", "temp_tablespaces", "local_preload_libraries", "session_preload_libraries")
+_NAME: Final = re.compile(r'\s*"(?:[^"]|"")*"|[^,]+')
 
 
-def limits_of(session: Mapping[str, str]) -> list[str]:
-    """Return the statements that set session variables for one transaction, from names and SQL literals."""
+def limits_of(session: Mapping[str, Any]) -> list[str]:
+    """Return the statements that set session variables for one transaction."""
     # Not `SELECT set_config(…)`: after a query it would be too late for SET TRANSACTION.
-    return [f"SET LOCAL {_OF_TRANSACTION.get(name.lower(), name)} = {value}" for name, value in session.items()]
+    return [
+        f"SET LOCAL {_OF_TRANSACTION.get(name.lower(), name)} = {_literals(name, value)}"
+        for name, value in session.items()
+    ]
+
+
+def _literals(name: str, value: Any) -> str:
+    text = {True: "on", False: "off"}[value] if isinstance(value, bool) else str(value)
+    if name.lower() not in _LISTS:
+        return _literal(text)
+    names = [one.strip() for one in _NAME.findall(text) if one.strip()]
+    plain = [one[1:-1].replace('""', '"') if one.startswith('"') else one.lower() for one in names]
+    return ", ".join(map(_literal, plain)) or "''"
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
 
 
 def set_in_transactions(engine: Engine, limits: Sequence[str]) -> None:

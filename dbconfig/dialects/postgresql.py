@@ -102,6 +102,8 @@ def hold_cursors(engine: Engine) -> None:
 def _hold_psycopg2(engine: Engine) -> None:
     from psycopg2.extensions import connection
 
+    from dbconfig.dialects.fast_begin import with_factory
+
     class HoldingConnection(connection):
         def cursor(self, name: Any = None, *arguments: Any, **keywords: Any) -> Any:
             if name is not None and self.autocommit:
@@ -112,7 +114,7 @@ def _hold_psycopg2(engine: Engine) -> None:
     connect = dialect.connect
 
     def connect_holding(*arguments: Any, **keywords: Any) -> Any:
-        keywords.setdefault("connection_factory", HoldingConnection)
+        keywords["connection_factory"] = with_factory(HoldingConnection, keywords.get("connection_factory"))
         return connect(*arguments, **keywords)
 
     dialect.connect = connect_holding
@@ -120,13 +122,7 @@ def _hold_psycopg2(engine: Engine) -> None:
 
 def _limits(settings: DatabaseSettings) -> list[str]:
     """Return what each transaction sets: a pooler refuses startup options, which would do so once and for all."""
-    session = _session(settings) if settings.pgbouncer else {}
-    return poolers.limits_of({name: _literal(value) for name, value in session.items()})
-
-
-def _literal(value: Any) -> str:
-    text = {True: "on", False: "off"}[value] if isinstance(value, bool) else str(value)
-    return "'" + text.replace("'", "''") + "'"
+    return poolers.limits_of(_session(settings)) if settings.pgbouncer else []
 
 
 def _has_secrets(settings: DatabaseSettings) -> bool:

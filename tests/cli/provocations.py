@@ -21,6 +21,7 @@ from dbconfig.integrations.testbeds import refuse_unless_for_tests
 from dbconfig.rendering import Palette
 from tests.cli.conftest import Project, Result
 from tests.support import servers
+from tests.support.pgbouncer import pgbouncer
 from tests.support.ports import free_port
 from tests.support.processes import wait_until
 from tests.support.servers import MariaDBServer, PostgreSQLServer
@@ -398,6 +399,12 @@ def _(project: Project, options: tuple[str, ...], fixture: Fixture) -> Result:
 def _(project: Project, options: tuple[str, ...], fixture: Fixture) -> Result:
     server = _postgresql(fixture)
     return _check(project, server.url(), options, "--workers", "8", text="pool_size: 20\nmax_overflow: 40\n")
+
+
+@provokes("pooler-undeclared")
+def _(project: Project, options: tuple[str, ...], fixture: Fixture) -> Result:
+    with pgbouncer(_postgresql(fixture)) as pooler:
+        return _check(project, pooler.url(), options)
 
 
 @provokes("recycle-too-late")

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 import psycopg2
 import pytest
 from psycopg2 import sql
+from psycopg2.extras import DictCursor
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError, InternalError, OperationalError, ProgrammingError
 from sqlmodel import Field, MetaData, Session, SQLModel, func, select
@@ -202,6 +203,36 @@ def test_rows_are_streamed(db: Registry) -> None:
     with db.session() as session:
         assert session.get(Row, 5000) is None
         assert session.scalar(text("SHOW transaction_isolation")) == "read committed"
+
+
+def test_rows_are_streamed_in_a_transaction_that_has_begun(db: Registry) -> None:
+    with db.transaction() as session:
+        session.add_all(Row(id=number) for number in range(2, 1002))
+    with db.session() as session:
+        for end in (session.commit, session.rollback):
+            assert session.get(Row, 1)
+            stream = session.exec(select(Row.id).execution_options(yield_per=100))
+            next(stream)
+            end()
+            assert session.scalar(text("SELECT count(*) FROM pg_cursors")) == 0
+            stream.close()  # too late, and no error of this transaction
+            assert session.get(Row, 2)
+
+
+def test_an_own_class_of_cursors_or_connections_still_begins_a_transaction(postgresql: Server, db: Registry) -> None:
+    class Own(psycopg2.extensions.connection):
+        pass
+
+    with registry(postgresql.url(), connect_args={"connection_factory": Own}) as ours:
+        raw = ours.engine().raw_connection()
+        assert isinstance(raw.driver_connection, Own)
+        for factory in (DictCursor, psycopg2.extensions.cursor):
+            raw.cursor(cursor_factory=factory).execute("INSERT INTO fast_begin_row VALUES (90, 0)")
+            raw.rollback()
+        cursor = raw.cursor(cursor_factory=DictCursor)
+        cursor.execute("SELECT count(*) AS number FROM fast_begin_row")
+        assert cursor.fetchone()["number"] == 1
+        raw.close()
 
 
 def test_a_two_phase_commit_is_prepared_and_committed(db: Registry) -> None:

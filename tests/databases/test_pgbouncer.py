@@ -13,6 +13,7 @@ from dbconfig import ConfigError, Profile, Registry
 from tests.registries import Hero, Team, ask, at_once
 from tests.support.pgbouncer import PgBouncer, pgbouncer
 from tests.support.postgresql import PostgreSQLServer
+from tests.support.proxy import Proxy
 from tests.support.server import ServerMissing
 
 DRIVERS = ("psycopg2", "psycopg")
@@ -93,6 +94,50 @@ def test_isolation_levels_savepoints_tables_units_of_work_and_streams_work(
     db.drop_tables(Team, Hero)
 
 
+def test_a_list_in_a_variable_is_a_list(open_registry: Callable[..., Registry], bouncer: PgBouncer) -> None:
+    """To SET one literal is one name."""
+    bouncer.server.sql('CREATE SCHEMA "Odd, ""Name"""')
+    bouncer.server.sql('CREATE TABLE "Odd, ""Name""".found (id integer)')
+    path = 'PUBLIC, "$user", "Odd, ""Name"""'
+    db = open_registry(pgbouncer=True, variables={"search_path": path})
+    for how in ({}, {"read_only": True}, {"snapshot": True}):
+        with db.session(**how) as session:
+            assert ask(session, "SHOW search_path") == 'public, "$user", "Odd, ""Name"""'
+            assert ask(session, "SELECT count(*) FROM found") == 0
+
+
+def test_fast_begin_brings_the_limits_along(bouncer: PgBouncer, proxy: Callable[[PgBouncer], Proxy]) -> None:
+    network = proxy(bouncer)
+    url = bouncer.server.url("postgresql+psycopg2", port=network.port)
+    limits = {**LIMITS, "variables": {**LIMITS["variables"], "app.percent": "100%s"}}
+    with Registry.from_profile(Profile(name="fast", url=url, pgbouncer=True, fast_begin=True, **limits)) as db:
+        db.create_tables(Team, Hero)
+        costs = []
+        for number in range(4):
+            with db.session() as session:
+                session.add(Team(id=number + 1, name="one"))
+                session.commit()
+            costs.append(network.round_trips())
+        assert costs[3] - costs[2] == 2
+        with db.session() as session:
+            for _ in range(2):
+                assert ask(session, "SHOW statement_timeout") == "3s"
+                assert ask(session, "SHOW app.percent") == "100%s"
+                options = {"yield_per": 100}
+                rows = session.execute(text("SELECT generate_series(1, 500)"), execution_options=options).scalars()
+                assert len(list(rows)) == 500
+                session.rollback()
+                rows = session.execute(text("SELECT generate_series(1, 500)"), execution_options=options).scalars()
+                assert next(rows) == 1
+                assert ask(session, "SHOW statement_timeout") == "3s"
+                rows.close()
+                session.rollback()
+        with db.engine().connect() as connection:
+            transaction = connection.begin_twophase()
+            assert connection.scalar(text("SHOW statement_timeout")) == "3s"
+            transaction.rollback()
+
+
 @pytest.mark.parametrize("declared", [True, False], ids=["declared", "not declared"])
 def test_no_client_ever_gets_the_rows_of_another_statement(
     open_registry: Callable[..., Registry], declared: bool, caplog: pytest.LogCaptureFixture
@@ -136,9 +181,10 @@ def test_a_direct_connection_is_not_taken_for_a_pooled_one(
         assert caplog.text == ""
 
 
-def test_undeclared_startup_options_fail_with_a_plain_error(open_registry: Callable[..., Registry]) -> None:
-    with pytest.raises(DBAPIError, match="unsupported startup parameter"):
+def test_undeclared_startup_options_fail_with_what_to_do(open_registry: Callable[..., Registry]) -> None:
+    with pytest.raises(DBAPIError, match="unsupported startup parameter") as caught:
         open_registry(statement_timeout="3s").engine().connect()
+    assert "Write `pgbouncer: true`" in "".join(caught.value.__notes__)
 
 
 def test_the_end_of_a_registry_does_not_cancel_the_statement_of_another_client(
