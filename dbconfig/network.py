@@ -78,6 +78,10 @@ def applicable_to_pgbouncer(settings: DatabaseSettings) -> Iterator[Finding]:
         if name in settings.connect_args and (name, settings.connect_args[name]) != _NEVER:
             why = f"{name!r} would prepare statements on a server connection that the next transaction does not have"
             yield _refused(f"connect_args.{name}", why, "remove it")
+    for name in settings.variables:
+        if name.lower() == "default_transaction_isolation":
+            why = f"{name!r} is for the next transaction, and behind PgBouncer it would be set inside each"
+            yield _refused(f"variables.{name}", why, "write it as `isolation_level`")
     if settings.isolation_level == "AUTOCOMMIT" or settings.execution_options.get("isolation_level") == "AUTOCOMMIT":
         for key in _IN_TRANSACTION:
             if getattr(settings, key):

@@ -13,12 +13,21 @@ import pytest
 from dbconfig import Registry
 from tests.groups import group as group
 from tests.groups import servers_of_group as servers_of_group
+from tests.pooled import KINDS as POOLED
+from tests.pooled import Kind
 from tests.registries import Base, registry
 
 # Marked here, since the servers' fixtures are asked for by name only when a test runs.
 SERVERS = tuple(pytest.param(kind, marks=pytest.mark.server) for kind in ("postgresql", "mariadb"))
 SHARED = ("file", *SERVERS)  # by several processes
 KINDS = ("memory", *SHARED)
+
+
+@pytest.fixture(params=POOLED, ids=str)
+def kind(request: pytest.FixtureRequest) -> Kind:
+    chosen: Kind = request.param
+    pytest.importorskip(chosen.driver)
+    return chosen
 
 
 @dataclass(frozen=True)

@@ -225,6 +225,11 @@ def test_the_end_of_a_registry_does_not_cancel_the_statement_of_another_client(
         ({"url": "postgresql://h/d?options=-cx"}, "url", "PgBouncer refuses startup options"),
         ({"connect_args": {"prepare_threshold": 5}}, "connect_args.prepare_threshold", "would prepare statements"),
         ({"isolation_level": "AUTOCOMMIT", "lock_timeout": "1s"}, "lock_timeout", "AUTOCOMMIT has none"),
+        (
+            {"variables": {"default_transaction_isolation": "serializable"}},
+            "variables.default_transaction_isolation",
+            "is for the next transaction",
+        ),
         ({"url": "mysql://h/d"}, "pgbouncer", "stands before PostgreSQL"),
         ({"url": "sqlite://"}, "pgbouncer", "stands before PostgreSQL"),
     ],
