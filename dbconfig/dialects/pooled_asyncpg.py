@@ -1,8 +1,7 @@
 """Behind a pooler (asyncpg): a transaction begins together with its limits, and a reader always has one.
 
-The driver prepares each statement in one message and executes it in the next, and prepared is not together with others;
-so unlike with the other drivers a reader's statement cannot bring its guard along. `execute` without arguments takes
-several statements in one message.
+The driver prepares each statement in one message and executes it in the next, and only one statement at a time: unlike
+with the other drivers a reader's statement cannot bring its guard along. `execute` without arguments takes several.
 """
 
 from __future__ import annotations
