@@ -305,7 +305,7 @@ def _starts() -> Iterator[Path]:
     script = getattr(main, "__file__", None)
     # `python -m tool` and the commands of a virtual environment are tools; the project is where they are run.
     if script and getattr(main, "__spec__", None) is None:
-        place = Path(script).absolute().parent
+        place = Path(os.path.abspath(script)).parent  # not `absolute()`, which keeps the `..` of ../.venv/bin/tool
         if not any(place.is_relative_to(prefix) for prefix in {sys.prefix, sys.base_prefix}):
             yield place
     try:

@@ -166,6 +166,17 @@ class TestTheFolder:
         monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
         assert find_folder().path == project.config
 
+    def test_is_not_looked_for_beside_a_tool_however_it_is_called(self, project, monkeypatch, tmp_path):
+        project.write(LITE)
+        (tmp_path / "other" / "config").mkdir(parents=True)
+        (tmp_path / "other" / "config" / "development.yaml").write_text("url: sqlite://\n")
+        up = "../" * len((tmp_path / "other").parts[1:])  # as the shell has it from ../.venv/bin/tool
+        tool = f"{tmp_path}/other/{up}{sys.prefix[1:]}/bin/tool"
+        monkeypatch.setattr(sys.modules["__main__"], "__file__", tool, raising=False)
+        monkeypatch.setattr(sys.modules["__main__"], "__spec__", None)
+        monkeypatch.chdir(project.root)
+        assert find_folder().path == project.config
+
     def test_is_not_looked_for_above_the_project(self, project, monkeypatch):
         project.write(LITE)
         inner = project.root / "inner"

@@ -487,7 +487,7 @@ def test_workers_copy_a_template_and_leave_nothing_behind(project, url_of, postg
     suite = """
 import pytest, time
 @pytest.mark.parametrize("n", range(8))
-def test_it(db_session, n): time.sleep(0.1)
+def test_it(db_session, n): time.sleep(0.5)  # none is done before the others begin
 """
     furnish(project, url_of("postgresql"), suite=suite)
     (project.path / "conftest.py").write_text("""
