@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from math import isfinite
 from typing import TYPE_CHECKING, Any, Final
 from zlib import crc32
 
@@ -122,7 +123,9 @@ def from_token(token: str) -> dict[str, Mark]:
     try:
         plain = json.loads(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
         found = {key: Mark(float(at), str(position), True) for key, (at, position) in plain.items()}
-    except (ValueError, TypeError, AttributeError, binascii.Error):
+        if not all(isfinite(mark.at) for mark in found.values()):
+            raise ValueError("a time that never passes")
+    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError, binascii.Error):
         raise ValueError("this is no token of write_token()") from None
     # A clock that runs ahead, or somebody who plays with the token, must not keep reads on the primary for ever.
     return {key: Mark(min(mark.at, time.time()), mark.position, True) for key, mark in found.items()}

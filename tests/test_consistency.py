@@ -1,6 +1,7 @@
 """Tokens and positions: what a server must have to be read from."""
 
 import time
+from base64 import urlsafe_b64encode
 
 import pytest
 
@@ -73,6 +74,14 @@ def test_a_token_says_what_it_was_made_of() -> None:
 def test_what_is_no_token_is_refused(token: str) -> None:
     with pytest.raises(ValueError, match="no token"):
         from_token(token)
+
+
+@pytest.mark.parametrize(
+    "plain", ["[" * 3000, '{"shop": [1' + "0" * 400 + ', ""]}', '{"shop": [NaN, ""]}', '{"shop": [Infinity, ""]}']
+)
+def test_a_token_that_somebody_made_to_break_us_is_refused(plain: str) -> None:
+    with pytest.raises(ValueError, match="no token"):
+        from_token(urlsafe_b64encode(plain.encode()).decode())
 
 
 def test_a_token_from_the_future_does_not_hold_for_ever() -> None:
