@@ -227,7 +227,7 @@ def ask(connection: Connection, question: str) -> str:
             row = cursor.fetchone()
         finally:
             cursor.close()
-    except Exception:
+    except BaseException:  # of a cancelled task too: the answer would come to whoever asks next
         connection.invalidate()
         raise
     finally:

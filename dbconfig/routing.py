@@ -88,7 +88,12 @@ class Router(Fleet):
                 trouble = error
                 self.failed(route, error)
                 continue
-            if mark is None or self._has(route, connection, mark):
+            try:
+                serves = mark is None or self._has(route, connection, mark)
+            except BaseException:  # a task that is cancelled while its question is under way
+                connection.close()
+                raise
+            if serves:
                 route.reads += 1
                 return connection, None
             connection.close()

@@ -4,6 +4,7 @@ import asyncio
 import gc
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from sqlmodel import Field, MetaData, SQLModel, select
 from dbconfig import Profile, Registry
 from tests.groups import Group, Note, name
 from tests.support import servers
+from tests.support.proxy import Proxy
 from tests.support.servers import MariaDBServer, ServerMissing
 
 pytestmark = pytest.mark.server
@@ -223,6 +225,34 @@ def test_writes_are_refused_and_none_reaches_a_standby(group: Group, registry: C
             async with db.async_session(read_only=True) as session:
                 with pytest.raises(DBAPIError, match="read-only"):
                     await session.exec(text("INSERT INTO replica_note (text) VALUES ('x')"))  # type: ignore[call-overload]
+
+    run(work())
+
+
+@pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
+def test_a_reader_that_is_cancelled_while_servers_tell_their_positions_leaves_no_connection_out(
+    group: Group, driver: str
+) -> None:
+    pytest.importorskip(driver)
+
+    async def work() -> None:
+        replica = group.replicas[0]
+        with Proxy(group.primary.host, group.primary.port) as primary, Proxy(replica.host, replica.port) as standby:
+            url = group.primary.url(f"postgresql+{driver}", port=primary.port)
+            found = [{"port": standby.port}]
+            async with group.registry(url=url, replicas=found, pool_size=1, max_overflow=0) as db:
+                await has(db, await write(db))
+                for each in (primary, standby):
+                    each.delay(0.02)
+                router = db._async_readers_of("default", None).router
+                assert router is not None
+                for phase in range(14):  # 40 ms a round trip: the primary's position, the replica's, the statement
+                    number = await write(db)
+                    with suppress(TimeoutError):
+                        await asyncio.wait_for(has(db, number), 0.005 + phase * 0.01)
+                    pools: list[Any] = [engine.pool for engine in router.engines()]
+                    assert [pool.checkedout() for pool in pools] == [0, 0]
+                    assert await has(db, number)
 
     run(work())
 
