@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 ANSWER_LIMIT: Final = 2.0
 # Seconds for which a commit is read from the primary alone where no position can be compared.
 BY_TIME: Final = 10.0
+# Seconds by which the clocks of two processes may differ.
+CLOCKS: Final = 10.0
 
 _Position = int | Mapping[str, Any]
 
@@ -68,12 +70,21 @@ def note(key: str, mark: Mark) -> None:
 
 @contextmanager
 def scope(found: Mapping[str, Mark]) -> Iterator[Scope]:
-    opened = Scope({**marks(), **found})
+    own = marks()
+    both = {key: _later(own[key], mark) if key in own else mark for key, mark in found.items()}
+    opened = Scope({**own, **both})
     before = _scope.set(opened)
     try:
         yield opened
     finally:
         _scope.reset(before)
+
+
+def _later(own: Mark, given: Mark) -> Mark:
+    """Return a mark that includes two of them; the time of a given one is of another process's clock."""
+    if own.at < given.at - CLOCKS:
+        return given
+    return Mark(max(own.at, given.at))  # the primary, asked again, is further than either
 
 
 def key_of(label: str, settings: DatabaseSettings) -> str:

@@ -95,3 +95,11 @@ def test_a_scope_ends_with_its_block() -> None:
         note("other", Mark(2.0))
         assert set(marks()) >= {"shop", "other"}
     assert marks() == before
+
+
+def test_a_scope_of_an_older_token_forgets_nothing_that_its_task_has_written() -> None:
+    now = time.time()
+    with scope({"shop": Mark(now, "", False)}), scope({"shop": Mark(now - 5, "0/1", True)}):
+        assert marks()["shop"] == Mark(now, "", False)
+    with scope({"shop": Mark(now - 3600, "0/1", True)}), scope({"shop": Mark(now, "0/2", True)}):
+        assert marks()["shop"] == Mark(now, "0/2", True)  # nothing is to be asked for what was written long before
