@@ -43,6 +43,7 @@ class Router(Fleet):
     def connect(self, first: Route) -> Connection:
         """Return a connection for reading: of the chosen server, or of one that can serve in its place."""
         mark = self.mark() if self.watches and consistency.marks() else None
+        failure: BaseException | None = None
         if mark is None and not first.out:  # nearly always: at the price of a bare engine
             try:
                 connection: Connection | None = first.open()
@@ -50,25 +51,28 @@ class Router(Fleet):
                 if first is self._primary:
                     raise
                 self.failed(first, error)
+                failure = error
             else:
                 first.reads += 1
                 assert connection is not None
                 return connection
-        connection, trouble = self._try(self._candidates(first, mark), mark)
+        # Also where it is not left out: a pool is not to be waited for twice.
+        candidates = self._candidates(first, mark, tried=failure is not None)
+        connection, trouble = self._try(candidates, mark)
         if connection is not None:
             return connection
         if self.settings.replica_fallback:
             connection = self.primary.open()
             self.primary.reads += 1
             return connection
-        return self._wait(mark, trouble)
+        return self._wait(mark, trouble or failure)
 
-    def _candidates(self, first: Route, mark: consistency.Mark | None) -> Iterator[Route]:
+    def _candidates(self, first: Route, mark: consistency.Mark | None, *, tried: bool = False) -> Iterator[Route]:
         if first is self._primary:
             return iter(())
         others = [route for route in dict.fromkeys(self.turns) if route is not first]
         random.shuffle(others)  # what one server cannot serve is spread over all the others
-        order = others if first.out else [first, *others]
+        order = others if first.out or tried else [first, *others]
         if mark is not None:  # who lagged a moment ago is not the one to ask
             recently = time.monotonic() - LATELY
             order.sort(key=lambda route: route.lagged_at > recently and not self._covers(route, mark))
@@ -109,6 +113,8 @@ class Router(Fleet):
             connection, trouble = self._try(self._candidates(self.choose(), mark), mark)
             if connection is not None:
                 return connection
+        if isinstance(trouble, exc.TimeoutError):
+            raise trouble  # all connections are in use: to callers that is not an illness of servers
         states = "; ".join(f"{route.address}: {route.out or 'behind'}" for route in self.replicas)
         message = f"no replica of {self.label} can be read from ({states}), and replica_fallback is false"
         raise exc.OperationalError(None, None, RuntimeError(message)) from trouble

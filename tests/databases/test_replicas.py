@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from dbconfig import Profile, Registry, consistency
 from tests.groups import Group, Note, name
@@ -232,6 +233,16 @@ def test_the_primary_can_be_forbidden(group: Group) -> None:
         group.replicas[1].kill()
         with pytest.raises(OperationalError, match="replica_fallback is false"):
             read(db)
+
+
+def test_a_pool_whose_connections_are_all_in_use_is_waited_for_once(group: Group) -> None:
+    limits = {"pool_size": 1, "max_overflow": 0, "pool_timeout": 0.5, "replica_fallback": False}
+    with group.registry({}, {"weight": 0}, **limits) as db, db.session(read_only=True) as session:
+        assert session.execute(text("SELECT 1")).scalar() == 1
+        started = time.monotonic()
+        with pytest.raises(PoolTimeout), db.session(read_only=True) as other:
+            other.execute(text("SELECT 1"))
+        assert time.monotonic() - started < 0.9
 
 
 def test_a_replica_that_falls_behind_is_left_out_until_it_has_caught_up(group: Group) -> None:
