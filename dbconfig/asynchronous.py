@@ -184,8 +184,10 @@ class AsyncTwins:
                 made = reading.open_engine(settings, name, self._engine_options, asynchronous=True, **how)
                 return loop.open(made).sync_engine
 
-            beside = self.engine(database, profile=profile) if settings.in_memory else None
-            found = routing_async.open_readers(settings, label, open_engine, beside)
+            if own not in loop.servers:
+                beside = self.engine(database, profile=profile) if settings.in_memory else None
+                loop.servers[own] = routing_async.open_readers(settings, label, open_engine, beside)
+            found = loop.servers[own]
             if not (self._homes and database == DEFAULT):
                 return found
 

@@ -141,6 +141,7 @@ class LoopEngines:
         self.engines: dict[Key, AsyncEngine] = {}
         self.factories: dict[Key, AsyncSessionFactory] = {}
         self.readers: dict[Key, AsyncReaders] = {}
+        self.servers: dict[Key, AsyncReaders] = {}  # what `readers` is made of: the engines, each database by itself
         # By tests.
         self.overrides: dict[Key, AsyncSessionFactory] = {}
         self.reading_overrides: dict[Key, AsyncReaders] = {}
@@ -183,10 +184,10 @@ class LoopEngines:
 
     def take(self) -> list[OpenEngine]:
         """Forget the engines; whoever takes them closes them."""
-        for readers in self.readers.values():
+        for readers in self.servers.values():
             if readers.router is not None:
                 readers.router.rest()
-        self.engines, self.factories, self.readers = {}, {}, {}
+        self.engines, self.factories, self.readers, self.servers = {}, {}, {}, {}
         found, self._opened = self._opened, []
         return found
 

@@ -333,3 +333,16 @@ def test_a_session_over_several_databases_reads_each_from_its_replicas(
         session.add(Visit(id=2))
 
     run(work())
+
+
+def test_binding_later_keeps_the_connections_to_the_servers(group: Group, registry: Callable[..., Registry]) -> None:
+    async def work() -> None:
+        async with registry(databases={"facts": {"url": group.primary.url()}}) as db:
+            await read(db, 4)
+            router = db._async_readers_of("default", None).router
+            db.bind(facts=FactsBase.metadata)
+            async with db.async_session(read_only=True) as session:
+                assert await session.get(Note, 0) is None
+            assert db._async_readers_of("default", None).router is router
+
+    run(work())
