@@ -153,6 +153,7 @@ class Binding:
     _sessions: dict[str, Callable[[], Session]]
     _readers: dict[tuple[str | None, str], Readers]
     _loops: Loops | None
+    _profiles: dict[str | None, Profile]
 
     def bind(self, **databases: Home) -> None:
         """Say which tables live in which database: ``db.bind(analytics=AnalyticsBase.metadata)``.
@@ -166,9 +167,14 @@ class Binding:
 
         Raises:
             InvalidRequestError: something is bound to another database already.
+            ConfigError: the profile has no such database; before the profile is loaded nobody knows, and the first
+                statement says so.
         """
         with self._lock:
+            known = self._profiles.get(None)
             for name, found in databases.items():
+                if known is not None:
+                    known.database(name)
                 for what in found if isinstance(found, Sequence) else (found,):
                     self._homes.bind(name, what)
             for (profile, database), factory in list(self._factories.items()):

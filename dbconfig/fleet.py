@@ -127,8 +127,8 @@ class Fleet:
 
     def failed(self, route: Route, error: BaseException) -> None:
         """Leave out a server for an error that it gave."""
-        if isinstance(error, exc.TimeoutError) and error.__cause__ is None:
-            return  # all its connections are in use: that is no illness
+        if is_exhausted(error):
+            return
         text = str(getattr(error, "orig", None) or error).strip() or type(error).__name__
         self.leave(route, text.splitlines()[0])
 
@@ -257,6 +257,14 @@ class Fleet:
         covers = consistency.positions_of(self.primary).covers
         missing = next((at for at, position in list(self._samples) if not covers(route.position, position)), None)
         return 0.0 if missing is None else time.monotonic() - missing
+
+
+def is_exhausted(error: BaseException) -> bool:
+    """Return whether all connections of a pool were in use until `pool_timeout`: no illness of its server.
+
+    The caller's time is over then: to wait for the pools of other servers as well would be a multiple of it.
+    """
+    return isinstance(error, exc.TimeoutError) and error.__cause__ is None
 
 
 def schedule(replicas: Sequence[Route]) -> tuple[Route, ...]:

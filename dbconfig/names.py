@@ -136,7 +136,7 @@ def unknown_key(
         nested: whether it has a mapping beneath it.
     """
     written = path[-1]
-    known = [*fields, "extends", "databases"]
+    known = [*fields, *(["weight"] if "replicas" in path[:-1] else ["extends", "databases"])]
     notes = []
     if not written.isascii():
         notes.append("it has letters that are not ASCII; some of them look like ASCII letters")

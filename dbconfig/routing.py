@@ -14,7 +14,7 @@ from sqlalchemy.orm import SessionTransaction
 from sqlmodel import Session
 
 from dbconfig import consistency
-from dbconfig.fleet import Fleet, Route
+from dbconfig.fleet import Fleet, Route, is_exhausted
 from dbconfig.reading import ReadOnlySession, SnapshotSession
 
 _log = logging.getLogger(__name__)
@@ -43,36 +43,32 @@ class Router(Fleet):
     def connect(self, first: Route) -> Connection:
         """Return a connection for reading: of the chosen server, or of one that can serve in its place."""
         mark = self.mark() if self.watches and consistency.marks() else None
-        failure: BaseException | None = None
         if mark is None and not first.out:  # nearly always: at the price of a bare engine
             try:
                 connection: Connection | None = first.open()
             except _UNREACHABLE as error:
-                if first is self._primary:
+                if first is self._primary or is_exhausted(error):
                     raise
                 self.failed(first, error)
-                failure = error
             else:
                 first.reads += 1
                 assert connection is not None
                 return connection
-        # Also where it is not left out: a pool is not to be waited for twice.
-        candidates = self._candidates(first, mark, tried=failure is not None)
-        connection, trouble = self._try(candidates, mark)
+        connection, trouble = self._try(self._candidates(first, mark), mark)
         if connection is not None:
             return connection
         if self.settings.replica_fallback:
             connection = self.primary.open()
             self.primary.reads += 1
             return connection
-        return self._wait(mark, trouble or failure)
+        return self._wait(mark, trouble)
 
-    def _candidates(self, first: Route, mark: consistency.Mark | None, *, tried: bool = False) -> Iterator[Route]:
+    def _candidates(self, first: Route, mark: consistency.Mark | None) -> Iterator[Route]:
         if first is self._primary:
             return iter(())
         others = [route for route in dict.fromkeys(self.turns) if route is not first]
         random.shuffle(others)  # what one server cannot serve is spread over all the others
-        order = others if first.out or tried else [first, *others]
+        order = others if first.out else [first, *others]
         if mark is not None:  # who lagged a moment ago is not the one to ask
             recently = time.monotonic() - LATELY
             order.sort(key=lambda route: route.lagged_at > recently and not self._covers(route, mark))
@@ -89,6 +85,8 @@ class Router(Fleet):
             try:
                 connection = route.open()
             except _UNREACHABLE as error:
+                if is_exhausted(error):
+                    raise
                 trouble = error
                 self.failed(route, error)
                 continue
@@ -113,8 +111,6 @@ class Router(Fleet):
             connection, trouble = self._try(self._candidates(self.choose(), mark), mark)
             if connection is not None:
                 return connection
-        if isinstance(trouble, exc.TimeoutError):
-            raise trouble  # all connections are in use: to callers that is not an illness of servers
         states = "; ".join(f"{route.address}: {route.out or 'behind'}" for route in self.replicas)
         message = f"no replica of {self.label} can be read from ({states}), and replica_fallback is false"
         raise exc.OperationalError(None, None, RuntimeError(message)) from trouble

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from dbconfig.settings import DatabaseSettings
 
+READ_ONLY: Final = "default_transaction_read_only"
 _TLS: Final = ("sslmode", "sslrootcert", "sslcert", "sslkey", "sslcrl")
 # libpq's parameters that have another name or another form here; they are taken out of the URL.
 TRANSLATED: Final = frozenset({*_TLS, "options", "application_name", "connect_timeout", "target_session_attrs"})
@@ -44,6 +45,8 @@ def arguments(settings: DatabaseSettings, session: Mapping[str, Any]) -> dict[st
     if "application_name" in libpq:
         parameters["application_name"] = str(libpq["application_name"])
     parameters |= {name: _text(value) for name, value in (given.pop("server_settings", None) or {}).items()}
+    if READ_ONLY in session:  # what the URL says must not make a reader a writer
+        parameters[READ_ONLY] = _text(session[READ_ONLY])
     found: dict[str, Any] = {"timeout": settings.connect_timeout}
     if parameters:
         found["server_settings"] = parameters

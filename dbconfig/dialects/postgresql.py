@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from dbconfig.settings import DatabaseSettings
 
+READ_ONLY: Final = asyncpg.READ_ONLY
 # What connect() itself takes beside libpq's keywords.
 _OWN: Final = {
     "psycopg2": frozenset({"dsn", "connection_factory", "cursor_factory"}),
@@ -42,11 +43,14 @@ def arguments(settings: DatabaseSettings, drivername: str) -> dict[str, Any]:
     # libpq takes whole seconds.
     if "connect_timeout" not in settings.address.query:
         found["connect_timeout"] = math.ceil(settings.connect_timeout)
+    guard = session.pop(READ_ONLY, None)
     options = [f"-c {name}={_escaped(value)}" for name, value in session.items()]
     options += [str(one) for one in settings.address.query.get("options", ())]
     own = given.pop("options", None)
     if own is not None:
         options.append(str(own))
+    if guard is not None:
+        options.append(f"-c {READ_ONLY}={_escaped(guard)}")  # last: what the URL says must not make a reader a writer
     if options:
         found["options"] = " ".join(options)
     if driver == "psycopg" and settings.pgbouncer:

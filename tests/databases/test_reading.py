@@ -1,5 +1,6 @@
 """Reading sessions: one round trip, refused writes, and what a reader sees."""
 
+import asyncio
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -211,3 +212,27 @@ def test_a_profile_without_readers_has_no_reading_connections(postgresql: Server
             session.execute(text("SELECT 1"))
         assert len(postgresql.connections()) == 2
     assert len(postgresql.connections()) == 0
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("driver", ["psycopg2", "psycopg", "asyncpg"])
+def test_options_of_the_url_make_no_writer_of_a_reader(postgresql: Server, driver: str) -> None:
+    pytest.importorskip(driver)
+    url = (
+        postgresql.url(f"postgresql+{driver}")
+        + "?options=-c%20default_transaction_read_only%3Doff%20-c%20work_mem%3D5MB"
+    )
+    show = text("SELECT current_setting('default_transaction_read_only'), current_setting('work_mem')")
+
+    async def shown(db: Registry) -> tuple[str, ...]:
+        async with db.async_session(read_only=True) as session:
+            return tuple((await session.exec(show)).one())  # type: ignore[call-overload]  # text is for raw statements
+
+    with Registry.from_profile(Profile(name="reading", url=url)) as db:
+        if driver == "asyncpg":
+            assert asyncio.run(shown(db)) == ("on", "5MB")
+        else:
+            with db.session(read_only=True) as session:
+                assert tuple(session.execute(show).one()) == ("on", "5MB")
+            with db.session() as session:
+                assert tuple(session.execute(show).one()) == ("off", "5MB")

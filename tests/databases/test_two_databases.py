@@ -159,7 +159,8 @@ def test_a_wrong_name_says_which_there_are(db: Registry) -> None:
         db.session("fact")
     with pytest.raises(ConfigError, match="databases: default, facts, old"):
         db.session("fact", read_only=True)
-    db.bind(fatcs=MetaData())
+    with pytest.raises(ConfigError, match="did you mean 'facts'"):
+        db.bind(fatcs=MetaData())
     assert db.create_tables(Visit) == ["two_visit"]
     with pytest.raises(InvalidRequestError, match="'facts' already"):
         db.bind(old=Visit.metadata)
@@ -174,3 +175,11 @@ def test_a_base_that_shares_its_metadata_cannot_be_bound() -> None:
     db = Registry.from_profile(Profile(name="two", url="sqlite://"))
     with pytest.raises(InvalidRequestError, match="give it one of its own"):
         db.bind(default=Shared)
+
+
+def test_a_name_that_is_bound_before_the_profile_is_loaded_is_told_at_the_first_use(tmp_path: Path) -> None:
+    (tmp_path / "development.yaml").write_text("url: sqlite://\ndatabases: {facts: {url: 'sqlite://'}}\n")
+    with Registry(tmp_path, environ={}) as db:
+        db.bind(fatcs=FactsBase.metadata)
+        with db.session() as session, pytest.raises(ConfigError, match="did you mean 'facts'"):
+            session.exec(select(Visit)).all()
