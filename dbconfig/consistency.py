@@ -28,7 +28,7 @@ BY_TIME: Final = 10.0
 # Seconds by which the clocks of two processes may differ.
 CLOCKS: Final = 10.0
 
-_Position = int | Mapping[str, Any]
+_Position = tuple[str, int] | Mapping[str, Any]
 
 
 @dataclass(slots=True)
@@ -153,6 +153,7 @@ class Positions:
     replica: str
     parse: Callable[[str], _Position]
     covers: Callable[[Any, Any], bool]
+    parted: Callable[[Any, Any], bool] = lambda seen, needed: False
 
 
 def _lsn(text: str) -> int:
@@ -202,14 +203,31 @@ def _without_header(text: str, block: int, segment: int) -> str:
     return f"{position >> 32:X}/{position & 0xFFFFFFFF:X}"
 
 
+def _history_and_lsn(text: str) -> tuple[str, int]:
+    history, _, position = text.rpartition(":")
+    return history, _lsn(position)
+
+
+def _reaches(seen: tuple[str, int], needed: tuple[str, int]) -> bool:
+    return seen[1] >= needed[1] and not _parted(seen, needed)
+
+
+def _parted(seen: tuple[str, int], needed: tuple[str, int]) -> bool:
+    """Return whether the positions are of two histories, whose numbers say nothing of each other."""
+    return bool(seen[0] and needed[0] and seen[0] != needed[0])
+
+
+_TIMELINE: Final = "substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8)"
 _POSTGRESQL: Final = Positions(
     # Of the insert, not of the flush: with `synchronous_commit = off` a commit returns before it is flushed.
-    "SELECT pg_current_wal_insert_lsn()::text, "
-    "current_setting('wal_block_size')::int, pg_size_bytes(current_setting('wal_segment_size'))",
-    # A promoted standby replays nothing any more.
-    "SELECT (CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_insert_lsn() END)::text",
-    _lsn,
-    lambda seen, needed: bool(seen >= needed),
+    "SELECT pg_current_wal_insert_lsn()::text, current_setting('wal_block_size')::int, "
+    f"pg_size_bytes(current_setting('wal_segment_size')), {_TIMELINE}",
+    # A server out of recovery is the primary itself, or one that was promoted and goes its own way: its timeline tells.
+    "SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn()::text "
+    f"ELSE {_TIMELINE} || ':' || pg_current_wal_insert_lsn() END",
+    _history_and_lsn,
+    _reaches,
+    _parted,
 )
 _MARIADB: Final = Positions(
     "SELECT @@global.gtid_current_pos", "SELECT @@global.gtid_current_pos", _mariadb_gtids, _has_domains
@@ -248,5 +266,7 @@ def ask(connection: Connection, question: str) -> str:
         raise TimeoutError(f"no answer within {ANSWER_LIMIT:g} s")
     if not row or not row[0]:
         return ""
-    text, *sizes = row
-    return _without_header(text, *sizes) if sizes else str(text)
+    if len(row) == 1:
+        return str(row[0])
+    text, block, segment, timeline = row
+    return f"{timeline}:{_without_header(text, block, segment)}"

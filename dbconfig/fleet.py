@@ -215,17 +215,30 @@ class Fleet:
             with route.open() as connection:
                 text = self.ask(connection, consistency.positions_of(route).replica)
         except Exception as error:  # whatever it is, it is no server to read from
-            route.pause = min(route.pause * 2, LONGEST_PAUSE) if route.out else FIRST_PAUSE
-            route.again = time.monotonic() + route.pause
+            self._postpone(route)
             self.failed(route, error)
             return
         self.note_position(route, text)
+        if self._has_parted(route):
+            route.lag = None
+            self._postpone(route)
+            self.leave(route, "it has been promoted, and follows this primary no more")
+            return
         route.lag = self._lag_of(route)
         most = self.settings.replica_max_lag
         if most is not None and route.lag is not None and route.lag > most:
             self.leave(route, f"it is {route.lag:.1f} s behind (replica_max_lag is {most:g} s)")
         elif route.out:
             self._take_back(route)
+
+    def _has_parted(self, route: Route) -> bool:
+        if route.position is None or not self._samples:
+            return False
+        return consistency.positions_of(route).parted(route.position, self._samples[-1][1])
+
+    def _postpone(self, route: Route) -> None:
+        route.pause = min(route.pause * 2, LONGEST_PAUSE) if route.out else FIRST_PAUSE
+        route.again = time.monotonic() + route.pause
 
     # How far they are
 

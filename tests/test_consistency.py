@@ -27,6 +27,9 @@ from dbconfig.consistency import (
         (_POSTGRESQL, "0/2000", "0/2000", True),
         (_POSTGRESQL, "0/FFFFFFFF", "1/0", False),
         (_POSTGRESQL, "2/0", "1/FFFFFFFF", True),
+        (_POSTGRESQL, "0/2000", "00000001:0/1FFF", True),  # of a standby
+        (_POSTGRESQL, "00000001:0/2000", "00000001:0/1FFF", True),  # of the primary itself
+        (_POSTGRESQL, "00000002:0/2000", "00000001:0/1FFF", False),  # of one that was promoted
         (_MARIADB, "0-1-100", "0-1-100", True),
         (_MARIADB, "0-2-100", "0-1-99", True),  # another server was the primary since
         (_MARIADB, "0-1-100", "0-1-101", False),

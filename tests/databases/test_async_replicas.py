@@ -257,6 +257,30 @@ def test_a_reader_that_is_cancelled_while_servers_tell_their_positions_leaves_no
     run(work())
 
 
+def test_a_standby_that_was_promoted_by_itself_is_not_taken_for_current() -> None:
+    pytest.importorskip("asyncpg")
+    try:
+        primary = servers.postgresql()
+    except ServerMissing as missing:
+        pytest.skip(str(missing))
+
+    async def work() -> None:
+        url = primary.url("postgresql+asyncpg")
+        profile = Profile(name="parted", url=url, replicas=[{"port": standby.port}], replica_max_lag=False)
+        async with Registry.from_profile(profile) as db:
+            for _ in range(10):
+                assert await has(db, await write(db))
+            assert reads(db) == {name(standby): 0, "primary": 10}
+
+    with primary, primary.standby() as standby:
+        with Registry.from_profile(Profile(name="schema", url=primary.url())) as schema:
+            schema.create_tables(Note)
+        standby.catch_up()
+        standby.promote()
+        standby.sql("CREATE TABLE own AS SELECT g, repeat('x', 500) v FROM generate_series(1, 5000) g")
+        run(work())
+
+
 @pytest.fixture(scope="module")
 def pair() -> Iterator[tuple[MariaDBServer, MariaDBServer]]:
     try:

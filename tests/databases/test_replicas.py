@@ -325,6 +325,25 @@ def test_a_promoted_standby_takes_over_the_writes() -> None:
                 session.execute(text("DELETE FROM replica_note"))
 
 
+def test_a_standby_that_was_promoted_by_itself_is_not_taken_for_current() -> None:
+    """It goes its own way, further than the primary: its position says nothing of what the primary has."""
+    try:
+        primary = servers.postgresql()
+    except ServerMissing as missing:
+        pytest.skip(str(missing))
+    with primary, primary.standby() as standby:
+        profile = Profile(name="parted", url=primary.url(), replicas=[{"port": standby.port}], replica_max_lag=1)
+        with Registry.from_profile(profile) as db:
+            db.create_tables(Note)
+            standby.catch_up()
+            standby.promote()
+            standby.sql("CREATE TABLE own AS SELECT g, repeat('x', 500) v FROM generate_series(1, 5000) g")
+            assert all(has(db, write(db)) for _ in range(10))
+            assert reads(db) == {name(standby): 0, "primary": 10}
+            wait_until(lambda: "promoted" in db.readers()[0].out, "the discovery")
+            assert contextvars.Context().run(read, db, 4) == {"primary": 4}
+
+
 @pytest.fixture(scope="module")
 def pair() -> Iterator[tuple[MariaDBServer, MariaDBServer]]:
     try:

@@ -1,5 +1,6 @@
 """A private MariaDB server."""
 
+import itertools
 import shutil
 import signal
 import socket
@@ -196,8 +197,10 @@ class MariaDBServer(Server):
 class MariaDBReplica(MariaDBServer):
     """A copy that follows its primary's binary log."""
 
+    _server_ids = itertools.count(2)  # of two with the same the primary serves one
+
     def __init__(self, primary: MariaDBServer, *, delay: int = 0, settings: Mapping[str, object] | None = None) -> None:
-        own_settings = {"server-id": 2, "read-only": "ON", "relay-log": "relay"}
+        own_settings = {"server-id": next(self._server_ids), "read-only": "ON", "relay-log": "relay"}
         super().__init__(durable=primary.durable, settings=own_settings | dict(settings or {}))
         self.primary = primary
         self.delay = delay
