@@ -1,4 +1,4 @@
-"""A primary with two standbys, and what the tests of reading from them share."""
+"""Primaries with their replicas, and what the tests of reading from them share."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from sqlmodel import Field, MetaData, SQLModel
 from dbconfig import Profile, Registry, consistency
 from tests.support import servers
 from tests.support.postgresql import PostgreSQLStandby
-from tests.support.servers import Server, ServerMissing
+from tests.support.servers import MariaDBServer, Server, ServerMissing
 
 
 class Base(SQLModel):
@@ -65,3 +65,13 @@ def group(servers_of_group: Group) -> Iterator[Group]:
     servers_of_group.heal()
     yield servers_of_group
     servers_of_group.heal()
+
+
+@pytest.fixture(scope="module")
+def pair() -> Iterator[tuple[MariaDBServer, MariaDBServer]]:
+    try:
+        primary = servers.mariadb()
+    except ServerMissing as missing:
+        pytest.skip(str(missing))
+    with primary, primary.replica() as replica:
+        yield primary, replica

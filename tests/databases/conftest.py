@@ -12,6 +12,7 @@ import pytest
 
 from dbconfig import Registry
 from tests.groups import group as group
+from tests.groups import pair as pair
 from tests.groups import servers_of_group as servers_of_group
 from tests.pooled import KINDS as POOLED
 from tests.pooled import Kind

@@ -3,7 +3,7 @@
 import asyncio
 import gc
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any
 
@@ -279,16 +279,6 @@ def test_a_standby_that_was_promoted_by_itself_is_not_taken_for_current() -> Non
         standby.promote()
         standby.sql("CREATE TABLE own AS SELECT g, repeat('x', 500) v FROM generate_series(1, 5000) g")
         run(work())
-
-
-@pytest.fixture(scope="module")
-def pair() -> Iterator[tuple[MariaDBServer, MariaDBServer]]:
-    try:
-        primary = servers.mariadb()
-    except ServerMissing as missing:
-        pytest.skip(str(missing))
-    with primary, primary.replica() as replica:
-        yield primary, replica
 
 
 @pytest.mark.parametrize("driver", ["asyncmy", "aiomysql"])

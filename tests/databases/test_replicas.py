@@ -5,7 +5,7 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
@@ -342,16 +342,6 @@ def test_a_standby_that_was_promoted_by_itself_is_not_taken_for_current() -> Non
             assert reads(db) == {name(standby): 0, "primary": 10}
             wait_until(lambda: "promoted" in db.readers()[0].out, "the discovery")
             assert contextvars.Context().run(read, db, 4) == {"primary": 4}
-
-
-@pytest.fixture(scope="module")
-def pair() -> Iterator[tuple[MariaDBServer, MariaDBServer]]:
-    try:
-        primary = servers.mariadb()
-    except ServerMissing as missing:
-        pytest.skip(str(missing))
-    with primary, primary.replica() as replica:
-        yield primary, replica
 
 
 def test_mariadb_reads_what_it_wrote_by_gtid(pair: tuple[MariaDBServer, MariaDBServer]) -> None:
