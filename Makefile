@@ -2,21 +2,24 @@
 
 VENV := .venv
 LOWEST := .venv-lowest
-PYTHON := $(VENV)/bin/python
 PIP := -m pip --disable-pip-version-check --quiet
 ARGS :=
+PYTHON := # of test-python
+# Workers of a test run. The tests wait more than they compute, hence more than cores; `ARGS=-n0` runs in one process.
+WORKERS := 4
+PYTEST := -m pytest --numprocesses $(WORKERS) --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench setup test-lowest clean
+.PHONY: help demo test check bench setup test-lowest test-python mutants clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(VENV)/runtime ## Run examples/quickstart
-	@DBCONFIG_ECHO=false $(PYTHON) examples/quickstart/main.py $(ARGS)
+	@DBCONFIG_ECHO=false $(VENV)/bin/python examples/quickstart/main.py $(ARGS)
 
 test: setup ## Run the tests against private PostgreSQL and MariaDB servers
-	@$(PYTHON) -m pytest $(ARGS)
+	@$(VENV)/bin/python $(PYTEST) $(ARGS)
 
 check: $(VENV)/dev ## Check style, types and layers
 	@$(VENV)/bin/ruff check .
@@ -26,17 +29,22 @@ check: $(VENV)/dev ## Check style, types and layers
 
 bench: setup ## Compare with the peers
 	@for file in $$(grep -l '^if __name__' benchmarks/*.py); do \
-		$(PYTHON) -m benchmarks.$$(basename $$file .py) $(ARGS) || exit 1; \
+		$(VENV)/bin/python -m benchmarks.$$(basename $$file .py) $(ARGS) || exit 1; \
 	done
 
 setup: $(VENV)/dev ## Install all that development and tests need
 	@tests/support/install_servers.sh
 
 test-lowest: $(LOWEST)/installed ## Run the tests that need no server on the lowest supported versions
-	@$(LOWEST)/bin/python -m pytest -m "not server and not slow" $(ARGS)
+	@$(LOWEST)/bin/python $(PYTEST) -m "not server and not slow" $(ARGS)
+
+test-python: $(if $(PYTHON),.venv-$(PYTHON)/installed) ## Run the tests on another Python: make test-python PYTHON=3.13
+	@[ -n "$(PYTHON)" ] || { echo "On which? make test-python PYTHON=3.13" >&2; exit 2; }
+	@tests/support/install_servers.sh
+	@.venv-$(PYTHON)/bin/python $(PYTEST) $(ARGS)
 
 clean: ## Remove what was made here
-	rm -rf $(VENV) $(LOWEST) build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(VENV)-* build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # An environment is the file that is written last: what fails half-way is done again, what is up to date needs no network.
@@ -44,19 +52,29 @@ clean: ## Remove what was made here
 $(VENV)/bin/pip $(LOWEST)/bin/pip:
 	@tests/support/create_venv.sh $(@D:/bin=)
 
+.PRECIOUS: .venv-%/bin/pip # which make would remove after use, as a mere step on the way
+.venv-%/bin/pip:
+	@tests/support/create_venv.sh $(@D:/bin=) $*
+
 $(VENV)/runtime: pyproject.toml | $(VENV)/bin/pip
 	@echo "Installing dbconfig"
-	@$(PYTHON) $(PIP) install --upgrade "pip>=25.1"
-	@$(PYTHON) $(PIP) install --editable .
+	@$(VENV)/bin/python $(PIP) install --upgrade "pip>=25.1"
+	@$(VENV)/bin/python $(PIP) install --editable .
 	@touch $@
 
 $(VENV)/dev: $(VENV)/runtime
 	@echo "Installing the tools for development"
-	@$(PYTHON) $(PIP) install --group dev
+	@$(VENV)/bin/python $(PIP) install --group dev
 	@touch $@
 
 $(LOWEST)/installed: pyproject.toml tests/lowest.txt | $(LOWEST)/bin/pip
 	@echo "Installing the lowest supported versions"
 	@$(LOWEST)/bin/python $(PIP) install --upgrade "pip>=25.1"
 	@$(LOWEST)/bin/python $(PIP) install --constraint tests/lowest.txt --group test --editable .
+	@touch $@
+
+.venv-%/installed: pyproject.toml | .venv-%/bin/pip
+	@echo "Installing dbconfig and its tests for Python $*"
+	@.venv-$*/bin/python $(PIP) install --upgrade "pip>=25.1"
+	@.venv-$*/bin/python $(PIP) install --group test --editable .
 	@touch $@

@@ -1,5 +1,6 @@
 """Database servers and failing networks as fixtures; a test that needs a server is marked `server`."""
 
+import fcntl
 import os
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
@@ -56,6 +57,25 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
         report.outcome = "failed"
         report.longrepr = f"{reason}\nNo test of a database may be skipped here: REQUIRE_TEST_SERVERS is 1."
     return report
+
+
+@pytest.fixture(autouse=True)
+def _the_machine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """In a parallel run let a test that is marked `alone` run beside no other."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        yield
+        return
+    everybodys = tmp_path_factory.getbasetemp().parent  # the workers' own are in there
+    share = fcntl.LOCK_EX if request.node.get_closest_marker("alone") else fcntl.LOCK_SH
+    with (everybodys / "gate").open("w") as gate, (everybodys / "machine").open("w") as machine:
+        # Who waits for the machine keeps the gate, or those who share it would never all be out at the same time.
+        fcntl.flock(gate, fcntl.LOCK_EX)
+        fcntl.flock(machine, share)
+        fcntl.flock(gate, fcntl.LOCK_UN)
+        try:
+            yield
+        finally:
+            fcntl.flock(machine, fcntl.LOCK_UN)  # not by closing it: a child that the test forked has it open too
 
 
 def _running(start: Callable[[], AnyServer]) -> Iterator[AnyServer]:

@@ -16,7 +16,6 @@ import pytest
 
 from dbconfig.cli import main
 from tests.support import servers
-from tests.support.processes import run
 from tests.support.servers import PostgreSQLServer, ServerMissing
 
 # What the commands must not take over from the machine that runs the tests.
@@ -130,27 +129,10 @@ def tls_postgresql() -> Iterator[PostgreSQLServer]:
         yield server
 
 
-class Standby(PostgreSQLServer):
-    """A standby of another server: it answers, and takes no writes."""
-
-    def __init__(self, primary: PostgreSQLServer) -> None:
-        super().__init__()
-        self._primary = primary
-        self.database = primary.database
-
-    def _prepare(self) -> None:
-        source = ["-h", self._primary.socket, "-p", str(self._primary.port), "-U", self._primary.admin]
-        command = [self._programs["pg_basebackup"], *source, "-D", self.data, "-R", "--checkpoint=fast"]
-        run(command, folder=self.folder, options=self._options)
-        self._configure()
-
-    def _furnish(self) -> None:
-        """It has what its primary has."""
-
-
 @pytest.fixture
 def standby(postgresql: PostgreSQLServer) -> Iterator[PostgreSQLServer]:
-    with Standby(postgresql) as server:
+    """A standby of another server: it answers, and takes no writes."""
+    with postgresql.standby() as server:
         yield server
 
 

@@ -44,7 +44,7 @@ class Project:
     def pytest(self, *options: str, asyncio: bool = False) -> subprocess.CompletedProcess[str]:
         """Run its tests, with pytest-asyncio or without."""
         mode = ("-o", "asyncio_default_fixture_loop_scope=function") if asyncio else ("-p", "no:asyncio")
-        return self.run("pytest", "-q", "-p", "no:cacheprovider", *mode, *options)
+        return self.run("pytest", "-q", "-p", "no:cacheprovider", "-p", "no:randomly", *mode, *options)
 
 
 @pytest.fixture

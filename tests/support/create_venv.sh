@@ -1,10 +1,11 @@
 #!/bin/sh
-# Create the virtual environment $1 with the newest Python that fits.
+# Create the virtual environment $1 with Python $2, or with the newest on the PATH that fits.
 set -eu
 
 target=$1
+version=${2:-}
 
-find_python() {
+newest() {
     for python in python3.13 python3.12 python3.11 python3; do
         # Running it, not merely finding it: a version manager's stand-in exists but fails.
         if "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
@@ -12,11 +13,19 @@ find_python() {
             return
         fi
     done
-    echo "Python 3.11 or newer is needed; found none of python3.13, python3.12, python3.11, python3." >&2
-    exit 1
 }
 
-python=$(find_python)
+if [ -n "$version" ]; then
+    python=$("$(dirname "$0")/find_python.sh" "$version")
+    wanted="Python $version is needed"
+else
+    python=$(newest)
+    wanted="Python 3.11 or newer is needed; found none of python3.13, python3.12, python3.11, python3"
+fi
+if [ -z "$python" ]; then
+    echo "$wanted." >&2
+    exit 1
+fi
 if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
     # Debian ships them apart from Python.
     if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then

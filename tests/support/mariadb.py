@@ -68,7 +68,7 @@ class MariaDBServer(Server):
         own(self._temporary, self._options)
         self._configuration.write_text("\n".join(["[mariadbd]", *lines]) + "\n")
 
-    def _prepare(self) -> None:
+    def _install(self) -> None:
         self._configure()
         defaults, data = f"--defaults-file={self._configuration}", f"--datadir={self.data}"
         # The quick end of "innodb-fast-shutdown" would leave the new files unusable.
@@ -121,6 +121,8 @@ class MariaDBServer(Server):
             self._administrate(f"DROP USER {_account(name, host)}")
         self._administrate(f"CREATE USER {_account(self.user)} IDENTIFIED BY {_text(self.password)}")
         self._create_database(self.database)
+        # So that the copies have nothing to recover.
+        self._administrate("SET GLOBAL innodb_fast_shutdown = 1")
 
     def _create_database(self, name: str) -> None:
         self._administrate(f"CREATE DATABASE {_backtick(name)}")
@@ -191,7 +193,9 @@ class MariaDBServer(Server):
         self._administrate("RESET MASTER")  # the copy begins where the log begins
         self._administrate(f"CREATE OR REPLACE USER {_account(_REPLICATOR)} IDENTIFIED BY {_text(self.password)}")
         self._administrate(f"GRANT REPLICATION SLAVE ON *.* TO {_account(_REPLICATOR)}")
-        return replica.start()
+        replica.start()
+        replica.follow()
+        return replica
 
 
 class MariaDBReplica(MariaDBServer):
@@ -209,7 +213,8 @@ class MariaDBReplica(MariaDBServer):
     def _prepare(self) -> None:
         self._configure()  # the data has been copied
 
-    def _furnish(self) -> None:
+    def follow(self) -> None:
+        """Begin to follow the primary; from then on each start goes on with it."""
         source = f"master_host = '{self.primary.host}', master_port = {self.primary.port}"
         account = f"master_user = '{_REPLICATOR}', master_password = {_text(self.password)}"
         start = f"master_log_file = 'binlog.000001', master_log_pos = 4, master_delay = {self.delay}"

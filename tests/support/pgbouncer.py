@@ -1,18 +1,20 @@
 """A private PgBouncer before a private PostgreSQL server."""
 
+import shutil
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import psycopg2
 
+from tests.support.folders import short_folder
 from tests.support.ports import LOOPBACK, free_port
 from tests.support.postgresql import PostgreSQLServer
 from tests.support.processes import ServerProcess, find_program, own, unprivileged
-from tests.support.server import ServerMissing, _short_folder
+from tests.support.server import ServerMissing
 
 
 @dataclass(frozen=True)
@@ -39,8 +41,23 @@ def pgbouncer(server: PostgreSQLServer, *, mode: str = "transaction", size: int 
     if program is None:
         raise ServerMissing("PgBouncer is not installed: apt-get install pgbouncer")
     options = unprivileged("postgres")
-    folder = _short_folder(in_memory=True)
     port = free_port()
+    with ExitStack() as stack:
+        folder = short_folder(in_memory=True)
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        configuration = _configure(folder, server, port, mode, size)
+        own(folder, options)
+        log = folder / "log"
+        process = ServerProcess.start(
+            [program, configuration], folder=folder, log=log, options=options, quick=signal.SIGTERM
+        )
+        stack.callback(process.kill)
+        bouncer = PgBouncer(server, LOOPBACK, port, log)
+        _wait(bouncer, process)
+        yield bouncer
+
+
+def _configure(folder: Path, server: PostgreSQLServer, port: int, mode: str, size: int) -> Path:
     (folder / "users").write_text(f'"{server.user}" "{server.password}"\n')
     settings = {
         "listen_addr": LOOPBACK,
@@ -56,16 +73,7 @@ def pgbouncer(server: PostgreSQLServer, *, mode: str = "transaction", size: int 
     lines = ["[databases]", f"* = {target}", "[pgbouncer]", *(f"{key} = {value}" for key, value in settings.items())]
     configuration = folder / "pgbouncer.ini"
     configuration.write_text("\n".join(lines) + "\n")
-    own(folder, options)
-    command: list[str | Path] = [program, configuration]
-    log = folder / "log"
-    process = ServerProcess.start(command, folder=folder, log=log, options=options, quick=signal.SIGTERM)
-    bouncer = PgBouncer(server, LOOPBACK, port, log)
-    try:
-        _wait(bouncer, process)
-        yield bouncer
-    finally:
-        process.kill()
+    return configuration
 
 
 def _wait(bouncer: PgBouncer, process: ServerProcess) -> None:

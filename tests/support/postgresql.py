@@ -11,6 +11,8 @@ from tests.support.ports import LOOPBACK
 from tests.support.processes import find_program, run, wait_until
 from tests.support.server import CONNECT_TIMEOUT, Server, ServerMissing, StopMode
 
+_SETTINGS = "dbconfig.conf"  # beside postgresql.conf, which stays as initdb writes it
+
 
 class PostgreSQLServer(Server):
     """A PostgreSQL server. TCP asks for passwords (SCRAM); the socket trusts the administrator alone."""
@@ -34,7 +36,7 @@ class PostgreSQLServer(Server):
             raise ServerMissing("PostgreSQL is not installed: apt-get install postgresql")
         return {name: initdb.with_name(name) for name in ("initdb", "postgres", "pg_basebackup")}
 
-    def _prepare(self) -> None:
+    def _install(self) -> None:
         options = ["--no-sync", "--encoding=UTF8", "--locale=C", "--auth=trust", f"--username={self.admin}"]
         command: list[str | Path] = [self._programs["initdb"], *options, "-D", self.data]
         run(command, folder=self.folder, options=self._options)
@@ -45,7 +47,8 @@ class PostgreSQLServer(Server):
             f"host all all {LOOPBACK}/32 scram-sha-256",
         ]
         (self.data / "pg_hba.conf").write_text("\n".join(access) + "\n")
-        self._configure()
+        with (self.data / "postgresql.conf").open("a") as file:
+            file.write(f"include '{_SETTINGS}'\n")
 
     def _configure(self) -> None:
         settings: dict[str, object] = {
@@ -67,8 +70,7 @@ class PostgreSQLServer(Server):
             settings |= {"ssl": "on", "ssl_cert_file": self.certificate}
             settings |= {"ssl_key_file": self.certificate.with_name("key.pem")}
         lines = [f"{name} = '{value}'" for name, value in (settings | self.settings).items()]
-        with (self.data / "postgresql.conf").open("a") as file:
-            file.write("\n".join(lines) + "\n")
+        (self.data / _SETTINGS).write_text("\n".join(lines) + "\n")
 
     def _command(self) -> Sequence[str | Path]:
         return [self._programs["postgres"], "-D", self.data]
@@ -89,7 +91,13 @@ class PostgreSQLServer(Server):
         self._create_database(self.database)
 
     def _create_database(self, name: str) -> None:
-        self._administrate(f"CREATE DATABASE {_double(name)} OWNER {_double(self.user)}")
+        # Without syncing, copying the files of the template takes a fifth of the time of writing them to the WAL.
+        quick = "" if self.durable or self._version < 15 else " STRATEGY file_copy"
+        self._administrate(f"CREATE DATABASE {_double(name)} OWNER {_double(self.user)}{quick}")
+
+    @property
+    def _version(self) -> int:
+        return int((self.data / "PG_VERSION").read_text())
 
     def drop_database(self, name: str) -> None:
         self._administrate(f"DROP DATABASE IF EXISTS {_double(name)} WITH (FORCE)")
@@ -135,9 +143,6 @@ class PostgreSQLStandby(PostgreSQLServer):
         command = [self._programs["pg_basebackup"], *source, *quick, "-D", self.data]
         run(command, folder=self.folder, options=self._options)
         self._configure()
-
-    def _furnish(self) -> None:
-        pass  # the users came with the copy
 
     def catch_up(self) -> None:
         """Wait until all that is committed on the primary now can be read here."""

@@ -1,11 +1,12 @@
 """A private database server: own files, own loopback port, to be stopped, paused, killed and restarted."""
 
 import atexit
+import inspect
 import itertools
 import os
 import shutil
 import signal
-import tempfile
+import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,16 +15,15 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 from urllib.parse import quote
 
+from tests.support.folders import short_folder
 from tests.support.ports import LOOPBACK, free_port
 from tests.support.processes import ServerProcess, own, run, unprivileged, wait_until
+from tests.support.templates import copy_of_template
 
 StopMode = Literal["fast", "immediate"]
 
 CONNECT_TIMEOUT = 10  # seconds; the administrator must not wait for ever for a paused server
 _START_TIMEOUT = 60.0  # seconds; a server that recovers from `kill` on a busy machine takes a few
-_MEMORY = Path("/dev/shm")  # where Linux keeps files in memory: a new database there takes a tenth of the time
-_ENOUGH_MEMORY = 2**30  # bytes; containers often have 64 MiB, which is too little
-_LONGEST_SOCKET_PATH = 107  # bytes: sun_path in <sys/un.h>, less its closing zero
 
 
 class ServerMissing(Exception):
@@ -62,7 +62,7 @@ class Server(ABC):
         self._guests: list[str] = []  # users made by a test
         self._password_changed = False
         self._owner = os.getpid()
-        self.folder = _short_folder(in_memory=not durable)
+        self.folder = short_folder(in_memory=not durable)
         self.log = self.folder / "log"
         self.data = self.folder / "data"
         if tls:
@@ -80,8 +80,12 @@ class Server(ABC):
     def _find_programs(self) -> dict[str, Path]: ...
 
     @abstractmethod
-    def _prepare(self) -> None:
-        """Make the data directory and its configuration."""
+    def _install(self) -> None:
+        """Make a data directory as the server's own program makes it."""
+
+    @abstractmethod
+    def _configure(self) -> None:
+        """Write the configuration; one that is there already is replaced."""
 
     @abstractmethod
     def _command(self) -> Sequence[str | Path]: ...
@@ -92,7 +96,7 @@ class Server(ABC):
 
     @abstractmethod
     def _furnish(self) -> None:
-        """Make the application's user; the server has just started for the first time."""
+        """Make what each server of this kind has, such as the application's user."""
 
     @abstractmethod
     def _create_database(self, name: str) -> None: ...
@@ -136,13 +140,33 @@ class Server(ABC):
                 own(self.folder, self._options)
                 self._prepared = True
             self._launch()
-            if first:
-                self._furnish()
         except BaseException:
             if first:
                 self.close()
             raise
         return self
+
+    def _prepare(self) -> None:
+        """Make the data directory and its configuration."""
+        programs = [(path, path.stat().st_mtime_ns) for path in self._programs.values()]
+        identity = (programs, self._options, inspect.getsource(sys.modules[type(self).__module__]))
+        copy_of_template(self.kind, repr(identity), self._make_template, self.data)
+        self._configure()
+
+    @classmethod
+    def _make_template(cls, target: Path) -> None:
+        maker = cls()  # without the settings of the server for which a template is wanted
+        try:
+            own(maker.folder, maker._options)
+            maker._install()
+            maker._configure()
+            own(maker.folder, maker._options)
+            maker._launch()
+            maker._furnish()
+            maker.stop()
+            shutil.copytree(maker.data, target)
+        finally:
+            maker.close()
 
     def _launch(self) -> None:
         self._process = ServerProcess.start(
@@ -303,14 +327,3 @@ class Server(ABC):
         command: list[str | Path] = ["openssl", *request, "-addext", names, "-keyout", key, "-out", certificate]
         run(command, folder=self.folder, options=self._options)
         key.chmod(0o600)
-
-
-def _short_folder(*, in_memory: bool) -> Path:
-    """Make a temporary folder in which a socket's path is not too long, in memory if there is enough."""
-    if in_memory and os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMORY).free > _ENOUGH_MEMORY:
-        return Path(tempfile.mkdtemp(prefix="dbconfig-", dir=_MEMORY))
-    # PostgreSQL locks its socket through a file beside it, whose name is the longer one.
-    longest = "/dbconfig-12345678/.s.PGSQL.65535.lock"
-    usual = tempfile.gettempdir()
-    fits = len(os.fsencode(usual)) + len(longest) <= _LONGEST_SOCKET_PATH
-    return Path(tempfile.mkdtemp(prefix="dbconfig-", dir=usual if fits else "/tmp"))
