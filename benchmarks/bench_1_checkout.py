@@ -10,7 +10,7 @@ from typing import Any
 
 from benchmarks.engines import ours, stock
 from benchmarks.harness import medians, paired, report, servers
-from tests.pool.support import url_of
+from tests.engine.pool.support import url_of
 
 OPERATIONS = 4000
 OFF: dict[str, Any] = {"pool_pre_ping": False, "pool_recycle": -1, "pool_idle_timeout": None, "pool_keepalive": None}

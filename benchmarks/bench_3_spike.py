@@ -9,7 +9,7 @@ from sqlalchemy import Engine, event, text
 
 from benchmarks.engines import ours, stock
 from benchmarks.harness import in_threads, report, servers
-from tests.pool.support import url_of
+from tests.engine.pool.support import url_of
 
 CALLERS = 50
 CONNECT = 0.150

@@ -9,7 +9,7 @@ from sqlalchemy import Engine, text
 
 from benchmarks.engines import no_pool, ours, stock
 from benchmarks.harness import in_threads, medians, paired, report, servers
-from tests.pool.support import url_of
+from tests.engine.pool.support import url_of
 from tests.support.proxy import Proxy
 
 ROUNDS = 3

@@ -11,7 +11,7 @@ from sqlalchemy import Engine, text
 
 from benchmarks.engines import ours, stock
 from benchmarks.harness import in_threads, report, servers
-from tests.pool.support import url_of
+from tests.engine.pool.support import url_of
 from tests.support.proxy import Proxy
 
 POOL_TIMEOUT = 2.0

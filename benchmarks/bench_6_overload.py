@@ -10,7 +10,7 @@ from sqlalchemy import Engine, exc, text
 
 from benchmarks.engines import ours, stock
 from benchmarks.harness import percentile, report, servers
-from tests.pool.support import url_of
+from tests.engine.pool.support import url_of
 
 CONNECTIONS = 10
 SERVICE = 0.05  # seconds a request holds its connection: 200 requests/s at most

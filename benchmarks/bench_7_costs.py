@@ -11,7 +11,7 @@ from sqlalchemy import Engine
 
 from benchmarks.engines import ours, stock
 from benchmarks.harness import medians, paired, report, servers
-from tests.pool.support import url_of
+from tests.engine.pool.support import url_of
 
 OPERATIONS = 3000
 ROUNDS = 15

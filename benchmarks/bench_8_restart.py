@@ -10,7 +10,7 @@ from sqlalchemy import Engine, text
 
 from benchmarks.engines import ours, stock
 from benchmarks.harness import report, servers
-from tests.pool.support import url_of
+from tests.engine.pool.support import url_of
 
 THREADS = 16
 DOWN = 1.0

@@ -5,7 +5,7 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.paired import as_processes, report
-from dbconfig.cli import templates
+from dbconfig.cli.commands.init import templates
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import Engine, create_engine
 from sqlalchemy.pool import NullPool, QueuePool
 
-from tests.pool.support import engine_of
+from tests.engine.pool.support import engine_of
 
 SIZES = ("pool_size", "max_overflow", "pool_timeout", "pool_use_lifo")
 

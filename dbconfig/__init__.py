@@ -11,13 +11,14 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from dbconfig.errors import ConfigError, DBConfigError, Location, Problem, ProfileNotFound
-    from dbconfig.loader import load
-    from dbconfig.pool import PoolStats
-    from dbconfig.profile import Profile
-    from dbconfig.registry import Registry
-    from dbconfig.retry import CommitUncertain
-    from dbconfig.settings import DatabaseSettings
+    from dbconfig.config.loader import load
+    from dbconfig.engine.pool import PoolStats
+    from dbconfig.errors import ConfigError, DBConfigError, ProfileNotFound
+    from dbconfig.errors.problem import Location, Problem
+    from dbconfig.registry.registry import Registry
+    from dbconfig.sessions.retry import CommitUncertain
+    from dbconfig.settings.database import DatabaseSettings
+    from dbconfig.settings.profile import Profile
 
     db: Registry
 
@@ -25,17 +26,17 @@ __version__ = "0.1.0"
 
 # Imported when they are asked for: an application that validates a file needs no SQLAlchemy, a command no pydantic.
 _HOMES = {
-    "CommitUncertain": "retry",
+    "CommitUncertain": "sessions.retry",
     "ConfigError": "errors",
     "DBConfigError": "errors",
-    "DatabaseSettings": "settings",
+    "DatabaseSettings": "settings.database",
     "Location": "errors",
-    "PoolStats": "pool",
+    "PoolStats": "engine.pool",
     "Problem": "errors",
-    "Profile": "profile",
+    "Profile": "settings.profile",
     "ProfileNotFound": "errors",
-    "Registry": "registry",
-    "load": "loader",
+    "Registry": "registry.registry",
+    "load": "config.loader",
 }
 
 __all__ = [
@@ -59,7 +60,7 @@ def __getattr__(name: str) -> Any:
 
     if name == "db":
         # The import lock of the registry's module makes it one for all threads that ask first.
-        value = import_module("dbconfig.registry").default
+        value = import_module("dbconfig.registry.registry").default
     elif name in _HOMES:
         value = getattr(import_module(f"dbconfig.{_HOMES[name]}"), name)
     else:

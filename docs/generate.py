@@ -8,11 +8,11 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from dbconfig.catalogue import ADVICE, CATALOGUE, CONFIGURATION, CONNECTIONS
-from dbconfig.cli import templates
+from dbconfig.cli.commands.init import templates
 from dbconfig.cli.commands.schema import text as schema_text
-from dbconfig.schema import default, description, group, kind, limits
-from dbconfig.settings import DatabaseSettings
+from dbconfig.config.json_schema import default, description, group, kind, limits
+from dbconfig.errors.catalogue import ADVICE, CATALOGUE, CONFIGURATION, CONNECTIONS
+from dbconfig.settings.database import DatabaseSettings
 
 ROOT = Path(__file__).parent.parent
 MARKS = "<!-- settings -->", "<!-- /settings -->"

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import pytest
 from sqlmodel import Field, MetaData, SQLModel
 
-from dbconfig import Profile, Registry, consistency
+from dbconfig import Profile, Registry
+from dbconfig.replicas import read_your_writes
 from tests.support import servers
 from tests.support.postgresql import PostgreSQLStandby
 from tests.support.servers import MariaDBServer, Server, ServerMissing
@@ -37,7 +38,7 @@ class Group:
         return Registry.from_profile(Profile(name="group", **settings))
 
     def heal(self) -> None:
-        consistency._marks.set({})  # as in a request that has written nothing
+        read_your_writes._marks.set({})  # as in a request that has written nothing
         for replica in self.replicas:
             replica.heal()
             replica.sql("SELECT pg_wal_replay_resume()")

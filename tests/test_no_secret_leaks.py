@@ -70,7 +70,13 @@ MISTAKES = (
     "host: elsewhere",
     "url: x",
 )
-VALUES = ("dbconfig.errors", "dbconfig.profile", "dbconfig.secrets", "dbconfig.settings", "dbconfig.urls")
+VALUES = (
+    "dbconfig.errors",
+    "dbconfig.settings.profile",
+    "dbconfig.settings.secret_sources",
+    "dbconfig.settings.database",
+    "dbconfig.settings.url_parsing",
+)
 
 
 def address(server: Server) -> str:

@@ -39,8 +39,8 @@ def _run(arguments: Namespace) -> int:
     from importlib import import_module
 
     from dbconfig.cli.context import Context
-    from dbconfig.environment import process
     from dbconfig.errors import ConfigError
+    from dbconfig.settings.environment_variables import process
 
     context = Context(arguments, process())
     try:

@@ -9,14 +9,16 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from dbconfig.cli.output import Output
-from dbconfig.errors import ConfigError, Problem, quoted
-from dbconfig.rendering import printable
+from dbconfig.errors import ConfigError
+from dbconfig.errors.printable import printable, quoted
+from dbconfig.errors.problem import Problem
 
 if TYPE_CHECKING:
-    from dbconfig.environment import Environment
-    from dbconfig.profile import Profile
-    from dbconfig.profiles import Folder, Selection
-    from dbconfig.settings import DatabaseSettings
+    from dbconfig.config.active_profile import Selection
+    from dbconfig.config.folder import Folder
+    from dbconfig.settings.database import DatabaseSettings
+    from dbconfig.settings.environment_variables import Environment
+    from dbconfig.settings.profile import Profile
 
 
 class Context:
@@ -33,19 +35,19 @@ class Context:
 
     @cached_property
     def folder(self) -> Folder:
-        from dbconfig.profiles import find_folder
+        from dbconfig.config.folder import find_folder
 
         return find_folder(self.arguments.config)
 
     @cached_property
     def environment(self) -> Environment:
-        from dbconfig.loader import read_environment
+        from dbconfig.config.loader import read_environment
 
         return read_environment(self.folder, self.environ)
 
     @cached_property
     def selection(self) -> Selection:
-        from dbconfig.profiles import select
+        from dbconfig.config.active_profile import select
 
         return select(self.arguments.profile, self.environment, self.folder)
 
@@ -57,7 +59,7 @@ class Context:
 
     @cached_property
     def profile(self) -> Profile:
-        from dbconfig.loader import load_selected
+        from dbconfig.config.loader import load_selected
 
         return load_selected(self.folder, self.environment, self.selection)
 

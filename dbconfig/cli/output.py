@@ -7,8 +7,8 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TextIO
 
-from dbconfig.errors import Location, Problem
-from dbconfig.rendering import Palette, display_width, printable, render
+from dbconfig.errors.printable import Palette, display_width, printable
+from dbconfig.errors.problem import Location, Problem, render
 
 
 def wants_colour(choice: str, environ: Mapping[str, str], stream: TextIO) -> bool:

@@ -7,10 +7,10 @@ from contextlib import contextmanager
 
 from sqlalchemy import Engine
 
-from dbconfig import engines
-from dbconfig.errors import Problem
-from dbconfig.failures import Failure, classify, problem
-from dbconfig.settings import DatabaseSettings
+from dbconfig.engine import create
+from dbconfig.engine.connection_failures import Failure, classify, problem
+from dbconfig.errors.problem import Problem
+from dbconfig.settings.database import DatabaseSettings
 
 
 def as_problem(error: BaseException, settings: DatabaseSettings, database: str) -> Problem:
@@ -24,7 +24,7 @@ def as_problem(error: BaseException, settings: DatabaseSettings, database: str) 
 @contextmanager
 def engine_of(settings: DatabaseSettings, label: str, **changes: object) -> Iterator[Engine]:
     """Return an engine that is closed at the end and writes no log: stdout is the command's answer."""
-    engine = engines.build(settings.model_copy(update={"echo": False, "echo_pool": False, **changes}), label)
+    engine = create.build(settings.model_copy(update={"echo": False, "echo_pool": False, **changes}), label)
     try:
         yield engine
     finally:

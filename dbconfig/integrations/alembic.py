@@ -15,12 +15,14 @@ from alembic.config import Config
 from sqlalchemy import Connection, Engine, MetaData, text
 from sqlalchemy.exc import OperationalError
 
-from dbconfig import engines
-from dbconfig.errors import ConfigError, Problem, quoted
-from dbconfig.profile import DEFAULT
-from dbconfig.registry import Registry
-from dbconfig.registry import default as _application
-from dbconfig.settings import DatabaseSettings
+from dbconfig.engine import create
+from dbconfig.errors import ConfigError
+from dbconfig.errors.printable import quoted
+from dbconfig.errors.problem import Problem
+from dbconfig.registry.registry import Registry
+from dbconfig.registry.registry import default as _application
+from dbconfig.settings.database import DatabaseSettings
+from dbconfig.settings.profile import DEFAULT
 
 _log = logging.getLogger(__name__)
 
@@ -108,7 +110,7 @@ class _Run:
 
     def online(self, settings: DatabaseSettings, asynchronous: bool | None, label: str) -> None:
         wanted = _wanted(settings, asynchronous)
-        engine = engines.build(settings, label, asynchronous=wanted)
+        engine = create.build(settings, label, asynchronous=wanted)
         if wanted:
             asyncio.run(self._asynchronously(engine))
             return

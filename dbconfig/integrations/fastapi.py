@@ -18,9 +18,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlmodel import Session
 
-from dbconfig.profile import DEFAULT
-from dbconfig.registry import Registry
-from dbconfig.registry import default as _application
+from dbconfig.registry.registry import Registry
+from dbconfig.registry.registry import default as _application
+from dbconfig.settings.profile import DEFAULT
 
 if TYPE_CHECKING:
     from sqlmodel.ext.asyncio.session import AsyncSession

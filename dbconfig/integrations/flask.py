@@ -10,8 +10,8 @@ from flask.cli import AppGroup
 from sqlmodel import Session
 
 from dbconfig.errors import ConfigError
-from dbconfig.profile import DEFAULT
-from dbconfig.registry import Registry
+from dbconfig.registry.registry import Registry
+from dbconfig.settings.profile import DEFAULT
 
 _KEY: Final = "dbconfig"
 

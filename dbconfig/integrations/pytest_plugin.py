@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from dbconfig.environment import Environment
-from dbconfig.integrations.pytest_async import (  # fixtures: pytest finds them in the namespace of the plugin
+from dbconfig.integrations.testing.async_fixtures import (
     _anyio_db_committed,
     _anyio_db_engine,
     _anyio_db_override,
@@ -22,15 +21,17 @@ from dbconfig.integrations.pytest_async import (  # fixtures: pytest finds them 
     async_db_session_committed,
     databases,
 )
+from dbconfig.settings.environment_variables import Environment
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
     from sqlmodel import Session
 
-    from dbconfig.integrations.isolation import Isolation
-    from dbconfig.integrations.testbeds import Setup, Testbed
-    from dbconfig.integrations.watching import Checkouts, Queries
-    from dbconfig.registry import Registry
+    from dbconfig.integrations.testing.checkouts import Checkouts
+    from dbconfig.integrations.testing.isolation import Isolation
+    from dbconfig.integrations.testing.queries import Queries
+    from dbconfig.integrations.testing.testbed import Setup, Testbed
+    from dbconfig.registry.registry import Registry
 
 __all__ = [
     "_anyio_db_committed",
@@ -96,8 +97,8 @@ def db_setup() -> Setup | None:
 
 @pytest.fixture(scope="session")
 def _db_testbed(request: pytest.FixtureRequest, db_registry: Registry, db_setup: Setup | None) -> Iterator[Testbed]:
-    from dbconfig.integrations.places import Options
-    from dbconfig.integrations.testbeds import opened
+    from dbconfig.integrations.testing.databases import Options
+    from dbconfig.integrations.testing.testbed import opened
 
     config = request.config
     of_xdist = getattr(config, "workerinput", {})
@@ -124,7 +125,7 @@ def db_engine(_db_testbed: Testbed) -> Engine:
 
 @pytest.fixture
 def _db_isolations(request: pytest.FixtureRequest, _db_testbed: Testbed) -> Iterator[dict[str, Isolation]]:
-    from dbconfig.integrations.isolation import isolated
+    from dbconfig.integrations.testing.isolation import isolated
 
     found: dict[str, Isolation] = {}
     try:
@@ -193,7 +194,7 @@ def _db_mark(request: pytest.FixtureRequest) -> None:
 @pytest.fixture
 def db_count_queries() -> Callable[..., AbstractContextManager[Queries]]:
     """Count statements: `with db_count_queries(3):`, or `at_most=3`; a failure lists what ran."""
-    from dbconfig.integrations.watching import counted
+    from dbconfig.integrations.testing.queries import counted
 
     return counted
 
@@ -212,7 +213,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, Any, Any]:
     block, check = item.config.getini("db_block_unmarked"), item.config.getini("db_check_leaks")
     if not block and not check:
         return (yield)
-    from dbconfig.integrations.watching import Checkouts
+    from dbconfig.integrations.testing.checkouts import Checkouts
 
     watch = Checkouts()
     if block and not _uses_database(item):

@@ -11,9 +11,8 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 from dbconfig import ConfigError, Profile, Registry
-from dbconfig.drivers import choose
-
-from .conftest import DRIVERS
+from dbconfig.settings.known_drivers import choose
+from tests.asynchronous.conftest import DRIVERS
 
 
 def query(registry, statement):
@@ -48,12 +47,12 @@ def test_the_installed_driver_is_taken_and_an_explicit_one_kept(drivername, chos
     ("installed", "chosen"), [({"psycopg"}, "postgresql+psycopg_async"), ({"aiomysql"}, "mysql+aiomysql")]
 )
 def test_the_second_choice_serves_where_the_first_is_not_installed(monkeypatch, installed, chosen):
-    monkeypatch.setattr("dbconfig.drivers.find_spec", lambda name: name in installed or None)
+    monkeypatch.setattr("dbconfig.settings.known_drivers.find_spec", lambda name: name in installed or None)
     assert choose(chosen.partition("+")[0], None, "url", asynchronous=True) == chosen
 
 
 def test_no_driver_is_an_error_with_the_line_that_installs_one(monkeypatch):
-    monkeypatch.setattr("dbconfig.drivers.find_spec", lambda name: None)
+    monkeypatch.setattr("dbconfig.settings.known_drivers.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match="pip install asyncpg") as caught:
         choose("postgresql", None, "url", asynchronous=True)
     assert "asynchronous driver of postgresql is not installed" in str(caught.value)
@@ -105,7 +104,7 @@ from dbconfig import Profile, Registry
 registry = Registry.from_profile(Profile(name="tests", url="sqlite://"))
 with registry.transaction() as session:
     session.connection()
-names = ("greenlet", "aiosqlite", "asyncpg", "sqlalchemy.ext.asyncio", "dbconfig.loops")
+names = ("greenlet", "aiosqlite", "asyncpg", "sqlalchemy.ext.asyncio", "dbconfig.registry.event_loops")
 print([name for name in names if name in sys.modules])
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30)

@@ -8,7 +8,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from dbconfig import Profile, Registry
-from dbconfig.pool import guard
+from dbconfig.engine.pool import statement_limit
 from tests.asynchronous.conftest import DRIVERS
 from tests.support.proxy import Proxy
 from tests.support.servers import Server
@@ -28,7 +28,7 @@ def test_what_waits_for_a_silent_server_ends(
 ) -> None:
     system, drivername, module = DRIVERS[name]
     pytest.importorskip(module)
-    monkeypatch.setattr(guard, "GRACE", 0.5)
+    monkeypatch.setattr(statement_limit, "GRACE", 0.5)
     server = request.getfixturevalue(system)
     network = proxy(server)
     url = server.url(drivername, port=network.port)

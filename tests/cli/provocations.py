@@ -16,9 +16,9 @@ from sqlalchemy.exc import TimeoutError
 
 from dbconfig import Registry, load
 from dbconfig.errors import ConfigError, render
-from dbconfig.integrations.places import Options, Place
-from dbconfig.integrations.testbeds import refuse_unless_for_tests
-from dbconfig.rendering import Palette
+from dbconfig.errors.printable import Palette
+from dbconfig.integrations.testing.databases import Options, Place
+from dbconfig.integrations.testing.testbed import refuse_unless_for_tests
 from tests.cli.conftest import Project, Result
 from tests.support import servers
 from tests.support.pgbouncer import pgbouncer

@@ -12,7 +12,7 @@ import pytest
 
 from dbconfig import Profile
 from dbconfig.cli.parser import COMMANDS
-from dbconfig.settings import DatabaseSettings
+from dbconfig.settings.database import DatabaseSettings
 from tests.cli.conftest import Project
 from tests.support.servers import Server
 

@@ -13,8 +13,8 @@ import pytest
 import yaml
 
 from dbconfig import ConfigError, load
-from dbconfig.schema import default, description, schema
-from dbconfig.settings import DatabaseSettings
+from dbconfig.config.json_schema import default, description, schema
+from dbconfig.settings.database import DatabaseSettings
 from tests.cli.conftest import Project
 
 ROOT = Path(__file__).parents[2]

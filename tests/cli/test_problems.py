@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from dbconfig.catalogue import CATALOGUE
+from dbconfig.errors.catalogue import CATALOGUE
 from tests.cli.conftest import Golden, Project
 from tests.cli.provocations import PROVOCATIONS
 

@@ -12,7 +12,8 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.testclient import TestClient
 from sqlmodel import Field, MetaData, SQLModel, select
 
-from dbconfig import Profile, Registry, consistency
+from dbconfig import Profile, Registry
+from dbconfig.replicas import read_your_writes
 from tests.support import servers
 from tests.support.postgresql import PostgreSQLServer, PostgreSQLStandby
 from tests.support.servers import ServerMissing
@@ -84,7 +85,7 @@ def test_the_middleware_lets_the_next_request_see_what_this_one_wrote(
     late: tuple[PostgreSQLServer, PostgreSQLStandby],
 ) -> None:
     primary, standby = late
-    consistency._marks.set({})
+    read_your_writes._marks.set({})
     profile = Profile(name="docs", url=primary.url(), replicas=[{"port": standby.port}], replica_max_lag=False)
     with Registry.from_profile(profile) as db:
         app = FastAPI()

@@ -162,8 +162,8 @@ def test_a_registry_that_appears_between_our_hook_and_the_fork_does_not_disturb_
 import os, sys
 made = []
 def appear():
-    if "dbconfig.registry" in sys.modules:
-        made.append(sys.modules["dbconfig.registry"].Registry())
+    if "dbconfig.registry.registry" in sys.modules:
+        made.append(sys.modules["dbconfig.registry.registry"].Registry())
 os.register_at_fork(before=appear)  # registered before dbconfig's: it runs after it
 from dbconfig import db
 made.append(db)

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy.exc import NotSupportedError, OperationalError
 
 from dbconfig import ConfigError, DatabaseSettings, Registry
-from dbconfig.dialects import mysql
+from dbconfig.engine.dialects.mysql import base
 from tests.databases.secrets_in_places import PASSWORD, PLACES, opened
 from tests.registries import Hero, Team, ask, from_yaml, names, registry
 from tests.support import servers
@@ -82,7 +82,7 @@ def test_a_transaction_that_rests_too_long_is_ended_and_the_pool_goes_on(mariadb
 @pytest.mark.parametrize("on_mariadb", [True, False])
 def test_each_server_gets_the_timeouts_in_its_own_words(on_mariadb: bool) -> None:
     settings = DatabaseSettings(url="mysql://h/d", statement_timeout=1.5, lock_timeout="300ms")
-    found = mysql._timeouts(settings, mariadb=on_mariadb)
+    found = base._timeouts(settings, mariadb=on_mariadb)
     statement = {"max_statement_time": 1.5} if on_mariadb else {"max_execution_time": 1500}
     assert found == {**statement, "innodb_lock_wait_timeout": 1, "lock_wait_timeout": 1}
 
@@ -90,7 +90,7 @@ def test_each_server_gets_the_timeouts_in_its_own_words(on_mariadb: bool) -> Non
 def test_what_mysql_does_not_have_is_told_at_the_first_connection() -> None:
     settings = DatabaseSettings(url="mysql://h/d", idle_in_transaction_timeout=1)
     with pytest.raises(NotSupportedError, match="MySQL has no such limit"):
-        mysql._timeouts(settings, mariadb=False)
+        base._timeouts(settings, mariadb=False)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
-from dbconfig.drivers import not_its_paramstyle
+from dbconfig.settings.known_drivers import not_its_paramstyle
 
 STYLES = ("qmark", "numeric", "numeric_dollar", "named", "format", "pyformat")
 SYNCHRONOUS = ("sqlite+pysqlite", "postgresql+psycopg2", "postgresql+psycopg", "mysql+pymysql")

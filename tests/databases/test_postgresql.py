@@ -12,7 +12,8 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlmodel import Field, MetaData, SQLModel
 
-from dbconfig import ConfigError, Profile, Registry, dialects
+from dbconfig import ConfigError, Profile, Registry
+from dbconfig.engine import dialects
 from tests.databases.secrets_in_places import PASSWORD, PLACES, opened
 from tests.registries import Account, ask, from_yaml, registry
 from tests.support import servers

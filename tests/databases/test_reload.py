@@ -12,7 +12,8 @@ from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 from sqlmodel import Session
 
-from dbconfig import ConfigError, Profile, Registry, rotation
+from dbconfig import ConfigError, Profile, Registry
+from dbconfig.engine import password_rotation
 from tests.support.processes import wait_until
 from tests.support.servers import Server
 
@@ -122,7 +123,7 @@ def test_without_a_call_the_first_new_connection_replaces_the_old_ones(
 def test_a_file_that_is_written_is_noticed_and_proved_before_anything_is_replaced(
     db: Registry, server: Server, secret: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rotation, "ROUND", 0.1)
+    monkeypatch.setattr(password_rotation, "ROUND", 0.1)
     with Load(db) as load:
         old = connected(server)
         secret.write_text("not-yet-known-to-the-server")

@@ -14,7 +14,9 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from dbconfig import Profile, Registry, consistency, pool
+from dbconfig import Profile, Registry
+from dbconfig.engine import pool
+from dbconfig.replicas import read_your_writes
 from tests.groups import Group, Note, name
 from tests.support import servers
 from tests.support.processes import wait_until
@@ -129,7 +131,9 @@ def test_a_token_carries_what_was_written_to_another_process(group: Group) -> No
         assert not has(elsewhere, number)
         with pytest.raises(ValueError, match="no token"):
             elsewhere.read_after("!")
-        forged = consistency.to_token({consistency.from_token(token).popitem()[0]: consistency.Mark(0, "nonsense")})
+        forged = read_your_writes.to_token(
+            {read_your_writes.from_token(token).popitem()[0]: read_your_writes.Mark(0, "nonsense")}
+        )
         with elsewhere.read_after(forged):
             assert has(elsewhere, number)  # of the primary
 
@@ -279,7 +283,9 @@ def test_replicas_do_not_lag_behind_a_primary_that_rests_in_a_new_segment(group:
         group.primary.sql("SELECT pg_switch_wal()")
         for replica in group.replicas:
             replica.catch_up()
-        consistency.note(consistency.key_of("group", db.profile.databases["default"]), consistency.Mark(time.time()))
+        read_your_writes.note(
+            read_your_writes.key_of("group", db.profile.databases["default"]), read_your_writes.Mark(time.time())
+        )
         assert all(has(db, number) for _ in range(4))
         assert reads(db)["primary"] == before
 

@@ -9,8 +9,8 @@ from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
 from dbconfig import Profile, Registry
-from dbconfig.pool import guard
-from dbconfig.pool.ping import PING_LIMIT
+from dbconfig.engine.pool import statement_limit
+from dbconfig.engine.pool.ping import PING_LIMIT
 from tests.support.proxy import Proxy
 from tests.support.servers import Server
 
@@ -37,7 +37,7 @@ def silenced(
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[tuple[Registry, Callable[[], None]]]:
     pytest.importorskip(driver.partition("+")[2])
-    monkeypatch.setattr(guard, "GRACE", GRACE)
+    monkeypatch.setattr(statement_limit, "GRACE", GRACE)
     server: Server = request.getfixturevalue(kind)
     network = proxy(server)
     url = server.url(driver, host=network.host, port=network.port)

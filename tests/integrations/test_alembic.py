@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("alembic")
 
-from .conftest import SYSTEMS
+from tests.integrations.conftest import SYSTEMS
 
 MODELS = """
 from sqlmodel import Field, SQLModel

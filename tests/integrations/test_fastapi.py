@@ -12,7 +12,7 @@ from sqlmodel import Field, MetaData, Session, SQLModel, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from dbconfig import Profile, Registry
-from dbconfig.reading import ReadOnlySession
+from dbconfig.sessions.session import ReadOnlySession
 
 fastapi = pytest.importorskip("fastapi")
 

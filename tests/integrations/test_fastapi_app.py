@@ -14,9 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.integrations.conftest import Project
 from tests.support.ports import free_port
-
-from .conftest import Project
 
 EXAMPLE = Path(__file__).parents[2] / "examples/fastapi_app"
 SERVERS = {

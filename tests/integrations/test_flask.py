@@ -14,8 +14,7 @@ from flask import Flask
 
 from dbconfig import Profile, Registry
 from dbconfig.integrations.flask import DBConfig
-
-from .conftest import Project
+from tests.integrations.conftest import Project
 
 EXAMPLE = Path(__file__).parents[2] / "examples/flask_app"
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import SYSTEMS, Project
+from tests.integrations.conftest import SYSTEMS, Project
 
 pytest.importorskip("pytest_asyncio")
 pytest.importorskip("xdist")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import Project
+from tests.integrations.conftest import Project
 
 EXAMPLE = Path(__file__).parents[2] / "examples/workers"
 

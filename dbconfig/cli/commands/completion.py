@@ -34,7 +34,7 @@ def _takes_profile(command: str) -> bool:
 
 
 def _slugs() -> str:
-    from dbconfig.catalogue import CATALOGUE
+    from dbconfig.errors.catalogue import CATALOGUE
 
     return " ".join(CATALOGUE)
 

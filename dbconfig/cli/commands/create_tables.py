@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from dbconfig.cli import FAILED, FOUND, OK
 from dbconfig.cli.context import Context
-from dbconfig.errors import ConfigError, Problem, printable, quoted
-from dbconfig.profile import DEFAULT
+from dbconfig.errors import ConfigError, printable
+from dbconfig.errors.printable import quoted
+from dbconfig.errors.problem import Problem
+from dbconfig.settings.profile import DEFAULT
 
 if TYPE_CHECKING:
     from sqlalchemy import MetaData, Table
@@ -21,7 +23,7 @@ def run(context: Context) -> int:
     from sqlalchemy.exc import SQLAlchemyError
 
     from dbconfig.cli.trouble import as_problem
-    from dbconfig.registry import Registry
+    from dbconfig.registry.registry import Registry
 
     metadata = _metadata(context)
     if metadata is None:

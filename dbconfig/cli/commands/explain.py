@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from difflib import get_close_matches
 
-from dbconfig.catalogue import CATALOGUE
 from dbconfig.cli import FAILED, OK
 from dbconfig.cli.context import Context
+from dbconfig.errors.catalogue import CATALOGUE
 
 
 def run(context: Context) -> int:

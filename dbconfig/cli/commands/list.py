@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from dbconfig.cli import FOUND, OK, display
+from dbconfig.cli import FOUND, OK, value_display
 from dbconfig.cli.context import Context
-from dbconfig.cli.survey import Survey, described_needs, named, survey
+from dbconfig.cli.offline import Survey, described_needs, named, survey
 from dbconfig.errors import ConfigError
 
 
@@ -55,11 +55,11 @@ def _rows(one: Survey, selected: str | None) -> list[tuple[str, ...]]:
     for name, settings in one.profile.databases.items():
         label = one.name if name == "default" else f"  {name}"
         first = not rows
-        where = named(display.settings_address(settings))
-        rows.append((sign if first else "", label, where, display.pool(settings), wanted if first else ""))
+        where = named(value_display.settings_address(settings))
+        rows.append((sign if first else "", label, where, value_display.pool(settings), wanted if first else ""))
         if first and name != "default":
             rows.insert(0, (sign, one.name, "", "", wanted))
-            rows[1] = ("", label, where, display.pool(settings), "")
+            rows[1] = ("", label, where, value_display.pool(settings), "")
     return rows
 
 
@@ -71,9 +71,9 @@ def _need(name: str, one: Survey) -> str:
 def _described(one: Survey, selected: str | None) -> dict[str, Any]:
     databases = {
         name: {
-            "address": named(display.settings_address(settings)),
+            "address": named(value_display.settings_address(settings)),
             "backend": settings.backend,
-            "pool": display.pool(settings),
+            "pool": value_display.pool(settings),
             "protected": settings.protected,
         }
         for name, settings in (one.profile.databases.items() if one.profile is not None else ())

@@ -10,15 +10,15 @@ from dbconfig.cli.output import described
 
 
 def run(context: Context) -> int:
-    from dbconfig import health
     from dbconfig.cli.trouble import as_problem, engine_of
+    from dbconfig.engine import probes
 
     answers: dict[str, Any] = {}
     code = OK
     for name, settings in context.databases().items():
         with engine_of(settings, context.selection.name) as engine:
             try:
-                seconds = health.ping(engine, context.arguments.timeout)
+                seconds = probes.ping(engine, context.arguments.timeout)
             except Exception as error:  # drivers raise more than their own: OSError, RuntimeError
                 found = as_problem(error, settings, name)
                 code = FOUND

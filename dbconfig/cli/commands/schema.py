@@ -15,6 +15,6 @@ def run(context: Context) -> int:
 
 def text() -> str:
     """Return the schema as it stands in config/schema.json."""
-    from dbconfig.schema import schema
+    from dbconfig.config.json_schema import schema
 
     return json.dumps(schema(), indent=2, ensure_ascii=False) + "\n"

@@ -10,10 +10,10 @@ from typing import Final, NoReturn
 
 from dbconfig.cli import FAILED
 from dbconfig.cli.context import Context
-from dbconfig.errors import quoted
-from dbconfig.profile import DEFAULT
-from dbconfig.secrets import Secret
-from dbconfig.settings import DatabaseSettings
+from dbconfig.errors.printable import quoted
+from dbconfig.settings.database import DatabaseSettings
+from dbconfig.settings.profile import DEFAULT
+from dbconfig.settings.secret_sources import Secret
 
 # https://www.postgresql.org/docs/current/libpq-envars.html
 _PARAMETERS: Final = {

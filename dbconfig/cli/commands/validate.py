@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dbconfig.cli import FOUND, OK
 from dbconfig.cli.context import Context
+from dbconfig.cli.offline import Survey, described_needs, survey
 from dbconfig.cli.output import described
-from dbconfig.cli.survey import Survey, described_needs, survey
-from dbconfig.errors import ConfigError, Problem
+from dbconfig.errors import ConfigError
+from dbconfig.errors.problem import Problem
 
 
 def run(context: Context) -> int:

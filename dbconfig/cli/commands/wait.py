@@ -8,8 +8,8 @@ from typing import Any
 from dbconfig.cli import FOUND, OK
 from dbconfig.cli.context import Context
 from dbconfig.cli.output import described
-from dbconfig.errors import Problem
-from dbconfig.settings import DatabaseSettings
+from dbconfig.errors.problem import Problem
+from dbconfig.settings.database import DatabaseSettings
 
 
 def run(context: Context) -> int:
@@ -36,8 +36,8 @@ def run(context: Context) -> int:
 
 
 def _wait(context: Context, name: str, settings: DatabaseSettings, timeout: float) -> Problem | None:
-    from dbconfig import health
     from dbconfig.cli.trouble import as_problem, engine_of
+    from dbconfig.engine import probes
 
     told: list[str] = []
 
@@ -49,7 +49,7 @@ def _wait(context: Context, name: str, settings: DatabaseSettings, timeout: floa
 
     with engine_of(settings, context.selection.name) as engine:
         try:
-            health.wait(engine, settings, timeout, report)
+            probes.wait(engine, settings, timeout, report)
         except Exception as error:  # drivers raise more than their own: OSError, RuntimeError
             return as_problem(error, settings, name)
     return None

@@ -1,0 +1,207 @@
+"""The way to a server, step by step: its address, a TCP connection, what answers and whether it offers TLS."""
+
+from __future__ import annotations
+
+import errno
+import socket
+import struct
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from dbconfig.engine.connection_failures import Failure, default_port
+from dbconfig.settings.database import DatabaseSettings
+
+_SSL_REQUEST: Final = struct.pack(
+    "!II", 8, 80877103
+)  # https://www.postgresql.org/docs/current/protocol-message-formats.html
+_CLIENT_SSL: Final = 0x800  # https://mariadb.com/kb/en/connection/#capabilities
+_SILENCE: Final = 1.0  # seconds without an answer after which it is asked whether a web server stands there
+
+
+@dataclass(slots=True)
+class Step:
+    """One step of a check: what was done, how long it took, what was found, or why it failed."""
+
+    name: str
+    seconds: float = 0.0
+    detail: str = ""
+    failure: Failure | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
+    target: str = ""  # the server that it is about, where there may be several
+
+
+class StepFailed(Exception):
+    """A step that ends the check."""
+
+    def __init__(self, slug: str, stage: str, words: str = "") -> None:
+        super().__init__(words)
+        self.failure = Failure(slug, stage, words)
+
+
+def timed(name: str, work: Callable[[Step], None]) -> Step:
+    """Do one step and return it with its time."""
+    step = Step(name)
+    begin = time.perf_counter()
+    try:
+        work(step)
+    except StepFailed as failed:
+        step.failure = failed.failure
+    step.seconds = time.perf_counter() - begin
+    return step
+
+
+def targets(settings: DatabaseSettings) -> list[tuple[str, int]]:
+    """Return the hosts and ports of a server; none if it is reached by a socket in the file system."""
+    address = settings.address
+    hosts = [host for one in address.query.get("host", ()) for host in str(one).split(",")] or [address.host or ""]
+    if "unix_socket" in address.query or "unix_socket" in settings.connect_args:
+        return []
+    if settings.backend == "postgresql" and (not hosts[0] or hosts[0].startswith("/")):
+        return []  # libpq takes the socket where no host is named
+    ports = [port for one in address.query.get("port", ()) for port in str(one).split(",")]
+    found = []
+    for number, host in enumerate(hosts):
+        name, colon, own = host.rpartition(":") if host.count(":") == 1 else (host, "", "")
+        port = own if colon else ports[min(number, len(ports) - 1)] if ports else address.port
+        found.append((name or "localhost", int(port or default_port(settings))))
+    return found
+
+
+def approach(settings: DatabaseSettings, host: str, port: int, timeout: float) -> Iterator[Step]:
+    """Yield the steps to one host, up to the first that fails."""
+    steps: tuple[Callable[[], Step], ...] = (
+        lambda: resolve(host, port),
+        lambda: tcp(host, port, timeout),
+        lambda: tls(settings, host, port, timeout),
+    )
+    for step in steps:
+        done = step()
+        done.target = f"{host}:{port}"
+        yield done
+        if done.failure is not None:
+            return
+
+
+def resolve(host: str, port: int) -> Step:
+    def work(step: Step) -> None:
+        try:
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except (socket.gaierror, UnicodeError) as error:
+            raise StepFailed("host-unknown", "resolve", str(error)) from None
+        addresses = list(dict.fromkeys(str(each[4][0]) for each in found))
+        step.detail, step.facts = ", ".join(addresses), {"addresses": addresses}
+
+    return timed("resolve", work)
+
+
+def tcp(host: str, port: int, timeout: float) -> Step:
+    def work(step: Step) -> None:
+        _open(host, port, timeout).close()
+        step.detail = f"{host}:{port}"
+
+    return timed("tcp", work)
+
+
+def tls(settings: DatabaseSettings, host: str, port: int, timeout: float) -> Step:
+    """Find out what answers, and whether it offers TLS, before any name or password is sent."""
+    postgresql = settings.backend == "postgresql"
+
+    def work(step: Step) -> None:
+        with closing(_open(host, port, timeout)) as plug:
+            if postgresql:
+                plug.sendall(_SSL_REQUEST)
+            first = _first_bytes(plug, host, port, timeout)
+        offered = _postgresql_offers(first) if postgresql else _mysql_offers(first)
+        wanted = demands_tls(settings)
+        if wanted and not offered:
+            raise StepFailed("tls-refused", "tls")
+        step.facts = {"offered": offered, "demanded": wanted}
+        step.detail = (
+            f"{'offered' if offered else 'not offered'}, {'demanded' if wanted else 'not demanded'} by the profile"
+        )
+
+    return timed("tls", work)
+
+
+def demands_tls(settings: DatabaseSettings) -> bool:
+    """Say whether the profile insists on TLS."""
+    given = {**settings.address.query, **settings.connect_args}
+    if settings.backend == "postgresql":
+        mode = given.get("sslmode", "")
+        return str(mode[0] if isinstance(mode, tuple) else mode) in ("require", "verify-ca", "verify-full")
+    return any(given.get(name) is not None for name in ("ssl_ca", "ssl_verify_cert", "ssl"))
+
+
+def _open(host: str, port: int, timeout: float) -> socket.socket:
+    try:
+        return socket.create_connection((host, port), timeout)
+    except TimeoutError:
+        raise StepFailed("timed-out", "tcp", f"no answer within {timeout:g} s") from None
+    except OSError as error:
+        slugs = {errno.ECONNREFUSED: "refused", errno.ENETUNREACH: "unreachable", errno.EHOSTUNREACH: "unreachable"}
+        raise StepFailed(
+            slugs.get(error.errno or 0, "connection-failed"), "tcp", error.strerror or str(error)
+        ) from None
+
+
+def _first_bytes(plug: socket.socket, host: str, port: int, timeout: float) -> bytes:
+    patience = min(_SILENCE, timeout / 3)
+    plug.settimeout(patience)
+    try:
+        first = plug.recv(4096)
+    except TimeoutError:
+        if _is_web_server(host, port, patience):
+            raise StepFailed("not-a-database", "tls", "an HTTP server answers") from None
+        plug.settimeout(timeout - 2 * patience)
+        try:
+            first = plug.recv(4096)
+        except TimeoutError:
+            raise StepFailed("timed-out", "tls", "it takes the connection and stays silent") from None
+    except OSError as error:
+        raise StepFailed("connection-lost", "tls", error.strerror or str(error)) from None
+    if not first:
+        raise StepFailed("connection-lost", "tls", "it closes the connection at once")
+    return first
+
+
+def _is_web_server(host: str, port: int, timeout: float) -> bool:
+    try:
+        with closing(_open(host, port, timeout)) as plug:
+            plug.settimeout(timeout)
+            plug.sendall(b"HEAD / HTTP/1.0\r\n\r\n")
+            return plug.recv(5).startswith(b"HTTP")
+    except (OSError, StepFailed):
+        return False
+
+
+def _postgresql_offers(first: bytes) -> bool:
+    if first[:1] in (b"S", b"N"):
+        return first[:1] == b"S"
+    what = (
+        "MySQL or MariaDB answers"
+        if first[4:5] == b"\x0a"
+        else "an HTTP server answers"
+        if first.startswith(b"HTTP")
+        else "what answers does not speak PostgreSQL's protocol"
+    )
+    if first[:1] == b"E":
+        raise StepFailed("connection-lost", "tls", "the server answers with an error of its own")
+    raise StepFailed("not-a-database", "tls", what)
+
+
+def _mysql_offers(first: bytes) -> bool:
+    # Four bytes of header, protocol version 10, version up to a zero byte, thread (4), salt (8), zero, capabilities.
+    if first[4:5] == b"\xff":
+        code = struct.unpack("<H", first[5:7])[0] if len(first) > 6 else 0
+        slug = {1040: "too-many-connections", 1130: "login-rejected", 1053: "starting-up"}.get(
+            code, "connection-failed"
+        )
+        raise StepFailed(slug, "tls", first[7:].decode("utf-8", "replace").lstrip("#"))
+    end = first.find(b"\0", 5)
+    if first[4:5] != b"\x0a" or end < 0 or len(first) < end + 16:
+        what = "an HTTP server answers" if first.startswith(b"HTTP") else "what answers does not speak MySQL's protocol"
+        raise StepFailed("not-a-database", "tls", what)
+    return bool(struct.unpack("<H", first[end + 14 : end + 16])[0] & _CLIENT_SSL)

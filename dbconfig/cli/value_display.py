@@ -1,0 +1,99 @@
+"""How values are shown: no secret, and of a URL's query only what is known to be none."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any, get_args
+
+from dbconfig.errors.problem import Location
+from dbconfig.errors.redaction import MASK, PLAIN_PARAMETERS, is_secret_name
+from dbconfig.settings import durations
+from dbconfig.settings.database import DatabaseSettings
+from dbconfig.settings.durations import duration
+from dbconfig.settings.profile import DEFAULT
+from dbconfig.settings.secret_sources import Secret
+from dbconfig.settings.url_parsing import DatabaseURL
+
+
+def address(value: DatabaseURL) -> str:
+    """Return a URL without its secrets."""
+    return str(masked(value))
+
+
+def masked(value: DatabaseURL) -> DatabaseURL:
+    query = {name: found if name in PLAIN_PARAMETERS else (MASK,) for name, found in value.query.items()}
+    return replace(value, query=query)
+
+
+def settings_address(settings: DatabaseSettings) -> str:
+    """Return where a database is, as one URL."""
+    return address(settings.address)
+
+
+def plain(value: Any) -> Any:
+    """Return a setting's value as JSON has it, without secrets."""
+    if isinstance(value, DatabaseURL):
+        return address(value)
+    if isinstance(value, Secret):
+        return value.masked()
+    if isinstance(value, Mapping):
+        return {key: MASK if is_secret_name(key) else plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return value
+
+
+def setting(settings: DatabaseSettings, key: str) -> Any:
+    """Return the value of a setting as JSON has it, without secrets."""
+    value = getattr(settings, key)
+    if key == "query":
+        return plain(masked(DatabaseURL("", query=value)).query)
+    return plain(value)
+
+
+def text(value: Any, key: str = "") -> str:
+    """Return a value as it would stand in YAML."""
+    if value is None or isinstance(value, bool):
+        return {None: "-", True: "true", False: "false"}[value]
+    if isinstance(value, float):
+        return duration(value) if takes_seconds(key) else f"{value:g}"
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, (dict, list)) else str(value)
+
+
+def takes_seconds(key: str) -> bool:
+    """Say whether a setting is a duration: by its type, so that a new setting is shown as the others are."""
+    field = DatabaseSettings.model_fields.get(key)
+    functions = (durations.seconds, durations.seconds_or_off, durations.check)
+    return field is not None and any(_validated_by(field, function) for function in functions)
+
+
+def _validated_by(annotation: Any, function: Any) -> bool:
+    metadata: Iterable[Any] = getattr(annotation, "__metadata__", ()) or getattr(annotation, "metadata", ()) or ()
+    inner = getattr(annotation, "annotation", None)
+    parts = get_args(annotation) if inner is None else (inner,)
+    return any(getattr(each, "func", None) is function for each in metadata) or any(
+        _validated_by(part, function) for part in parts
+    )
+
+
+def pool(settings: DatabaseSettings) -> str:
+    """Return the pool in a few words."""
+    if settings.in_memory and settings.poolclass is None:
+        return "in memory"
+    if settings.poolclass is not None and settings.poolclass != "QueuePool":
+        return settings.poolclass
+    size = str(settings.pool_size) if settings.pool_size else "unlimited"
+    return f"{size} + {settings.max_overflow if settings.max_overflow >= 0 else 'unlimited'}"
+
+
+def place(location: Location) -> str:
+    """Return where a value was written, without the column."""
+    if location.line is not None and not location.variable:
+        return f"{location.source}:{location.line}"
+    return str(location)
+
+
+def key_path(database: str, key: str) -> str:
+    return key if database == DEFAULT else f"databases.{database}.{key}"

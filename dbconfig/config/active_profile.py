@@ -1,0 +1,88 @@
+"""Which profile, and which files make it: ENVIRONMENT, the configuration folder, `default.yaml`, `extends`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Final
+
+from dbconfig.config.folder import NAME, SHARED, UNSET, Folder
+from dbconfig.errors import ProfileNotFound
+from dbconfig.errors.printable import quoted
+from dbconfig.errors.problem import Location, Problem
+from dbconfig.errors.redaction import shown_name
+from dbconfig.settings.environment_variables import Environment
+
+VARIABLE: Final = "ENVIRONMENT"
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """A profile's name, and why it was taken."""
+
+    name: str
+    reason: str
+    location: Location | None = None
+
+
+def select(profile: str | None, environment: Environment, folder: Folder) -> Selection:
+    """Return the profile to load: the argument, else ENVIRONMENT, else `development`.
+
+    Raises:
+        ProfileNotFound: the name is no profile's; the notes say where it came from and which exist.
+    """
+    variable = environment.get(VARIABLE) if profile is None else None
+    if profile is not None:
+        selection = Selection(profile, "argument")
+    elif variable is not None:
+        selection = Selection(variable.value, str(variable.location), variable.location)
+    else:
+        selection = Selection(UNSET, f"{VARIABLE} is not set: {UNSET}")
+    _check_name(selection, folder)
+    return selection
+
+
+def _check_name(selection: Selection, folder: Folder) -> None:
+    name, known = selection.name, folder.profiles()
+    listed = ", ".join(known) if known else "none"
+    origin = {"argument": "the name was given by the caller; ENVIRONMENT is not looked at"}.get(
+        selection.reason, f"the name comes from {selection.reason}"
+    )
+    notes = (origin, f"profiles in {folder.shown()}: {listed}")
+    if not name.strip():
+        problem = Problem(
+            "profile-name",
+            f"{'the name' if selection.reason == 'argument' else VARIABLE} is empty: blank is no profile",
+            selection.location,
+            VARIABLE,
+            f"unset it for {UNSET}, or name a profile",
+            notes,
+        )
+        raise ProfileNotFound([problem])
+    near = near_profile(name, known)
+    help = f"did you mean {near!r}?" if near else ""
+    key = VARIABLE if selection.location is not None else ""
+    if not NAME.fullmatch(name) or name == SHARED:
+        message = f"{quoted(shown_name(name))} cannot be a profile's name: letters, digits, `_` and `-`, not `{SHARED}`"
+        raise ProfileNotFound([Problem("profile-name", message, selection.location, key, help, notes)])
+    if name not in known:
+        raise ProfileNotFound(
+            [
+                Problem(
+                    "unknown-profile",
+                    f"there is no profile {quoted(name)}",
+                    selection.location,
+                    key,
+                    help or f"make {folder.shown(name + '.yaml')}",
+                    notes,
+                )
+            ]
+        )
+
+
+def near_profile(name: str, known: list[str]) -> str:
+    """Return the profile that was probably meant: a near miss, or what `prod`, `dev` and `test` are short for."""
+    bare = name.strip().lower()
+    near = get_close_matches(bare, known, 1, 0.6)
+    longer = [each for each in known if len(bare) > 1 and each.lower().startswith(bare)]
+    return next(iter(near or longer), "")

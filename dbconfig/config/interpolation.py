@@ -1,0 +1,263 @@
+"""`${VAR}` in a document: the references of the shell and of compose, replaced after YAML is parsed."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from urllib.parse import quote
+
+from dbconfig.errors import printable
+from dbconfig.errors.problem import Problem
+from dbconfig.settings.environment_variables import Environment, Variable
+from dbconfig.settings.located_values import Entry, MappingNode, Node, Scalar, SequenceNode
+from dbconfig.settings.secret_sources import without_line_end
+
+NESTING_LIMIT = 8  # of defaults within defaults
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+_HOST_AND_PORT = re.compile(r"(?:[\w.-]+|\[[0-9A-Fa-f:.%\w]+\])(?::\d{1,5})?")
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """`${name}`, or with `:-` and a default, or with `:?` and a message."""
+
+    name: str
+    operator: str
+    argument: tuple[str | Reference, ...]
+
+
+Parts = tuple["str | Reference", ...]
+
+
+class _BadReference(Exception):
+    def __init__(self, message: str, help: str) -> None:
+        self.message, self.help = message, help
+
+
+def interpolate(root: MappingNode, environment: Environment) -> tuple[MappingNode, list[Problem]]:
+    """Return the mapping with its references replaced, and what could not be; such values are left out."""
+    worker = _Interpolation(environment)
+    node = worker.mapping(root, ())
+    return node, worker.problems
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """An environment variable that a document refers to.
+
+    Attributes:
+        name: the variable's.
+        key: the dotted path of the key whose value refers to it.
+        required: whether the profile cannot be loaded without it.
+        whole: whether it is the whole value, so that nothing is known of the value without it.
+    """
+
+    name: str
+    key: str
+    required: bool
+    whole: bool
+
+
+def needs(root: MappingNode, environment: Environment) -> tuple[Need, ...]:
+    """Return which variables a document refers to, in the order of the file; `{env: NAME}` among them."""
+    return tuple(dict.fromkeys(_needs(root, (), environment)))
+
+
+def _needs(node: Node, path: tuple[str, ...], environment: Environment) -> Iterator[Need]:
+    if isinstance(node, MappingNode):
+        for name, entry in node.entries.items():
+            yield from _needs(entry.node, (*path, name), environment)
+    elif isinstance(node, SequenceNode):
+        for item in node.items:
+            yield from _needs(item, path, environment)
+    elif isinstance(node.value, str) and path[-2:] == ("password", "env"):
+        yield Need(node.value, ".".join(path[:-1]), True, True)
+    elif isinstance(node.value, str) and "$" in node.value and not node.variables:
+        try:
+            parts = _parse(node.value)
+        except _BadReference:
+            return
+        for name, required in _required(parts, environment):
+            yield Need(name, ".".join(path), required, len(parts) == 1)
+
+
+def _required(parts: Parts, environment: Environment) -> Iterator[tuple[str, bool]]:
+    for part in parts:
+        if isinstance(part, Reference):
+            variable = environment.get(part.name)
+            yield part.name, part.operator != ":-"
+            # The default of a variable that is set is not looked at.
+            if variable is None or not variable.value:
+                yield from _required(part.argument, environment)
+
+
+def _names(parts: Parts) -> list[str]:
+    return [name for part in parts if isinstance(part, Reference) for name in (part.name, *_names(part.argument))]
+
+
+class _Interpolation:
+    def __init__(self, environment: Environment) -> None:
+        self.environment = environment
+        self.problems: list[Problem] = []
+        self.unresolved: list[Problem] = []  # of the value at hand: all of its variables are told, not the first one
+
+    def mapping(self, node: MappingNode, path: tuple[str, ...]) -> MappingNode:
+        entries = {}
+        for name, entry in node.entries.items():
+            value = self.node(entry.node, (*path, name), entry)
+            if value is not None:
+                entries[name] = entry if value is entry.node else replace(entry, node=value)
+        return replace(node, entries=entries)
+
+    def node(self, node: Node, path: tuple[str, ...], entry: Entry) -> Node | None:
+        if isinstance(node, MappingNode):
+            return self.mapping(node, path)
+        if isinstance(node, SequenceNode):
+            items = [self.node(item, path, entry) for item in node.items]
+            return replace(node, items=tuple(item for item in items if item is not None))
+        # What came from a variable is not read again: a value can never smuggle in a reference.
+        if not isinstance(node.value, str) or "$" not in node.value or node.variables:
+            return node
+        return self._scalar(node, node.value, path, entry)
+
+    def _scalar(self, node: Scalar, text: str, path: tuple[str, ...], entry: Entry) -> Scalar | None:
+        key = ".".join(path)
+        try:
+            parts = _parse(text)
+        except _BadReference as bad:
+            self.problems.append(Problem("bad-reference", f"{key}: {bad.message}", entry.key, key, bad.help))
+            return None
+        names = tuple(_names(parts))
+        self.unresolved = []
+        value = self._url(parts) if path[-1] == "url" else "".join(self._text(part) for part in parts)
+        for one in dict.fromkeys(self.unresolved):
+            self.problems.append(replace(one, message=f"{key}: {one.message}", location=entry.key, key=key))
+        if self.unresolved:
+            return None
+        return replace(node, value=value, ambiguity="", variables=names) if names else replace(node, value=value)
+
+    def _text(self, part: str | Reference) -> str:
+        return part if isinstance(part, str) else self._resolved(part)
+
+    def _resolved(self, reference: Reference) -> str:
+        name, argument = reference.name, reference.argument
+        variable = self.environment.get(name)
+        if variable is not None and variable.value != "":
+            return variable.value
+        if reference.operator == ":-":
+            return "".join(self._text(part) for part in argument)
+        self.unresolved.append(self._missing(reference, variable))
+        return ""
+
+    def _missing(self, reference: Reference, variable: Variable | None) -> Problem:
+        name = reference.name
+        state = "not set" if variable is None else f"empty ({variable.location})"
+        if reference.operator == ":?":
+            # A message is text for people; a variable in it is named, for its value may be secret.
+            wanted = "".join(part if isinstance(part, str) else f"${{{part.name}}}" for part in reference.argument)
+            slug = "unset-variable" if variable is None else "empty-variable"
+            message = f"{printable(wanted, 200) or 'it is required'}: environment variable {name} is {state}"
+            return Problem(slug, message, help=f"set {name}")
+        if variable is not None:
+            help = f"set it, or write ${{{name}:-}} if empty is meant"
+            return Problem("empty-variable", f"environment variable {name} is {state}", help=help)
+        near = get_close_matches(name, list(self.environment), 1, 0.8)
+        notes = (f"a variable of a similar name is set: {printable(near[0])}",) if near else ()
+        help = f"set it, or give a default: ${{{name}:-…}}"
+        return Problem("unset-variable", f"environment variable {name} is not set", help=help, notes=notes)
+
+    def _url(self, parts: Parts) -> str:
+        """Put the parts of a URL together, each value escaped for the component that it stands in."""
+        skeleton = "".join(part if isinstance(part, str) else "\0" for part in parts)
+        position, text = 0, []
+        for part in parts:
+            if isinstance(part, str):
+                text.append(part)
+                position += len(part)
+            else:
+                value = without_line_end(self._resolved(part))
+                text.append(_escaped(value, _component(skeleton, position)))
+                position += 1
+        return "".join(text)
+
+
+def _component(url: str, position: int) -> str:
+    start = url.find("://")
+    if start < 0 or position < start:
+        return "whole"  # the variable holds the URL, or its scheme
+    begin = start + 3
+    end = next((begin + i for i, ch in enumerate(url[begin:]) if ch in "/?#"), len(url))
+    if position < url.rfind("@", begin, end):
+        return "userinfo"
+    if position < end:
+        return "host"
+    query = url.find("?", end)
+    return "path" if query < 0 or position < query else "query"
+
+
+def _escaped(value: str, component: str) -> str:
+    if component == "whole" or (component == "host" and _HOST_AND_PORT.fullmatch(value)):
+        return value
+    if component == "host":
+        try:
+            return f"[{ipaddress.IPv6Address(value)}]"
+        except ValueError:
+            return quote(value, safe="", errors="surrogateescape")
+    # What is not UTF-8 stays so, and is refused where the URL is read.
+    return quote(value, safe="/" if component == "path" else "", errors="surrogateescape")
+
+
+def _parse(text: str) -> Parts:
+    parts, _ = _parts(text, 0, 0)
+    return parts
+
+
+def _parts(text: str, i: int, depth: int) -> tuple[Parts, int]:
+    parts: list[str | Reference] = []
+    literal: list[str] = []
+    while i < len(text) and not (depth and text[i] == "}"):
+        if text.startswith("$$", i):
+            literal.append("$")
+            i += 2
+        elif text.startswith("${", i):
+            reference, i = _reference(text, i + 2, depth + 1)
+            parts += ["".join(literal), reference]
+            literal = []
+        elif text[i] == "$" and _NAME.match(text, i + 1):
+            # The name is not repeated: in a password it is a piece of the password.
+            raise _BadReference(
+                "a `$` before a name is no reference", "write ${NAME} for a variable, $$ for a dollar sign"
+            )
+        else:
+            literal.append(text[i])
+            i += 1
+    return tuple(part for part in (*parts, "".join(literal)) if part != ""), i
+
+
+def _reference(text: str, i: int, depth: int) -> tuple[Reference, int]:
+    if depth > NESTING_LIMIT:
+        raise _BadReference(f"defaults are nested more than {NESTING_LIMIT} deep", "")
+    name = _NAME.match(text, i)
+    if name is None:
+        raise _BadReference(
+            "a reference needs the name of a variable: letters, digits and `_`",
+            "write ${NAME}, or $$ for a dollar sign",
+        )
+    argument: Parts = ()
+    i, operator = name.end(), text[name.end() : name.end() + 2]
+    if operator in (":-", ":?"):
+        argument, i = _parts(text, i + 2, depth)
+    else:
+        operator = ""
+    if i >= len(text):
+        raise _BadReference("`${` is not closed: its `}` is missing", "write ${NAME}")
+    if text[i] != "}":
+        raise _BadReference(
+            "the name of a variable has letters, digits and `_` only",
+            "write ${NAME}, ${NAME:-default} or ${NAME:?message}",
+        )
+    return Reference(name[0], operator, argument), i + 1

@@ -1,0 +1,281 @@
+"""The JSON schema of the YAML files, for editors: what may be written, with the texts of the settings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final, get_args
+
+from pydantic.fields import FieldInfo
+
+from dbconfig.settings import durations, value_types
+from dbconfig.settings.choices import Choice, FlagOr
+from dbconfig.settings.database import DatabaseSettings, ReplicaSettings
+from dbconfig.settings.hosts import hosts
+
+# A text for each value of an enumeration.
+_MEANINGS: Final[dict[str, dict[str, str]]] = {
+    "poolclass": {
+        "QueuePool": "Keeps pool_size connections and opens max_overflow more",
+        "NullPool": "Opens a connection for each use and closes it",
+        "StaticPool": "One connection for everybody",
+        "SingletonThreadPool": "One connection for each thread",
+        "AssertionPool": "One connection, and an error where a second one is asked for: for tests",
+    },
+    "pool_reset_on_return": {
+        "rollback": "Roll back: nothing that was not committed stays",
+        "commit": "Commit what was forgotten",
+        "none": "Leave the transaction as it is",
+    },
+    "paramstyle": {
+        "qmark": "WHERE name = ?",
+        "named": "WHERE name = :name",
+        "format": "WHERE name = %s",
+        "pyformat": "WHERE name = %(name)s",
+        "numeric_dollar": "WHERE name = $1",
+    },
+    "isolation_level": {
+        "READ COMMITTED": "PostgreSQL's default: each statement sees what was committed before it",
+        "REPEATABLE READ": "MySQL's default: all statements see the same snapshot",
+        "SERIALIZABLE": "As if transactions ran one after the other; some have to be repeated",
+        "READ UNCOMMITTED": "Sees what others have not committed yet",
+        "AUTOCOMMIT": "No transactions: each statement is committed by itself",
+    },
+    "echo": {"debug": "Log the rows too"},
+    "echo_pool": {"debug": "Log every checkout and return"},
+}
+# Offered where the default is not the best offer.
+_EXAMPLES: Final[dict[str, list[Any]]] = {
+    "url": ["sqlite:///data/app.db", "postgresql://app:${DB_PASSWORD}@localhost/app", "${DATABASE_URL}"],
+    "drivername": ["postgresql", "mysql", "mariadb", "sqlite"],
+    "password": ["${DB_PASSWORD}"],
+    "host": ["${DB_HOST:-localhost}"],
+    "pool_recycle": ["5m"],
+    "statement_timeout": ["30s"],
+    "lock_timeout": ["5s"],
+    "idle_in_transaction_timeout": ["60s"],
+}
+_LINKS: Final = {
+    "engine": "https://docs.sqlalchemy.org/en/21/core/engines.html#sqlalchemy.create_engine.params.",
+    "pool": "https://docs.sqlalchemy.org/en/21/core/engines.html#sqlalchemy.create_engine.params.",
+}
+_REFERENCE: Final = {"type": "string", "pattern": r"\$\{[A-Za-z_]"}
+_DURATION: Final = {"type": "string", "pattern": r"^\d{1,9}(\.\d{1,6})? ?(ms|s|m|h|d)?$"}
+_DURATION_UNITS: Final = "Seconds, or a duration: 500ms, 5s, 30m, 1h, 1d."
+
+
+def schema() -> dict[str, Any]:
+    """Return the schema of a profile's file."""
+    definitions = {name: _field(name, field) for name, field in DatabaseSettings.model_fields.items()}
+    references = {name: {"$ref": f"#/definitions/{name}"} for name in definitions}
+    database = {"type": "object", "properties": references, "additionalProperties": False}
+    own = {
+        name: reference
+        for name, reference in references.items()
+        if group(DatabaseSettings.model_fields[name]) != "replica"
+    }
+    weight = _field("weight", ReplicaSettings.model_fields["weight"])
+    replica = {"type": "object", "properties": {**own, "weight": weight}, "additionalProperties": False}
+    return {
+        "$schema": "http://json-schema.org/draft-07/schema#",
+        "title": "dbconfig profile",
+        "description": "The database connections of one profile: config/default.yaml is what all profiles share",
+        "type": "object",
+        "properties": {
+            "$schema": {"type": "string", "description": "This schema, for editors that read the key: schema.json"},
+            "extends": {
+                "type": "string",
+                "pattern": "^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$",
+                "description": "The profile that this one is laid over, such as production for a staging",
+            },
+            **references,
+            "databases": {
+                "type": "object",
+                "description": "Further databases by name; engine options are inherited, the connection is not",
+                "additionalProperties": {"$ref": "#/definitions/-database"},
+            },
+        },
+        "additionalProperties": False,
+        "defaultSnippets": _snippets(),
+        # A name that no setting can have.
+        "definitions": {**definitions, "-database": database, "-replica": replica},
+    }
+
+
+def description(name: str, field: FieldInfo) -> str:
+    """Return the text of a setting: what it means, its unit, and where SQLAlchemy describes it."""
+    text = f"{field.description}."
+    if kind(field).startswith("seconds"):
+        text += f" {_DURATION_UNITS}"
+    link = _LINKS.get(group(field))
+    return f"{text} SQLAlchemy: {link}{name}" if link and is_create_engine_argument(name) else text
+
+
+def is_create_engine_argument(name: str) -> bool:
+    """Say whether `create_engine` has an argument of this name; what is ours has no documentation of SQLAlchemy's."""
+    return name not in ("dialect_options",) and not name.startswith(
+        ("pool_min_", "pool_idle_", "pool_keepalive", "pool_max_", "pool_leak_")
+    )
+
+
+def group(field: FieldInfo) -> str:
+    """Return who takes a setting: connection, engine, pool, timeout or session."""
+    extra = field.json_schema_extra
+    return str(extra["group"]) if isinstance(extra, dict) else ""
+
+
+def _validators(annotation: Any) -> Iterator[Any]:
+    """Yield the functions that validate a field, those within `X | None` too."""
+    for item in getattr(annotation, "__metadata__", ()) or getattr(annotation, "metadata", ()) or ():
+        if hasattr(item, "func"):
+            yield item.func
+    for part in get_args(annotation) or (getattr(annotation, "annotation", None),):
+        if part is not None and not isinstance(part, (str, int)):
+            yield from _validators(part)
+
+
+def kind(field: FieldInfo) -> str:
+    """Return how a setting is written: integer, seconds, flag, choice, text, hosts, url, secret, mapping or list."""
+    names = {
+        value_types.whole_number: "integer",
+        durations.seconds: "seconds",
+        durations.seconds_or_off: "seconds or false",
+        durations.check: "seconds or flag",
+        value_types.flag: "flag",
+        value_types.secret: "secret",
+        value_types.options: "mapping",
+        value_types.mapping: "mapping",
+        value_types.query: "mapping",
+        value_types.database_url: "url",
+        value_types.isolation_level: "level",
+        hosts: "hosts",
+    }
+    if field.default == ():
+        return "list"
+    for function in _validators(field):
+        if isinstance(function, (Choice, FlagOr)):
+            return "choice"
+        if function in names:
+            return names[function]
+    return "text"
+
+
+def default(field: FieldInfo) -> Any:
+    """Return the default as YAML would have it."""
+    value = list(field.default) if isinstance(field.default, tuple) else field.default
+    if isinstance(value, float) and kind(field).startswith("seconds"):
+        for unit, size in (("h", 3600), ("m", 60)):
+            if value > 0 and value % size == 0:
+                return f"{value / size:g}{unit}"
+        return f"{value:g}s" if value > 0 else int(value)
+    return value
+
+
+def _field(name: str, field: FieldInfo) -> dict[str, Any]:
+    found: dict[str, Any] = {"description": description(name, field)}
+    if default(field) not in (None, {}):
+        found["default"] = default(field)
+    if name in _EXAMPLES:
+        found["examples"] = _EXAMPLES[name]
+    return {**found, **_shape(name, field)}
+
+
+def _shape(name: str, field: FieldInfo) -> dict[str, Any]:
+    bounds = limits(field)
+    match kind(field):
+        case "integer":
+            return {"anyOf": [{"type": "integer", **bounds}, _REFERENCE]}
+        case "seconds":
+            return {"anyOf": [{"type": "number", **bounds}, _DURATION, _REFERENCE]}
+        case "seconds or false":
+            # Not an enumeration: its one value would be offered before every duration.
+            never = {"type": "boolean", "const": False}
+            return {"anyOf": [{"type": "number", **bounds}, _DURATION, never, _REFERENCE]}
+        case "seconds or flag":
+            return {"anyOf": [{"type": "boolean"}, {"type": "number", **bounds}, _DURATION, _REFERENCE]}
+        case "flag":
+            return {"anyOf": [{"type": "boolean"}, _REFERENCE]}
+        case "choice" | "level":
+            return {"anyOf": [*_enumerations(name, field), _REFERENCE]}
+        case "secret":
+            places = {"file": "A file that holds it and nothing else", "env": "An environment variable that holds it"}
+            places["provider"] = "A function that was registered under this name, or an installed package's"
+            mappings = [
+                {
+                    "type": "object",
+                    "properties": {key: {"type": "string", "description": text}},
+                    "required": [key],
+                    "additionalProperties": False,
+                }
+                for key, text in places.items()
+            ]
+            return {"anyOf": [{"type": "string", "minLength": 1}, *mappings]}
+        case "hosts":
+            one = {"type": "string", "minLength": 1}
+            return {"anyOf": [one, {"type": "array", "items": one, "minItems": 1}]}
+        case "mapping":
+            return {"type": "object"}
+        case "list":
+            return {"type": "array", "items": {"$ref": "#/definitions/-replica"}}
+    return {"type": "string", "minLength": 1}
+
+
+def _enumerations(name: str, field: FieldInfo) -> Iterator[dict[str, Any]]:
+    for function in _validators(field):
+        if isinstance(function, FlagOr):
+            yield {"type": "boolean"}
+            yield _enumeration(name, function.words)
+        elif isinstance(function, Choice):
+            words = [*function.options, *(key for key in function.also if isinstance(key, str))]
+            yield _enumeration(name, words)
+            if any(key is True for key in function.also):
+                yield {"type": "boolean"}
+            # The case of a word does not matter.
+            yield {"type": "string", "pattern": f"^(?:{'|'.join(_any_case(word) for word in words)})$"}
+        elif function is value_types.isolation_level:
+            yield _enumeration(name, tuple(_MEANINGS[name]))
+            words = [_any_case(word).replace(" ", "[ _-]") for word in _MEANINGS[name]]
+            yield {"type": "string", "pattern": f"^(?:{'|'.join(words)})$"}
+
+
+def _any_case(word: str) -> str:
+    return "".join(f"[{ch.upper()}{ch.lower()}]" if ch.isalpha() else ch for ch in word)
+
+
+def _enumeration(name: str, words: Any) -> dict[str, Any]:
+    texts = _MEANINGS.get(name, {})
+    found: dict[str, Any] = {"type": "string", "enum": list(words)}
+    if texts:
+        found["enumDescriptions"] = [texts.get(word, "") for word in words]
+    return found
+
+
+def limits(field: FieldInfo) -> dict[str, Any]:
+    """Return the bounds of a number, by the names that JSON schema has for them."""
+    names = {"ge": "minimum", "gt": "exclusiveMinimum", "le": "maximum", "lt": "exclusiveMaximum"}
+    return {
+        key: getattr(item, attribute)
+        for item in field.metadata
+        for attribute, key in names.items()
+        if getattr(item, attribute, None) is not None
+    }
+
+
+def _snippets() -> list[dict[str, Any]]:
+    server = {"username": "${2:app}", "password": "\\${${3:DB_PASSWORD}}", "host": "${4:localhost}"}
+    return [
+        {
+            "label": "SQLite",
+            "description": "A database in a file of the project",
+            "body": {"url": "sqlite:///${1:data/app.db}"},
+        },
+        {
+            "label": "PostgreSQL",
+            "description": "A PostgreSQL server, its password from the environment",
+            "body": {"drivername": "postgresql", **server, "database": "${1:app}"},
+        },
+        {
+            "label": "MySQL or MariaDB",
+            "description": "A MySQL or MariaDB server, its password from the environment",
+            "body": {"drivername": "${5|mysql,mariadb|}", **server, "database": "${1:app}"},
+        },
+    ]

@@ -1,0 +1,68 @@
+"""From a profile's name to its validated, frozen settings; from pydantic's errors to problems with a place."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+
+from dbconfig.config.active_profile import Selection, select
+from dbconfig.config.extends import read_layers
+from dbconfig.config.folder import Folder, find_folder, shown_path
+from dbconfig.config.interpolation import interpolate
+from dbconfig.config.layering import lay, reconciled, without_nulls
+from dbconfig.config.risky_settings import advice
+from dbconfig.config.validation import _Validation
+from dbconfig.settings.environment_variables import Environment
+from dbconfig.settings.located_values import places
+from dbconfig.settings.profile import Profile
+
+_log = logging.getLogger("dbconfig.loader")
+
+
+def load(
+    profile: str | None = None, *, path: str | os.PathLike[str] | None = None, environ: Mapping[str, str] | None = None
+) -> Profile:
+    """Load and validate a profile.
+
+    Args:
+        profile: its name; None takes `ENVIRONMENT`, and `development` where that is not set.
+        path: the configuration folder; None looks for `config/` beside or above the script or the working directory.
+        environ: the environment variables; None is the process's own.
+
+    Raises:
+        ProfileNotFound: there is no such profile.
+        ConfigError: the configuration cannot be used; all its problems are in `.problems`.
+
+    >>> load("production", path="config", environ={"DATABASE_URL": "postgresql://app@db/shop"}).databases["default"].pool_size
+    20
+    """
+    folder = find_folder(path)
+    environment = read_environment(folder, environ)
+    selection = select(profile, environment, folder)
+    loaded = load_selected(folder, environment, selection)
+    for warning in advice(loaded):
+        _log.warning("%s: profile %s: %s", warning.location, loaded.name, warning.message)
+    return loaded
+
+
+def read_environment(folder: Folder, environ: Mapping[str, str] | None) -> Environment:
+    """Return the environment with the `.env` of the project beneath it."""
+    return Environment(environ, folder.dotenv, shown_path(folder.dotenv))
+
+
+def load_selected(folder: Folder, environment: Environment, selection: Selection) -> Profile:
+    """Load a profile that is known to exist, without advice; `load` says what is raised."""
+    documents, problems = read_layers(folder, selection.name)
+    stacked, misspelt = lay(documents, environment)
+    laid, empty = without_nulls(stacked)
+    tree, unresolved = interpolate(laid, environment)
+    order = [document.location.source for document in documents]
+    validation = _Validation(reconciled(tree, order), selection.name, folder, order)
+    validation.take([*problems, *misspelt, *empty, *unresolved])
+    profile = validation.run().settle(places(laid), folder.project, selection.reason)
+    for database in profile.databases.values():
+        for settings in (database, *database.replicas):
+            if settings.password is not None:
+                settings.password.bind(environment)
+    return profile

@@ -1,0 +1,107 @@
+"""Which other profile protects the database that this one points at."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Final
+
+from dbconfig.config.active_profile import Selection
+from dbconfig.config.folder import Folder, find_folder
+from dbconfig.config.layering import PREFIX
+from dbconfig.config.loader import load_selected, read_environment
+from dbconfig.errors import ConfigError
+from dbconfig.errors.problem import Location
+from dbconfig.settings.database import DatabaseSettings
+from dbconfig.settings.environment_variables import Environment, Variable
+from dbconfig.settings.profile import Profile
+
+_PORTS: Final = {"postgresql": 5432, "mysql": 3306, "mariadb": 3306}
+_LOCAL: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+class _Assumed(Environment):
+    """An environment in which every variable has a value: a profile can be looked at without its secrets."""
+
+    __slots__ = ("_real",)
+
+    def __init__(self, real: Environment | None) -> None:
+        super().__init__({})
+        self._real = real
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(())  # DBCONFIG_… is meant for the profile in use, not for the others
+
+    def get(self, name: str) -> Variable | None:
+        found = self._real.get(name) if self._real is not None and not name.startswith(PREFIX) else None
+        return (
+            found if found is not None and found.value else Variable(name, "1", Location("environment", variable=name))
+        )
+
+
+def protected_elsewhere(
+    profile: Profile,
+    settings: DatabaseSettings,
+    *,
+    destructive: bool,
+    path: str | os.PathLike[str] | None,
+    environ: Mapping[str, str] | None,
+) -> str:
+    """Return the name of another profile that protects the same database, or "".
+
+    Args:
+        destructive: look through environment variables too, so that an exported `DATABASE_URL` cannot lead a test to
+            production; what is not destructive is held up only by what the files themselves say.
+    """
+    if _identity(settings) is None:
+        return ""
+    folder = find_folder(path)
+    environment = _Assumed(read_environment(folder, environ) if destructive else None)
+    for name in folder.profiles():
+        other = _loaded(folder, environment, name) if name != profile.name else None
+        if other is not None and any(each.protected and _same(each, settings) for each in other.databases.values()):
+            return name
+    return ""
+
+
+def _loaded(folder: Folder, environment: Environment, name: str) -> Profile | None:
+    try:
+        return load_selected(folder, environment, Selection(name, "protection"))
+    except ConfigError:
+        return None  # what cannot be loaded cannot be compared; whoever uses that profile is told what is wrong with it
+
+
+def _same(one: DatabaseSettings, other: DatabaseSettings) -> bool:
+    """Say whether two profiles mean the same database, by whatever user, driver and way to its server."""
+    mine, theirs = _identity(one), _identity(other)
+    return mine is not None and mine == theirs and (one.backend == "sqlite" or bool(_places(one) & _places(other)))
+
+
+def _identity(settings: DatabaseSettings) -> tuple[str, str] | None:
+    """Return what makes a database the same one on one server; None for one that nobody shares."""
+    address = settings.address
+    database = address.database or ""
+    if settings.backend == "sqlite":
+        path = settings.path
+        if path is None and database.startswith("file:") and "memory" not in (*address.query.get("mode", ()), database):
+            path = (settings.folder or Path()) / database.removeprefix("file:")
+        return None if path is None else ("sqlite", str(path.resolve()))
+    return {"mariadb": "mysql"}.get(settings.backend, settings.backend), database or address.username or ""
+
+
+def _places(settings: DatabaseSettings) -> frozenset[tuple[str, str]]:
+    """Return host and port of each server that the address names; a socket is this machine."""
+    address, query = settings.address, settings.address.query
+    usual = str(address.port or _PORTS[settings.backend])
+    # Drivers of PostgreSQL take several: ?host=one:5432&host=two, or ?host=one,two&port=5432,5433.
+    hosts = [each for text in query.get("host", ()) for each in str(text).split(",")] or [address.host or "localhost"]
+    ports = [each for text in query.get("port", ()) for each in str(text).split(",")] or [usual]
+    ports = ports * len(hosts) if len(ports) == 1 else ports
+    found = set()
+    for host, port in zip(hosts, ports, strict=False):
+        name, colon, own = ("localhost", "", "") if host.startswith("/") else host.partition(":")
+        if host.count(":") > 1:
+            name, colon = host, ""
+        found.add(("localhost" if name in _LOCAL else name.lower(), own if colon else port))
+    return frozenset(found)

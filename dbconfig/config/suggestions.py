@@ -1,0 +1,212 @@
+"""What a person may have meant by a key that is not ours: near misses, and the names that other tools use."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from difflib import get_close_matches
+from typing import Final
+
+from dbconfig.errors import printable
+from dbconfig.errors.printable import quoted
+from dbconfig.errors.problem import Location, Problem
+from dbconfig.errors.redaction import MASK, shown_name
+
+_IN_CODE: Final = "it is code, which YAML cannot name: give it as Registry(engine_options={…})"
+_OBSOLETE: Final = "SQLAlchemy 2 does not have it any more: remove it"
+
+# Names that people bring from Rails, Django, Spring and Hikari, dbt, compose and the drivers: no second spellings.
+_FOREIGN: Final = {
+    **dict.fromkeys(("user", "user_name", "uid", "login", "role"), "username"),
+    **dict.fromkeys(("passwd", "pass", "pw", "pwd", "passphrase", "secret"), "password"),
+    **dict.fromkeys(("dbname", "db", "db_name", "name", "database_name", "catalog", "file", "filename"), "database"),
+    **dict.fromkeys(
+        ("adapter", "type", "driver", "dialect", "engine", "backend", "driver_name", "provider"), "drivername"
+    ),
+    **dict.fromkeys(("server", "hostname", "address", "endpoint"), "host"),
+    **dict.fromkeys(
+        (
+            "uri",
+            "dsn",
+            "connection_string",
+            "connection_url",
+            "jdbc_url",
+            "database_url",
+            "database_uri",
+            "db_url",
+            "sqlalchemy_database_uri",
+            "sqlalchemy_database_url",
+            "postgres_url",
+        ),
+        "url",
+    ),
+    **dict.fromkeys(
+        (
+            "pool",
+            "size",
+            "maximum_pool_size",
+            "max_pool_size",
+            "max_connections",
+            "max_size",
+            "threads",
+            "connection_limit",
+        ),
+        "pool_size",
+    ),
+    **dict.fromkeys(("overflow", "pool_max_overflow"), "max_overflow"),
+    **dict.fromkeys(("connection_timeout", "checkout_timeout", "acquire_timeout"), "pool_timeout"),
+    **dict.fromkeys(("max_lifetime", "recycle", "conn_max_age", "max_age", "pool_max_lifetime"), "pool_recycle"),
+    **dict.fromkeys(("pre_ping", "conn_health_checks", "test_on_borrow", "health_check"), "pool_pre_ping"),
+    **dict.fromkeys(("echo_sql", "log_queries", "debug", "verbose", "show_sql"), "echo"),
+    **dict.fromkeys(("login_timeout", "connect_timeout_seconds"), "connect_timeout"),
+    **dict.fromkeys(
+        ("max_execution_time", "max_statement_time", "command_timeout", "query_timeout"), "statement_timeout"
+    ),
+    **dict.fromkeys(("busy_timeout", "lock_wait_timeout"), "lock_timeout"),
+    **dict.fromkeys(("idle_in_transaction_session_timeout", "idle_transaction_timeout"), "idle_in_transaction_timeout"),
+    **dict.fromkeys(("transaction_isolation", "default_isolation"), "isolation_level"),
+    **dict.fromkeys(("inherit", "inherits", "base", "parent", "include"), "extends"),
+    **dict.fromkeys(("pragmas", "session_variables", "init_statements"), "variables"),
+}
+_ADVICE: Final = {
+    "timeout": "write `pool_timeout` (waiting for a connection), `connect_timeout` or `statement_timeout`",
+    **dict.fromkeys(
+        ("encoding", "charset", "client_encoding"),
+        "UTF-8 is set on every database; another one goes into `connect_args`",
+    ),
+    **dict.fromkeys(("schema", "search_path"), "write `variables: {search_path: …}`"),
+    **dict.fromkeys(("sslmode", "ssl", "sslrootcert", "ssl_ca", "ssl_mode"), "write it into `query` or `connect_args`"),
+    **dict.fromkeys(
+        ("socket", "unix_socket"), "write `host: /folder` for PostgreSQL, `query: {unix_socket: /file}` for MySQL"
+    ),
+    **dict.fromkeys(("password_file", "passwordfile"), "write `password: {file: PATH}`"),
+    **dict.fromkeys(("init_command",), "write `variables: {name: value}`"),
+    **dict.fromkeys(("json_serializer", "json_deserializer", "creator", "module", "plugins", "pool_events"), _IN_CODE),
+    **dict.fromkeys(
+        ("future", "convert_unicode", "case_sensitive", "strategy", "implicit_returning", "autocommit"), _OBSOLETE
+    ),
+    **dict.fromkeys(("check_same_thread",), "connections are used by one thread at a time without it: remove it"),
+    **dict.fromkeys(
+        (
+            "use_native_hstore",
+            "executemany_mode",
+            "native_datetime",
+            "skip_autocommit_rollback",
+            "supports_native_boolean",
+        ),
+        "write it into `dialect_options`",
+    ),
+}
+_PREFIXED = re.compile(r"(?:postgres(?:ql)?|pg|mysql|mariadb|db|database|sqlalchemy)_(\w+)")
+# Groups that other tools put their settings into.
+_GROUPS: Final = frozenset(
+    {"database", "db", "connection", "connections", "settings", "config", "options", "default", "profile", "profiles"}
+    | {
+        "environments",
+        "outputs",
+        "engine",
+        "sqlalchemy",
+        "datasource",
+        "spring",
+        "postgres",
+        "postgresql",
+        "mysql",
+        "pool",
+    }
+)
+_CLUMSY = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+
+
+_ADDRESS: Final = ("url", "drivername")
+
+
+def unknown_key(
+    path: tuple[str, ...],
+    location: Location,
+    fields: Iterable[str],
+    *,
+    profiles: Iterable[str] = (),
+    nested: bool = False,
+) -> Problem:
+    """Return the problem of a key that is no setting, with the one that was probably meant.
+
+    Args:
+        path: the key and what it stands in.
+        location: where.
+        fields: the names of the settings.
+        profiles: the names of the profiles that exist.
+        nested: whether it has a mapping beneath it.
+    """
+    written = path[-1]
+    known = [*fields, *(["weight"] if "replicas" in path[:-1] else ["extends", "databases"])]
+    notes = []
+    if not written.isascii():
+        notes.append("it has letters that are not ASCII; some of them look like ASCII letters")
+    if "$" in written:
+        notes.append("variables are not replaced in keys")
+    shown = location.variable or (MASK if shown_name(written) == MASK else quoted(written))
+    key = printable(".".join(shown_name(part) for part in path))
+    help = _help(path, location.variable, known)
+    if nested and not location.variable and (written in profiles or _normal(written) in _GROUPS):
+        help = "settings stand at the top of the file, and each profile has a file of its own: do not indent them"
+    elif written.startswith("x-"):
+        help = "there are no extension keys: what profiles share stands in default.yaml"
+    return Problem(
+        "unknown-key", f"unknown key {shown}", location, key, help, tuple(notes), "not a setting of a database"
+    )
+
+
+def stands_for_address(key: str) -> bool:
+    """Say whether an unknown key was probably meant to be `url` or `drivername`."""
+    name = _normal(key)
+    return _FOREIGN.get(name) in _ADDRESS or _similar(name, key, list(_ADDRESS)) in _ADDRESS
+
+
+def _help(path: tuple[str, ...], variable: str, known: list[str]) -> str:
+    if not variable:
+        return _meant(path[-1], known)
+    if path == ("extends",):
+        return "`extends` stands in a file only"
+    # DBCONFIG_POOL__SIZE says pool.size; pool_size was meant.
+    before = path[:-1] if path[:1] == ("databases",) else ()
+    name = variable.lower().split("__", len(before))[-1].removeprefix("dbconfig_")
+    meant = _key_meant(name.replace("__", "_"), known) or _key_meant(path[-1], known)
+    return f"did you mean DBCONFIG_{'__'.join((*before, meant)).upper()}?" if meant else _meant(path[-1], known)
+
+
+def _meant(written: str, known: list[str]) -> str:
+    name = _normal(written)
+    if name in _ADVICE:
+        return _ADVICE[name]
+    inner = _inner(name, known)
+    if written.isupper() and "_" in written and (name in _FOREIGN or inner):
+        return f"write `{_FOREIGN.get(name, inner)}: ${{{written}}}`"  # the name of a variable, as in compose
+    key = _key_meant(written, known)
+    if name in _FOREIGN and key == _FOREIGN[name]:
+        return f"it is called {key!r} here"
+    return f"did you mean {key!r}?" if key else ""
+
+
+def _key_meant(written: str, known: list[str]) -> str:
+    name = _normal(written)
+    if name in _ADVICE:
+        return ""
+    same = next((key for key in known if key.replace("_", "") == name.replace("_", "")), "")
+    return same or _FOREIGN.get(name, "") or _similar(name, written, known) or _inner(name, known)
+
+
+def _inner(name: str, known: list[str]) -> str:
+    """Return the key that a name with a prefix means: `username` for postgres_user."""
+    prefixed = _PREFIXED.fullmatch(name)
+    if prefixed is None:
+        return ""
+    return prefixed[1] if prefixed[1] in known else _FOREIGN.get(prefixed[1], "")
+
+
+def _normal(written: str) -> str:
+    return re.sub(r"[^a-z0-9_]", "", _CLUMSY.sub("_", written.strip()).lower().replace("-", "_").replace(" ", "_"))
+
+
+def _similar(name: str, written: str, known: list[str]) -> str:
+    near = get_close_matches(name, known, 1, 0.7) or get_close_matches(written.lower(), known, 1, 0.6)
+    return near[0] if near else ""

@@ -1,0 +1,318 @@
+"""Findings placed in their files, and turned into problems."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from difflib import get_close_matches
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_settings import PydanticBaseSettingsSource
+
+from dbconfig.config.folder import Folder
+from dbconfig.config.layering import PREFIX, rank
+from dbconfig.config.suggestions import stands_for_address, unknown_key
+from dbconfig.errors import ConfigError, printable
+from dbconfig.errors.printable import quoted
+from dbconfig.errors.problem import Location, Problem
+from dbconfig.errors.redaction import shown_name
+from dbconfig.settings.database import CONNECTION_KEYS, DatabaseSettings
+from dbconfig.settings.findings import Finding, found_in
+from dbconfig.settings.located_values import Entry, MappingNode, Node, Scalar, SequenceNode
+from dbconfig.settings.profile import DEFAULT, Profile, expand
+
+pass
+
+
+_DATABASE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", re.ASCII)
+
+
+Path_ = tuple[str, ...]  # of a key in the flat form of a profile: ("databases", "analytics", "echo")
+
+
+class _Validation:
+    """Validates, sets what is wrong aside, and validates the rest, until every problem is known."""
+
+    def __init__(self, tree: MappingNode, name: str, folder: Folder, order: list[str]) -> None:
+        self.tree, self.name, self.folder, self.order = tree, name, folder, order
+        self.problems: list[Problem] = []
+        self.aside: set[Path_] = set()
+        self.explained: set[str] = set()  # databases whose missing address has a problem of its own
+
+    def take(self, problems: Iterable[Problem]) -> None:
+        """Take problems that were found before; what they are about is not validated."""
+        for problem in problems:
+            path = tuple(problem.key.split("."))
+            # `password: !abc` is a tag without a value; the tag is the mistake.
+            if problem.slug != "empty-value" or path not in self.aside:
+                self.problems.append(problem)
+            if problem.slug != "duplicate-key":  # the first one counts, and may be wrong too
+                self.aside.add(path)
+
+    def run(self) -> Profile:
+        self._check_reserved()
+        for _ in range(8):  # each round sets something aside; the checks have fewer stages than this
+            data = self._data()
+            try:
+                profile = Profile(sources=(TreeSource(data, environment=True), TreeSource(data, environment=False)))
+            except ValidationError as error:
+                before = len(self.aside)
+                for loc, findings in found_in(error):
+                    for finding in findings:
+                        self._note(loc[1] if len(loc) > 1 else DEFAULT, (*loc[2:], *finding.at), finding)
+                if len(self.aside) == before:
+                    break
+            else:
+                if self.problems:
+                    break
+                return profile
+        # Not within `except`: pydantic's error carries the input, and with it the secrets.
+        once = {(problem.slug, problem.message, problem.location): problem for problem in reversed(self.problems)}
+        raise ConfigError(once.values())
+
+    def _check_reserved(self) -> None:
+        name = self.tree.get("name")
+        if name is not None:
+            self._unknown(("name",), name)
+            self.aside.add(("name",))
+        databases = self.tree.get("databases")
+        if ("databases",) in self.aside:
+            return
+        if databases is not None and not isinstance(databases.node, MappingNode):
+            self.problems.append(
+                Problem(
+                    "wrong-type",
+                    "`databases` must be a mapping of names to settings",
+                    databases.key,
+                    "databases",
+                    "write DBCONFIG_DATABASES__NAME__URL" if databases.key.variable else "databases: {name: {url: …}}",
+                )
+            )
+            self.aside.add(("databases",))
+        elif databases is not None and isinstance(databases.node, MappingNode):
+            for key, entry in databases.node.entries.items():
+                self._check_database(key, entry)
+
+    def _check_database(self, key: str, entry: Entry) -> None:
+        path = ("databases", key)
+        if key == DEFAULT:
+            self.problems.append(
+                Problem(
+                    "invalid-value",
+                    "the profile's own keys are the database `default`",
+                    entry.key,
+                    "databases.default",
+                    "write them without `databases:`",
+                )
+            )
+            self.aside.add(path)
+        elif not _DATABASE.fullmatch(key):
+            message = f"{quoted(shown_name(key))} cannot be a database's name: letters, digits, `_` and `-`"
+            self.problems.append(Problem("invalid-value", message, entry.key, "databases"))
+            self.aside.add(path)
+        elif not isinstance(entry.node, MappingNode):
+            self.problems.append(
+                Problem(
+                    "wrong-type",
+                    f"`databases.{key}` must be a mapping of settings",
+                    entry.key,
+                    f"databases.{key}",
+                    f"{key}: {{url: …}}",
+                )
+            )
+            self.aside.add(path)
+
+    def _data(self) -> dict[str, Any]:
+        flat: dict[str, Any] = {
+            key: self._kept(entry.node, (key,)) for key, entry in self.tree.entries.items() if (key,) not in self.aside
+        }
+        named = flat.pop("databases", None)
+        if isinstance(named, MappingNode):
+            flat["databases"] = {
+                key: {
+                    name: self._kept(each.node, ("databases", key, name)) for name, each in entry.node.entries.items()
+                }
+                for key, entry in named.entries.items()
+                if isinstance(entry.node, MappingNode) and ("databases", key) not in self.aside
+            }
+        expanded = expand({**flat, "name": self.name})
+        for database, keys in expanded["databases"].items():
+            for path in self.aside:
+                if path[:2] == ("databases", database) and len(path) > 2 and not _in_replica(path[2:]):
+                    keys.pop(path[2], None)
+        return expanded
+
+    def _kept(self, node: Node, path: Path_) -> Node:
+        """Return the list of replicas without what is set aside of each; any other value as it is."""
+        if path[-1] != "replicas" or not isinstance(node, SequenceNode):
+            return node
+        items: list[Node] = []
+        for number, item in enumerate(node.items):
+            if isinstance(item, MappingNode):
+                here = (*path, str(number))
+                kept = {key: entry for key, entry in item.entries.items() if (*here, key) not in self.aside}
+                item = replace(item, entries=kept)
+            items.append(item)
+        return replace(node, items=tuple(items))
+
+    def _note(self, database: str, inside: Path_, finding: Finding) -> None:
+        if _in_replica(inside) and self._is_of_primary(database, inside, finding):
+            inside = inside[2:]
+        own: Path_ = inside if database == DEFAULT else ("databases", database, *inside)
+        entry, inherited = self._written(database, inside)
+        if not inside:
+            self._note_database(database, own, entry, finding)
+            return
+        within = inside[:2] if _in_replica(inside) else ()
+        beneath = (
+            finding.because
+            and entry is not None
+            and not (within and self._is_written(database, (*within, finding.because)))
+            and self._is_beneath(entry, inherited, database, finding.because)
+        )
+        wrong = inside[: 1 if beneath else len(within) + 1]
+        self.aside.add(("databases", database, *wrong) if database != DEFAULT else wrong)
+        if beneath:
+            return
+        path = inside if inherited else own
+        if finding.slug == "unknown-key" and not finding.message and entry is not None:
+            problem = self._unknown(path, entry)
+            if stands_for_address(inside[-1]) or "do not indent" in problem.help:
+                self.explained.add(database)
+            return
+        place = entry.key if entry is not None else Location(self._file())
+        key = ".".join(path)
+        said = finding.message if finding.message.startswith(("`", "'")) else f"{key}: {finding.message}"
+        also = self._against(database, within, finding, entry)
+        label = ("this one here" if finding.against else "cannot act here") if also else ""
+        self.problems.append(Problem(finding.slug, said, place, key, finding.help, _notes(entry), label, also))
+
+    def _is_of_primary(self, database: str, inside: Path_, finding: Finding) -> bool:
+        """Say whether what is wrong with a replica is what its primary says, and is wrong there."""
+        (*_, key), replica = inside[:3], inside[:2]
+        if any(
+            self._is_written(database, (*replica, each)) for each in (key, finding.because, finding.against) if each
+        ):
+            return False
+        return self._is_written(database, (key,))
+
+    def _is_written(self, database: str, inside: Path_) -> bool:
+        prefix = () if database == DEFAULT else ("databases", database)
+        return self._find((*prefix, *inside))[1] == len(prefix) + len(inside) or (
+            database != DEFAULT and len(inside) == 1 and self._find(inside)[1] == 1
+        )
+
+    def _against(
+        self, database: str, within: Path_, finding: Finding, entry: Entry | None
+    ) -> tuple[tuple[Location, str], ...]:
+        """Return the place of the other key, where two disagree."""
+        other = finding.against or finding.because
+        if not other or entry is None:
+            return ()
+        said = within and self._is_written(database, (*within, other))
+        found = self._written(database, (*within, other) if said else (other,))[0]
+        words = f"and `{other}` here" if finding.against else "because of this"
+        return ((found.key, words),) if found is not None else ()
+
+    def _note_database(self, database: str, path: Path_, entry: Entry | None, finding: Finding) -> None:
+        """Note what is wrong with a database as a whole: it has no address."""
+        keys = {inside[len(path)] for inside in self.aside if inside[: len(path)] == path and len(inside) > len(path)}
+        if database in self.explained or keys & CONNECTION_KEYS:
+            return
+        place = entry.key if entry is not None else Location(self._file())
+        key = ".".join(path)
+        if place.variable:  # nothing but DBCONFIG_… speaks of it
+            databases = self.tree.entries["databases"].node
+            others = [each for each in databases if each != database] if isinstance(databases, MappingNode) else []
+            near = get_close_matches(database, others, 1, 0.6)
+            help = f"did you mean {near[0]!r}?" if near else f"DBCONFIG_DATABASES__{database.upper()}__URL gives it one"
+            message = f"no file has a database {quoted(database)}, and {printable(place.variable)} gives it no address"
+            self.problems.append(Problem("unknown-database", message, place, printable(key), help))
+            return
+        said = f"{key}: {finding.message}" if key else finding.message
+        self.problems.append(Problem(finding.slug, said, place, key, finding.help))
+
+    def _unknown(self, path: Path_, entry: Entry) -> Problem:
+        nested = isinstance(entry.node, MappingNode)
+        known = DatabaseSettings.model_fields
+        problem = unknown_key(path, entry.key, known, profiles=self.folder.profiles(), nested=nested)
+        self.problems.append(problem)
+        return problem
+
+    def _written(self, database: str, inside: Path_) -> tuple[Entry | None, bool]:
+        """Return where a key of a database is written, and whether that is in the profile's own part."""
+        if database == DEFAULT:
+            return self._find(inside)[0], False
+        entry, depth = self._find(("databases", database, *inside))
+        return (self._find(inside)[0], True) if depth < 3 and inside else (entry, False)
+
+    def _is_beneath(self, entry: Entry, inherited: bool, database: str, because: str) -> bool:
+        """Say whether a key stands in a lower layer than the one that makes it impossible.
+
+        What default.yaml says for all, a profile for those that extend it, or a profile for all its databases, need
+        not fit each of them.
+        """
+        cause, cause_inherited = self._written(database, (because,))
+        if cause is None or inherited != cause_inherited:
+            return cause is not None and inherited
+        return rank(entry, self.order) < rank(cause, self.order)
+
+    def _file(self) -> str:
+        return self.folder.shown(self.folder.files()[self.name][0])
+
+    def _find(self, path: Path_) -> tuple[Entry | None, int]:
+        """Return the innermost entry on a path and how many of its parts were found."""
+        node: Any = self.tree
+        found: Entry | None = None
+        for depth, part in enumerate(path):
+            if isinstance(node, SequenceNode) and part.isdigit() and found is not None:
+                node = node.items[int(part)]
+                found = Entry(node, node.location)
+                continue
+            entry = node.get(part) if isinstance(node, MappingNode) else None
+            if entry is None:
+                return found, depth
+            found, node = entry, entry.node
+        return found, len(path)
+
+
+def _in_replica(inside: Path_) -> bool:
+    """Say whether a path leads to a key of a replica."""
+    return len(inside) > 2 and inside[0] == "replicas" and inside[1].isdigit()
+
+
+def _notes(entry: Entry | None) -> tuple[str, ...]:
+    if entry is None or not isinstance(entry.node, Scalar) or not entry.node.variables or entry.key.variable:
+        return ()
+    return (f"the value comes from the environment: {', '.join(entry.node.variables)}",)
+
+
+class TreeSource(PydanticBaseSettingsSource):
+    """One of a profile's two explicit sources: the values of documents, or those of `DBCONFIG_…` variables."""
+
+    def __init__(self, data: Mapping[str, Any], *, environment: bool) -> None:
+        super().__init__(Profile)
+        self._data = data
+        self._environment = environment
+        self.__name__ = "environment" if environment else "documents"
+
+    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
+        return self._data.get(field_name), field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        return self._part(self._data)
+
+    def _part(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for key, value in data.items():
+            if isinstance(value, Mapping):
+                found[key] = self._part(value)
+            elif _from_environment(value) is self._environment:
+                found[key] = value
+        return found
+
+
+def _from_environment(value: Any) -> bool:
+    return isinstance(value, Scalar) and value.location.variable.startswith(PREFIX)

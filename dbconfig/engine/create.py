@@ -1,0 +1,169 @@
+"""From settings to `create_engine`'s arguments to an engine."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any, Final
+
+import sqlalchemy
+from sqlalchemy import Engine, event
+from sqlalchemy.engine import ExceptionContext
+from sqlalchemy.pool import AsyncAdaptedQueuePool, Pool, QueuePool, SingletonThreadPool
+from sqlalchemy.util import get_cls_kwargs
+
+from dbconfig.engine import connection_failures, dialects, password_rotation, pool
+from dbconfig.engine.password_rotation import _prove_secrets, _supply_secrets
+from dbconfig.errors import ConfigError
+from dbconfig.errors.problem import Problem
+from dbconfig.settings import tls
+from dbconfig.settings.database import DatabaseSettings
+from dbconfig.settings.known_drivers import not_its_paramstyle
+
+_log = logging.getLogger("dbconfig.engines")
+
+# Fields of the group "engine" that do not go into create_engine under their own name.
+_ELSEWHERE: Final = ("connect_args", "dialect_options", "fast_begin")
+
+
+def build(
+    settings: DatabaseSettings,
+    name: str,
+    extra: Mapping[str, Any] | None = None,
+    *,
+    asynchronous: bool = False,
+    beside: Engine | None = None,
+    read_only: bool = False,
+    patient: bool = True,
+) -> Engine:
+    """Return a new engine; nothing is connected.
+
+    Args:
+        settings: of the database.
+        name: "profile" or "profile/database", the last part of the loggers' names.
+        extra: arguments of create_engine that only code can express.
+        asynchronous: with an asynchronous driver; the engine is meant for `AsyncEngine(engine)`.
+        beside: the engine whose database in memory this one shares.
+        read_only: a server that refuses writes does as it should.
+        patient: wait for a server that cannot be reached, until `pool_timeout`; or tell at once.
+
+    Raises:
+        ConfigError: the driver is not installed, a secret cannot be read, or an argument is none of the driver's.
+    """
+    drivername = settings.driver(asynchronous=asynchronous)
+    _check_paramstyle(settings, drivername)
+    _prove_secrets(settings)
+    tls.check_files(settings)
+    arguments = engine_options(settings, name, drivername, extra, patient=patient)
+    dialect = dialects.of(settings.backend)
+    url = dialect.address(settings, drivername) if beside is None else beside.url.set(drivername=drivername)
+    try:
+        engine = sqlalchemy.create_engine(url, **arguments)
+    except ImportError as error:
+        message = f"the driver {drivername} is installed, but cannot be imported: {error}"
+        raise ConfigError([Problem("missing-driver", message, settings.origin("url"))]) from error
+    # In this order: the dialect's listener may connect by itself. (`insert=True` has no effect on this event.)
+    _supply_secrets(engine, settings)
+    password_rotation.attach(engine, settings, name)
+    pool.attach(engine, settings, name=name, read_only=read_only)
+    dialect.attach(engine, settings)
+    _explain_failures(engine, settings)
+    return engine
+
+
+def engine_options(
+    settings: DatabaseSettings,
+    name: str,
+    drivername: str,
+    extra: Mapping[str, Any] | None = None,
+    *,
+    patient: bool = True,
+) -> dict[str, Any]:
+    """Return the keyword arguments of `create_engine` that the settings mean, without any secret."""
+    fields = DatabaseSettings.model_fields
+    groups = {
+        key: field.json_schema_extra["group"]
+        for key, field in fields.items()
+        if isinstance(field.json_schema_extra, dict)
+    }
+    options = {
+        key: getattr(settings, key) for key, group in groups.items() if group == "engine" and key not in _ELSEWHERE
+    }
+    options = {key: value for key, value in options.items() if value is not None or key == "pool_reset_on_return"}
+    options.setdefault("logging_name", name)
+    options.setdefault("pool_logging_name", name)
+    is_async = sqlalchemy.URL.create(drivername).get_dialect().is_async
+    options |= pool.pool_arguments(settings, name=name, is_async=is_async, patient=patient)
+    if is_async:
+        options["poolclass"] = _asynchronous(options["poolclass"], settings)
+    options["connect_args"] = dialects.of(settings.backend).arguments(settings, drivername)
+    given = _checked_extra(extra or {}, fields)
+    if "execution_options" in given:
+        given["execution_options"] = {**options["execution_options"], **given["execution_options"]}
+    return {**options, **_checked_dialect_options(settings, drivername), **given}
+
+
+def _check_paramstyle(settings: DatabaseSettings, drivername: str) -> None:
+    """Refuse what the chosen driver does not take: at load it was not known which of a system's drivers that is."""
+    wrong = not_its_paramstyle(settings.paramstyle, drivername) if settings.paramstyle else ""
+    if wrong:
+        help = "remove it: the driver's own is taken"
+        raise ConfigError([Problem("not-applicable", wrong, settings.origin("paramstyle"), "paramstyle", help)])
+
+
+def _asynchronous(poolclass: type[Pool], settings: DatabaseSettings) -> type[Pool]:
+    """Return the pool class that does in an event loop what the named one does among threads."""
+    if poolclass is SingletonThreadPool:
+        message = f"`poolclass: {settings.poolclass}` keeps a connection for each thread: an event loop has one thread"
+        raise ConfigError([Problem("not-applicable", message, settings.origin("poolclass"), "poolclass")])
+    return AsyncAdaptedQueuePool if poolclass is QueuePool else poolclass
+
+
+def _checked_dialect_options(settings: DatabaseSettings, drivername: str) -> dict[str, Any]:
+    if not settings.dialect_options:
+        return {}
+    from difflib import get_close_matches
+
+    dialect = sqlalchemy.URL.create(drivername).get_dialect()
+    known = set(get_cls_kwargs(dialect)) - {"dbapi"}
+    problems = []
+    for name in settings.dialect_options:
+        if name in DatabaseSettings.model_fields:
+            problems.append(
+                Problem(
+                    "given-twice",
+                    f"{name!r} is a key of its own",
+                    settings.origin(f"dialect_options.{name}"),
+                    f"dialect_options.{name}",
+                )
+            )
+        elif name not in known:
+            near = get_close_matches(name, known, 1, 0.6)
+            help = f"did you mean {near[0]!r}?" if near else ""
+            message = f"{name!r} is no argument of {drivername}'s dialect"
+            problems.append(
+                Problem(
+                    "unknown-key", message, settings.origin(f"dialect_options.{name}"), f"dialect_options.{name}", help
+                )
+            )
+    if problems:
+        raise ConfigError(problems)
+    return dict(settings.dialect_options)
+
+
+def _checked_extra(extra: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
+    twice = [key for key in extra if key in fields and key != "execution_options"]
+    if twice:
+        message = f"engine_options has what the profile has a key for: {', '.join(twice)}"
+        raise ConfigError([Problem("given-twice", message, help="write it into the profile")])
+    return dict(extra)
+
+
+def _explain_failures(engine: Engine, settings: DatabaseSettings) -> None:
+    """Add to the error of a connection that failed what a person needs to mend it."""
+
+    @event.listens_for(engine, "handle_error")
+    def explain(context: ExceptionContext) -> None:
+        error = context.sqlalchemy_exception
+        if context.connection is None and error is not None:
+            connection_failures.annotate(error, settings)

@@ -1,0 +1,138 @@
+"""Create and drop tables, all or the named ones; safe when several workers start at once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from difflib import get_close_matches
+from typing import Any, Final
+
+from sqlalchemy import Connection, Engine, MetaData, Table, inspect, text
+from sqlalchemy.schema import sort_tables_and_constraints
+from sqlmodel import SQLModel
+
+from dbconfig.errors import ConfigError
+from dbconfig.errors.printable import quoted
+from dbconfig.errors.problem import Problem
+
+_LOCK: Final = 0x6462636F6E666967  # "dbconfig": the advisory lock of everybody who creates or drops tables
+_LOCK_TIMEOUT: Final = 60.0  # seconds; another worker's DDL takes long on a large database
+_LOCK_PAUSE: Final = 0.02  # seconds between two looks at the lock
+
+
+def create(engine: Engine, tables: Sequence[type[SQLModel] | Table | str]) -> list[str]:
+    """Create the tables that are not there yet; return their names, in the order of creation."""
+    with _locked(engine) as connection:
+        missing = [table for table in selected(tables) if not _exists(connection, table)]
+        for metadata, group in _by_metadata(missing):
+            # With a look at what exists: a type (ENUM) can be there already, for another table.
+            metadata.create_all(connection, tables=group)
+        return [table.fullname for table in missing]
+
+
+def drop(engine: Engine, tables: Sequence[type[SQLModel] | Table | str]) -> list[str]:
+    """Drop the tables that are there; return their names, in the order of dropping."""
+    with _locked(engine) as connection:
+        present = [table for table in selected(tables) if _exists(connection, table)]
+        for metadata, group in _by_metadata(present):
+            metadata.drop_all(connection, tables=group)
+        return [table.fullname for table in reversed(present)]
+
+
+def _exists(connection: Connection, table: Table) -> bool:
+    # The schema that `schema_translate_map` makes of the table's own.
+    return inspect(connection).has_table(table.name, schema=connection.schema_for_object(table))
+
+
+def selected(
+    tables: Sequence[type[SQLModel] | Table | str], metadatas: Sequence[MetaData] = (SQLModel.metadata,)
+) -> list[Table]:
+    """Return tables, or all that there are, in the order in which their foreign keys allow to create them."""
+    if not tables:
+        return [table for metadata in metadatas for table in _sorted(metadata)]
+    named = dict.fromkeys(_table(each, metadatas) for each in tables)
+    return [
+        table
+        for metadata in dict.fromkeys(table.metadata for table in named)
+        for table in _sorted(metadata)
+        if table in named
+    ]
+
+
+def _sorted(metadata: MetaData) -> list[Table]:
+    # Unlike `metadata.sorted_tables` without a warning where tables refer to each other: those keys are added last.
+    tables = sorted(metadata.tables.values(), key=lambda table: table.fullname)
+    pairs = sort_tables_and_constraints(tables)  # type: ignore[no-untyped-call]
+    return [table for table, _ in pairs if table is not None]
+
+
+def _table(each: type[SQLModel] | Table | str, metadatas: Sequence[MetaData]) -> Table:
+    if isinstance(each, Table):
+        return each
+    if not isinstance(each, str):
+        table: Any = getattr(each, "__table__", None)
+        if table is None:
+            message = f"{each.__name__} is no table: its class has no `table=True`"
+            raise ConfigError([Problem("unknown-table", message, help=f"class {each.__name__}(SQLModel, table=True)")])
+        return table  # type: ignore[no-any-return]  # SQLModel does not declare __table__
+    known = {name: table for metadata in metadatas for name, table in metadata.tables.items()}
+    if each in known:
+        return known[each]
+    near = get_close_matches(each, known, 1, 0.6)
+    notes = (f"tables of the models that are imported: {', '.join(known) or 'none'}",)
+    help = f"did you mean {near[0]!r}?" if near else "import the module of its model first"
+    raise ConfigError([Problem("unknown-table", f"no model has a table {quoted(each)}", help=help, notes=notes)])
+
+
+def _by_metadata(tables: Sequence[Table]) -> Iterator[tuple[MetaData, list[Table]]]:
+    for metadata in dict.fromkeys(table.metadata for table in tables):
+        yield metadata, [table for table in tables if table.metadata is metadata]
+
+
+@contextmanager
+def _locked(engine: Engine) -> Iterator[Connection]:
+    """Let one worker at a time look and create: in between, another one would create the same table."""
+    with engine.connect() as connection:
+        backend = connection.dialect.name
+        if backend == "postgresql":
+            # Whatever the profile's level: AUTOCOMMIT would give the lock back at once, and a snapshot that is older
+            # than the lock would not show what the worker before us has created.
+            connection.execution_options(isolation_level="READ COMMITTED")
+            with connection.begin():
+                _wait_for_lock(connection, "SELECT pg_try_advisory_xact_lock(:name)", _LOCK)
+                yield connection
+        elif backend == "sqlite":
+            from dbconfig.engine.dialects.sqlite.transactions import begin_immediate
+
+            connection.execution_options(isolation_level="SERIALIZABLE")  # AUTOCOMMIT would have no transaction
+            with connection.begin():
+                begin_immediate(connection)
+                yield connection
+        else:
+            with _named_lock(connection):
+                yield connection
+                connection.commit()
+
+
+@contextmanager
+def _named_lock(connection: Connection) -> Iterator[None]:
+    """Hold MySQL's lock of the session: DDL commits by itself, and with it any lock of a transaction."""
+    name = f"{_LOCK:x}"
+    _wait_for_lock(connection, "SELECT GET_LOCK(:name, 0)", name)
+    try:
+        yield
+    finally:
+        if not connection.invalidated:  # a connection that was lost has given its lock back
+            connection.execute(text("SELECT RELEASE_LOCK(:name)"), {"name": name})
+
+
+def _wait_for_lock(connection: Connection, ask: str, name: int | str) -> None:
+    """Ask until the lock is ours: a single question that waits would run into the profile's own timeouts."""
+    deadline = time.monotonic() + _LOCK_TIMEOUT
+    while not connection.scalar(text(ask), {"name": name}):
+        if time.monotonic() > deadline:
+            raise TimeoutError(
+                f"another process has been creating tables for {_LOCK_TIMEOUT:.0f} s: its lock {_LOCK:x} is not free"
+            )
+        time.sleep(_LOCK_PAUSE)

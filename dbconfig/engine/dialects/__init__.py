@@ -1,0 +1,33 @@
+"""What differs between the database systems: defaults, timeouts, session variables, arguments of the drivers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from sqlalchemy import URL, Engine
+
+    from dbconfig.settings.database import DatabaseSettings
+
+
+class Dialect(Protocol):
+    """What each module of this folder has."""
+
+    def address(self, settings: DatabaseSettings, drivername: str) -> URL:
+        """Return the engine's URL, without any secret."""
+
+    def arguments(self, settings: DatabaseSettings, drivername: str) -> dict[str, Any]:
+        """Return the driver's arguments, `connect_args` merged in, without any secret."""
+
+    def attach(self, engine: Engine, settings: DatabaseSettings) -> None:
+        """Attach what each new connection, or the engine, needs beyond its arguments."""
+
+
+def of(backend: str) -> Dialect:
+    """Return the module of a database system."""
+    from importlib import import_module
+
+    name = {"mariadb": "mysql"}.get(backend, backend)
+    module: Any = import_module(f"dbconfig.engine.dialects.{name}.base")
+    dialect: Dialect = module
+    return dialect

@@ -1,0 +1,196 @@
+"""MySQL and MariaDB: UTF-8, timeouts in one SET, one TLS context for all connections of an engine."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy import URL, Engine, event
+from sqlalchemy.exc import NotSupportedError
+
+from dbconfig.engine.dialects.arguments import milliseconds, unknown_argument, variable_names
+from dbconfig.engine.dialects.mysql import idle_rollbacks
+from dbconfig.engine.dialects.mysql import tls as async_tls
+from dbconfig.errors import ConfigError
+from dbconfig.errors.problem import Problem
+from dbconfig.settings import tls
+from dbconfig.settings.secret_sources import Secret
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine.interfaces import DBAPIConnection
+    from sqlalchemy.pool import ConnectionPoolEntry
+
+    from dbconfig.settings.database import DatabaseSettings
+
+# What SQLAlchemy converts from the text of a URL. Others would reach the driver as text, where "false" is true:
+# `?ssl_disabled=false` would switch TLS off.
+_FROM_QUERY: Final = frozenset(
+    {
+        *(
+            "charset",
+            "compress",
+            "connect_timeout",
+            "read_timeout",
+            "write_timeout",
+            "client_flag",
+            "local_infile",
+            "use_unicode",
+            "unix_socket",
+        ),
+        *("ssl_ca", "ssl_key", "ssl_cert", "ssl_capath", "ssl_cipher", "ssl_check_hostname"),
+    }
+)
+
+
+def address(settings: DatabaseSettings, drivername: str) -> URL:
+    url = settings.public_url(drivername)
+    if drivername.partition("+")[2] not in async_tls.DRIVERS:
+        return url
+    # These take TLS as a context, which stands among the arguments.
+    return url.difference_update_query([name for name in url.query if name.startswith("ssl")])
+
+
+def arguments(settings: DatabaseSettings, drivername: str) -> dict[str, Any]:
+    driver = drivername.partition("+")[2]
+    given = {key: value for key, value in settings.connect_args.items() if not isinstance(value, Secret)}
+    _check(settings, driver)
+    if driver in async_tls.DRIVERS:
+        given = async_tls.with_tls_context(settings, given, driver, on_socket=_on_socket(settings))
+    found: dict[str, Any] = {}
+    if "connect_timeout" not in settings.address.query:
+        found["connect_timeout"] = math.ceil(settings.connect_timeout)
+    if "charset" not in settings.address.query:
+        found["charset"] = "utf8mb4"
+    if driver == "pymysql" and _on_socket(settings) and not _wants_tls(settings):
+        # On a socket TLS protects nothing and costs PyMySQL 25 ms a connection for reading the CA bundle. On the
+        # loopback it stays: MySQL 8 takes a password without TLS only from a driver with the `cryptography` package.
+        found["ssl_disabled"] = True
+    if settings.sslmode is not None:
+        found |= _tls(settings, driver)
+    return {**found, **given}
+
+
+def attach(engine: Engine, settings: DatabaseSettings) -> None:
+    if engine.dialect.driver == "pymysql":
+        from dbconfig.engine.dialects.mysql import pymysql
+
+        pymysql.attach(engine, share_tls_context=not _on_socket(settings) or _wants_tls(settings))
+        if settings.sslmode not in (None, "disable", "prefer"):
+            event.listen(engine, "connect", _refuse_plaintext, insert=True)
+    if engine.dialect.driver in async_tls.DRIVERS:
+        idle_rollbacks.skip_idle_rollbacks(engine)
+    if engine.dialect.driver == "aiomysql" and _insists_on_tls(settings):
+        async_tls.insist_on_tls(engine)
+    variables = dict(variable_names(settings))
+    timeouts = settings.statement_timeout, settings.lock_timeout, settings.idle_in_transaction_timeout
+    if not variables and timeouts == (None, None, None):
+        return
+
+    @event.listens_for(engine, "connect")
+    def set_session_variables(connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
+        # After SQLAlchemy's own SET NAMES, which would undo a collation; MySQL's SET is not undone by a rollback.
+        wanted = {**_timeouts(settings, _is_mariadb(connection)), **variables}
+        cursor = connection.cursor()
+        try:
+            assignments = ", ".join(f"SESSION {name} = %s" for name in wanted)
+            cursor.execute(f"SET {assignments}", tuple(wanted.values()))
+        finally:
+            cursor.close()
+
+
+def _timeouts(settings: DatabaseSettings, mariadb: bool) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    if settings.statement_timeout is not None:
+        # https://mariadb.com/kb/en/server-system-variables/#max_statement_time (seconds, every statement) and
+        # https://dev.mysql.com/doc/refman/8.4/en/server-system-variables.html#sysvar_max_execution_time (milliseconds,
+        # SELECT only)
+        found |= (
+            {"max_statement_time": settings.statement_timeout}
+            if mariadb
+            else {"max_execution_time": milliseconds(settings.statement_timeout)}
+        )
+    if settings.lock_timeout is not None:
+        seconds = max(1, math.ceil(settings.lock_timeout))  # both take whole seconds, and zero would not wait at all
+        found |= {"innodb_lock_wait_timeout": seconds, "lock_wait_timeout": seconds}
+    if settings.idle_in_transaction_timeout is not None:
+        if not mariadb:
+            message = "idle_in_transaction_timeout: MySQL has no such limit (MariaDB has); remove it from the profile"
+            raise NotSupportedError(message, None, RuntimeError(message))
+        found["idle_transaction_timeout"] = max(1, math.ceil(settings.idle_in_transaction_timeout))
+    return found
+
+
+def _tls(settings: DatabaseSettings, driver: str) -> dict[str, Any]:
+    if driver not in ("pymysql", *async_tls.DRIVERS):
+        message = f"`sslmode` is not known for {driver}"
+        help = "write the driver's own arguments into `connect_args`, or mysql+pymysql://"
+        raise ConfigError([Problem("not-applicable", message, settings.origin("sslmode"), "sslmode", help)])
+    if settings.sslmode == "disable":
+        return {"ssl_disabled": True} if driver == "pymysql" else {"ssl": None}
+    if settings.sslmode != "prefer":
+        return {"ssl": tls.context(settings)}
+    if driver == "asyncmy":
+        message = "`sslmode: prefer` is what asyncmy cannot do: it insists on TLS, or does without"
+        raise ConfigError([Problem("not-applicable", message, settings.origin("sslmode"), "sslmode", "write require")])
+    return {}
+
+
+def _insists_on_tls(settings: DatabaseSettings) -> bool:
+    return _wants_tls(settings) and settings.sslmode != "prefer"
+
+
+def _refuse_plaintext(connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
+    # Before version 1.2 PyMySQL goes on in plaintext when the server, or who stands before it, offers no TLS.
+    if not getattr(connection, "_secure", True):
+        raise connection.OperationalError(2026, "TLS is required, but the server does not offer it")
+
+
+def _is_mariadb(connection: DBAPIConnection) -> bool:
+    driver_connection: Any = getattr(
+        connection, "driver_connection", connection
+    )  # SQLAlchemy adapts an asynchronous one
+    return "MariaDB" in str(driver_connection.get_server_info())
+
+
+def _on_socket(settings: DatabaseSettings) -> bool:
+    return "unix_socket" in settings.address.query
+
+
+def _wants_tls(settings: DatabaseSettings) -> bool:
+    if settings.sslmode is not None:
+        return settings.sslmode != "disable"
+    given = {**settings.address.query, **settings.connect_args}
+    return any(name.startswith("ssl") and value is not None for name, value in given.items())
+
+
+def _check(settings: DatabaseSettings, driver: str) -> None:
+    problems: list[Problem] = []
+    names = _parameters(driver)
+    for name in settings.connect_args:
+        if names is not None and name not in names:
+            help = async_tls.NO_TIMEOUT if name in async_tls.TIMEOUTS else ""
+            problems.append(unknown_argument(settings, name, driver, "connect_args", help))
+    for name in settings.address.query:
+        if name in async_tls.TIMEOUTS and names is not None and name not in names:
+            problems.append(unknown_argument(settings, name, driver, "query", async_tls.NO_TIMEOUT))
+        elif name not in _FROM_QUERY:
+            help = (
+                "write it into `connect_args`, where true and false are booleans"
+                if names is None or name in names
+                else ""
+            )
+            problems.append(unknown_argument(settings, name, f"{driver} in a URL", "query", help))
+    if problems:
+        raise ConfigError(problems)
+
+
+def _parameters(driver: str) -> frozenset[str] | None:
+    if driver in async_tls.DRIVERS:
+        return async_tls.parameters(driver)
+    if driver != "pymysql":
+        return None  # mysqlclient is written in C and does not say
+    from inspect import signature
+
+    from pymysql.connections import Connection
+
+    return frozenset(signature(Connection.__init__).parameters) - {"self"}

@@ -1,0 +1,45 @@
+"""No ROLLBACK where no transaction is open."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Engine, event
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine.interfaces import DBAPIConnection
+    from sqlalchemy.pool import ConnectionPoolEntry
+
+
+def skip_idle_rollbacks(engine: Engine) -> None:
+    """Send no ROLLBACK where nothing was sent since the last COMMIT or ROLLBACK; see `pymysql.TrackedConnection`."""
+
+    @event.listens_for(engine, "connect")
+    def track(connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
+        driver: Any = record.driver_connection
+        if hasattr(driver, "_execute_command"):  # through which everything passes, prepared statements too
+            driver.__class__ = _tracked(driver.__class__)
+
+
+@cache
+def _tracked(kind: type) -> type:
+    class TrackedConnection(kind):  # type: ignore[misc]  # the driver's class, known when it has connected
+        clean = False
+
+        async def _execute_command(self, command: Any, sql: Any) -> Any:
+            self.clean = False
+            return await super()._execute_command(command, sql)
+
+        async def commit(self) -> None:
+            await super().commit()
+            self.clean = True
+
+        async def rollback(self) -> None:
+            broken = self.closed if hasattr(self, "closed") else not self.connected  # aiomysql, asyncmy
+            if self.clean and not broken:
+                return
+            await super().rollback()
+            self.clean = True
+
+    return TrackedConnection

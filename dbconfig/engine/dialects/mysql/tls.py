@@ -1,0 +1,100 @@
+"""asyncmy and aiomysql: PyMySQL's parameters for drivers that have fewer of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy import Engine, event
+from sqlalchemy.exc import OperationalError
+
+from dbconfig.errors import ConfigError
+from dbconfig.errors.problem import Problem
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine.interfaces import DBAPIConnection
+    from sqlalchemy.pool import ConnectionPoolEntry
+
+    from dbconfig.settings.database import DatabaseSettings
+
+DRIVERS: Final = ("asyncmy", "aiomysql")
+TIMEOUTS: Final = ("read_timeout", "write_timeout")
+NO_TIMEOUT: Final = "bound the time with `statement_timeout`, or with asyncio.timeout() around the call"
+
+_TLS: Final = frozenset(
+    {"ssl", "ssl_ca", "ssl_cert", "ssl_key", "ssl_disabled", "ssl_verify_cert", "ssl_verify_identity"}
+)
+
+
+def parameters(driver: str) -> frozenset[str]:
+    """Return what the driver's `connect` takes, with the TLS parameters that are translated for it."""
+    from importlib import import_module
+    from inspect import signature
+
+    found = signature(import_module(f"{driver}.connection").Connection.__init__).parameters
+    return (frozenset(found) | _TLS) - {"self", "loop"}
+
+
+def with_tls_context(
+    settings: DatabaseSettings, given: Mapping[str, Any], driver: str, *, on_socket: bool
+) -> dict[str, Any]:
+    """Return the arguments with one `ssl` in the place of PyMySQL's many, whose meaning it keeps.
+
+    Not asked for, TLS is taken where the server offers it, as by PyMySQL; asyncmy can only insist on it, or do without.
+    """
+    from pymysql.connections import Connection
+
+    found = {name: value for name, value in given.items() if name not in _TLS}
+    if given.get("ssl_disabled"):
+        return found
+    wanted = _in_query(settings) or _in_arguments(given)
+    if wanted is None and (on_socket or driver == "asyncmy"):
+        return found
+    build: Any = getattr(Connection, "_create_ssl_ctx")  # noqa: B009  # not declared: private, and unchanged since 2013
+    try:
+        found["ssl"] = build(None, wanted or {})
+    except OSError as error:  # ssl.SSLError is one
+        message = f"a certificate cannot be used: {error.strerror or error}"
+        raise ConfigError([Problem("file-unreadable", message, settings.origin("url"), "ssl_ca")]) from error
+    return found
+
+
+def _in_query(settings: DatabaseSettings) -> dict[str, Any] | None:
+    """Return what SQLAlchemy's PyMySQL dialect makes of the parameters of a URL."""
+    found: dict[str, Any] = {
+        name.removeprefix("ssl_"): str(values[-1])
+        for name, values in settings.address.query.items()
+        if name.startswith("ssl_")
+    }
+    if "check_hostname" in found:
+        found["check_hostname"] = found["check_hostname"].lower() in ("true", "yes", "on", "1", "t", "y")
+    return found or None
+
+
+def _in_arguments(given: Mapping[str, Any]) -> Any:
+    """Return what PyMySQL's `connect` makes of its `ssl_…` arguments."""
+    if not any(given.get(name) for name in _TLS - {"ssl", "ssl_disabled"}):
+        return given.get("ssl")
+    identity = bool(given.get("ssl_verify_identity"))
+    found = {
+        "ca": given.get("ssl_ca"),
+        "check_hostname": identity,
+        "verify_mode": identity or given.get("ssl_verify_cert", False),
+    }
+    return found | {name: given[f"ssl_{name}"] for name in ("cert", "key") if given.get(f"ssl_{name}") is not None}
+
+
+def insist_on_tls(engine: Engine) -> None:
+    """Refuse a connection without TLS: aiomysql silently does without, where the server offers none."""
+
+    @event.listens_for(engine, "connect")
+    def refuse(connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
+        cursor = connection.cursor()
+        try:
+            cursor.execute("SHOW SESSION STATUS LIKE 'Ssl_cipher'")
+            row = cursor.fetchone()
+        finally:
+            cursor.close()
+        if not row or not row[1]:
+            message = "the server offers no TLS, and the profile asks for it"
+            raise OperationalError(message, None, ConnectionError(message))

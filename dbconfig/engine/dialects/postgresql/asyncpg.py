@@ -1,0 +1,162 @@
+"""asyncpg: what a profile says in libpq's words, in the words of a driver that does not know libpq."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy import event
+from sqlalchemy.util import await_only
+
+from dbconfig.engine.dialects.arguments import unknown_argument
+from dbconfig.errors import ConfigError, Location, Problem
+from dbconfig.settings.secret_sources import Secret
+
+if TYPE_CHECKING:
+    from ssl import SSLContext
+
+    from sqlalchemy import Engine
+
+    from dbconfig.settings.database import DatabaseSettings
+
+READ_ONLY: Final = "default_transaction_read_only"
+_TLS: Final = ("sslmode", "sslrootcert", "sslcert", "sslkey", "sslcrl")
+# libpq's parameters that have another name or another form here; they are taken out of the URL.
+TRANSLATED: Final = frozenset({*_TLS, "options", "application_name", "connect_timeout", "target_session_attrs"})
+# Read by SQLAlchemy's dialect, which understands their text in a URL.
+_DIALECT: Final = frozenset({"prepared_statement_cache_size", "prepared_statement_name_func", "async_creator_fn"})
+_IN_URL: Final = TRANSLATED | {"host", "port", "prepared_statement_cache_size"}
+# One `-c name=value` or `--name=value`; a backslash stands before a blank that belongs to the value.
+_OPTION: Final = re.compile(r"(?:-c\s*|--)(?P<name>[\w.-]+)=(?P<value>(?:\\.|[^\\\s])*)")
+
+
+def arguments(settings: DatabaseSettings, session: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of `asyncpg.connect`; `session` has the server's parameters of each connection."""
+    _check(settings)
+    given = {
+        key: value for key, value in settings.connect_args.items() if not isinstance(value, Secret) and key != "timeout"
+    }
+    libpq = {key: str(found[-1]) for key, found in settings.address.query.items() if key in TRANSLATED}
+    libpq |= {key: value for key in list(given) if key in TRANSLATED and (value := given.pop(key)) is not None}
+    parameters = {name: _text(value) for name, value in session.items()}
+    parameters |= _options(settings, str(libpq.get("options", "")))
+    if "application_name" in libpq:
+        parameters["application_name"] = str(libpq["application_name"])
+    parameters |= {name: _text(value) for name, value in (given.pop("server_settings", None) or {}).items()}
+    if READ_ONLY in session:  # what the URL says must not make a reader a writer
+        parameters[READ_ONLY] = _text(session[READ_ONLY])
+    found: dict[str, Any] = {"timeout": settings.connect_timeout}
+    if parameters:
+        found["server_settings"] = parameters
+    if "target_session_attrs" in libpq:
+        found["target_session_attrs"] = libpq["target_session_attrs"]
+    if libpq.keys() & set(_TLS):
+        found["ssl"] = _tls(settings, {name: str(libpq[name]) for name in _TLS if name in libpq})
+    if settings.pgbouncer:
+        # Nothing is kept prepared. What has no name is parsed again in the message that executes it; a name would stay
+        # on the server connection, since the message that takes it away may go to another one.
+        found |= {"statement_cache_size": 0, "prepared_statement_cache_size": 0}
+        found["prepared_statement_name_func"] = str
+    return {**found, **given}
+
+
+def name_connect_errors(engine: Engine) -> None:
+    """Let a server that cannot be reached be an OperationalError, as by other drivers: asyncpg's is an OSError."""
+    dialect: Any = engine.dialect
+    connect = dialect.connect
+
+    def connect_or_say(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return connect(*args, **kwargs)
+        except OSError as error:  # TimeoutError and ssl.SSLError are such
+            text = f"{os.strerror(error.errno)}: {error}" if error.errno else str(error) or "timed out"
+            raise dialect.loaded_dbapi.OperationalError(f"the connection cannot be made: {text}") from error
+
+    dialect.connect = connect_or_say  # on the dialect object of this engine alone
+
+
+def begin_before_streams(engine: Engine) -> None:
+    """Let rows be streamed in AUTOCOMMIT: without WITH HOLD a transaction lasts until the rollback."""
+
+    @event.listens_for(engine, "before_cursor_execute")
+    def begin(connection: Any, cursor: Any, statement: str, parameters: Any, context: Any, many: bool) -> None:
+        if getattr(cursor, "server_side", False):
+            driver = connection.connection.driver_connection
+            if not driver.is_in_transaction():
+                await_only(driver.execute("BEGIN READ ONLY"))
+
+
+def _text(value: Any) -> str:
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else str(value)
+
+
+def _options(settings: DatabaseSettings, text: str) -> dict[str, str]:
+    found = {
+        match["name"].replace("-", "_"): re.sub(r"\\(.)", r"\1", match["value"]) for match in _OPTION.finditer(text)
+    }
+    if _OPTION.sub("", text).strip():
+        message = "`options` has something else than `-c name=value`, and asyncpg takes nothing else"
+        help = "write server parameters into `variables`"
+        raise ConfigError([Problem("invalid-value", message, _place(settings, "options"), "options", help)])
+    return found
+
+
+def _tls(settings: DatabaseSettings, wanted: Mapping[str, str]) -> SSLContext | str:
+    """Return TLS as `sslmode` and the certificates mean it: https://www.postgresql.org/docs/current/libpq-ssl.html."""
+    import ssl
+
+    root = wanted.get("sslrootcert")
+    # With the certificates of the system only the host name says whose server it is: libpq's mode is verify-full then.
+    mode = wanted.get("sslmode", "verify-full" if root == "system" else "prefer")
+    if wanted.keys() == {"sslmode"} or mode == "disable":
+        return mode
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = mode == "verify-full"
+    # `require` with a root certificate verifies like `verify-ca`, for libpq.
+    verified = mode in ("verify-ca", "verify-full") or (mode == "require" and root)
+    context.verify_mode = ssl.CERT_REQUIRED if verified else ssl.CERT_NONE
+    name = "sslrootcert"
+    try:
+        if root == "system":
+            context.load_default_certs()
+        elif root:
+            context.load_verify_locations(root)
+        name = "sslcrl"
+        if "sslcrl" in wanted:
+            context.load_verify_locations(wanted["sslcrl"])
+            context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
+        name = "sslcert"
+        if "sslcert" in wanted:
+            context.load_cert_chain(wanted["sslcert"], wanted.get("sslkey"))
+    except OSError as error:  # ssl.SSLError is one
+        message = f"{name}: the certificate cannot be used: {error.strerror or error}"
+        raise ConfigError([Problem("file-unreadable", message, _place(settings, name), name)]) from error
+    return context
+
+
+def _place(settings: DatabaseSettings, name: str) -> Location:
+    """Return where a parameter was written: among the arguments, in the query, or in the URL."""
+    places = (settings.origin(key) for key in (f"connect_args.{name}", f"query.{name}"))
+    return next((place for place in places if place.line or place.variable), settings.origin("url"))
+
+
+def _check(settings: DatabaseSettings) -> None:
+    from inspect import signature
+
+    import asyncpg
+
+    known = {*signature(asyncpg.connect).parameters} | TRANSLATED | _DIALECT
+    problems: list[Problem] = []
+    for key, names in (("connect_args", settings.connect_args), ("query", settings.address.query)):
+        for name in names:
+            if name not in (known if key == "connect_args" else _IN_URL):
+                help = (
+                    "write it into `connect_args`, where a number is a number"
+                    if name in known
+                    else "psycopg takes every keyword of libpq, for both kinds of engine: write postgresql+psycopg://"
+                )
+                problems.append(unknown_argument(settings, name, "asyncpg", key, help))
+    if problems:
+        raise ConfigError(problems)

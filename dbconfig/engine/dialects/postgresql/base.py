@@ -1,0 +1,169 @@
+"""PostgreSQL: timeouts and session variables as startup options, which cost no round trip and survive a rollback."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy import event
+
+from dbconfig.engine.dialects.arguments import milliseconds, unknown_argument, variable_names
+from dbconfig.engine.dialects.postgresql import asyncpg, pgbouncer
+from dbconfig.errors import ConfigError
+from dbconfig.errors.problem import Problem
+from dbconfig.settings import tls
+from dbconfig.settings.secret_sources import Secret
+
+if TYPE_CHECKING:
+    from sqlalchemy import URL, Engine
+
+    from dbconfig.settings.database import DatabaseSettings
+
+READ_ONLY: Final = asyncpg.READ_ONLY
+# What connect() itself takes beside libpq's keywords.
+_OWN: Final = {
+    "psycopg2": frozenset({"dsn", "connection_factory", "cursor_factory"}),
+    "psycopg": frozenset({"autocommit", "prepare_threshold", "context", "row_factory", "cursor_factory"}),
+}
+
+
+def address(settings: DatabaseSettings, drivername: str) -> URL:
+    # `options` is merged into the driver's arguments, which would override it.
+    elsewhere = asyncpg.TRANSLATED if drivername.endswith("+asyncpg") else ("options",)
+    return settings.public_url(drivername).difference_update_query(elsewhere)
+
+
+def arguments(settings: DatabaseSettings, drivername: str) -> dict[str, Any]:
+    driver = drivername.partition("+")[2].removesuffix("_async")
+    session = {} if settings.pgbouncer else _session(settings)  # it refuses startup options
+    if driver == "asyncpg":
+        return asyncpg.arguments(settings, session)
+    given = {key: value for key, value in settings.connect_args.items() if not isinstance(value, Secret)}
+    _check(settings, driver)
+    found: dict[str, Any] = {}
+    # libpq takes whole seconds.
+    if "connect_timeout" not in settings.address.query:
+        found["connect_timeout"] = math.ceil(settings.connect_timeout)
+    guard = session.pop(READ_ONLY, None)
+    options = [f"-c {name}={_escaped(value)}" for name, value in session.items()]
+    options += [str(one) for one in settings.address.query.get("options", ())]
+    own = given.pop("options", None)
+    if own is not None:
+        options.append(str(own))
+    if guard is not None:
+        options.append(f"-c {READ_ONLY}={_escaped(guard)}")  # last: what the URL says must not make a reader a writer
+    if options:
+        found["options"] = " ".join(options)
+    if driver == "psycopg" and settings.pgbouncer:
+        # Prepared on one server connection and executed on another one: PgBouncer answers with somebody else's rows.
+        found["prepare_threshold"] = None
+    if settings.sslrootcert == tls.SYSTEM:
+        found["sslrootcert"] = tls.bundle(settings)  # libpq has the word since version 16 only
+    if driver == "psycopg2" and _has_secrets(settings):
+        from dbconfig.engine.dialects.postgresql.psycopg2 import discreet_connection
+
+        found["connection_factory"] = discreet_connection()
+    return {**found, **given}
+
+
+def attach(engine: Engine, settings: DatabaseSettings) -> None:
+    """Attach what a pooler needs, or a BEGIN that goes with the first statement; all else is a startup option."""
+    driver = engine.dialect.driver
+    if driver == "asyncpg":
+        asyncpg.name_connect_errors(engine)
+    limits = _limits(settings)
+    if settings.fast_begin and driver == "psycopg2":
+        from dbconfig.engine.dialects.postgresql import fast_begin
+
+        fast_begin.attach(engine, fast_begin.FastBeginConnection, "; ".join(limits))
+    elif settings.pgbouncer:
+        if settings.isolation_level != "AUTOCOMMIT":  # which has none, but for readers: attach_to_readers
+            pgbouncer.set_in_transactions(engine, limits)
+    elif driver == "psycopg" and "prepare_threshold" not in settings.connect_args:
+        pgbouncer.distrust(engine)
+
+
+def attach_to_readers(engine: Engine, settings: DatabaseSettings) -> None:
+    """Attach what reading in AUTOCOMMIT needs; `settings` refuse writes."""
+    if settings.pgbouncer:
+        pgbouncer.guard_readers(engine, _limits(settings))
+    else:
+        hold_cursors(engine)
+
+
+def hold_cursors(engine: Engine) -> None:
+    """Let rows be streamed outside of a transaction: without WITH HOLD a server-side cursor ends with its statement."""
+    if engine.dialect.driver == "psycopg2":
+        from dbconfig.engine.dialects.postgresql.psycopg2 import hold_cursors
+
+        hold_cursors(engine)
+    elif engine.dialect.driver == "psycopg":
+
+        @event.listens_for(engine, "connect")
+        def hold(connection: Any, record: Any) -> None:
+            driver = record.driver_connection
+            make = driver.server_cursor_factory
+            driver.server_cursor_factory = lambda *found, **how: make(*found, **{**how, "withhold": True})
+    elif engine.dialect.driver == "asyncpg":
+        asyncpg.begin_before_streams(engine)
+
+
+def _limits(settings: DatabaseSettings) -> list[str]:
+    """Return what each transaction sets: a pooler refuses startup options, which would do so once and for all."""
+    return pgbouncer.limits_of(_session(settings)) if settings.pgbouncer else []
+
+
+def _session(settings: DatabaseSettings) -> dict[str, Any]:
+    timeouts = {
+        "statement_timeout": settings.statement_timeout,
+        "lock_timeout": settings.lock_timeout,
+        "idle_in_transaction_session_timeout": settings.idle_in_transaction_timeout,
+    }
+    found: dict[str, Any] = {name: milliseconds(value) for name, value in timeouts.items() if value is not None}
+    return {**found, **variable_names(settings)}
+
+
+def _escaped(value: Any) -> str:
+    text = {True: "on", False: "off"}[value] if isinstance(value, bool) else str(value)
+    # https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNECT-OPTIONS
+    return re.sub(r"([\s\\])", r"\\\1", text)
+
+
+def _check(settings: DatabaseSettings, driver: str) -> None:
+    """Let libpq itself say which keywords it has: it would say so only at the first connection."""
+    problems: list[Problem] = []
+    for key, names in (("connect_args", settings.connect_args), ("query", settings.address.query)):
+        for name in names:
+            if not (key == "connect_args" and name in _OWN.get(driver, ())) and not _is_keyword(driver, name):
+                problems.append(unknown_argument(settings, name, driver, key))
+    if problems:
+        raise ConfigError(problems)
+
+
+def _is_keyword(driver: str, name: str) -> bool:
+    # A number is a value that libpq takes for every keyword; only the name is looked at.
+    if driver == "psycopg2":
+        import psycopg2
+        from psycopg2.extensions import make_dsn
+
+        try:
+            make_dsn(**{name: "1"})
+        except psycopg2.ProgrammingError:
+            return False
+        return True
+    if driver == "psycopg":
+        import psycopg
+        from psycopg.conninfo import make_conninfo
+
+        try:
+            make_conninfo(**{name: "1"})
+        except psycopg.ProgrammingError:
+            return False
+    return True
+
+
+def _has_secrets(settings: DatabaseSettings) -> bool:
+    query = [one for found in settings.address.query.values() for one in found]
+    values = (*settings.connect_args.values(), *settings.variables.values(), *query)
+    return any(isinstance(value, Secret) for value in values)

@@ -1,0 +1,128 @@
+"""PgBouncer in transaction mode: nothing may outlive a transaction on the server's side."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from sqlalchemy import Engine, event
+
+_log = logging.getLogger("dbconfig.dialects.poolers")
+
+# Defaults are for the next transaction: to set them inside one has no effect on it.
+_OF_TRANSACTION: Final = {
+    "default_transaction_read_only": "transaction_read_only",
+    "default_transaction_deferrable": "transaction_deferrable",
+}
+# To SET one literal is one name, where a startup option is a list of them.
+_LISTS: Final = ("search_path", "temp_tablespaces", "local_preload_libraries", "session_preload_libraries")
+_NAME: Final = re.compile(r'\s*"(?:[^"]|"")*"|[^,]+')
+
+
+def limits_of(session: Mapping[str, Any]) -> list[str]:
+    """Return the statements that set session variables for one transaction."""
+    # Not `SELECT set_config(…)`: after a query it would be too late for SET TRANSACTION.
+    return [
+        f"SET LOCAL {_OF_TRANSACTION.get(name.lower(), name)} = {_literals(name, value)}"
+        for name, value in session.items()
+    ]
+
+
+def _literals(name: str, value: Any) -> str:
+    text = {True: "on", False: "off"}[value] if isinstance(value, bool) else str(value)
+    if name.lower() not in _LISTS:
+        return _literal(text)
+    names = [one.strip() for one in _NAME.findall(text) if one.strip()]
+    plain = [one[1:-1].replace('""', '"') if one.startswith('"') else one.lower() for one in names]
+    return ", ".join(map(_literal, plain)) or "''"
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def set_in_transactions(engine: Engine, limits: Sequence[str]) -> None:
+    """Set session variables at the begin of each transaction, for it alone; one round trip more, but for asyncpg."""
+    if not limits:
+        return
+    script = "; ".join(limits)
+    if engine.dialect.driver == "asyncpg":
+        from dbconfig.engine.dialects.postgresql import asyncpg_limits
+
+        asyncpg_limits.attach(engine, script)
+        return
+    dialect: Any = engine.dialect
+
+    def do_begin(connection: Any) -> None:
+        if connection.autocommit:
+            return  # no transaction, in which alone this acts
+        cursor = connection.cursor()
+        try:
+            cursor.execute(script)
+        finally:
+            cursor.close()
+
+    dialect.do_begin = do_begin  # on the dialect object of this engine alone
+
+
+def guard_readers(engine: Engine, limits: Sequence[str]) -> None:
+    """Let what an engine in AUTOCOMMIT reads be under its limits, statement by statement where the driver can.
+
+    Args:
+        engine: of a database behind a pooler.
+        limits: what refuses writes is among them.
+    """
+    driver = engine.dialect.driver
+    if driver == "psycopg2":
+        from dbconfig.engine.dialects.postgresql import fast_begin, psycopg2
+
+        fast_begin.attach(engine, psycopg2.ReadingConnection, "; ".join(limits))
+        dialect: Any = engine.dialect
+        dialect.do_commit = lambda connection: connection.commit()  # which send nothing where nothing is open
+        dialect.do_rollback = lambda connection: connection.rollback()
+    elif driver == "psycopg":
+        from dbconfig.engine.dialects.postgresql import psycopg
+
+        psycopg.attach(engine, limits)
+    elif driver == "asyncpg":
+        from dbconfig.engine.dialects.postgresql import asyncpg_limits
+
+        asyncpg_limits.attach(engine, "; ".join(limits), reading=True)
+
+
+def distrust(engine: Engine) -> None:
+    """Prepare nothing on a connection behind a pooler that the profile does not tell of.
+
+    psycopg prepares a statement that it has seen five times under a name of its own. PgBouncer runs the next
+    execution on another server connection, where the name may be another client's statement: the rows are wrong,
+    without an error.
+    """
+    warned = False
+
+    @event.listens_for(engine, "connect")
+    def look(connection: Any, record: Any) -> None:
+        nonlocal warned
+        driver = record.driver_connection
+        if not stands_behind_a_pooler(connection, driver.info.backend_pid):
+            return
+        driver.prepare_threshold = None
+        if not warned:
+            warned = True
+            _log.warning(
+                "%s: a pooler stands before the server: statements are not prepared; write `pgbouncer: true`",
+                engine.logging_name,
+            )
+
+
+def stands_behind_a_pooler(connection: Any, number: int) -> bool:
+    """Return whether the server's number of a connection is another one than the driver was told at login."""
+    cursor = connection.cursor()
+    before = connection.autocommit
+    connection.autocommit = True  # one round trip instead of three
+    cursor.execute("SELECT pg_backend_pid()")
+    (found,) = cursor.fetchone()
+    cursor.close()
+    connection.autocommit = before  # not after an error, which it would hide: then nobody uses this connection
+    return bool(found != number)

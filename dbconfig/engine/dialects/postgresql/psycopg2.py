@@ -1,0 +1,65 @@
+"""psycopg2: its connections, with secrets kept out of sight."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import psycopg2
+from psycopg2 import extensions
+
+from dbconfig.engine.dialects.postgresql.fast_begin import FastBeginConnection, with_factory
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+
+def hold_cursors(engine: Engine) -> None:
+    class HoldingConnection(extensions.connection):
+        def cursor(self, name: Any = None, *arguments: Any, **keywords: Any) -> Any:
+            if name is not None and self.autocommit:
+                keywords.setdefault("withhold", True)
+            return super().cursor(name, *arguments, **keywords)
+
+    dialect: Any = engine.dialect
+    connect = dialect.connect
+
+    def connect_holding(*arguments: Any, **keywords: Any) -> Any:
+        keywords["connection_factory"] = with_factory(HoldingConnection, keywords.get("connection_factory"))
+        return connect(*arguments, **keywords)
+
+    dialect.connect = connect_holding
+
+
+def discreet_connection() -> type:
+    """Return psycopg2's connection without its `repr`, which the pool logs and which masks the password alone."""
+
+    class DiscreetConnection(extensions.connection):
+        def __repr__(self) -> str:
+            return f"<connection object at {id(self):#x}; closed: {self.closed}>"
+
+        __str__ = __repr__
+
+    return DiscreetConnection
+
+
+class ReadingConnection(FastBeginConnection):
+    """A connection in autocommit whose every statement is read-only."""
+
+    def begin_due(self) -> str:
+        if not self.autocommit:
+            return super().begin_due()
+        return self.limits if self.get_transaction_status() == extensions.TRANSACTION_STATUS_IDLE else ""
+
+    def begin_now(self) -> None:
+        due = self.begin_due()
+        if due:
+            self._send(f"BEGIN; {due}" if self.autocommit else due)
+
+    def begin_for_stream(self) -> None:
+        if self.autocommit:
+            self.begin_now()
+        else:
+            super().begin_for_stream()
+
+    def tpc_begin(self, xid: Any) -> None:
+        raise psycopg2.NotSupportedError("a reading session has nothing to commit in two phases")

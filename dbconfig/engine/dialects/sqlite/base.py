@@ -1,0 +1,164 @@
+"""SQLite: a database in memory that threads share, transactions that really begin, foreign keys, WAL, timeouts."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import sqlite3
+import weakref
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote
+
+from sqlalchemy import URL, Engine, event
+
+from dbconfig.engine.dialects.arguments import unknown_argument, variable_names
+from dbconfig.engine.dialects.sqlite.pragmas import (
+    BUSY_TIMEOUT,
+    _literal,
+    _read_only,
+    _set_journal_mode,
+    _unknown_pragmas,
+)
+from dbconfig.engine.dialects.sqlite.statement_timeout import _timed_connection
+from dbconfig.engine.dialects.sqlite.transactions import begin, run
+from dbconfig.errors import ConfigError
+from dbconfig.settings.secret_sources import Secret
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine.interfaces import DBAPIConnection, Dialect
+    from sqlalchemy.pool import ConnectionPoolEntry
+
+    from dbconfig.settings.database import DatabaseSettings
+
+
+# Without `isolation_level` and `autocommit`, which are about the driver's own BEGIN: transactions begin by themselves
+# here, and with the second one they would never be committed.
+_CONNECT: Final = frozenset({"timeout", "detect_types", "check_same_thread", "factory", "cached_statements", "uri"})
+_URI: Final = frozenset({"mode", "cache", "vfs", "nolock", "immutable", "psow", "modeof", "uri"})
+_memories = itertools.count(1)
+
+
+def address(settings: DatabaseSettings, drivername: str) -> URL:
+    name = _memory_name(settings)
+    if name:
+        # The memdb VFS: one database for all connections and threads. A shared cache fails with "table is locked",
+        # and one connection for all threads mixes their transactions.
+        return URL.create(drivername, database=f"file:/{quote(name)}", query={"vfs": "memdb", "uri": "true"})
+    url = settings.public_url(drivername)
+    if settings.path is not None:
+        return url
+    return url.set(database=f"file:{quote(str(_file(settings)))}").update_query_dict({"uri": "true"})
+
+
+def arguments(settings: DatabaseSettings, drivername: str) -> dict[str, Any]:
+    _check(settings)
+    given = {key: value for key, value in settings.connect_args.items() if not isinstance(value, Secret)}
+    found: dict[str, Any] = {"timeout": settings.lock_timeout if settings.lock_timeout is not None else BUSY_TIMEOUT}
+    if settings.statement_timeout is not None:
+        found["factory"] = _timed_connection(settings.statement_timeout)
+    return {**found, **given}
+
+
+def attach(engine: Engine, settings: DatabaseSettings) -> None:
+    dialect: Any = engine.dialect
+    dialect.do_begin = begin  # on the dialect object of this engine alone
+    memory = engine.url.query.get("vfs") == "memdb"
+    place = "" if memory else f": {_file(settings)}"
+    if memory:
+        _keep(engine)
+    else:
+        _open_by(engine, settings, _file(settings))
+    pragmas: dict[str, Any] = {"foreign_keys": True}
+    if not memory and not _read_only(settings):
+        pragmas |= {"journal_mode": "WAL", "synchronous": "NORMAL"}
+    pragmas |= variable_names(settings)
+
+    @event.listens_for(engine, "connect")
+    def set_pragmas(connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
+        # No transaction is open here: a PRAGMA within one is ignored, or refused.
+        try:
+            for name, value in pragmas.items():
+                if name == "journal_mode":
+                    _set_journal_mode(connection, str(value))
+                else:
+                    run(connection, f"PRAGMA {name} = {_literal(value)}")
+        except sqlite3.DatabaseError as error:
+            error.args = (f"{error}{place}",)
+            raise
+
+
+def _memory_name(settings: DatabaseSettings) -> str:
+    """Return the name of a database in memory, "" for a file; one that is not to be shared gets a new name."""
+    database, query = settings.address.database or "", settings.address.query
+    in_memory = settings.in_memory or database == "file::memory:" or "memory" in query.get("mode", ())
+    if "memdb" in query.get("vfs", ()) or (in_memory and "shared" in query.get("cache", ())):
+        return database.removeprefix("file:").strip("/:")  # one database for all engines of the process that name it
+    return f"dbconfig-{os.getpid()}-{next(_memories)}" if in_memory else ""
+
+
+def _file(settings: DatabaseSettings) -> Path:
+    """Return the file, relative to the project folder and not to the working directory of the moment."""
+    path = settings.path or (settings.folder or Path()) / (settings.address.database or "").removeprefix("file:")
+    return path.absolute()
+
+
+def _keep(engine: Engine) -> None:
+    """Hold one connection, so that the database in memory lives as long as its engine, whatever its pool closes."""
+    database = str(engine.url.database)
+    keeper = sqlite3.connect(f"{database}?vfs=memdb", uri=True, check_same_thread=False)
+    weakref.finalize(engine, keeper.close)
+
+
+def _open_by(engine: Engine, settings: DatabaseSettings, path: Path) -> None:
+    """Make the folder of a file that may be made, and name the file when it cannot be opened."""
+    may_create = not {"ro", "rw"} & {*settings.address.query.get("mode", ())}
+
+    @event.listens_for(engine, "do_connect")
+    def connect(
+        dialect: Dialect, record: ConnectionPoolEntry, cargs: list[Any], cparams: dict[str, Any]
+    ) -> DBAPIConnection:
+        try:
+            if may_create:
+                path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            message = f"unable to open database file {path}: its folder cannot be made: {error.strerror}"
+            raise sqlite3.OperationalError(message) from error
+        try:
+            return dialect.connect(*cargs, **cparams)
+        except sqlite3.OperationalError as error:
+            error.args = (f"{error} {path}: {_hindrance(path)}",)
+            raise
+
+
+def _hindrance(path: Path) -> str:
+    if path.is_dir():
+        return "it is a folder"
+    needed, kind = (path, os.R_OK) if path.exists() else (path.parent, os.W_OK)
+    if not needed.exists():
+        return "there is no such folder"
+    if not os.access(needed, kind):
+        return "permission denied"
+    return "there is no such file" if not path.exists() else "the system refuses it"
+
+
+def _check(settings: DatabaseSettings) -> None:
+    problems = [
+        unknown_argument(settings, name, "sqlite3", "connect_args", _instead(name))
+        for name in settings.connect_args
+        if name not in _CONNECT
+    ]
+    is_uri = settings.address.database is not None and settings.address.database.startswith("file:")
+    for name in settings.address.query:
+        if name not in (_URI if is_uri else _CONNECT - {"factory"}):
+            help = (
+                "`file:` belongs before the path: sqlite:///file:data/app.db?mode=ro&uri=true" if name in _URI else ""
+            )
+            problems.append(unknown_argument(settings, name, "sqlite3 in a URL", "query", help))
+    problems += _unknown_pragmas(settings)
+    if problems:
+        raise ConfigError(problems)
+
+
+def _instead(name: str) -> str:
+    return "`isolation_level` is a key of its own" if name in ("isolation_level", "autocommit") else ""

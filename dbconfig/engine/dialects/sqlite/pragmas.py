@@ -1,0 +1,66 @@
+"""SQLite's PRAGMAs."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from contextlib import closing
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any, Final
+
+from dbconfig.engine.dialects.arguments import unknown_argument, variable_names
+from dbconfig.engine.dialects.sqlite.transactions import run
+from dbconfig.errors.problem import Problem
+
+if TYPE_CHECKING:
+    from dbconfig.settings.database import DatabaseSettings
+
+
+BUSY_TIMEOUT: Final = 5.0  # seconds that a writer waits for another one, as Python's own default
+
+
+def _set_journal_mode(connection: Any, mode: str) -> None:
+    (current,) = run(connection, "PRAGMA journal_mode")
+    if current.lower() == mode.lower():
+        return
+    deadline = time.monotonic() + BUSY_TIMEOUT
+    while True:
+        try:
+            run(connection, f"PRAGMA journal_mode = {_literal(mode)}")
+        except sqlite3.OperationalError as error:
+            # The busy timeout does not cover this change; another process may be making it at this moment.
+            if "locked" in str(error) and time.monotonic() < deadline:
+                time.sleep(0.01)  # in an event loop too: it is short, rare, and only at a connect
+                continue
+            if "readonly" in str(error):
+                return  # a file that cannot be written needs no journal
+            raise
+        return
+
+
+def _literal(value: Any) -> str:
+    if isinstance(value, bool):
+        return "ON" if value else "OFF"
+    if isinstance(value, (int, float)):
+        return str(value)
+    return "'" + str(value).replace("'", "''") + "'"
+
+
+def _read_only(settings: DatabaseSettings) -> bool:
+    query = settings.address.query
+    return "ro" in query.get("mode", ()) or "immutable" in query
+
+
+def _unknown_pragmas(settings: DatabaseSettings) -> list[Problem]:
+    """Name what is no PRAGMA: SQLite takes any name, and does nothing."""
+    if not settings.variables:
+        return []
+    with closing(sqlite3.connect(":memory:")) as connection:
+        known = [name for (name,) in connection.execute("PRAGMA pragma_list")]
+    problems = []
+    for name in variable_names(settings):
+        if known and name.rpartition(".")[2].lower() not in known:
+            near = get_close_matches(name.lower(), known, 1, 0.6)
+            help = f"did you mean {near[0]!r}?" if near else ""
+            problems.append(unknown_argument(settings, name, "PRAGMA", "variables", help))
+    return problems

@@ -1,0 +1,181 @@
+"""The pool: a fair line on top of SQLAlchemy's QueuePool, and behaviours attached through its events."""
+
+from __future__ import annotations
+
+import weakref
+from typing import TYPE_CHECKING, Any, Protocol
+
+import sqlalchemy.pool
+from sqlalchemy.pool import QueuePool, SingletonThreadPool
+
+from dbconfig.engine.pool import failover, forks, lifetime, ping, retiring, sockets, statement_limit
+from dbconfig.engine.pool.call_watchdog import watch
+from dbconfig.engine.pool.connect_limit import limit_connect_time
+from dbconfig.engine.pool.diagnostics import counters, leaks, timeout_report
+from dbconfig.engine.pool.diagnostics.stats import Histogram, PoolStats
+from dbconfig.engine.pool.maintenance import caretaker
+from dbconfig.engine.pool.options import LineOptions
+from dbconfig.engine.pool.queue import FairPool
+from dbconfig.engine.pool.retiring import close_on_return, retire
+from dbconfig.engine.pool.sockets import descriptor
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Engine
+    from sqlalchemy.pool import Pool
+
+__all__ = [
+    "FairPool",
+    "Histogram",
+    "PoolSettings",
+    "PoolStats",
+    "attach",
+    "caretaker",
+    "close_on_return",
+    "connect_beside",
+    "descriptor",
+    "drain",
+    "ledger",
+    "pin_in_flight",
+    "pool_arguments",
+    "retire",
+    "stats",
+    "watch",
+]
+
+
+class PoolSettings(Protocol):
+    """What the pool reads from the settings of a database; everything is validated before."""
+
+    @property
+    def pool_size(self) -> int: ...  # 0: unlimited
+    @property
+    def max_overflow(self) -> int: ...  # -1: unlimited
+    @property
+    def pool_timeout(self) -> float: ...
+    @property
+    def pool_recycle(self) -> float: ...  # -1: never
+    @property
+    def pool_pre_ping(self) -> bool | float: ...
+    @property
+    def pool_use_lifo(self) -> bool: ...
+    @property
+    def pool_min_idle(self) -> int: ...
+    @property
+    def pool_idle_timeout(self) -> float | None: ...
+    @property
+    def pool_keepalive(self) -> float | None: ...
+    @property
+    def pool_max_waiting(self) -> int | None: ...
+    @property
+    def pool_leak_warning(self) -> float | None: ...
+    @property
+    def poolclass(self) -> str | None: ...  # None: ours
+    @property
+    def connect_timeout(self) -> float: ...
+    @property
+    def statement_timeout(self) -> float | None: ...
+    def origin(self, key: str) -> object: ...  # str() of it: where the value was written
+
+
+def pool_arguments(
+    settings: PoolSettings, *, name: str, is_async: bool = False, patient: bool = True
+) -> dict[str, Any]:
+    """Return what to add to the keywords of ``create_engine``, or, with ``is_async``, of ``create_async_engine``.
+
+    ``patient``: callers wait for a server that cannot be reached, until their deadline; or are told at once.
+    """
+    poolclass = _poolclass(settings, is_async)
+    # SQLAlchemy's own ping and recycling stay off: ours are attached to every kind of pool.
+    arguments: dict[str, Any] = {"poolclass": poolclass, "pool_pre_ping": False, "pool_recycle": -1}
+    if issubclass(poolclass, QueuePool):
+        arguments |= {
+            "pool_size": settings.pool_size,
+            "max_overflow": settings.max_overflow,
+            "pool_timeout": settings.pool_timeout,
+            "pool_use_lifo": settings.pool_use_lifo,
+        }
+    elif issubclass(poolclass, SingletonThreadPool):
+        arguments["pool_size"] = settings.pool_size
+    if issubclass(poolclass, FairPool):
+        arguments["line"] = LineOptions(
+            name=name,
+            max_waiting=settings.pool_max_waiting,
+            check=_check(settings),
+            min_idle=settings.pool_min_idle,
+            idle_timeout=settings.pool_idle_timeout,
+            keepalive=settings.pool_keepalive,
+            patient=patient,
+        )
+    return arguments
+
+
+def attach(engine: Engine, settings: PoolSettings, *, name: str, read_only: bool = False) -> None:
+    """Attach the behaviours to an engine; for an async one pass its ``sync_engine``. Off means not attached."""
+    ours = isinstance(engine.pool, FairPool)
+    sockets.attach(engine)
+    limit_connect_time(engine, settings.connect_timeout)
+    if settings.statement_timeout is not None:
+        statement_limit.attach(engine, settings.statement_timeout)
+    if settings.pool_recycle >= 0:
+        (lifetime.attach_to_line if ours else lifetime.attach)(engine, settings.pool_recycle)
+    check = _check(settings)
+    if check is not None and not ours:
+        ping.attach(engine, check, settings.pool_timeout)
+    ledger = _ledgers[engine] = counters.attach(engine, name)
+    if not read_only:
+        failover.attach(engine, name)
+    holders = None
+    if settings.pool_leak_warning is not None:
+        holders = leaks.attach(engine, name, settings.pool_leak_warning)
+    if isinstance(engine.pool, FairPool | timeout_report.ExplainingAsyncPool):
+        engine.pool.explain = timeout_report.explainer(weakref.ref(engine), ledger, settings, holders)
+    if isinstance(engine.pool, FairPool) and holders is not None:
+        engine.pool.at_dispose = holders.rest
+
+
+def stats(engine: Engine) -> PoolStats:
+    """Return the gauges and counters of an engine that ``attach`` has seen."""
+    return _ledgers[getattr(engine, "_proxied", engine)].stats(engine.pool)
+
+
+def pin_in_flight(engine: Engine) -> None:
+    """In a forked child, before ``engine.dispose(close=False)``: keep the parent's connections out of harm's way."""
+    forks.pin(_ledgers[engine].records())
+    _ledgers[engine].disown()
+
+
+def ledger(engine: Engine) -> counters.Ledger:
+    """Return the books of an engine that ``attach`` has seen."""
+    return _ledgers[engine]
+
+
+def connect_beside(engine: Engine) -> None:
+    """Open a connection that is no part of the pool, and close it: to see whether that is possible now."""
+    beside = engine.pool.recreate()
+    connection = beside.connect()
+    connection.detach()
+    connection.close()
+    beside.dispose()
+
+
+def drain(engine: Engine) -> retiring.Drain:
+    """Begin the end of an engine: from now on it lends no connection."""
+    return retiring.Drain(engine, _ledgers[engine])
+
+
+# Keyed weakly: an engine that nobody uses any more takes its counters along.
+_ledgers: weakref.WeakKeyDictionary[Engine, counters.Ledger] = weakref.WeakKeyDictionary()
+
+
+def _poolclass(settings: PoolSettings, is_async: bool) -> type[Pool]:
+    if settings.poolclass is not None:
+        poolclass: type[Pool] = getattr(sqlalchemy.pool, settings.poolclass)
+        return poolclass
+    return timeout_report.ExplainingAsyncPool if is_async else FairPool
+
+
+def _check(settings: PoolSettings) -> ping.Check | None:
+    wish = settings.pool_pre_ping
+    if wish is False:
+        return None
+    return ping.Check(rest=0.0 if wish is True else float(wish))

@@ -1,0 +1,273 @@
+"""New connections: who makes them, how many at once, and what a failed one means for those who wait."""
+
+from __future__ import annotations
+
+import contextvars
+import logging
+import random
+import time
+from threading import Thread
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from dbconfig.engine.pool import idle
+from dbconfig.engine.pool.record import NEVER, Record, Slot
+
+pass
+
+if TYPE_CHECKING:
+    from dbconfig.engine.pool.queue import FairPool
+
+logger = logging.getLogger("dbconfig.pool.connecting")
+
+# Connects that run beside the callers' threads at the same time. A burst is mostly served by what is returned while
+# they run; more of them would be a connection storm (50 callers: 45 connects on the stock pool).
+HELPERS = 3
+# Seconds between two attempts while the server cannot be reached. Only one helper tries, so that this is less than ten
+# connects a second for the whole pool; the longest pause is what callers lose after the server is back.
+RETRY_FIRST = 0.1
+RETRY_LONGEST = 0.5
+# Seconds after a refusal that time alone does not cure, as a wrong password: asking often would lock the account.
+RETRY_REFUSED = 5.0
+
+
+class Connector:
+    """Makes connections for the line.
+
+    The very first connect of a pool runs on its caller's thread, so that a wrong host or password ends in a plain
+    traceback. From then on connects run on helper threads, and the caller takes the first of a returned or a new
+    connection, or leaves at its deadline, however long the driver hangs.
+    """
+
+    def __init__(self, pool: FairPool, *, inline: bool) -> None:
+        self._pool = pool
+        self._inline = inline  # opening a local file needs no helper
+        self._warm = False  # a connect has succeeded
+        self._first_under_way = False
+        self._helpers = 0
+        self.trouble: BaseException | None = None  # the error of the last connect, while it is being retried
+        self.failures = 0  # in a row
+
+    @property
+    def free_helpers(self) -> int:
+        return 0 if self.trouble is not None else HELPERS - self._helpers
+
+    @property
+    def on_callers_thread(self) -> bool:
+        return self._inline or not self._warm
+
+    def may_connect_here(self) -> bool:
+        """Whether a caller for whom a place is free connects by itself; the pool's lock is held."""
+        return self._inline or not (self._warm or self._first_under_way)
+
+    def claim_first(self) -> bool:
+        if self._inline or self._warm:
+            return False
+        self._first_under_way = True
+        return True
+
+    def give_up_first(self) -> None:
+        self._first_under_way = False
+
+    def succeeded(self) -> None:
+        """Take note that a connect has succeeded; the pool's lock is held."""
+        first, self._warm = not self._warm, True
+        self._first_under_way = False
+        self.trouble = None
+        self.failures = 0
+        if first:
+            idle.begin(self._pool)
+
+    def connect(self, slot: Slot, deadline: float = NEVER) -> Record:
+        """Connect in this place, on this thread. On failure the place is free for the next in the line."""
+        try:
+            record = self._connect_in(slot, deadline)
+        except BaseException:
+            slot.release()
+            raise
+        self.staff()
+        return record
+
+    def _connect_in(self, slot: Slot, deadline: float = NEVER) -> Record:
+        pool = self._pool
+        started = monotonic()
+        record = Record(pool, slot, deadline, started)
+        pool.settle(slot)
+        now = monotonic()
+        record.returned_at = record.lent_at = record.checked_at = now
+        record.doubtful_at = min(now + pool.trust, record.expires)
+        with pool.lock:
+            pool.counters.create.observe(now - started)
+        return record
+
+    # -- places for those who wait
+
+    def staff(self) -> None:
+        """Put each free place to use as long as somebody waits for it."""
+        pool = self._pool
+        while True:
+            with pool.lock:
+                if not pool.waiters or pool.open >= pool.limit:
+                    return
+                if self.on_callers_thread:
+                    if not self.may_connect_here():
+                        return
+                    waiter, _ = pool.waiters.popitem(last=False)
+                    waiter.serve(pool.new_slot())
+                    continue
+                if self.trouble is not None or self._helpers >= min(HELPERS, len(pool.waiters)):
+                    return
+                slot = pool.new_slot()
+            self.employ(slot)
+
+    def employ(self, slot: Slot) -> None:
+        """Connect in this place on a helper thread, for whoever is first in the line when it is done."""
+        pool = self._pool
+        with pool.lock:
+            enough = self.trouble is not None or self._helpers >= HELPERS
+            if not enough:
+                self._helpers += 1
+        if enough:
+            slot.release()
+            return
+        # A password provider may look at the caller's context variables.
+        context = contextvars.copy_context()
+        helper = Thread(target=context.run, args=(self._help, slot), name="dbconfig-connect", daemon=True)
+        try:
+            helper.start()
+        except RuntimeError:
+            # The interpreter is going down and starts no thread any more: let the caller connect by itself.
+            with pool.lock:
+                self._helpers -= 1
+                waiter = pool.waiters.popitem(last=False)[0] if pool.waiters else None
+            if waiter is None:
+                slot.release()
+            else:
+                waiter.serve(slot)
+
+    def _help(self, slot: Slot | None) -> None:
+        attempt = 0
+        try:
+            while slot is not None:
+                try:
+                    record = self._connect_in(slot)
+                except BaseException as error:
+                    attempt += 1
+                    slot = self._after_failure(slot, error, attempt)
+                else:
+                    attempt = 0
+                    self._pool.hand_over(record)
+                    del record  # a helper that lives on must not keep a connection alive
+                    slot = self._next_slot()
+        finally:
+            with self._pool.lock:
+                self._helpers -= 1
+            self.staff()
+
+    def _next_slot(self) -> Slot | None:
+        pool = self._pool
+        with pool.lock:
+            if len(pool.waiters) < self._helpers or pool.open >= pool.limit:
+                return None
+            return pool.new_slot()
+
+    # -- a connect has failed
+
+    def _after_failure(self, slot: Slot, error: BaseException, attempt: int) -> Slot | None:
+        """Decide who learns of the error. Return the place if there is another attempt to make in it."""
+        pool = self._pool
+        with pool.lock:
+            self.failures += 1
+            others_in_use = pool.open - pool.connecting > 0
+            transient = is_transient(error)
+            if not pool.waiters:
+                self.trouble = None
+                logger.debug("%s: a connect that nobody waits for any more has failed: %s", pool.options.name, error)
+            elif pool.options.patient and (transient or others_in_use):
+                if self.trouble is not None and attempt == 1:
+                    slot.release()  # another helper is trying already
+                    return None
+                self.trouble = error
+            else:
+                self.trouble = None
+                pool.waiters.popitem(last=False)[0].serve(error)
+            if self.trouble is None:
+                if pool.waiters:
+                    return slot
+                slot.release()
+                return None
+        # One tries, the others wait: for this attempt, for a connection that is still in use, or for their deadline.
+        time.sleep(self._pause(attempt, transient))
+        with pool.lock:
+            if pool.waiters:
+                return slot
+            self.trouble = None
+        slot.release()
+        return None
+
+    def _pause(self, attempt: int, transient: bool) -> float:
+        if not transient:
+            return RETRY_REFUSED
+        pause: float = min(RETRY_FIRST * 2.0 ** min(attempt - 1, 8), RETRY_LONGEST)
+        return pause * random.uniform(1.0, 1.25)
+
+    @staticmethod
+    def copy_of(error: BaseException, waited: float) -> BaseException:
+        """Return the error for one more caller: an exception that several threads raise mixes up their tracebacks."""
+        try:
+            mine = type(error)(*error.args)
+        except Exception:
+            mine = error
+        mine.__cause__ = error.__cause__
+        mine.add_note(f"the pool tried to connect for {waited:.1f} s (pool_timeout)")
+        return mine
+
+
+# PyMySQL and mysqlclient put the code first: cannot connect, gone away, lost, too many connections (server, host,
+# user), server shutdown in progress.
+_MYSQL = frozenset({2002, 2003, 2006, 2013, 2055, 1040, 1203, 1226, 1053})
+
+
+# What PostgreSQL says in SQLSTATE, where the driver tells (asyncpg): connection exceptions, too many connections,
+# shutting down, crashed, starting up.
+_SQLSTATES = ("08000", "08001", "08003", "08004", "08006", "53300", "57P01", "57P02", "57P03")
+
+
+# psycopg2 and psycopg give no SQLSTATE for a failed connect, only libpq's text. What is not listed here, a
+# server that speaks another language included, counts as final: the caller learns of it at once.
+_TEXTS = (
+    "connection refused",
+    "could not connect to server",
+    "connection timed out",
+    "timeout expired",
+    "connection timeout",
+    "server closed the connection unexpectedly",
+    "connection reset by peer",
+    "no such file or directory",
+    "network is unreachable",
+    "no route to host",
+    "the database system is starting up",
+    "the database system is shutting down",
+    "the database system is in recovery mode",
+    "the database system is not yet accepting connections",
+    "not accepting connections",
+    "too many clients already",
+    "too many connections",
+    "remaining connection slots are reserved",
+    "terminating connection due to administrator command",
+    "ssl syscall error: eof detected",
+    "server terminated abnormally",
+)
+
+
+def is_transient(error: BaseException) -> bool:
+    """Tell whether the same connect may well succeed in a moment."""
+    if isinstance(error, TimeoutError | ConnectionError):
+        return True
+    if error.args and isinstance(error.args[0], int):
+        return error.args[0] in _MYSQL  # before SQLSTATE, which PyMySQL 1.2 tells too, in classes that say less
+    state = getattr(error, "sqlstate", None)
+    if isinstance(state, str):
+        return state in _SQLSTATES
+    text = str(error).lower()
+    return any(known in text for known in _TEXTS)

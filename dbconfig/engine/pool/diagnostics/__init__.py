@@ -1,0 +1,1 @@
+"""What a pool says about itself: counters, statistics, leaks, timeouts."""

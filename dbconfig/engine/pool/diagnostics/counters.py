@@ -1,0 +1,193 @@
+"""Keeps the books of one engine: which connections there are, how many were made, used, and closed for what reason."""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+from threading import RLock, get_ident
+from time import monotonic, time
+from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
+
+from sqlalchemy import event
+from sqlalchemy.pool import QueuePool
+
+from dbconfig.engine.pool import forks
+from dbconfig.engine.pool.diagnostics.stats import Counters, PoolStats, histogram, total_closed
+from dbconfig.engine.pool.queue import FairPool
+from dbconfig.engine.pool.record import REASON, Record
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Engine
+    from sqlalchemy.pool import Pool
+
+# In record.info of SQLAlchemy's own pools: since when in use, and by whom.
+LENT = "dbconfig.lent"
+BY = "dbconfig.by"
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who has a connection at this moment."""
+
+    record: Any
+    seconds: float
+    thread: int
+    task: asyncio.Task[Any] | None
+
+
+class Ledger:
+    """The books of one engine, across all the pools that ``dispose`` makes it have."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.counters = Counters()  # of SQLAlchemy's own pools; ours count in their line
+        self.known: WeakSet[Any] = WeakSet()
+        self._unlock()
+        forks.after_fork_in_child(self._unlock)
+
+    def _unlock(self) -> None:
+        self.lock = RLock()  # re-entrant: the garbage collector may check a connection in at any time
+
+    def records(self) -> list[Any]:
+        """Return the records of connections in use."""
+        with self.lock:
+            known = list(self.known)
+        return [record for record in known if record.fairy_ref is not None]
+
+    def disown(self) -> None:
+        """In a forked child: the connections that exist are the parent's, and nothing here may end them."""
+        self.known = WeakSet()
+
+    def live(self) -> list[Any]:
+        """Return the records that have a connection, in use or at rest."""
+        with self.lock:
+            known = list(self.known)
+        return [record for record in known if record.dbapi_connection is not None]
+
+    def holders(self) -> list[Holder]:
+        now = monotonic()
+        found = []
+        for record in self.records():
+            if isinstance(record, Record):
+                found.append(Holder(record, now - record.lent_at, record.thread, None))
+            elif LENT in record.info:
+                thread, task = record.info.get(BY, (0, None))
+                found.append(Holder(record, now - record.info[LENT], thread, task and task()))
+        return found
+
+    def stats(self, pool: Pool) -> PoolStats:
+        if isinstance(pool, FairPool):
+            every = (*pool.past, pool.counters)
+            connecting, idle, waiting = pool.connecting, len(pool.idle), len(pool.waiters)
+            used = max(0, pool.open - connecting - idle)
+        else:
+            every = (self.counters,)
+            used, connecting, waiting = len(self.records()), 0, getattr(pool, "waiting", 0)
+            with self.lock:
+                idle = sum(record.dbapi_connection is not None and not record.in_use for record in self.known)
+        size, most = _sizes(pool)
+        create = histogram(each.create for each in every)
+        return PoolStats(
+            name=self.name,
+            size=size,
+            max=most,
+            idle=idle,
+            used=used,
+            connecting=connecting,
+            waiting=waiting,
+            created=create.count,
+            closed=total_closed(every),
+            timeouts=sum(each.timeouts for each in every) + getattr(pool, "timeouts", 0),
+            refused=sum(each.refused for each in every),
+            wait=histogram(each.wait for each in every),
+            use=histogram(each.use for each in every),
+            create=create,
+        )
+
+
+def _sizes(pool: Pool) -> tuple[int, int | None]:
+    if not isinstance(pool, QueuePool):
+        return 0, None
+    size, overflow = pool.size(), pool._max_overflow
+    return size, None if overflow < 0 else size + overflow
+
+
+def attach(engine: Engine, name: str) -> Ledger:
+    """Begin to keep the books of an engine."""
+    ledger = Ledger(name)
+
+    def connect(connection: Any, record: Any) -> None:
+        if isinstance(record, Record):
+            record.renewed()
+        with ledger.lock:
+            ledger.known.add(record)
+
+    event.listen(engine, "connect", connect)
+    if isinstance(engine.pool, FairPool):
+        _count_closing(engine)
+    else:
+        _count_everything(engine, ledger)
+    return ledger
+
+
+def _count_closing(engine: Engine) -> None:
+    """Our line counts by itself what it does; what SQLAlchemy invalidates it learns from the event."""
+
+    def invalidate(connection: Any, record: Any, error: BaseException | None) -> None:
+        if isinstance(record, Record) and record.reason is None:
+            record.reason = "invalidated"
+
+    def close(connection: Any, record: Any) -> None:
+        if isinstance(record, Record):
+            pool = record.slot.line
+            with pool.lock:
+                pool.counters.count_closed(record.reason or "invalidated")
+            record.reason = None
+
+    event.listen(engine, "invalidate", invalidate)
+    event.listen(engine, "close", close)
+
+
+def _count_everything(engine: Engine, ledger: Ledger) -> None:
+    counters = ledger.counters
+
+    def created(connection: Any, record: Any) -> None:
+        with ledger.lock:
+            # SQLAlchemy notes the begin of the connect by the wall clock only.
+            counters.create.observe(max(0.0, time() - record.last_connect_time))
+
+    def lent(connection: Any, record: Any, fairy: Any) -> None:
+        record.info[LENT] = monotonic()
+        record.info[BY] = (get_ident(), None)
+
+    def lent_to_task(connection: Any, record: Any, fairy: Any) -> None:
+        task = asyncio.current_task()
+        record.info[LENT] = monotonic()
+        record.info[BY] = (get_ident(), None if task is None else weakref.ref(task))
+
+    def returned(connection: Any, record: Any) -> None:
+        since = record.info.get(LENT)
+        if since is not None:
+            with ledger.lock:
+                counters.use.observe(monotonic() - since)
+
+    def invalidate(connection: Any, record: Any, error: BaseException | None) -> None:
+        record.info.setdefault(REASON, "invalidated")
+
+    def close(connection: Any, record: Any) -> None:
+        reason = record.info.pop(REASON, "closed")
+        with ledger.lock:
+            counters.count_closed(reason)
+
+    listeners: list[tuple[str, Callable[..., None]]] = [
+        ("connect", created),
+        ("checkout", lent_to_task if engine.dialect.is_async else lent),
+        ("checkin", returned),
+        ("invalidate", invalidate),
+        ("close", close),
+    ]
+    for name, listener in listeners:
+        event.listen(engine, name, listener)

@@ -1,0 +1,126 @@
+"""Care for connections at rest: keep some warm, end those that rest too long, find those that died."""
+
+from __future__ import annotations
+
+import logging
+import weakref
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from dbconfig.engine.pool.maintenance import caretaker
+from dbconfig.engine.pool.ping import PING_LIMIT, ping
+from dbconfig.engine.pool.sockets import Look, Verdict
+
+if TYPE_CHECKING:
+    from dbconfig.engine.pool.queue import FairPool
+    from dbconfig.engine.pool.record import Record
+
+logger = logging.getLogger("dbconfig.pool.idle")
+
+# Seconds between two rounds: no shorter than makes sense, and no longer than a lowered number of idle ones may last.
+SHORTEST_ROUND = 0.05
+LONGEST_ROUND = 10.0
+# Seconds after which missing connections are asked for again while the server refuses: doubled each time up to this.
+LONGEST_REFILL_PAUSE = 30.0
+
+
+def begin(pool: FairPool) -> None:
+    """Take a pool into care from its first connection on."""
+    options = pool.options
+    if options.min_idle or options.idle_timeout is not None or options.keepalive is not None:
+        # A moment later: the first connection is then mostly back already, and counts.
+        caretaker.add(id(pool), _Care(pool), SHORTEST_ROUND)
+
+
+def end(pool: FairPool) -> None:
+    caretaker.remove(id(pool))
+
+
+class _Care:
+    """The caretaker's job for one pool, which it does not keep alive."""
+
+    def __init__(self, pool: FairPool) -> None:
+        self._pool = weakref.ref(pool)
+
+    def __call__(self) -> float | None:
+        pool = self._pool()
+        if pool is None or pool.disposed:
+            return None
+        _close_what_rested_too_long(pool)
+        _ask_the_quiet(pool)
+        return _refill(pool) or _until_next(pool)
+
+
+def _close_what_rested_too_long(pool: FairPool) -> None:
+    now = monotonic()
+    timeout = pool.options.idle_timeout
+    condemned: list[tuple[Record, str]] = []
+    with pool.lock:
+        spare = len(pool.idle) - pool.options.min_idle
+        for record in sorted(pool.idle, key=lambda each: each.returned_at):
+            if now >= record.expires:
+                condemned.append((record, "recycled"))
+            elif timeout is not None and spare > 0 and now - record.returned_at >= timeout:
+                condemned.append((record, "idle"))
+            else:
+                continue
+            spare -= 1
+            pool.idle.remove(record)
+    for record, reason in condemned:
+        pool.discard(record, reason)
+
+
+def _ask_the_quiet(pool: FairPool) -> None:
+    """Ping what has rested for the keepalive time, one at a time, so that a caller still finds the others."""
+    keepalive = pool.options.keepalive
+    if keepalive is None:
+        return
+    for record in list(pool.idle):
+        if monotonic() - max(record.returned_at, record.checked_at) < keepalive:
+            continue
+        with pool.lock:
+            try:
+                pool.idle.remove(record)
+            except ValueError:
+                continue  # lent in the meantime
+        look = Look.at(record.driver_connection)
+        verdict = Verdict.ASK if look is None else look.verdict()
+        if verdict is not Verdict.DEAD:
+            verdict = ping(pool._dialect, record.dbapi_connection, record.driver_connection, PING_LIMIT)
+        record.checked_at = monotonic()
+        if verdict is Verdict.ALIVE:
+            pool.hand_over(record)
+            continue
+        logger.info("%s: a connection died while it rested and is replaced", pool.options.name)
+        pool.discard(record, "ping")
+        if verdict is Verdict.SILENT:
+            pool.invalidate_all()
+
+
+def _refill(pool: FairPool) -> float | None:
+    """Connect, in parallel, up to ``pool_min_idle``. Return when to look again if that is not done yet."""
+    missing = 0
+    slots = []
+    with pool.lock:
+        missing = pool.options.min_idle - len(pool.idle) - pool.connecting
+        missing = int(min(missing, pool.limit - pool.open))
+        for _ in range(min(missing, pool.connector.free_helpers)):
+            slots.append(pool.new_slot())
+    for slot in slots:
+        pool.connector.employ(slot)
+    if missing <= 0:
+        return None
+    return float(min(LONGEST_REFILL_PAUSE, SHORTEST_ROUND * 2**pool.connector.failures))
+
+
+def _until_next(pool: FairPool) -> float:
+    options = pool.options
+    now = monotonic()
+    rests = [options.idle_timeout or LONGEST_ROUND, options.keepalive or LONGEST_ROUND, LONGEST_ROUND]
+    for record in list(pool.idle):
+        rests.append(record.expires - now)
+        if options.idle_timeout is not None and len(pool.idle) > options.min_idle:
+            rests.append(record.returned_at + options.idle_timeout - now)
+        if options.keepalive is not None:
+            rests.append(max(record.returned_at, record.checked_at) + options.keepalive - now)
+    return max(SHORTEST_ROUND, min(rests))

@@ -1,0 +1,107 @@
+"""Idle-aware ping: look at the socket each time, ask the server only after a rest or a doubt."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import event, exc
+
+from dbconfig.engine.pool.call_watchdog import watch
+from dbconfig.engine.pool.record import REASON, Record
+from dbconfig.engine.pool.sockets import Look, Verdict, descriptor
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Engine
+    from sqlalchemy.engine.interfaces import Dialect
+    from sqlalchemy.pool.base import _ConnDialect
+
+logger = logging.getLogger("dbconfig.pool.ping")
+
+# Seconds for which a returned connection is trusted without a look. A poll costs about 2 µs and gives up the GIL, which
+# under contention doubles the price of a checkout; a server seldom dies within the few ms since it last answered, and
+# if it does, a look just before the statement would mostly have come too early as well.
+TRUST = 0.005
+# Seconds after which a ping has failed. A half-open connection answers never; a server that needs longer for a SELECT 1
+# is replaced by a new connection, which waits until the caller's own deadline.
+PING_LIMIT = 2.0
+# The last moment before a deadline is still worth a try.
+PING_LEAST = 0.05
+
+_RESTED = "dbconfig.rested"  # in record.info: since when, and how to look
+_LOOK = "dbconfig.look"
+_NEW = float("inf")  # a connection that has never been returned has not rested
+
+
+@dataclass(frozen=True)
+class Check:
+    """Whether a connection that comes off the shelf is alive. ``rest``: seconds after which a look is not enough."""
+
+    rest: float
+
+    @property
+    def trust(self) -> float:
+        """Seconds for which a returned connection needs no check at all."""
+        return min(TRUST, self.rest)
+
+    def of_record(self, dialect: _ConnDialect | Dialect, record: Record, now: float, deadline: float) -> Verdict:
+        """Check a connection of our own pool."""
+        look = record.look
+        if look is None:
+            look = record.look = Look.at(record.driver_connection)
+        verdict = Verdict.ASK if look is None else look.verdict()
+        if verdict is Verdict.ALIVE and now - max(record.returned_at, record.checked_at) >= self.rest:
+            verdict = Verdict.ASK
+        if verdict is Verdict.ASK:
+            verdict = ping(dialect, record.dbapi_connection, record.driver_connection, deadline - monotonic())
+            record.checked_at = monotonic()
+        return verdict
+
+
+def ping(dialect: _ConnDialect | Dialect, connection: Any, driver_connection: Any, limit: float) -> Verdict:
+    """Ask the server. It has ``limit`` seconds, and never more than PING_LIMIT, to answer."""
+    fd = descriptor(driver_connection)
+    guard = None if fd is None else watch.enter(fd, min(PING_LIMIT, max(limit, PING_LEAST)))
+    try:
+        answered = dialect._do_ping_w_event(connection)
+    except Exception as error:
+        # Also an error that is no disconnect by SQLAlchemy's book: the caller is to get another connection, not this.
+        logger.debug("ping failed: %s", error)
+        answered = False
+    finally:
+        in_time = guard is None or watch.leave(guard)
+    return Verdict.ALIVE if answered and in_time else Verdict.SILENT
+
+
+def attach(engine: Engine, check: Check, pool_timeout: float) -> None:
+    """Check connections of SQLAlchemy's own pools, sync or async, through their events."""
+    dialect = engine.dialect
+
+    def returned(connection: Any, record: Any) -> None:
+        record.info[_RESTED] = monotonic()
+
+    def checkout(connection: Any, record: Any, fairy: Any) -> None:
+        info = record.info
+        rested = monotonic() - info.get(_RESTED, _NEW)
+        if rested < check.trust:
+            return
+        driver_connection = record.driver_connection
+        if _LOOK not in info:
+            info[_LOOK] = Look.at(driver_connection)
+        look = info[_LOOK]
+        verdict = Verdict.ASK if look is None else look.verdict()
+        if verdict is Verdict.ALIVE and rested >= check.rest:
+            verdict = Verdict.ASK
+        if verdict is Verdict.ASK:
+            verdict = ping(dialect, connection, driver_connection, pool_timeout)
+        if verdict is Verdict.ALIVE:
+            return
+        info[REASON] = "ping"
+        if verdict is Verdict.DEAD:
+            raise exc.DisconnectionError("closed by the server while it rested in the pool")
+        raise exc.InvalidatePoolError("no answer to the ping")
+
+    event.listen(engine, "checkin", returned)
+    event.listen(engine, "checkout", checkout)

@@ -1,0 +1,103 @@
+"""What stands in the line: a place for a connection, a connection in its place, and a caller who waits for one."""
+
+from __future__ import annotations
+
+from threading import Lock
+from typing import TYPE_CHECKING
+
+from sqlalchemy.pool.base import _ConnectionRecord
+
+from dbconfig.engine.pool.sockets import Look
+
+if TYPE_CHECKING:
+    from dbconfig.engine.pool.queue import FairPool
+
+NEVER = float("inf")
+REASON = "dbconfig.reason"  # in record.info of SQLAlchemy's own pools: why a connection is being closed
+
+
+class Slot:
+    """One of the places for a connection. Whoever drops it, by whatever accident, gives it back.
+
+    An interrupt can strike between any two instructions, also inside SQLAlchemy, after the pool has let go of a
+    connection and before anyone holds it. No ``try`` covers that. But then nothing refers to the record any more,
+    hence nothing to its slot, and the end of the slot frees the place.
+    """
+
+    __slots__ = ("__weakref__", "cold", "connecting", "held", "line")
+
+    def __init__(self, line: FairPool) -> None:
+        self.line = line
+        self.held = True
+        self.connecting = True
+        self.cold = False  # the place in which the pool makes its very first connection
+
+    def release(self) -> None:
+        self.line.take_back(self)
+
+    def __del__(self) -> None:
+        if self.held:
+            self.line.take_back(self)
+
+
+class Record(_ConnectionRecord):
+    """SQLAlchemy's connection record with its place in the line and the times that decide what to do with it.
+
+    All times come from the monotonic clock. They are plain attributes, because they are read at every checkout.
+    """
+
+    __slots__ = (
+        "checked_at",
+        "deadline",
+        "doubtful_at",
+        "expires",
+        "generation",
+        "lent_at",
+        "look",
+        "reason",
+        "returned_at",
+        "slot",
+        "thread",
+    )
+
+    def __init__(self, pool: FairPool, slot: Slot, deadline: float, now: float) -> None:
+        self.slot = slot
+        self.generation = pool.generation
+        self.deadline = deadline  # of the caller who waits for this connect; read by the driver's time limits
+        self.expires = NEVER
+        self.doubtful_at = NEVER  # from then on it is looked at before it is lent
+        self.returned_at = self.lent_at = self.checked_at = now
+        self.thread = 0
+        self.reason: str | None = None  # why it is being closed, for the statistics
+        self.look: Look | None = None
+        super().__init__(pool)
+
+    def renewed(self) -> None:
+        """SQLAlchemy has connected anew in this record, because a listener of the application asked it to."""
+        self.generation = self.slot.line.generation
+        self.look = None
+
+    def part(self, reason: str) -> None:
+        """Close the connection. The place is kept: it is the caller's to use again or to release."""
+        if self.dbapi_connection is not None:
+            self.reason = reason
+            self.close()
+
+
+class Waiter:
+    """A caller in the line. ``gate`` opens when ``outcome`` is there.
+
+    The outcome is a connection, a place in which to connect, or the error of the connect that was meant for it.
+    """
+
+    __slots__ = ("deadline", "gate", "outcome")
+
+    def __init__(self, deadline: float) -> None:
+        self.deadline = deadline
+        self.outcome: Record | Slot | BaseException | None = None
+        self.gate = Lock()
+        self.gate.acquire()
+
+    def serve(self, outcome: Record | Slot | BaseException) -> None:
+        self.outcome = outcome
+        self.gate.release()

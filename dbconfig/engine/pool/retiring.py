@@ -1,0 +1,159 @@
+"""How connections end before their time: retired, refused, cancelled, cut."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from threading import Thread
+from time import monotonic, sleep
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from sqlalchemy import exc
+from sqlalchemy.pool import NullPool, Pool
+from sqlalchemy.util import await_only
+
+from dbconfig.engine.pool import sockets
+from dbconfig.engine.pool.queue import FairPool
+from dbconfig.engine.pool.record import Record
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Engine
+
+    from dbconfig.engine.pool.diagnostics.counters import Ledger
+
+logger = logging.getLogger("dbconfig.pool.ending")
+
+# Seconds in which a server has to take a request to cancel; a dead one does not get the rest of the day.
+CANCEL_LIMIT = 2.0
+# Seconds that a thread gets to notice the end of its statement and to give its connection back.
+GRACE = 1.0
+PAUSE = 0.01
+
+
+class ClosedPool(NullPool):
+    """Takes the place of a pool that is being drained: whoever asks it for a connection is refused."""
+
+    def __init__(self, name: str, was: Pool) -> None:
+        super().__init__(was._creator, dialect=was._dialect, logging_name=was._orig_logging_name)
+        self._name = name
+
+    def _do_get(self) -> NoReturn:
+        raise exc.InvalidRequestError(f"{self._name}: dispose() has closed this engine: no new connection is lent")
+
+    def recreate(self) -> ClosedPool:
+        return self
+
+
+def retire(engine: Engine, records: Iterable[Any]) -> None:
+    """Let connections not be lent again: those at rest close now, the others when they come back."""
+    condemned = {id(record) for record in records if record.dbapi_connection is not None}
+    pool = engine.pool
+    for record in records:
+        if record.dbapi_connection is not None:
+            record.invalidate(soft=True)
+    if isinstance(pool, FairPool):
+        pool._discard_idle(lambda record: id(record) in condemned, "invalidated")
+
+
+def close_on_return(engine: Engine) -> None:
+    """Close each connection of an engine's pool at the end of its use, and those at rest now.
+
+    The engine still works for whoever holds it, and keeps no connection.
+    """
+    if isinstance(engine.pool, FairPool):
+        engine.pool.dispose()  # not engine.dispose(), which would give it a new pool that keeps its connections
+        return
+    old = engine.pool
+    engine.pool = NullPool(
+        old._creator, dialect=old._dialect, logging_name=old._orig_logging_name, _dispatch=old.dispatch
+    )
+    old.dispose()
+
+
+class Drain:
+    """The end of one engine: nothing new is lent, what is in use is waited for, then cancelled, then cut."""
+
+    def __init__(self, engine: Engine, ledger: Ledger) -> None:
+        self.name = ledger.name
+        self._ledger = ledger
+        self._pool = engine.pool
+        self._dialect: Any = engine.dialect
+        engine.pool = ClosedPool(ledger.name, engine.pool)
+        if isinstance(self._pool, FairPool):
+            self._pool.dispose()  # who stands in the line already is still served
+
+    def busy(self) -> int:
+        """Return how many connections are in use or about to be."""
+        stats = self._ledger.stats(self._pool)
+        return stats.used + stats.connecting + stats.waiting
+
+    def cancel(self) -> None:
+        """Ask the server to end the statements that run; bounded, whatever the server does."""
+        thread = Thread(target=self.ask_to_cancel, name="dbconfig-cancel", daemon=True)
+        thread.start()
+        thread.join(CANCEL_LIMIT)
+
+    def ask_to_cancel(self) -> None:
+        """Do so without a limit; in a thread, or, for asynchronous drivers, where SQLAlchemy can await."""
+        connections = [record.driver_connection for record in self._ledger.records()]
+        try:
+            if hasattr(connections[0], "interrupt"):  # sqlite3, aiosqlite
+                for connection in connections:
+                    interrupted = connection.interrupt()
+                    if self._dialect.is_async:
+                        await_only(interrupted)
+                return
+            # Not psycopg2's cancel(): it connects by itself, without a time limit, and holds the interpreter's lock.
+            beside = self._pool.recreate().connect()
+            try:
+                cursor = beside.cursor()
+                for connection in connections:
+                    self._cancel_by(cursor, beside.driver_connection, connection)
+            finally:
+                beside.invalidate()  # detached, it would stay open with psycopg's asynchronous dialect
+        except Exception as error:  # the server is away, or will not have another connection
+            logger.info("%s: statements could not be cancelled on the server: %s", self.name, error)
+
+    def _cancel_by(self, cursor: Any, beside: Any, connection: Any) -> None:
+        if self._dialect.name == "postgresql":
+            # The same number on both sides: no pooler stands between, which would make up numbers of its own.
+            here, there = _number(beside), _number(connection)
+            cursor.execute(f"SELECT CASE WHEN pg_backend_pid() = {here:d} THEN pg_cancel_backend({there:d}) END")
+        elif hasattr(connection, "thread_id"):  # PyMySQL, mysqlclient, asyncmy, aiomysql
+            cursor.execute(f"KILL QUERY {connection.thread_id():d}")
+
+    def cut(self) -> None:
+        """Close every connection that is left, in whosever hands."""
+        records = self._ledger.live()
+        for record in self._ledger.records():
+            fd = sockets.descriptor(record.driver_connection)
+            if fd is not None:
+                sockets.shut(fd)  # frees the driver call that a thread may be blocked in
+        wait_until_idle([self], GRACE)
+        for record in records:
+            if record.dbapi_connection is None:
+                continue
+            if isinstance(record, Record):
+                record.part("disposed")
+            else:
+                record.close()
+        if not isinstance(self._pool, FairPool):
+            self._pool.dispose()
+
+
+def _number(connection: Any) -> int:
+    """Return the server's number of a connection."""
+    if hasattr(connection, "get_server_pid"):  # asyncpg
+        return int(connection.get_server_pid())
+    return int(connection.info.backend_pid)  # psycopg2, psycopg
+
+
+def wait_until_idle(drains: list[Drain], seconds: float) -> bool:
+    """Wait until nothing is in use any more; return whether that came true in time."""
+    deadline = monotonic() + seconds
+    while any(drain.busy() for drain in drains):
+        left = deadline - monotonic()
+        if left <= 0:
+            return False
+        sleep(min(PAUSE, left))
+    return True

@@ -1,0 +1,138 @@
+"""The socket under a connection: a look that costs no round trip, and time limits that end a half-open one."""
+
+from __future__ import annotations
+
+import enum
+import logging
+import os
+import select
+import socket
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import event
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Engine
+
+logger = logging.getLogger("dbconfig.pool.sockets")
+
+# Seconds. A peer that vanished while we wait for its answer is noticed after IDLE + INTERVAL * COUNT; one that does not
+# acknowledge what we sent, after USER_TIMEOUT. Both are needed: the first does not act while data is unacknowledged,
+# the second not while there is none. Long enough to sit out a network that is away for six seconds.
+KEEPALIVE_IDLE = 5
+KEEPALIVE_INTERVAL = 2
+KEEPALIVE_COUNT = 2
+USER_TIMEOUT = 8.0
+
+_CLOSED_BY_PEER: int = getattr(select, "POLLRDHUP", 0)  # Linux tells end-of-file apart from data; elsewhere we ask
+
+
+class Verdict(enum.Enum):
+    """What is known of a connection."""
+
+    ALIVE = enum.auto()
+    ASK = enum.auto()  # readable, a notice perhaps, or no socket to look at
+    DEAD = enum.auto()  # closed or reset by the other side
+    SILENT = enum.auto()  # asked, and no proper answer came
+
+
+def descriptor(connection: Any) -> int | None:
+    """Return the file descriptor of a driver's connection, ``None`` where there is none or it is closed."""
+    try:
+        fileno = getattr(connection, "fileno", None)  # psycopg2, psycopg
+        if fileno is not None:
+            return _valid(fileno())
+        for attribute in ("_sock", "_transport", "_writer"):  # PyMySQL, asyncpg, aiomysql
+            under = getattr(connection, attribute, None)
+            if under is None:
+                continue
+            if hasattr(under, "get_extra_info"):
+                under = under.get_extra_info("socket")
+            return None if under is None else _valid(under.fileno())
+    except Exception as error:  # a closed connection says so in its driver's own way
+        logger.debug("no socket to look at under %r: %s", connection, error)
+    return None
+
+
+def _valid(fd: Any) -> int | None:
+    return fd if isinstance(fd, int) and fd >= 0 else None
+
+
+class Look:
+    """Looks at one connection's socket, again and again."""
+
+    __slots__ = ("_poll",)
+
+    def __init__(self, fd: int) -> None:
+        poll = select.poll()
+        poll.register(fd, select.POLLIN | _CLOSED_BY_PEER)
+        self._poll = poll.poll
+
+    @classmethod
+    def at(cls, connection: Any) -> Look | None:
+        """Return the look at this driver connection, ``None`` for a driver or a platform that gives no socket."""
+        fd = descriptor(connection) if hasattr(select, "poll") else None
+        return None if fd is None else cls(fd)
+
+    def verdict(self) -> Verdict:
+        events = self._poll(0)
+        if not events:
+            return Verdict.ALIVE  # nothing to read: nothing was closed
+        if events[0][1] & (select.POLLHUP | select.POLLERR | select.POLLNVAL | _CLOSED_BY_PEER):
+            return Verdict.DEAD
+        return Verdict.ASK
+
+
+def shut(fd: int) -> None:
+    """End a connection under a driver that is blocked in it; the driver then sees end-of-file and raises."""
+    try:
+        with socket.socket(fileno=os.dup(fd)) as duplicate:
+            duplicate.shutdown(socket.SHUT_RDWR)
+    except OSError as error:
+        logger.debug("could not shut down descriptor %s: %s", fd, error)
+
+
+def set_time_limits(connection: Any) -> None:
+    """Let a half-open TCP connection end: by keepalive while it waits, by user timeout while it sends.
+
+    Set on the socket after connecting, so that one function serves every driver, under TLS as well. What the driver or
+    the URL asked for by itself (``keepalives_idle=…``) is left alone.
+    """
+    fd = descriptor(connection)
+    if fd is None:
+        return
+    with socket.socket(fileno=os.dup(fd)) as duplicate:
+        if duplicate.family not in (socket.AF_INET, socket.AF_INET6):
+            return
+        duplicate.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in (
+            ("TCP_KEEPIDLE", KEEPALIVE_IDLE),
+            ("TCP_KEEPINTVL", KEEPALIVE_INTERVAL),
+            ("TCP_KEEPCNT", KEEPALIVE_COUNT),
+            ("TCP_USER_TIMEOUT", int(USER_TIMEOUT * 1000)),
+        ):
+            number = getattr(socket, option, None)
+            if number is not None and duplicate.getsockopt(socket.IPPROTO_TCP, number) == _SYSTEM.get(option):
+                duplicate.setsockopt(socket.IPPROTO_TCP, number, value)
+
+
+def _system_defaults() -> dict[str, int]:
+    defaults: dict[str, int] = {}
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as fresh:
+        for option in ("TCP_KEEPIDLE", "TCP_KEEPINTVL", "TCP_KEEPCNT", "TCP_USER_TIMEOUT"):
+            number = getattr(socket, option, None)
+            if number is not None:
+                defaults[option] = fresh.getsockopt(socket.IPPROTO_TCP, number)
+    return defaults
+
+
+_SYSTEM = _system_defaults()
+
+
+def attach(engine: Engine) -> None:
+    """Set the time limits on each new connection of an engine."""
+
+    def connect(connection: Any, record: Any) -> None:
+        set_time_limits(record.driver_connection)
+
+    event.listen(engine, "connect", connect)

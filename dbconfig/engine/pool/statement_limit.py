@@ -1,0 +1,59 @@
+"""A statement ends in time on the client's side too: also when the server, or the way to it, has fallen silent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from dbconfig.engine.pool.call_watchdog import watch
+from dbconfig.engine.pool.sockets import descriptor
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Engine
+
+# Seconds that a server gets beyond its own limit to say that it has ended a statement.
+GRACE = 5.0
+
+_BY_CURSOR = ("do_execute", "do_execute_no_params", "do_executemany")
+_BY_CONNECTION = ("do_commit", "do_rollback")
+
+
+def attach(engine: Engine, statement_timeout: float) -> None:
+    """Shut the socket down under a call that outlasts the server's own limit.
+
+    The server cannot end a statement that never reached it, and TCP's limits do not help where somebody acknowledges
+    what he does not answer: a process that stands still, a proxy whose other side is gone.
+    """
+    if engine.dialect.name == "sqlite":
+        return  # there is nobody on the other side
+    limit = statement_timeout + GRACE
+    of_cursor = _under_adapted_cursor if engine.dialect.is_async else _of_cursor
+    for name in _BY_CURSOR:
+        _guard(engine, name, of_cursor, limit)
+    for name in _BY_CONNECTION:
+        _guard(engine, name, engine.dialect.get_driver_connection, limit)
+
+
+def _of_cursor(cursor: Any) -> Any:
+    return cursor.connection
+
+
+def _under_adapted_cursor(cursor: Any) -> Any:
+    return cursor._connection  # SQLAlchemy's adapter of asynchronous drivers has no public name for it
+
+
+def _guard(engine: Engine, name: str, connection_of: Callable[[Any], Any], limit: float) -> None:
+    dialect: Any = engine.dialect
+    call = getattr(dialect, name)
+
+    def guarded(first: Any, *arguments: Any, **keywords: Any) -> Any:
+        fd = descriptor(connection_of(first))
+        if fd is None:
+            return call(first, *arguments, **keywords)
+        number = watch.enter(fd, limit)
+        try:
+            return call(first, *arguments, **keywords)
+        finally:
+            watch.leave(number)
+
+    setattr(dialect, name, guarded)  # on the dialect object of this engine alone

@@ -1,0 +1,94 @@
+"""Whether a database answers, and waiting until it does."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Final
+
+from sqlalchemy import Engine, text
+
+from dbconfig.engine.connection_failures import classify
+from dbconfig.settings.database import DatabaseSettings
+
+_PAUSE: Final = (0.1, 2.0)  # seconds between two attempts: the first, and the longest
+
+
+class _Attempt:
+    """One connection and one query in a thread of its own: no driver bounds its handshake on a silent server."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.seconds: float | None = None
+        self.error: BaseException | None = None
+        self._engine = engine
+        self._thread = threading.Thread(target=self._run, name="dbconfig-ping", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        begin = time.perf_counter()
+        try:
+            with self._engine.connect() as connection:
+                connection.execute(text("SELECT 1"))
+        except Exception as error:  # raised again in the thread that asked
+            self.error = error
+        else:
+            self.seconds = time.perf_counter() - begin
+
+    def done(self, timeout: float) -> bool:
+        self._thread.join(max(timeout, 0.0))
+        return not self._thread.is_alive()
+
+
+def ping(engine: Engine, timeout: float) -> float:
+    """Return how long a query took, connecting included, in seconds.
+
+    Raises:
+        TimeoutError: no answer within the time.
+        sqlalchemy.exc.DBAPIError: the connection or the query failed.
+    """
+    attempt = _Attempt(engine)
+    if not attempt.done(timeout):
+        raise TimeoutError(f"no answer within {timeout:.3g} s")
+    if attempt.error is not None:
+        raise attempt.error
+    assert attempt.seconds is not None
+    return attempt.seconds
+
+
+def wait(
+    engine: Engine,
+    settings: DatabaseSettings,
+    timeout: float,
+    report: Callable[[BaseException], None] | None = None,
+) -> None:
+    """Return when the database answers.
+
+    Args:
+        engine: of the database.
+        settings: of the database.
+        timeout: how long at most, in seconds.
+        report: called with the error of each attempt that failed.
+
+    Raises:
+        TimeoutError: it did not answer within the time; the last error is the cause.
+        sqlalchemy.exc.DBAPIError: an error that waiting cannot mend, such as a wrong password, at once.
+    """
+    deadline = time.monotonic() + timeout
+    pause, last = _PAUSE[0], None
+    while True:
+        attempt = _Attempt(engine)
+        # A hanging attempt is the only one: its thread would otherwise gather others.
+        if attempt.done(deadline - time.monotonic()):
+            if attempt.error is None:
+                return
+            last = attempt.error
+            if classify(last, settings).permanent:
+                raise last
+            if report is not None:
+                report(last)
+        remaining = deadline - time.monotonic()
+        if remaining <= 0:
+            raise TimeoutError(f"the database did not answer within {timeout:.3g} s") from last
+        time.sleep(min(pause, remaining))
+        pause = min(pause * 2, _PAUSE[1])

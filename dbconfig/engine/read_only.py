@@ -1,0 +1,135 @@
+"""Reading sessions: one round trip a statement, nothing to roll back, and a server that refuses every write."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, Final
+
+from sqlalchemy import Engine, event
+
+from dbconfig.engine import create
+from dbconfig.engine.dialects.postgresql import base
+from dbconfig.settings.database import DatabaseSettings
+
+# By session, so that every statement is meant, raw ones of the driver too.
+_GUARDS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "postgresql": {"default_transaction_read_only": True},
+    "sqlite": {"query_only": True},
+}
+# One statement at each new connection. The level is for snapshots; by itself each statement sees what is committed.
+_MYSQL_GUARD: Final = "SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"
+# Of PyMySQL's server_status. With autocommit on, a transaction begins by a statement whose answer says so; it is
+# without autocommit that a SELECT begins one and nobody is told.
+_IN_TRANSACTION: Final = 1
+_AUTOCOMMIT: Final = 2
+
+
+def open_engine(
+    settings: DatabaseSettings,
+    label: str,
+    extra: Mapping[str, Any] | None = None,
+    *,
+    asynchronous: bool = False,
+    beside: Engine | None = None,
+    patient: bool = True,
+) -> Engine:
+    """Return a new engine for reading; nothing is connected.
+
+    Its connections are its own. To share those of an engine that writes, each checkout would have to tell the server
+    which of the two it is: one round trip more on PostgreSQL, four on MySQL.
+
+    Args:
+        settings: of the database, or of a replica.
+        label: its name in logs.
+        extra: arguments of create_engine that only code can express.
+        asynchronous: with an asynchronous driver; the engine is meant for `AsyncEngine(engine)`.
+        beside: the engine whose database in memory this one shares.
+        patient: wait for a server that cannot be reached, until `pool_timeout`; or tell at once.
+    """
+    own = settings_for_reading(settings)
+    engine = create.build(
+        own,
+        label,
+        extra,
+        asynchronous=asynchronous,
+        beside=beside,
+        read_only=True,
+        patient=patient,
+    )
+    skip_what_carries_nothing(engine)
+    if settings.backend in ("mysql", "mariadb"):
+        event.listen(engine, "connect", guard_mysql)
+    elif settings.backend == "postgresql":
+        base.attach_to_readers(engine, own)
+    return engine
+
+
+def settings_for_reading(settings: DatabaseSettings) -> DatabaseSettings:
+    """Return settings whose connections are in AUTOCOMMIT and refuse to write."""
+    changes: dict[str, Any] = {
+        "isolation_level": "AUTOCOMMIT",
+        "fast_begin": False,
+        "variables": {**settings.variables, **_GUARDS.get(settings.backend, {})},
+        "execution_options": {
+            name: value for name, value in settings.execution_options.items() if name != "isolation_level"
+        },
+        "query": _for_any_primary(settings.query),
+    }
+    if settings.url is not None:
+        changes["url"] = replace(settings.url, query=_for_any_primary(settings.url.query))
+    return settings.model_copy(update=changes)
+
+
+def _for_any_primary(query: Mapping[str, Any]) -> dict[str, Any]:
+    # To libpq a session that is read-only by default is not "read-write", though its server is the primary.
+    key = "target_session_attrs"
+    return {**query, key: ("primary",)} if "read-write" in query.get(key, ()) else dict(query)
+
+
+def guard_mysql(connection: Any, record: Any) -> None:
+    cursor = connection.cursor()
+    try:
+        cursor.execute(_MYSQL_GUARD)
+    finally:
+        cursor.close()
+
+
+def skip_what_carries_nothing(engine: Engine) -> None:
+    """Send COMMIT and ROLLBACK only where a transaction is open: a snapshot, or one that a statement has begun."""
+    in_transaction = _look_of(engine.dialect.driver + ("_async" if engine.dialect.is_async else ""))
+    if in_transaction is None:
+        return
+
+    def end(proxied: Any, word: str) -> None:
+        connection = proxied.dbapi_connection
+        if in_transaction(connection):
+            cursor = connection.cursor()
+            try:
+                cursor.execute(word)
+            finally:
+                cursor.close()
+
+    dialect: Any = engine.dialect
+    dialect.do_rollback = lambda proxied: end(proxied, "ROLLBACK")
+    dialect.do_commit = lambda proxied: end(proxied, "COMMIT")
+
+
+def _look_of(driver: str) -> Callable[[Any], bool] | None:
+    """Return what tells of a connection in AUTOCOMMIT, without asking the server, whether a transaction is open."""
+    looks: dict[str, Callable[[Any], bool]] = {
+        "psycopg2": lambda connection: connection.get_transaction_status() != 0,
+        "psycopg": lambda connection: connection.pgconn.transaction_status != 0,
+        "psycopg_async": lambda connection: connection.driver_connection.pgconn.transaction_status != 0,
+        "asyncpg_async": lambda connection: connection.driver_connection.is_in_transaction(),
+        "pymysql": lambda connection: _by_status(connection.server_status),
+        "aiomysql_async": lambda connection: _by_status(connection.driver_connection.server_status),
+        "asyncmy_async": lambda connection: _by_status(connection.driver_connection.server_status),
+        "pysqlite": lambda connection: connection.in_transaction,
+        "aiosqlite_async": lambda connection: connection.driver_connection.in_transaction,
+    }
+    return looks.get(driver)
+
+
+def _by_status(status: int) -> bool:
+    return bool(status & _IN_TRANSACTION) or not status & _AUTOCOMMIT

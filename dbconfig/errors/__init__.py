@@ -1,0 +1,46 @@
+"""What goes wrong, said so that a person can mend it: the exceptions, a problem, and the place where it stands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from dbconfig.errors.printable import display_width, printable, quoted
+from dbconfig.errors.problem import BUILT_IN, Location, Problem, SourceText, _position, render
+
+__all__ = [
+    "BUILT_IN",
+    "ConfigError",
+    "DBConfigError",
+    "Location",
+    "Problem",
+    "ProfileNotFound",
+    "SourceText",
+    "display_width",
+    "printable",
+    "quoted",
+    "render",
+]
+
+
+class DBConfigError(Exception):
+    """Base of every error that is dbconfig's own; what SQLAlchemy and the drivers raise keeps its type."""
+
+
+class ConfigError(DBConfigError, ValueError):
+    """A configuration that cannot be used, with every problem that was found in it.
+
+    Attributes:
+        problems: all of them, sorted by position.
+    """
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems: tuple[Problem, ...] = tuple(sorted(problems, key=_position))
+        super().__init__("\n\n".join(str(problem) for problem in self.problems))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.problems,)
+
+
+class ProfileNotFound(ConfigError):
+    """The profile that was asked for does not exist, or its name cannot be a profile's."""

@@ -1,0 +1,41 @@
+"""Text that is safe to print on a terminal: escapes, width, colors, quotes."""
+
+from __future__ import annotations
+
+from typing import Final
+from unicodedata import category, east_asian_width
+
+SHOWN_AT_MOST: Final = (
+    80  # characters of a foreign text in a message: enough to recognise it, too little to flood a log
+)
+
+
+_CODES: Final = {"error": "1;31", "warning": "1;33", "bold": "1", "frame": "34", "help": "36", "good": "32", "dim": "2"}
+
+
+class Palette:
+    """Whether text is coloured; words stand beside every colour, so that nothing is lost without."""
+
+    def __init__(self, on: bool = False) -> None:
+        self.on = on
+
+    def __call__(self, kind: str, text: str) -> str:
+        return f"\x1b[{_CODES[kind]}m{text}\x1b[0m" if self.on and text else text
+
+
+PLAIN: Final = Palette()
+
+
+def printable(text: str, limit: int = SHOWN_AT_MOST) -> str:
+    """Return foreign text as it may stand in a terminal or a log: no control character, cut when long."""
+    cut = text if len(text) <= limit else text[: limit - 1] + "…"
+    return "".join(ch if ch.isprintable() else ch.encode("unicode_escape").decode("ascii") for ch in cut)
+
+
+def display_width(text: str) -> int:
+    """Return how many terminal cells a text takes: East Asian wide characters take two, combining marks none."""
+    return sum(2 if east_asian_width(ch) in "WF" else 0 if category(ch) in ("Mn", "Me", "Cf") else 1 for ch in text)
+
+
+def quoted(text: str) -> str:
+    return f"'{printable(text)}'"

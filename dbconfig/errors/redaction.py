@@ -1,0 +1,114 @@
+"""What of a value may be shown in a message: never a secret, nor what might be one in the wrong place."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from difflib import SequenceMatcher
+from functools import lru_cache
+from typing import Final
+
+MASK = "***"
+
+_SECRET_PARTS = ("pass", "pwd", "psw", "secret", "token", "credential", "apikey", "privatekey", "initcommand", "auth")
+_NUMBER_LIKE = re.compile(r"[-+]?[0-9][0-9._:eE+-]{0,23} ?(?:ms|s|m|h|d)?|true|false|null|~|", re.ASCII)
+_WORD = re.compile(r"[A-Za-z]{1,24}")
+_SECRET_NAMES = frozenset({"pw", "pin", "key"})  # too short to look for inside other names
+_PUBLIC_NAMES = frozenset({"loggingtoken", "passwordencryption"})  # SQLAlchemy's and PostgreSQL's own; no secrets
+# A colon is a port here and nothing else: in postgresql://app:secret/shop, without its host, it is a password.
+_ADDRESS_LIKE = re.compile(
+    r"(?:\[[0-9A-Fa-f:.]{2,60}\]|[\w.-]{0,120})(?::[0-9]{1,5})?(?:/[\w.\-+/ ]{0,200})?", re.ASCII
+)
+_FILE_LIKE = re.compile(r"/(?::memory:|[\w.\-+/: ]{0,200})", re.ASCII)
+_PLACE_LIKE = re.compile(r"[\w.\-+/:\[\] ]{1,120}")
+_PLACE_KEYS = frozenset(
+    {
+        "host",
+        "database",
+        "drivername",
+        "username",
+        "extends",
+        "isolation_level",
+        "poolclass",
+        "logging_name",
+        "file",
+        "env",
+    }
+)
+_SCHEME = re.compile(r"[a-z0-9+]{1,30}://", re.ASCII)
+_REFERENCE = re.compile(r"\$\{(\w+)(?:(:[-?])[^{}]*)?\}")
+_NEAR_SECRET = 0.72  # difflib ratio: pasword and passwrod are near, port and user are not
+
+
+@lru_cache(maxsize=1024)
+def is_secret_name(name: str) -> bool:
+    """Say whether a key by this name, rightly or wrongly spelt, holds a secret."""
+    bare = re.sub(r"[^a-z]", "", name.lower())
+    if bare in _PUBLIC_NAMES:
+        return False
+    if bare in _SECRET_NAMES or any(part in bare for part in _SECRET_PARTS):
+        return True
+    return SequenceMatcher(None, bare, "password").ratio() >= _NEAR_SECRET
+
+
+def shown(key: str, text: str, secrets: Collection[str] = ()) -> str:
+    """Return the value of a key as it may be shown.
+
+    Args:
+        key: the last part of the key's path.
+        text: the value as it was written.
+        secrets: values that are known to be secret; whatever holds one is masked.
+    """
+    if _REFERENCE.search(text):
+        return _masked_references(text)
+    if is_secret_name(key) or any(secret in text for secret in secrets):
+        return MASK
+    if "://" in text:
+        return masked_url(text)
+    if _NUMBER_LIKE.fullmatch(text) or _WORD.fullmatch(text):
+        return text
+    if key in _PLACE_KEYS and _PLACE_LIKE.fullmatch(text):
+        return text
+    return MASK
+
+
+def masked_url(text: str) -> str:
+    """Return a URL without whatever in it may be a secret, even where it is not well formed."""
+    scheme, mark, rest = text.partition("://")
+    if not re.fullmatch(r"[\w+.\- ]{0,40}", scheme):
+        return MASK
+    plain = _ADDRESS_LIKE.fullmatch(rest) or (scheme.lower().startswith("sqlite") and _FILE_LIKE.fullmatch(rest))
+    return text if plain else f"{scheme}{mark}{MASK}"
+
+
+def shown_name(text: str) -> str:
+    """Return a text that stands where a name is expected, unless it looks like an address with its password."""
+    return MASK if "://" in text or "@" in text else text
+
+
+def _masked_references(text: str) -> str:
+    """Keep the references, whose names are no secrets, and mask the literal text and the defaults around them."""
+    parts, end = [], 0
+    for match in _REFERENCE.finditer(text):
+        parts += [
+            _literal(text[end : match.start()]),
+            f"${{{match[1]}" + (f"{match[2]}{MASK}" if match[2] else "") + "}",
+        ]
+        end = match.end()
+    return "".join([*parts, _literal(text[end:])])
+
+
+def _literal(text: str) -> str:
+    scheme = _SCHEME.match(text)
+    rest = text[scheme.end() :] if scheme else text
+    return (scheme[0] if scheme else "") + (rest if re.fullmatch(r"[:/@?.]*", rest) else MASK)
+
+
+# Parameters of a URL that say how to connect and hold no secret; of any other the name is shown and the value is not.
+PLAIN_PARAMETERS: Final = frozenset(
+    {
+        *("sslmode", "sslrootcert", "ssl_ca", "ssl_check_hostname", "channel_binding", "gssencmode", "host", "port"),
+        *("target_session_attrs", "load_balance_hosts", "charset", "mode", "cache", "vfs"),
+        *("uri", "timeout", "connect_timeout", "read_timeout", "write_timeout", "unix_socket"),
+    }
+)

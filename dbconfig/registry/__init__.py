@@ -1,0 +1,1 @@
+"""Keeps one engine per profile and database."""

@@ -1,0 +1,1 @@
+"""Reading sessions over several servers."""

@@ -1,0 +1,296 @@
+"""The servers of a database that can be read from: who is well, who is left out, and how far behind."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import gcd
+from typing import Any, Final
+
+from sqlalchemy import Connection, Engine, exc
+from sqlalchemy.engine.base import OptionEngine
+
+from dbconfig.engine.pool import caretaker
+from dbconfig.replicas import positions, read_your_writes
+from dbconfig.settings.database import DatabaseSettings, ReplicaSettings
+
+_log = logging.getLogger("dbconfig.fleet")
+
+# Seconds until a replica that has failed is tried again, by nobody's request: a thread of ours tries.
+FIRST_PAUSE: Final = 0.5
+LONGEST_PAUSE: Final = 15.0
+# Seconds between two looks at how far the replicas are, at the most; and for how long the primary's positions are kept.
+LONGEST_LOOK: Final = 5.0
+KEPT: Final = 60.0
+
+
+class Route(OptionEngine):
+    """The way to one server. Sessions are bound to it; where it is blocked, `connect` leads to another one."""
+
+    def __init__(self, engine: Engine, fleet: Fleet, name: str, weight: int) -> None:
+        super().__init__(engine, {})
+        self.engine_itself = engine
+        self.fleet = fleet
+        self.address = name
+        self.weight = weight
+        self.reads = 0  # connections that were handed to sessions
+        self.position: Any = None  # how far the server was when it was last asked
+        self.lag: float | None = None
+        self.lagged_at = 0.0  # monotonic time when it last lacked what a reader had written
+        self.out = ""  # why it is left out; "" while it is read from
+        self.pause = FIRST_PAUSE
+        self.again = 0.0  # monotonic time of the next try
+
+    open = OptionEngine.connect
+
+    def connect(self) -> Connection:
+        return self.fleet.connect(self)
+
+
+@dataclass(frozen=True, slots=True)
+class ReaderStats:
+    """How one server serves reading sessions."""
+
+    name: str
+    weight: int
+    reads: int
+    lag: float | None  # seconds; None where nobody asks, or nothing can be told
+    out: str  # why it is left out, or ""
+
+
+class Fleet:
+    """The replicas of one database, and its primary as a server to read from."""
+
+    def __init__(
+        self, settings: DatabaseSettings, label: str, open_engine: Callable[[DatabaseSettings, str], Engine]
+    ) -> None:
+        """Note what to open; nothing is connected.
+
+        Args:
+            settings: of the database.
+            label: its name in logs.
+            open_engine: makes an engine for reading of settings and a name.
+        """
+        self.settings = settings
+        self.label = label
+        self.key = read_your_writes.key_of(label, settings)
+        self.watches = settings.read_your_writes
+        self._open_engine = open_engine
+        self._lock = threading.RLock()
+        self._primary: Route | None = None
+        self._samples: deque[tuple[float, Any]] = deque()
+        self._looking = False
+        self._resting = False
+        self.replicas = [self._replica(number, each) for number, each in enumerate(settings.replicas, 1)]
+        self.turns = schedule(self.replicas)
+        if settings.replica_max_lag is not None:
+            self._care(self._interval())
+
+    def _replica(self, number: int, settings: ReplicaSettings) -> Route:
+        address = settings.address
+        host = address.host or ",".join(map(str, address.query.get("host", ()))) or "localhost"
+        name = f"{host}:{address.port}" if address.port else host
+        return Route(self._open_engine(settings, f"{self.label}/replica{number}"), self, name, settings.weight)
+
+    @property
+    def primary(self) -> Route:
+        """The primary, for reading; opened when it is first needed."""
+        with self._lock:
+            if self._primary is None:
+                self._primary = Route(self._open_engine(self.settings, f"{self.label}/reads"), self, "primary", 0)
+            return self._primary
+
+    def connect(self, first: Route) -> Connection:
+        raise NotImplementedError
+
+    def _routes(self) -> list[Route]:
+        return [*self.replicas, *([self._primary] if self._primary is not None else [])]
+
+    def engines(self) -> list[Engine]:
+        """Return the engines that are open, for those who dispose of them."""
+        return [route.engine_itself for route in self._routes()]
+
+    def stats(self) -> list[ReaderStats]:
+        return [ReaderStats(route.address, route.weight, route.reads, route.lag, route.out) for route in self._routes()]
+
+    def rest(self) -> None:
+        """Look after the servers no more; their engines are to be disposed of."""
+        self._resting = True
+        caretaker.remove(self._key)
+
+    # Who is well
+
+    def failed(self, route: Route, error: BaseException) -> None:
+        """Leave out a server for an error that it gave."""
+        if is_exhausted(error):
+            return
+        text = str(getattr(error, "orig", None) or error).strip() or type(error).__name__
+        self.leave(route, text.splitlines()[0])
+
+    def leave(self, route: Route, why: str) -> None:
+        if route is self._primary:
+            return  # there is no other one
+        with self._lock:
+            if route.out:
+                return
+            route.out, route.pause = why, FIRST_PAUSE
+            route.again = time.monotonic() + route.pause
+            self.turns = schedule(self.replicas)
+        _log.warning("%s: replica %s is left out: %s", self.label, route.address, why)
+        if not self._resting:
+            self._care(FIRST_PAUSE)
+
+    def _take_back(self, route: Route) -> None:
+        with self._lock:
+            route.out, route.pause = "", FIRST_PAUSE
+            self.turns = schedule(self.replicas)
+        _log.info("%s: replica %s is read from again", self.label, route.address)
+
+    @property
+    def _key(self) -> tuple[str, int]:
+        return "dbconfig.replicas", id(self)
+
+    def _interval(self) -> float:
+        most = self.settings.replica_max_lag
+        usual = LONGEST_LOOK if most is None else min(LONGEST_LOOK, most / 4)
+        return min(usual, FIRST_PAUSE) if any(route.out for route in self.replicas) else usual
+
+    def _care(self, delay: float) -> None:
+        fleet = weakref.ref(self)
+
+        def job() -> float | None:
+            alive = fleet()
+            return None if alive is None else alive._look_after()
+
+        caretaker.add(self._key, job, delay)
+
+    def _look_after(self) -> float | None:
+        """Have a thread look at the servers; the caretaker's own must not hang in a connect."""
+        if self.settings.replica_max_lag is None and not any(route.out for route in self.replicas):
+            return None
+        if not self._looking:
+            self._looking = True
+            try:
+                self.begin_look()
+            except RuntimeError as error:
+                _log.debug("the interpreter starts no thread any more, or the event loop has ended: %s", error)
+                return None
+        return self._interval()
+
+    def begin_look(self) -> None:
+        """Have somebody call `look`.
+
+        Raises:
+            RuntimeError: nobody will, ever.
+        """
+        threading.Thread(target=self.look, name="dbconfig-replicas", daemon=True).start()
+
+    def ask(self, connection: Connection, question: str) -> str:
+        """Ask a server for its position; "" if it has none."""
+        return positions.ask(connection, question)
+
+    def look(self) -> None:
+        """Look at each server that is out, and at how far all of them are where that matters."""
+        measured = self.settings.replica_max_lag is not None
+        try:
+            if measured:
+                self._sample_primary()
+            for route in [] if self._resting else self.replicas:
+                if time.monotonic() >= route.again if route.out else measured:
+                    self._examine(route)
+        finally:
+            self._looking = False
+            if self._resting:  # what this look has opened after the engines were disposed of
+                for engine in self.engines():
+                    engine.dispose()
+
+    def _examine(self, route: Route) -> None:
+        """Look whether a replica answers, and how far it is."""
+        try:
+            with route.open() as connection:
+                text = self.ask(connection, positions.positions_of(route).replica)
+        except Exception as error:  # whatever it is, it is no server to read from
+            self._postpone(route)
+            self.failed(route, error)
+            return
+        self.note_position(route, text)
+        if self._has_parted(route):
+            route.lag = None
+            self._postpone(route)
+            self.leave(route, "it has been promoted, and follows this primary no more")
+            return
+        route.lag = self._lag_of(route)
+        most = self.settings.replica_max_lag
+        if most is not None and route.lag is not None and route.lag > most:
+            self.leave(route, f"it is {route.lag:.1f} s behind (replica_max_lag is {most:g} s)")
+        elif route.out:
+            self._take_back(route)
+
+    def _has_parted(self, route: Route) -> bool:
+        if route.position is None or not self._samples:
+            return False
+        return positions.positions_of(route).parted(route.position, self._samples[-1][1])
+
+    def _postpone(self, route: Route) -> None:
+        route.pause = min(route.pause * 2, LONGEST_PAUSE) if route.out else FIRST_PAUSE
+        route.again = time.monotonic() + route.pause
+
+    # How far they are
+
+    def note_position(self, route: Route, text: str) -> None:
+        route.position = positions.positions_of(route).parse(text) if text else None
+
+    def _sample_primary(self) -> None:
+        try:
+            with self.primary.open() as connection:
+                known = positions.positions_of(self.primary)
+                text = self.ask(connection, known.primary)
+        except Exception as error:  # the primary's trouble is told to those who want it
+            _log.debug("%s: the primary does not tell its position: %s", self.label, error)
+            return
+        now = time.monotonic()
+        if text:
+            self._samples.append((now, known.parse(text)))
+        while self._samples and now - self._samples[0][0] > KEPT + 4 * (self.settings.replica_max_lag or 0):
+            self._samples.popleft()
+
+    def _lag_of(self, route: Route) -> float | None:
+        """Return for how long the primary has been further.
+
+        By positions, not by the time of the last replayed commit: that one grows on a primary that rests, and stands
+        still where the stream is cut. And by one clock.
+        """
+        if route.position is None or not self._samples:
+            return None
+        covers = positions.positions_of(self.primary).covers
+        missing = next((at for at, position in list(self._samples) if not covers(route.position, position)), None)
+        return 0.0 if missing is None else time.monotonic() - missing
+
+
+def is_exhausted(error: BaseException) -> bool:
+    """Return whether all connections of a pool were in use until `pool_timeout`: no illness of its server.
+
+    The caller's time is over then: to wait for the pools of other servers as well would be a multiple of it.
+    """
+    return isinstance(error, exc.TimeoutError) and error.__cause__ is None
+
+
+def schedule(replicas: Sequence[Route]) -> tuple[Route, ...]:
+    """Return turns in which each replica has its share, evenly spread; two of weight 3 and 1 are A A B A."""
+    found = [route for route in replicas if route.weight and not route.out]
+    divisor = gcd(*(route.weight for route in found)) if found else 1
+    total = sum(route.weight for route in found) // divisor
+    credits = dict.fromkeys(range(len(found)), 0)
+    turns = []
+    for _ in range(total):
+        for number, route in enumerate(found):
+            credits[number] += route.weight // divisor
+        best = max(credits, key=lambda number: credits[number])
+        credits[best] -= total
+        turns.append(found[best])
+    return tuple(turns)

@@ -1,0 +1,150 @@
+"""Positions in the log, LSN and GTID: asked, parsed, compared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sqlalchemy import Connection, Engine
+
+from dbconfig.engine.pool import descriptor, watch
+
+# Seconds that a server has for telling its position. One that needs longer is in no state to be read from.
+ANSWER_LIMIT: Final = 2.0
+
+
+_Position = tuple[str, int] | Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Positions:
+    """How one database system tells how far a server is."""
+
+    primary: str
+    replica: str
+    parse: Callable[[str], _Position]
+    covers: Callable[[Any, Any], bool]
+    parted: Callable[[Any, Any], bool] = lambda seen, needed: False
+
+
+def _lsn(text: str) -> int:
+    high, _, low = text.partition("/")
+    return (int(high, 16) << 32) + int(low, 16)
+
+
+def _mariadb_gtids(text: str) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for gtid in text.split(","):
+        domain, _, number = gtid.strip().split("-")
+        found[domain] = max(int(number), found.get(domain, 0))
+    return found
+
+
+def _has_domains(seen: Mapping[str, int], needed: Mapping[str, int]) -> bool:
+    return all(seen.get(domain, -1) >= number for domain, number in needed.items())
+
+
+def _mysql_gtids(text: str) -> dict[str, list[tuple[int, int]]]:
+    found: dict[str, list[tuple[int, int]]] = {}
+    for part in text.replace("\n", "").split(","):
+        source, *intervals = part.strip().split(":")
+        pairs = (interval.partition("-") for interval in intervals)
+        found[source] = [(int(first), int(last or first)) for first, _, last in pairs]
+    return found
+
+
+def _has_intervals(seen: Mapping[str, list[tuple[int, int]]], needed: Mapping[str, list[tuple[int, int]]]) -> bool:
+    return all(
+        any(first <= begin and end <= last for first, last in seen.get(source, ()))
+        for source, intervals in needed.items()
+        for begin, end in intervals
+    )
+
+
+def _without_header(text: str, block: int, segment: int) -> str:
+    """Return an insert position as the end of the last record, which is what a replica tells.
+
+    Where the next record will be the first of its page, the primary points behind the header of that page: 24 bytes, or
+    40 in the first page of a segment. No replica gets there before that record. On a primary that rests, all of them
+    would lag for ever: always after a switch to a new segment (`archive_timeout`, a backup), else once in 1,000 times.
+    """
+    position = _lsn(text)
+    if position % block == (40 if position % segment < block else 24):
+        position -= position % block
+    return f"{position >> 32:X}/{position & 0xFFFFFFFF:X}"
+
+
+def _history_and_lsn(text: str) -> tuple[str, int]:
+    history, _, position = text.rpartition(":")
+    return history, _lsn(position)
+
+
+def _reaches(seen: tuple[str, int], needed: tuple[str, int]) -> bool:
+    return seen[1] >= needed[1] and not _parted(seen, needed)
+
+
+def _parted(seen: tuple[str, int], needed: tuple[str, int]) -> bool:
+    """Return whether the positions are of two histories, whose numbers say nothing of each other."""
+    return bool(seen[0] and needed[0] and seen[0] != needed[0])
+
+
+_TIMELINE: Final = "substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8)"
+
+
+_POSTGRESQL: Final = Positions(
+    # Of the insert, not of the flush: with `synchronous_commit = off` a commit returns before it is flushed.
+    "SELECT pg_current_wal_insert_lsn()::text, current_setting('wal_block_size')::int, "
+    f"pg_size_bytes(current_setting('wal_segment_size')), {_TIMELINE}",
+    # A server out of recovery is the primary itself, or one that was promoted and goes its own way: its timeline tells.
+    "SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn()::text "
+    f"ELSE {_TIMELINE} || ':' || pg_current_wal_insert_lsn() END",
+    _history_and_lsn,
+    _reaches,
+    _parted,
+)
+
+
+_MARIADB: Final = Positions(
+    "SELECT @@global.gtid_current_pos", "SELECT @@global.gtid_current_pos", _mariadb_gtids, _has_domains
+)
+
+
+_MYSQL: Final = Positions(
+    "SELECT @@global.gtid_executed", "SELECT @@global.gtid_executed", _mysql_gtids, _has_intervals
+)
+
+
+def positions_of(engine: Engine) -> Positions:
+    """Return how to ask a server; for MySQL's dialect it must have connected once, to know what it talks to."""
+    if engine.dialect.name == "postgresql":
+        return _POSTGRESQL
+    return _MARIADB if getattr(engine.dialect, "is_mariadb", False) else _MYSQL
+
+
+def ask(connection: Connection, question: str) -> str:
+    """Ask a server for its position; "" if it has none. One round trip, and bounded, whatever the server does."""
+    proxied = connection.connection
+    plug = descriptor(proxied.driver_connection)
+    guard = None if plug is None else watch.enter(plug, ANSWER_LIMIT)
+    try:
+        cursor = proxied.cursor()
+        try:
+            cursor.execute(question)
+            row = cursor.fetchone()
+        finally:
+            cursor.close()
+    except BaseException:  # of a cancelled task too: the answer would come to whoever asks next
+        connection.invalidate()
+        raise
+    finally:
+        in_time = guard is None or watch.leave(guard)
+    if not in_time:
+        connection.invalidate()
+        raise TimeoutError(f"no answer within {ANSWER_LIMIT:g} s")
+    if not row or not row[0]:
+        return ""
+    if len(row) == 1:
+        return str(row[0])
+    text, block, segment, timeline = row
+    return f"{timeline}:{_without_header(text, block, segment)}"

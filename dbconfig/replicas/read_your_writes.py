@@ -1,0 +1,145 @@
+"""Read your writes: what a task or thread has committed, and whether another server has it already."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from math import isfinite
+from typing import TYPE_CHECKING, Any, Final
+from zlib import crc32
+
+from sqlalchemy import Engine
+
+if TYPE_CHECKING:
+    from dbconfig.settings.database import DatabaseSettings
+
+# Seconds for which a commit is read from the primary alone where no position can be compared.
+BY_TIME: Final = 10.0
+# Seconds by which the clocks of two processes may differ.
+CLOCKS: Final = 10.0
+
+
+@dataclass(slots=True)
+class Mark:
+    """The last commit of a context: when it was, and, once somebody has asked the primary, up to which position.
+
+    Not frozen: contexts are copied, and what one of the copies has asked is not to be asked by each of them. What a
+    process commits at its start would else cost each of its requests a question.
+    """
+
+    at: float  # time.time(): it is handed on to other processes
+    position: str = ""
+    asked: bool = False
+
+
+class Scope:
+    """What a request has committed, shared by all tasks and threads that work for it."""
+
+    def __init__(self, marks: Mapping[str, Mark]) -> None:
+        self.marks = dict(marks)
+
+
+_scope: ContextVar[Scope | None] = ContextVar("dbconfig.scope", default=None)
+_marks: ContextVar[Mapping[str, Mark]] = ContextVar("dbconfig.marks", default={})  # noqa: B039  # never written into
+
+
+def marks() -> Mapping[str, Mark]:
+    scope = _scope.get()
+    return _marks.get() if scope is None else scope.marks
+
+
+def note(key: str, mark: Mark) -> None:
+    scope = _scope.get()
+    if scope is None:
+        _marks.set({**_marks.get(), key: mark})
+    else:
+        scope.marks[key] = mark
+
+
+@contextmanager
+def scope(found: Mapping[str, Mark]) -> Iterator[Scope]:
+    own = marks()
+    both = {key: _later(own[key], mark) if key in own else mark for key, mark in found.items()}
+    opened = Scope({**own, **both})
+    before = _scope.set(opened)
+    try:
+        yield opened
+    finally:
+        _scope.reset(before)
+
+
+def _later(own: Mark, given: Mark) -> Mark:
+    """Return a mark that includes two of them; the time of a given one is of another process's clock."""
+    if own.at < given.at - CLOCKS:
+        return given
+    return Mark(max(own.at, given.at))  # the primary, asked again, is further than either
+
+
+def key_of(label: str, settings: DatabaseSettings) -> str:
+    """Return the name of a database in marks and tokens: the same in each process that has the same profile."""
+    address = settings.address
+    where = (address.host, address.port, address.database, sorted(map(str, address.query.get("host", ()))))
+    return f"{label}#{crc32(repr(where).encode()):08x}"
+
+
+def attach(engine: Engine, settings: DatabaseSettings, label: str) -> None:
+    """Note each commit of an engine that writes, where its replicas must not be behind it."""
+    if settings.replicas and settings.read_your_writes:
+        watch_commits(engine, key_of(label, settings))
+
+
+def watch_commits(engine: Engine, key: str) -> None:
+    """Note each commit on an engine; by the dialect, because a listener would cost every statement of the engine."""
+    dialect: Any = engine.dialect
+    commit: Callable[[Any], None] = dialect.do_commit
+    commit_prepared: Callable[..., None] = dialect.do_commit_twophase
+
+    def do_commit(connection: Any) -> None:
+        commit(connection)
+        note(key, Mark(time.time()))
+
+    def do_commit_twophase(*arguments: Any, **keywords: Any) -> None:
+        commit_prepared(*arguments, **keywords)
+        note(key, Mark(time.time()))
+
+    dialect.do_commit = do_commit
+    dialect.do_commit_twophase = do_commit_twophase
+
+
+# Tokens
+
+
+def to_token(found: Mapping[str, Mark]) -> str:
+    """Return marks as text for a cookie, a header or a message; "" for none."""
+    if not found:
+        return ""
+    plain = {key: [round(mark.at, 3), mark.position] for key, mark in found.items()}
+    return base64.urlsafe_b64encode(json.dumps(plain, separators=(",", ":")).encode()).decode().rstrip("=")
+
+
+def from_token(token: str) -> dict[str, Mark]:
+    """Return the marks of a token.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if not token:
+        return {}
+    try:
+        plain = json.loads(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
+        found = {key: Mark(float(at), str(position), True) for key, (at, position) in plain.items()}
+        if not all(isfinite(mark.at) for mark in found.values()):
+            raise ValueError("a time that never passes")
+    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError, binascii.Error):
+        raise ValueError("this is no token of write_token()") from None
+    # A clock that runs ahead, or somebody who plays with the token, must not keep reads on the primary for ever.
+    return {key: Mark(min(mark.at, time.time()), mark.position, True) for key, mark in found.items()}
+
+
+# Positions

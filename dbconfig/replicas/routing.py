@@ -1,0 +1,253 @@
+"""Primary or replica: which server a reading session reads from."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import random
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, Final
+
+from sqlalchemy import Connection, Engine, event, exc
+from sqlalchemy.orm import SessionTransaction
+from sqlalchemy.util import await_only, greenlet_spawn
+from sqlmodel import Session
+
+from dbconfig.replicas import positions, read_your_writes
+from dbconfig.replicas.health import Fleet, Route, is_exhausted
+from dbconfig.sessions.session import ReadOnlySession, SnapshotSession
+from dbconfig.sessions.sessionmaker import AsyncReaders, async_session_arguments, reading_makers
+from dbconfig.settings.database import DatabaseSettings
+
+_log = logging.getLogger("dbconfig.routing")
+
+# Seconds between two looks at how far a replica that is waited for has come, where the primary may not be read.
+WAIT_STEP: Final = 0.005
+# Seconds for which a replica that lacked what was written is asked last.
+LATELY: Final = 0.1
+_UNREACHABLE: Final = (exc.DBAPIError, exc.TimeoutError, OSError)
+
+
+class Router(Fleet):
+    """Chooses a server for each reading session, and another one where that cannot serve it."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._turn = itertools.count()  # its `next` is atomic: no lock where every session passes
+
+    def choose(self) -> Route:
+        """Return the next server; weights act, and what is out is left out."""
+        turns = self.turns
+        if turns:
+            return turns[next(self._turn) % len(turns)]
+        return self.primary if self.settings.replica_fallback else self.replicas[0]
+
+    def connect(self, first: Route) -> Connection:
+        """Return a connection for reading: of the chosen server, or of one that can serve in its place."""
+        mark = self.mark() if self.watches and read_your_writes.marks() else None
+        if mark is None and not first.out:  # nearly always: at the price of a bare engine
+            try:
+                connection: Connection | None = first.open()
+            except _UNREACHABLE as error:
+                if first is self._primary or is_exhausted(error):
+                    raise
+                self.failed(first, error)
+            else:
+                first.reads += 1
+                assert connection is not None
+                return connection
+        connection, trouble = self._try(self._candidates(first, mark), mark)
+        if connection is not None:
+            return connection
+        if self.settings.replica_fallback:
+            connection = self.primary.open()
+            self.primary.reads += 1
+            return connection
+        return self._wait(mark, trouble)
+
+    def _candidates(self, first: Route, mark: read_your_writes.Mark | None) -> Iterator[Route]:
+        if first is self._primary:
+            return iter(())
+        others = [route for route in dict.fromkeys(self.turns) if route is not first]
+        random.shuffle(others)  # what one server cannot serve is spread over all the others
+        order = others if first.out else [first, *others]
+        if mark is not None:  # who lagged a moment ago is not the one to ask
+            recently = time.monotonic() - LATELY
+            order.sort(key=lambda route: route.lagged_at > recently and not self._covers(route, mark))
+        return iter(order)
+
+    def _try(
+        self, candidates: Iterator[Route], mark: read_your_writes.Mark | None
+    ) -> tuple[Connection | None, BaseException | None]:
+        trouble: BaseException | None = None
+        asked = False
+        for route in candidates:
+            if mark is not None and asked and not self._covers(route, mark):
+                continue  # one that lags is seldom alone, and each further question is a round trip
+            try:
+                connection = route.open()
+            except _UNREACHABLE as error:
+                if is_exhausted(error):
+                    raise
+                trouble = error
+                self.failed(route, error)
+                continue
+            try:
+                serves = mark is None or self._has(route, connection, mark)
+            except BaseException:  # a task that is cancelled while its question is under way
+                connection.close()
+                raise
+            if serves:
+                route.reads += 1
+                return connection, None
+            connection.close()
+            route.lagged_at = time.monotonic()
+            asked = not route.out
+        return None, trouble
+
+    def _wait(self, mark: read_your_writes.Mark | None, trouble: BaseException | None) -> Connection:
+        """Wait for a replica that has what was written, because the primary may not be read."""
+        deadline = time.monotonic() + self.settings.pool_timeout
+        while mark is not None and self.turns and time.monotonic() < deadline:
+            self.pause(WAIT_STEP)
+            connection, trouble = self._try(self._candidates(self.choose(), mark), mark)
+            if connection is not None:
+                return connection
+        states = "; ".join(f"{route.address}: {route.out or 'behind'}" for route in self.replicas)
+        message = f"no replica of {self.label} can be read from ({states}), and replica_fallback is false"
+        raise exc.OperationalError(None, None, RuntimeError(message)) from trouble
+
+    def pause(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+    # Read your writes
+
+    def mark(self) -> read_your_writes.Mark | None:
+        """Return the mark of the last commit in this context, with its position; None if any server will do."""
+        if not self.watches:
+            return None
+        mark = read_your_writes.marks().get(self.key)
+        if mark is None:
+            return None
+        if not mark.asked:
+            # Not at the commit: a commit that nobody reads after costs nothing. Whatever the primary has by now
+            # includes it.
+            mark.position = self._ask_primary()
+            mark.asked = True
+        if not mark.position and time.time() - mark.at > (self.settings.replica_max_lag or read_your_writes.BY_TIME):
+            return None
+        return mark
+
+    def _ask_primary(self) -> str:
+        try:
+            with self.primary.open() as connection:
+                return self.ask(connection, positions.positions_of(self.primary).primary)
+        except Exception as error:  # drivers have errors of their own for what is asked past SQLAlchemy
+            _log.warning("%s: the primary does not tell its position, reads go by time: %s", self.label, error)
+            return ""
+
+    def _has(self, route: Route, connection: Connection, mark: read_your_writes.Mark) -> bool:
+        """Say whether a server has what was written; it is asked if it is not known to be far enough."""
+        if not mark.position:
+            return False
+        if self._covers(route, mark):
+            return True
+        try:
+            text = self.ask(connection, positions.positions_of(route).replica)
+        except Exception as error:
+            self.failed(route, error)
+            return False
+        self.note_position(route, text)
+        return self._covers(route, mark)
+
+    def _covers(self, route: Route, mark: read_your_writes.Mark) -> bool:
+        if route.position is None or not mark.position:
+            return False
+        known = positions.positions_of(route)
+        try:
+            return known.covers(route.position, known.parse(mark.position))
+        except ValueError:  # a token that somebody made up
+            return False
+
+
+class _Routed(ReadOnlySession):
+    """Keeps its server from the first statement to its end, unless that one fails."""
+
+    def __init__(self, bind: Any = None, *, router: Router, **arguments: Any) -> None:
+        super().__init__(bind, **arguments)
+        self._router = router
+        self._route: Any = None
+
+    def get_bind(self, mapper: Any = None, *, clause: Any = None, bind: Any = None, **keywords: Any) -> Any:
+        if bind is not None:
+            return bind
+        if self._route is None:
+            self._route = self._router.choose()
+        return self._route
+
+
+class RoutedSession(_Routed):
+    """A reading session of one server among several."""
+
+
+class RoutedSnapshot(_Routed, SnapshotSession):
+    """The same, with one snapshot for all statements."""
+
+
+@event.listens_for(_Routed, "after_begin", propagate=True)
+def _stay(session: Session, transaction: SessionTransaction, connection: Connection) -> None:
+    if isinstance(session, _Routed):
+        session._route = connection.engine  # `connect` may have led elsewhere
+
+
+class AsyncRouter(Router):
+    """Chooses servers for reading in an event loop: what waits, waits as asyncio does."""
+
+    def __init__(self, *arguments: Any) -> None:
+        # Weak: the engines of a loop are found by their loop, which nothing that they refer to may keep.
+        self._loop = weakref.ref(asyncio.get_running_loop())
+        self._looks: set[asyncio.Task[None]] = set()
+        super().__init__(*arguments)
+
+    def begin_look(self) -> None:
+        loop = self._loop()
+        if loop is None:
+            raise RuntimeError("the event loop is gone")
+        loop.call_soon_threadsafe(self._begin_in_loop)
+
+    def _begin_in_loop(self) -> None:
+        task = asyncio.ensure_future(greenlet_spawn(self.look))
+        self._looks.add(task)
+        task.add_done_callback(self._looks.discard)
+
+    def pause(self, seconds: float) -> None:
+        await_only(asyncio.sleep(seconds))
+
+
+def open_async_readers(
+    settings: DatabaseSettings, label: str, open_engine: Callable[..., Engine], beside: Engine | None
+) -> AsyncReaders:
+    """Return what makes reading sessions in the running loop; nothing is connected.
+
+    Args:
+        settings: of the database.
+        label: its name in logs.
+        open_engine: makes an engine for reading of settings, a name, and how.
+        beside: the engine whose database in memory is read.
+    """
+    arguments: dict[str, Any] = async_session_arguments(settings)
+    kinds: tuple[type[Session], type[Session]]
+    if settings.replicas:
+        router = AsyncRouter(settings, label, partial(open_engine, patient=False))
+        arguments |= {"router": router}
+        kinds = (RoutedSession, RoutedSnapshot)
+        return AsyncReaders(*reading_makers(None, kinds, arguments), router.choose, router)
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+    engine = open_engine(settings, f"{label}/reads", beside=beside)
+    kinds = (ReadOnlySession, SnapshotSession)
+    return AsyncReaders(*reading_makers(AsyncEngine(engine), kinds, arguments), lambda: engine)

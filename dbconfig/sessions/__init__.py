@@ -1,0 +1,1 @@
+"""Sessions of one engine, and units of work that are retried."""

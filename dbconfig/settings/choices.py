@@ -1,0 +1,83 @@
+"""Settings that take one of some words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BeforeValidator
+from pydantic_core import PydanticCustomError
+
+from dbconfig.settings.findings import reject
+from dbconfig.settings.value_types import flag, plain
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FlagOr:
+    """A validator for a boolean or one of some words."""
+
+    words: tuple[str, ...]
+
+    def __call__(self, value: Any) -> bool | str:
+        raw = plain(value)
+        if isinstance(raw, str) and raw.lower() in self.words:
+            return raw.lower()
+        try:
+            return flag(value)
+        except PydanticCustomError:
+            raise reject("invalid-value", f"must be true, false or {' or '.join(self.words)}") from None
+
+
+def flag_or(*words: str) -> FlagOr:
+    return FlagOr(words)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Choice:
+    """A validator for one of some words, in any case; `also` maps further values to them."""
+
+    options: tuple[str, ...]
+    also: Mapping[Any, str | None]
+
+    def __call__(self, value: Any) -> str | None:
+        raw = plain(value)
+        if not isinstance(raw, (list, dict)) and raw in self.also:
+            return self.also[raw]
+        by_lower = {option.lower(): option for option in self.options}
+        if isinstance(raw, str) and raw.lower() in by_lower:
+            return by_lower[raw.lower()]
+        near = get_close_matches(raw.lower(), by_lower, 1, 0.6) if isinstance(raw, str) else []
+        help = f"did you mean {by_lower[near[0]]!r}?" if near else ""
+        raise reject("invalid-value", f"must be one of {', '.join(self.options)}", help)
+
+
+def choice(*options: str, also: Mapping[Any, str | None] | None = None) -> Choice:
+    return Choice(options, also or {})
+
+
+POOL_CLASSES: Final = ("QueuePool", "NullPool", "StaticPool", "SingletonThreadPool", "AssertionPool")
+
+
+# https://www.postgresql.org/docs/current/libpq-ssl.html#LIBPQ-SSL-SSLMODE-STATEMENTS; libpq's `allow` is left out: it
+# prefers not to encrypt.
+SSL_MODES: Final = ("disable", "prefer", "require", "verify-ca", "verify-full")
+
+
+Echo = Annotated[bool | Literal["debug"], BeforeValidator(flag_or("debug"))]
+
+
+PoolClass = Annotated[str, BeforeValidator(choice(*POOL_CLASSES))]
+
+
+Reset = Annotated[
+    str | None,
+    BeforeValidator(choice("rollback", "commit", also={True: "rollback", False: None, None: None, "none": None})),
+]
+
+
+ParamStyle = Annotated[str, BeforeValidator(choice("qmark", "named", "format", "pyformat", "numeric_dollar"))]
+
+
+SSLMode = Annotated[str, BeforeValidator(choice(*SSL_MODES))]

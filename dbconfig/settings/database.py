@@ -1,0 +1,228 @@
+"""What may be written: the settings of a database and of a profile."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from pydantic import PrivateAttr, model_validator
+
+from dbconfig.errors.problem import BUILT_IN, Location
+from dbconfig.settings import driver_timeouts, durations, url_assembly, value_types
+from dbconfig.settings.findings import reject_all
+from dbconfig.settings.keys import Keys, setting
+from dbconfig.settings.known_drivers import backend_of, choose
+from dbconfig.settings.password_providers import Providers
+from dbconfig.settings.replicas import completed
+from dbconfig.settings.rules import contradictions
+from dbconfig.settings.secret_sources import Secret
+from dbconfig.settings.url_parsing import DatabaseURL
+
+if TYPE_CHECKING:
+    from sqlalchemy import URL
+
+# Where each key was written, by its path: the place in force first, then those that it covers.
+Origins = Mapping[tuple[str, ...], tuple[Location, ...]]
+
+
+class DatabaseSettings(Keys):
+    """The validated settings of one database.
+
+    Every key that `sqlalchemy.create_engine` has keeps its name and its meaning. `repr`, dumps and pickles carry no
+    secret.
+    """
+
+    replicas: tuple[ReplicaSettings, ...] = setting(
+        (),
+        "connection",
+        "Servers that read_only sessions read from: a list of what differs from the primary; off is none",
+    )
+    read_your_writes: value_types.Flag = setting(
+        True, "replica", "After a commit, read-only sessions of the same task or thread see it, on whatever server"
+    )
+    replica_max_lag: durations.SecondsOrOff = setting(
+        30.0, "replica", "Seconds behind after which a replica is left out; false never asks", gt=0, le=604_800
+    )
+    replica_fallback: value_types.Flag = setting(
+        True, "replica", "Read from the primary when no replica can serve; false raises instead"
+    )
+
+    fast_begin: value_types.Flag = setting(
+        False, "engine", "Send BEGIN with the first statement, one round trip less a transaction; psycopg2 only"
+    )
+    expire_on_commit: value_types.Flag = setting(True, "session", "Sessions forget loaded attributes at commit")
+    autoflush: value_types.Flag = setting(True, "session", "Sessions write pending changes before a query")
+    protected: value_types.Flag = setting(
+        False,
+        "session",
+        "Refuse drop_tables and every other destructive command; true in a profile named production unless given",
+    )
+
+    _origins: Origins = PrivateAttr(default_factory=dict)
+    _prefix: tuple[str, ...] = PrivateAttr(())
+    _folder: Path | None = PrivateAttr(None)
+    _providers: Providers | None = PrivateAttr(None)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _complete(cls, data: Any) -> Any:
+        return completed(data, is_replica="weight" in cls.model_fields)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        findings = contradictions(self)
+        if findings:
+            raise reject_all(findings)
+        return self
+
+    def origin(self, key: str) -> Location:
+        """Return where the value in force of a key was written: ``config/production.yaml:4:1``, or ``default``."""
+        return next(iter(self.layers(key)), BUILT_IN)
+
+    def layers(self, key: str) -> tuple[Location, ...]:
+        """Return every place where a key was written, the one in force first."""
+        path = driver_timeouts.path(key, self)
+        found = self._origins.get((*self._prefix, *path), ())
+        # Engine options are inherited from the profile's own database, the connection is not.
+        return found or (() if path[0] in CONNECTION_KEYS else self._origins.get(path, ()))
+
+    def settle(self, origins: Origins, prefix: tuple[str, ...], folder: Path | None) -> None:
+        """Note where the values came from; called once, by the loader, before anybody else has the settings."""
+        self._origins, self._prefix, self._folder = origins, prefix, folder
+        for number, replica in enumerate(self.replicas):
+            replica.settle(origins, (*prefix, "replicas", str(number)), folder)
+
+    @property
+    def address(self) -> DatabaseURL:
+        """The connection's parts, of the URL and of the keys that complete it; the password is not read."""
+        return url_assembly.compose(self)
+
+    @property
+    def backend(self) -> str:
+        """The database system: sqlite, postgresql, mysql or mariadb."""
+        return backend_of(self.address.drivername)
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether this is SQLite without a file."""
+        return self.backend == "sqlite" and self.address.database in (None, ":memory:")
+
+    @property
+    def path(self) -> Path | None:
+        """The file of a SQLite database, absolute where the project folder is known; None for others, and for a URI."""
+        database = self.address.database
+        if self.backend != "sqlite" or self.in_memory or database is None or database.startswith("file:"):
+            return None
+        return (self._folder or Path()) / database
+
+    @property
+    def folder(self) -> Path | None:
+        """The project folder, which relative paths are relative to."""
+        return self._folder
+
+    def read_password(self) -> str | None:
+        """Return the password as it is now; None if there is none.
+
+        Raises:
+            ConfigError: it cannot be read.
+        """
+        password = self.address.password
+        if password is None:
+            return None
+        if password.kind == "provider":
+            return (self._providers or Providers()).ask(password, self)
+        return password.read(self._folder)
+
+    def means_the_same(self, other: DatabaseSettings) -> bool:
+        """Return whether an engine of the other settings would be the same; where they were written does not count."""
+        return self.__dict__ == other.__dict__ and self._folder == other._folder
+
+    def prove_password(self) -> None:
+        """Read the password once, to find out early that it is missing; of a provider only whether it is known.
+
+        Raises:
+            ConfigError: it cannot be read, or there is no such provider.
+        """
+        password = self.address.password
+        if password is not None and password.kind == "provider":
+            (self._providers or Providers()).find(password)  # asking it may go over the network: not before a connect
+        elif password is not None:
+            password.read(self._folder)
+
+    def provided_by(self, providers: Providers) -> Self:
+        """Return the same settings, with a registry's own password providers where they need one."""
+        password = self.address.password
+        if password is None or password.kind != "provider":
+            return self
+        bound = self.model_copy()
+        bound._providers = providers
+        return bound
+
+    def driver(self, *, asynchronous: bool = False) -> str:
+        """Return the drivername with the installed driver, such as postgresql+psycopg2 or postgresql+asyncpg.
+
+        Raises:
+            ConfigError: the driver is not installed, or is of the other kind.
+        """
+        key = "drivername" if self.drivername else "url"
+        return choose(self.address.drivername, self.origin(key), key, asynchronous=asynchronous)
+
+    def sqlalchemy_url(self) -> URL:
+        """Return SQLAlchemy's URL, with the installed driver and with its secrets read now.
+
+        Raises:
+            ConfigError: a secret cannot be read, or the driver is not installed.
+        """
+        return self._url(self.driver(), secrets=True)
+
+    def public_url(self, drivername: str | None = None) -> URL:
+        """Return SQLAlchemy's URL without any secret, for an engine that is given its secrets at each connect.
+
+        Args:
+            drivername: as `driver` returns it; None is the synchronous one.
+        """
+        return self._url(drivername or self.driver(), secrets=False)
+
+    def _url(self, drivername: str, *, secrets: bool) -> URL:
+        # The one place of the file half that needs SQLAlchemy: the names of the methods promise its type.
+        from sqlalchemy import URL
+
+        parts, host, port = self.address, self.address.host, self.address.port
+        query: dict[str, str | tuple[str, ...]] = {}
+        for name, found in parts.query.items():
+            texts = tuple(
+                one.read() if isinstance(one, Secret) else one for one in found if secrets or isinstance(one, str)
+            )
+            if texts:
+                query[name] = texts[0] if len(texts) == 1 else texts  # drivers take a list for a list only
+        if host is not None and host.startswith("/"):  # the folder of a socket cannot stand before the path of a URL
+            query |= {"host": host} if port is None else {"host": host, "port": str(port)}
+            host = port = None
+        password = self.read_password() if secrets else None
+        database = str(self.path) if self.path is not None else parts.database
+        return URL.create(drivername, parts.username, password, host, port, database, query)
+
+
+class ReplicaSettings(DatabaseSettings):
+    """The validated settings of one replica: all of its primary's, and what differs."""
+
+    weight: value_types.WholeNumber = setting(
+        1, "replica", "Share of the reads, in proportion to the other replicas; 0 takes none", ge=0, le=1000
+    )
+
+    def layers(self, key: str) -> tuple[Location, ...]:
+        """Return where a key was written: in the replica's own lines, or for its primary."""
+        path = driver_timeouts.path(key, self)
+        *primary, _, _ = self._prefix or ("", "")
+        found = (self._origins.get((*at, *path)) for at in (self._prefix, tuple(primary), ()))
+        return next(filter(None, found), ())
+
+
+DatabaseSettings.model_rebuild()
+
+CONNECTION_KEYS: Final = frozenset(
+    name
+    for name, field in DatabaseSettings.model_fields.items()
+    if isinstance(field.json_schema_extra, dict) and field.json_schema_extra["group"] == "connection"
+)

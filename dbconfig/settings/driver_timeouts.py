@@ -1,0 +1,114 @@
+"""How long opening a connection may take, where that is written as an argument of the driver."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from dbconfig.settings.durations import LONGEST_CONNECT
+from dbconfig.settings.findings import Finding, reject_all
+from dbconfig.settings.known_drivers import backend_of
+from dbconfig.settings.value_types import parsed_url, plain
+
+if TYPE_CHECKING:
+    from dbconfig.settings.database import DatabaseSettings
+
+KEY: Final = "connect_timeout"  # libpq's name, PyMySQL's, and ours
+
+_WHERE: Final = {"url": "in the URL", "query": "in `query`", "connect_args": "in connect_args"}
+_ARGUMENTS: Final = (KEY, "timeout")  # the second is asyncpg's
+
+
+def settled(data: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the data of a database with the limit that is written for its driver as `connect_timeout`.
+
+    Whatever asks for the limit then has the one that was written: a longer one is not cut to the default.
+
+    Raises:
+        PydanticCustomError: it is written twice, or is none.
+    """
+    found = _written(data)
+    if not found:
+        return data
+    if len(found) > 1 or KEY in data:
+        raise reject_all([_twice(found, itself=KEY in data)])
+    ((place, value),) = found
+    seconds = _seconds(place, value)
+    if seconds is None:
+        return data  # told with the other arguments
+    if not 0 < seconds <= LONGEST_CONNECT:
+        message = f"'{place[-1]}' {_WHERE[place[0]]} must be greater than 0 and at most {LONGEST_CONNECT} seconds"
+        raise reject_all([Finding("out-of-range", message, at=_at(place))])
+    return {**data, KEY: seconds}
+
+
+def beneath(inherited: Mapping[str, Any], says: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a replica takes over, without the limit where it says one of its own, by whichever name."""
+    if KEY in says:
+        query = {name: value for name, value in (plain(inherited.get("query")) or {}).items() if name != KEY}
+        return {**inherited, "query": query}
+    own = bool(_written({"drivername": inherited.get("drivername"), **says}))
+    return {key: value for key, value in inherited.items() if not (own and key == KEY)}
+
+
+def path(key: str, settings: DatabaseSettings) -> tuple[str, ...]:
+    """Return the path of a key; of the limit, the path of what it is written by."""
+    names = ("url", "drivername", "query", "connect_args")
+    found = _written({name: getattr(settings, name) for name in names}) if key == KEY else []
+    return _at(found[0][0]) if found else tuple(key.split("."))
+
+
+def _written(data: Mapping[str, Any]) -> list[tuple[tuple[str, ...], Any]]:
+    """Return where the limit is written for the driver, and what is."""
+    url = parsed_url(data.get("url"))
+    try:
+        backend = backend_of(str(plain(data.get("drivername")) or (url.drivername if url else "")))
+    except ValueError:
+        return []  # told where the system is looked at
+    if backend == "sqlite":  # whose `timeout` waits for a lock
+        return []
+    found: list[tuple[tuple[str, ...], Any]] = [(("url", KEY), one) for one in (url.query.get(KEY, ()) if url else ())]
+    query, arguments = plain(data.get("query")), plain(data.get("connect_args"))
+    if isinstance(query, Mapping) and KEY in query:
+        values = query[KEY]
+        found += [(("query", KEY), one) for one in (values if isinstance(values, (list, tuple)) else (values,))]
+    if isinstance(arguments, Mapping):
+        names = _ARGUMENTS if backend == "postgresql" else _ARGUMENTS[:1]
+        found += [(("connect_args", name), arguments[name]) for name in names if name in arguments]
+    return found
+
+
+def _seconds(place: tuple[str, ...], value: Any) -> float | None:
+    if place[0] != "connect_args":
+        text = str(value)
+        if not (text.isascii() and text.isdigit()):
+            raise reject_all(
+                [Finding("wrong-type", f"'{KEY}' {_WHERE[place[0]]} must be a whole number of seconds", at=_at(place))]
+            )
+        return float(text)
+    try:
+        return None if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        return None
+
+
+def _twice(found: list[tuple[tuple[str, ...], Any]], *, itself: bool) -> Finding:
+    last = found[-1][0]
+    if not itself:
+        places = ", and ".join(_where(place) for place, _ in found)
+        return Finding("given-twice", f"`{KEY}` is given twice: {places}", f"write it once, as `{KEY}`", _at(last))
+    if last[0] == "connect_args":
+        message = f"`{KEY}` is given twice, by itself and {_where(last)}"
+        return Finding("given-twice", message, "remove the one in connect_args", last, against=KEY)
+    # What a profile says for all its databases need not fit one whose URL says it.
+    message = f"`{KEY}` is given twice, by itself and {_where(last)}"
+    return Finding("given-twice", message, "remove one of the two", (KEY,), because=last[0], against=last[0])
+
+
+def _at(place: tuple[str, ...]) -> tuple[str, ...]:
+    return place[:1] if place[0] == "url" else place
+
+
+def _where(place: tuple[str, ...]) -> str:
+    named = "" if place[-1] == KEY else f"as '{place[-1]}' "
+    return named + _WHERE[place[0]]

@@ -1,0 +1,57 @@
+"""What is wrong with a value, told through pydantic to the loader, which knows where the value stands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import PydanticCustomError
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing wrong with a value, before it is known where the value stands."""
+
+    slug: str
+    message: str
+    help: str = ""
+    at: tuple[str, ...] = ()
+    because: str = ""  # the key that makes this one impossible
+    against: str = ""  # the key that says otherwise
+
+
+def reject(slug: str, message: str, help: str = "", at: tuple[str, ...] = ()) -> PydanticCustomError:
+    return reject_all([Finding(slug, message, help, at)])
+
+
+def reject_all(findings: Iterable[Finding]) -> PydanticCustomError:
+    """Return the pydantic error that carries findings; the loader places them in the file."""
+    found = tuple(findings)
+    text = "; ".join(finding.message for finding in found)
+    return PydanticCustomError("finding", "{text}", {"text": text, "findings": found})
+
+
+def found_in(error: ValidationError) -> list[tuple[tuple[str, ...], tuple[Finding, ...]]]:
+    """Return what pydantic found, with the path of each; without the input, which may be secret."""
+    found = []
+    for details in error.errors(include_url=False, include_input=False):
+        kind, ctx = details["type"], details.get("ctx", {})
+        findings = ctx["findings"] if kind == "finding" else (_translated(kind, details["msg"], ctx),)
+        found.append((tuple(str(part) for part in details["loc"]), findings))
+    return found
+
+
+def _translated(kind: str, message: str, ctx: Mapping[str, Any]) -> Finding:
+    if kind == "extra_forbidden":
+        return Finding("unknown-key", "")
+    limits = {
+        "greater_than_equal": "at least {ge}",
+        "greater_than": "greater than {gt}",
+        "less_than_equal": "at most {le}",
+        "less_than": "less than {lt}",
+    }
+    if kind in limits:
+        return Finding("out-of-range", f"must be {limits[kind].format(**ctx)}")
+    return Finding("missing-value" if kind == "missing" else "wrong-type", message)

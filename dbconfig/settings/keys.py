@@ -1,0 +1,199 @@
+"""Every YAML key: its type, default, limits, group and text."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from dbconfig.settings import choices, durations, hosts, value_types
+
+if TYPE_CHECKING:
+    from dbconfig.settings.database import DatabaseSettings
+
+
+def setting(default: Any, group: str, description: str, **constraints: Any) -> Any:
+    """Return a field; `group` is what it is about: connection, tls, engine, pool, timeout, replica or session."""
+    return Field(default, description=description, json_schema_extra={"group": group}, **constraints)
+
+
+class ConnectionFields(BaseModel):
+    """The address of a database, and TLS."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, arbitrary_types_allowed=True)
+
+    url: value_types.URL | None = setting(
+        None, "connection", "The whole address: scheme://user:password@host:port/database?query"
+    )
+    drivername: value_types.DriverName | None = setting(
+        None, "connection", "The database system, with or without `+driver`: postgresql, mysql+pymysql, sqlite"
+    )
+    username: value_types.Name | None = setting(None, "connection", "The user that logs in")
+    password: value_types.Password | None = setting(
+        None,
+        "connection",
+        "The password: text, ${VAR}, {file: PATH}, {env: NAME} or {provider: NAME}; "
+        "the mappings are asked for each new connection",
+    )
+    host: hosts.Hosts | None = setting(
+        None,
+        "connection",
+        "A host name, an IP address, or the folder of PostgreSQL's socket; for PostgreSQL a list, [one, two:5433], "
+        "of which the first that is the primary is taken",
+    )
+    port: value_types.WholeNumber | None = setting(None, "connection", "The TCP port", ge=1, le=65535)
+    database: value_types.Name | None = setting(
+        None,
+        "connection",
+        "The name of the database; for SQLite the file, relative to the project folder, or `:memory:`",
+    )
+    query: value_types.Query = setting({}, "connection", "Parameters that would stand behind the `?` of a URL")
+
+    sslmode: choices.SSLMode | None = setting(
+        None,
+        "tls",
+        "TLS: disable, prefer, require, verify-ca or verify-full; only the last two find out who answers, "
+        "`require` encrypts and verifies nothing",
+    )
+    sslrootcert: value_types.Name | None = setting(
+        None, "tls", "The file of the authorities that verify-ca and verify-full trust; `system` is the machine's own"
+    )
+    sslcert: value_types.Name | None = setting(None, "tls", "The file of the client's certificate")
+    sslkey: value_types.Name | None = setting(None, "tls", "The file of the client's key")
+
+
+class Keys(ConnectionFields):
+    """Every further key of a database that its replicas have too."""
+
+    pool_size: value_types.WholeNumber = setting(
+        5, "pool", "Connections that are kept open; 0 is no limit", ge=0, le=10_000
+    )
+    max_overflow: value_types.WholeNumber = setting(
+        10, "pool", "Connections beyond pool_size; -1 is no limit", ge=-1, le=10_000
+    )
+    pool_timeout: durations.Seconds = setting(30.0, "pool", "How long a caller waits for a connection", ge=0, le=86_400)
+    pool_recycle: durations.Seconds = setting(
+        1800.0, "pool", "Age at which a connection is replaced; -1 is never", ge=-1, le=31_536_000
+    )
+    pool_pre_ping: durations.Check = setting(
+        1.0,
+        "pool",
+        "Look at the socket each time, and ping what rested for longer than this; true pings each time, false never",
+    )
+    pool_min_idle: value_types.WholeNumber = setting(
+        0, "pool", "Connections that are kept ready; they are opened before they are asked for", ge=0, le=10_000
+    )
+    pool_idle_timeout: durations.SecondsOrOff = setting(
+        600.0,
+        "pool",
+        "Rest after which a connection beyond pool_min_idle is closed; false is never",
+        gt=0,
+        le=31_536_000,
+    )
+    pool_keepalive: durations.SecondsOrOff = setting(
+        120.0,
+        "pool",
+        "Rest after which an idle connection is asked whether it lives; false is never",
+        gt=0,
+        le=31_536_000,
+    )
+    pool_max_waiting: value_types.WholeNumber | None = setting(
+        None,
+        "pool",
+        "Longest line of callers that wait for a connection; who comes later is refused at once",
+        ge=0,
+        le=1_000_000,
+    )
+    pool_leak_warning: durations.SecondsOrOff = setting(
+        None,
+        "pool",
+        "Report who holds a connection for longer; 30 s in profiles named development and testing unless given",
+        gt=0,
+        le=31_536_000,
+    )
+    pool_use_lifo: value_types.Flag = setting(
+        False, "pool", "Hand out the connection that came back last, so that the others can rest"
+    )
+    pool_reset_on_return: choices.Reset = setting(
+        "rollback",
+        "engine",
+        "What happens to an open transaction when a connection comes back: rollback, commit or none",
+    )
+    poolclass: choices.PoolClass | None = setting(None, "pool", f"The pool: {', '.join(choices.POOL_CLASSES)}")
+
+    echo: choices.Echo = setting(False, "engine", "Log every statement; `debug` logs the rows too")
+    echo_pool: choices.Echo = setting(False, "engine", "Log what the pool does; `debug` logs every checkout")
+    hide_parameters: value_types.Flag = setting(
+        False, "engine", "Keep the parameters of statements out of logs and errors"
+    )
+    logging_name: value_types.Name | None = setting(
+        None, "engine", "Last part of the logger's name, sqlalchemy.engine.Engine.NAME; the profile's name unless given"
+    )
+    pool_logging_name: value_types.Name | None = setting(
+        None,
+        "engine",
+        "Last part of the logger's name, sqlalchemy.pool.impl.QueuePool.NAME; the profile's name unless given",
+    )
+    isolation_level: value_types.IsolationLevel | None = setting(
+        None, "engine", "READ COMMITTED, REPEATABLE READ, SERIALIZABLE, READ UNCOMMITTED or AUTOCOMMIT"
+    )
+    execution_options: value_types.Options = setting(
+        {}, "engine", "Execution options of every statement of the engine; null is None"
+    )
+    connect_args: value_types.Options = setting({}, "engine", "Arguments of the driver's connect(); null is None")
+    dialect_options: value_types.Options = setting(
+        {}, "engine", "Arguments of SQLAlchemy's dialect, such as use_native_hstore or executemany_mode; null is None"
+    )
+    query_cache_size: value_types.WholeNumber = setting(
+        500, "engine", "Compiled statements that are kept; 0 keeps none", ge=0, le=1_000_000
+    )
+    insertmanyvalues_page_size: value_types.WholeNumber = setting(
+        1000, "engine", "Rows of one INSERT with many values", ge=1, le=1_000_000
+    )
+    use_insertmanyvalues: value_types.Flag = setting(
+        True, "engine", "Send the rows of an INSERT that returns values together"
+    )
+    enable_from_linting: value_types.Flag = setting(
+        True, "engine", "Warn of a SELECT that joins tables without a condition"
+    )
+    label_length: value_types.WholeNumber | None = setting(
+        None, "engine", "Longest label of a column in generated SQL", ge=6, le=255
+    )
+    max_identifier_length: value_types.WholeNumber | None = setting(
+        None, "engine", "Longest name that the database takes", ge=1, le=1024
+    )
+    paramstyle: choices.ParamStyle | None = setting(
+        None, "engine", "Style of the parameters in generated SQL, where the driver has several"
+    )
+
+    connect_timeout: durations.Seconds = setting(
+        5.0,
+        "timeout",
+        "How long opening a connection may take; `?connect_timeout=` of a URL means the same, in whole seconds",
+        gt=0,
+        le=durations.LONGEST_CONNECT,
+    )
+    statement_timeout: durations.Seconds | None = setting(
+        None, "timeout", "How long the server lets a statement run", gt=0, le=604_800
+    )
+    lock_timeout: durations.Seconds | None = setting(
+        None, "timeout", "How long a statement waits for a lock", gt=0, le=604_800
+    )
+    idle_in_transaction_timeout: durations.Seconds | None = setting(
+        None, "timeout", "How long the server lets a transaction rest between statements", gt=0, le=604_800
+    )
+    variables: value_types.Variables = setting(
+        {}, "timeout", "Session variables (SET) or SQLite PRAGMAs, set on each new connection outside a transaction"
+    )
+
+    pgbouncer: value_types.Flag = setting(
+        False,
+        "timeout",
+        "A PgBouncer in transaction mode stands before PostgreSQL: timeouts and variables are set in each transaction, "
+        "nothing is prepared on the server",
+    )
+
+
+def system_key(settings: DatabaseSettings) -> str:
+    """Return the key that says which database system it is."""
+    return "drivername" if settings.drivername is not None else "url"

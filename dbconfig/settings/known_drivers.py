@@ -1,0 +1,138 @@
+"""Which database systems and drivers there are, and which driver is installed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from difflib import get_close_matches
+from importlib.util import find_spec
+
+from dbconfig.errors import ConfigError
+from dbconfig.errors.printable import quoted
+from dbconfig.errors.problem import Location, Problem
+from dbconfig.errors.redaction import shown_name
+
+
+@dataclass(frozen=True, slots=True)
+class Driver:
+    """A DBAPI driver as SQLAlchemy names it, its module, and the package that brings it."""
+
+    name: str
+    module: str
+    package: str
+    synchronous: bool = True
+    asynchronous: bool = False
+    paramstyles: tuple[str, ...] = ("format", "pyformat")  # its own is among them
+
+    @property
+    def installed(self) -> bool:
+        try:
+            # Imports nothing; a broken installation still fails in create_engine, with its own cause.
+            return find_spec(self.module) is not None
+        except ModuleNotFoundError:
+            return False
+
+
+_POSTGRESQL = (
+    Driver("psycopg2", "psycopg2", "psycopg2-binary"),
+    Driver("psycopg", "psycopg", "'psycopg[binary]'", asynchronous=True),  # one driver for both
+    Driver("asyncpg", "asyncpg", "asyncpg", synchronous=False, asynchronous=True, paramstyles=("numeric_dollar",)),
+)
+_MYSQL = (
+    Driver("pymysql", "pymysql", "pymysql"),
+    Driver("mysqldb", "MySQLdb", "mysqlclient"),
+    Driver("asyncmy", "asyncmy", "asyncmy", synchronous=False, asynchronous=True),
+    Driver("aiomysql", "aiomysql", "aiomysql", synchronous=False, asynchronous=True),
+)
+# It takes `:1` too, and counts otherwise than SQLAlchemy: values end up in the wrong places, and nothing is raised.
+_OF_SQLITE = ("qmark", "named")
+_SQLITE = (
+    Driver("pysqlite", "sqlite3", "", paramstyles=_OF_SQLITE),
+    Driver("aiosqlite", "aiosqlite", "aiosqlite", synchronous=False, asynchronous=True, paramstyles=_OF_SQLITE),
+)
+
+# In the order of choice, which is fixed: SQLAlchemy's own default for postgresql changed from 2.0 (psycopg2) to 2.1
+# (psycopg), and its default for mysql (mysqlclient) is not among our dependencies.
+DRIVERS: dict[str, tuple[Driver, ...]] = {
+    "sqlite": _SQLITE,
+    "postgresql": _POSTGRESQL,
+    "mysql": _MYSQL,
+    "mariadb": _MYSQL,
+}
+_ALIASES = {"postgres": "postgresql", "sqlite3": "sqlite"}
+# What other tools call a system or a driver; SQLAlchemy and we do not.
+_ELSEWHERE = {
+    **dict.fromkeys(("pgsql", "psql", "pg", "postgis", "redshift", "timescaledb", "cockroachdb"), "postgresql"),
+    **dict.fromkeys(("mysql2", "mysqli", "mysqlx"), "mysql"),
+    **{driver.name: f"{system}+{driver.name}" for system in ("mysql", "postgresql") for driver in DRIVERS[system]},
+}
+_UNSUPPORTED = frozenset({"mssql", "sqlserver", "oracle", "snowflake", "mongodb", "duckdb", "clickhouse", "redis"})
+
+
+def backend_of(drivername: str) -> str:
+    """Return the database system of a `drivername`: sqlite, postgresql, mysql or mariadb.
+
+    Raises:
+        ValueError: it names another system or another driver; the text says which there are.
+    """
+    system, plus, driver = drivername.lower().partition("+")
+    backend = _ALIASES.get(system, system)
+    if backend not in DRIVERS:
+        near = get_close_matches(system, [*DRIVERS, *_ALIASES], 1, 0.7) if system not in _UNSUPPORTED else []
+        meant = _ELSEWHERE.get(system) or (_ALIASES.get(near[0], near[0]) if near else "")
+        hint = f"; did you mean {meant!r}?" if meant else ""
+        named = quoted(shown_name(system))
+        raise ValueError(f"{named} is no dialect that is supported: sqlite, postgresql, mysql and mariadb are{hint}")
+    known = [candidate.name for candidate in DRIVERS[backend]]
+    if plus and driver not in known:
+        near = get_close_matches(driver, known, 1, 0.6)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(
+            f"{quoted(shown_name(driver))} is no supported driver of {backend}: {', '.join(known)} are{hint}"
+        )
+    return backend
+
+
+def choose(drivername: str, at: Location | None, key: str, *, asynchronous: bool = False) -> str:
+    """Return the drivername with an installed driver of the kind that is asked for; an explicit one is kept.
+
+    Raises:
+        ConfigError: no driver is installed, or the named one is not, or is of the other kind.
+    """
+    backend, _, named = drivername.lower().partition("+")
+    backend = _ALIASES.get(backend, backend)
+    fitting = [driver for driver in DRIVERS[backend] if (driver.asynchronous if asynchronous else driver.synchronous)]
+    if asynchronous:
+        fitting.sort(key=lambda driver: driver.synchronous)  # what is made for it first
+    candidates = [driver for driver in DRIVERS[backend] if driver.name == named] if named else fitting
+    if candidates[0] not in fitting:
+        raise ConfigError([_other_kind(named, fitting, at, key, asynchronous)])
+    installed = next((driver for driver in candidates if driver.installed), None)
+    if installed is None:
+        kind = "asynchronous driver" if asynchronous else "driver"
+        message = f"the {kind} of {backend} is not installed: {candidates[0].name}"
+        raise ConfigError([Problem("missing-driver", message, at, key, f"pip install {candidates[0].package}")])
+    # SQLAlchemy's name of a driver's other half, where one driver is both.
+    return f"{backend}+{installed.name}{'_async' if asynchronous and installed.synchronous else ''}"
+
+
+def not_its_paramstyle(style: str, drivername: str) -> str:
+    """Say that a driver, or none of a system's where none is named, takes a style of parameters; "" if it does."""
+    backend, _, named = drivername.lower().removesuffix("_async").partition("+")
+    known = DRIVERS[_ALIASES.get(backend, backend)]
+    taken = dict.fromkeys(each for driver in known if named in ("", driver.name) for each in driver.paramstyles)
+    return (
+        "" if style in taken else f"`paramstyle: {style}` cannot act here: {named or backend} takes {', '.join(taken)}"
+    )
+
+
+def _other_kind(named: str, fitting: list[Driver], at: Location | None, key: str, asynchronous: bool) -> Problem:
+    usual = fitting[0]
+    install = f" (pip install {usual.package})" if usual.package else ""
+    both = next((f", or write `+{driver.name}`, which is both" for driver in fitting if driver.synchronous), "")
+    if asynchronous:
+        message = f"{named} is a synchronous driver, and this is an asynchronous engine"
+        help = f"leave `+{named}` out: each kind of engine takes its own, this one {usual.name}{install}{both}"
+        return Problem("sync-driver", message, at, key, help)
+    message = f"{named} is an asynchronous driver, and this is a synchronous engine"
+    taken = f": {usual.name} is taken{install}" if usual.package else ""
+    return Problem("async-driver", message, at, key, f"leave `+{named}` out{taken}")

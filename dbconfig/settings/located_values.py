@@ -1,0 +1,171 @@
+"""What a configuration is made of: values that remember where they stand."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from dbconfig.errors.problem import Location
+from dbconfig.errors.redaction import MASK, is_secret_name, shown
+
+_PROPERTIES = re.compile(r"^(?:[!&][\w!.-]*[ \t]+){1,2}", re.ASCII)
+_UNPARSED_KEY = re.compile(r"(\s*(?:[-?] )?\s*([\w.-]+)\s*:)(.*)")
+
+
+class Source:
+    """The text of one file, for the excerpts of messages; neither printed nor pickled, since it may hold secrets."""
+
+    __slots__ = ("_lines", "_secrets", "_spans", "parsed", "shown")
+
+    def __init__(self, shown: str, text: str = "") -> None:
+        self.shown = shown
+        self.parsed = False
+        self._lines = text.splitlines()
+        # Of each line the places of its values, and key and value of each.
+        self._spans: dict[int, dict[tuple[int, int], tuple[str, str]]] = {}
+        self._secrets: set[str] = set()
+
+    def __repr__(self) -> str:
+        return f"<text of {self.shown}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Source, (self.shown,)
+
+    def __deepcopy__(self, memo: object) -> Source:
+        return self
+
+    def remember(self, key: str, text: str, start: tuple[int, int], end: tuple[int, int]) -> None:
+        """Note where a value stands (lines and columns from 0), so that an excerpt can mask it."""
+        if is_secret_name(key) and len(text) > 3:
+            self._secrets.add(text)
+        for line in range(start[0], end[0] + 1):
+            first = start[1] if line == start[0] else 0
+            last = end[1] if line == end[0] else -1
+            found = self._spans.setdefault(line, {})
+            if (first, last) not in found or is_secret_name(key):
+                found[first, last] = (key, text if start[0] == end[0] else "")
+
+    def excerpt(self, line: int) -> str:
+        """Return a line without the values that may not be shown, and without its comment."""
+        return "".join(shown for _, shown in self._pieces(line)).rstrip()
+
+    def column(self, line: int, column: int) -> int:
+        """Return where a column of a line (from 1) stands in its excerpt: masks have another width."""
+        position = shift = 0
+        for written, visible in self._pieces(line):
+            if column - 1 < position + len(written):
+                return position + shift + 1 if written != visible else column + shift
+            position += len(written)
+            shift += len(visible) - len(written)
+        return column + shift
+
+    def _pieces(self, line: int) -> list[tuple[str, str]]:
+        """Return a line in pieces: what is written, and what of it may be shown."""
+        if not 0 < line <= len(self._lines):
+            return []
+        text, spans = self._lines[line - 1], sorted(self._spans.get(line - 1, {}).items())
+        if not spans:
+            return self._unparsed(text)
+        pieces, position = [], 0
+        for (first, last), (key, value) in spans:
+            stop = len(text) if last < 0 else last
+            if first >= position:
+                pieces += [(text[position:first],) * 2, (text[first:stop], self._masked(text[first:stop], key, value))]
+                position = stop
+        tail = re.split(r"(?:^|\s)#", text[position:])[0]
+        return [*pieces, (text[position:], tail if self.parsed else re.sub(r"[^:,}\]].*", "", tail))]
+
+    def _unparsed(self, text: str) -> list[tuple[str, str]]:
+        bare = re.split(r"(?:^|\s)#", text)[0].rstrip()
+        match = _UNPARSED_KEY.match(bare)
+        if not match:
+            return [(text, MASK if re.search(r"\w", bare) else bare)]
+        blank = match[3][: len(match[3]) - len(match[3].lstrip())]
+        value = match[3].strip()
+        return [(match[1] + blank,) * 2, (value, shown(match[2], value, self._secrets) if value else "")]
+
+    def _masked(self, written: str, key: str, value: str) -> str:
+        if not written:
+            return ""
+        visible = shown(key, value, self._secrets) if value else MASK
+        # A tag or an anchor before the value is shown, unless the key says that it may be a piece of a secret.
+        bare = written if is_secret_name(key) else _PROPERTIES.sub("", written)
+        return written if visible == value and bare in (value, f"'{value}'", f'"{value}"') else visible
+
+
+@dataclass(frozen=True, slots=True)
+class Scalar:
+    """A single value: what it means, how it was written and where.
+
+    Attributes:
+        value: str, int, float, bool or None, by the rules of YAML 1.2's core schema; later, what was read from it.
+        written: the characters of the file.
+        ambiguity: what YAML 1.1 would have made of it, if that is another thing ("a boolean", "a date"), else "".
+        variables: the environment variables that it was made from.
+    """
+
+    value: Any
+    location: Location
+    written: str = field(default="", repr=False)
+    ambiguity: str = ""
+    variables: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"<value at {self.location}>"
+
+
+@dataclass(frozen=True, slots=True)
+class SequenceNode:
+    items: tuple[Node, ...]
+    location: Location
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A key with its value, and the entry of a lower layer that it covers."""
+
+    node: Node
+    key: Location
+    beneath: Entry | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class MappingNode:
+    """A mapping; its entries are in the order of the file."""
+
+    entries: Mapping[str, Entry]
+    location: Location
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.entries)
+
+    def get(self, key: str) -> Entry | None:
+        return self.entries.get(key)
+
+
+Node = Scalar | SequenceNode | MappingNode
+
+
+def places(tree: MappingNode) -> dict[tuple[str, ...], tuple[Location, ...]]:
+    """Return where each key was written, by its path: the place in force first, then those that it covers."""
+    found: dict[tuple[str, ...], tuple[Location, ...]] = {}
+
+    def walk(node: MappingNode, path: tuple[str, ...]) -> None:
+        for key, entry in node.entries.items():
+            places: list[Location] = []
+            below: Entry | None = entry
+            while below is not None:
+                places.append(below.key)
+                below = below.beneath
+            found[(*path, key)] = tuple(places)
+            if isinstance(entry.node, MappingNode):
+                walk(entry.node, (*path, key))
+            elif isinstance(entry.node, SequenceNode):
+                for number, item in enumerate(entry.node.items):
+                    if isinstance(item, MappingNode):
+                        walk(item, (*path, key, str(number)))
+
+    walk(tree, ())
+    return found

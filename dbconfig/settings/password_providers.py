@@ -1,0 +1,161 @@
+"""Passwords from code: providers by name, asked at each new connection and given a time limit."""
+
+from __future__ import annotations
+
+import contextvars
+import inspect
+import threading
+from collections.abc import Callable
+from difflib import get_close_matches
+from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING, Final, NoReturn
+
+from dbconfig.errors import ConfigError
+from dbconfig.errors.printable import quoted
+from dbconfig.errors.problem import Problem
+from dbconfig.settings.secret_sources import Secret, unusable, without_line_end
+
+if TYPE_CHECKING:
+    from dbconfig.settings.database import DatabaseSettings
+
+    # What a provider is: it gets the settings that it is to find the password for, such as address.host and .username.
+    Function = Callable[[DatabaseSettings], str]
+
+GROUP: Final = "dbconfig.password_providers"  # the entry points of installed packages
+TIMEOUT: Final = 10.0  # seconds; a token service that needs longer is out of order
+# Calls of one provider that may hang at the same time. A thread cannot be ended from outside: without a limit each new
+# connection would add another one for as long as the token service is mute.
+HANGING_AT_MOST: Final = 4
+
+
+class Provider:
+    """One function, and how long it may take."""
+
+    def __init__(self, name: str, function: Function, timeout: float = TIMEOUT) -> None:
+        if not callable(function):
+            raise TypeError(f"password provider {quoted(name)}: a function is needed, not {type(function).__name__}")
+        if not timeout > 0:
+            raise ValueError(f"password provider {quoted(name)}: timeout must be greater than 0, not {timeout:g}")
+        self.name = name
+        self._function = function
+        self._timeout = timeout
+        self._places = threading.BoundedSemaphore(HANGING_AT_MOST)
+
+    def ask(self, settings: DatabaseSettings, secret: Secret) -> str:
+        """Return the password as it is now.
+
+        Raises:
+            ConfigError: the provider failed, hung, or returned no password; its own error is the cause.
+        """
+        # A thread that hung at a fork does not exist in the child; it would hold its place there for ever.
+        places = self._places
+        if not places.acquire(blocking=False):
+            _fail(secret, f"{HANGING_AT_MOST} earlier calls have not come back")
+        call = _Call(self._function, settings, places.release)
+        if not call.done(self._timeout):
+            _fail(secret, f"no answer within {self._timeout:g} s")
+        if call.error is not None:
+            # Its text is the provider's own and stands in the cause; ours could not know what is secret in it.
+            _fail(secret, f"failed with {type(call.error).__name__}", call.error)
+        return _checked(call.result, secret)
+
+    def forget_hanging(self) -> None:
+        self._places = threading.BoundedSemaphore(HANGING_AT_MOST)
+
+
+class _Call:
+    """A call on a thread of its own, so that a function that never returns costs its caller the limit and no more."""
+
+    def __init__(self, function: Function, settings: DatabaseSettings, release: Callable[[], None]) -> None:
+        self.result: object = None
+        self.error: BaseException | None = None
+        self._ended = threading.Event()
+        context = contextvars.copy_context()
+
+        def run() -> None:
+            try:
+                self.result = context.run(function, settings)
+            except BaseException as error:  # raised again, as a cause, in the thread that asked
+                self.error = error
+            finally:
+                release()
+                self._ended.set()
+
+        try:
+            threading.Thread(target=run, name="dbconfig-password", daemon=True).start()
+        except RuntimeError:
+            run()  # the interpreter is going down and starts no thread any more
+
+    def done(self, timeout: float) -> bool:
+        return self._ended.wait(timeout)
+
+
+class Providers:
+    """The providers that one registry knows: its own, and those of installed packages."""
+
+    def __init__(self) -> None:
+        self._own: dict[str, Provider] = {}
+        self._installed: dict[str, Provider] = {}
+
+    def add(self, name: str, function: Function, timeout: float) -> None:
+        """Take a function under a name; a later one of the same name replaces it."""
+        self._own[name] = Provider(name, function, timeout)
+
+    def ask(self, secret: Secret, settings: DatabaseSettings) -> str:
+        return self.find(secret).ask(settings, secret)
+
+    def find(self, secret: Secret) -> Provider:
+        """Return the provider that a secret names; nothing is asked yet.
+
+        Raises:
+            ConfigError: there is none of this name, or its package cannot be imported.
+        """
+        name = secret.argument
+        found = self._own.get(name) or self._installed.get(name)
+        if found is None:
+            found = self._installed[name] = Provider(name, _load(name, secret, self._own))
+        return found
+
+    def forget_hanging(self) -> None:
+        """In a forked child: the threads that hang are the parent's."""
+        for provider in (*self._own.values(), *self._installed.values()):
+            provider.forget_hanging()
+
+
+def _load(name: str, secret: Secret, own: dict[str, Provider]) -> Function:
+    points: dict[str, EntryPoint] = {point.name: point for point in entry_points(group=GROUP)}
+    if name not in points:
+        known = sorted({*own, *points})
+        near = get_close_matches(name, known, 1, 0.6)
+        help = (
+            f"did you mean {near[0]!r}?"
+            if near
+            else f"register it before the first use, db.password_provider({name!r}, function), or install its package"
+        )
+        notes = (f"known: {', '.join(known)}",) if known else ("no provider is known",)
+        message = f"there is no password provider {quoted(name)}"
+        raise ConfigError([Problem("unknown-provider", message, secret.location, "password", help, notes)])
+    try:
+        function: Function = points[name].load()
+    except Exception as error:
+        _fail(secret, f"{points[name].value} cannot be imported", error)
+    return function
+
+
+def _checked(result: object, secret: Secret) -> str:
+    if inspect.isawaitable(result):
+        if inspect.iscoroutine(result):
+            result.close()
+        _fail(secret, "it is a coroutine function; a provider is an ordinary one, called on a thread of its own")
+    if not isinstance(result, str):
+        _fail(secret, f"it returned {type(result).__name__}, not text")
+    text = without_line_end(result)
+    reason = "it returned an empty text" if not text else unusable(text)
+    if reason:
+        _fail(secret, reason)
+    return text
+
+
+def _fail(secret: Secret, reason: str, cause: BaseException | None = None) -> NoReturn:
+    message = f"password provider {quoted(secret.argument)}: {reason}"
+    raise ConfigError([Problem("provider-failed", message, secret.location, "password")]) from cause

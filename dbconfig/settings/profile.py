@@ -1,0 +1,174 @@
+"""A profile: the settings of all its databases, from explicit sources."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Final, Self
+
+from pydantic import PrivateAttr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from dbconfig.errors import ConfigError
+from dbconfig.errors.printable import quoted
+from dbconfig.errors.problem import BUILT_IN, Location, Problem
+from dbconfig.settings.database import CONNECTION_KEYS, DatabaseSettings, Origins
+from dbconfig.settings.findings import Finding, found_in
+from dbconfig.settings.known_drivers import backend_of
+from dbconfig.settings.replicas import switched_off
+from dbconfig.settings.value_types import plain
+
+DEFAULT: Final = "default"  # the name of a profile's own database
+
+# What is a default of one profile only.
+_FOR_PROFILE: Final[Mapping[str, Mapping[str, Any]]] = {
+    "production": {"protected": True},
+    "development": {"pool_leak_warning": 30.0},
+    "testing": {"pool_leak_warning": 30.0},
+}
+# Meant for one database system: inherited only by a database of the same one.
+_SYSTEM_KEYS: Final = frozenset(
+    {"connect_args", "variables", "dialect_options", "isolation_level", "pgbouncer"}
+    | {"sslmode", "sslrootcert", "sslcert", "sslkey"}
+)
+
+
+class Profile(BaseSettings):
+    """One environment's settings: the profile's own database, `default`, and further named ones.
+
+    >>> Profile(name="tests", url="sqlite://").databases["default"].in_memory
+    True
+    """
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="forbid", hide_input_in_errors=True, arbitrary_types_allowed=True
+    )
+
+    name: str
+    databases: dict[str, DatabaseSettings]
+
+    _reason: str = PrivateAttr("")
+    _folder: Path | None = PrivateAttr(None)
+
+    def __init__(self, **values: Any) -> None:
+        """Make a profile in code: `name`, and the settings as they would stand in its file.
+
+        Raises:
+            ConfigError: they cannot be used; all problems are in `.problems`.
+        """
+        try:
+            super().__init__(**values)
+            return
+        except ValidationError as error:
+            if "sources" in values:
+                raise  # the loader knows the places
+            problems = [_problem(loc, finding) for loc, findings in found_in(error) for finding in findings]
+        # Not within `except`: pydantic's error carries the input, and with it the secrets.
+        raise ConfigError(problems)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Take the loader's sources, the environment over the documents; else the arguments alone, never `$NAME`."""
+        sources = getattr(init_settings, "init_kwargs", {}).get("sources")
+        return tuple(sources) if sources is not None else (init_settings,)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _expand(cls, data: Any) -> Any:
+        return expand(data) if isinstance(data, Mapping) else data
+
+    def database(self, name: str) -> DatabaseSettings:
+        """Return the settings of a database.
+
+        Raises:
+            ConfigError: the profile has none of this name.
+        """
+        found = self.databases.get(name)
+        if found is not None:
+            return found
+        near = get_close_matches(name, self.databases, 1, 0.6)
+        help = f"did you mean {near[0]!r}?" if near else "name it under `databases:`"
+        message = f"profile {quoted(self.name)} has no database {quoted(name)}"
+        notes = (f"databases: {', '.join(self.databases)}",)
+        raise ConfigError([Problem("unknown-database", message, help=help, notes=notes)])
+
+    def origin(self, key: str) -> Location:
+        """Return where the value in force of a key was written: "pool_size", or "databases.analytics.echo"."""
+        return next(iter(self.layers(key)), BUILT_IN)
+
+    def layers(self, key: str) -> tuple[Location, ...]:
+        """Return every place where a key was written, the one in force first."""
+        parts = key.split(".")
+        name, inside = (parts[1], parts[2:]) if parts[0] == "databases" and len(parts) > 2 else (DEFAULT, parts)
+        settings = self.databases.get(name)
+        return settings.layers(".".join(inside)) if settings is not None else ()
+
+    @property
+    def reason(self) -> str:
+        """Why this profile was taken: "ENVIRONMENT, environment", "argument" or "default"."""
+        return self._reason
+
+    @property
+    def folder(self) -> Path | None:
+        """The project folder, which holds the configuration folder."""
+        return self._folder
+
+    def settle(self, origins: Origins, folder: Path | None, reason: str) -> Self:
+        """Note where the values came from; called once, by the loader, before anybody else has the profile."""
+        self._folder, self._reason = folder, reason
+        for name, database in self.databases.items():
+            database.settle(origins, () if name == DEFAULT else ("databases", name), folder)
+        return self
+
+
+def expand(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the flat form of a profile, its own database's keys beside `databases`, as databases that inherit."""
+    own = {key: value for key, value in data.items() if key not in ("name", "databases")}
+    named = data.get("databases") or {}
+    if not isinstance(named, Mapping) or not all(
+        isinstance(each, (Mapping, DatabaseSettings)) for each in named.values()
+    ):
+        return {"name": data.get("name"), "databases": named}
+    own = {**_FOR_PROFILE.get(str(data.get("name")), {}), **own}
+    # A profile may consist of named databases only; then there is no `default`.
+    databases: dict[str, Any] = (
+        {DEFAULT: own} if DEFAULT not in named and (own.keys() & CONNECTION_KEYS - {"replicas"} or not named) else {}
+    )
+    for name, each in named.items():
+        if isinstance(each, DatabaseSettings):
+            databases[name] = each
+            continue
+        # Where the profile has no database of its own, its options are meant for the named ones.
+        same = _system(own) in ("", _system(each))
+        inherited = {
+            key: value for key, value in own.items() if key not in CONNECTION_KEYS and (same or key not in _SYSTEM_KEYS)
+        }
+        databases[name] = {**inherited, **each}
+        if "replicas" in own and switched_off(own["replicas"]):
+            databases[name]["replicas"] = ()  # DBCONFIG_REPLICAS=off is for an emergency, and for all databases
+    return {"name": data.get("name"), "databases": databases}
+
+
+def _system(data: Mapping[str, Any]) -> str:
+    written = str(plain(data.get("drivername") or data.get("url") or ""))
+    try:
+        system = backend_of(written.partition("://")[0])
+    except ValueError:
+        return ""
+    return {"mariadb": "mysql"}.get(system, system)
+
+
+def _problem(loc: tuple[str, ...], finding: Finding) -> Problem:
+    path = (*loc, *finding.at)
+    key = ".".join(path[2:] if path[:2] == ("databases", DEFAULT) else path)
+    message = finding.message or "it is not a setting of a database"
+    said = message if not key or message.startswith(("`", "'")) else f"{key}: {message}"
+    return Problem(finding.slug, said, key=key, help=finding.help)

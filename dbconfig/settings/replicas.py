@@ -1,0 +1,147 @@
+"""A replica's settings: all of its primary's, and over them what the replica says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from pydantic import BaseModel
+
+from dbconfig.settings import driver_timeouts
+from dbconfig.settings.findings import Finding, reject, reject_all
+from dbconfig.settings.known_drivers import backend_of
+from dbconfig.settings.located_values import MappingNode, SequenceNode
+from dbconfig.settings.value_types import parsed_url, plain
+
+_PARTS: Final = ("drivername", "username", "password", "host", "port", "database")
+_ADDRESS: Final = frozenset({"url", "query", *_PARTS})
+# What is said of a database as a whole, or of its primary alone.
+_NOT_FOR_REPLICA: Final = (
+    "replicas",
+    "read_your_writes",
+    "replica_max_lag",
+    "replica_fallback",
+    "fast_begin",
+    "protected",
+    "expire_on_commit",
+    "autoflush",
+    "isolation_level",
+)
+_OFF: Final = frozenset({"off", "false", "no"})
+# A standby is no primary: inherited, this would refuse every replica.
+_FOR_PRIMARY: Final = "target_session_attrs"
+
+
+def switched_off(value: Any) -> bool:
+    """Say whether `replicas: off`, or DBCONFIG_REPLICAS=off, is what somebody wrote."""
+    raw = plain(value)
+    return raw is False or (isinstance(raw, str) and raw.lower() in _OFF)
+
+
+def completed(data: Any, *, is_replica: bool) -> Any:
+    """Return the data of a database, or of one of its replicas, with what is not written in so many words.
+
+    Raises:
+        PydanticCustomError: a replica says what only a database can; or `replicas` or the time of a connect is wrong.
+    """
+    if not isinstance(data, Mapping):
+        return data
+    if is_replica:
+        _refuse_foreign(data)
+    return driver_timeouts.settled(inherit(data) if "replicas" in data else data)
+
+
+def inherit(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the data of a database with its replicas as complete as the database itself.
+
+    Raises:
+        PydanticCustomError: `replicas` is no list of mappings, or the database is one that has none.
+    """
+    own = {key: value for key, value in data.items() if key != "replicas"}
+    written = data["replicas"]
+    if switched_off(written):
+        return own
+    items = written.items if isinstance(written, SequenceNode) else written
+    kinds = (Mapping, MappingNode, BaseModel)
+    if not isinstance(items, (list, tuple)) or not all(isinstance(item, kinds) for item in items):
+        help = "replicas: [{host: db2}, {host: db3, weight: 2}]"
+        raise reject("wrong-type", "must be a list of what differs from the primary, or off", help, ("replicas",))
+    address = _parts(own)
+    if address is None:
+        return own  # the primary's address is wrong: that is told, and nothing can be inherited from it
+    if items and _is_sqlite(address):
+        message = "`replicas` cannot act on SQLite: it is a file"
+        because = "drivername" if "drivername" in own else "url"
+        raise reject_all([Finding("not-applicable", message, "remove it", ("replicas",), because=because)])
+    shared = {key: value for key, value in own.items() if key not in _ADDRESS and key not in _NOT_FOR_REPLICA}
+    found: list[Any] = []
+    for item in items:
+        if isinstance(item, (Mapping, MappingNode)):
+            says = _entries(item)
+            found.append({**driver_timeouts.beneath({**shared, **_completed(address, says)}, says), **says})
+        else:
+            found.append(item)
+    return {**own, "replicas": tuple(found)}
+
+
+def _entries(item: Any) -> dict[str, Any]:
+    return {key: entry.node for key, entry in item.entries.items()} if isinstance(item, MappingNode) else dict(item)
+
+
+def _refuse_foreign(data: Mapping[str, Any]) -> None:
+    findings = [
+        Finding(
+            "not-applicable",
+            f"`{key}` is said of a database, not of one of its replicas",
+            "write it beside `replicas`",
+            (key,),
+        )
+        for key in data  # a primary hands none of these down
+        if key in _NOT_FOR_REPLICA
+    ]
+    if findings:
+        raise reject_all(findings)
+
+
+def _parts(own: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return an address, however it was written, as its parts alone."""
+    found = {key: own[key] for key in _PARTS if key in own}
+    query = dict(plain(own.get("query")) or {})
+    if "url" in own:
+        url = parsed_url(own["url"])
+        if url is None:
+            return None
+        found = {key: getattr(url, key) for key in _PARTS if getattr(url, key)} | found
+        query = {**url.query, **query}
+    return {**found, "query": {key: value for key, value in query.items() if key != _FOR_PRIMARY}}
+
+
+def _is_sqlite(address: Mapping[str, Any]) -> bool:
+    try:
+        return backend_of(str(plain(address.get("drivername")))) == "sqlite"
+    except ValueError:
+        return False  # told where the system is looked at
+
+
+def _completed(address: Mapping[str, Any], says: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a replica takes over of the primary's address."""
+    if "url" not in says:
+        return dict(address)
+    url = parsed_url(says["url"])
+    # A URL names a host of its own, and a port of its own or the usual one; who logs in is mostly the same.
+    return {
+        key: value
+        for key, value in address.items()
+        if key not in ("drivername", "host", "port", "query") and (url is None or getattr(url, key) is None)
+    }
+
+
+def mismatches(backend: str, replicas: tuple[Any, ...]) -> Iterator[Finding]:
+    """Yield what cannot be a replica of a database system."""
+    same = {"mariadb": "mysql"}
+    for number, replica in enumerate(replicas):
+        other = replica.backend
+        if same.get(other, other) != same.get(backend, backend):
+            message = f"a replica of {backend} cannot be {other}"
+            at = "url" if replica.url is not None else "drivername"
+            yield Finding("invalid-value", message, at=("replicas", str(number), at))

@@ -1,0 +1,307 @@
+"""Which keys can act together: what contradicts, and what cannot work on a database system or a pool."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final
+
+from dbconfig.settings.findings import Finding
+from dbconfig.settings.keys import system_key
+from dbconfig.settings.known_drivers import backend_of, not_its_paramstyle
+from dbconfig.settings.replicas import mismatches
+from dbconfig.settings.tls import applicable_tls
+
+if TYPE_CHECKING:
+    from dbconfig.settings.database import DatabaseSettings
+
+_PARTS: Final = ("drivername", "username", "password", "host", "port", "database")
+_SIZES: Final = ("pool_size", "max_overflow", "pool_timeout", "pool_use_lifo")
+_CARE: Final = ("pool_recycle", "pool_pre_ping")
+# What the waiting line and the idle care of our own pool can do, and no pool of SQLAlchemy's.
+_OWN: Final = ("pool_min_idle", "pool_idle_timeout", "pool_keepalive", "pool_max_waiting")
+# Arguments that each pool class does not take (SQLAlchemy raises TypeError), or that cannot act with it.
+_NOT_FOR_POOL: Final = {
+    "QueuePool": _OWN,
+    "NullPool": (*_SIZES, *_CARE, *_OWN),
+    "StaticPool": (*_SIZES, *_OWN),
+    "AssertionPool": (*_SIZES, *_OWN),
+    "SingletonThreadPool": (*(key for key in _SIZES if key != "pool_size"), *_OWN),
+}
+_LEVELS: Final = ("AUTOCOMMIT", "READ COMMITTED", "READ UNCOMMITTED", "REPEATABLE READ", "SERIALIZABLE")
+_SQLITE_LEVELS: Final = ("AUTOCOMMIT", "READ UNCOMMITTED", "SERIALIZABLE")
+_IDENTITY_ARGUMENTS: Final = {
+    **dict.fromkeys(("host", "hostaddr", "unix_socket"), "host"),
+    **dict.fromkeys(("user", "username"), "username"),
+    **dict.fromkeys(("password", "passwd"), "password"),
+    **dict.fromkeys(("database", "dbname", "db"), "database"),
+    "port": "port",
+    "dsn": "url",
+}
+_NUMERIC_ARGUMENTS: Final = frozenset(
+    {
+        "connect_timeout",
+        "read_timeout",
+        "write_timeout",
+        "timeout",
+        "keepalives",
+        "keepalives_idle",
+        "keepalives_interval",
+        "keepalives_count",
+        "tcp_user_timeout",
+        "cached_statements",
+        "max_allowed_packet",
+    }
+)
+# Without a limit a connect could last for ever; SQLite's `timeout` is a number to sqlite3.
+_ALWAYS_LIMITED: Final = ("connect_timeout", "timeout")
+# "false" is true to a driver.
+_BOOLEAN_ARGUMENTS: Final = frozenset(
+    {"autocommit", "check_same_thread", "compress", "local_infile", "ssl_disabled", "ssl_verify_cert"}
+    | {"ssl_verify_identity", "ssl_check_hostname", "uri", "use_unicode"}
+)
+# The session variables that a key sets, by the database system.
+_VARIABLES: Final = {
+    "postgresql": {
+        "statement_timeout": "statement_timeout",
+        "lock_timeout": "lock_timeout",
+        "idle_in_transaction_session_timeout": "idle_in_transaction_timeout",
+    },
+    "mysql": {
+        "max_statement_time": "statement_timeout",
+        "max_execution_time": "statement_timeout",
+        "innodb_lock_wait_timeout": "lock_timeout",
+        "lock_wait_timeout": "lock_timeout",
+        "idle_transaction_timeout": "idle_in_transaction_timeout",
+    },
+    "sqlite": {"busy_timeout": "lock_timeout"},
+}
+# https://docs.sqlalchemy.org/en/21/core/connections.html#sqlalchemy.engine.Connection.execution_options
+_EXECUTION_OPTIONS: Final = (
+    "compiled_cache",
+    "driver_column_names",
+    "insertmanyvalues_page_size",
+    "isolation_level",
+    "logging_token",
+    "max_row_buffer",
+    "no_parameters",
+    "postgresql_deferrable",
+    "postgresql_readonly",
+    "preserve_rowcount",
+    "schema_translate_map",
+    "stream_results",
+    "yield_per",
+)
+
+
+def contradictions(settings: DatabaseSettings) -> list[Finding]:
+    """Return what is wrong with settings that are right one by one."""
+    address = settings.url or settings.drivername
+    if not address:
+        return [
+            Finding(
+                "missing-value",
+                "there is no database: neither `url` nor `drivername` is given",
+                "give `url: sqlite:///data/app.db`, `url: ${DATABASE_URL}` or the parts",
+            )
+        ]
+    return [
+        *_given_twice(settings),
+        *_for_system(settings),
+        *applicable_tls(settings),
+        *applicable_to_pgbouncer(settings),
+        *_for_pool(settings),
+        *_arguments(settings),
+        *_variables(settings),
+        *_options(settings),
+        *mismatches(settings.backend, settings.replicas),
+        *_fast_begin(settings),
+        *_paramstyle(settings),
+    ]
+
+
+def _given_twice(settings: DatabaseSettings) -> Iterator[Finding]:
+    if settings.url is None:
+        return
+    for part in _PARTS:
+        if getattr(settings, part) is not None and getattr(settings.url, part) not in (None, ""):
+            yield Finding(
+                "given-twice",
+                f"`{part}` is given both by `url` and by `{part}`",
+                "remove one of the two",
+                (part,),
+                against="url",
+            )
+    for name in settings.query.keys() & settings.url.query.keys():
+        yield Finding(
+            "given-twice", f"{name!r} is given both by `url` and by `query`", "remove one of the two", ("query", name)
+        )
+
+
+def _for_system(settings: DatabaseSettings) -> Iterator[Finding]:
+    backend = backend_of(settings.address.drivername)
+    levels = _SQLITE_LEVELS if backend == "sqlite" else _LEVELS
+    if settings.isolation_level is not None and settings.isolation_level not in levels:
+        yield Finding(
+            "invalid-value",
+            f"`isolation_level` must be one of {', '.join(levels)} on {backend}",
+            at=("isolation_level",),
+        )
+    if isinstance(settings.host, tuple) and backend != "postgresql":
+        message = f"a list of hosts cannot act on {backend}: only the drivers of PostgreSQL look for the primary"
+        yield Finding("not-applicable", message, "name one host", ("host",), because=system_key(settings))
+    if backend == "sqlite":
+        for part in ("username", "password", "host", "port"):
+            if getattr(settings.address, part) is not None:
+                at = part if getattr(settings, part) is not None else "url"
+                why = f"`{part}` cannot act on SQLite: it is a file"
+                yield Finding("not-applicable", why, "remove it", (at,), because=system_key(settings))
+        if (settings.address.database or "").startswith("~"):
+            at = "database" if settings.database is not None else "url"
+            help = "write the whole path: sqlite:////home/…"
+            yield Finding("invalid-value", "`~` is not replaced in the path of a database", help, (at,))
+        unable = {
+            "connect_timeout": "there is no server to connect to",
+            "idle_in_transaction_timeout": "nothing ends an idle SQLite transaction",
+        }
+        for key, why in unable.items():
+            if key in settings.model_fields_set and getattr(settings, key) is not None:
+                message = f"`{key}` cannot act on SQLite: {why}"
+                yield Finding("not-applicable", message, "remove it", (key,), because=system_key(settings))
+
+
+def _fast_begin(settings: DatabaseSettings) -> Iterator[Finding]:
+    system, _, driver = settings.address.drivername.lower().partition("+")
+    if settings.fast_begin and (backend_of(system) != "postgresql" or driver not in ("", "psycopg2")):
+        why = "it is made of what psycopg2 alone can do"
+        yield Finding("not-applicable", f"`fast_begin` cannot act here: {why}", "remove it", ("fast_begin",))
+
+
+def _paramstyle(settings: DatabaseSettings) -> Iterator[Finding]:
+    wrong = not_its_paramstyle(settings.paramstyle, settings.address.drivername) if settings.paramstyle else ""
+    if wrong:
+        help = "remove it: the driver's own is taken"
+        yield Finding("not-applicable", wrong, help, ("paramstyle",), because=system_key(settings))
+
+
+def _for_pool(settings: DatabaseSettings) -> Iterator[Finding]:
+    if settings.in_memory and settings.poolclass is None:
+        for key in (*_SIZES, *_CARE, *_OWN):
+            if key in settings.model_fields_set:
+                why = "an in-memory SQLite database is one database whatever its pool, and lives as long as its engine"
+                at = "database" if settings.database is not None else system_key(settings)
+                yield Finding("not-applicable", f"`{key}` cannot act here: {why}", "remove it", (key,), because=at)
+        return
+    for key in _NOT_FOR_POOL.get(settings.poolclass or "", ()):
+        if key in settings.model_fields_set:
+            yield Finding(
+                "not-applicable",
+                f"`{key}` cannot act with `poolclass: {settings.poolclass}`",
+                "remove one of the two",
+                (key,),
+                because="poolclass",
+            )
+    if -1 < settings.pool_recycle <= 0:
+        yield Finding("out-of-range", "`pool_recycle` must be greater than 0, or -1 for never", at=("pool_recycle",))
+
+
+def _arguments(settings: DatabaseSettings) -> Iterator[Finding]:
+    for name, value in settings.connect_args.items():
+        at = ("connect_args", name)
+        if name in _IDENTITY_ARGUMENTS:
+            key = _IDENTITY_ARGUMENTS[name]
+            yield Finding(
+                "given-twice",
+                f"{name!r} in connect_args would override what `url` and its parts say",
+                f"write it as `{key}`",
+                at,
+            )
+        elif (
+            name in _NUMERIC_ARGUMENTS
+            and (value is not None or name in _ALWAYS_LIMITED)
+            and (isinstance(value, bool) or not isinstance(value, (int, float)))
+            and not _is_number(value)
+        ):
+            yield Finding("wrong-type", f"{name!r} in connect_args must be a number", at=at)
+        elif name in _BOOLEAN_ARGUMENTS and not isinstance(value, (bool, int, type(None))):
+            yield Finding("wrong-type", f"{name!r} in connect_args must be true or false, without quotes", at=at)
+        elif name == "timeout" and settings.backend == "sqlite" and settings.lock_timeout is not None:
+            message = "`lock_timeout` is given twice, by itself and as 'timeout' in connect_args"
+            yield Finding("given-twice", message, "remove the one in connect_args", at)
+        elif name == "read_default_file":
+            yield Finding(
+                "given-twice",
+                "'read_default_file' in connect_args would bring in host, user and password from elsewhere",
+                "write them here",
+                at,
+            )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, str) and value.isascii() and value.isdigit()
+
+
+def _variables(settings: DatabaseSettings) -> Iterator[Finding]:
+    system = {"mariadb": "mysql"}.get(settings.backend, settings.backend)
+    for name in settings.variables:
+        key = _VARIABLES[system].get(name.lower(), "")
+        if key and key in settings.model_fields_set and getattr(settings, key) is not None:
+            message = f"`{key}` is given twice, by itself and by the variable {name!r}"
+            yield Finding("given-twice", message, "remove one of the two", ("variables", name))
+
+
+def _options(settings: DatabaseSettings) -> Iterator[Finding]:
+    from difflib import get_close_matches
+
+    for name in settings.execution_options:
+        if name not in _EXECUTION_OPTIONS:
+            near = get_close_matches(name, _EXECUTION_OPTIONS, 1, 0.6)
+            help = (
+                f"did you mean {near[0]!r}?"
+                if near
+                else "options of your own are given in code: Registry(engine_options={'execution_options': …})"
+            )
+            yield Finding(
+                "unknown-key", f"{name!r} is not an execution option of SQLAlchemy", help, ("execution_options", name)
+            )
+
+
+# Arguments that would prepare statements on a server connection that the next transaction does not have.
+_PREPARING: Final = ("prepare_threshold", "statement_cache_size", "prepared_statement_cache_size")
+
+
+_NEVER: Final = ("prepare_threshold", None)
+
+
+_IN_TRANSACTION: Final = ("statement_timeout", "lock_timeout", "idle_in_transaction_timeout", "variables")
+
+
+def applicable_to_pgbouncer(settings: DatabaseSettings) -> Iterator[Finding]:
+    """Yield what cannot work when each transaction may run on another server connection."""
+    if not settings.pgbouncer:
+        return
+    if settings.backend != "postgresql":
+        message = f"`pgbouncer` cannot act on {settings.backend}: it stands before PostgreSQL"
+        yield Finding("not-applicable", message, "remove it", ("pgbouncer",), because=system_key(settings))
+        return
+    for key in ("connect_args", "query"):
+        if "options" in getattr(settings, key):
+            yield _refused(f"{key}.options", "PgBouncer refuses startup options", "write them into `variables`")
+    if settings.url is not None and "options" in settings.url.query:
+        yield _refused("url", "PgBouncer refuses startup options, and the URL has `options`", "write `variables`")
+    for name in _PREPARING:
+        if name in settings.connect_args and (name, settings.connect_args[name]) != _NEVER:
+            why = f"{name!r} would prepare statements on a server connection that the next transaction does not have"
+            yield _refused(f"connect_args.{name}", why, "remove it")
+    for name in settings.variables:
+        if name.lower() == "default_transaction_isolation":
+            why = f"{name!r} is for the next transaction, and behind PgBouncer it would be set inside each"
+            yield _refused(f"variables.{name}", why, "write it as `isolation_level`")
+    if settings.isolation_level == "AUTOCOMMIT" or settings.execution_options.get("isolation_level") == "AUTOCOMMIT":
+        for key in _IN_TRANSACTION:
+            if getattr(settings, key):
+                why = f"`{key}` is set in each transaction behind PgBouncer, and AUTOCOMMIT has none"
+                yield _refused(key, why, "let the server's administrator set it: ALTER ROLE … SET …")
+
+
+def _refused(path: str, message: str, help: str) -> Finding:
+    return Finding("not-applicable", message, help, tuple(path.split(".")), because="pgbouncer")

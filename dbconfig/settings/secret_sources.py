@@ -1,0 +1,172 @@
+"""Where a secret is read from: written text, an environment variable, a file."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, NoReturn
+
+from dbconfig.errors import ConfigError
+from dbconfig.errors.printable import quoted
+from dbconfig.errors.problem import Location, Problem
+from dbconfig.settings.environment_variables import Environment
+
+FILE_LIMIT: Final = 64 * 1024  # bytes; a token of a cloud provider has about 2 kB
+
+# Docker and Kubernetes mount secrets here readable for everyone in the container, where nobody else lives.
+_MOUNTED: Final = ("/run/secrets/", "/var/run/secrets/")
+
+
+class Secret:
+    """A value that is never shown: not by `repr`, `str` or `format`, not in a dump, not in a pickle.
+
+    What was written as `{file: …}` or `{env: …}` is read again by each `read()`; `{provider: …}` is asked by the
+    settings that it belongs to. A pickle carries the place of such a secret, and nothing of a literal one.
+    """
+
+    __slots__ = ("_argument", "_environment", "_literal", "kind", "location", "written")
+
+    # The argument is Any for the sake of drivers' arguments such as PyMySQL's `ssl`, a mapping with a password in it.
+    def __init__(self, kind: str, argument: Any, location: Location | None = None, *, written: bool = False) -> None:
+        self.kind = kind  # "text", "file", "env" or "provider"
+        self.location = location
+        self.written = written  # in a file as it is, not by way of a variable
+        self._argument = argument if kind in ("file", "env", "provider") else ""
+        self._environment: Environment | None = None
+        # A closure, so that no attribute holds the text: `vars`, debuggers and crash reporters print attributes.
+        self._literal: Callable[[], Any] = (lambda: argument) if kind == "text" else _withheld
+
+    def __repr__(self) -> str:
+        return f"Secret({self.kind}={self._argument!r})" if self._argument else "Secret('***')"
+
+    __str__ = __repr__
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Secret):
+            return NotImplemented
+        same = (self.kind, self._argument) == (other.kind, other._argument)
+        return same and (self.kind != "text" or self._literal() == other._literal())
+
+    def __hash__(self) -> int:
+        return hash((self.kind, self._argument))
+
+    def __copy__(self) -> Secret:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Secret:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Secret, ("withheld" if self.kind == "text" else self.kind, self._argument, self.location)
+
+    @property
+    def argument(self) -> str:
+        """What a mapping names: the path, the variable, the provider; "" for a literal secret."""
+        return str(self._argument)
+
+    def bind(self, environment: Environment) -> None:
+        """Let `{env: NAME}` be looked up there; unbound, and after a pickle, it is the process's own environment."""
+        self._environment = environment
+
+    def masked(self) -> str | dict[str, str]:
+        """Return what may be shown: the mask, or the place of the secret."""
+        return {self.kind: self._argument} if self._argument else "***"
+
+    def read(self, folder: Path | None = None) -> str:
+        """Return the secret as it is now.
+
+        Args:
+            folder: what a relative path of a file is relative to.
+
+        Raises:
+            ConfigError: it is not there, or is empty or no text.
+        """
+        if self.kind == "file":
+            return _file(self._path(folder), self._fail)
+        if self.kind == "env":
+            variable = (self._environment or Environment()).get(self._argument)
+            if variable is None or not variable.value:
+                self._fail(f"environment variable {self._argument} is {'not set' if variable is None else 'empty'}")
+            value = without_line_end(variable.value)
+            if unusable(value):
+                self._fail(f"environment variable {self._argument}: {unusable(value)}")
+            return value
+        if self.kind == "provider":
+            self._fail("a provider gives it to a database's settings only: read it by read_password()")
+        if self.kind == "withheld":
+            self._fail(
+                "a pickle does not carry what was written in the configuration: load the profile in this process"
+            )
+        text: str = self._literal()
+        return text
+
+    def readable_by_others(self, folder: Path | None = None) -> str:
+        """Return the name of the secret's file if other users of the machine may read it, else ""."""
+        if self.kind != "file" or os.name != "posix":
+            return ""
+        path = self._path(folder)
+        try:
+            exposed = path.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH)
+        except OSError:
+            return ""  # reading it says what is wrong
+        return self._argument if exposed and not str(path).startswith(_MOUNTED) else ""
+
+    def _path(self, folder: Path | None) -> Path:
+        return (folder / self._argument) if folder is not None else Path(self._argument)
+
+    def _fail(self, reason: str) -> NoReturn:
+        is_file = self.kind == "file"
+        what = f"the secret file {quoted(self._argument)}" if is_file else "the password"
+        help = (
+            "it holds the password and nothing else, as for POSTGRES_PASSWORD_FILE and MYSQL_PASSWORD_FILE in compose"
+            if is_file
+            else ""
+        )
+        raise ConfigError(
+            [Problem("secret-unreadable", f"{what}: {reason}", self.location, "password", help)]
+        ) from None
+
+
+def _withheld() -> str:
+    raise AssertionError("only a literal secret has a text")
+
+
+def _file(path: Path, fail: Callable[[str], NoReturn]) -> str:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+        with open(descriptor, "rb") as file:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                fail("it is not a regular file")
+            data = file.read(FILE_LIMIT + 1)
+    except OSError as error:
+        reasons = {
+            errno.ENOENT: "there is no such file",
+            errno.EISDIR: "it is a folder, not a file",
+            errno.EACCES: "permission to read it is denied",
+        }
+        fail(reasons.get(error.errno or 0, f"it cannot be read: {error.strerror}"))
+    if len(data) > FILE_LIMIT:
+        fail(f"it is larger than {FILE_LIMIT // 1024} KiB")
+    # Not by an exception: that of the decoder holds the secret, and would be the context of ours.
+    text = without_line_end(data.decode("utf-8", errors="surrogateescape"))
+    reason = "it is empty" if not text else unusable(text)
+    if reason:
+        fail(reason)
+    return text
+
+
+def without_line_end(text: str) -> str:
+    """Return a secret without the one line end that `echo`, editors and `|` in YAML add; blanks may belong to it."""
+    return text.removesuffix("\n").removesuffix("\r")
+
+
+def unusable(text: str) -> str:
+    """Return why a text can be no secret that a server takes, or ""."""
+    if any("\ud800" <= ch <= "\udfff" for ch in text):
+        return "it is not UTF-8 text"
+    if "\n" in text or "\r" in text or "\0" in text:
+        return "it has more than one line, or a NUL character: a password has neither"
+    return ""

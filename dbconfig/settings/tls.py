@@ -1,0 +1,148 @@
+"""TLS by libpq's words for every driver: whether, and whose certificates count."""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from dbconfig.errors import ConfigError, printable
+from dbconfig.errors.problem import Problem
+from dbconfig.settings.findings import Finding
+from dbconfig.settings.keys import system_key
+
+if TYPE_CHECKING:
+    from ssl import SSLContext
+
+    from dbconfig.settings.database import DatabaseSettings
+
+_log = logging.getLogger("dbconfig.tls")
+
+SYSTEM: Final = "system"  # as `sslrootcert`: the authorities that the operating system trusts
+VERIFYING: Final = ("verify-ca", "verify-full")
+# Where systems keep them, for drivers that want one file.
+_BUNDLES: Final = (
+    "/etc/ssl/certs/ca-certificates.crt",  # Debian, Alpine
+    "/etc/pki/tls/certs/ca-bundle.crt",  # Red Hat
+    "/etc/ssl/cert.pem",  # macOS, BSD
+)
+
+
+def parameters(settings: DatabaseSettings) -> dict[str, str]:
+    """Return what is set, by libpq's names; files with their whole path."""
+    found = {"sslmode": settings.sslmode} if settings.sslmode is not None else {}
+    for key in ("sslrootcert", "sslcert", "sslkey"):
+        value = getattr(settings, key)
+        if value is not None:
+            found[key] = value if value == SYSTEM else str((settings.folder or Path()) / value)
+    return found
+
+
+def check_files(settings: DatabaseSettings) -> None:
+    """Find out early that a file is missing, and warn of a key that others can read.
+
+    Raises:
+        ConfigError: a certificate or a key cannot be read.
+    """
+    problems = []
+    for key, path in parameters(settings).items():
+        if key == "sslmode" or path == SYSTEM:
+            continue
+        if not os.access(path, os.R_OK) or not Path(path).is_file():
+            message = f"{key}: there is no file {printable(path, 300)} that can be read"
+            problems.append(Problem("file-unreadable", message, settings.origin(key), key))
+        elif key == "sslkey" and os.name == "posix" and Path(path).stat().st_mode & (stat.S_IRGRP | stat.S_IROTH):
+            _log.warning("key file %s is readable by other users: its permissions should be 600", path)
+    if problems:
+        raise ConfigError(problems)
+
+
+def bundle(settings: DatabaseSettings) -> str:
+    """Return the file of the authorities that the operating system trusts.
+
+    Raises:
+        ConfigError: none is known.
+    """
+    import ssl
+
+    paths = ssl.get_default_verify_paths()
+    for path in (paths.cafile, *_BUNDLES):
+        if path is not None and os.access(path, os.R_OK):
+            return path
+    message = "sslrootcert: the certificates of the operating system were not found"
+    help = "install them (ca-certificates), or name the file of your provider's"
+    raise ConfigError([Problem("file-unreadable", message, settings.origin("sslrootcert"), "sslrootcert", help)])
+
+
+def context(settings: DatabaseSettings) -> SSLContext:
+    """Return the context of `require`, `verify-ca` or `verify-full`, for drivers that do not know libpq.
+
+    Raises:
+        ConfigError: a file is no certificate, or no key.
+    """
+    import ssl
+
+    wanted = parameters(settings)
+    verify = settings.sslmode in VERIFYING
+    found = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    found.check_hostname = settings.sslmode == "verify-full"
+    found.verify_mode = ssl.CERT_REQUIRED if verify else ssl.CERT_NONE
+    key = "sslrootcert"
+    try:
+        if verify:
+            root = wanted[key]
+            found.load_verify_locations(bundle(settings) if root == SYSTEM else root)
+        key = "sslcert"
+        if key in wanted:
+            found.load_cert_chain(wanted[key], wanted["sslkey"])
+    except OSError as error:  # ssl.SSLError is one
+        message = f"{key}: it cannot be used: {error.strerror or type(error).__name__}"
+        raise ConfigError([Problem("file-unreadable", message, settings.origin(key), key)]) from error
+    return found
+
+
+_FILES: Final = ("sslrootcert", "sslcert", "sslkey")
+
+
+_VERIFYING: Final = ("verify-ca", "verify-full")
+
+
+def applicable_tls(settings: DatabaseSettings) -> Iterator[Finding]:
+    """Yield what is wrong with `sslmode` and its files."""
+    given = [key for key in ("sslmode", *_FILES) if getattr(settings, key) is not None]
+    if settings.backend == "sqlite":
+        for key in given:
+            message = f"`{key}` cannot act on SQLite: there is no network"
+            yield Finding("not-applicable", message, "remove it", (key,), because=system_key(settings))
+        return
+    query = settings.url.query if settings.url is not None else {}
+    for where, names in (("connect_args", settings.connect_args), ("query", settings.query), ("url", query)):
+        for name in names if given else ():
+            if name.startswith("ssl"):
+                message = f"{name!r} is TLS by the driver's own words, beside `{given[0]}`"
+                at = (where,) if where == "url" else (where, name)
+                yield Finding("given-twice", message, "remove one of the two", at)
+    yield from _files(settings)
+
+
+def _files(settings: DatabaseSettings) -> Iterator[Finding]:
+    mode = settings.sslmode
+    if mode in _VERIFYING and settings.sslrootcert is None:
+        help = "`sslrootcert: system` trusts the authorities of the machine, a file only those in it"
+        yield Finding("missing-value", f"`sslmode: {mode}` needs `sslrootcert`: whom to trust", help, ("sslmode",))
+    if settings.sslrootcert is not None and mode not in _VERIFYING:
+        # libpq verifies with `require` if there is such a file, other drivers do not: say what is meant.
+        message = "`sslrootcert` acts with `sslmode: verify-ca` or `verify-full`"
+        yield Finding("not-applicable", message, "write `sslmode: verify-full`", ("sslrootcert",), because="sslmode")
+    if settings.sslrootcert == "system" and mode == "verify-ca":
+        message = "`sslrootcert: system` with `verify-ca` would take anybody with a certificate for the server"
+        yield Finding("invalid-value", message, "write `sslmode: verify-full`", ("sslmode",))
+    if (settings.sslcert is None) != (settings.sslkey is None):
+        key, other = ("sslcert", "sslkey") if settings.sslcert is not None else ("sslkey", "sslcert")
+        yield Finding("missing-value", f"`{key}` needs `{other}`", at=(key,))
+    if settings.sslcert is not None and mode in (None, "disable", "prefer"):
+        message = "`sslcert` needs TLS: `sslmode` must be `require`, `verify-ca` or `verify-full`"
+        yield Finding("not-applicable", message, at=("sslcert",), because="sslmode")

@@ -1,0 +1,39 @@
+"""The address of a database: what its URL says, what keys complete, and what PostgreSQL takes as parameters."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dbconfig.settings import hosts, tls
+from dbconfig.settings.known_drivers import backend_of
+from dbconfig.settings.url_parsing import DatabaseURL
+
+if TYPE_CHECKING:
+    from dbconfig.settings.database import DatabaseSettings
+
+_PORT = 5432  # of PostgreSQL
+
+
+def compose(settings: DatabaseSettings) -> DatabaseURL:
+    """Return the parts of an address; the password is not read."""
+    base = settings.url or DatabaseURL(settings.drivername or "")
+    drivername = settings.drivername or base.drivername
+    query = {**base.query, **settings.query}
+    host, port = settings.host or base.host, settings.port or base.port
+    if drivername and backend_of(drivername) == "postgresql":
+        query |= {name: (value,) for name, value in tls.parameters(settings).items()}
+    if isinstance(host, tuple):
+        names, ports = hosts.separated(host, port or _PORT)
+        # Not whichever answers first: a standby that does would refuse every write. A replica is to be one.
+        wanted = "any" if hasattr(settings, "weight") else "read-write"
+        query = {"target_session_attrs": (wanted,), **query, "host": (names,), "port": (ports,)}
+        host = port = None
+    return DatabaseURL(
+        drivername,
+        settings.username or base.username,
+        settings.password or base.password,
+        host,
+        port,
+        settings.database or base.database,
+        query,
+    )

@@ -1,0 +1,242 @@
+"""A database URL as its parts, read strictly: nothing in it can be taken for something else than was meant."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+from urllib.parse import unquote
+
+from dbconfig.errors.redaction import MASK, is_secret_name
+from dbconfig.settings.known_drivers import backend_of
+from dbconfig.settings.secret_sources import Secret, unusable, without_line_end
+
+_SCHEME = re.compile(r"([A-Za-z][\w.-]*(?:\+[\w.-]*)?)://", re.ASCII)
+_HOST_PORT = re.compile(r"(?:\[(?P<six>[^\[\]]*)\]|(?P<host>[^:\[\]]*))(?::(?P<port>[0-9]*))?", re.ASCII)
+_ESCAPE = (
+    "percent-encode it (@ is %40, : %3A, / %2F, ? %3F, # %23, % %25), "
+    "or use the keys `username`, `password`, `host` …, or ${VAR}, which is encoded for you"
+)
+HOST_NAME = re.compile(r"[^\W_](?:[\w.-]{0,251}\w)?\.?")
+_PLACEHOLDER = re.compile(
+    r"[<\[{](?:your[-_ ]?)?(?:db[-_ ]?)?(?:user(?:[-_ ]?name)?|pass(?:word)?|host(?:name)?)[>\]}]", re.I
+)
+# What else people paste, by how it begins: a console's command, Java's form, the keywords of libpq.
+_PASTED = (
+    (re.compile(r"jdbc:", re.I), "it is a JDBC URL", "leave `jdbc:` out, and write user and password before the host"),
+    (
+        re.compile(r"(?:psql|mysql|mariadb|export|set)\s", re.I),
+        "it is a command, not a URL alone",
+        "leave the command out",
+    ),
+    (
+        re.compile(r"\w+ ?= ?\S"),
+        "it is a list of keywords, not a URL",
+        "write them as the keys `host`, `port`, `database` …",
+    ),
+)
+# What opens a hole, or says again what has a key of its own.
+_REFUSED = {
+    "plugin": "a plugin is code, and configuration never names code",
+    "password": "`password` is a key of its own",
+    "passwd": "`password` is a key of its own",
+    "user": "`username` is a key of its own",
+    "username": "`username` is a key of its own",
+    "dbname": "`database` is a key of its own",
+    "database": "`database` is a key of its own",
+    "db": "`database` is a key of its own",
+}
+
+
+class InvalidURL(ValueError):
+    """Not a database URL; the text never repeats a part that may be secret.
+
+    Attributes:
+        slug: the problem's name in the catalogue.
+        help: what to write instead.
+    """
+
+    def __init__(self, message: str, help: str = "", slug: str = "invalid-url") -> None:
+        super().__init__(message)
+        self.help = help
+        self.slug = slug
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseURL:
+    """The parts of a URL, decoded. `str()` masks what is secret."""
+
+    drivername: str
+    username: str | None = None
+    password: Secret | None = None
+    host: str | None = None
+    port: int | None = None
+    database: str | None = None
+    query: Mapping[str, tuple[str | Secret, ...]] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        user = (
+            f"{self.username or ''}:{MASK}@"
+            if self.password is not None
+            else f"{self.username}@"
+            if self.username
+            else ""
+        )
+        host = f"[{self.host}]" if self.host and ":" in self.host else (self.host or "").replace("/", "%2F")
+        port = f":{self.port}" if self.port is not None else ""
+        pairs = [
+            f"{name}={MASK if is_secret_name(name) else value}"
+            for name, values in self.query.items()
+            for value in values
+        ]
+        database = f"/{self.database}" if self.database else ""
+        return f"{self.drivername}://{user}{host}{port}{database}{'?' + '&'.join(pairs) if pairs else ''}"
+
+    __repr__ = __str__
+
+    def without(self, part: str) -> DatabaseURL:
+        """Return the address without one of its parts."""
+        changes: dict[str, Any] = {part: "" if part == "drivername" else None}
+        return replace(self, **changes)
+
+
+def parse_url(text: str) -> DatabaseURL:
+    """Return the parts of a URL such as a provider's console or a `DATABASE_URL` has it.
+
+    Blanks, line ends and a pair of quotes around it are dropped: they come from `.env` files and copied commands.
+
+    Raises:
+        InvalidURL: it is none, or a character in it could belong to two parts.
+    """
+    text = text.strip()
+    if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'":
+        text = text[1:-1].strip()
+    if not text:
+        raise InvalidURL("it is empty", "sqlite:///data/app.db or postgresql://user@host/database", "missing-value")
+    scheme = _SCHEME.match(text)
+    if scheme is None:
+        pasted = next(((what, help) for pattern, what, help in _PASTED if pattern.match(text)), None)
+        if pasted is not None:
+            raise InvalidURL(*pasted)
+        raise InvalidURL(
+            "it has no scheme: no `postgresql://`, `mysql://` or `sqlite:///` at its beginning",
+            "write scheme://user@host/database",
+        )
+    try:
+        backend = backend_of(scheme[1])
+    except ValueError as error:
+        raise InvalidURL(str(error), "write sqlite:///file, postgresql://… or mysql://…", "unknown-dialect") from None
+    rest = text[scheme.end() :]
+    if any((ch.isspace() and ch != " ") or not ch.isprintable() for ch in rest) or (
+        " " in rest and backend != "sqlite"
+    ):
+        raise InvalidURL("it has a blank or a control character in it", _ESCAPE)
+    return _sqlite(scheme[1], rest) if backend == "sqlite" else _server(scheme[1], rest)
+
+
+def _sqlite(drivername: str, rest: str) -> DatabaseURL:
+    path, _, query = rest.partition("?")
+    if path and not path.startswith("/"):
+        raise InvalidURL(
+            "a SQLite URL has three slashes before a relative path, four before an absolute one",
+            "sqlite:///data/app.db, sqlite:////srv/app.db",
+        )
+    return DatabaseURL(drivername, database=_decoded(path[1:]) or None, query=_query(query))
+
+
+def _server(drivername: str, rest: str) -> DatabaseURL:
+    if "#" in rest:
+        raise InvalidURL("a `#` in a URL ends it; in a password it must be encoded", _ESCAPE)
+    address, question, query = rest.partition("?")
+    authority, _, database = address.partition("/")
+    if (
+        authority.count("@") > 1
+        or "@" in database
+        or (question and not authority.count("@") and "@" in query.split("=")[0])
+    ):
+        raise InvalidURL(
+            "a character of the user name or password is not encoded: it is not clear where the host begins", _ESCAPE
+        )
+    userinfo, _, address = authority.rpartition("@")
+    username, colon, password = userinfo.partition(":")
+    if any(_PLACEHOLDER.fullmatch(part) for part in (username, password, address.partition(":")[0])):
+        raise InvalidURL("it still has a placeholder in it", "write the user, the password and the host that are meant")
+    host, port = _host(address)
+    return DatabaseURL(
+        drivername,
+        _decoded(username) or None,
+        Secret("text", _secret(password)) if colon and password else None,
+        host,
+        port,
+        _decoded(database) or None,
+        _query(query),
+    )
+
+
+def _host(address: str) -> tuple[str | None, int | None]:
+    if "," in address:
+        raise InvalidURL("it names several hosts", "write them into the query: ?host=one:5432&host=two:5432")
+    match = _HOST_PORT.fullmatch(address)
+    if match is None or (match["port"] is None and ":" in address and match["six"] is None):
+        raise InvalidURL(
+            "what follows the user name is no `host:port`: a special character of the password may not be encoded",
+            "an IPv6 address stands in brackets: [::1]" if address.count(":") > 1 else _ESCAPE,
+        )
+    host = _decoded(match["host"] or "") if match["six"] is None else _ipv6(_decoded(match["six"]))
+    if host and match["six"] is None and not host.startswith("/") and not HOST_NAME.fullmatch(host):
+        raise InvalidURL("its host is no host name", _ESCAPE)
+    if match["port"] == "":
+        raise InvalidURL("the port after the `:` is empty", "write the port, or leave the colon out")
+    if match["port"] and not 0 < int(match["port"][:9]) < 65536:
+        raise InvalidURL("its port is not between 1 and 65535", slug="out-of-range")
+    return host or None, int(match["port"]) if match["port"] else None
+
+
+def _ipv6(text: str) -> str:
+    try:
+        ipaddress.IPv6Address(text)
+    except ValueError:
+        raise InvalidURL("what stands in brackets is no IPv6 address", "[::1]") from None
+    return text
+
+
+def _query(query: str) -> dict[str, tuple[str | Secret, ...]]:
+    found: dict[str, list[str | Secret]] = {}
+    if "?" in query:
+        raise InvalidURL("it has two `?`: a second parameter follows an `&`", "?name=value&name=value")
+    for pair in query.split("&") if query else ():
+        name, equals, value = pair.partition("=")
+        if not name or not equals or not value:
+            raise InvalidURL(
+                "its query has a parameter without a value, or a `?` or `&` that belongs to the password",
+                f"?name=value&name=value; {_ESCAPE}",
+            )
+        check_query_name(name)
+        value = value.replace("+", " ")
+        one: str | Secret = Secret("text", _secret(value)) if is_secret_name(name) else _decoded(value)
+        found.setdefault(name, []).append(one)
+    return {name: tuple(values) for name, values in found.items()}
+
+
+def check_query_name(name: str) -> None:
+    """Raise InvalidURL for a parameter that a URL may not carry."""
+    if name in _REFUSED:
+        raise InvalidURL(f"its query has the parameter {name!r}: {_REFUSED[name]}")
+
+
+def _secret(text: str) -> str:
+    secret = without_line_end(_decoded(text))
+    if not secret or unusable(secret):
+        raise InvalidURL(f"its password: {unusable(secret) or 'it is empty'}")
+    return secret
+
+
+def _decoded(text: str) -> str:
+    if re.search(r"%(?![0-9A-Fa-f]{2})", text):
+        raise InvalidURL("a `%` in it is not followed by two hexadecimal digits", _ESCAPE)
+    decoded = unquote(text, errors="surrogateescape")
+    if any("\ud800" <= ch <= "\udfff" for ch in decoded):
+        raise InvalidURL("it encodes characters that are not UTF-8", _ESCAPE)
+    return decoded

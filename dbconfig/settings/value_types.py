@@ -1,0 +1,265 @@
+"""The types of settings: each takes what a person may write, and says what it wants of what it refuses."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Annotated, Any, Final
+
+from pydantic import BeforeValidator, PlainSerializer
+
+from dbconfig.errors.printable import quoted
+from dbconfig.errors.redaction import MASK, is_secret_name
+from dbconfig.settings.bare_scalars import resolve
+from dbconfig.settings.findings import Finding, reject, reject_all
+from dbconfig.settings.known_drivers import backend_of
+from dbconfig.settings.located_values import MappingNode, Scalar, SequenceNode
+from dbconfig.settings.secret_sources import Secret, unusable, without_line_end
+from dbconfig.settings.url_parsing import DatabaseURL, InvalidURL, check_query_name, parse_url
+
+_DIGITS = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,17})", re.ASCII)
+# The words that YAML 1.1 and pydantic take for booleans, in any case; "t", "f" and digits are not among them.
+_FLAGS: Final = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+
+
+def plain(value: Any) -> Any:
+    """Return a node, or anything, as the plain value that it stands for."""
+    if isinstance(value, Scalar):
+        return value.value
+    if isinstance(value, MappingNode):
+        return {key: plain(entry.node) for key, entry in value.entries.items()}
+    if isinstance(value, SequenceNode):
+        return [plain(item) for item in value.items]
+    return value
+
+
+def _kind(value: Any) -> str:
+    kinds: tuple[tuple[type | tuple[type, ...], str], ...] = (
+        (bool, "a boolean"),
+        ((int, float), "a number"),
+        (str, "text"),
+        ((Mapping, MappingNode), "a mapping"),
+        ((list, tuple, SequenceNode), "a list"),
+        (type(None), "nothing"),
+    )
+    return next((name for kind, name in kinds if isinstance(value, kind)), type(value).__name__)
+
+
+def _ambiguity(value: Any) -> str:
+    return value.ambiguity if isinstance(value, Scalar) else ""
+
+
+def whole_number(value: Any) -> int:
+    raw = plain(value)
+    if isinstance(raw, int) and not isinstance(raw, bool):
+        return raw
+    if isinstance(raw, str) and _DIGITS.fullmatch(raw) and not _ambiguity(value):
+        return int(raw)
+    if _ambiguity(value):
+        raise reject(
+            "ambiguous-value",
+            f"must be a whole number; YAML 1.1 reads this as {_ambiguity(value)}",
+            "write the number in plain digits",
+        )
+    help = "write it in digits, without a unit"
+    if isinstance(raw, str) and raw.startswith("tcp://"):
+        help = "Kubernetes sets such a variable for each service: take one of another name"
+    raise reject("wrong-type", f"must be a whole number, not {_kind(raw)}", help)
+
+
+def flag(value: Any) -> bool:
+    raw = plain(value)
+    if isinstance(raw, bool):
+        return raw
+    if isinstance(raw, str) and raw.lower() in _FLAGS:
+        return _FLAGS[raw.lower()]
+    raise reject("wrong-type", f"must be true or false, not {_kind(raw)}", "true or false")
+
+
+def text(value: Any) -> str:
+    raw = plain(value)
+    if _ambiguity(value):
+        raise reject(
+            "ambiguous-value", f"must be text; YAML 1.1 reads this as {_ambiguity(value)}", "put it in quotes: '…'"
+        )
+    if not isinstance(raw, str):
+        help = "put it in quotes: '…'" if isinstance(raw, (bool, int, float)) else "write one text (a string)"
+        if isinstance(raw, Mapping):
+            help = "write one text; settings stand at the top of the file, further databases under `databases:`"
+        raise reject("wrong-type", f"must be text (a string), not {_kind(raw)}", help)
+    return raw
+
+
+def name(value: Any) -> str:
+    """Take text in one line without control characters, not empty."""
+    raw = text(value)
+    if not raw:
+        raise reject("missing-value", "is empty")
+    if not all(ch.isprintable() for ch in raw):
+        raise reject("invalid-value", "has a line break or another control character in it")
+    return raw
+
+
+def drivername(value: Any) -> str:
+    raw = name(value)
+    if "://" in raw:
+        raise reject("invalid-value", "is a URL, not the name of a driver", "a URL belongs under `url:`")
+    try:
+        backend_of(raw)
+    except ValueError as error:
+        raise reject(
+            "unknown-dialect",
+            f"the driver of a database: {error}",
+            "postgresql, mysql, mariadb or sqlite, with or without `+driver`",
+        ) from None
+    return raw.lower()
+
+
+def database_url(value: Any) -> DatabaseURL:
+    if isinstance(value, DatabaseURL):
+        return value
+    raw = plain(value)
+    if isinstance(raw, DatabaseURL):
+        return raw
+    try:
+        address = parse_url(text(value))
+    except InvalidURL as error:
+        message = f"not a database URL: {error}" if error.slug == "invalid-url" else str(error)
+        raise reject(error.slug, message, error.help) from None
+    if isinstance(value, Scalar) and address.password is not None:
+        password = Secret("text", address.password.read(), value.location, written=not value.variables)
+        return replace(address, password=password)
+    return address
+
+
+def parsed_url(value: Any) -> DatabaseURL | None:
+    """Return the parts of a URL that nobody has looked at yet; None if it is none, which its own field tells."""
+    raw = plain(value)
+    try:
+        return raw if isinstance(raw, DatabaseURL) else parse_url(raw) if isinstance(raw, str) else None
+    except InvalidURL:
+        return None
+
+
+def secret(value: Any) -> Secret:
+    """Take a secret as text, or as `{file: PATH}`, `{env: NAME}` or `{provider: NAME}`."""
+    if isinstance(value, Secret):
+        return value
+    location = value.location if isinstance(value, (Scalar, MappingNode)) else None
+    raw = plain(value)
+    if not isinstance(raw, Mapping):
+        written = without_line_end(text(value))
+        if not written:
+            raise reject("missing-value", "is empty", "remove the line if there is no password")
+        if unusable(written):
+            raise reject("invalid-value", unusable(written))
+        return Secret("text", written, location, written=isinstance(value, Scalar) and not value.variables)
+    if len(raw) != 1 or next(iter(raw)) not in ("file", "env", "provider"):
+        help = (
+            "{file: /run/secrets/name}, {env: NAME} or {provider: NAME}; "
+            "put a password that begins with a brace in quotes"
+        )
+        raise reject("invalid-value", "must be text, or a mapping with one key: `file`, `env` or `provider`", help)
+    kind, argument = next(iter(raw.items()))
+    if not isinstance(argument, str) or not argument or not all(ch.isprintable() for ch in argument):
+        raise reject("wrong-type", f"`{kind}` must be text in one line", at=(kind,))
+    return Secret(kind, argument, location)
+
+
+def isolation_level(value: Any) -> str:
+    return text(value).upper().replace("_", " ").replace("-", " ")
+
+
+def options(value: Any) -> dict[str, Any]:
+    """Take arguments of somebody else's function, to which null is None; a name with nothing behind it is forgotten."""
+    forgotten = list(_forgotten(value))
+    if forgotten:
+        help = "give it a value, write null if None is meant, or remove it"
+        raise reject_all(Finding("empty-value", f"{quoted(at[-1])} has no value", help, at) for at in forgotten)
+    return _named(value)
+
+
+def _forgotten(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    for name, entry in value.entries.items() if isinstance(value, MappingNode) else ():
+        if isinstance(entry.node, Scalar) and entry.node.value is None and not entry.node.written:
+            yield (*path, name)
+        yield from _forgotten(entry.node, (*path, name))
+
+
+def _named(value: Any) -> dict[str, Any]:
+    raw = _read(value)
+    if not isinstance(raw, Mapping):
+        help = "write `name: value` below it"
+        if isinstance(value, Scalar) and value.variables:
+            help = "each name has a variable of its own, with two underscores before it: …__NAME=value"
+        raise reject("wrong-type", f"must be a mapping of names to values, not {_kind(raw)}", help)
+    return {str(key): Secret("text", item) if _holds_secret(str(key), item) else item for key, item in raw.items()}
+
+
+def mapping(value: Any) -> dict[str, Any]:
+    """Take names and values, where null is no value."""
+    found = _named(value)
+    empty = [key for key, item in found.items() if item is None]
+    if empty:
+        raise reject_all(
+            Finding("empty-value", f"{quoted(key)} has no value", "give it one, or remove it", (key,)) for key in empty
+        )
+    return found
+
+
+def _read(value: Any, key: str = "") -> Any:
+    """Return a node as plain values; the text of a variable is read as YAML, for "false" is true to every driver."""
+    if isinstance(value, MappingNode):
+        return {name: _read(entry.node, name) for name, entry in value.entries.items()}
+    if isinstance(value, SequenceNode):
+        return [_read(item, key) for item in value.items]
+    raw = plain(value)
+    if isinstance(value, Scalar) and value.variables and isinstance(raw, str) and not is_secret_name(key):
+        return resolve(raw)[0] if raw else raw
+    return raw
+
+
+def _holds_secret(key: str, value: Any) -> bool:
+    """Say whether a value must not be shown; a mapping or list with one secret in it is kept as one secret."""
+    if isinstance(value, Mapping):
+        return any(_holds_secret(str(name), item) for name, item in value.items())
+    if isinstance(value, (list, tuple)):
+        return any(_holds_secret(key, item) for item in value)
+    return isinstance(value, str) and is_secret_name(key)
+
+
+def query(value: Any) -> dict[str, tuple[str | Secret, ...]]:
+    found: dict[str, tuple[str | Secret, ...]] = {}
+    for key, item in mapping(value).items():
+        items = item if isinstance(item, (list, tuple)) else (item,)
+        texts = (one.read() if isinstance(one, Secret) else one for one in items)
+        if not all(isinstance(one, (str, int)) and not isinstance(one, bool) for one in texts):
+            raise reject(
+                "wrong-type",
+                f"{quoted(key)} must be text or a number, or a list of them",
+                "booleans belong into `connect_args`",
+                (key,),
+            )
+        try:
+            check_query_name(key)
+        except InvalidURL as error:
+            raise reject("given-twice", str(error).removeprefix("its "), at=(key,)) from None
+        found[key] = tuple(one if isinstance(one, Secret) else str(one) for one in items)
+    return found
+
+
+def shown_mapping(value: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: MASK if isinstance(item, Secret) or is_secret_name(key) else item for key, item in value.items()}
+
+
+WholeNumber = Annotated[int, BeforeValidator(whole_number)]
+Flag = Annotated[bool, BeforeValidator(flag)]
+Name = Annotated[str, BeforeValidator(name)]
+DriverName = Annotated[str, BeforeValidator(drivername)]
+Password = Annotated[Secret, BeforeValidator(secret), PlainSerializer(lambda value: value.masked())]
+URL = Annotated[DatabaseURL, BeforeValidator(database_url), PlainSerializer(str)]
+IsolationLevel = Annotated[str, BeforeValidator(isolation_level)]
+Options = Annotated[dict[str, Any], BeforeValidator(options), PlainSerializer(shown_mapping)]
+Variables = Annotated[dict[str, Any], BeforeValidator(mapping), PlainSerializer(shown_mapping)]
+Query = Annotated[dict[str, tuple[str | Secret, ...]], BeforeValidator(query), PlainSerializer(shown_mapping)]

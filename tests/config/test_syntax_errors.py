@@ -1,0 +1,45 @@
+"""What a person reads about a file that is not YAML."""
+
+import pytest
+import yaml
+
+from dbconfig.config.syntax_errors import explained
+
+
+@pytest.mark.parametrize("loader", [yaml.CSafeLoader, yaml.SafeLoader])
+@pytest.mark.parametrize(
+    ("text", "place", "message"),
+    [
+        ("a: 1\nconnect_args:\n\ttimeout: 3\n", (3, 1), "a tab cannot indent YAML"),
+        ("a: 1\npool_size 4\nb: 2\n", (2, 1), "a key needs a colon and a space before its value"),
+        ("password: 'hunter\na: 1\n", (1, 11), "a quotation mark is opened here and never closed"),
+        ("password: [hunter\na: 1\n", (1, 11), "a flow mapping or list is not closed: `}` or `]` is missing"),
+        ("password: @hunter\n", (1, 11), "a value cannot begin with this character: in YAML it cannot start any token"),
+        ("password: %hunter\n", (1, 11), "a value cannot begin with this character: in YAML it cannot start any token"),
+        ("password: a: b\n", (1, 12), "a `:` at the end of a value, or before a blank in it, begins a mapping"),
+        (
+            "url: sqlite:///:memory:\n",
+            (1, 23),
+            "a `:` at the end of a value, or before a blank in it, begins a mapping",
+        ),
+        ('password: "\\hunter"\n', (1, 12), 'a `\\` in "…" begins an escape, and this is none'),
+        ("password: |hunter\n", (1, 12), "behind `|` or `>` the text begins on the next line"),
+        ("password: - hunter\n", (1, 11), "a `-` and a blank begin a list, which cannot stand here"),
+        ("password: 'a'hunter'\n", (1, 14), "this line fits neither the indentation nor the quotation marks above it"),
+        ("a: 1\n b: 2\n", (2, 3), "a `:` at the end of a value, or before a blank in it, begins a mapping"),
+    ],
+)
+def test_a_mistake_is_told_where_it_was_made(loader, text, place, message):
+    with pytest.raises(yaml.MarkedYAMLError) as caught:
+        list(yaml.parse(text, loader))
+    line, column, said, help = explained(caught.value, text.splitlines())
+    assert (said, line) == (message, place[0])
+    assert help
+    assert "hunter" not in said + help
+    if loader is yaml.CSafeLoader:  # PyYAML's own scanner counts some columns otherwise
+        assert column == place[1]
+
+
+def test_a_complaint_that_is_not_known_repeats_nothing_of_the_file():
+    error = yaml.MarkedYAMLError(problem="found undefined thing 'hunter'")
+    assert explained(error, []) == (1, 1, "found undefined thing …", "")

@@ -1,0 +1,25 @@
+"""Engines of both kinds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from tests.engine.pool.twins import Async, Stock, Sync
+
+
+@pytest.fixture(params=["sync", "stock", "async"])
+def twin(request: pytest.FixtureRequest) -> Iterator[Callable[..., Sync]]:
+    """Make engines, of one kind in each run of the test: ours, QueuePool by name, async; disposed of afterwards."""
+    made: list[Sync] = []
+    kinds: dict[str, type[Sync]] = {"sync": Sync, "stock": Stock, "async": Async}
+
+    def make(server: Any, at: Any = None, **settings: Any) -> Sync:
+        made.append(kinds[request.param](server, at, **settings))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.dispose()

@@ -1,0 +1,431 @@
+"""What the pool alone must survive, on real servers; the identifiers are those of the catalogue of faults."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, exc, text
+
+from dbconfig.engine import pool as dbconfig_pool
+from tests.engine.pool.support import assert_whole, callers, engine_of, eventually, running_engine, url_of
+
+ROOT = Path(__file__).parents[3]
+
+
+def select(engine: Engine, statement: str = "SELECT 1") -> Any:
+    with engine.connect() as connection:
+        return connection.execute(text(statement)).scalar()
+
+
+def warm(engine: Engine, count: int) -> None:
+    connections = [engine.connect() for _ in range(count)]
+    for connection in connections:
+        connection.execute(text("SELECT 1"))
+        connection.close()
+
+
+def burst(engine: Engine, count: int = 8) -> list[BaseException]:
+    """Let many callers ask at once; return their errors."""
+    with callers(count) as run:
+        errors = [future.exception(60) for future in [run(select, engine) for _ in range(count)]]
+    return [error for error in errors if error is not None]
+
+
+@pytest.mark.parametrize("rested", [0.05, 1.2])
+def test_n05_connections_killed_while_idle_cost_no_caller_an_error(server: Any, rested: float) -> None:
+    with running_engine(url_of(server)) as engine:
+        warm(engine, 8)
+        time.sleep(rested)
+        server.terminate()
+        assert burst(engine) == []
+        assert_whole(engine.pool)
+
+
+def test_n05_connections_reset_while_idle_cost_no_caller_an_error(server: Any, proxy: Any) -> None:
+    wire = proxy(server)
+    with running_engine(url_of(server, wire)) as engine:
+        warm(engine, 8)
+        time.sleep(0.05)
+        wire.reset()
+        assert eventually(lambda: wire.connections == 0)
+        assert burst(engine) == []
+
+
+def test_n06_a_restart_while_idle_costs_no_caller_an_error(server: Any) -> None:
+    with running_engine(url_of(server)) as engine:
+        warm(engine, 8)
+        server.restart()
+        assert burst(engine) == []
+        assert_whole(engine.pool)
+
+
+def test_n08_connections_that_went_silent_cost_a_bounded_wait_and_no_error(server: Any, proxy: Any) -> None:
+    wire = proxy(server)
+    with running_engine(url_of(server, wire), pool_pre_ping=0.5) as engine:
+        warm(engine, 8)
+        time.sleep(0.6)
+        wire.swallow_existing()
+        began = time.monotonic()
+        assert burst(engine) == []
+        assert time.monotonic() - began < 10
+        assert_whole(engine.pool)
+
+
+@pytest.mark.parametrize("how", ["swallow", "pause"])
+def test_n11_n13_a_server_that_is_silent_holds_no_caller_beyond_the_deadline(server: Any, proxy: Any, how: str) -> None:
+    wire = proxy(server)
+    with running_engine(url_of(server, wire), pool_timeout=2.0, pool_pre_ping=0.2) as engine:
+        warm(engine, 4)
+        time.sleep(0.3)
+        if how == "swallow":
+            wire.swallow()
+        else:
+            server.pause()
+        try:
+            began = time.monotonic()
+            errors = burst(engine, 12)
+            waited = time.monotonic() - began
+        finally:
+            if how == "swallow":
+                wire.pass_through()
+            else:
+                server.resume()
+        assert len(errors) == 12
+        assert waited < 3.0
+        assert eventually(lambda: burst(engine, 1) == [], within=20)
+
+
+def test_n15_a_server_that_refuses_is_told_at_first_use_and_used_when_it_is_up(server: Any, proxy: Any) -> None:
+    wire = proxy(server)
+    wire.refuse()
+    with running_engine(url_of(server, wire)) as engine:
+        with pytest.raises(exc.OperationalError, match="refused"):
+            select(engine)
+        wire.pass_through()
+        assert select(engine) == 1
+        assert_whole(engine.pool)
+
+
+def test_n16_a_server_that_accepts_and_is_mute_is_given_up(server: Any, proxy: Any) -> None:
+    wire = proxy(server)
+    wire.mute_accept()
+    with running_engine(url_of(server, wire), pool_timeout=2.0, connect_timeout=1.0) as engine:
+        began = time.monotonic()
+        assert len(burst(engine, 4)) == 4
+        assert time.monotonic() - began < 6.0
+        wire.pass_through()
+        assert eventually(lambda: burst(engine, 1) == [])
+
+
+def test_n17_a_server_whose_network_drops_packets_is_given_up() -> None:
+    """A listener whose queue is full drops further SYNs, as a firewall does."""
+    import socket
+
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        port = listener.getsockname()[1]
+        fillers = [socket.socket() for _ in range(3)]
+        for filler in fillers:
+            filler.setblocking(False)
+            filler.connect_ex(("127.0.0.1", port))
+        try:
+            url = f"postgresql+psycopg2://u:p@127.0.0.1:{port}/d"
+            with running_engine(url, pool_timeout=2.0, connect_timeout=1.0) as engine:
+                began = time.monotonic()
+                with pytest.raises((exc.OperationalError, exc.TimeoutError)):
+                    select(engine)
+                assert time.monotonic() - began < 5.0
+        finally:
+            for filler in fillers:
+                filler.close()
+
+
+def test_n23_a_server_that_is_full_makes_callers_wait(postgresql: Any) -> None:
+    postgresql.create_user("crowd", "crowd")
+    postgresql.sql("ALTER ROLE crowd CONNECTION LIMIT 3")
+    url = postgresql.url("postgresql+psycopg2", user="crowd", password="crowd")
+    with running_engine(url, pool_size=10, pool_timeout=20.0) as engine:
+        assert select(engine) == 1
+
+        def work() -> None:
+            for _ in range(10):
+                assert select(engine, "SELECT pg_sleep(0.01)") is not None
+
+        with callers(10) as run:
+            errors = [future.exception(60) for future in [run(work) for _ in range(10)]]
+        assert errors == [None] * 10
+        assert_whole(engine.pool)
+
+
+def test_n27_a_server_that_ends_idle_sessions_costs_no_error(mariadb: Any) -> None:
+    with running_engine(
+        url_of(mariadb), create={"connect_args": {"init_command": "SET SESSION wait_timeout=1"}}
+    ) as engine:
+        warm(engine, 4)
+        time.sleep(2.2)
+        assert burst(engine, 4) == []
+
+
+def test_a_caller_is_not_woken_by_a_ping_that_fails_on_every_connection(server: Any) -> None:
+    """Any number of stale connections is survived: SQLAlchemy tries two and gives up."""
+    with running_engine(url_of(server), pool_size=12) as engine:
+        warm(engine, 12)
+        server.restart()
+        for _ in range(12):
+            assert select(engine) == 1
+
+
+def test_p01_a_full_pool_says_so_in_time_and_works_again(server: Any) -> None:
+    with running_engine(url_of(server), pool_size=2, max_overflow=0, pool_timeout=0.5) as engine:
+        held = [engine.connect() for _ in range(2)]
+        began = time.monotonic()
+        with pytest.raises(exc.TimeoutError, match="size 2 overflow 0"):
+            select(engine)
+        assert 0.5 <= time.monotonic() - began < 2
+        for connection in held:
+            connection.close()
+        assert select(engine) == 1
+
+
+def test_p02_thirty_threads_share_four_connections_fairly(server: Any) -> None:
+    with running_engine(url_of(server), pool_size=4, max_overflow=0) as engine:
+        counts = [0] * 30
+        stop = threading.Event()
+
+        def work(number: int) -> None:
+            while not stop.is_set():
+                select(engine)
+                counts[number] += 1
+
+        with callers(30) as run:
+            for number in range(30):
+                run(work, number)
+            time.sleep(1.5)
+            stop.set()
+        jain = sum(counts) ** 2 / (30 * sum(count * count for count in counts))
+        assert jain > 0.95
+
+
+def test_p03_a_connection_that_was_dropped_without_close_comes_back(server: Any) -> None:
+    with running_engine(url_of(server), pool_size=1, max_overflow=0, pool_timeout=10) as engine:
+        connection = engine.raw_connection()
+        del connection
+        gc.collect()
+        assert select(engine) == 1
+
+
+def test_p05_p06_exceptions_roll_back_and_leave_the_pool_whole(server: Any) -> None:
+    with running_engine(url_of(server), pool_size=2, max_overflow=0) as engine:
+        with engine.begin() as setup:
+            setup.execute(text("CREATE TABLE t (n int)"))
+
+        def fail() -> None:
+            with engine.begin() as connection:
+                connection.execute(text("INSERT INTO t VALUES (1)"))
+                raise KeyError("mine")
+
+        for _ in range(100):
+            with pytest.raises(KeyError, match="mine"):
+                fail()
+            with engine.connect() as connection:
+                connection.execute(text("INSERT INTO t VALUES (2)"))  # left without commit
+        assert select(engine, "SELECT count(*) FROM t") == 0
+        assert_whole(engine.pool)
+
+
+def test_p08_dispose_in_use_leaves_no_connection_at_the_end(server: Any) -> None:
+    before = len(server.connections())
+    engine = engine_of(url_of(server), pool_size=4)
+    stop = threading.Event()
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        while not stop.is_set():
+            try:
+                select(engine)
+            except BaseException as error:
+                errors.append(error)
+
+    with callers(8) as run:
+        for _ in range(8):
+            run(work)
+        for _ in range(5):
+            time.sleep(0.1)
+            engine.dispose()
+        stop.set()
+    engine.dispose()
+    assert errors == []
+    assert eventually(lambda: len(server.connections()) == before)
+
+
+def test_p09_children_forked_from_a_busy_parent_get_their_own_answers(server: Any) -> None:
+    engine = engine_of(url_of(server), pool_size=4)
+    stop = threading.Event()
+    errors: list[BaseException] = []
+
+    def work(number: int) -> None:
+        while not stop.is_set():
+            try:
+                assert select(engine, f"SELECT {number}") == number
+            except BaseException as error:
+                errors.append(error)
+
+    def child(number: int) -> int:
+        pid = os.fork()
+        if pid:
+            return pid
+        try:
+            signal.alarm(20)
+            dbconfig_pool.pin_in_flight(engine)
+            engine.dispose(close=False)
+            ok = all(select(engine, f"SELECT {number + i}") == number + i for i in range(20))
+            os._exit(0 if ok else 1)
+        except BaseException:
+            os._exit(2)
+
+    warm(engine, 4)
+    with callers(6) as run:
+        for number in range(6):
+            run(work, number)
+        time.sleep(0.1)
+        children = [child(1000 * (number + 1)) for number in range(4)]
+        statuses = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children]
+        stop.set()
+    assert statuses == [0] * 4
+    assert errors == []
+    assert_whole(engine.pool)
+    engine.dispose()
+
+
+def test_p10_a_child_that_merely_exits_leaves_its_parent_unhurt(server: Any) -> None:
+    """Its finalizers run, as at every normal end of a process."""
+    program = f"""
+        import os, sys
+        from sqlalchemy import text
+        from dbconfig.pool import pin_in_flight
+        from tests.pool.support import engine_of
+        engine = engine_of({url_of(server)!r})
+        with engine.begin() as setup:
+            setup.execute(text("CREATE TABLE t (n int)"))
+        idle = engine.connect()
+        held = engine.connect()
+        idle.close()
+        held.execute(text("INSERT INTO t VALUES (1)"))
+        child = os.fork()
+        if child == 0:
+            pin_in_flight(engine)
+            engine.dispose(close=False)
+            held.close()
+            sys.exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+        held.commit()
+        held.close()
+        with engine.connect() as connection:
+            assert connection.execute(text("SELECT count(*) FROM t")).scalar() == 1
+        engine.dispose()
+    """
+    ended = run_program(program)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
+
+
+def run_program(program: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", textwrap.dedent(program)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+
+def test_p15_the_wall_clock_has_no_say_in_a_wait(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    with running_engine(url_of(server), pool_size=1, max_overflow=0, pool_timeout=0.5) as engine:
+        held = engine.connect()
+        began = time.monotonic()
+        with callers() as run:
+            waiting = run(select, engine)
+            assert eventually(lambda: dbconfig_pool.stats(engine).waiting == 1)
+            real = time.time
+            monkeypatch.setattr(time, "time", lambda: real() - 3600)
+            with pytest.raises(exc.TimeoutError):
+                waiting.result(10)
+        assert time.monotonic() - began < 5
+        held.close()
+
+
+def test_p18_three_thousand_sessions_leave_nothing_behind(server: Any) -> None:
+    with running_engine(url_of(server), pool_size=3, max_overflow=2) as engine:
+        warm(engine, 3)
+        descriptors = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
+        for _ in range(3000):
+            with engine.connect():
+                pass
+        assert dbconfig_pool.stats(engine).created == 3
+        if descriptors:
+            assert len(os.listdir("/proc/self/fd")) == descriptors
+        assert_whole(engine.pool)
+
+
+def test_a_process_with_a_busy_pool_exits_at_once_and_in_silence(server: Any) -> None:
+    program = f"""
+        import threading
+        from sqlalchemy import text
+        from tests.pool.support import engine_of
+        engine = engine_of({url_of(server)!r}, pool_min_idle=3, pool_keepalive=0.2, pool_leak_warning=0.1, pool_size=8)
+        def hold():
+            with engine.connect() as connection:
+                connection.execute(text("SELECT 1"))
+                threading.Event().wait(60)
+        for _ in range(3):
+            threading.Thread(target=hold, daemon=True).start()
+        held = engine.connect()
+        held.execute(text("SELECT 1"))
+        threading.Event().wait(0.5)
+    """
+    began = time.monotonic()
+    ended = run_program(program)
+    assert (ended.returncode, ended.stdout) == (0, "")
+    assert all("held for" in line for line in ended.stderr.splitlines()), ended.stderr
+    assert time.monotonic() - began < 10
+
+
+def test_ctrl_c_while_waiting_loses_no_place(server: Any) -> None:
+    with running_engine(url_of(server), pool_size=1, max_overflow=0, pool_timeout=20) as engine:
+        held = engine.connect()
+        main = threading.main_thread().ident
+        assert main is not None
+        threading.Timer(0.3, signal.pthread_kill, args=(main, signal.SIGINT)).start()
+        began = time.monotonic()
+        with pytest.raises(KeyboardInterrupt):
+            select(engine)
+        assert time.monotonic() - began < 10
+        held.close()
+        assert select(engine) == 1
+        assert_whole(engine.pool)
+
+
+def test_a_connection_that_broke_in_use_is_not_lent_again(server: Any, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.CRITICAL)
+    with running_engine(url_of(server), pool_size=2, max_overflow=0) as engine:
+        connection = engine.connect()
+        connection.execute(text("SELECT 1"))
+        server.terminate()
+        with pytest.raises(exc.DBAPIError) as caught:
+            connection.execute(text("SELECT 1"))
+        assert caught.value.connection_invalidated
+        connection.close()
+        assert select(engine) == 1
+        assert_whole(engine.pool)

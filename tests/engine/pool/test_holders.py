@@ -1,0 +1,151 @@
+"""Who holds a connection: leak reports, and timeouts that explain themselves; in sync and async engines alike."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import re
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from sqlalchemy import exc
+
+from dbconfig.engine.pool import stats
+from tests.engine.pool.support import callers, engine_of, eventually, url_of
+from tests.engine.pool.twins import Async, Sync
+
+Twin = Callable[..., Sync]
+HERE = r"tests/engine/pool/test_holders\.py:\d+ in "
+
+
+def rebuild_index(engine: Sync) -> Any:
+    return engine.connect() if engine.kind == "async" else engine.engine.connect()
+
+
+def messages(caplog: pytest.LogCaptureFixture, word: str) -> list[str]:
+    return [record.getMessage() for record in caplog.records if word in record.getMessage()]
+
+
+def test_p04_who_holds_a_connection_for_long_is_reported_once_and_again_when_it_came_back(
+    twin: Twin, server: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine = twin(server, pool_leak_warning=0.2)
+    connection = rebuild_index(engine)
+    assert eventually(lambda: bool(messages(caplog, "is held for")))
+    time.sleep(0.3)
+    (report,) = messages(caplog, "is held for")
+    assert report.startswith("testing/default: a connection is held for")
+    if engine.kind != "async":
+        assert re.search(HERE + "rebuild_index", report)
+        assert "(thread MainThread)" in report
+    else:
+        assert re.search(r"\(task Task-\d+, thread MainThread\)", report)
+    engine.close(connection)
+    (follow_up,) = messages(caplog, "came back after")
+    assert "testing/default" in follow_up
+
+
+def test_a_connection_that_comes_back_in_time_is_not_reported(
+    twin: Twin, server: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine = twin(server, pool_leak_warning=0.5)
+    for _ in range(10):
+        engine.select()
+        time.sleep(0.06)
+    assert messages(caplog, "testing/default") == []
+
+
+def test_a_connection_that_the_garbage_collector_returned_is_reported_with_its_place(
+    server: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine = Sync(server, pool_leak_warning=30.0)
+
+    def forgetful() -> None:
+        engine.engine.raw_connection()
+
+    forgetful()
+    gc.collect()
+    (report,) = messages(caplog, "garbage collector")
+    assert re.search(HERE + "forgetful", report)
+    engine.dispose()
+
+
+def test_a_timeout_names_the_holders_by_place_and_where_the_size_is_written(server: Any) -> None:
+    origins = {"pool_size": "config/production.yaml:4:1"}
+    engine = Sync(server, pool_size=2, max_overflow=0, pool_timeout=0.2, pool_leak_warning=30.0, origins=origins)
+    held = [rebuild_index(engine) for _ in range(2)]
+    with pytest.raises(exc.TimeoutError, match="QueuePool limit of size 2 overflow 0 reached") as caught:
+        engine.select()
+    notes = "\n".join(caught.value.__notes__)
+    assert "testing/default: 2 in use of 2 + 0 (pool_size + max_overflow), 0 idle, 0 connecting, 0 waiting" in notes
+    assert re.search(r"held longest: \d\.\d s at " + HERE + r"rebuild_index \(2 connections\)", notes)
+    assert "pool_size (config/production.yaml:4:1) or max_overflow (default)" in notes
+    for connection in held:
+        connection.close()
+    engine.dispose()
+
+
+def test_without_leak_reports_a_timeout_says_where_the_holders_are_now(server: Any) -> None:
+    engine = Sync(server, pool_size=1, max_overflow=0, pool_timeout=0.3)
+
+    def long_running_report() -> None:
+        with engine.engine.connect():
+            time.sleep(1.0)
+
+    with callers() as run:
+        busy = run(long_running_report)
+        assert eventually(lambda: stats(engine.engine).used == 1)
+        with pytest.raises(exc.TimeoutError) as caught:
+            engine.select()
+        busy.result(10)
+    notes = "\n".join(caught.value.__notes__)
+    assert re.search(r"its thread now at " + HERE + "long_running_report", notes)
+    assert "pool_leak_warning names the line" in notes
+    engine.dispose()
+
+
+def test_a_timeout_of_an_async_pool_explains_itself_too(server: Any) -> None:
+    engine = Async(server, pool_size=1, max_overflow=0, pool_timeout=0.2)
+
+    async def slow_endpoint(taken: asyncio.Event) -> None:
+        async with engine.async_engine.connect():
+            taken.set()
+            await asyncio.sleep(1)
+
+    async def scene() -> str:
+        taken = asyncio.Event()
+        holder = asyncio.create_task(slow_endpoint(taken))
+        await taken.wait()
+        with pytest.raises(exc.TimeoutError) as caught:
+            await engine.async_engine.connect()
+        await holder
+        return "\n".join(caught.value.__notes__)
+
+    notes = engine.runner.run(scene())
+    assert "1 in use of 1 + 0" in notes
+    assert re.search(r"its task now at " + HERE + "slow_endpoint", notes)
+    assert stats(engine.engine).timeouts == 1
+    engine.dispose()
+
+
+def test_a_timeout_counts(server: Any) -> None:
+    engine = engine_of(url_of(server), pool_size=1, max_overflow=0, pool_timeout=0.05)
+    with engine.connect(), pytest.raises(exc.TimeoutError):
+        engine.connect()
+    assert stats(engine).timeouts == 1
+    assert stats(engine).wait.count == 1
+    engine.dispose()
+
+
+def test_reports_are_written_by_a_logger_of_their_own(server: Any, caplog: pytest.LogCaptureFixture) -> None:
+    engine = Sync(server, pool_leak_warning=0.1)
+    connection = engine.connect()
+    assert eventually(lambda: bool(messages(caplog, "is held for")))
+    engine.close(connection)
+    assert {(r.name, r.levelno) for r in caplog.records if "testing/default" in r.getMessage()} == {
+        ("dbconfig.pool.leaks", logging.WARNING)
+    }
+    engine.dispose()

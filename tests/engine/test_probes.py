@@ -1,0 +1,89 @@
+"""ping and wait, and what an exception of a connection says beside the driver's words."""
+
+import threading
+import time
+import traceback
+
+import pytest
+from sqlalchemy.exc import DBAPIError, OperationalError
+
+from dbconfig import Profile, Registry
+from dbconfig.engine.connection_failures import classify
+from dbconfig.errors.catalogue import CATALOGUE
+from tests.support.ports import free_port
+from tests.support.servers import Server
+
+
+def registry(url: str, **keys: object) -> Registry:
+    return Registry.from_profile(Profile(name="test", url=url, **keys))  # type: ignore[call-arg]
+
+
+def test_ping_tells_the_time_of_an_answer(server: Server) -> None:
+    with registry(server.url()) as db:
+        assert 0 < db.ping() < 5
+
+
+def test_ping_ends_at_its_time_though_the_server_is_silent(server: Server) -> None:
+    with registry(server.url()) as db:
+        db.ping()
+        server.pause()
+        begin = time.monotonic()
+        with pytest.raises(TimeoutError, match=r"within 0\.3 s"):
+            db.ping(timeout=0.3)
+        assert time.monotonic() - begin < 2
+        server.resume()
+
+
+def test_wait_returns_when_the_server_has_started(server: Server) -> None:
+    server.stop()
+    with registry(server.url()) as db:
+        starter = threading.Timer(0.5, server.start)
+        starter.start()
+        db.wait(timeout=30)
+        starter.join()
+        assert db.ping() > 0
+
+
+def test_wait_gives_up_at_its_time_and_keeps_the_last_error() -> None:
+    with registry(f"postgresql://app@127.0.0.1:{free_port()}/shop") as db:
+        begin = time.monotonic()
+        with pytest.raises(TimeoutError) as ended:
+            db.wait(timeout=0.5)
+        assert 0.4 < time.monotonic() - begin < 3
+        assert isinstance(ended.value.__cause__, OperationalError)
+
+
+@pytest.mark.parametrize("wrong", ["password", "database"])
+def test_wait_ends_at_once_where_waiting_cannot_help(server: Server, wrong: str) -> None:
+    with registry(server.url(**{wrong: "wrong"})) as db:  # type: ignore[arg-type]
+        begin = time.monotonic()
+        with pytest.raises(DBAPIError):
+            db.wait(timeout=60)
+        assert time.monotonic() - begin < 5
+
+
+def test_an_error_of_a_connection_says_the_stage_the_origin_and_what_to_do() -> None:
+    with registry(f"postgresql://app:CANARY-x@127.0.0.1:{free_port()}/shop?application_name=CANARY-y") as db:
+        with pytest.raises(OperationalError) as failed:
+            db.engine().connect()
+        text = "".join(traceback.format_exception(failed.value))
+        assert "dbconfig[refused]: nothing listens on 127.0.0.1:" in text
+        assert "(stage: tcp)" in text
+        assert "url comes from default; Start the server" in text
+        assert "CANARY" not in "".join(failed.value.__notes__)
+        assert classify(failed.value, db.profile.databases["default"]).slug == "refused"
+
+
+def test_an_error_of_a_statement_gets_no_note_of_a_connection(server: Server) -> None:
+    with registry(server.url()) as db, db.session() as session:
+        with pytest.raises(DBAPIError) as failed:
+            session.connection().exec_driver_sql("SELECT no_such_column")
+        assert not getattr(failed.value, "__notes__", [])
+
+
+def test_what_passes_by_itself_is_known() -> None:
+    transient = {slug for slug, entry in CATALOGUE.items() if not entry.permanent}
+    assert transient == {
+        *("host-unknown", "refused", "unreachable", "timed-out", "connection-lost"),
+        *("too-many-connections", "starting-up", "busy", "pool-timeout"),
+    }

@@ -1,0 +1,89 @@
+"""What of a value may be shown."""
+
+import pytest
+
+from dbconfig.errors.redaction import MASK, is_secret_name, masked_url, shown, shown_name
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "password",
+        "PASSWORD",
+        "pasword",
+        "passwrod",
+        "db-password",
+        "pswd",
+        "pw",
+        "pin",
+        "passwd",
+        "sslpassword",
+        "client_secret",
+        "api_key",
+        "apiKey",
+        "access_token",
+        "init_command",
+        "private-key",
+        "credentials",
+        "passphrase",
+    ],
+)
+def test_a_name_that_may_hold_a_secret_is_known_even_misspelt(name):
+    assert is_secret_name(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["pool_size", "port", "username", "host", "url", "database", "logging_token", "password_encryption", "sslkey", ""],
+)
+def test_a_name_that_holds_no_secret_is_not_masked(name):
+    assert not is_secret_name(name)
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "expected"),
+    [
+        ("pool_size", "five", "five"),
+        ("pool_size", "-3", "-3"),
+        ("pool_recycle", "30m", "30m"),
+        ("password", "hunter", MASK),
+        ("pool_size", "h-u-n-t-e-r", MASK),
+        ("host", "db.internal", "db.internal"),
+        ("host", "p@ss", MASK),
+        ("echo", "s3cret", MASK),
+        ("url", "${DATABASE_URL}", "${DATABASE_URL}"),
+        ("password", "${DB_PASSWORD:-hunter}", "${DB_PASSWORD:-***}"),
+        ("url", "postgresql://${U}:hunter@${H}/d", "postgresql://${U}***${H}***"),
+        ("url", "postgresql://hunter:${PORT}/d", "postgresql://***${PORT}***"),
+        ("logging_name", "one of a hunter", "one of a hunter"),
+    ],
+)
+def test_a_value_is_shown_only_where_it_can_be_no_secret(key, text, expected):
+    assert shown(key, text) == expected
+
+
+def test_a_value_with_a_known_secret_in_it_is_masked_under_every_key():
+    assert shown("username", "hunter", {"hunter"}) == MASK
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("postgresql://db.internal:5432/shop", "postgresql://db.internal:5432/shop"),
+        ("postgresql://[::1]:5432/shop", "postgresql://[::1]:5432/shop"),
+        ("sqlite:///data/app.db", "sqlite:///data/app.db"),
+        ("sqlite:///:memory:", "sqlite:///:memory:"),
+        ("postgresql://app:hunter@db/shop", "postgresql://***"),
+        ("postgresql://app:hunter/shop", "postgresql://***"),  # the host was forgotten
+        ("postgresql://db/shop?password=hunter", "postgresql://***"),
+        ("hunter is@my://secret", MASK),
+        ("postgresql://", "postgresql://"),
+    ],
+)
+def test_a_url_is_shown_only_without_a_user_and_a_query(url, expected):
+    assert masked_url(url) == expected
+
+
+def test_an_address_in_the_place_of_a_name_is_masked():
+    assert shown_name("pool_sise") == "pool_sise"
+    assert shown_name("postgresql://app:hunter@db/shop") == MASK

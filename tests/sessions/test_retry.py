@@ -1,0 +1,109 @@
+"""Which errors are tried again, how often and after which pauses."""
+
+import sqlite3
+from itertools import islice
+
+import psycopg2
+import pymysql
+import pytest
+from sqlalchemy.exc import DBAPIError, OperationalError
+
+from dbconfig.engine.dialects.driver_protocol import Fate
+from dbconfig.engine.dialects.errors import fate_of
+from dbconfig.sessions.retry import LONGEST_PAUSE, Attempts, CommitUncertain, pauses
+
+
+class ErrorWithState(psycopg2.OperationalError):
+    """An error as psycopg2 raises it for a statement: its SQLSTATE cannot be set on the original class."""
+
+    pgcode = "40001"
+
+
+def wrapped(cause: Exception, *, statement: str | None = "SELECT 1", lost: bool = False) -> DBAPIError:
+    return OperationalError(statement, None, cause, connection_invalidated=lost)
+
+
+def error_with_state(number: int, state: str) -> pymysql.err.OperationalError:
+    """An error as PyMySQL 1.2 makes it: with the number and the SQLSTATE."""
+    error = pymysql.err.OperationalError(number, "Lock wait timeout exceeded")
+    error.sqlstate = state
+    return error
+
+
+def busy() -> sqlite3.OperationalError:
+    error = sqlite3.OperationalError("database is locked")
+    error.sqlite_errorname = "SQLITE_BUSY_SNAPSHOT"
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "fate"),
+    [
+        (wrapped(ErrorWithState("could not serialize access")), Fate.CONFLICT),
+        (wrapped(pymysql.err.OperationalError(1213, "Deadlock found")), Fate.CONFLICT),
+        (wrapped(pymysql.err.OperationalError(1205, "Lock wait timeout exceeded")), Fate.CONFLICT),
+        (wrapped(error_with_state(1205, "HY000")), Fate.CONFLICT),
+        (wrapped(busy()), Fate.CONFLICT),
+        (wrapped(pymysql.err.OperationalError(2013, "Lost connection"), lost=True), Fate.LOST),
+        (wrapped(psycopg2.OperationalError("server closed the connection unexpectedly"), lost=True), Fate.LOST),
+        (wrapped(psycopg2.OperationalError("Connection refused"), statement=None), Fate.ABSENT),
+        (wrapped(psycopg2.OperationalError("FATAL: the database system is starting up"), statement=None), Fate.ABSENT),
+        (wrapped(psycopg2.OperationalError("password authentication failed"), statement=None), Fate.FINAL),
+        (wrapped(pymysql.err.OperationalError(1045, "Access denied"), statement=None), Fate.FINAL),
+        (wrapped(pymysql.err.OperationalError(2003, "Can't connect"), statement=None), Fate.ABSENT),
+        (wrapped(psycopg2.errors.UniqueViolation("duplicate key")), Fate.FINAL),
+        (ValueError("the application's own"), Fate.FINAL),
+    ],
+)
+def test_an_error_says_whether_the_work_may_run_again(error: Exception, fate: Fate) -> None:
+    assert fate_of(error) is fate
+
+
+def test_pauses_double_up_to_a_limit_and_are_never_equal() -> None:
+    found = list(islice(pauses(0.1, LONGEST_PAUSE), 10))
+    assert all(0.05 <= pause <= LONGEST_PAUSE for pause in found)
+    assert found[-1] >= LONGEST_PAUSE / 2
+    assert list(islice(pauses(0.1, LONGEST_PAUSE), 10)) != found
+
+
+def test_attempts_end_at_their_number_with_the_error_itself() -> None:
+    error = wrapped(ErrorWithState("conflict"))
+    attempts = Attempts(2, 30.0, "shop/default")
+    assert attempts.pause_after(error, committing=False) > 0
+    with pytest.raises(OperationalError) as raised:
+        attempts.pause_after(error, committing=False)
+    assert raised.value is error
+    assert raised.value.__notes__ == ["dbconfig: given up after attempt 2 of 2: conflict"]
+
+
+def test_waiting_for_a_server_is_no_attempt_but_ends_with_the_time() -> None:
+    error = wrapped(psycopg2.OperationalError("Connection refused"), statement=None)
+    patient = Attempts(1, 30.0, "shop/default")
+    assert all(patient.pause_after(error, committing=False) > 0 for _ in range(20))
+    with pytest.raises(OperationalError):
+        Attempts(1, 0.0, "shop/default").pause_after(error, committing=False)
+
+
+def test_a_connection_lost_with_the_commit_under_way_is_uncertain() -> None:
+    error = wrapped(pymysql.err.OperationalError(2013, "Lost connection"), lost=True)
+    with pytest.raises(CommitUncertain, match="Lost connection") as raised:
+        Attempts(3, 30.0, "shop/default").pause_after(error, committing=True)
+    assert raised.value.__cause__ is error
+    assert isinstance(raised.value, OperationalError)
+    assert "unknown" in raised.value.__notes__[0]
+
+
+def test_a_conflict_at_the_commit_is_certain_and_runs_again() -> None:
+    assert Attempts(3, 30.0, "shop/default").pause_after(wrapped(ErrorWithState("conflict")), committing=True) > 0
+
+
+def test_fewer_than_one_attempt_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least 1, not 0"):
+        Attempts(0, 30.0, "shop/default")
+
+
+def test_a_mysql_error_that_has_an_sqlstate_too_is_known_by_its_number() -> None:
+    class Error(Exception):
+        sqlstate = "HY000"
+
+    assert fate_of(OperationalError("UPDATE", None, Error(1205, "Lock wait timeout exceeded"))) is Fate.CONFLICT

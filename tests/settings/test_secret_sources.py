@@ -1,0 +1,131 @@
+"""A secret is read when it is needed, and never shown."""
+
+import copy
+import os
+import pickle
+
+import pytest
+
+from dbconfig.errors import ConfigError
+from dbconfig.errors.problem import Location
+from dbconfig.settings.environment_variables import Environment
+from dbconfig.settings.secret_sources import FILE_LIMIT, Secret
+
+PLACE = Location("config/production.yaml", 3, 1)
+
+
+def refusal(secret: Secret, folder=None) -> str:
+    with pytest.raises(ConfigError) as caught:
+        secret.read(folder)
+    (problem,) = caught.value.problems
+    assert (problem.slug, problem.key, problem.location) == ("secret-unreadable", "password", secret.location)
+    assert not isinstance(caught.value.__context__, UnicodeError)
+    return problem.message
+
+
+@pytest.mark.parametrize("data", [b"p@ss", b"p@ss\n", b"p@ss\r\n"])
+def test_a_file_is_the_secret_without_its_line_end(tmp_path, data):
+    (tmp_path / "s").write_bytes(data)
+    assert Secret("file", "s").read(tmp_path) == "p@ss"
+
+
+def test_blanks_in_a_file_belong_to_the_secret(tmp_path):
+    (tmp_path / "s").write_bytes(b" \xc3\xa9 \xe2\x82\xac \n")
+    assert Secret("file", str(tmp_path / "s")).read() == " é € "
+
+
+def test_a_secret_that_rotates_is_read_anew(tmp_path):
+    secret, environ = Secret("file", "s"), {"PW": "one"}
+    by_name = Secret("env", "PW")
+    by_name.bind(Environment(environ))
+    (tmp_path / "s").write_text("one")
+    assert (secret.read(tmp_path), by_name.read()) == ("one", "one")
+    (tmp_path / "s").write_text("two")
+    environ["PW"] = "two\n"
+    assert (secret.read(tmp_path), by_name.read()) == ("two", "two")
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "it is empty"),
+        (b"\n", "it is empty"),
+        (b"hunter\ntwo", "it has more than one line, or a NUL character: a password has neither"),
+        (b"hunter\0", "it has more than one line, or a NUL character: a password has neither"),
+        (b"hunter\xff", "it is not UTF-8 text"),
+        (b"x" * (FILE_LIMIT + 1), "it is larger than 64 KiB"),
+    ],
+)
+def test_a_file_that_holds_no_secret_is_refused(tmp_path, data, reason):
+    (tmp_path / "s").write_bytes(data)
+    assert refusal(Secret("file", "s", PLACE), tmp_path) == f"the secret file 's': {reason}"
+
+
+def test_a_file_that_is_not_there_or_is_none_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "folder").mkdir()
+    assert [refusal(Secret("file", name), tmp_path) for name in ("none", "fifo", "folder")] == [
+        "the secret file 'none': there is no such file",
+        "the secret file 'fifo': it is not a regular file",
+        "the secret file 'folder': it is a folder, not a file",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("environ", "reason"),
+    [
+        ({}, "environment variable PW is not set"),
+        ({"PW": ""}, "environment variable PW is empty"),
+        (
+            {"PW": "a\nhunter"},
+            "environment variable PW: it has more than one line, or a NUL character: a password has neither",
+        ),
+        ({"PW": "\udcff"}, "environment variable PW: it is not UTF-8 text"),
+    ],
+)
+def test_a_variable_that_holds_no_secret_is_refused(environ, reason):
+    secret = Secret("env", "PW", PLACE)
+    secret.bind(Environment(environ))
+    assert refusal(secret) == f"the password: {reason}"
+
+
+@pytest.mark.parametrize(
+    ("secret", "text"),
+    [
+        (Secret("text", "hunter"), "Secret('***')"),
+        (Secret("text", {"password": "hunter"}), "Secret('***')"),
+        (Secret("file", "/run/secrets/db"), "Secret(file='/run/secrets/db')"),
+        (Secret("env", "PW"), "Secret(env='PW')"),
+    ],
+)
+def test_a_secret_shows_its_place_or_a_mask(secret, text):
+    assert repr(secret) == str(secret) == f"{secret}" == text
+    assert copy.deepcopy(secret) is copy.copy(secret) is secret
+    assert b"hunter" not in pickle.dumps(secret)
+    assert not any("hunter" in repr(getattr(secret, name)) for name in dir(secret) if name != "read")
+
+
+def test_a_pickled_secret_knows_its_place_but_a_literal_one_is_withheld(monkeypatch):
+    monkeypatch.setenv("PW", "hunter")
+    assert pickle.loads(pickle.dumps(Secret("env", "PW"))).read() == "hunter"
+    literal = pickle.loads(pickle.dumps(Secret("text", "hunter")))
+    assert refusal(literal) == (
+        "the password: a pickle does not carry what was written in the configuration: load the profile in this process"
+    )
+
+
+def test_secrets_are_equal_where_they_say_the_same():
+    assert Secret("text", "a") == Secret("text", "a") != Secret("text", "b")
+    assert Secret("env", "A") != Secret("file", "A")
+    assert hash(Secret("text", "a")) == hash(Secret("text", "b"))
+    assert Secret("text", "a") != "a"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
+def test_a_file_that_others_can_read_is_told(tmp_path):
+    (tmp_path / "s").write_text("x")
+    (tmp_path / "s").chmod(0o644)
+    assert Secret("file", "s").readable_by_others(tmp_path) == "s"
+    (tmp_path / "s").chmod(0o600)
+    assert Secret("file", "s").readable_by_others(tmp_path) == ""
+    assert Secret("text", "s").readable_by_others(tmp_path) == Secret("file", "none").readable_by_others(tmp_path) == ""

@@ -1,0 +1,141 @@
+"""A database URL, as a provider's console or a `DATABASE_URL` has it."""
+
+import pytest
+
+from dbconfig.settings.secret_sources import Secret
+from dbconfig.settings.url_parsing import InvalidURL, parse_url
+
+
+def parts(text: str) -> tuple:
+    url = parse_url(text)
+    password = url.password.read() if url.password else None
+    return url.drivername, url.username, password, url.host, url.port, url.database
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        # Neon, Supabase, Heroku, RDS, PlanetScale, Railway
+        ("postgresql://alex:AbC123@ep-cool-1.us-east-2.aws.neon.tech/shop?sslmode=require&channel_binding=require",
+         ("postgresql", "alex", "AbC123", "ep-cool-1.us-east-2.aws.neon.tech", None, "shop")),
+        ("postgresql://postgres.abcd:p%40ss@aws-0-eu.pooler.supabase.com:6543/postgres",
+         ("postgresql", "postgres.abcd", "p@ss", "aws-0-eu.pooler.supabase.com", 6543, "postgres")),
+        ("postgres://u1:p0@ec2-1-2-3-4.compute-1.amazonaws.com:5432/d1",
+         ("postgres", "u1", "p0", "ec2-1-2-3-4.compute-1.amazonaws.com", 5432, "d1")),
+        ("postgresql://admin:pw@mydb.c9akciq32.eu-west-1.rds.amazonaws.com/shop?sslmode=verify-full&sslrootcert=/c.pem",
+         ("postgresql", "admin", "pw", "mydb.c9akciq32.eu-west-1.rds.amazonaws.com", None, "shop")),
+        ("mysql://u:pscale_pw_a-B@aws.connect.psdb.cloud/shop?ssl_ca=/etc/ssl/cert.pem",
+         ("mysql", "u", "pscale_pw_a-B", "aws.connect.psdb.cloud", None, "shop")),
+        ("postgresql://postgres:pw@containers-us-west-1.railway.app:7432/railway",
+         ("postgresql", "postgres", "pw", "containers-us-west-1.railway.app", 7432, "railway")),
+        # compose and Kubernetes
+        ("postgresql://app:app@db/app", ("postgresql", "app", "app", "db", None, "app")),
+        ("mysql+pymysql://root@mysql-0.mysql.default.svc:3306/x",
+         ("mysql+pymysql", "root", None, "mysql-0.mysql.default.svc", 3306, "x")),
+        # as .env files and shells leave them
+        ("\"postgresql://u:p@h/d\"\n", ("postgresql", "u", "p", "h", None, "d")),
+        (" 'postgresql://u:p@h/d' ", ("postgresql", "u", "p", "h", None, "d")),
+        ("postgresql://u:p@h/d\r\n", ("postgresql", "u", "p", "h", None, "d")),
+        # hosts
+        ("postgresql://u:p@[2001:db8::1]:5432/d", ("postgresql", "u", "p", "2001:db8::1", 5432, "d")),
+        ("postgresql://u:p@[fe80::1%25eth0]/d", ("postgresql", "u", "p", "fe80::1%eth0", None, "d")),
+        ("postgresql://u:p@%2Fvar%2Frun%2Fpostgresql/d", ("postgresql", "u", "p", "/var/run/postgresql", None, "d")),
+        ("postgresql://u:p@/d?host=/var/run/postgresql", ("postgresql", "u", "p", None, None, "d")),
+        ("postgresql://u:p@bücher.example/d", ("postgresql", "u", "p", "bücher.example", None, "d")),
+        ("postgresql://db_1/d", ("postgresql", None, None, "db_1", None, "d")),
+        ("postgresql:///d", ("postgresql", None, None, None, None, "d")),
+        # passwords
+        ("postgresql://u:a:b@h/d", ("postgresql", "u", "a:b", "h", None, "d")),
+        ("postgresql://u:a+b@h/d", ("postgresql", "u", "a+b", "h", None, "d")),
+        ("postgresql://u:%23%3F%2F%25%C3%A9@h/d", ("postgresql", "u", "#?/%é", "h", None, "d")),
+        ("postgresql://u:@h/d", ("postgresql", "u", None, "h", None, "d")),
+        ("postgresql://:pw@h/d", ("postgresql", None, "pw", "h", None, "d")),
+        # SQLite
+        ("sqlite://", ("sqlite", None, None, None, None, None)),
+        ("sqlite:///:memory:", ("sqlite", None, None, None, None, ":memory:")),
+        ("sqlite:///data/my app#1.db", ("sqlite", None, None, None, None, "data/my app#1.db")),
+        ("sqlite:////srv/app.db", ("sqlite", None, None, None, None, "/srv/app.db")),
+        ("sqlite:///C:\\data\\app.db", ("sqlite", None, None, None, None, "C:\\data\\app.db")),
+        ("sqlite:///file:app.db?mode=ro&uri=true", ("sqlite", None, None, None, None, "file:app.db")),
+    ],
+)  # fmt: skip
+def test_a_url_is_read_as_its_parts(text, expected):
+    assert parts(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "message", "help"),
+    [
+        ("", "it is empty", "sqlite:///data/app.db"),
+        ("localhost:5432/hunter", "it has no scheme", "write scheme://user@host/database"),
+        ("postgresql:/u:hunter@h/d", "it has no scheme", "write scheme://user@host/database"),
+        ("psql 'postgresql://u:hunter@h/d'", "it is a command, not a URL alone", "leave the command out"),
+        ("jdbc:postgresql://h/d?password=hunter", "it is a JDBC URL", "leave `jdbc:` out"),
+        ("host=h dbname=d password=hunter", "it is a list of keywords, not a URL", "write them as the keys"),
+        ("postgresql://u:p@hunter@h/d", "a character of the user name or password is not encoded", "percent-encode"),
+        ("postgresql://u:hun/ter@h/d", "a character of the user name or password is not encoded", "percent-encode"),
+        ("postgresql://u:hun?ter@h/d", "a character of the user name or password is not encoded", "percent-encode"),
+        ("postgresql://u:hun#ter@h/d", "a `#` in a URL ends it", "percent-encode"),
+        ("postgresql://u:hun ter@h/d", "it has a blank or a control character in it", "percent-encode"),
+        ("postgresql://u:hun\tter@h/d", "it has a blank or a control character in it", "percent-encode"),
+        ("postgresql://u:hun%ter@h/d", "a `%` in it is not followed by two hexadecimal digits", "percent-encode"),
+        ("postgresql://u:hun%ffter@h/d", "it encodes characters that are not UTF-8", "percent-encode"),
+        ("postgresql://u:hun%00ter@h/d", "its password: it has more than one line, or a NUL character", ""),
+        ("postgresql://u:hunter/d", "what follows the user name is no `host:port`", "percent-encode"),
+        ("postgresql://u:p@2001:db8::1/d", "what follows the user name is no `host:port`",
+         "an IPv6 address stands in brackets"),
+        ("postgresql://u:p@[hunter]/d", "what stands in brackets is no IPv6 address", "[::1]"),
+        ("postgresql://u:p@h:/d", "the port after the `:` is empty", "write the port, or leave the colon out"),
+        ("postgresql://u:p@h:99999/d", "its port is not between 1 and 65535", ""),
+        ("postgresql://u:p@h:0/d", "its port is not between 1 and 65535", ""),
+        ("postgresql://u:p@h1,h2/d", "it names several hosts",
+         "write them into the query: ?host=one:5432&host=two:5432"),
+        ("postgresql://u:p@<hunter>/d", "its host is no host name", "percent-encode"),
+        ("postgresql://u:[YOUR-PASSWORD]@h/d", "it still has a placeholder in it", "write the user"),
+        ("postgresql://<user>:<password>@<host>/d", "it still has a placeholder in it", "write the user"),
+        ("postgresql://u:p@h/d?sslmode=", "its query has a parameter without a value", "?name=value&name=value"),
+        ("postgresql://u:p@h/d?sslmode=require&", "its query has a parameter without a value", "?name=value"),
+        ("postgresql://u:p@h/d?sslmode=a?b=c", "it has two `?`: a second parameter follows an `&`", "?name=value"),
+        ("postgresql://u@h/d?password=hunter", "its query has the parameter 'password': `password` is a key", ""),
+        ("postgresql://u@h/d?plugin=os", "its query has the parameter 'plugin': a plugin is code", ""),
+        ("mssql+pyodbc://u:hunter@h/d", "'mssql' is no dialect that is supported", "write sqlite:///file"),
+        ("sqlite://data.db", "a SQLite URL has three slashes before a relative path", "sqlite:///data/app.db"),
+    ],
+)  # fmt: skip
+def test_what_could_be_taken_for_something_else_is_refused_without_repeating_it(text, message, help):
+    with pytest.raises(InvalidURL) as caught:
+        parse_url(text)
+    assert str(caught.value).startswith(message)
+    assert caught.value.help.startswith(help)
+    assert "hunter" not in str(caught.value) + caught.value.help
+    assert caught.value.__context__ is None or isinstance(caught.value.__context__, ValueError)
+
+
+def test_the_query_is_read_and_what_is_secret_in_it_is_kept_as_a_secret():
+    url = parse_url("postgresql://u@h/d?host=a:1&host=b:2&sslpassword=hunter&options=-c%20x%3D1+y")
+    assert url.query["host"] == ("a:1", "b:2")
+    assert url.query["options"] == ("-c x=1 y",)
+    assert url.query["sslpassword"] == (Secret("text", "hunter"),)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        (
+            "postgresql://u:hunter@[::1]:5432/d?a=b&sslpassword=hunter",
+            "postgresql://u:***@[::1]:5432/d?a=b&sslpassword=***",
+        ),
+        ("postgresql://u@%2Frun%2Fpg/d", "postgresql://u@%2Frun%2Fpg/d"),
+        ("postgresql://:hunter@h", "postgresql://:***@h"),
+        ("sqlite:///a.db", "sqlite:///a.db"),
+        ("sqlite://", "sqlite://"),
+    ],
+)
+def test_a_url_prints_itself_without_its_secrets(text, shown):
+    assert str(parse_url(text)) == repr(parse_url(text)) == shown
+
+
+def test_a_part_can_be_taken_out():
+    url = parse_url("postgresql://u:p@h/d")
+    assert str(url.without("password")) == "postgresql://u@h/d"
+    assert url.without("drivername").drivername == ""
