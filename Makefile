@@ -43,8 +43,11 @@ test-python: $(if $(PYTHON),.venv-$(PYTHON)/installed) ## Run the tests on anoth
 	@tests/support/install_servers.sh
 	@.venv-$(PYTHON)/bin/python $(PYTEST) $(ARGS)
 
+mutants: setup ## Change the code in 300 places and print what no test notices: make mutants ARGS="--seed 2 --sample 50"
+	@$(VENV)/bin/python -m tests.mutation $(ARGS)
+
 clean: ## Remove what was made here
-	rm -rf $(VENV) $(VENV)-* build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(VENV)-* build dist .hypothesis .import_linter_cache .mutants .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # An environment is the file that is written last: what fails half-way is done again, what is up to date needs no network.

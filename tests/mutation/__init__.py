@@ -1,0 +1,1 @@
+"""Does the suite notice a change of the code? `make mutants` tries."""

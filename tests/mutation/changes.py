@@ -1,0 +1,91 @@
+"""What a mutation run changes: comparisons, conditions, numbers, returns, calls. Strings and annotations stay."""
+
+import ast
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+_SWAPS: dict[type[ast.AST], type[Any]] = {
+    **{ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq},
+    **{ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.In: ast.NotIn, ast.NotIn: ast.In, ast.And: ast.Or, ast.Or: ast.And},
+    **{ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.BitOr: ast.BitAnd},
+    **{ast.Break: ast.Continue, ast.Continue: ast.Break},
+}
+_LONGEST = 70  # characters of the code that is shown
+
+
+@dataclass(frozen=True)
+class Change:
+    """What stands between two places of a file, (line, column in bytes), becomes something else."""
+
+    path: str
+    start: tuple[int, int]
+    end: tuple[int, int]
+    old: str
+    new: str
+    lines: tuple[int, ...] = field(compare=False)  # whose tests may notice
+
+    def __str__(self) -> str:
+        shown = (" ".join(text.split()) for text in (self.old, self.new))
+        old, new = (text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…" for text in shown)
+        return f"{self.path}:{self.start[0]} {old} → {new}"
+
+    def apply(self, source: bytes) -> bytes:
+        lines = source.splitlines(keepends=True)
+        (first, begin), (last, stop) = self.start, self.end
+        changed = lines[first - 1][:begin] + self.new.encode() + lines[last - 1][stop:]
+        return b"".join([*lines[: first - 1], changed, *lines[last:]])
+
+
+def changes(path: str, source: str) -> Iterator[Change]:
+    """Yield every change of a file that is worth a try."""
+    for node, statement in _nodes(ast.parse(source), None):
+        last, stop = node.end_lineno or node.lineno, node.end_col_offset or 0
+        lines = tuple({statement.lineno, *range(node.lineno, last + 1)})
+        for new in _replacements(node):
+            old = ast.get_source_segment(source, node) or ""
+            yield Change(path, (node.lineno, node.col_offset), (last, stop), old, new, lines)
+
+
+def _nodes(node: ast.AST, statement: ast.stmt | None) -> Iterator[tuple[ast.expr | ast.stmt, ast.stmt]]:
+    if isinstance(node, ast.JoinedStr):
+        return  # the positions inside an f-string are not those in the file before Python 3.12
+    if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+        return
+    if isinstance(node, ast.stmt):
+        statement = node
+    if isinstance(node, (ast.expr, ast.stmt)) and statement is not None:
+        yield node, statement
+    for name, value in ast.iter_fields(node):
+        if name not in ("annotation", "returns", "decorator_list", "bases"):
+            for child in value if isinstance(value, list) else [value]:
+                if isinstance(child, ast.AST):
+                    yield from _nodes(child, statement)
+
+
+def _replacements(node: ast.expr | ast.stmt) -> Iterator[str]:
+    changed = copy.deepcopy(node)
+    match changed:
+        case ast.Compare(ops=[operator, *_]) if type(operator) in _SWAPS:
+            changed.ops[0] = _SWAPS[type(operator)]()
+            yield f"({ast.unparse(changed)})"
+        case ast.BoolOp(op=operator) | ast.BinOp(op=operator) if type(operator) in _SWAPS:
+            changed.op = _SWAPS[type(operator)]()
+            yield f"({ast.unparse(changed)})"
+        case ast.UnaryOp(op=ast.Not(), operand=operand):
+            yield f"({ast.unparse(operand)})"
+        case ast.Constant(value=bool() as value):
+            yield repr(not value)
+        case ast.Constant(value=int() | float() as value):
+            yield repr(value + 1)
+        case ast.IfExp(test=test, body=body, orelse=orelse):
+            yield f"({ast.unparse(ast.IfExp(test, orelse, body))})"
+        case ast.Break() | ast.Continue():
+            yield ast.unparse(_SWAPS[type(changed)]())
+        case ast.Return(value=ast.Constant(value=None | bool())) | ast.Return(value=None):
+            return
+        case ast.Return():
+            yield "return None"
+        case ast.AugAssign() | ast.Raise() | ast.Delete() | ast.Expr(value=ast.Call() | ast.Await()):
+            yield "pass"

@@ -1,0 +1,36 @@
+"""What a mutation run asks of pytest: the time of each test that passes, and to run certain tests only."""
+
+import json
+import math
+import os
+from pathlib import Path
+
+import pytest
+
+_seconds: dict[str, float] = {}
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keep the tests that MUTANTS_ONLY names, each by itself, by its file or by a folder."""
+    if "MUTANTS_ONLY" not in os.environ:
+        return
+    wanted = set(json.loads(os.environ["MUTANTS_ONLY"]))
+    kept = [item for item in items if not wanted.isdisjoint(_names(item.nodeid))]
+    config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+    items[:] = kept
+
+
+def _names(test: str) -> set[str]:
+    file = Path(test.partition("::")[0])
+    return {test, *map(str, (file, *file.parents))}
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    spent = report.duration if report.outcome == "passed" else math.nan
+    _seconds[report.nodeid] = _seconds.get(report.nodeid, 0.0) + spent
+
+
+def pytest_sessionfinish() -> None:
+    if "MUTANTS_SECONDS" in os.environ and "PYTEST_XDIST_WORKER" not in os.environ:
+        passed = {test: seconds for test, seconds in _seconds.items() if not math.isnan(seconds)}
+        Path(os.environ["MUTANTS_SECONDS"]).write_text(json.dumps(passed))

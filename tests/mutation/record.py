@@ -1,0 +1,106 @@
+"""Which tests run which line: recorded once, with coverage, and kept in .mutants/."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from coverage import CoverageData
+
+from tests.mutation.changes import Change
+
+_TESTS_OF_A_LINE = 120  # a line of the checkout path has a thousand more, which notice no more
+_BUDGET = 60.0  # seconds of the tests of one change, as long as they took when they were recorded
+
+
+class Record:
+    """The tests of each line, and how long each test takes."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._folder = root / ".mutants"
+        self._lines: dict[str, dict[int, set[str]]] = {}
+        self._seconds: dict[str, float] = {}
+        self._digests: dict[str, str] = {}
+
+    def take(self, copy: Path, workers: int) -> None:
+        """Run the tests in a copy of the project; those that fail there are of no use."""
+        self._folder.mkdir(exist_ok=True)
+        settings = self._folder / "coveragerc"
+        data, source = self._folder / "coverage", copy / "dbconfig"
+        settings.write_text(f"[run]\nconcurrency = thread, greenlet\ndata_file = {data}\nsource = {source}\n")
+        options = ["--cov", "--cov-context=test", "--cov-report=", f"--cov-config={settings}"]
+        options += ["-p", "tests.mutation.plugin", "-n", str(workers), "--dist", "worksteal"]
+        seconds = self._folder / "seconds.json"
+        environ = {**os.environ, "PYTHONPATH": str(copy), "MUTANTS_SECONDS": str(seconds)}
+        done = subprocess.run([sys.executable, "-m", "pytest", "-q", *options], cwd=copy, env=environ)
+        if done.returncode not in (0, 1):
+            raise SystemExit(f"the tests could not be run: pytest ended with {done.returncode}")
+        self._keep(CoverageData(str(data)), copy, json.loads(seconds.read_text()))
+
+    def _keep(self, data: CoverageData, copy: Path, seconds: dict[str, float]) -> None:
+        data.read()
+        numbers = {test: number for number, test in enumerate(seconds)}
+        lines: dict[str, dict[int, list[int]]] = {}
+        for file in data.measured_files():
+            contexts = data.contexts_by_lineno(file)
+            lines[str(Path(file).relative_to(copy))] = {
+                line: sorted({numbers[test] for context in found if (test := context.partition("|")[0]) in numbers})
+                for line, found in contexts.items()
+            }
+        files = {*lines, *(test.partition("::")[0] for test in seconds)}
+        digests = {name: _digest(copy / name) for name in files}
+        content = {"tests": list(seconds.items()), "lines": lines, "digests": digests}
+        (self._folder / "record.json").write_text(json.dumps(content))
+
+    def read(self) -> bool:
+        """Read what was recorded; return whether there is anything."""
+        path = self._folder / "record.json"
+        if not path.exists():
+            return False
+        content = json.loads(path.read_text())
+        tests = [test for test, _ in content["tests"]]
+        self._seconds = dict(content["tests"])
+        self._digests = content["digests"]
+        self._lines = {
+            name: {int(line): {tests[number] for number in numbers} for line, numbers in lines.items()}
+            for name, lines in content["lines"].items()
+        }
+        return True
+
+    def stale(self, names: Iterable[str]) -> list[str]:
+        """Return those of these files that have changed since."""
+        return sorted({name for name in names if self._digests.get(name) != _digest(self._root / name)})
+
+    def tests(self, change: Change) -> list[str]:
+        """Return the tests that may notice a change; a file that has changed since stands for all of its tests."""
+        lines = self._lines.get(change.path, {})
+        found = {test for line in change.lines for test in lines.get(line, ())}
+        if not found:  # executed when the module is imported: a constant, a default
+            found = {test for tests in lines.values() for test in tests}
+        chosen = self._spread(found)
+        stale = set(self.stale(test.partition("::")[0] for test in chosen))
+        names = [name if (name := test.partition("::")[0]) in stale else test for test in chosen]
+        return [name for name in dict.fromkeys(names) if (self._root / name.partition("::")[0]).exists()]
+
+    def _spread(self, tests: Iterable[str]) -> Sequence[str]:
+        """Return the quickest test of each file, then the second one of each, and so on, as far as the budget goes."""
+        files = defaultdict(list)
+        for seconds, test in sorted((self._seconds[test], test) for test in tests):
+            files[test.partition("::")[0]].append((seconds, test))
+        turns = sorted((turn, *timed) for timed_tests in files.values() for turn, timed in enumerate(timed_tests))
+        chosen: list[str] = []
+        spent = 0.0
+        for _, seconds, test in turns[:_TESTS_OF_A_LINE]:
+            if not chosen or spent + seconds <= _BUDGET:
+                chosen.append(test)
+                spent += seconds
+        return chosen
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else ""
