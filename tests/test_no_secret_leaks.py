@@ -71,7 +71,7 @@ MISTAKES = (
     "url: x",
 )
 VALUES = (
-    "dbconfig.errors",
+    "dbconfig.errors.problem",
     "dbconfig.settings.profile",
     "dbconfig.settings.secret_sources",
     "dbconfig.settings.database",

@@ -217,7 +217,7 @@ class TestTheFolder:
             raise PermissionError(13, "Permission denied")
 
         monkeypatch.setattr(
-            "dbconfig.config.active_profile.os.listdir", refuse
+            "dbconfig.config.folder.os.listdir", refuse
         )  # root, as in a container, could list it
         with pytest.raises(ConfigError, match="cannot be read: Permission denied"):
             load(path=project.config)

@@ -142,7 +142,7 @@ CHOICES = {"echo", "echo_pool", "poolclass", "paramstyle", "pool_reset_on_return
 
 def test_loading_needs_no_sqlalchemy_and_no_driver():
     code = (
-        "import sys; from dbconfig.loader import load; load('testing', path='config', environ={});"
+        "import sys; from dbconfig import load; load('testing', path='config', environ={});"
         "loaded = {name.partition('.')[0] for name in sys.modules};"
         "print(sorted(loaded & {'sqlalchemy', 'sqlmodel', 'psycopg2', 'pymysql'}))"
     )

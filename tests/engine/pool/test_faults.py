@@ -314,8 +314,8 @@ def test_p10_a_child_that_merely_exits_leaves_its_parent_unhurt(server: Any) -> 
     program = f"""
         import os, sys
         from sqlalchemy import text
-        from dbconfig.pool import pin_in_flight
-        from tests.pool.support import engine_of
+        from dbconfig.engine.pool import pin_in_flight
+        from tests.engine.pool.support import engine_of
         engine = engine_of({url_of(server)!r})
         with engine.begin() as setup:
             setup.execute(text("CREATE TABLE t (n int)"))
@@ -383,7 +383,7 @@ def test_a_process_with_a_busy_pool_exits_at_once_and_in_silence(server: Any) ->
     program = f"""
         import threading
         from sqlalchemy import text
-        from tests.pool.support import engine_of
+        from tests.engine.pool.support import engine_of
         engine = engine_of({url_of(server)!r}, pool_min_idle=3, pool_keepalive=0.2, pool_leak_warning=0.1, pool_size=8)
         def hold():
             with engine.connect() as connection:
