@@ -1,0 +1,294 @@
+"""The rules of the waiting line, as a state machine: it is told what happened, and answers with what to do."""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+from .care import Care
+from .place import NEVER, Caller, Close, Command, Connect, Place, Refusal, Rules, Serve, State
+from .shedding import Shedding
+
+if TYPE_CHECKING:
+    from .diagnostics.stats import Counters
+
+
+class Line:
+    """Who gets which connection, when one more is opened, and when one closes.
+
+    No thread, lock, socket, or clock: each event carries its time, and what has to be done stands in ``commands``
+    when the method returns. Two promises hold after every event: nobody waits while a connection is idle, and each
+    open, opening or closing connection has exactly one place, of which there are never more than ``rules.limit``.
+    """
+
+    def __init__(self, rules: Rules, counters: Counters) -> None:
+        self.rules = rules
+        self.counters = counters
+        self.commands: list[Command] = []
+        self.idle: deque[Place] = deque()
+        self.callers: OrderedDict[Caller, None] = OrderedDict()
+        self.open = 0  # places that count: connecting, idle, lent, being checked, closing
+        self.connecting = 0
+        self.generation = 0  # of the connections made from now on; the older ones are invalid
+        self.disposed = False
+        self.warm = False  # a connect has succeeded
+        self.trouble: BaseException | None = None  # the error of the last connect, while it is being retried
+        self.failures = 0  # in a row
+        self.retry_at = NEVER
+        self._shed = None if rules.queue_target is None else Shedding(rules.queue_target, rules.queue_interval)
+        self._take: Callable[[], Place] = self.idle.pop if rules.lifo else self.idle.popleft
+        # Beyond the steady size a returned connection is the next to go, so that the surplus rests and can time out
+        # as idle; in strict rotation a trickle of requests would keep all of them in use for ever.
+        self._put = self.idle.append
+        self._put_surplus = self.idle.append if rules.lifo else self.idle.appendleft
+        self.care = Care(self)
+
+    # -- callers
+
+    def take(self, now: float) -> Place | None:
+        """Lend the idle connection that is next, if there is one: the short way."""
+        try:
+            place = self._take()
+        except IndexError:
+            return None
+        place.state = State.LENT
+        place.lent_at = now
+        return place
+
+    def ask(self, caller: Caller, now: float) -> None:
+        """Somebody wants a connection: serve it, refuse it, or let it stand in the line."""
+        place = self._fit(now)
+        if place is not None:
+            self._decide(caller, place=place)
+        elif self._is_full():
+            self.counters.refused += 1
+            self._decide(caller, error=Refusal.FULL)
+        else:
+            self.callers[caller] = None
+            self._staff(now)
+
+    def ask_again(self, caller: Caller, place: Place, reason: str, now: float) -> None:
+        """The connection that was lent to a caller is unfit: close it, and serve the caller ahead of everybody."""
+        caller.place = None
+        self._close(place, reason)
+        another = self._fit(now)
+        if another is not None:
+            self._decide(caller, place=another)
+            return
+        self.callers[caller] = None
+        self.callers.move_to_end(caller, last=False)
+        self._staff(now)
+
+    def _fit(self, now: float) -> Place | None:
+        while (place := self.take(now)) is not None:
+            unfit = self.why_unfit(place, now)
+            if unfit is None:
+                return place
+            self._close(place, unfit)
+        return None
+
+    def leave(self, caller: Caller, now: float) -> None:
+        """A caller does not wait any more: its time is over, it was cancelled, or it was interrupted.
+
+        What was handed to it at this very moment goes to the next.
+        """
+        self.callers.pop(caller, None)
+        place, caller.place = caller.place, None
+        if place is not None:
+            self._hand_over(place, now)
+
+    def _is_full(self) -> bool:
+        most = self.rules.max_waiting
+        # Who waits for a connect that is under way, or for a place that is free, is not part of a jam.
+        return most is not None and len(self.callers) - (self.rules.limit - self.in_use) >= most
+
+    @property
+    def in_use(self) -> int:
+        return self.open - self.connecting
+
+    # -- connections
+
+    def give_back(self, place: Place, now: float) -> None:
+        """A caller is done with a connection that is whole."""
+        self.counters.use.observe(now - place.lent_at)
+        place.returned_at = now
+        self._hand_over(place, now)
+
+    def lost(self, place: Place, now: float) -> None:
+        """A caller is done, and there is no connection any more: it was invalidated, detached or forgotten."""
+        self.counters.use.observe(now - place.lent_at)
+        self._release(place, now)
+
+    def connected(self, place: Place, now: float, expires: float = NEVER) -> None:
+        """The connect in this place has succeeded."""
+        self.connecting -= 1
+        self.warm, self.trouble, self.failures, self.retry_at = True, None, 0, NEVER
+        self.counters.create.observe(now - place.started_at)
+        place.returned_at = place.checked_at = place.lent_at = now
+        place.expires = expires
+        self._hand_over(place, now)
+        self._staff(now)
+
+    def connect_failed(self, place: Place, error: BaseException, *, transient: bool, now: float) -> None:
+        """The connect in this place has failed: decide who gets the error, and whether to try again."""
+        self.failures += 1
+        others_in_use = self.in_use > 0
+        place.state = State.FREE
+        self.connecting -= 1
+        self.open -= 1
+        if self.callers and self.warm and self.rules.patient and (transient or others_in_use):
+            # One tries, the others wait: for this attempt, for a connection that is still in use, or their deadline.
+            self.trouble = error
+            if not now < self.retry_at < NEVER:
+                self.retry_at = now + self._pause(transient)
+                self.care.wake(self.retry_at)
+            return
+        self.trouble, self.retry_at = None, NEVER
+        if self.callers:
+            self._decide(self._first(), error=error)
+        self._staff(now)
+
+    def _pause(self, transient: bool) -> float:
+        rules = self.rules
+        if not transient:
+            return rules.retry_refused
+        return float(min(rules.retry_first * 2.0 ** min(self.failures - 1, 8), rules.retry_longest))
+
+    def closed(self, place: Place, now: float) -> None:
+        """The connection in this place is closed."""
+        self._release(place, now)
+
+    def checked(self, place: Place, *, alive: bool, now: float) -> None:
+        """A ping of an idle connection has ended."""
+        place.checked_at = now
+        if alive:
+            self._hand_over(place, now)
+        else:
+            self._close(place, "ping")
+
+    def _hand_over(self, place: Place, now: float) -> None:
+        """Give a connection to who has waited longest, else let it rest; or close what must not be lent again."""
+        unfit = self.why_unfit(place, now)
+        if unfit is not None:
+            self._close(place, unfit)
+            return
+        while self.callers:  # of a disposed line as well: they came before its end, and were promised a connection
+            caller = self._first()
+            if self._shed is not None and self._shed.drops(caller.arrived, now):
+                self.counters.refused += 1
+                self._decide(caller, error=Refusal.SHED)
+                continue
+            if self._shed is not None:
+                self._shed.waited(now - caller.arrived, now)
+            place.state = State.LENT
+            place.lent_at = now
+            self._decide(caller, place=place)
+            return
+        if self.disposed:
+            self._close(place, "disposed")
+            return
+        if self._shed is not None:
+            self._shed.waited(0.0, now)  # nobody has to wait
+        place.state = State.IDLE
+        self._put(place) if self.open <= self.rules.size else self._put_surplus(place)
+
+    def why_unfit(self, place: Place, now: float) -> str | None:
+        """Return why this connection may not be lent again."""
+        if now >= place.expires:
+            return "recycled"
+        return "invalidated" if place.condemned or place.generation != self.generation else None
+
+    def _first(self) -> Caller:
+        return self.callers.popitem(last=False)[0]
+
+    def _decide(self, caller: Caller, *, place: Place | None = None, error: Any = None) -> None:
+        caller.place, caller.error = place, error
+        self.commands.append(Serve(caller))
+
+    def _close(self, place: Place, reason: str) -> None:
+        place.state = State.CLOSING
+        self.commands.append(Close(place, reason))
+
+    def _release(self, place: Place, now: float) -> None:
+        if place.state is State.FREE:
+            return
+        place.state = State.FREE
+        self.open -= 1
+        self._staff(now)
+
+    # -- new connections
+
+    def _staff(self, now: float) -> None:
+        """Open connections for those who wait, as many at once as is useful."""
+        wanted = min(self.at_once(now), len(self.callers)) - self.connecting
+        while wanted > 0 and self.connect(now):
+            wanted -= 1
+
+    def at_once(self, now: float) -> int:
+        """Return how many connects may be under way.
+
+        The first connect of all is alone, so that a wrong password is tried once and not three times; and while the
+        server cannot be reached one tries for all. A burst is mostly served by what is returned meanwhile: more
+        connects at once would be a storm.
+        """
+        if self.trouble is not None:
+            return 1 if now >= self.retry_at else 0
+        return self.rules.connects_at_once if self.warm else 1
+
+    def connect(self, now: float) -> bool:
+        """Take a free place to connect in; False if there is none."""
+        if self.open >= self.rules.limit:
+            return False
+        self.retry_at = NEVER
+        self.open += 1
+        self.connecting += 1
+        self.commands.append(Connect(Place(now, self.generation)))
+        return True
+
+    # -- the whole
+
+    def tick(self, now: float) -> None:
+        """Do what is due: retry a connect, close what rested too long, ping what is quiet, open what is missing."""
+        if self.trouble is not None and not self.callers:
+            self.trouble, self.retry_at = None, NEVER
+        self._drop_late(now)
+        self._staff(now)
+        self.care.round(now)
+
+    def _drop_late(self, now: float) -> None:
+        while self._shed is not None and self.callers and self._shed.drops(next(iter(self.callers)).arrived, now):
+            self.counters.refused += 1
+            self._decide(self._first(), error=Refusal.SHED)
+
+    def invalidate(self, now: float) -> None:
+        """Let no connection that exists now be lent again; what is in use closes when it comes back."""
+        self.generation += 1
+        self.close_idle(lambda place: True, "invalidated")
+
+    def condemn(self, places: Iterable[Place]) -> None:
+        """Let these connections not be lent again; those at rest close now."""
+        for place in places:
+            place.condemned = True
+        self.close_idle(lambda place: place.condemned, "invalidated")
+
+    def close_idle(self, condemned: Callable[[Place], bool], reason: str) -> None:
+        for place in [each for each in self.idle if condemned(each)]:
+            self.idle.remove(place)
+            self._close(place, reason)
+
+    def dispose(self, now: float) -> None:
+        """Close what is idle now and what is in use when it comes back. Who waits is still served, and closed then."""
+        self.disposed = True
+        self.close_idle(lambda place: True, "disposed")
+
+    def forget(self) -> list[Place]:
+        """Start afresh, in a forked child: return what was idle. Nobody may close it: its sockets are the parent's."""
+        inherited = list(self.idle)
+        self.idle.clear()
+        self.callers.clear()
+        self.commands.clear()
+        self.open = self.connecting = self.failures = 0
+        self.trouble, self.retry_at, self.warm = None, NEVER, False
+        self.generation += 1
+        return inherited

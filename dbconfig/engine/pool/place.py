@@ -1,0 +1,129 @@
+"""What the waiting line consists of: places, callers, its rules, and the commands it gives to its driver."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import Any
+
+NEVER = float("inf")
+
+
+class State(enum.Enum):
+    """What a place is used for."""
+
+    CONNECTING = enum.auto()
+    IDLE = enum.auto()
+    LENT = enum.auto()
+    CHECKING = enum.auto()  # the driver pings an idle connection
+    CLOSING = enum.auto()
+    FREE = enum.auto()  # the place no longer counts
+
+
+class Place:
+    """One of the places for a connection; ``connection`` is whatever the driver keeps in it."""
+
+    __slots__ = (
+        "checked_at",
+        "condemned",
+        "connection",
+        "expires",
+        "generation",
+        "lent_at",
+        "returned_at",
+        "started_at",
+        "state",
+    )
+
+    def __init__(self, now: float, generation: int) -> None:
+        self.connection: Any = None
+        self.state = State.CONNECTING
+        self.generation = generation
+        self.condemned = False  # closes instead of being lent again
+        self.expires = NEVER
+        self.started_at = self.returned_at = self.checked_at = self.lent_at = now
+
+
+class Caller:
+    """Somebody who waits for a connection until ``deadline``.
+
+    Exactly one of ``place`` and ``error`` is set when the line has decided; ``key`` belongs to the driver.
+    """
+
+    __slots__ = ("arrived", "deadline", "error", "key", "place")
+
+    def __init__(self, deadline: float, arrived: float, key: Any = None) -> None:
+        self.deadline = deadline
+        self.arrived = arrived
+        self.key = key
+        self.place: Place | None = None
+        self.error: BaseException | Refusal | None = None
+
+
+class Refusal(enum.Enum):
+    """Why the line serves a caller no connection."""
+
+    FULL = "too many callers wait (pool_max_waiting)"
+    SHED = "the wait has stayed above pool_queue_target"
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What a line goes by. Durations are in seconds."""
+
+    size: float = 5.0  # infinite: unlimited
+    limit: float = 15.0
+    lifo: bool = False
+    max_waiting: int | None = None
+    min_idle: int = 0
+    idle_timeout: float | None = None
+    keepalive: float | None = None
+    patient: bool = True  # wait for a server that cannot be reached, until the deadline; or fail at once
+    connects_at_once: int = 3
+    retry_first: float = 0.1
+    retry_longest: float = 0.5
+    retry_refused: float = 5.0  # after an error that time alone does not cure
+    queue_target: float | None = None
+    queue_interval: float = 1.0
+
+
+# Commands. A driver carries them out in this order, each once.
+
+
+@dataclass(frozen=True, slots=True)
+class Serve:
+    """The decision about this caller has been made: wake it up."""
+
+    caller: Caller
+
+
+@dataclass(frozen=True, slots=True)
+class Connect:
+    """Open a connection in this place, then tell ``connected`` or ``connect_failed``."""
+
+    place: Place
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """Close the connection in this place, then tell ``closed``."""
+
+    place: Place
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ping:
+    """Ask the server whether this idle connection is alive, then tell ``checked``."""
+
+    place: Place
+
+
+@dataclass(frozen=True, slots=True)
+class WakeAt:
+    """Call ``tick`` at this time, instead of at the time given before."""
+
+    when: float
+
+
+Command = Serve | Connect | Close | Ping | WakeAt

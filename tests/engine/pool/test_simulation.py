@@ -1,0 +1,128 @@
+"""20,000 random schedules of everything that can happen to the waiting line, and proof that the simulator sees bugs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from dbconfig.engine.pool.line import Line
+from dbconfig.engine.pool.place import Caller, Place, State
+
+from .simulator import Broken, Schedule, draw, failure, first_failure, report, run, shrink
+
+SCHEDULES = 20_000
+
+
+def test_the_line_keeps_its_promises_in_any_order_of_events() -> None:
+    found = first_failure(range(SCHEDULES))
+    assert found is None, report(found)
+
+
+class LosesAPlace(Line):
+    """A failed connect keeps its place for ever."""
+
+    def connect_failed(self, place: Place, error: BaseException, *, transient: bool, now: float) -> None:
+        super().connect_failed(place, error, transient=transient, now=now)
+        self.open += not transient
+
+
+class ForgetsWhoWaits(Line):
+    """A place that becomes free is offered to nobody."""
+
+    def _release(self, place: Place, now: float) -> None:
+        place.state = State.FREE
+        self.open -= 1
+
+
+class ServesTheLastFirst(Line):
+    def _first(self) -> Caller:
+        return self.callers.popitem(last=True)[0]
+
+
+class LosesWhatACancelledCallerWasServed(Line):
+    def leave(self, caller: Caller, now: float) -> None:
+        self.callers.pop(caller, None)
+
+
+class LendsWhatIsInvalid(Line):
+    def why_unfit(self, place: Place, now: float) -> str | None:
+        return "recycled" if now >= place.expires else None
+
+
+class OpensOneTooMany(Line):
+    def connect(self, now: float) -> bool:
+        self.rules.__dict__["limit"] += 1
+        try:
+            return super().connect(now)
+        finally:
+            self.rules.__dict__["limit"] -= 1
+
+
+class NeverRetries(Line):
+    """While the server is away everybody waits for an attempt that nobody makes."""
+
+    def tick(self, now: float) -> None:
+        self.care.round(now)
+
+
+class GoesOnInTheChild(Line):
+    """A forked child takes its parent's connections for its own."""
+
+    def forget(self) -> list[Place]:
+        inherited = super().forget()
+        self.idle.extend(inherited)
+        self.open = len(inherited)
+        return inherited
+
+
+BUGS = [
+    LosesAPlace,
+    ForgetsWhoWaits,
+    ServesTheLastFirst,
+    LosesWhatACancelledCallerWasServed,
+    LendsWhatIsInvalid,
+    OpensOneTooMany,
+    NeverRetries,
+    GoesOnInTheChild,
+]
+
+
+@pytest.mark.parametrize("bug", BUGS)
+def test_a_bug_that_was_put_in_is_found_and_its_schedule_shrunk(bug: type[Line]) -> None:
+    seed = first_failure(range(SCHEDULES), bug)
+    assert seed is not None
+    whole = draw(seed)
+    short = shrink(whole, bug)
+    assert failure(short, bug) is not None
+    assert len(short.steps) <= min(len(whole.steps), 12)
+    run(short)  # without the bug nothing is wrong with it
+
+
+def test_a_failing_schedule_is_printed_as_a_program_that_runs_it_again() -> None:
+    seed = first_failure(range(SCHEDULES), ServesTheLastFirst)
+    assert seed is not None
+    headline, _, program = report(seed, ServesTheLastFirst).partition("\n\n")
+    assert headline == f"seed {seed}: Broken('not served in the order of arrival')"
+    assert program.endswith("run(Schedule(rules, steps))")
+    names: dict[str, Any] = {}
+    exec(program, names)  # the line without the bug runs through
+    printed = Schedule(names["rules"], names["steps"])
+    assert repr(failure(printed, ServesTheLastFirst)) == headline.partition(": ")[2]
+
+
+def test_many_schedules_can_be_run_from_the_command_line() -> None:
+    command = [sys.executable, "-m", "tests.engine.pool.simulator", "--schedules", "50", "--processes", "1"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
+    assert "all promises kept" in result.stdout
+
+
+def test_the_same_schedule_runs_the_same_way_each_time() -> None:
+    seed = first_failure(range(SCHEDULES), LosesAPlace)
+    assert seed is not None
+    errors = {repr(failure(draw(seed), LosesAPlace)) for _ in range(3)}
+    assert len(errors) == 1
+    assert isinstance(failure(draw(seed), LosesAPlace), Broken)
