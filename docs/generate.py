@@ -10,9 +10,9 @@ from pathlib import Path
 
 from dbconfig.cli.commands.init import templates
 from dbconfig.cli.commands.schema import text as schema_text
-from dbconfig.config.json_schema import default, description, group, kind, limits
 from dbconfig.errors.catalogue import ADVICE, CATALOGUE, CONFIGURATION, CONNECTIONS
-from dbconfig.settings.database import DatabaseSettings
+from dbconfig.settings.key_kinds import description, shown_default, words
+from dbconfig.settings.keys import Keys, group
 
 ROOT = Path(__file__).parent.parent
 MARKS = "<!-- settings -->", "<!-- /settings -->"
@@ -24,21 +24,6 @@ GROUPS = {
     "replica": ("Replicas", "What `session(read_only=True)` reads from; each inherits the whole of its primary."),
     "engine": ("Engine", "The other arguments of `create_engine`, under their own names."),
     "session": ("Session", "What sessions do, and what is refused."),
-}
-KINDS = {
-    "integer": "whole number",
-    "seconds": "duration",
-    "seconds or false": "duration, or false",
-    "seconds or flag": "duration, true or false",
-    "flag": "true or false",
-    "choice": "a word",
-    "level": "a word",
-    "text": "text",
-    "hosts": "text, or a list",
-    "url": "URL",
-    "secret": "secret",
-    "mapping": "mapping",
-    "list": "list of mappings",
 }
 
 
@@ -63,7 +48,7 @@ def table() -> str:
     """Return one row for each setting."""
     rows = ["| key | default | meaning |", "|---|---|---|"]
     for name in GROUPS:
-        for key, field in DatabaseSettings.model_fields.items():
+        for key, field in Keys.model_fields.items():
             if group(field) == name:
                 rows.append(f"| `{key}` | {_shown(key)} | {_cell(str(field.description))} |")
     return "\n".join(rows)
@@ -88,12 +73,11 @@ def reference() -> str:
     ]
     for name, (title, text) in GROUPS.items():
         lines += ["", f"## {title}", "", text]
-        for key, field in DatabaseSettings.model_fields.items():
+        for key, field in Keys.model_fields.items():
             if group(field) == name:
                 lines += ["", f"### `{key}`", "", f"{_linked(description(key, field))}", ""]
-                lines.append(
-                    f"*{KINDS[kind(field)]}*{_limits(key)} · default: {_shown(key)} · `DBCONFIG_{key.upper()}`"
-                )
+                kind, comma, limits = words(field).partition(", from" if ", from" in words(field) else ", more than")
+                lines.append(f"*{kind}*{comma}{limits} · default: {_shown(key)} · `DBCONFIG_{key.upper()}`")
     return "\n".join(lines) + "\n"
 
 
@@ -131,19 +115,8 @@ def errors() -> str:
 
 
 def _shown(key: str) -> str:
-    value = default(DatabaseSettings.model_fields[key])
-    if value is None or value == {}:
-        return "–"
-    return f"`{str(value).lower() if isinstance(value, bool) else value}`"
-
-
-def _limits(key: str) -> str:
-    found = limits(DatabaseSettings.model_fields[key])
-    low, high = found.get("minimum", found.get("exclusiveMinimum")), found.get("maximum")
-    if low is None and high is None:
-        return ""
-    word = "more than" if "exclusiveMinimum" in found else "from"
-    return f", {word} {low:g} to {high:g}" if high is not None and low is not None else f", {word} {low:g}"
+    value = shown_default(Keys.model_fields[key])
+    return "–" if value == "-" else f"`{value}`"
 
 
 def _cell(text: str) -> str:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from argparse import Namespace
 from collections.abc import Mapping
-from difflib import get_close_matches
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from dbconfig.cli.output import Output
 from dbconfig.errors import ConfigError
-from dbconfig.errors.printable import printable, quoted
+from dbconfig.errors.printable import did_you_mean, printable, quoted, suggest
 from dbconfig.errors.problem import Problem
 
 if TYPE_CHECKING:
@@ -70,8 +69,7 @@ class Context:
         if wanted is None:
             return dict(found)
         if wanted not in found:
-            near = get_close_matches(wanted, found, 1, 0.6)
-            help = f"did you mean {near[0]!r}?" if near else "name it under `databases:`"
+            help = did_you_mean(suggest(wanted, found)) or "name it under `databases:`"
             message = f"profile {quoted(self.profile.name)} has no database {quoted(wanted)}"
             notes = (f"databases: {', '.join(found)}",)
             raise ConfigError([Problem("unknown-database", message, help=help, notes=notes)])

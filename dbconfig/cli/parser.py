@@ -50,10 +50,13 @@ _ALL: Final = "--all"
 
 def seconds(text: str) -> float:
     """Return a duration: `5`, `500ms`, `5s`, `1m`."""
-    match = re.fullmatch(r"(\d{1,6}(?:\.\d{1,3})?)(ms|s|m)?", text)
-    if match is None or not float(match[1]):
-        raise argparse.ArgumentTypeError(f"{text!r} is no duration: write 5, 500ms, 5s or 1m")
-    return float(match[1]) * {"ms": 0.001, "s": 1.0, "m": 60.0, None: 1.0}[match[2]]
+    from dbconfig.errors.printable import quoted
+    from dbconfig.settings.durations import parsed  # brings pydantic along, which --help can do without
+
+    found = parsed(text)
+    if not found:
+        raise argparse.ArgumentTypeError(f"{quoted(text)} is not a duration: write 5, 500ms, 5s or 1m")
+    return found
 
 
 def count(text: str) -> int:
@@ -253,7 +256,7 @@ def _unknown(rest: Sequence[str], command: str | None) -> NoReturn:
 
 
 def _meant(word: str, known: Sequence[str] | dict[str, Any]) -> str:
-    from difflib import get_close_matches
+    from dbconfig.errors.printable import did_you_mean, suggest
 
-    near = get_close_matches(word.lower(), list(known), 1, 0.6)
-    return f"; did you mean {near[0]!r}?" if near else ""
+    near = suggest(word.lower(), known)
+    return f"; {did_you_mean(near)}" if near else ""

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, get_args
+from typing import Any, Final
 
 from dbconfig.errors.problem import Location
 from dbconfig.errors.redaction import MASK, PLAIN_PARAMETERS, is_secret_name
 from dbconfig.settings import durations
 from dbconfig.settings.database import DatabaseSettings
-from dbconfig.settings.durations import duration
+from dbconfig.settings.key_kinds import kind
 from dbconfig.settings.profile import DEFAULT
 from dbconfig.settings.secret_sources import Secret
 from dbconfig.settings.url_parsing import DatabaseURL
+
+# By their type, so that a new setting is shown as the others are.
+_DURATIONS: Final = frozenset(
+    key for key, field in DatabaseSettings.model_fields.items() if kind(field).startswith("seconds")
+)
 
 
 def address(value: DatabaseURL) -> str:
@@ -58,24 +63,8 @@ def text(value: Any, key: str = "") -> str:
     if value is None or isinstance(value, bool):
         return {None: "-", True: "true", False: "false"}[value]
     if isinstance(value, float):
-        return duration(value) if takes_seconds(key) else f"{value:g}"
+        return durations.written(value) if key in _DURATIONS else f"{value:g}"
     return json.dumps(value, ensure_ascii=False) if isinstance(value, (dict, list)) else str(value)
-
-
-def takes_seconds(key: str) -> bool:
-    """Say whether a setting is a duration: by its type, so that a new setting is shown as the others are."""
-    field = DatabaseSettings.model_fields.get(key)
-    functions = (durations.seconds, durations.seconds_or_off, durations.check)
-    return field is not None and any(_validated_by(field, function) for function in functions)
-
-
-def _validated_by(annotation: Any, function: Any) -> bool:
-    metadata: Iterable[Any] = getattr(annotation, "__metadata__", ()) or getattr(annotation, "metadata", ()) or ()
-    inner = getattr(annotation, "annotation", None)
-    parts = get_args(annotation) if inner is None else (inner,)
-    return any(getattr(each, "func", None) is function for each in metadata) or any(
-        _validated_by(part, function) for part in parts
-    )
 
 
 def pool(settings: DatabaseSettings) -> str:

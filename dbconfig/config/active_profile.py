@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Final
 
 from dbconfig.config.folder import NAME, SHARED, UNSET, Folder
 from dbconfig.errors import ProfileNotFound
-from dbconfig.errors.printable import quoted
+from dbconfig.errors.printable import did_you_mean, quoted, suggest
 from dbconfig.errors.problem import Location, Problem
 from dbconfig.errors.redaction import shown_name
 from dbconfig.settings.environment_variables import Environment
@@ -60,7 +59,7 @@ def _check_name(selection: Selection, folder: Folder) -> None:
         )
         raise ProfileNotFound([problem])
     near = near_profile(name, known)
-    help = f"did you mean {near!r}?" if near else ""
+    help = did_you_mean(near)
     key = VARIABLE if selection.location is not None else ""
     if not NAME.fullmatch(name) or name == SHARED:
         message = f"{quoted(shown_name(name))} cannot be a profile's name: letters, digits, `_` and `-`, not `{SHARED}`"
@@ -83,6 +82,5 @@ def _check_name(selection: Selection, folder: Folder) -> None:
 def near_profile(name: str, known: list[str]) -> str:
     """Return the profile that was probably meant: a near miss, or what `prod`, `dev` and `test` are short for."""
     bare = name.strip().lower()
-    near = get_close_matches(bare, known, 1, 0.6)
     longer = [each for each in known if len(bare) > 1 and each.lower().startswith(bare)]
-    return next(iter(near or longer), "")
+    return suggest(bare, known) or next(iter(longer), "")

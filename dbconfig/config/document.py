@@ -7,7 +7,6 @@ import os
 import re
 import stat
 from dataclasses import replace
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -15,7 +14,7 @@ import yaml
 
 from dbconfig.config.syntax_errors import explained
 from dbconfig.errors import ConfigError
-from dbconfig.errors.printable import quoted
+from dbconfig.errors.printable import quoted, suggest
 from dbconfig.errors.problem import Location, Problem
 from dbconfig.errors.redaction import MASK, is_secret_name, shown_name
 from dbconfig.settings.bare_scalars import resolve
@@ -217,7 +216,7 @@ class _Composer:
 
     def _is_secret_key(self, path: Path_, name: str | None, event: Any) -> bool:
         """Say whether a key in the mapping of a secret may be the secret itself, and mask it."""
-        if not _is_secret(path) or name is None or get_close_matches(name, _SECRET_SOURCES, 1, 0.5):
+        if not _is_secret(path) or name is None or suggest(name, _SECRET_SOURCES, 0.5):
             return False
         self._remember(event, path[-1])
         return True

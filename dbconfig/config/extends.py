@@ -8,7 +8,7 @@ from dbconfig.config.active_profile import near_profile
 from dbconfig.config.document import read
 from dbconfig.config.folder import NAME, SHARED, Folder
 from dbconfig.errors import ConfigError
-from dbconfig.errors.printable import quoted
+from dbconfig.errors.printable import did_you_mean, quoted
 from dbconfig.errors.problem import Problem
 from dbconfig.settings.located_values import MappingNode, Scalar
 
@@ -89,7 +89,7 @@ def _parent(root: MappingNode, folder: Folder, chain: list[str], problems: list[
         )
     elif value not in known:
         near = near_profile(value, known)
-        help = f"did you mean {near!r}?" if near else f"profiles: {', '.join(known)}"
+        help = did_you_mean(near) or f"profiles: {', '.join(known)}"
         problems.append(
             Problem(
                 "unknown-profile",

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from urllib.parse import quote
 
-from dbconfig.errors import printable
+from dbconfig.errors.printable import printable, suggest
 from dbconfig.errors.problem import Problem
+from dbconfig.settings import hosts
 from dbconfig.settings.environment_variables import Environment, Variable
 from dbconfig.settings.located_values import Entry, MappingNode, Node, Scalar, SequenceNode
 from dbconfig.settings.secret_sources import without_line_end
@@ -165,8 +164,8 @@ class _Interpolation:
         if variable is not None:
             help = f"set it, or write ${{{name}:-}} if empty is meant"
             return Problem("empty-variable", f"environment variable {name} is {state}", help=help)
-        near = get_close_matches(name, list(self.environment), 1, 0.8)
-        notes = (f"a variable of a similar name is set: {printable(near[0])}",) if near else ()
+        near = suggest(name, self.environment, 0.8)
+        notes = (f"a variable of a similar name is set: {printable(near)}",) if near else ()
         help = f"set it, or give a default: ${{{name}:-…}}"
         return Problem("unset-variable", f"environment variable {name} is not set", help=help, notes=notes)
 
@@ -203,10 +202,7 @@ def _escaped(value: str, component: str) -> str:
     if component == "whole" or (component == "host" and _HOST_AND_PORT.fullmatch(value)):
         return value
     if component == "host":
-        try:
-            return f"[{ipaddress.IPv6Address(value)}]"
-        except ValueError:
-            return quote(value, safe="", errors="surrogateescape")
+        return hosts.joined(value) if hosts.is_ipv6(value) else quote(value, safe="", errors="surrogateescape")
     # What is not UTF-8 stays so, and is refused where the URL is read.
     return quote(value, safe="/" if component == "path" else "", errors="surrogateescape")
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Final, get_args
+from typing import Any, Final
 
 from pydantic.fields import FieldInfo
 
 from dbconfig.settings import durations, value_types
 from dbconfig.settings.choices import Choice, FlagOr
-from dbconfig.settings.database import DatabaseSettings, ReplicaSettings
-from dbconfig.settings.hosts import hosts
+from dbconfig.settings.key_kinds import default, description, kind, limits, validators
+from dbconfig.settings.keys import DATABASES, EXTENDS, SCHEMA, Keys, ReplicaKeys, group
 
 # A text for each value of an enumeration.
 _MEANINGS: Final[dict[str, dict[str, str]]] = {
@@ -54,26 +54,17 @@ _EXAMPLES: Final[dict[str, list[Any]]] = {
     "lock_timeout": ["5s"],
     "idle_in_transaction_timeout": ["60s"],
 }
-_LINKS: Final = {
-    "engine": "https://docs.sqlalchemy.org/en/21/core/engines.html#sqlalchemy.create_engine.params.",
-    "pool": "https://docs.sqlalchemy.org/en/21/core/engines.html#sqlalchemy.create_engine.params.",
-}
 _REFERENCE: Final = {"type": "string", "pattern": r"\$\{[A-Za-z_]"}
-_DURATION: Final = {"type": "string", "pattern": r"^\d{1,9}(\.\d{1,6})? ?(ms|s|m|h|d)?$"}
-_DURATION_UNITS: Final = "Seconds, or a duration: 500ms, 5s, 30m, 1h, 1d."
+_DURATION: Final = {"type": "string", "pattern": f"^{durations.PATTERN}$"}
 
 
 def schema() -> dict[str, Any]:
     """Return the schema of a profile's file."""
-    definitions = {name: _field(name, field) for name, field in DatabaseSettings.model_fields.items()}
+    definitions = {name: _field(name, field) for name, field in Keys.model_fields.items()}
     references = {name: {"$ref": f"#/definitions/{name}"} for name in definitions}
     database = {"type": "object", "properties": references, "additionalProperties": False}
-    own = {
-        name: reference
-        for name, reference in references.items()
-        if group(DatabaseSettings.model_fields[name]) != "replica"
-    }
-    weight = _field("weight", ReplicaSettings.model_fields["weight"])
+    own = {name: reference for name, reference in references.items() if group(Keys.model_fields[name]) != "replica"}
+    weight = _field("weight", ReplicaKeys.model_fields["weight"])
     replica = {"type": "object", "properties": {**own, "weight": weight}, "additionalProperties": False}
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",
@@ -81,16 +72,16 @@ def schema() -> dict[str, Any]:
         "description": "The database connections of one profile: config/default.yaml is what all profiles share",
         "type": "object",
         "properties": {
-            "$schema": {"type": "string", "description": "This schema, for editors that read the key: schema.json"},
+            "$schema": {"type": "string", "description": SCHEMA},
             "extends": {
                 "type": "string",
                 "pattern": "^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$",
-                "description": "The profile that this one is laid over, such as production for a staging",
+                "description": EXTENDS,
             },
             **references,
             "databases": {
                 "type": "object",
-                "description": "Further databases by name; engine options are inherited, the connection is not",
+                "description": DATABASES,
                 "additionalProperties": {"$ref": "#/definitions/-database"},
             },
         },
@@ -99,75 +90,6 @@ def schema() -> dict[str, Any]:
         # A name that no setting can have.
         "definitions": {**definitions, "-database": database, "-replica": replica},
     }
-
-
-def description(name: str, field: FieldInfo) -> str:
-    """Return the text of a setting: what it means, its unit, and where SQLAlchemy describes it."""
-    text = f"{field.description}."
-    if kind(field).startswith("seconds"):
-        text += f" {_DURATION_UNITS}"
-    link = _LINKS.get(group(field))
-    return f"{text} SQLAlchemy: {link}{name}" if link and is_create_engine_argument(name) else text
-
-
-def is_create_engine_argument(name: str) -> bool:
-    """Say whether `create_engine` has an argument of this name; what is ours has no documentation of SQLAlchemy's."""
-    return name not in ("dialect_options",) and not name.startswith(
-        ("pool_min_", "pool_idle_", "pool_keepalive", "pool_max_", "pool_leak_")
-    )
-
-
-def group(field: FieldInfo) -> str:
-    """Return who takes a setting: connection, engine, pool, timeout or session."""
-    extra = field.json_schema_extra
-    return str(extra["group"]) if isinstance(extra, dict) else ""
-
-
-def _validators(annotation: Any) -> Iterator[Any]:
-    """Yield the functions that validate a field, those within `X | None` too."""
-    for item in getattr(annotation, "__metadata__", ()) or getattr(annotation, "metadata", ()) or ():
-        if hasattr(item, "func"):
-            yield item.func
-    for part in get_args(annotation) or (getattr(annotation, "annotation", None),):
-        if part is not None and not isinstance(part, (str, int)):
-            yield from _validators(part)
-
-
-def kind(field: FieldInfo) -> str:
-    """Return how a setting is written: integer, seconds, flag, choice, text, hosts, url, secret, mapping or list."""
-    names = {
-        value_types.whole_number: "integer",
-        durations.seconds: "seconds",
-        durations.seconds_or_off: "seconds or false",
-        durations.check: "seconds or flag",
-        value_types.flag: "flag",
-        value_types.secret: "secret",
-        value_types.options: "mapping",
-        value_types.mapping: "mapping",
-        value_types.query: "mapping",
-        value_types.database_url: "url",
-        value_types.isolation_level: "level",
-        hosts: "hosts",
-    }
-    if field.default == ():
-        return "list"
-    for function in _validators(field):
-        if isinstance(function, (Choice, FlagOr)):
-            return "choice"
-        if function in names:
-            return names[function]
-    return "text"
-
-
-def default(field: FieldInfo) -> Any:
-    """Return the default as YAML would have it."""
-    value = list(field.default) if isinstance(field.default, tuple) else field.default
-    if isinstance(value, float) and kind(field).startswith("seconds"):
-        for unit, size in (("h", 3600), ("m", 60)):
-            if value > 0 and value % size == 0:
-                return f"{value / size:g}{unit}"
-        return f"{value:g}s" if value > 0 else int(value)
-    return value
 
 
 def _field(name: str, field: FieldInfo) -> dict[str, Any]:
@@ -220,7 +142,7 @@ def _shape(name: str, field: FieldInfo) -> dict[str, Any]:
 
 
 def _enumerations(name: str, field: FieldInfo) -> Iterator[dict[str, Any]]:
-    for function in _validators(field):
+    for function in validators(field):
         if isinstance(function, FlagOr):
             yield {"type": "boolean"}
             yield _enumeration(name, function.words)
@@ -247,17 +169,6 @@ def _enumeration(name: str, words: Any) -> dict[str, Any]:
     if texts:
         found["enumDescriptions"] = [texts.get(word, "") for word in words]
     return found
-
-
-def limits(field: FieldInfo) -> dict[str, Any]:
-    """Return the bounds of a number, by the names that JSON schema has for them."""
-    names = {"ge": "minimum", "gt": "exclusiveMinimum", "le": "maximum", "lt": "exclusiveMaximum"}
-    return {
-        key: getattr(item, attribute)
-        for item in field.metadata
-        for attribute, key in names.items()
-        if getattr(item, attribute, None) is not None
-    }
 
 
 def _snippets() -> list[dict[str, Any]]:

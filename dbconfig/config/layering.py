@@ -8,8 +8,8 @@ from typing import Final
 
 from dbconfig.errors import printable
 from dbconfig.errors.problem import Location, Problem
-from dbconfig.settings.database import CONNECTION_KEYS
 from dbconfig.settings.environment_variables import Environment, Variable
+from dbconfig.settings.keys import CONNECTION_KEYS
 from dbconfig.settings.known_drivers import backend_of
 from dbconfig.settings.located_values import Entry, MappingNode, Node, Scalar
 from dbconfig.settings.url_parsing import InvalidURL, parse_url

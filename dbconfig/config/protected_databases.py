@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Final
 
 from dbconfig.config.active_profile import Selection
 from dbconfig.config.folder import Folder, find_folder
@@ -13,12 +12,11 @@ from dbconfig.config.layering import PREFIX
 from dbconfig.config.loader import load_selected, read_environment
 from dbconfig.errors import ConfigError
 from dbconfig.errors.problem import Location
+from dbconfig.settings import hosts
 from dbconfig.settings.database import DatabaseSettings
 from dbconfig.settings.environment_variables import Environment, Variable
+from dbconfig.settings.known_drivers import PORTS, family
 from dbconfig.settings.profile import Profile
-
-_PORTS: Final = {"postgresql": 5432, "mysql": 3306, "mariadb": 3306}
-_LOCAL: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 class _Assumed(Environment):
@@ -87,21 +85,14 @@ def _identity(settings: DatabaseSettings) -> tuple[str, str] | None:
         if path is None and database.startswith("file:") and "memory" not in (*address.query.get("mode", ()), database):
             path = (settings.folder or Path()) / database.removeprefix("file:")
         return None if path is None else ("sqlite", str(path.resolve()))
-    return {"mariadb": "mysql"}.get(settings.backend, settings.backend), database or address.username or ""
+    return family(settings.backend), database or address.username or ""
 
 
-def _places(settings: DatabaseSettings) -> frozenset[tuple[str, str]]:
+def _places(settings: DatabaseSettings) -> frozenset[tuple[str, int]]:
     """Return host and port of each server that the address names; a socket is this machine."""
-    address, query = settings.address, settings.address.query
-    usual = str(address.port or _PORTS[settings.backend])
-    # Drivers of PostgreSQL take several: ?host=one:5432&host=two, or ?host=one,two&port=5432,5433.
-    hosts = [each for text in query.get("host", ()) for each in str(text).split(",")] or [address.host or "localhost"]
-    ports = [each for text in query.get("port", ()) for each in str(text).split(",")] or [usual]
-    ports = ports * len(hosts) if len(ports) == 1 else ports
-    found = set()
-    for host, port in zip(hosts, ports, strict=False):
-        name, colon, own = ("localhost", "", "") if host.startswith("/") else host.partition(":")
-        if host.count(":") > 1:
-            name, colon = host, ""
-        found.add(("localhost" if name in _LOCAL else name.lower(), own if colon else port))
-    return frozenset(found)
+    address = settings.address
+    found = hosts.servers(address.host, address.port, address.query, PORTS[settings.backend])
+    local = ("", *hosts.LOCAL)
+    return frozenset(
+        ("localhost" if name in local or name.startswith("/") else name.lower(), port) for name, port in found
+    )

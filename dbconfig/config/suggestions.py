@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from difflib import get_close_matches
 from typing import Final
 
-from dbconfig.errors import printable
-from dbconfig.errors.printable import quoted
+from dbconfig.errors.printable import did_you_mean, printable, quoted, suggest
 from dbconfig.errors.problem import Location, Problem
 from dbconfig.errors.redaction import MASK, shown_name
 
@@ -184,7 +182,7 @@ def _meant(written: str, known: list[str]) -> str:
     key = _key_meant(written, known)
     if name in _FOREIGN and key == _FOREIGN[name]:
         return f"it is called {key!r} here"
-    return f"did you mean {key!r}?" if key else ""
+    return did_you_mean(key)
 
 
 def _key_meant(written: str, known: list[str]) -> str:
@@ -208,5 +206,4 @@ def _normal(written: str) -> str:
 
 
 def _similar(name: str, written: str, known: list[str]) -> str:
-    near = get_close_matches(name, known, 1, 0.7) or get_close_matches(written.lower(), known, 1, 0.6)
-    return near[0] if near else ""
+    return suggest(name, known, 0.7) or suggest(written.lower(), known)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from difflib import get_close_matches
 from typing import Any
 
 from pydantic import ValidationError
@@ -14,17 +13,15 @@ from pydantic_settings import PydanticBaseSettingsSource
 from dbconfig.config.folder import Folder
 from dbconfig.config.layering import PREFIX, rank
 from dbconfig.config.suggestions import stands_for_address, unknown_key
-from dbconfig.errors import ConfigError, printable
-from dbconfig.errors.printable import quoted
+from dbconfig.errors import ConfigError
+from dbconfig.errors.printable import did_you_mean, printable, quoted, suggest
 from dbconfig.errors.problem import Location, Problem
 from dbconfig.errors.redaction import shown_name
-from dbconfig.settings.database import CONNECTION_KEYS, DatabaseSettings
+from dbconfig.settings.database import DatabaseSettings
 from dbconfig.settings.findings import Finding, found_in
+from dbconfig.settings.keys import CONNECTION_KEYS
 from dbconfig.settings.located_values import Entry, MappingNode, Node, Scalar, SequenceNode
 from dbconfig.settings.profile import DEFAULT, Profile, expand
-
-pass
-
 
 _DATABASE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", re.ASCII)
 
@@ -226,8 +223,8 @@ class _Validation:
         if place.variable:  # nothing but DBCONFIG_… speaks of it
             databases = self.tree.entries["databases"].node
             others = [each for each in databases if each != database] if isinstance(databases, MappingNode) else []
-            near = get_close_matches(database, others, 1, 0.6)
-            help = f"did you mean {near[0]!r}?" if near else f"DBCONFIG_DATABASES__{database.upper()}__URL gives it one"
+            gives = f"DBCONFIG_DATABASES__{database.upper()}__URL gives it one"
+            help = did_you_mean(suggest(database, others)) or gives
             message = f"no file has a database {quoted(database)}, and {printable(place.variable)} gives it no address"
             self.problems.append(Problem("unknown-database", message, place, printable(key), help))
             return

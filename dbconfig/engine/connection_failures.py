@@ -12,6 +12,7 @@ from dbconfig.errors.catalogue import CATALOGUE
 from dbconfig.errors.printable import quoted
 from dbconfig.errors.problem import Location, Problem
 from dbconfig.errors.redaction import MASK, PLAIN_PARAMETERS
+from dbconfig.settings.known_drivers import PORTS
 from dbconfig.settings.secret_sources import Secret
 
 if TYPE_CHECKING:
@@ -209,7 +210,7 @@ def _message(slug: str, settings: DatabaseSettings, place: str = "") -> str:
 
 
 def default_port(settings: DatabaseSettings) -> int:
-    return 5432 if settings.backend == "postgresql" else 3306
+    return PORTS.get(settings.backend, 0)
 
 
 def scrubbed(text: str, settings: DatabaseSettings) -> str:

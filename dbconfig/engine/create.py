@@ -15,9 +15,11 @@ from sqlalchemy.util import get_cls_kwargs
 from dbconfig.engine import connection_failures, dialects, password_rotation, pool
 from dbconfig.engine.password_rotation import _prove_secrets, _supply_secrets
 from dbconfig.errors import ConfigError
+from dbconfig.errors.printable import did_you_mean, suggest
 from dbconfig.errors.problem import Problem
 from dbconfig.settings import tls
 from dbconfig.settings.database import DatabaseSettings
+from dbconfig.settings.keys import group
 from dbconfig.settings.known_drivers import not_its_paramstyle
 
 _log = logging.getLogger("dbconfig.engines")
@@ -81,13 +83,10 @@ def engine_options(
 ) -> dict[str, Any]:
     """Return the keyword arguments of `create_engine` that the settings mean, without any secret."""
     fields = DatabaseSettings.model_fields
-    groups = {
-        key: field.json_schema_extra["group"]
-        for key, field in fields.items()
-        if isinstance(field.json_schema_extra, dict)
-    }
     options = {
-        key: getattr(settings, key) for key, group in groups.items() if group == "engine" and key not in _ELSEWHERE
+        key: getattr(settings, key)
+        for key, field in fields.items()
+        if group(field) == "engine" and key not in _ELSEWHERE
     }
     options = {key: value for key, value in options.items() if value is not None or key == "pool_reset_on_return"}
     options.setdefault("logging_name", name)
@@ -122,8 +121,6 @@ def _asynchronous(poolclass: type[Pool], settings: DatabaseSettings) -> type[Poo
 def _checked_dialect_options(settings: DatabaseSettings, drivername: str) -> dict[str, Any]:
     if not settings.dialect_options:
         return {}
-    from difflib import get_close_matches
-
     dialect = sqlalchemy.URL.create(drivername).get_dialect()
     known = set(get_cls_kwargs(dialect)) - {"dbapi"}
     problems = []
@@ -138,8 +135,7 @@ def _checked_dialect_options(settings: DatabaseSettings, drivername: str) -> dic
                 )
             )
         elif name not in known:
-            near = get_close_matches(name, known, 1, 0.6)
-            help = f"did you mean {near[0]!r}?" if near else ""
+            help = did_you_mean(suggest(name, known))
             message = f"{name!r} is no argument of {drivername}'s dialect"
             problems.append(
                 Problem(

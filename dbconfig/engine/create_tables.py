@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from difflib import get_close_matches
 from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, MetaData, Table, inspect, text
@@ -13,7 +12,7 @@ from sqlalchemy.schema import sort_tables_and_constraints
 from sqlmodel import SQLModel
 
 from dbconfig.errors import ConfigError
-from dbconfig.errors.printable import quoted
+from dbconfig.errors.printable import did_you_mean, quoted, suggest
 from dbconfig.errors.problem import Problem
 
 _LOCK: Final = 0x6462636F6E666967  # "dbconfig": the advisory lock of everybody who creates or drops tables
@@ -79,9 +78,8 @@ def _table(each: type[SQLModel] | Table | str, metadatas: Sequence[MetaData]) ->
     known = {name: table for metadata in metadatas for name, table in metadata.tables.items()}
     if each in known:
         return known[each]
-    near = get_close_matches(each, known, 1, 0.6)
     notes = (f"tables of the models that are imported: {', '.join(known) or 'none'}",)
-    help = f"did you mean {near[0]!r}?" if near else "import the module of its model first"
+    help = did_you_mean(suggest(each, known)) or "import the module of its model first"
     raise ConfigError([Problem("unknown-table", f"no model has a table {quoted(each)}", help=help, notes=notes)])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 from unicodedata import category, east_asian_width
 
@@ -39,3 +40,19 @@ def display_width(text: str) -> int:
 
 def quoted(text: str) -> str:
     return f"'{printable(text)}'"
+
+
+def suggest(written: str, known: Iterable[str], cutoff: float = 0.6) -> str:
+    """Return the one of the known names that was probably meant, or ""; `cutoff` is difflib's ratio.
+
+    >>> suggest("pool_sise", ["pool_size", "port"]), suggest("xyz", ["port"])
+    ('pool_size', '')
+    """
+    from difflib import get_close_matches  # only where something is wrong
+
+    return next(iter(get_close_matches(written, list(known), 1, cutoff)), "")
+
+
+def did_you_mean(near: str) -> str:
+    """Return the question that offers a name; "" where there is none to offer."""
+    return f"did you mean {near!r}?" if near else ""

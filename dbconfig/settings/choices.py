@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import BeforeValidator
 from pydantic_core import PydanticCustomError
 
+from dbconfig.errors.printable import did_you_mean, suggest
 from dbconfig.settings.findings import reject
-from dbconfig.settings.value_types import flag, plain
+from dbconfig.settings.known_drivers import backend_of
+from dbconfig.settings.value_types import flag, name, plain
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,8 +49,8 @@ class Choice:
         by_lower = {option.lower(): option for option in self.options}
         if isinstance(raw, str) and raw.lower() in by_lower:
             return by_lower[raw.lower()]
-        near = get_close_matches(raw.lower(), by_lower, 1, 0.6) if isinstance(raw, str) else []
-        help = f"did you mean {by_lower[near[0]]!r}?" if near else ""
+        near = suggest(raw.lower(), by_lower) if isinstance(raw, str) else ""
+        help = did_you_mean(by_lower.get(near, ""))
         raise reject("invalid-value", f"must be one of {', '.join(self.options)}", help)
 
 
@@ -81,3 +82,21 @@ ParamStyle = Annotated[str, BeforeValidator(choice("qmark", "named", "format", "
 
 
 SSLMode = Annotated[str, BeforeValidator(choice(*SSL_MODES))]
+
+
+def drivername(value: Any) -> str:
+    raw = name(value)
+    if "://" in raw:
+        raise reject("invalid-value", "is a URL, not the name of a driver", "a URL belongs under `url:`")
+    try:
+        backend_of(raw)
+    except ValueError as error:
+        raise reject(
+            "unknown-dialect",
+            f"the driver of a database: {error}",
+            "postgresql, mysql, mariadb or sqlite, with or without `+driver`",
+        ) from None
+    return raw.lower()
+
+
+DriverName = Annotated[str, BeforeValidator(drivername)]

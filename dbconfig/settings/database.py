@@ -1,18 +1,17 @@
-"""What may be written: the settings of a database and of a profile."""
+"""The settings of one database: its keys checked together; its address, password and URL."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import PrivateAttr, model_validator
 
-from dbconfig.errors.problem import BUILT_IN, Location
-from dbconfig.settings import driver_timeouts, durations, url_assembly, value_types
+from dbconfig.errors.problem import Location
+from dbconfig.settings import driver_timeouts, url_assembly
 from dbconfig.settings.findings import reject_all
-from dbconfig.settings.keys import Keys, setting
-from dbconfig.settings.known_drivers import backend_of, choose
+from dbconfig.settings.keys import REPLICAS, Keys, Origins, ReplicaKeys, system_key
+from dbconfig.settings.known_drivers import choose
 from dbconfig.settings.password_providers import Providers
 from dbconfig.settings.replicas import completed
 from dbconfig.settings.rules import contradictions
@@ -22,9 +21,6 @@ from dbconfig.settings.url_parsing import DatabaseURL
 if TYPE_CHECKING:
     from sqlalchemy import URL
 
-# Where each key was written, by its path: the place in force first, then those that it covers.
-Origins = Mapping[tuple[str, ...], tuple[Location, ...]]
-
 
 class DatabaseSettings(Keys):
     """The validated settings of one database.
@@ -33,35 +29,8 @@ class DatabaseSettings(Keys):
     secret.
     """
 
-    replicas: tuple[ReplicaSettings, ...] = setting(
-        (),
-        "connection",
-        "Servers that read_only sessions read from: a list of what differs from the primary; off is none",
-    )
-    read_your_writes: value_types.Flag = setting(
-        True, "replica", "After a commit, read-only sessions of the same task or thread see it, on whatever server"
-    )
-    replica_max_lag: durations.SecondsOrOff = setting(
-        30.0, "replica", "Seconds behind after which a replica is left out; false never asks", gt=0, le=604_800
-    )
-    replica_fallback: value_types.Flag = setting(
-        True, "replica", "Read from the primary when no replica can serve; false raises instead"
-    )
+    replicas: tuple[ReplicaSettings, ...] = REPLICAS
 
-    fast_begin: value_types.Flag = setting(
-        False, "engine", "Send BEGIN with the first statement, one round trip less a transaction; psycopg2 only"
-    )
-    expire_on_commit: value_types.Flag = setting(True, "session", "Sessions forget loaded attributes at commit")
-    autoflush: value_types.Flag = setting(True, "session", "Sessions write pending changes before a query")
-    protected: value_types.Flag = setting(
-        False,
-        "session",
-        "Refuse drop_tables and every other destructive command; true in a profile named production unless given",
-    )
-
-    _origins: Origins = PrivateAttr(default_factory=dict)
-    _prefix: tuple[str, ...] = PrivateAttr(())
-    _folder: Path | None = PrivateAttr(None)
     _providers: Providers | None = PrivateAttr(None)
 
     @model_validator(mode="before")
@@ -75,17 +44,6 @@ class DatabaseSettings(Keys):
         if findings:
             raise reject_all(findings)
         return self
-
-    def origin(self, key: str) -> Location:
-        """Return where the value in force of a key was written: ``config/production.yaml:4:1``, or ``default``."""
-        return next(iter(self.layers(key)), BUILT_IN)
-
-    def layers(self, key: str) -> tuple[Location, ...]:
-        """Return every place where a key was written, the one in force first."""
-        path = driver_timeouts.path(key, self)
-        found = self._origins.get((*self._prefix, *path), ())
-        # Engine options are inherited from the profile's own database, the connection is not.
-        return found or (() if path[0] in CONNECTION_KEYS else self._origins.get(path, ()))
 
     def settle(self, origins: Origins, prefix: tuple[str, ...], folder: Path | None) -> None:
         """Note where the values came from; called once, by the loader, before anybody else has the settings."""
@@ -101,12 +59,12 @@ class DatabaseSettings(Keys):
     @property
     def backend(self) -> str:
         """The database system: sqlite, postgresql, mysql or mariadb."""
-        return backend_of(self.address.drivername)
+        return self.address.backend
 
     @property
     def in_memory(self) -> bool:
         """Whether this is SQLite without a file."""
-        return self.backend == "sqlite" and self.address.database in (None, ":memory:")
+        return self.address.in_memory
 
     @property
     def path(self) -> Path | None:
@@ -115,11 +73,6 @@ class DatabaseSettings(Keys):
         if self.backend != "sqlite" or self.in_memory or database is None or database.startswith("file:"):
             return None
         return (self._folder or Path()) / database
-
-    @property
-    def folder(self) -> Path | None:
-        """The project folder, which relative paths are relative to."""
-        return self._folder
 
     def read_password(self) -> str | None:
         """Return the password as it is now; None if there is none.
@@ -165,7 +118,7 @@ class DatabaseSettings(Keys):
         Raises:
             ConfigError: the driver is not installed, or is of the other kind.
         """
-        key = "drivername" if self.drivername else "url"
+        key = system_key(self)
         return choose(self.address.drivername, self.origin(key), key, asynchronous=asynchronous)
 
     def sqlalchemy_url(self) -> URL:
@@ -204,25 +157,15 @@ class DatabaseSettings(Keys):
         return URL.create(drivername, parts.username, password, host, port, database, query)
 
 
-class ReplicaSettings(DatabaseSettings):
+class ReplicaSettings(DatabaseSettings, ReplicaKeys):
     """The validated settings of one replica: all of its primary's, and what differs."""
-
-    weight: value_types.WholeNumber = setting(
-        1, "replica", "Share of the reads, in proportion to the other replicas; 0 takes none", ge=0, le=1000
-    )
 
     def layers(self, key: str) -> tuple[Location, ...]:
         """Return where a key was written: in the replica's own lines, or for its primary."""
-        path = driver_timeouts.path(key, self)
+        path = driver_timeouts.path(key, self.__dict__)
         *primary, _, _ = self._prefix or ("", "")
         found = (self._origins.get((*at, *path)) for at in (self._prefix, tuple(primary), ()))
         return next(filter(None, found), ())
 
 
 DatabaseSettings.model_rebuild()
-
-CONNECTION_KEYS: Final = frozenset(
-    name
-    for name, field in DatabaseSettings.model_fields.items()
-    if isinstance(field.json_schema_extra, dict) and field.json_schema_extra["group"] == "connection"
-)

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from dbconfig.settings.durations import LONGEST_CONNECT
 from dbconfig.settings.findings import Finding, reject_all
 from dbconfig.settings.known_drivers import backend_of
-from dbconfig.settings.value_types import parsed_url, plain
-
-if TYPE_CHECKING:
-    from dbconfig.settings.database import DatabaseSettings
+from dbconfig.settings.url_parsing import parsed_url
+from dbconfig.settings.value_types import plain
 
 KEY: Final = "connect_timeout"  # libpq's name, PyMySQL's, and ours
 
@@ -51,10 +49,10 @@ def beneath(inherited: Mapping[str, Any], says: Mapping[str, Any]) -> dict[str, 
     return {key: value for key, value in inherited.items() if not (own and key == KEY)}
 
 
-def path(key: str, settings: DatabaseSettings) -> tuple[str, ...]:
+def path(key: str, values: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the path of a key; of the limit, the path of what it is written by."""
     names = ("url", "drivername", "query", "connect_args")
-    found = _written({name: getattr(settings, name) for name in names}) if key == KEY else []
+    found = _written({name: values.get(name) for name in names}) if key == KEY else []
     return _at(found[0][0]) if found else tuple(key.split("."))
 
 

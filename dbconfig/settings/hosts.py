@@ -1,8 +1,10 @@
-"""One host or several, `host:port`."""
+"""Hosts: one or several, with or without a port, in a key, a URL or its parameters."""
 
 from __future__ import annotations
 
 import ipaddress
+import re
+from collections.abc import Mapping
 from typing import Annotated, Any, Final
 
 from pydantic import BeforeValidator
@@ -11,9 +13,89 @@ from pydantic_core import PydanticCustomError
 from dbconfig.errors.printable import quoted
 from dbconfig.settings import value_types
 from dbconfig.settings.findings import reject
-from dbconfig.settings.url_parsing import HOST_NAME
 
+NAME: Final = re.compile(r"[^\W_](?:[\w.-]{0,251}\w)?\.?")
+LOCAL: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 _HOSTS_AT_MOST: Final = 32  # each may cost a connect_timeout
+_HOST_PORT: Final = re.compile(r"(?:\[(?P<six>[^\[\]]*)\]|(?P<host>[^:\[\]]*))(?P<port>:[0-9]*)?", re.ASCII)
+
+
+def split(text: str) -> tuple[str, str | None] | None:
+    """Return host and port of `host:port`, without an IPv6 address's brackets; None where it is not of this form.
+
+    >>> split("db:5433"), split("db"), split("db:"), split("[::1]:5433"), split("::1")
+    (('db', '5433'), ('db', None), ('db', ''), ('::1', '5433'), None)
+    """
+    match = _HOST_PORT.fullmatch(text)
+    if match is None:
+        return None
+    host = match["host"] if match["six"] is None else match["six"]
+    return host, None if match["port"] is None else match["port"][1:]
+
+
+def is_ipv6(text: str) -> bool:
+    try:
+        ipaddress.IPv6Address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def joined(host: str, port: object = None) -> str:
+    """Return a host and its port as one text, an IPv6 address in brackets."""
+    return (f"[{host}]" if ":" in host else host) + ("" if port is None else f":{port}")
+
+
+def is_port(text: str) -> bool:
+    return text.isascii() and text.isdigit() and 0 < int(text[:9]) < 65536
+
+
+def servers(
+    host: str | None, port: int | None, query: Mapping[str, tuple[Any, ...]], usual: int
+) -> list[tuple[str, int]]:
+    """Return host and port of each server that an address names; a folder is that of a socket.
+
+    PostgreSQL's drivers take several: `?host=one:5432&host=two`, or `?host=one,two&port=5432,5433`.
+    """
+    names = [each for text in query.get("host", ()) for each in str(text).split(",")] or [host or ""]
+    ports = [each for text in query.get("port", ()) for each in str(text).split(",")] or [str(port or usual)]
+    found = []
+    for number, name in enumerate(names):
+        bare, own = (name, None) if name.startswith("/") or is_ipv6(name) else split(name) or (name, None)
+        text = own or ports[min(number, len(ports) - 1)]
+        found.append((bare, int(text) if is_port(text) else usual))
+    return found
+
+
+def separated(hosts: tuple[str, ...], port: int) -> tuple[str, str]:
+    """Return hosts and ports as libpq writes them: two lists with commas."""
+    found = servers(None, port, {"host": hosts}, port)
+    return ",".join(name for name, _ in found), ",".join(str(each) for _, each in found)
+
+
+def host(value: Any) -> str:
+    raw = value_types.name(value)
+    if "://" in raw:
+        raise reject("invalid-value", "is a URL, not a host", "a URL belongs under `url:`")
+    if raw.startswith("/"):
+        return raw  # the folder of PostgreSQL's socket
+    bare = raw[1:-1] if raw.startswith("[") and raw.endswith("]") else raw
+    address, zone = bare.partition("%")[0], bare.partition("%")[1:]
+    try:
+        return str(ipaddress.ip_address(address)) + "".join(zone)
+    except ValueError:
+        pass
+    if not NAME.fullmatch(raw):
+        wrong = next((ch for ch in raw if not (ch.isalnum() or ch in "-._")), "")
+        help = {
+            ":": "the port has a key of its own: `port`",
+            "/": "the database has a key of its own: `database`",
+            "@": "`username` and `password` have keys of their own",
+            ",": "several hosts are a list: [one, two]",
+        }
+        said = f"is not a host name{': it contains ' + quoted(wrong) if wrong else ''}"
+        raise reject("invalid-value", said, help.get(wrong, ""))
+    return raw
 
 
 def hosts(value: Any) -> str | tuple[str, ...]:
@@ -29,57 +111,15 @@ def hosts(value: Any) -> str | tuple[str, ...]:
 def _host_and_port(item: Any) -> str:
     if not isinstance(item, str):
         raise reject("wrong-type", "each host must be text", "[db1.internal, 'db2.internal:5433']")
-    name, colon, port = item.rpartition(":")
-    if not colon or (":" in name and not name.endswith("]")):  # an IPv6 address without a port
+    name, port = split(item) or (item, None)
+    if port is None:
         return host(item)
-    if not (port.isascii() and port.isdigit() and 0 < int(port[:6]) < 65536):
+    if not is_port(port):
         raise reject("out-of-range", "what follows the `:` of a host must be a port between 1 and 65535")
     try:
-        found = host(name)
+        return joined(host(name), port)
     except PydanticCustomError:
-        raise reject("invalid-value", "one of the hosts is no `host` or `host:port`") from None
-    return f"[{found}]:{port}" if ":" in found else f"{found}:{port}"
-
-
-def separated(hosts: tuple[str, ...], port: int) -> tuple[str, str]:
-    """Return hosts and ports as libpq writes them: two lists with commas."""
-    names, ports = [], []
-    for each in hosts:
-        name, colon, own = each.rpartition(":")
-        if not colon or (":" in name and not name.endswith("]")):
-            name, own = each, str(port)
-        names.append(name.strip("[]"))
-        ports.append(own)
-    return ",".join(names), ",".join(ports)
+        raise reject("invalid-value", "one of the hosts is not a `host` or `host:port`") from None
 
 
 Hosts = Annotated[str | tuple[str, ...], BeforeValidator(hosts)]
-
-
-def host(value: Any) -> str:
-    raw = value_types.name(value)
-    if "://" in raw:
-        raise reject("invalid-value", "is a URL, not a host", "a URL belongs under `url:`")
-    if raw.startswith("/"):
-        return raw  # the folder of PostgreSQL's socket
-    bare = raw[1:-1] if raw.startswith("[") and raw.endswith("]") else raw
-    try:
-        return str(ipaddress.ip_address(bare.partition("%")[0])) + bare[len(bare.partition("%")[0]) :]
-    except ValueError:
-        pass
-    if not HOST_NAME.fullmatch(raw):
-        wrong = next((ch for ch in raw if not (ch.isalnum() or ch in "-._")), "")
-        help = {
-            ":": "the port has a key of its own: `port`",
-            "/": "the database has a key of its own: `database`",
-            "@": "`username` and `password` have keys of their own",
-        }
-        raise reject(
-            "invalid-value",
-            f"is no host name{': it has a character ' + quoted(wrong) if wrong else ''}",
-            help.get(wrong, ""),
-        )
-    return raw
-
-
-Host = Annotated[str, BeforeValidator(host)]

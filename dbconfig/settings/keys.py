@@ -1,15 +1,19 @@
-"""Every YAML key: its type, default, limits, group and text."""
+"""Every YAML key: its type, default, limits, group and text; and where each was written."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
+from pydantic.fields import FieldInfo
 
-from dbconfig.settings import choices, durations, hosts, value_types
+from dbconfig.errors.problem import BUILT_IN, Location
+from dbconfig.settings import choices, driver_timeouts, durations, hosts, url_parsing, value_types
 
-if TYPE_CHECKING:
-    from dbconfig.settings.database import DatabaseSettings
+# Where each key was written, by its path: the place in force first, then those that it covers.
+Origins = Mapping[tuple[str, ...], tuple[Location, ...]]
 
 
 def setting(default: Any, group: str, description: str, **constraints: Any) -> Any:
@@ -17,15 +21,38 @@ def setting(default: Any, group: str, description: str, **constraints: Any) -> A
     return Field(default, description=description, json_schema_extra={"group": group}, **constraints)
 
 
-class ConnectionFields(BaseModel):
-    """The address of a database, and TLS."""
+def group(field: FieldInfo) -> str:
+    """Return what a setting is about."""
+    extra = field.json_schema_extra
+    return str(extra["group"]) if isinstance(extra, dict) else ""
+
+
+# What is a default of one profile only.
+FOR_PROFILE: Final[Mapping[str, Mapping[str, Any]]] = {
+    "production": {"protected": True},
+    "development": {"pool_leak_warning": 30.0},
+    "testing": {"pool_leak_warning": 30.0},
+}
+# Keys of a file that are not settings of a database.
+EXTENDS: Final = "The profile that this one is laid over, such as production for a staging"
+DATABASES: Final = "Further databases by name; engine options are inherited, the connection is not"
+SCHEMA: Final = "This schema, for editors that read the key: schema.json"
+REPLICAS: Final[Any] = setting(
+    (),
+    "connection",
+    "Servers that read_only sessions read from: a list of what differs from the primary; off is none",
+)
+
+
+class Keys(BaseModel):
+    """Every key of a database; `ReplicaKeys` has the one that only replicas have."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, arbitrary_types_allowed=True)
 
-    url: value_types.URL | None = setting(
+    url: url_parsing.URL | None = setting(
         None, "connection", "The whole address: scheme://user:password@host:port/database?query"
     )
-    drivername: value_types.DriverName | None = setting(
+    drivername: choices.DriverName | None = setting(
         None, "connection", "The database system, with or without `+driver`: postgresql, mysql+pymysql, sqlite"
     )
     username: value_types.Name | None = setting(None, "connection", "The user that logs in")
@@ -47,7 +74,7 @@ class ConnectionFields(BaseModel):
         "connection",
         "The name of the database; for SQLite the file, relative to the project folder, or `:memory:`",
     )
-    query: value_types.Query = setting({}, "connection", "Parameters that would stand behind the `?` of a URL")
+    query: url_parsing.Query = setting({}, "connection", "Parameters that would stand behind the `?` of a URL")
 
     sslmode: choices.SSLMode | None = setting(
         None,
@@ -60,10 +87,6 @@ class ConnectionFields(BaseModel):
     )
     sslcert: value_types.Name | None = setting(None, "tls", "The file of the client's certificate")
     sslkey: value_types.Name | None = setting(None, "tls", "The file of the client's key")
-
-
-class Keys(ConnectionFields):
-    """Every further key of a database that its replicas have too."""
 
     pool_size: value_types.WholeNumber = setting(
         5, "pool", "Connections that are kept open; 0 is no limit", ge=0, le=10_000
@@ -193,7 +216,60 @@ class Keys(ConnectionFields):
         "nothing is prepared on the server",
     )
 
+    replicas: tuple[Keys, ...] = REPLICAS
+    read_your_writes: value_types.Flag = setting(
+        True, "replica", "After a commit, read-only sessions of the same task or thread see it, on whatever server"
+    )
+    replica_max_lag: durations.SecondsOrOff = setting(
+        30.0, "replica", "Seconds behind after which a replica is left out; false never asks", gt=0, le=604_800
+    )
+    replica_fallback: value_types.Flag = setting(
+        True, "replica", "Read from the primary when no replica can serve; false raises instead"
+    )
 
-def system_key(settings: DatabaseSettings) -> str:
+    fast_begin: value_types.Flag = setting(
+        False, "engine", "Send BEGIN with the first statement, one round trip less a transaction; psycopg2 only"
+    )
+    expire_on_commit: value_types.Flag = setting(True, "session", "Sessions forget loaded attributes at commit")
+    autoflush: value_types.Flag = setting(True, "session", "Sessions write pending changes before a query")
+    protected: value_types.Flag = setting(
+        False,
+        "session",
+        "Refuse drop_tables and every other destructive command; true in a profile named production unless given",
+    )
+
+    _origins: Origins = PrivateAttr(default_factory=dict)
+    _prefix: tuple[str, ...] = PrivateAttr(())
+    _folder: Path | None = PrivateAttr(None)
+
+    @property
+    def folder(self) -> Path | None:
+        """The project folder, which relative paths are relative to."""
+        return self._folder
+
+    def origin(self, key: str) -> Location:
+        """Return where the value in force of a key was written: ``config/production.yaml:4:1``, or ``default``."""
+        return next(iter(self.layers(key)), BUILT_IN)
+
+    def layers(self, key: str) -> tuple[Location, ...]:
+        """Return every place where a key was written, the one in force first."""
+        path = driver_timeouts.path(key, self.__dict__)
+        found = self._origins.get((*self._prefix, *path), ())
+        # Engine options are inherited from the profile's own database, the connection is not.
+        return found or (() if path[0] in CONNECTION_KEYS else self._origins.get(path, ()))
+
+
+class ReplicaKeys(BaseModel):
+    """What a replica has beside the keys of a database."""
+
+    weight: value_types.WholeNumber = setting(
+        1, "replica", "Share of the reads, in proportion to the other replicas; 0 takes none", ge=0, le=1000
+    )
+
+
+CONNECTION_KEYS: Final = frozenset(name for name, field in Keys.model_fields.items() if group(field) == "connection")
+
+
+def system_key(settings: Keys) -> str:
     """Return the key that says which database system it is."""
     return "drivername" if settings.drivername is not None else "url"

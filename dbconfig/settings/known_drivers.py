@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from importlib.util import find_spec
 
 from dbconfig.errors import ConfigError
-from dbconfig.errors.printable import quoted
+from dbconfig.errors.printable import did_you_mean, quoted, suggest
 from dbconfig.errors.problem import Location, Problem
 from dbconfig.errors.redaction import shown_name
 
@@ -58,6 +58,7 @@ DRIVERS: dict[str, tuple[Driver, ...]] = {
     "mysql": _MYSQL,
     "mariadb": _MYSQL,
 }
+PORTS: Mapping[str, int] = {"postgresql": 5432, "mysql": 3306, "mariadb": 3306}  # where a server listens by default
 _ALIASES = {"postgres": "postgresql", "sqlite3": "sqlite"}
 # What other tools call a system or a driver; SQLAlchemy and we do not.
 _ELSEWHERE = {
@@ -77,19 +78,24 @@ def backend_of(drivername: str) -> str:
     system, plus, driver = drivername.lower().partition("+")
     backend = _ALIASES.get(system, system)
     if backend not in DRIVERS:
-        near = get_close_matches(system, [*DRIVERS, *_ALIASES], 1, 0.7) if system not in _UNSUPPORTED else []
-        meant = _ELSEWHERE.get(system) or (_ALIASES.get(near[0], near[0]) if near else "")
-        hint = f"; did you mean {meant!r}?" if meant else ""
+        near = suggest(system, [*DRIVERS, *_ALIASES], 0.7) if system not in _UNSUPPORTED else ""
+        meant = did_you_mean(_ELSEWHERE.get(system) or _ALIASES.get(near, near))
+        hint = f"; {meant}" if meant else ""
         named = quoted(shown_name(system))
         raise ValueError(f"{named} is no dialect that is supported: sqlite, postgresql, mysql and mariadb are{hint}")
     known = [candidate.name for candidate in DRIVERS[backend]]
     if plus and driver not in known:
-        near = get_close_matches(driver, known, 1, 0.6)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        meant = did_you_mean(suggest(driver, known))
+        hint = f"; {meant}" if meant else ""
         raise ValueError(
             f"{quoted(shown_name(driver))} is no supported driver of {backend}: {', '.join(known)} are{hint}"
         )
     return backend
+
+
+def family(backend: str) -> str:
+    """Return the system whose drivers, SQL and errors a backend shares: MariaDB is of MySQL's family."""
+    return "mysql" if backend == "mariadb" else backend
 
 
 def choose(drivername: str, at: Location | None, key: str, *, asynchronous: bool = False) -> str:

@@ -6,20 +6,17 @@ import contextvars
 import inspect
 import threading
 from collections.abc import Callable
-from difflib import get_close_matches
 from importlib.metadata import EntryPoint, entry_points
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import Any, Final, NoReturn
 
 from dbconfig.errors import ConfigError
-from dbconfig.errors.printable import quoted
+from dbconfig.errors.printable import did_you_mean, quoted, suggest
 from dbconfig.errors.problem import Problem
 from dbconfig.settings.secret_sources import Secret, unusable, without_line_end
 
-if TYPE_CHECKING:
-    from dbconfig.settings.database import DatabaseSettings
-
-    # What a provider is: it gets the settings that it is to find the password for, such as address.host and .username.
-    Function = Callable[[DatabaseSettings], str]
+# What a provider is: it gets the DatabaseSettings that it is to find the password for, such as address.host and
+# .username. They stand above this module, and are handed through.
+Function = Callable[[Any], str]
 
 GROUP: Final = "dbconfig.password_providers"  # the entry points of installed packages
 TIMEOUT: Final = 10.0  # seconds; a token service that needs longer is out of order
@@ -41,7 +38,7 @@ class Provider:
         self._timeout = timeout
         self._places = threading.BoundedSemaphore(HANGING_AT_MOST)
 
-    def ask(self, settings: DatabaseSettings, secret: Secret) -> str:
+    def ask(self, settings: Any, secret: Secret) -> str:
         """Return the password as it is now.
 
         Raises:
@@ -66,7 +63,7 @@ class Provider:
 class _Call:
     """A call on a thread of its own, so that a function that never returns costs its caller the limit and no more."""
 
-    def __init__(self, function: Function, settings: DatabaseSettings, release: Callable[[], None]) -> None:
+    def __init__(self, function: Function, settings: Any, release: Callable[[], None]) -> None:
         self.result: object = None
         self.error: BaseException | None = None
         self._ended = threading.Event()
@@ -101,7 +98,7 @@ class Providers:
         """Take a function under a name; a later one of the same name replaces it."""
         self._own[name] = Provider(name, function, timeout)
 
-    def ask(self, secret: Secret, settings: DatabaseSettings) -> str:
+    def ask(self, secret: Secret, settings: Any) -> str:
         return self.find(secret).ask(settings, secret)
 
     def find(self, secret: Secret) -> Provider:
@@ -126,12 +123,8 @@ def _load(name: str, secret: Secret, own: dict[str, Provider]) -> Function:
     points: dict[str, EntryPoint] = {point.name: point for point in entry_points(group=GROUP)}
     if name not in points:
         known = sorted({*own, *points})
-        near = get_close_matches(name, known, 1, 0.6)
-        help = (
-            f"did you mean {near[0]!r}?"
-            if near
-            else f"register it before the first use, db.password_provider({name!r}, function), or install its package"
-        )
+        register = f"register it before the first use, db.password_provider({name!r}, function), or install its package"
+        help = did_you_mean(suggest(name, known)) or register
         notes = (f"known: {', '.join(known)}",) if known else ("no provider is known",)
         message = f"there is no password provider {quoted(name)}"
         raise ConfigError([Problem("unknown-provider", message, secret.location, "password", help, notes)])

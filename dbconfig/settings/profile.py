@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from difflib import get_close_matches
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -11,22 +10,17 @@ from pydantic import PrivateAttr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from dbconfig.errors import ConfigError
-from dbconfig.errors.printable import quoted
+from dbconfig.errors.printable import did_you_mean, quoted, suggest
 from dbconfig.errors.problem import BUILT_IN, Location, Problem
-from dbconfig.settings.database import CONNECTION_KEYS, DatabaseSettings, Origins
+from dbconfig.settings.database import DatabaseSettings
 from dbconfig.settings.findings import Finding, found_in
-from dbconfig.settings.known_drivers import backend_of
+from dbconfig.settings.keys import CONNECTION_KEYS, FOR_PROFILE, Origins
+from dbconfig.settings.known_drivers import backend_of, family
 from dbconfig.settings.replicas import switched_off
 from dbconfig.settings.value_types import plain
 
 DEFAULT: Final = "default"  # the name of a profile's own database
 
-# What is a default of one profile only.
-_FOR_PROFILE: Final[Mapping[str, Mapping[str, Any]]] = {
-    "production": {"protected": True},
-    "development": {"pool_leak_warning": 30.0},
-    "testing": {"pool_leak_warning": 30.0},
-}
 # Meant for one database system: inherited only by a database of the same one.
 _SYSTEM_KEYS: Final = frozenset(
     {"connect_args", "variables", "dialect_options", "isolation_level", "pgbouncer"}
@@ -94,8 +88,7 @@ class Profile(BaseSettings):
         found = self.databases.get(name)
         if found is not None:
             return found
-        near = get_close_matches(name, self.databases, 1, 0.6)
-        help = f"did you mean {near[0]!r}?" if near else "name it under `databases:`"
+        help = did_you_mean(suggest(name, self.databases)) or _ways_to(name, self.databases)
         message = f"profile {quoted(self.name)} has no database {quoted(name)}"
         notes = (f"databases: {', '.join(self.databases)}",)
         raise ConfigError([Problem("unknown-database", message, help=help, notes=notes)])
@@ -129,6 +122,14 @@ class Profile(BaseSettings):
         return self
 
 
+def _ways_to(name: str, known: Iterable[str]) -> str:
+    """Return what to do about a database that a profile lacks."""
+    if name != DEFAULT:
+        return "name it under `databases:`"
+    ways = " or ".join(f"db.session({each!r})" for each in known)
+    return f"name one, as in {ways}; or write `url:` at the top of the file, which makes it the profile's default"
+
+
 def expand(data: Mapping[str, Any]) -> dict[str, Any]:
     """Return the flat form of a profile, its own database's keys beside `databases`, as databases that inherit."""
     own = {key: value for key, value in data.items() if key not in ("name", "databases")}
@@ -137,7 +138,7 @@ def expand(data: Mapping[str, Any]) -> dict[str, Any]:
         isinstance(each, (Mapping, DatabaseSettings)) for each in named.values()
     ):
         return {"name": data.get("name"), "databases": named}
-    own = {**_FOR_PROFILE.get(str(data.get("name")), {}), **own}
+    own = {**FOR_PROFILE.get(str(data.get("name")), {}), **own}
     # A profile may consist of named databases only; then there is no `default`.
     databases: dict[str, Any] = (
         {DEFAULT: own} if DEFAULT not in named and (own.keys() & CONNECTION_KEYS - {"replicas"} or not named) else {}
@@ -160,10 +161,9 @@ def expand(data: Mapping[str, Any]) -> dict[str, Any]:
 def _system(data: Mapping[str, Any]) -> str:
     written = str(plain(data.get("drivername") or data.get("url") or ""))
     try:
-        system = backend_of(written.partition("://")[0])
+        return family(backend_of(written.partition("://")[0]))
     except ValueError:
         return ""
-    return {"mariadb": "mysql"}.get(system, system)
 
 
 def _problem(loc: tuple[str, ...], finding: Finding) -> Problem:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 from pydantic import BaseModel
@@ -11,7 +11,8 @@ from dbconfig.settings import driver_timeouts
 from dbconfig.settings.findings import Finding, reject, reject_all
 from dbconfig.settings.known_drivers import backend_of
 from dbconfig.settings.located_values import MappingNode, SequenceNode
-from dbconfig.settings.value_types import parsed_url, plain
+from dbconfig.settings.url_parsing import parsed_url
+from dbconfig.settings.value_types import plain
 
 _PARTS: Final = ("drivername", "username", "password", "host", "port", "database")
 _ADDRESS: Final = frozenset({"url", "query", *_PARTS})
@@ -134,14 +135,3 @@ def _completed(address: Mapping[str, Any], says: Mapping[str, Any]) -> dict[str,
         for key, value in address.items()
         if key not in ("drivername", "host", "port", "query") and (url is None or getattr(url, key) is None)
     }
-
-
-def mismatches(backend: str, replicas: tuple[Any, ...]) -> Iterator[Finding]:
-    """Yield what cannot be a replica of a database system."""
-    same = {"mariadb": "mysql"}
-    for number, replica in enumerate(replicas):
-        other = replica.backend
-        if same.get(other, other) != same.get(backend, backend):
-            message = f"a replica of {backend} cannot be {other}"
-            at = "url" if replica.url is not None else "drivername"
-            yield Finding("invalid-value", message, at=("replicas", str(number), at))

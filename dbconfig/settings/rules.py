@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from dbconfig.errors.printable import did_you_mean, suggest
 from dbconfig.settings.findings import Finding
-from dbconfig.settings.keys import system_key
-from dbconfig.settings.known_drivers import backend_of, not_its_paramstyle
-from dbconfig.settings.replicas import mismatches
+from dbconfig.settings.keys import Keys, system_key
+from dbconfig.settings.known_drivers import backend_of, family, not_its_paramstyle
 from dbconfig.settings.tls import applicable_tls
-
-if TYPE_CHECKING:
-    from dbconfig.settings.database import DatabaseSettings
+from dbconfig.settings.url_assembly import compose
+from dbconfig.settings.url_parsing import DatabaseURL
 
 _PARTS: Final = ("drivername", "username", "password", "host", "port", "database")
 _SIZES: Final = ("pool_size", "max_overflow", "pool_timeout", "pool_use_lifo")
@@ -93,10 +92,9 @@ _EXECUTION_OPTIONS: Final = (
 )
 
 
-def contradictions(settings: DatabaseSettings) -> list[Finding]:
+def contradictions(settings: Keys) -> list[Finding]:
     """Return what is wrong with settings that are right one by one."""
-    address = settings.url or settings.drivername
-    if not address:
+    if not settings.url and not settings.drivername:
         return [
             Finding(
                 "missing-value",
@@ -104,22 +102,23 @@ def contradictions(settings: DatabaseSettings) -> list[Finding]:
                 "give `url: sqlite:///data/app.db`, `url: ${DATABASE_URL}` or the parts",
             )
         ]
+    address = compose(settings)
     return [
         *_given_twice(settings),
-        *_for_system(settings),
-        *applicable_tls(settings),
-        *applicable_to_pgbouncer(settings),
-        *_for_pool(settings),
-        *_arguments(settings),
-        *_variables(settings),
+        *_for_system(settings, address),
+        *applicable_tls(settings, address.backend),
+        *applicable_to_pgbouncer(settings, address.backend),
+        *_for_pool(settings, address),
+        *_arguments(settings, address.backend),
+        *_variables(settings, address.backend),
         *_options(settings),
-        *mismatches(settings.backend, settings.replicas),
-        *_fast_begin(settings),
-        *_paramstyle(settings),
+        *_mismatches(settings, address.backend),
+        *_fast_begin(settings, address),
+        *_paramstyle(settings, address),
     ]
 
 
-def _given_twice(settings: DatabaseSettings) -> Iterator[Finding]:
+def _given_twice(settings: Keys) -> Iterator[Finding]:
     if settings.url is None:
         return
     for part in _PARTS:
@@ -137,8 +136,8 @@ def _given_twice(settings: DatabaseSettings) -> Iterator[Finding]:
         )
 
 
-def _for_system(settings: DatabaseSettings) -> Iterator[Finding]:
-    backend = backend_of(settings.address.drivername)
+def _for_system(settings: Keys, address: DatabaseURL) -> Iterator[Finding]:
+    backend = address.backend
     levels = _SQLITE_LEVELS if backend == "sqlite" else _LEVELS
     if settings.isolation_level is not None and settings.isolation_level not in levels:
         yield Finding(
@@ -151,11 +150,11 @@ def _for_system(settings: DatabaseSettings) -> Iterator[Finding]:
         yield Finding("not-applicable", message, "name one host", ("host",), because=system_key(settings))
     if backend == "sqlite":
         for part in ("username", "password", "host", "port"):
-            if getattr(settings.address, part) is not None:
+            if getattr(address, part) is not None:
                 at = part if getattr(settings, part) is not None else "url"
                 why = f"`{part}` cannot act on SQLite: it is a file"
                 yield Finding("not-applicable", why, "remove it", (at,), because=system_key(settings))
-        if (settings.address.database or "").startswith("~"):
+        if (address.database or "").startswith("~"):
             at = "database" if settings.database is not None else "url"
             help = "write the whole path: sqlite:////home/…"
             yield Finding("invalid-value", "`~` is not replaced in the path of a database", help, (at,))
@@ -169,22 +168,31 @@ def _for_system(settings: DatabaseSettings) -> Iterator[Finding]:
                 yield Finding("not-applicable", message, "remove it", (key,), because=system_key(settings))
 
 
-def _fast_begin(settings: DatabaseSettings) -> Iterator[Finding]:
-    system, _, driver = settings.address.drivername.lower().partition("+")
+def _mismatches(settings: Keys, backend: str) -> Iterator[Finding]:
+    for number, replica in enumerate(settings.replicas):
+        other = compose(replica).backend
+        if family(other) != family(backend):
+            message = f"a replica of {backend} cannot be {other}"
+            at = "url" if replica.url is not None else "drivername"
+            yield Finding("invalid-value", message, at=("replicas", str(number), at))
+
+
+def _fast_begin(settings: Keys, address: DatabaseURL) -> Iterator[Finding]:
+    system, _, driver = address.drivername.lower().partition("+")
     if settings.fast_begin and (backend_of(system) != "postgresql" or driver not in ("", "psycopg2")):
         why = "it is made of what psycopg2 alone can do"
         yield Finding("not-applicable", f"`fast_begin` cannot act here: {why}", "remove it", ("fast_begin",))
 
 
-def _paramstyle(settings: DatabaseSettings) -> Iterator[Finding]:
-    wrong = not_its_paramstyle(settings.paramstyle, settings.address.drivername) if settings.paramstyle else ""
+def _paramstyle(settings: Keys, address: DatabaseURL) -> Iterator[Finding]:
+    wrong = not_its_paramstyle(settings.paramstyle, address.drivername) if settings.paramstyle else ""
     if wrong:
         help = "remove it: the driver's own is taken"
         yield Finding("not-applicable", wrong, help, ("paramstyle",), because=system_key(settings))
 
 
-def _for_pool(settings: DatabaseSettings) -> Iterator[Finding]:
-    if settings.in_memory and settings.poolclass is None:
+def _for_pool(settings: Keys, address: DatabaseURL) -> Iterator[Finding]:
+    if address.in_memory and settings.poolclass is None:
         for key in (*_SIZES, *_CARE, *_OWN):
             if key in settings.model_fields_set:
                 why = "an in-memory SQLite database is one database whatever its pool, and lives as long as its engine"
@@ -204,7 +212,7 @@ def _for_pool(settings: DatabaseSettings) -> Iterator[Finding]:
         yield Finding("out-of-range", "`pool_recycle` must be greater than 0, or -1 for never", at=("pool_recycle",))
 
 
-def _arguments(settings: DatabaseSettings) -> Iterator[Finding]:
+def _arguments(settings: Keys, backend: str) -> Iterator[Finding]:
     for name, value in settings.connect_args.items():
         at = ("connect_args", name)
         if name in _IDENTITY_ARGUMENTS:
@@ -224,7 +232,7 @@ def _arguments(settings: DatabaseSettings) -> Iterator[Finding]:
             yield Finding("wrong-type", f"{name!r} in connect_args must be a number", at=at)
         elif name in _BOOLEAN_ARGUMENTS and not isinstance(value, (bool, int, type(None))):
             yield Finding("wrong-type", f"{name!r} in connect_args must be true or false, without quotes", at=at)
-        elif name == "timeout" and settings.backend == "sqlite" and settings.lock_timeout is not None:
+        elif name == "timeout" and backend == "sqlite" and settings.lock_timeout is not None:
             message = "`lock_timeout` is given twice, by itself and as 'timeout' in connect_args"
             yield Finding("given-twice", message, "remove the one in connect_args", at)
         elif name == "read_default_file":
@@ -240,8 +248,8 @@ def _is_number(value: object) -> bool:
     return isinstance(value, str) and value.isascii() and value.isdigit()
 
 
-def _variables(settings: DatabaseSettings) -> Iterator[Finding]:
-    system = {"mariadb": "mysql"}.get(settings.backend, settings.backend)
+def _variables(settings: Keys, backend: str) -> Iterator[Finding]:
+    system = family(backend)
     for name in settings.variables:
         key = _VARIABLES[system].get(name.lower(), "")
         if key and key in settings.model_fields_set and getattr(settings, key) is not None:
@@ -249,17 +257,11 @@ def _variables(settings: DatabaseSettings) -> Iterator[Finding]:
             yield Finding("given-twice", message, "remove one of the two", ("variables", name))
 
 
-def _options(settings: DatabaseSettings) -> Iterator[Finding]:
-    from difflib import get_close_matches
-
+def _options(settings: Keys) -> Iterator[Finding]:
     for name in settings.execution_options:
         if name not in _EXECUTION_OPTIONS:
-            near = get_close_matches(name, _EXECUTION_OPTIONS, 1, 0.6)
-            help = (
-                f"did you mean {near[0]!r}?"
-                if near
-                else "options of your own are given in code: Registry(engine_options={'execution_options': …})"
-            )
+            in_code = "options of your own are given in code: Registry(engine_options={'execution_options': …})"
+            help = did_you_mean(suggest(name, _EXECUTION_OPTIONS)) or in_code
             yield Finding(
                 "unknown-key", f"{name!r} is not an execution option of SQLAlchemy", help, ("execution_options", name)
             )
@@ -275,12 +277,12 @@ _NEVER: Final = ("prepare_threshold", None)
 _IN_TRANSACTION: Final = ("statement_timeout", "lock_timeout", "idle_in_transaction_timeout", "variables")
 
 
-def applicable_to_pgbouncer(settings: DatabaseSettings) -> Iterator[Finding]:
+def applicable_to_pgbouncer(settings: Keys, backend: str) -> Iterator[Finding]:
     """Yield what cannot work when each transaction may run on another server connection."""
     if not settings.pgbouncer:
         return
-    if settings.backend != "postgresql":
-        message = f"`pgbouncer` cannot act on {settings.backend}: it stands before PostgreSQL"
+    if backend != "postgresql":
+        message = f"`pgbouncer` cannot act on {backend}: it stands before PostgreSQL"
         yield Finding("not-applicable", message, "remove it", ("pgbouncer",), because=system_key(settings))
         return
     for key in ("connect_args", "query"):

@@ -12,17 +12,16 @@ from typing import TYPE_CHECKING, Final
 from dbconfig.errors import ConfigError, printable
 from dbconfig.errors.problem import Problem
 from dbconfig.settings.findings import Finding
-from dbconfig.settings.keys import system_key
+from dbconfig.settings.keys import Keys, system_key
 
 if TYPE_CHECKING:
     from ssl import SSLContext
-
-    from dbconfig.settings.database import DatabaseSettings
 
 _log = logging.getLogger("dbconfig.tls")
 
 SYSTEM: Final = "system"  # as `sslrootcert`: the authorities that the operating system trusts
 VERIFYING: Final = ("verify-ca", "verify-full")
+_FILES: Final = ("sslrootcert", "sslcert", "sslkey")
 # Where systems keep them, for drivers that want one file.
 _BUNDLES: Final = (
     "/etc/ssl/certs/ca-certificates.crt",  # Debian, Alpine
@@ -31,17 +30,17 @@ _BUNDLES: Final = (
 )
 
 
-def parameters(settings: DatabaseSettings) -> dict[str, str]:
+def parameters(settings: Keys) -> dict[str, str]:
     """Return what is set, by libpq's names; files with their whole path."""
     found = {"sslmode": settings.sslmode} if settings.sslmode is not None else {}
-    for key in ("sslrootcert", "sslcert", "sslkey"):
+    for key in _FILES:
         value = getattr(settings, key)
         if value is not None:
             found[key] = value if value == SYSTEM else str((settings.folder or Path()) / value)
     return found
 
 
-def check_files(settings: DatabaseSettings) -> None:
+def check_files(settings: Keys) -> None:
     """Find out early that a file is missing, and warn of a key that others can read.
 
     Raises:
@@ -60,7 +59,7 @@ def check_files(settings: DatabaseSettings) -> None:
         raise ConfigError(problems)
 
 
-def bundle(settings: DatabaseSettings) -> str:
+def bundle(settings: Keys) -> str:
     """Return the file of the authorities that the operating system trusts.
 
     Raises:
@@ -77,7 +76,7 @@ def bundle(settings: DatabaseSettings) -> str:
     raise ConfigError([Problem("file-unreadable", message, settings.origin("sslrootcert"), "sslrootcert", help)])
 
 
-def context(settings: DatabaseSettings) -> SSLContext:
+def context(settings: Keys) -> SSLContext:
     """Return the context of `require`, `verify-ca` or `verify-full`, for drivers that do not know libpq.
 
     Raises:
@@ -104,16 +103,10 @@ def context(settings: DatabaseSettings) -> SSLContext:
     return found
 
 
-_FILES: Final = ("sslrootcert", "sslcert", "sslkey")
-
-
-_VERIFYING: Final = ("verify-ca", "verify-full")
-
-
-def applicable_tls(settings: DatabaseSettings) -> Iterator[Finding]:
+def applicable_tls(settings: Keys, backend: str) -> Iterator[Finding]:
     """Yield what is wrong with `sslmode` and its files."""
     given = [key for key in ("sslmode", *_FILES) if getattr(settings, key) is not None]
-    if settings.backend == "sqlite":
+    if backend == "sqlite":
         for key in given:
             message = f"`{key}` cannot act on SQLite: there is no network"
             yield Finding("not-applicable", message, "remove it", (key,), because=system_key(settings))
@@ -128,16 +121,16 @@ def applicable_tls(settings: DatabaseSettings) -> Iterator[Finding]:
     yield from _files(settings)
 
 
-def _files(settings: DatabaseSettings) -> Iterator[Finding]:
+def _files(settings: Keys) -> Iterator[Finding]:
     mode = settings.sslmode
-    if mode in _VERIFYING and settings.sslrootcert is None:
+    if mode in VERIFYING and settings.sslrootcert is None:
         help = "`sslrootcert: system` trusts the authorities of the machine, a file only those in it"
         yield Finding("missing-value", f"`sslmode: {mode}` needs `sslrootcert`: whom to trust", help, ("sslmode",))
-    if settings.sslrootcert is not None and mode not in _VERIFYING:
+    if settings.sslrootcert is not None and mode not in VERIFYING:
         # libpq verifies with `require` if there is such a file, other drivers do not: say what is meant.
         message = "`sslrootcert` acts with `sslmode: verify-ca` or `verify-full`"
         yield Finding("not-applicable", message, "write `sslmode: verify-full`", ("sslrootcert",), because="sslmode")
-    if settings.sslrootcert == "system" and mode == "verify-ca":
+    if settings.sslrootcert == SYSTEM and mode == "verify-ca":
         message = "`sslrootcert: system` with `verify-ca` would take anybody with a certificate for the server"
         yield Finding("invalid-value", message, "write `sslmode: verify-full`", ("sslmode",))
     if (settings.sslcert is None) != (settings.sslkey is None):

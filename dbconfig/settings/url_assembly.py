@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from dbconfig.settings import hosts, tls
-from dbconfig.settings.known_drivers import backend_of
+from dbconfig.settings.keys import Keys, ReplicaKeys
+from dbconfig.settings.known_drivers import PORTS, backend_of
 from dbconfig.settings.url_parsing import DatabaseURL
 
-if TYPE_CHECKING:
-    from dbconfig.settings.database import DatabaseSettings
 
-_PORT = 5432  # of PostgreSQL
-
-
-def compose(settings: DatabaseSettings) -> DatabaseURL:
+def compose(settings: Keys) -> DatabaseURL:
     """Return the parts of an address; the password is not read."""
     base = settings.url or DatabaseURL(settings.drivername or "")
     drivername = settings.drivername or base.drivername
@@ -23,9 +17,9 @@ def compose(settings: DatabaseSettings) -> DatabaseURL:
     if drivername and backend_of(drivername) == "postgresql":
         query |= {name: (value,) for name, value in tls.parameters(settings).items()}
     if isinstance(host, tuple):
-        names, ports = hosts.separated(host, port or _PORT)
+        names, ports = hosts.separated(host, port or PORTS["postgresql"])
         # Not whichever answers first: a standby that does would refuse every write. A replica is to be one.
-        wanted = "any" if hasattr(settings, "weight") else "read-write"
+        wanted = "any" if isinstance(settings, ReplicaKeys) else "read-write"
         query = {"target_session_attrs": (wanted,), **query, "host": (names,), "port": (ports,)}
         host = port = None
     return DatabaseURL(

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import unquote
 
+from pydantic import BeforeValidator, PlainSerializer
+
+from dbconfig.errors.printable import quoted
 from dbconfig.errors.redaction import MASK, is_secret_name
+from dbconfig.settings import hosts, value_types
+from dbconfig.settings.findings import reject
 from dbconfig.settings.known_drivers import backend_of
+from dbconfig.settings.located_values import Scalar
 from dbconfig.settings.secret_sources import Secret, unusable, without_line_end
 
 _SCHEME = re.compile(r"([A-Za-z][\w.-]*(?:\+[\w.-]*)?)://", re.ASCII)
-_HOST_PORT = re.compile(r"(?:\[(?P<six>[^\[\]]*)\]|(?P<host>[^:\[\]]*))(?::(?P<port>[0-9]*))?", re.ASCII)
 _ESCAPE = (
     "percent-encode it (@ is %40, : %3A, / %2F, ? %3F, # %23, % %25), "
     "or use the keys `username`, `password`, `host` …, or ${VAR}, which is encoded for you"
 )
-HOST_NAME = re.compile(r"[^\W_](?:[\w.-]{0,251}\w)?\.?")
 _PLACEHOLDER = re.compile(
     r"[<\[{](?:your[-_ ]?)?(?:db[-_ ]?)?(?:user(?:[-_ ]?name)?|pass(?:word)?|host(?:name)?)[>\]}]", re.I
 )
@@ -84,17 +87,26 @@ class DatabaseURL:
             if self.username
             else ""
         )
-        host = f"[{self.host}]" if self.host and ":" in self.host else (self.host or "").replace("/", "%2F")
-        port = f":{self.port}" if self.port is not None else ""
+        place = hosts.joined((self.host or "").replace("/", "%2F"), self.port)
         pairs = [
             f"{name}={MASK if is_secret_name(name) else value}"
             for name, values in self.query.items()
             for value in values
         ]
         database = f"/{self.database}" if self.database else ""
-        return f"{self.drivername}://{user}{host}{port}{database}{'?' + '&'.join(pairs) if pairs else ''}"
+        return f"{self.drivername}://{user}{place}{database}{'?' + '&'.join(pairs) if pairs else ''}"
 
     __repr__ = __str__
+
+    @property
+    def backend(self) -> str:
+        """The database system: sqlite, postgresql, mysql or mariadb."""
+        return backend_of(self.drivername)
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether this is SQLite without a file."""
+        return self.backend == "sqlite" and self.database in (None, ":memory:")
 
     def without(self, part: str) -> DatabaseURL:
         """Return the address without one of its parts."""
@@ -178,28 +190,23 @@ def _server(drivername: str, rest: str) -> DatabaseURL:
 def _host(address: str) -> tuple[str | None, int | None]:
     if "," in address:
         raise InvalidURL("it names several hosts", "write them into the query: ?host=one:5432&host=two:5432")
-    match = _HOST_PORT.fullmatch(address)
-    if match is None or (match["port"] is None and ":" in address and match["six"] is None):
+    found = hosts.split(address)
+    if found is None:
         raise InvalidURL(
             "what follows the user name is no `host:port`: a special character of the password may not be encoded",
             "an IPv6 address stands in brackets: [::1]" if address.count(":") > 1 else _ESCAPE,
         )
-    host = _decoded(match["host"] or "") if match["six"] is None else _ipv6(_decoded(match["six"]))
-    if host and match["six"] is None and not host.startswith("/") and not HOST_NAME.fullmatch(host):
+    host, port = _decoded(found[0]), found[1]
+    if address.startswith("["):
+        if not hosts.is_ipv6(host):
+            raise InvalidURL("what stands in brackets is no IPv6 address", "[::1]")
+    elif host and not host.startswith("/") and not hosts.NAME.fullmatch(host):
         raise InvalidURL("its host is no host name", _ESCAPE)
-    if match["port"] == "":
+    if port == "":
         raise InvalidURL("the port after the `:` is empty", "write the port, or leave the colon out")
-    if match["port"] and not 0 < int(match["port"][:9]) < 65536:
+    if port is not None and not hosts.is_port(port):
         raise InvalidURL("its port is not between 1 and 65535", slug="out-of-range")
-    return host or None, int(match["port"]) if match["port"] else None
-
-
-def _ipv6(text: str) -> str:
-    try:
-        ipaddress.IPv6Address(text)
-    except ValueError:
-        raise InvalidURL("what stands in brackets is no IPv6 address", "[::1]") from None
-    return text
+    return host or None, int(port) if port else None
 
 
 def _query(query: str) -> dict[str, tuple[str | Secret, ...]]:
@@ -240,3 +247,55 @@ def _decoded(text: str) -> str:
     if any("\ud800" <= ch <= "\udfff" for ch in decoded):
         raise InvalidURL("it encodes characters that are not UTF-8", _ESCAPE)
     return decoded
+
+
+def database_url(value: Any) -> DatabaseURL:
+    if isinstance(value, DatabaseURL):
+        return value
+    raw = value_types.plain(value)
+    if isinstance(raw, DatabaseURL):
+        return raw
+    try:
+        address = parse_url(value_types.text(value))
+    except InvalidURL as error:
+        message = f"not a database URL: {error}" if error.slug == "invalid-url" else str(error)
+        raise reject(error.slug, message, error.help) from None
+    if isinstance(value, Scalar) and address.password is not None:
+        password = Secret("text", address.password.read(), value.location, written=not value.variables)
+        return replace(address, password=password)
+    return address
+
+
+def parsed_url(value: Any) -> DatabaseURL | None:
+    """Return the parts of a URL that nobody has looked at yet; None if it is none, which its own field tells."""
+    raw = value_types.plain(value)
+    try:
+        return raw if isinstance(raw, DatabaseURL) else parse_url(raw) if isinstance(raw, str) else None
+    except InvalidURL:
+        return None
+
+
+def query(value: Any) -> dict[str, tuple[str | Secret, ...]]:
+    found: dict[str, tuple[str | Secret, ...]] = {}
+    for key, item in value_types.mapping(value).items():
+        items = item if isinstance(item, (list, tuple)) else (item,)
+        texts = (one.read() if isinstance(one, Secret) else one for one in items)
+        if not all(isinstance(one, (str, int)) and not isinstance(one, bool) for one in texts):
+            raise reject(
+                "wrong-type",
+                f"{quoted(key)} must be text or a number, or a list of them",
+                "booleans belong into `connect_args`",
+                (key,),
+            )
+        try:
+            check_query_name(key)
+        except InvalidURL as error:
+            raise reject("given-twice", str(error).removeprefix("its "), at=(key,)) from None
+        found[key] = tuple(one if isinstance(one, Secret) else str(one) for one in items)
+    return found
+
+
+URL = Annotated[DatabaseURL, BeforeValidator(database_url), PlainSerializer(str)]
+Query = Annotated[
+    dict[str, tuple[str | Secret, ...]], BeforeValidator(query), PlainSerializer(value_types.shown_mapping)
+]

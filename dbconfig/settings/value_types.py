@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from typing import Annotated, Any, Final
 
 from pydantic import BeforeValidator, PlainSerializer
@@ -13,14 +12,12 @@ from dbconfig.errors.printable import quoted
 from dbconfig.errors.redaction import MASK, is_secret_name
 from dbconfig.settings.bare_scalars import resolve
 from dbconfig.settings.findings import Finding, reject, reject_all
-from dbconfig.settings.known_drivers import backend_of
 from dbconfig.settings.located_values import MappingNode, Scalar, SequenceNode
 from dbconfig.settings.secret_sources import Secret, unusable, without_line_end
-from dbconfig.settings.url_parsing import DatabaseURL, InvalidURL, check_query_name, parse_url
 
 _DIGITS = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,17})", re.ASCII)
 # The words that YAML 1.1 and pydantic take for booleans, in any case; "t", "f" and digits are not among them.
-_FLAGS: Final = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+FLAGS: Final = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 
 
 def plain(value: Any) -> Any:
@@ -34,7 +31,7 @@ def plain(value: Any) -> Any:
     return value
 
 
-def _kind(value: Any) -> str:
+def kind_of(value: Any) -> str:
     kinds: tuple[tuple[type | tuple[type, ...], str], ...] = (
         (bool, "a boolean"),
         ((int, float), "a number"),
@@ -46,7 +43,7 @@ def _kind(value: Any) -> str:
     return next((name for kind, name in kinds if isinstance(value, kind)), type(value).__name__)
 
 
-def _ambiguity(value: Any) -> str:
+def ambiguity(value: Any) -> str:
     return value.ambiguity if isinstance(value, Scalar) else ""
 
 
@@ -54,40 +51,40 @@ def whole_number(value: Any) -> int:
     raw = plain(value)
     if isinstance(raw, int) and not isinstance(raw, bool):
         return raw
-    if isinstance(raw, str) and _DIGITS.fullmatch(raw) and not _ambiguity(value):
+    if isinstance(raw, str) and _DIGITS.fullmatch(raw) and not ambiguity(value):
         return int(raw)
-    if _ambiguity(value):
+    if ambiguity(value):
         raise reject(
             "ambiguous-value",
-            f"must be a whole number; YAML 1.1 reads this as {_ambiguity(value)}",
+            f"must be a whole number; YAML 1.1 reads this as {ambiguity(value)}",
             "write the number in plain digits",
         )
     help = "write it in digits, without a unit"
     if isinstance(raw, str) and raw.startswith("tcp://"):
         help = "Kubernetes sets such a variable for each service: take one of another name"
-    raise reject("wrong-type", f"must be a whole number, not {_kind(raw)}", help)
+    raise reject("wrong-type", f"must be a whole number, not {kind_of(raw)}", help)
 
 
 def flag(value: Any) -> bool:
     raw = plain(value)
     if isinstance(raw, bool):
         return raw
-    if isinstance(raw, str) and raw.lower() in _FLAGS:
-        return _FLAGS[raw.lower()]
-    raise reject("wrong-type", f"must be true or false, not {_kind(raw)}", "true or false")
+    if isinstance(raw, str) and raw.lower() in FLAGS:
+        return FLAGS[raw.lower()]
+    raise reject("wrong-type", f"must be true or false, not {kind_of(raw)}", "true or false")
 
 
 def text(value: Any) -> str:
     raw = plain(value)
-    if _ambiguity(value):
+    if ambiguity(value):
         raise reject(
-            "ambiguous-value", f"must be text; YAML 1.1 reads this as {_ambiguity(value)}", "put it in quotes: '…'"
+            "ambiguous-value", f"must be text; YAML 1.1 reads this as {ambiguity(value)}", "put it in quotes: '…'"
         )
     if not isinstance(raw, str):
         help = "put it in quotes: '…'" if isinstance(raw, (bool, int, float)) else "write one text (a string)"
         if isinstance(raw, Mapping):
             help = "write one text; settings stand at the top of the file, further databases under `databases:`"
-        raise reject("wrong-type", f"must be text (a string), not {_kind(raw)}", help)
+        raise reject("wrong-type", f"must be text (a string), not {kind_of(raw)}", help)
     return raw
 
 
@@ -99,47 +96,6 @@ def name(value: Any) -> str:
     if not all(ch.isprintable() for ch in raw):
         raise reject("invalid-value", "has a line break or another control character in it")
     return raw
-
-
-def drivername(value: Any) -> str:
-    raw = name(value)
-    if "://" in raw:
-        raise reject("invalid-value", "is a URL, not the name of a driver", "a URL belongs under `url:`")
-    try:
-        backend_of(raw)
-    except ValueError as error:
-        raise reject(
-            "unknown-dialect",
-            f"the driver of a database: {error}",
-            "postgresql, mysql, mariadb or sqlite, with or without `+driver`",
-        ) from None
-    return raw.lower()
-
-
-def database_url(value: Any) -> DatabaseURL:
-    if isinstance(value, DatabaseURL):
-        return value
-    raw = plain(value)
-    if isinstance(raw, DatabaseURL):
-        return raw
-    try:
-        address = parse_url(text(value))
-    except InvalidURL as error:
-        message = f"not a database URL: {error}" if error.slug == "invalid-url" else str(error)
-        raise reject(error.slug, message, error.help) from None
-    if isinstance(value, Scalar) and address.password is not None:
-        password = Secret("text", address.password.read(), value.location, written=not value.variables)
-        return replace(address, password=password)
-    return address
-
-
-def parsed_url(value: Any) -> DatabaseURL | None:
-    """Return the parts of a URL that nobody has looked at yet; None if it is none, which its own field tells."""
-    raw = plain(value)
-    try:
-        return raw if isinstance(raw, DatabaseURL) else parse_url(raw) if isinstance(raw, str) else None
-    except InvalidURL:
-        return None
 
 
 def secret(value: Any) -> Secret:
@@ -193,7 +149,7 @@ def _named(value: Any) -> dict[str, Any]:
         help = "write `name: value` below it"
         if isinstance(value, Scalar) and value.variables:
             help = "each name has a variable of its own, with two underscores before it: …__NAME=value"
-        raise reject("wrong-type", f"must be a mapping of names to values, not {_kind(raw)}", help)
+        raise reject("wrong-type", f"must be a mapping of names to values, not {kind_of(raw)}", help)
     return {str(key): Secret("text", item) if _holds_secret(str(key), item) else item for key, item in raw.items()}
 
 
@@ -229,26 +185,6 @@ def _holds_secret(key: str, value: Any) -> bool:
     return isinstance(value, str) and is_secret_name(key)
 
 
-def query(value: Any) -> dict[str, tuple[str | Secret, ...]]:
-    found: dict[str, tuple[str | Secret, ...]] = {}
-    for key, item in mapping(value).items():
-        items = item if isinstance(item, (list, tuple)) else (item,)
-        texts = (one.read() if isinstance(one, Secret) else one for one in items)
-        if not all(isinstance(one, (str, int)) and not isinstance(one, bool) for one in texts):
-            raise reject(
-                "wrong-type",
-                f"{quoted(key)} must be text or a number, or a list of them",
-                "booleans belong into `connect_args`",
-                (key,),
-            )
-        try:
-            check_query_name(key)
-        except InvalidURL as error:
-            raise reject("given-twice", str(error).removeprefix("its "), at=(key,)) from None
-        found[key] = tuple(one if isinstance(one, Secret) else str(one) for one in items)
-    return found
-
-
 def shown_mapping(value: Mapping[str, Any]) -> dict[str, Any]:
     return {key: MASK if isinstance(item, Secret) or is_secret_name(key) else item for key, item in value.items()}
 
@@ -256,10 +192,7 @@ def shown_mapping(value: Mapping[str, Any]) -> dict[str, Any]:
 WholeNumber = Annotated[int, BeforeValidator(whole_number)]
 Flag = Annotated[bool, BeforeValidator(flag)]
 Name = Annotated[str, BeforeValidator(name)]
-DriverName = Annotated[str, BeforeValidator(drivername)]
 Password = Annotated[Secret, BeforeValidator(secret), PlainSerializer(lambda value: value.masked())]
-URL = Annotated[DatabaseURL, BeforeValidator(database_url), PlainSerializer(str)]
 IsolationLevel = Annotated[str, BeforeValidator(isolation_level)]
 Options = Annotated[dict[str, Any], BeforeValidator(options), PlainSerializer(shown_mapping)]
 Variables = Annotated[dict[str, Any], BeforeValidator(mapping), PlainSerializer(shown_mapping)]
-Query = Annotated[dict[str, tuple[str | Secret, ...]], BeforeValidator(query), PlainSerializer(shown_mapping)]

@@ -236,7 +236,7 @@ class TestHelp:
             (["--profile", "x", "chek"], "did you mean 'check'?"),
             (["show", "--engin"], "`dbconfig show` has no option '--engin'; did you mean '--engine'?"),
             (["check", "--workers", "0"], "no number of at least 1"),
-            (["wait", "--timeout", "soon"], "no duration"),
+            (["wait", "--timeout", "soon"], "not a duration"),
             (["ping", "--format", "github"], "invalid choice"),
             (["show", "a", "--profile", "b"], "two profiles"),
             ([], "no command"),

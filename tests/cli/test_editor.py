@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from dbconfig.config.json_schema import description
 from dbconfig.settings.database import DatabaseSettings
+from dbconfig.settings.key_kinds import description
 from tests.cli.language_server import LanguageServer
 from tests.cli.test_generated import RIGHT, WRONG
 

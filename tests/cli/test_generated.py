@@ -13,8 +13,9 @@ import pytest
 import yaml
 
 from dbconfig import ConfigError, load
-from dbconfig.config.json_schema import default, description, schema
+from dbconfig.config.json_schema import schema
 from dbconfig.settings.database import DatabaseSettings
+from dbconfig.settings.key_kinds import default, description
 from tests.cli.conftest import Project
 
 ROOT = Path(__file__).parents[2]

@@ -4,7 +4,7 @@ import pytest
 from pydantic import ConfigDict, ValidationError, create_model
 
 from dbconfig.config.document import parse
-from dbconfig.settings import durations, hosts, value_types
+from dbconfig.settings import choices, durations, hosts, url_parsing, value_types
 from dbconfig.settings.choices import choice
 from dbconfig.settings.located_values import Scalar
 from dbconfig.settings.secret_sources import Secret
@@ -39,13 +39,16 @@ def refusal(kind, text: str) -> tuple[str, str]:
         *((durations.Seconds, text, value) for text, value in (("-1", -1.0), ("'-1'", -1.0), ("'5 s'", 5.0))),
         *((value_types.Flag, text, True) for text in ("true", "yes", "on", "'true'", "'TRUE'")),
         *((value_types.Flag, text, False) for text in ("false", "no", "off", "'false'", "'No'")),
-        *((hosts.Host, text, text) for text in ("db", "db.internal", "127.0.0.1", "db_1", "bücher.example", "/run/pg")),
-        *((hosts.Host, text, "::1") for text in ("'::1'", "'[::1]'", "'0:0:0:0:0:0:0:1'")),
-        (hosts.Host, "'fe80::1%eth0'", "fe80::1%eth0"),
-        (value_types.DriverName, "PostgreSQL+Psycopg", "postgresql+psycopg"),
+        *(
+            (hosts.Hosts, text, text)
+            for text in ("db", "db.internal", "127.0.0.1", "db_1", "bücher.example", "/run/pg")
+        ),
+        *((hosts.Hosts, text, "::1") for text in ("'::1'", "'[::1]'", "'0:0:0:0:0:0:0:1'")),
+        (hosts.Hosts, "'fe80::1%eth0'", "fe80::1%eth0"),
+        (choices.DriverName, "PostgreSQL+Psycopg", "postgresql+psycopg"),
         (value_types.IsolationLevel, "read_committed", "READ COMMITTED"),
         (value_types.IsolationLevel, "repeatable-read", "REPEATABLE READ"),
-        (value_types.Query, "{a: 1, b: [x, 2]}", {"a": ("1",), "b": ("x", "2")}),
+        (url_parsing.Query, "{a: 1, b: [x, 2]}", {"a": ("1",), "b": ("x", "2")}),
         (value_types.Options, "{a: 1, b: {c: [true]}}", {"a": 1, "b": {"c": [True]}}),
     ],
 )
@@ -75,13 +78,13 @@ def test_a_value_is_taken_as_people_write_it(kind, text, value):
         (value_types.Name, "{a: 1}", "wrong-type", "must be text (a string), not a mapping"),
         (value_types.Name, "''", "missing-value", "is empty"),
         (value_types.Name, '"a\\nb"', "invalid-value", "has a line break or another control character in it"),
-        (hosts.Host, "postgresql://u:hunter@h/d", "invalid-value", "is a URL, not a host"),
-        (hosts.Host, "db:5432", "invalid-value", "is no host name: it has a character ':'"),
-        (hosts.Host, "u@db", "invalid-value", "is no host name: it has a character '@'"),
-        (hosts.Host, "-db", "invalid-value", "is no host name"),
-        (value_types.DriverName, "postgresql://u:hunter@h/d", "invalid-value", "is a URL, not the name of a driver"),
-        (value_types.URL, "5", "wrong-type", "must be text (a string), not a number"),
-        (value_types.URL, "postgresql://u:p@hunter@h/d", "invalid-url",
+        (hosts.Hosts, "postgresql://u:hunter@h/d", "invalid-value", "is a URL, not a host"),
+        (hosts.Hosts, "db:5432", "invalid-value", "is not a host name: it contains ':'"),
+        (hosts.Hosts, "u@db", "invalid-value", "is not a host name: it contains '@'"),
+        (hosts.Hosts, "-db", "invalid-value", "is not a host name"),
+        (choices.DriverName, "postgresql://u:hunter@h/d", "invalid-value", "is a URL, not the name of a driver"),
+        (url_parsing.URL, "5", "wrong-type", "must be text (a string), not a number"),
+        (url_parsing.URL, "postgresql://u:p@hunter@h/d", "invalid-url",
          "not a database URL: a character of the user name "
          "or password is not encoded: it is not clear where the host begins"),
         (value_types.Password, "12345", "wrong-type", "must be text (a string), not a number"),
@@ -97,11 +100,11 @@ def test_a_value_is_taken_as_people_write_it(kind, text, value):
         (value_types.Options, "text", "wrong-type", "must be a mapping of names to values, not text"),
         (value_types.Options, "{a: {b: }}", "empty-value", "'b' has no value"),
         (value_types.Variables, "{a: null}", "empty-value", "'a' has no value"),
-        (value_types.Query, "{a: ~}", "empty-value", "'a' has no value"),
-        (value_types.Query, "{a: true}", "wrong-type", "'a' must be text or a number, or a list of them"),
-        (value_types.Query, "{a: {b: c}}", "wrong-type", "'a' must be text or a number, or a list of them"),
-        (value_types.Query, "{a: {password: hunter}}", "wrong-type", "'a' must be text or a number, or a list of them"),
-        (value_types.Query, "{user: me}", "given-twice",
+        (url_parsing.Query, "{a: ~}", "empty-value", "'a' has no value"),
+        (url_parsing.Query, "{a: true}", "wrong-type", "'a' must be text or a number, or a list of them"),
+        (url_parsing.Query, "{a: {b: c}}", "wrong-type", "'a' must be text or a number, or a list of them"),
+        (url_parsing.Query, "{a: {password: hunter}}", "wrong-type", "'a' must be text or a number, or a list of them"),
+        (url_parsing.Query, "{user: me}", "given-twice",
          "query has the parameter 'user': `username` is a key of its own"),
     ],
 )  # fmt: skip
@@ -118,8 +121,8 @@ def test_a_password_is_text_or_the_place_of_one():
 
 def test_a_url_that_is_read_already_stays_as_it_is():
     url = DatabaseURL("sqlite")
-    assert value_types.database_url(url) is url
-    assert value_types.database_url(Scalar(url, node("x").location)) is url
+    assert url_parsing.database_url(url) is url
+    assert url_parsing.database_url(Scalar(url, node("x").location)) is url
 
 
 @pytest.mark.parametrize(

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import importlib
 import sys
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dbconfig.cli import FAILED, FOUND, OK
 from dbconfig.cli.context import Context
 from dbconfig.errors import ConfigError, printable
-from dbconfig.errors.printable import quoted
+from dbconfig.errors.printable import did_you_mean, quoted, suggest
 from dbconfig.errors.problem import Problem
 from dbconfig.settings.profile import DEFAULT
 
@@ -68,8 +67,8 @@ def _metadata(context: Context) -> MetaData | None:
         known = dir(found)
         found = getattr(found, part, None)
         if found is None:
-            near = get_close_matches(part, known, 1, 0.6)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
+            near = suggest(part, known)
+            hint = f"; {did_you_mean(near)}" if near else ""
             context.out.note(f"error: {quoted(module_name)} has no {quoted(part)}{hint}")
             return None
     found = getattr(found, "metadata", found)
@@ -84,8 +83,7 @@ def _tables(metadata: MetaData, names: list[str]) -> list[Table]:
     problems = []
     for name in names:
         if name not in metadata.tables:
-            near = get_close_matches(name, metadata.tables, 1, 0.6)
-            help = f"did you mean {near[0]!r}?" if near else "import the module of its model there"
+            help = did_you_mean(suggest(name, metadata.tables)) or "import the module of its model there"
             notes = (f"tables: {', '.join(metadata.tables) or 'none'}",)
             problems.append(Problem("unknown-table", f"there is no table {quoted(name)}", help=help, notes=notes))
     if problems:

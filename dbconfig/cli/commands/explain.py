@@ -1,23 +1,26 @@
-"""`dbconfig explain`: what a kind of problem means, an example, what to do."""
+"""`dbconfig explain`: what a kind of problem or a key means."""
 
 from __future__ import annotations
-
-from difflib import get_close_matches
 
 from dbconfig.cli import FAILED, OK
 from dbconfig.cli.context import Context
 from dbconfig.errors.catalogue import CATALOGUE
+from dbconfig.errors.printable import did_you_mean, quoted, suggest
+from dbconfig.settings import key_kinds
+from dbconfig.settings.keys import Keys
 
 
 def run(context: Context) -> int:
     slug = context.arguments.slug
     if slug is None:
         return _all(context)
-    slug = slug.strip("[]")
+    slug = slug.strip("[]`")
     entry = CATALOGUE.get(slug)
+    if entry is None and slug in Keys.model_fields:
+        return _key(context, slug)
     if entry is None:
-        near = get_close_matches(slug, CATALOGUE, 1, 0.5)
-        context.out.note(f"error: there is no {slug!r}{f'; did you mean {near[0]!r}?' if near else ''}")
+        near = suggest(slug, [*CATALOGUE, *Keys.model_fields], 0.5)
+        context.out.note(f"error: there is no {quoted(slug)}{f'; {did_you_mean(near)}' if near else ''}")
         context.out.note("`dbconfig explain` lists them all")
         return FAILED
     if context.is_json:
@@ -33,6 +36,22 @@ def run(context: Context) -> int:
         context.out.line(f"    {line}".rstrip())
     context.out.line()
     context.out.line(f"what to do: {entry.fix}")
+    return OK
+
+
+def _key(context: Context, name: str) -> int:
+    """Explain a key of the YAML, as docs/reference.md does."""
+    field = Keys.model_fields[name]
+    facts = {"type": key_kinds.words(field), "default": key_kinds.shown_default(field)}
+    meaning = key_kinds.description(name, field)
+    if context.is_json:
+        context.out.json("explain", {"key": name, "meaning": meaning, **facts})
+        return OK
+    context.out.line(context.out.paint("bold", name))
+    context.out.line()
+    context.out.line(meaning)
+    context.out.line()
+    context.out.table([*facts.items(), ("variable", f"DBCONFIG_{name.upper()}")])
     return OK
 
 

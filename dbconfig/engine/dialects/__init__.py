@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
+from dbconfig.settings.known_drivers import family
+
 if TYPE_CHECKING:
     from sqlalchemy import URL, Engine
 
@@ -27,7 +29,7 @@ def of(backend: str) -> Dialect:
     """Return the module of a database system."""
     from importlib import import_module
 
-    name = {"mariadb": "mysql"}.get(backend, backend)
+    name = family(backend)
     module: Any = import_module(f"dbconfig.engine.dialects.{name}.base")
     dialect: Dialect = module
     return dialect

@@ -94,7 +94,7 @@ def _counted(number: int, what: str) -> str:
 def _recycle(server: Server, settings: DatabaseSettings, name: str) -> _Judgement:
     if server.idle_timeout is None:
         return None, None
-    limit, own = durations.duration(server.idle_timeout), durations.duration(settings.pool_recycle)
+    limit, own = durations.written(server.idle_timeout), durations.written(settings.pool_recycle)
     late = settings.pool_recycle < 0 or settings.pool_recycle >= server.idle_timeout
     detail = f"pool_recycle {own}, the server closes idle connections after {limit} ({server.idle_timeout_name})"
     if not late or settings.pool_pre_ping:

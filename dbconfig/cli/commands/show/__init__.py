@@ -13,7 +13,8 @@ from dbconfig.config.interpolation import needs
 from dbconfig.config.layering import lay
 from dbconfig.errors.problem import BUILT_IN, Location
 from dbconfig.errors.redaction import shown
-from dbconfig.settings.database import CONNECTION_KEYS, DatabaseSettings
+from dbconfig.settings.database import DatabaseSettings
+from dbconfig.settings.keys import CONNECTION_KEYS
 from dbconfig.settings.located_values import Entry, MappingNode, Scalar
 from dbconfig.settings.profile import DEFAULT
 

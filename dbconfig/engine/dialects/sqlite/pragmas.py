@@ -5,11 +5,11 @@ from __future__ import annotations
 import sqlite3
 import time
 from contextlib import closing
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Final
 
 from dbconfig.engine.dialects.arguments import unknown_argument, variable_names
 from dbconfig.engine.dialects.sqlite.transactions import run
+from dbconfig.errors.printable import did_you_mean, suggest
 from dbconfig.errors.problem import Problem
 
 if TYPE_CHECKING:
@@ -60,7 +60,6 @@ def _unknown_pragmas(settings: DatabaseSettings) -> list[Problem]:
     problems = []
     for name in variable_names(settings):
         if known and name.rpartition(".")[2].lower() not in known:
-            near = get_close_matches(name.lower(), known, 1, 0.6)
-            help = f"did you mean {near[0]!r}?" if near else ""
+            help = did_you_mean(suggest(name.lower(), known))
             problems.append(unknown_argument(settings, name, "PRAGMA", "variables", help))
     return problems
