@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Annotated, Any, Final
-from weakref import WeakKeyDictionary
 
 import anyio
 from anyio.to_thread import run_sync
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
+from fastapi.requests import HTTPConnection
 from fastapi.responses import JSONResponse
-from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlmodel import Session
 
+from dbconfig.integrations.asynchronous_drivers import is_asynchronous
+from dbconfig.integrations.fastapi_sessions import RequestedSession, most_connections, one_for_each_request
 from dbconfig.registry.registry import Registry
 from dbconfig.registry.registry import default as _application
 from dbconfig.settings.profile import DEFAULT
@@ -33,11 +33,11 @@ Lifespan = Callable[[Any], AbstractAsyncContextManager[Any]]
 HEALTH_LIFETIME: Final = 1.0  # seconds that an answer is good for: probes of a whole cluster cost one query a second
 HEALTH_TIMEOUT: Final = 1.0  # seconds; a probe's own time-out is usually one
 RETRY_AFTER: Final = 1  # seconds
-_MOST_THREADS: Final = 40  # for ending sessions of a pool without a limit: as many as anyio has for everything else
 
 
-# Dependencies. `scope="function"`: what the exit of the session does (a COMMIT that may fail) comes before the response
-# and not, as FastAPI has it otherwise, after the client has read 200.
+# Dependencies. A session that commits has `scope="function"`: a COMMIT that may fail comes before the response, and
+# not, as FastAPI has it otherwise, after the client has read 200. Any other one is there until the response has been
+# sent and the background tasks have run, as FastAPI's own would be.
 
 
 def session(
@@ -60,90 +60,13 @@ def session(
     Raises:
         ValueError: `transaction` and one of the reading kinds.
     """
-    reading = read_only or snapshot
-    _refuse_contradiction(transaction=transaction, reading=reading)
+    kind = RequestedSession(database, transaction, read_only, snapshot)
 
-    async def opened() -> AsyncIterator[Session]:
-        source = registry or _application
-        async with _admitted(source, database, reading=reading) as limiter:
-            manager: Any = (
-                source.transaction(database)
-                if transaction
-                else source.session(database, read_only=read_only, snapshot=snapshot)
-            )
-            found = manager.__enter__()  # connects to nothing yet
-            try:
-                yield found
-            except BaseException as error:
-                if not await _left(manager, error, limiter):
-                    raise
-            else:
-                await _left(manager, None, limiter)
+    async def opened(connection: HTTPConnection) -> AsyncIterator[Session]:
+        async with one_for_each_request(connection, kind, registry or _application) as found:
+            yield found
 
-    return Depends(opened, scope="function")
-
-
-def _refuse_contradiction(*, transaction: bool, reading: bool) -> None:
-    if transaction and reading:
-        raise ValueError("transaction=True is for a session that writes, read_only and snapshot are not: take one")
-
-
-async def _left(manager: Any, error: BaseException | None, limiter: anyio.CapacityLimiter) -> bool:
-    """Leave a session in a thread: it may commit, and must close whoever gives up waiting for it."""
-    details = (type(error), error, error.__traceback__) if error is not None else (None, None, None)
-    with anyio.CancelScope(shield=True) as scope:
-        handled = await run_sync(manager.__exit__, *details, limiter=limiter)
-    return bool(handled) and not scope.cancelled_caught
-
-
-# By engine and event loop: who may have a session now, and the threads in which sessions end. Reading sessions, which
-# have connections of their own, are beside the others.
-_Admission = tuple[anyio.Semaphore, anyio.CapacityLimiter]
-_admissions: WeakKeyDictionary[Engine, WeakKeyDictionary[Any, dict[bool, _Admission]]]
-_admissions = WeakKeyDictionary()
-
-
-@asynccontextmanager
-async def _admitted(registry: Registry, database: str, *, reading: bool) -> AsyncIterator[anyio.CapacityLimiter]:
-    """Let in as many requests as the pool has connections; the others wait here, and not in a thread.
-
-    FastAPI has 40 threads, for endpoints and for writing answers. If all of them waited for a connection, those who
-    have one could not finish, and all would stand still until `pool_timeout`.
-    """
-    limit, patience = _limits(registry, database, reading=reading)
-    semaphore, limiter = _admission(registry.engine(database), limit or _MOST_THREADS, reading)
-    if limit == 0:
-        yield limiter
-        return
-    try:
-        with anyio.fail_after(patience):
-            await semaphore.acquire()
-    except TimeoutError:
-        raise PoolTimeout(
-            f"{limit} requests have a session of database {database!r}, and none ended in {patience:g} s (pool_timeout)"
-        ) from None
-    try:
-        yield limiter
-    finally:
-        semaphore.release()
-
-
-def _admission(engine: Engine, limit: int, reading: bool) -> _Admission:
-    loop = asyncio.get_running_loop()
-    found = _admissions.setdefault(engine, WeakKeyDictionary()).setdefault(loop, {})
-    if reading not in found:
-        found[reading] = anyio.Semaphore(limit), anyio.CapacityLimiter(limit)
-    return found[reading]
-
-
-def _limits(registry: Registry, database: str, *, reading: bool) -> tuple[int, float]:
-    """Return how many connections the pools may have, 0 for any number, and how long a request waits for one."""
-    settings = registry._resolved(database, None)[1]
-    if settings.poolclass not in (None, "QueuePool"):
-        return 0, 0.0
-    unlimited = settings.pool_size == 0 or settings.max_overflow < 0
-    pools = max(1, len(settings.replicas)) if reading else 1
-    return 0 if unlimited else pools * (settings.pool_size + settings.max_overflow), settings.pool_timeout
+    return Depends(opened, scope="function" if transaction else "request")
 
 
 def async_session(
@@ -155,20 +78,13 @@ def async_session(
     registry: Registry | None = None,
 ) -> Any:
     """Return a dependency that is an asynchronous session; see `session`."""
-    reading = read_only or snapshot
-    _refuse_contradiction(transaction=transaction, reading=reading)
+    kind = RequestedSession(database, transaction, read_only, snapshot, asynchronous=True)
 
-    async def opened() -> AsyncIterator[Any]:
-        source = registry or _application
-        made: Any = (
-            source.async_transaction(database)
-            if transaction
-            else source.async_session(database, read_only=read_only, snapshot=snapshot)
-        )
-        async with made as found:
+    async def opened(connection: HTTPConnection) -> AsyncIterator[Any]:
+        async with one_for_each_request(connection, kind, registry or _application) as found:
             yield found
 
-    return Depends(opened, scope="function")
+    return Depends(opened, scope="function" if transaction else "request")
 
 
 SessionDep = Annotated[Session, session()]
@@ -180,7 +96,8 @@ def __getattr__(name: str) -> Any:
     if name in ("AsyncSessionDep", "AsyncTransactionDep"):
         from sqlmodel.ext.asyncio.session import AsyncSession
 
-        return Annotated[AsyncSession, async_session(transaction=name == "AsyncTransactionDep")]
+        made = Annotated[AsyncSession, async_session(transaction=name == "AsyncTransactionDep")]
+        return globals().setdefault(name, made)  # the same one for everybody: `dependency_overrides` compares
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
@@ -192,7 +109,7 @@ def lifespan(
     *,
     around: Lifespan | None = None,
     verify: Sequence[str] = (DEFAULT,),
-    asynchronous: bool = False,
+    asynchronous: bool | None = None,
     registry: Registry | None = None,
 ) -> Any:
     """Connect once at the start, so that a wrong password stops the deployment and not a user; dispose at the end.
@@ -203,7 +120,7 @@ def lifespan(
         app: given by the framework.
         around: the application's own lifespan; the databases are there before it begins and until it has ended.
         verify: the databases that have to answer.
-        asynchronous: by the asynchronous engines.
+        asynchronous: by the asynchronous engines; None where the profile names an asynchronous driver.
         registry: another one than `dbconfig.db`.
     """
 
@@ -226,8 +143,8 @@ def lifespan(
     return living if app is None else living(app)
 
 
-async def _ping(registry: Registry, database: str, asynchronous: bool) -> None:
-    if asynchronous:
+async def _ping(registry: Registry, database: str, asynchronous: bool | None) -> None:
+    if is_asynchronous(registry.profile.database(database), asynchronous):
         async with registry.async_engine(database).connect() as connection:
             await connection.exec_driver_sql("SELECT 1")
         return
@@ -251,7 +168,7 @@ def health(
     databases: Sequence[str] = (DEFAULT,),
     *,
     path: str = "/health/db",
-    asynchronous: bool = False,
+    asynchronous: bool | None = None,
     registry: Registry | None = None,
 ) -> APIRouter:
     """Return a router that answers whether the databases do: 200 `ok` or `degraded`, 503 `unavailable`.
@@ -280,7 +197,7 @@ _ORDER: Final = ("ok", "degraded", "unavailable")
 class _Probe:
     """Asks the databases, one question at a time, and remembers the answers for a moment."""
 
-    def __init__(self, registry: Registry, databases: Sequence[str], asynchronous: bool) -> None:
+    def __init__(self, registry: Registry, databases: Sequence[str], asynchronous: bool | None) -> None:
         self._registry, self._databases, self._asynchronous = registry, databases, asynchronous
         self._answer: dict[str, str] = {}
         self._until = 0.0
@@ -311,9 +228,11 @@ class _Probe:
 
     def _saturated(self, database: str) -> bool:
         """Whether a pool with a limit has all its connections in use."""
-        registry, limit = self._registry, _limits(self._registry, database, reading=False)[0]
-        pool: Any = registry.async_engine(database).pool if self._asynchronous else registry.engine(database).pool
-        return limit > 0 and pool.checkedout() >= limit
+        registry, settings = self._registry, self._registry.profile.database(database)
+        asynchronous = is_asynchronous(settings, self._asynchronous)
+        pool: Any = registry.async_engine(database).pool if asynchronous else registry.engine(database).pool
+        in_use: int = pool.checkedout()
+        return 0 < most_connections(settings) <= in_use
 
 
 # Exhaustion.
@@ -328,7 +247,7 @@ def install(
     app: FastAPI,
     *,
     databases: Sequence[str] = (DEFAULT,),
-    asynchronous: bool = False,
+    asynchronous: bool | None = None,
     registry: Registry | None = None,
 ) -> None:
     """Answer 503 with `Retry-After` where no connection became free in `pool_timeout`, and `GET /health/db`."""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import Any, Final
 
 import click
-from flask import Flask, current_app, g
+from flask import Flask, appcontext_pushed, current_app, g, request
 from flask.cli import AppGroup
 from sqlmodel import Session
 
 from dbconfig.errors import ConfigError
+from dbconfig.integrations.request_sessions import RequestSession, refuse_after_end
 from dbconfig.registry.registry import Registry
 from dbconfig.settings.profile import DEFAULT
 
@@ -45,6 +47,7 @@ class DBConfig:
         made = registry or Registry(app.config.get("DBCONFIG_PATH"), profile=app.config.get("DBCONFIG_PROFILE"))
         app.extensions[_KEY] = made
         app.teardown_appcontext(_close)
+        appcontext_pushed.connect(_go_on, app)
 
     @property
     def registry(self) -> Registry:
@@ -58,10 +61,52 @@ class DBConfig:
 
     def get_session(self, database: str = DEFAULT) -> Session:
         """Return the request's session of a named database; the same one in the whole of the request."""
-        sessions: dict[str, Session] = g.setdefault(_KEY, {})
-        if database not in sessions:
-            sessions[database] = _registry().session(database)
-        return sessions[database]
+        found: _RequestSessions | None = g.get(_KEY)
+        if found is None:
+            found = g.setdefault(_KEY, _RequestSessions())
+        return found.get(database)
+
+
+class _RequestSessions:
+    """The sessions of one request.
+
+    Flask tears its context down before a response is streamed, and pushes it once more for a generator with
+    `stream_with_context`: the sessions end, work on in such a generator, and end again with it.
+    """
+
+    def __init__(self) -> None:
+        self._route = f"{request.method} {request.url_rule or request.path}" if request else "an application context"
+        self._sessions: dict[str, Session] = {}
+        self._watched: list[RequestSession] = []
+        self._ended = self._lost = False
+
+    def get(self, database: str) -> Session:
+        if database not in self._sessions:
+            session = self._sessions[database] = _registry().session(database)
+            self._watched.append(RequestSession(session))
+            refuse_after_end(session, self._why_not)
+        return self._sessions[database]
+
+    def end(self) -> None:
+        self._lost = any(each.would_lose for each in self._watched)
+        self._ended = True
+        with ExitStack() as stack:
+            for session in self._sessions.values():
+                stack.callback(session.close)
+
+    def go_on(self) -> None:
+        """Work on: the context is pushed once more, and will be torn down once more."""
+        self._ended = False
+
+    def _why_not(self) -> str:
+        if self._ended:
+            return (
+                f"the session of {self._route} has ended: the generator of a response needs stream_with_context; "
+                "what outlives the request needs a session of its own: with db.registry.session() as session"
+            )
+        if self._lost:
+            return f"{self._route} was rolled back before its response is streamed: commit before the view returns"
+        return ""
 
 
 def _registry() -> Registry:
@@ -73,8 +118,16 @@ def _registry() -> Registry:
 
 def _close(error: BaseException | None) -> None:
     """Close the request's sessions; what was not committed is rolled back."""
-    for session in g.pop(_KEY, {}).values():
-        session.close()
+    found: _RequestSessions | None = g.get(_KEY)
+    if found is not None:
+        found.end()
+
+
+def _go_on(app: Flask, **_: object) -> None:
+    """Let the request's sessions work in the generator of its response."""
+    found: _RequestSessions | None = g.get(_KEY)
+    if found is not None:
+        found.go_on()
 
 
 commands = AppGroup("dbconfig", help="Look after the databases of the application.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 import weakref
 from collections.abc import AsyncGenerator, Callable
@@ -136,6 +137,19 @@ class LoopEngines:
             opened.engine.sync_engine.dispose(close=False)
 
 
+def _no_loop() -> str:
+    trio = sys.modules.get("trio")
+    if trio is not None and trio.lowlevel.in_trio_run():
+        return (
+            "asynchronous engines need asyncio, and this runs under trio: "
+            "use db.session() in a thread, or run the application on asyncio"
+        )
+    return (
+        "an asynchronous engine belongs to the event loop that uses it, and none is running here: "
+        "call this in a coroutine, not at import"
+    )
+
+
 class Loops:
     """The engines of a registry, by event loop."""
 
@@ -152,11 +166,7 @@ class Loops:
         try:
             return self._engines.get(asyncio.get_running_loop())
         except RuntimeError:
-            message = (
-                "an asynchronous engine belongs to the event loop that uses it, and none is running here: "
-                "call this in a coroutine, not at import"
-            )
-            raise RuntimeError(message) from None
+            raise RuntimeError(_no_loop()) from None
 
     def renew(self) -> None:
         """Let every loop make its engines anew; from whatever thread."""

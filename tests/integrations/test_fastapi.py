@@ -208,7 +208,9 @@ def test_an_exhausted_pool_is_a_503_with_retry_after_and_degraded_health(client)
 
 
 def test_200_concurrent_requests_one_in_ten_failing(registry, asynchronous):
-    registry = Registry.from_profile(registry.profile.model_copy(update={}))
+    # Nobody has to give up on a machine that is busy with other tests.
+    patient = registry.profile.databases["default"].model_copy(update={"pool_timeout": 60.0})
+    registry = Registry.from_profile(registry.profile.model_copy(update={"databases": {"default": patient}}))
     app = application(registry, asynchronous)
     numbers = iter(range(200))
     taken = threading.Lock()
@@ -226,7 +228,7 @@ def test_200_concurrent_requests_one_in_ten_failing(registry, asynchronous):
 
         codes = [code for found in in_threads(20, work) for code in found]
         assert codes.count(418) == 20
-        assert codes.count(200) + codes.count(503) == 180
+        assert codes.count(200) == 180
         assert len(client.get("/parents").json()) == codes.count(200)
         pool = registry.engine().pool
         assert pool.checkedout() == 0

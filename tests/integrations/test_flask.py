@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import InvalidRequestError
 from sqlmodel import Field, MetaData, SQLModel, select
 
 pytest.importorskip("flask")
 
-from flask import Flask
+from flask import Flask, stream_with_context
 
 from dbconfig import Profile, Registry
 from dbconfig.integrations.flask import DBConfig
@@ -153,3 +154,112 @@ def test_the_example_and_the_commands(example):
     assert "is protected" in flask("drop-tables", "--yes")
     done = example.pytest()
     assert "2 passed" in done.stdout, done.stdout
+
+
+# The generator of a response, which Flask runs after it has torn the request's context down.
+
+
+@pytest.fixture
+def streaming(tmp_path):
+    settings = {"pool_size": 2, "max_overflow": 0, "pool_timeout": 1}
+    with Registry.from_profile(Profile(name="tests", url=f"sqlite:///{tmp_path}/app.db", **settings)) as registry:
+        Base.metadata.create_all(registry.engine())
+        app = Flask("streams")
+        db.init_app(app, registry)
+        yield app, registry
+
+
+def ones(session, times=3):
+    return (str(session.scalar(text("SELECT 1"))) for _ in range(times))
+
+
+@pytest.mark.parametrize("taken", ["in the view", "in the generator"])
+def test_a_generator_with_its_context_reads_with_the_requests_session(streaming, taken):
+    app, registry = streaming
+
+    @app.get("/")
+    def index():
+        session = db.session if taken == "in the view" else None
+        return stream_with_context(each for each in ones(session or db.session))
+
+    client = app.test_client()
+    for _ in range(3):
+        assert client.get("/").text == "111"
+    assert registry.stats().used == 0
+
+
+def test_a_stream_that_is_given_up_gives_its_connection_back(streaming):
+    app, registry = streaming
+
+    @app.get("/")
+    def index():
+        return stream_with_context(ones(db.session, 1000))
+
+    for begun in (True, False, True):
+        answer = app.test_client().get("/", buffered=False)
+        if begun:
+            next(answer.iter_encoded())
+            assert registry.stats().used == 1
+        answer.close()
+        assert registry.stats().used == 0
+
+
+def test_a_generator_without_the_context_is_refused_by_name(streaming):
+    app, registry = streaming
+
+    @app.get("/items/<int:number>")
+    def index(number):
+        return ones(db.session)
+
+    for _ in range(3):
+        with pytest.raises(InvalidRequestError, match=r"GET /items/<int:number> has ended.*stream_with_context"):
+            app.test_client().get("/items/1")
+    assert registry.stats().used == 0
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda session: session.add(Note(name="lost")),
+        lambda session: session.add(Note(name="lost")) or session.flush(),
+        lambda session: session.execute(text("INSERT INTO flask_note (name) VALUES ('lost')")),
+    ],
+)
+def test_what_the_view_has_not_committed_is_not_lost_in_silence(streaming, write):
+    app, registry = streaming
+
+    @app.post("/")
+    def index():
+        write(db.session)
+
+        def body():
+            db.session.commit()
+            yield "committed"
+
+        return stream_with_context(body())
+
+    with pytest.raises(InvalidRequestError, match=r"POST / was rolled back.*commit before the view returns"):
+        app.test_client().post("/")
+    assert registry.stats().used == 0
+
+
+def test_teardown_functions_that_come_later_open_nothing(streaming):
+    registry = streaming[1]
+    app, refused = Flask("teardown"), []
+
+    @app.teardown_appcontext
+    def late(error):
+        try:
+            db.session.connection()
+        except InvalidRequestError as error:
+            refused.append(str(error))
+
+    db.init_app(app, registry)
+
+    @app.get("/")
+    def index():
+        return str(db.session.scalar(text("SELECT 1")))
+
+    assert app.test_client().get("/").text == "1"
+    assert len(refused) == 1
+    assert registry.stats().used == 0

@@ -1,0 +1,156 @@
+"""Who may use a pool's connections now: requests wait here, in their event loop, and not in one of its few threads."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Final
+
+import anyio
+from anyio.to_thread import current_default_thread_limiter
+
+# Seconds for which a request that was let in is expected to take its connection. One that does something else first,
+# such as waiting for another service, does not keep others from an idle pool.
+RESERVED: Final = 0.1
+
+
+class Place:
+    """One request's place: reserved, then in use while its session has a connection, then free."""
+
+    def __init__(self, admission: Admission) -> None:
+        self._admission = admission
+        self._uses = False
+
+    def use(self) -> None:
+        """Note that the session has taken a connection."""
+        with self._admission.lock:
+            self._admission.reserved.pop(self, None)
+            self._admission.used += not self._uses
+            self._uses = True
+
+    def leave(self) -> None:
+        """Note that the session has no connection any more; it may take another one."""
+        with self._admission.lock:
+            self._admission.reserved.pop(self, None)
+            self._admission.used -= self._uses
+            self._uses = False
+        self._admission.let_in()
+
+
+class _Waiter:
+    """A request that waits in its event loop; it may be woken from any thread."""
+
+    def __init__(self) -> None:
+        self.place: Place | None = None
+        self.event = anyio.Event()
+        self._soon = _soon()
+
+    def wake(self) -> None:
+        try:
+            self._soon(lambda: self.event.set())  # whichever is waited for by then
+        except RuntimeError:  # the loop was closed, and the request with it
+            return
+
+
+def _soon() -> Callable[[Callable[[], object]], object]:
+    """Return what calls a function in the running event loop, from any thread."""
+    try:
+        return asyncio.get_running_loop().call_soon_threadsafe
+    except RuntimeError:
+        from trio.lowlevel import current_trio_token  # the other one that AnyIO runs on
+
+        soon: Callable[[Callable[[], object]], object] = current_trio_token().run_sync_soon
+        return soon
+
+
+class Admission:
+    """Lets in as many requests as a pool has connections; the others wait in the order of arrival.
+
+    FastAPI has 40 threads, for endpoints and for writing answers. If all of them waited for a connection, those who
+    have one could not finish, and all would stand still until `pool_timeout`.
+
+    Args:
+        limit: how many connections the pool may have.
+        in_use: how many of them are in use, by whomever.
+    """
+
+    def __init__(self, limit: int, in_use: Callable[[], int]) -> None:
+        self.lock = threading.Lock()
+        self.used = 0
+        self.reserved: dict[Place, float] = {}  # until when, the oldest first
+        self.limit, self._in_use = limit, in_use
+        self._waiting: deque[_Waiter] = deque()
+
+    @asynccontextmanager
+    async def place(self, patience: float) -> AsyncIterator[Place]:
+        """Yield a place, reserved for this request.
+
+        Raises:
+            TimeoutError: there was none within so many seconds.
+        """
+        waiter = _Waiter()
+        with self.lock:
+            self._waiting.append(waiter)
+        try:
+            with anyio.fail_after(patience):
+                self.let_in(_threads_are_free())
+                while waiter.place is None:
+                    await self._woken(waiter)
+                    self.let_in(_threads_are_free())
+            yield waiter.place
+        finally:
+            self._withdraw(waiter)
+
+    def guest(self) -> Place:
+        """Return a place that is not waited for; it counts while it is in use."""
+        return Place(self)
+
+    async def _woken(self, waiter: _Waiter) -> None:
+        with self.lock:
+            first = bool(self._waiting) and self._waiting[0] is waiter
+        # Nobody tells when a reservation grows old: the first in the line looks for all.
+        with anyio.move_on_after(RESERVED if first else float("inf")):
+            await waiter.event.wait()
+        waiter.event = anyio.Event()
+
+    def let_in(self, threads_are_free: bool = False) -> None:
+        """Give the free places to those who wait."""
+        woken = []
+        with self.lock:
+            while self._waiting and self._has_room(threads_are_free):
+                waiter = self._waiting.popleft()
+                waiter.place = Place(self)
+                self.reserved[waiter.place] = time.monotonic() + RESERVED
+                woken.append(waiter)
+            if woken and self._waiting:
+                woken.append(self._waiting[0])  # it looks for all from now on
+        for each in woken:
+            each.wake()
+
+    def _has_room(self, threads_are_free: bool) -> bool:
+        if self.used + len(self.reserved) < self.limit:
+            return True
+        # Those who were let in and took no connection may begin together, and then wait in threads: let in more of
+        # them only while threads remain for those who have one.
+        now = time.monotonic()
+        young = sum(until > now for until in self.reserved.values())
+        return threads_are_free and self.used + young < self.limit and self._in_use() + young < self.limit
+
+    def _withdraw(self, waiter: _Waiter) -> None:
+        with self.lock:
+            if waiter.place is None:
+                self._waiting.remove(waiter)
+            first = self._waiting[0] if self._waiting else None
+        if waiter.place is not None:
+            waiter.place.leave()
+        elif first is not None:
+            first.wake()  # it looks for all from now on
+
+
+def _threads_are_free() -> bool:
+    limiter = current_default_thread_limiter()
+    return limiter.available_tokens * 2 > limiter.total_tokens

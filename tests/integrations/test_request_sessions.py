@@ -1,0 +1,617 @@
+"""FastAPI: how long a request's session may be used, when it holds a connection, and what it says afterwards."""
+
+import asyncio
+import importlib.util
+import sys
+from contextlib import ExitStack
+from typing import Annotated
+
+import anyio
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import InvalidRequestError
+from sqlmodel import Field, MetaData, Session, SQLModel, select
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from dbconfig import Profile, Registry
+from dbconfig.integrations.request_sessions import only_reads
+
+pytest.importorskip("fastapi")
+
+import httpx2
+from fastapi import BackgroundTasks, Depends, FastAPI, WebSocket
+from fastapi.responses import StreamingResponse
+from fastapi.testclient import TestClient
+
+from dbconfig.integrations import fastapi as ours
+from dbconfig.integrations.fastapi import async_session, install, lifespan, session
+
+LIMIT = 30  # seconds; nothing here takes as long
+
+
+class Base(SQLModel):
+    metadata = MetaData()
+
+
+class Item(Base, table=True):
+    __tablename__ = "rs_item"
+    id: int | None = Field(default=None, primary_key=True)
+    name: str = Field(max_length=40)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request, tmp_path):
+    return f"sqlite:///{tmp_path}/app.db" if request.param == "sqlite" else request.getfixturevalue("postgresql").url()
+
+
+def registry_of(url, **settings):
+    settings = {"pool_size": 2, "max_overflow": 0, "pool_timeout": 1, **settings}
+    registry = Registry.from_profile(Profile(name="tests", url=url, **settings))
+    Base.metadata.create_all(registry.engine())
+    return registry
+
+
+@pytest.fixture
+def registry(url):
+    with registry_of(url) as made:
+        yield made
+
+
+class Sync:
+    """What an endpoint does with a synchronous session."""
+
+    def __init__(self, registry):
+        self.registry = registry
+
+    def dep(self, **options):
+        return Annotated[Session, session(registry=self.registry, **options)]
+
+    def in_use(self):
+        return self.registry.engine().pool.checkedout()
+
+    async def run(self, session, work):
+        return await anyio.to_thread.run_sync(work, session)
+
+    def stream(self, session, work, times=3):
+        return (work(session) for _ in range(times))
+
+    def task(self, tasks, session, work):
+        tasks.add_task(work, session)
+
+
+class Async(Sync):
+    """The same with an asynchronous one."""
+
+    def dep(self, **options):
+        return Annotated[AsyncSession, async_session(registry=self.registry, **options)]
+
+    def in_use(self):
+        return self.pool.checkedout()
+
+    async def run(self, session, work):
+        self.pool = self.registry.async_engine().pool
+        return await session.run_sync(work)
+
+    async def stream(self, session, work, times=3):
+        for _ in range(times):
+            yield await self.run(session, work)
+
+    def task(self, tasks, session, work):
+        tasks.add_task(self.run, session, work)
+
+
+@pytest.fixture(params=[Sync, Async])
+def way(request, registry):
+    return request.param(registry)
+
+
+@pytest.fixture
+def app(registry):
+    made = FastAPI(lifespan=lifespan(registry=registry))
+    install(made, registry=registry)
+    return made
+
+
+@pytest.fixture
+def client(app):
+    with TestClient(app) as opened:
+        yield opened
+
+
+def one(session):
+    return str(session.scalar(text("SELECT 1")))
+
+
+def names(session):
+    return sorted(session.scalars(select(Item.name)))
+
+
+def add(name):
+    def work(session):
+        session.add(Item(name=name))
+        session.flush()
+
+    return work
+
+
+def test_a_stream_reads_with_the_requests_session(app, client, way):
+    @app.get("/")
+    async def index(session: way.dep()):
+        await way.run(session, one)
+        return StreamingResponse(way.stream(session, one))
+
+    for _ in range(3):
+        assert client.get("/").text == "111"
+    assert way.in_use() == 0
+
+
+def test_a_background_task_commits_what_the_endpoint_has_written(app, client, way):
+    def more(session):
+        session.add(Item(name="task"))
+        session.commit()
+
+    @app.post("/")
+    async def index(session: way.dep(), tasks: BackgroundTasks) -> int:
+        await way.run(session, add("endpoint"))
+        way.task(tasks, session, more)
+        return 1
+
+    assert client.post("/").json() == 1
+    assert way.in_use() == 0
+    with way.registry.session() as session:
+        assert names(session) == ["endpoint", "task"]
+
+
+def test_what_is_not_committed_when_the_background_tasks_have_run_is_rolled_back(app, client, way):
+    @app.post("/")
+    async def index(session: way.dep()) -> int:
+        await way.run(session, add("lost"))
+        return 1
+
+    assert client.post("/").json() == 1
+    assert way.in_use() == 0
+    with way.registry.session() as session:
+        assert names(session) == []
+
+
+@pytest.mark.parametrize("use", ["stream", "task"])
+@pytest.mark.parametrize("work", [one, lambda session: session.add(Item(name="lost")), Session.commit])
+def test_a_committed_session_that_is_used_after_the_endpoint_names_the_route(app, client, way, use, work):
+    @app.post("/items/{number}")
+    async def index(number: int, session: way.dep(transaction=True), tasks: BackgroundTasks):
+        await way.run(session, add("kept"))
+        if use == "stream":
+            return StreamingResponse(way.stream(session, work))
+        way.task(tasks, session, work)
+        return None
+
+    for _ in range(3):
+        with pytest.raises(InvalidRequestError, match=r"the session of POST /items/\{number\} has ended.*SessionDep"):
+            client.post("/items/1")
+    assert way.in_use() == 0
+    with way.registry.session() as session:
+        assert names(session) == ["kept"] * 3
+
+
+def test_a_session_that_is_kept_after_the_request_says_that_it_has_ended(app, client, way):
+    kept = []
+
+    @app.get("/")
+    async def index(session: way.dep()):
+        kept.append(session)
+        await way.run(session, one)
+
+    client.get("/")
+    session = getattr(kept[0], "sync_session", kept[0])
+    for _ in range(2):
+        with pytest.raises(InvalidRequestError, match="the session of GET / has ended"):
+            session.scalar(text("SELECT 1"))
+    assert way.in_use() == 0
+
+
+def test_the_session_of_an_endpoint_that_is_a_generator_is_the_requests(app, client, way):
+    if isinstance(way, Async):
+
+        @app.get("/", response_class=StreamingResponse)
+        async def index(session: way.dep()):
+            async for each in way.stream(session, one):
+                yield each
+    else:
+
+        @app.get("/", response_class=StreamingResponse)
+        def index(session: way.dep()):
+            yield from way.stream(session, one)
+
+    for _ in range(3):
+        assert client.get("/").text == "111"
+    assert way.in_use() == 0
+
+
+def test_a_dependency_with_yield_uses_the_session_after_the_response(app, client, way):
+    found = []
+
+    async def service(session: way.dep()):
+        yield
+        found.append(await way.run(session, one))
+
+    @app.get("/")
+    async def index(service: Annotated[None, Depends(service)]) -> int:
+        return 1
+
+    assert client.get("/").json() == 1
+    assert (found, way.in_use()) == (["1"], 0)
+
+
+# While the response is sent.
+
+
+def after_the_endpoint(app, client, way, work, **options):
+    """Return how many connections are in use while a response is sent whose endpoint has done some work."""
+    found = []
+
+    @app.get("/")
+    async def index(session: way.dep(**options)):
+        await way.run(session, work)
+
+        async def body():
+            found.append(way.in_use())
+            yield "x"
+
+        return StreamingResponse(body())
+
+    assert client.get("/").text == "x"
+    assert way.in_use() == 0
+    return found[0]
+
+
+def test_a_session_that_has_only_read_holds_no_connection_while_the_response_is_sent(app, client, way):
+    def work(session):
+        session.scalars(select(Item).where(Item.name.in_(["a", "b"])).order_by(Item.id)).all()
+
+    assert after_the_endpoint(app, client, way, work) == 0
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        add("x"),
+        lambda session: session.add(Item(name="x")) or session.connection(),
+        lambda session: session.execute(text("UPDATE rs_item SET name = 'y'")),
+        lambda session: session.connection().execute(text("DELETE FROM rs_item")),
+    ],
+)
+def test_a_session_that_has_written_keeps_its_connection_for_whoever_commits(app, client, way, work):
+    assert after_the_endpoint(app, client, way, work) == 1
+
+
+@pytest.mark.parametrize("kind", [Sync, Async])
+def test_a_setting_of_the_transaction_is_there_in_the_stream(postgresql, kind):
+    """Row security reads such a setting: without it a stream would see the rows of nobody, or of everybody."""
+    with registry_of(postgresql.url()) as registry:
+        app, way = FastAPI(lifespan=lifespan(registry=registry)), kind(registry)
+
+        @app.get("/")
+        async def index(session: way.dep()):
+            await way.run(session, lambda session: session.scalar(text("SELECT set_config('a.b', 'mine', true)")))
+            read = text("SELECT current_setting('a.b', true)")
+            return StreamingResponse(way.stream(session, lambda session: session.scalar(read), times=1))
+
+        with TestClient(app) as client:
+            assert client.get("/").text == "mine"
+
+
+def test_what_was_read_stays_readable_when_the_connection_is_given_back(app, client, way):
+    with way.registry.transaction() as session:
+        session.add(Item(name="read"))
+
+    @app.get("/")
+    async def index(session: way.dep()):
+        item = await way.run(session, lambda session: session.scalars(select(Item)).one())
+
+        async def body():
+            assert way.in_use() == 0
+            yield item.name
+
+        return StreamingResponse(body())
+
+    assert client.get("/").text == "read"
+
+
+@pytest.mark.parametrize(
+    ("statement", "harmless"),
+    [
+        ("SELECT item.id FROM item WHERE item.id IN (1, 2)", True),
+        ("select count(*), max(id) from item where (a or (b and c))", True),
+        ("SELECT id FROM item FOR UPDATE", False),
+        ("SELECT id FROM item LOCK IN SHARE MODE", False),
+        ("SELECT id INTO other FROM item", False),
+        ("SELECT set_config('app.tenant', '1', true)", False),
+        ("SELECT pg_advisory_xact_lock(1)", False),
+        ("SELECT my.function(1)", False),
+        ("WITH gone AS (DELETE FROM item RETURNING id) SELECT id FROM gone", False),
+        ("SET LOCAL app.tenant = '1'", False),
+        ("INSERT INTO item VALUES (1)", False),
+        ("SAVEPOINT one", False),
+    ],
+)
+def test_which_statements_leave_nothing_in_their_transaction(statement, harmless):
+    assert only_reads(statement) is harmless
+
+
+# One request has one session.
+
+
+def imported_again():
+    spec = importlib.util.spec_from_file_location("dbconfig_fastapi_again", ours.__file__)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        del sys.modules[spec.name]
+    return module
+
+
+@pytest.mark.parametrize("transaction", [False, True])
+def test_one_request_has_one_session_from_wherever_the_dependency_comes(app, client, way, transaction):
+    again = imported_again()
+    make = again.async_session if isinstance(way, Async) else again.session
+
+    async def user(session: way.dep(transaction=transaction)):
+        return session
+
+    async def other(session: Annotated[object, make(registry=way.registry, transaction=transaction)]):
+        return session
+
+    @app.get("/")
+    async def index(
+        session: way.dep(transaction=transaction),
+        user: Annotated[object, Depends(user)],
+        other: Annotated[object, Depends(other)],
+    ) -> bool:
+        await way.run(session, one)
+        return session is user is other
+
+    assert client.get("/").json() is True
+    assert way.in_use() == 0
+
+
+def test_a_sub_application_shares_nothing_with_the_next_request(app, client, way):
+    sub = FastAPI()
+    seen = []
+
+    @sub.get("/items")
+    async def index(session: way.dep()) -> int:
+        seen.append(session)
+        await way.run(session, one)
+        return 1
+
+    app.mount("/sub", sub)
+    assert [client.get("/sub/items").json() for _ in range(2)] == [1, 1]
+    assert seen[0] is not seen[1]
+    assert way.in_use() == 0
+    with pytest.raises(InvalidRequestError, match="the session of GET /sub/items has ended"):
+        getattr(seen[0], "sync_session", seen[0]).connection()
+
+
+def test_the_asynchronous_dependencies_are_the_same_object_at_each_import():
+    assert ours.AsyncSessionDep is ours.AsyncSessionDep
+    assert ours.AsyncTransactionDep is ours.AsyncTransactionDep
+
+
+# Who waits for whom.
+
+
+def test_idle_websockets_hold_neither_a_place_nor_a_connection(app, client, way):
+    @app.websocket("/ws")
+    async def index(socket: WebSocket, session: way.dep()):
+        await socket.accept()
+        await way.run(session, one)
+        await way.run(session, Session.close)
+        while await socket.receive_text() != "end":
+            await socket.send_text(await way.run(session, one))
+            await way.run(session, Session.close)
+
+    @app.get("/")
+    async def plain(session: way.dep()) -> str:
+        return await way.run(session, one)
+
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(client.websocket_connect("/ws")) for _ in range(3)]
+        assert client.get("/").json() == "1"
+        for each in sockets:
+            each.send_text("more")
+            assert each.receive_text() == "1"
+            each.send_text("end")
+    assert way.in_use() == 0
+
+
+def test_a_websockets_session_that_is_kept_names_its_route(app, client, way):
+    kept = []
+
+    @app.websocket("/ws/{room}")
+    async def index(socket: WebSocket, room: str, session: way.dep()):
+        kept.append(session)
+        await socket.accept()
+        await socket.close()
+
+    with client.websocket_connect("/ws/1"):
+        pass
+    with pytest.raises(InvalidRequestError, match=r"the session of WEBSOCKET /ws/\{room\} has ended"):
+        getattr(kept[0], "sync_session", kept[0]).connection()
+
+
+@pytest.mark.parametrize("first", ["read", "nothing"])
+def test_requests_that_do_something_else_leave_an_idle_pool_to_others(app, registry, first):
+    """The pool has two connections; two requests gave theirs back, or have not taken one yet."""
+    way = Sync(registry)
+
+    async def main():
+        entered, ended = 0, anyio.Event()
+
+        @app.get("/slow")
+        async def slow(session: way.dep()):
+            nonlocal entered
+            if first == "read":
+                await way.run(session, one)
+                await way.run(session, Session.close)
+            entered += 1
+            await ended.wait()
+            return await way.run(session, one)
+
+        @app.get("/quick")
+        async def quick(session: way.dep()):
+            return await way.run(session, one)
+
+        transport = httpx2.ASGITransport(app)
+        async with httpx2.AsyncClient(transport=transport, base_url="http://test", timeout=LIMIT) as client:
+            slow_ones = [asyncio.create_task(client.get("/slow")) for _ in range(2)]
+            async with asyncio.timeout(LIMIT):
+                while entered < 2 or way.in_use():  # a connection that nobody needs any more may still be opened
+                    await asyncio.sleep(0.01)
+                answers = [(await client.get("/quick")).status_code for _ in range(3)]
+                ended.set()
+                answers += [(await each).status_code for each in slow_ones]
+        return answers
+
+    assert asyncio.run(main()) == [200] * 5
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_requests_wait_for_a_place_under_either_event_loop(url, backend):
+    if backend == "trio":
+        pytest.importorskip("trio")
+    with registry_of(url, pool_timeout=LIMIT) as registry:
+        app, way = FastAPI(), Sync(registry)
+        install(app, registry=registry)
+
+        @app.get("/session")
+        def index(session: way.dep()):
+            return one(session)
+
+        @app.get("/transaction")
+        def within(session: way.dep(transaction=True)):
+            return one(session)
+
+        async def main():
+            codes = []
+
+            async def get(path):
+                codes.append((await client.get(path)).status_code)
+
+            transport = httpx2.ASGITransport(app)
+            async with (
+                httpx2.AsyncClient(transport=transport, base_url="http://test", timeout=LIMIT) as client,
+                anyio.create_task_group() as group,
+            ):
+                for number in range(60):
+                    group.start_soon(get, ("/session", "/transaction", "/health/db")[number % 3])
+            return codes
+
+        assert anyio.run(main, backend=backend) == [200] * 60
+        assert way.in_use() == 0
+
+
+def test_an_asynchronous_session_under_trio_says_so(registry):
+    trio = pytest.importorskip("trio")
+
+    async def main():
+        async with registry.async_session() as session:
+            await session.exec(select(1))
+
+    with pytest.raises(RuntimeError, match="need asyncio, and this runs under trio"):
+        trio.run(main)
+
+
+@pytest.mark.parametrize("when", ["endpoint", "stream", "waiting"])
+def test_a_client_that_goes_away_leaves_no_connection_and_no_place_behind(app, way, when):
+    """The server cancels such a request at whatever it awaits."""
+
+    async def main():
+        reached = anyio.Event()
+
+        async def block():
+            reached.set()
+            await anyio.sleep_forever()
+
+        @app.get("/")
+        async def index(session: way.dep()):
+            await way.run(session, add("lost"))
+            if when == "endpoint":
+                await block()
+
+            async def body():
+                yield await way.run(session, one)
+                await block()
+
+            return StreamingResponse(body())
+
+        async def send(message):
+            return None
+
+        async def receive():
+            await anyio.sleep_forever()
+
+        scope = {"type": "http", "asgi": {"version": "3.0", "spec_version": "2.4"}, "http_version": "1.1"}
+        scope |= {"method": "GET", "path": "/", "raw_path": b"/", "query_string": b"", "headers": [], "root_path": ""}
+
+        async def request():
+            await app({**scope, "client": None, "server": None, "scheme": "http"}, receive, send)
+
+        for _ in range(4):  # more than there are places
+            with anyio.fail_after(LIMIT):
+                async with anyio.create_task_group() as group:
+                    reached = anyio.Event()
+                    group.start_soon(request)
+                    await reached.wait()
+                    if when == "waiting" and not isinstance(way, Async):
+                        group.start_soon(request)
+                        group.start_soon(request)
+                        await anyio.sleep(0)
+                    group.cancel_scope.cancel()
+            assert way.in_use() == 0
+        await way.registry.async_dispose()
+
+    anyio.run(main)
+
+
+def test_threads_stay_free_for_those_who_have_a_connection(url):
+    """All requests need a thread twice, and a connection in between; there are more of them than threads."""
+    with registry_of(url, pool_timeout=LIMIT) as registry:
+        app, way = FastAPI(), Sync(registry)
+
+        def user(session: way.dep()):
+            return one(session)
+
+        @app.get("/")
+        def index(session: way.dep(), user: Annotated[str, Depends(user)]):
+            return user + one(session)
+
+        async def main():
+            codes = []
+
+            async def get():
+                codes.append((await client.get("/")).status_code)
+
+            transport = httpx2.ASGITransport(app)
+            async with (
+                httpx2.AsyncClient(transport=transport, base_url="http://test", timeout=LIMIT) as client,
+                anyio.create_task_group() as group,
+            ):
+                for _ in range(100):
+                    group.start_soon(get)
+            return codes
+
+        assert anyio.run(main) == [200] * 100
+        assert way.in_use() == 0
+
+
+# Start.
+
+
+def test_the_documented_start_works_where_the_profile_names_an_asynchronous_driver(tmp_path):
+    registry = Registry.from_profile(Profile(name="tests", url=f"sqlite+aiosqlite:///{tmp_path}/app.db"))
+    app = FastAPI(lifespan=lifespan(registry=registry))
+    install(app, registry=registry)
+    with TestClient(app) as client:
+        assert client.get("/health/db").json() == {"status": "ok", "databases": {"default": "ok"}}
