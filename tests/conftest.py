@@ -11,6 +11,7 @@ from typing import Protocol, TypeVar
 import pytest
 
 from tests.configs import Project
+from tests.support import clock as clocks
 from tests.support import servers
 from tests.support.proxy import Proxy
 from tests.support.servers import MariaDBServer, PostgreSQLServer, Server, ServerMissing
@@ -126,6 +127,12 @@ def proxy() -> Iterator[Callable[[Address], Proxy]]:
     """Make proxies: `proxy(server)` is a network to the server that can be made to fail; closed after the test."""
     with ExitStack() as stack:
         yield lambda target: stack.enter_context(Proxy(target.host, target.port))
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> clocks.Clock:
+    """The clock of dbconfig's own modules: `clock.advance(60)` instead of a minute's sleep."""
+    return clocks.install(monkeypatch)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import psycopg2
 
 from tests.support.ports import LOOPBACK
-from tests.support.processes import find_program, run, wait_until
+from tests.support.processes import descendants, find_program, run, wait_until
 from tests.support.server import CONNECT_TIMEOUT, Server, ServerMissing, StopMode
 
 _SETTINGS = "dbconfig.conf"  # beside postgresql.conf, which stays as initdb writes it
@@ -116,6 +116,10 @@ class PostgreSQLServer(Server):
         query = "SELECT pid, application_name, usename FROM pg_stat_activity WHERE backend_type = 'client backend'"
         rows = self._administrate(f"{query} AND usename <> {_literal(self.admin)} ORDER BY backend_start, pid")
         return [pid for pid, name, owner in rows if application_name in (None, name) and user in (None, owner)]
+
+    def _serves(self, backend: int) -> bool:
+        # Not as the server lists it: the process leaves the list before it closes the socket.
+        return backend in descendants(self.pid)
 
     def _terminate(self, backend: int) -> bool:
         return bool(self._administrate(f"SELECT pg_terminate_backend({backend})")[0][0])

@@ -317,8 +317,12 @@ class Server(ABC):
     def terminate(self, backend: int | None = None) -> int:
         """End one client connection, or all, wait until the server has let go of them, and return how many."""
         ended = [number for number in ([backend] if backend else self.connections()) if self._terminate(number)]
-        wait_until(lambda: not set(ended) & set(self.connections()), "the end of terminated connections")
+        wait_until(lambda: not any(map(self._serves, ended)), "the end of terminated connections")
         return len(ended)
+
+    def _serves(self, backend: int) -> bool:
+        """Is the connection still open at this end?"""
+        return backend in self.connections()
 
     def _make_certificate(self, certificate: Path) -> None:
         key = certificate.with_name("key.pem")

@@ -120,7 +120,7 @@ def callers(count: int = 16) -> Iterator[Callable[..., Future[Any]]]:
         yield executor.submit
 
 
-def eventually(condition: Callable[[], bool], within: float = 10.0) -> bool:
+def eventually(condition: Callable[[], bool], within: float = 30.0) -> bool:
     """Wait until something is so; the limit only proves that it does not hang."""
     end = time.monotonic() + within
     while not condition():

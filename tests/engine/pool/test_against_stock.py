@@ -11,6 +11,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,7 +19,9 @@ from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.pool import QueuePool
 
 from dbconfig.engine import pool as dbconfig_pool
+from dbconfig.engine.pool import ping
 from tests.engine.pool.support import callers, engine_of, eventually, url_of
+from tests.support.clock import Clock
 
 Make = Callable[..., Engine]
 
@@ -75,42 +78,42 @@ def test_twenty_threads_on_two_connections_get_the_same_share(server: Any, make:
     with callers(20) as run:
         for number in range(20):
             run(work, number)
-        time.sleep(1.5)
+        assert eventually(lambda: sum(shares.values()) >= 2000)
         stop.set()
     assert min(shares[number] for number in range(20)) >= 0.8 * max(shares.values())
 
 
 @pytest.mark.parametrize("kind", LINE)
-def test_pool_timeout_bounds_the_whole_acquisition(server: Any, make: Make, proxy: Any, kind: str) -> None:
+def test_pool_timeout_bounds_the_whole_acquisition(server: Any, make: Make, clock: Clock, kind: str) -> None:
     """A server that neither answers nor refuses: SIGSTOP, where the kernel goes on to acknowledge."""
     engine = make(url_of(server), pool_timeout=1.0, connect_timeout=5.0, pool_pre_ping=0.1)
     select(engine)
-    time.sleep(0.2)
+    clock.advance(0.2)
     server.pause()
     began = time.monotonic()
     with pytest.raises(Exception, match=r"timeout|timed out|connect"), engine.connect():
         pass
     waited = time.monotonic() - began
     server.resume()
-    assert waited < 2.0
+    assert waited < 5.0  # the stock pool adds the 5 s of the connect
 
 
 @pytest.mark.parametrize("kind", LINE)
 def test_a_failed_connect_wakes_the_next_in_the_line(server: Any, make: Make, proxy: Any, kind: str) -> None:
     gate = proxy(server)
-    engine = make(url_of(server, gate), pool_size=1, max_overflow=0, pool_timeout=4, connect_timeout=1)
+    engine = make(url_of(server, gate), pool_size=1, max_overflow=0, pool_timeout=6, connect_timeout=1)
     gate.mute_accept()
     with callers() as run:
         failing = run(select, engine)
-        time.sleep(0.3)
-        began = time.monotonic()
+        assert eventually(lambda: gate.accepted == 1)
         waiting = run(select, engine)
-        time.sleep(0.3)
+        assert eventually(lambda: waiting.running())
+        began = time.monotonic()
         gate.pass_through()  # for new connections; the one under way stays mute
         with pytest.raises(Exception, match=r"time|connect|Lost"):
             failing.result(20)
         waiting.result(20)
-        assert time.monotonic() - began < 3.0
+        assert time.monotonic() - began < 5.0  # the stock pool's waiter sleeps for its 6 s
 
 
 @pytest.mark.parametrize("kind", LINE)
@@ -140,13 +143,15 @@ def test_overflow_connections_outlive_the_burst(server: Any, make: Make, proxy: 
 
 
 @pytest.mark.parametrize("kind", BEHAVIOUR)
-def test_a_check_at_each_checkout_costs_no_round_trip(server: Any, make: Make, proxy: Any, kind: str) -> None:
+def test_a_check_at_each_checkout_costs_no_round_trip(
+    server: Any, make: Make, proxy: Any, clock: Clock, kind: str
+) -> None:
     wire = proxy(server)
     engine = make(url_of(server, wire))
     select(engine)
     wire.reset_counters()
     for _ in range(10):
-        time.sleep(0.006)  # longer than a returned connection is trusted
+        clock.advance(ping.TRUST)
         with engine.connect():
             pass
     # A rollback that psycopg2 need not send, and PyMySQL does.
@@ -154,27 +159,26 @@ def test_a_check_at_each_checkout_costs_no_round_trip(server: Any, make: Make, p
 
 
 @pytest.mark.parametrize("kind", BEHAVIOUR)
-def test_connections_made_together_do_not_end_together(server: Any, make: Make, kind: str) -> None:
-    engine = make(url_of(server), pool_size=8, pool_recycle=2)
-    born = time.monotonic()
-    known: set[int] = set()
-    ends: list[float] = []
-    while time.monotonic() - born < 3.5:
+def test_connections_made_together_do_not_end_together(
+    server: Any, make: Make, clock: Clock, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setattr("sqlalchemy.pool.base.time", SimpleNamespace(time=clock))
+    engine = make(url_of(server), pool_size=8, pool_recycle=100)
+    first: dict[int, Any] = {}
+    ends: list[int] = []
+    for second in range(105):
         connections = [engine.connect() for _ in range(8)]
-        seen = {id(connection.connection.dbapi_connection) for connection in connections}
-        keep = [connection.connection.dbapi_connection for connection in connections]
-        if known:
-            ends += [time.monotonic() - born] * len(known - seen)
-        known = known & seen if known else seen
+        seen = {id(each): each for each in (connection.connection.dbapi_connection for connection in connections)}
+        first = first if second else dict(seen)
+        for ended in first.keys() - seen.keys():
+            first.pop(ended)
+            ends.append(second)
         for connection in connections:
             connection.close()
-        time.sleep(0.02)
-        if not known and ends:
-            break
+        clock.advance(1)
     assert len(ends) == 8
-    assert min(ends) < 1.95  # SQLAlchemy lets all of them grow 2 s old
-    assert max(ends) - min(ends) > 0.05
-    del keep
+    assert min(ends) < 98  # SQLAlchemy lets all of them grow 100 s old
+    assert max(ends) - min(ends) > 2
 
 
 @pytest.mark.parametrize("kind", BEHAVIOUR)
@@ -187,7 +191,9 @@ def test_connections_in_use_at_dispose_are_closed_when_they_come_back(server: An
         engine.dispose()
         held.execute(text("SELECT 1"))  # work in flight is unhurt
         held.close()
-        assert eventually(lambda: len(server.connections()) == before, within=2.0)
+        assert eventually(
+            lambda: len(server.connections()) == before,
+        )
     finally:
         gc.enable()
 

@@ -6,7 +6,7 @@ import asyncio
 import gc
 import logging
 import re
-import time
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +16,7 @@ from sqlalchemy import exc
 from dbconfig.engine.pool import stats
 from tests.engine.pool.support import callers, engine_of, eventually, url_of
 from tests.engine.pool.twins import Async, Sync
+from tests.support.clock import Clock
 
 Twin = Callable[..., Sync]
 HERE = r"tests/engine/pool/test_holders\.py:\d+ in "
@@ -30,12 +31,13 @@ def messages(caplog: pytest.LogCaptureFixture, word: str) -> list[str]:
 
 
 def test_p04_who_holds_a_connection_for_long_is_reported_once_and_again_when_it_came_back(
-    twin: Twin, server: Any, caplog: pytest.LogCaptureFixture
+    twin: Twin, server: Any, caplog: pytest.LogCaptureFixture, clock: Clock
 ) -> None:
-    engine = twin(server, pool_leak_warning=0.2)
+    engine = twin(server, pool_leak_warning=30.0)
     connection = rebuild_index(engine)
-    assert eventually(lambda: bool(messages(caplog, "is held for")))
-    time.sleep(0.3)
+    clock.advance(30)
+    assert len(messages(caplog, "is held for")) == 1
+    clock.advance(600)
     (report,) = messages(caplog, "is held for")
     assert report.startswith("testing/default: a connection is held for")
     if engine.kind != "async":
@@ -49,12 +51,12 @@ def test_p04_who_holds_a_connection_for_long_is_reported_once_and_again_when_it_
 
 
 def test_a_connection_that_comes_back_in_time_is_not_reported(
-    twin: Twin, server: Any, caplog: pytest.LogCaptureFixture
+    twin: Twin, server: Any, caplog: pytest.LogCaptureFixture, clock: Clock
 ) -> None:
-    engine = twin(server, pool_leak_warning=0.5)
+    engine = twin(server, pool_leak_warning=30.0)
     for _ in range(10):
         engine.select()
-        time.sleep(0.06)
+        clock.advance(6)
     assert messages(caplog, "testing/default") == []
 
 
@@ -90,17 +92,19 @@ def test_a_timeout_names_the_holders_by_place_and_where_the_size_is_written(serv
 
 def test_without_leak_reports_a_timeout_says_where_the_holders_are_now(server: Any) -> None:
     engine = Sync(server, pool_size=1, max_overflow=0, pool_timeout=0.3)
+    finished = threading.Event()
 
     def long_running_report() -> None:
         with engine.engine.connect():
-            time.sleep(1.0)
+            finished.wait(60)
 
     with callers() as run:
         busy = run(long_running_report)
         assert eventually(lambda: stats(engine.engine).used == 1)
         with pytest.raises(exc.TimeoutError) as caught:
             engine.select()
-        busy.result(10)
+        finished.set()
+        busy.result(60)
     notes = "\n".join(caught.value.__notes__)
     assert re.search(r"its thread now at " + HERE + "long_running_report", notes)
     assert "pool_leak_warning names the line" in notes
@@ -110,17 +114,18 @@ def test_without_leak_reports_a_timeout_says_where_the_holders_are_now(server: A
 def test_a_timeout_of_an_async_pool_explains_itself_too(server: Any) -> None:
     engine = Async(server, pool_size=1, max_overflow=0, pool_timeout=0.2)
 
-    async def slow_endpoint(taken: asyncio.Event) -> None:
+    async def slow_endpoint(taken: asyncio.Event, finished: asyncio.Event) -> None:
         async with engine.async_engine.connect():
             taken.set()
-            await asyncio.sleep(1)
+            await finished.wait()
 
     async def scene() -> str:
-        taken = asyncio.Event()
-        holder = asyncio.create_task(slow_endpoint(taken))
+        taken, finished = asyncio.Event(), asyncio.Event()
+        holder = asyncio.create_task(slow_endpoint(taken, finished))
         await taken.wait()
         with pytest.raises(exc.TimeoutError) as caught:
             await engine.async_engine.connect()
+        finished.set()
         await holder
         return "\n".join(caught.value.__notes__)
 
@@ -140,10 +145,12 @@ def test_a_timeout_counts(server: Any) -> None:
     engine.dispose()
 
 
-def test_reports_are_written_by_a_logger_of_their_own(server: Any, caplog: pytest.LogCaptureFixture) -> None:
-    engine = Sync(server, pool_leak_warning=0.1)
+def test_reports_are_written_by_a_logger_of_their_own(
+    server: Any, caplog: pytest.LogCaptureFixture, clock: Clock
+) -> None:
+    engine = Sync(server, pool_leak_warning=30.0)
     connection = engine.connect()
-    assert eventually(lambda: bool(messages(caplog, "is held for")))
+    clock.advance(30)
     engine.close(connection)
     assert {(r.name, r.levelno) for r in caplog.records if "testing/default" in r.getMessage()} == {
         ("dbconfig.pool.leaks", logging.WARNING)

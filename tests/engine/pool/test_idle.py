@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import threading
-import time
 from typing import Any
 
 from sqlalchemy import Engine, text
 
-from dbconfig.engine.pool import pin_in_flight, stats
+from dbconfig.engine.pool import idle, pin_in_flight, stats
 from dbconfig.engine.pool.maintenance import Caretaker
 from tests.engine.pool.support import engine_of, eventually, running_engine, url_of
+from tests.support.clock import Clock
 
 
 def select(engine: Engine) -> Any:
@@ -24,6 +24,11 @@ def caretakers() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name == "dbconfig-caretaker"]
 
 
+def a_round_of_care(engine: Engine) -> float | None:
+    """Do at once what the caretaker does in its time; return after how many seconds it would come again."""
+    return idle._Care(engine.pool)()  # type: ignore[arg-type]  # our pool
+
+
 def test_the_first_use_warms_the_pool_up_to_pool_min_idle(server: Any) -> None:
     with running_engine(url_of(server), pool_min_idle=4) as engine:
         assert stats(engine).created == 0  # nothing happens before the first use
@@ -31,27 +36,29 @@ def test_the_first_use_warms_the_pool_up_to_pool_min_idle(server: Any) -> None:
         assert eventually(lambda: stats(engine).idle >= 4)
 
 
-def test_idle_connections_are_closed_down_to_pool_min_idle(server: Any) -> None:
-    with running_engine(url_of(server), pool_size=2, max_overflow=6, pool_min_idle=2, pool_idle_timeout=0.3) as engine:
+def test_idle_connections_are_closed_down_to_pool_min_idle(server: Any, clock: Clock) -> None:
+    with running_engine(url_of(server), pool_size=2, max_overflow=6, pool_min_idle=2, pool_idle_timeout=600) as engine:
         connections = [engine.connect() for _ in range(8)]
         for connection in connections:
             connection.close()
         assert stats(engine).idle == 8
-        assert eventually(lambda: stats(engine).idle == 2)
-        assert eventually(lambda: stats(engine).closed["idle"] == 6)
-        time.sleep(0.5)
+        clock.advance(600)
+        assert eventually(lambda: stats(engine).closed.get("idle") == 6)
         assert stats(engine).idle == 2
+        clock.advance(600)
+        a_round_of_care(engine)
+        assert (stats(engine).idle, stats(engine).closed["idle"]) == (2, 6)
 
 
-def test_an_overflow_connection_times_out_while_others_work(server: Any) -> None:
-    with running_engine(url_of(server), pool_size=1, max_overflow=5, pool_idle_timeout=0.4) as engine:
+def test_an_overflow_connection_times_out_while_others_work(server: Any, clock: Clock) -> None:
+    with running_engine(url_of(server), pool_size=1, max_overflow=5, pool_idle_timeout=600) as engine:
         connections = [engine.connect() for _ in range(6)]
         for connection in connections:
             connection.close()
-        end = time.monotonic() + 1.5
-        while time.monotonic() < end:
+        for _ in range(40):
             select(engine)
-            time.sleep(0.01)
+            clock.advance(20)
+        a_round_of_care(engine)
         assert stats(engine).idle == 1
 
 
@@ -64,9 +71,11 @@ def test_a_connection_that_died_while_idle_is_found_and_replaced_before_a_caller
         assert eventually(lambda: stats(engine).created >= created + 3 and stats(engine).idle >= 3)
 
 
-def test_an_old_idle_connection_is_replaced_before_a_caller_comes(server: Any) -> None:
-    with running_engine(url_of(server), pool_min_idle=2, pool_recycle=0.5) as engine:
+def test_an_old_idle_connection_is_replaced_before_a_caller_comes(server: Any, clock: Clock) -> None:
+    with running_engine(url_of(server), pool_min_idle=2, pool_recycle=600) as engine:
         select(engine)
+        assert eventually(lambda: stats(engine).idle >= 2)
+        clock.advance(600)
         assert eventually(lambda: stats(engine).closed.get("recycled", 0) >= 2 and stats(engine).idle >= 2)
 
 
@@ -77,7 +86,9 @@ def test_idle_connections_that_went_silent_are_replaced(server: Any, proxy: Any)
         assert eventually(lambda: stats(engine).idle >= 3)
         created = stats(engine).created
         wire.swallow_existing()
-        assert eventually(lambda: stats(engine).created >= created + 3 and stats(engine).idle >= 3, within=15)
+        assert eventually(
+            lambda: stats(engine).created >= created + 3 and stats(engine).idle >= 3,
+        )
 
 
 def test_an_absent_server_is_not_hammered_by_idle_care(server: Any, proxy: Any) -> None:
@@ -88,10 +99,13 @@ def test_an_absent_server_is_not_hammered_by_idle_care(server: Any, proxy: Any) 
         wire.refuse()
         wire.reset()
         assert eventually(lambda: stats(engine).idle == 0)
-        time.sleep(1.0)
-        assert engine.pool.connector.failures < 20  # type: ignore[attr-defined]  # our pool has one
+        connector = engine.pool.connector  # type: ignore[attr-defined]  # our pool has one
+        assert eventually(lambda: connector.failures >= 3)
+        pause = a_round_of_care(engine)
+        assert pause is not None
+        assert pause >= idle.SHORTEST_ROUND * 2**3
         wire.pass_through()
-        assert eventually(lambda: stats(engine).idle >= 3, within=20)
+        assert eventually(lambda: stats(engine).idle >= 3)
 
 
 def test_the_thread_comes_with_the_first_connection_and_goes_with_the_last_dispose(tmp_path: Any) -> None:
