@@ -42,6 +42,7 @@ class Line:
         # as idle; in strict rotation a trickle of requests would keep all of them in use for ever.
         self._put = self.idle.append
         self._put_surplus = self.idle.append if rules.lifo else self.idle.appendleft
+        self._put_last = self.idle.appendleft if rules.lifo else self.idle.append
         self.care = Care(self)
 
     # -- callers
@@ -163,11 +164,13 @@ class Line:
         """A ping of an idle connection has ended."""
         place.checked_at = now
         if alive:
-            self._hand_over(place, now)
+            # A check is no use of it: at the head of the line it would be lent next, and with a ping every two minutes
+            # each surplus connection would have its turn before it has rested for long enough to time out.
+            self._hand_over(place, now, put=self._put_last)
         else:
             self._close(place, "ping")
 
-    def _hand_over(self, place: Place, now: float) -> None:
+    def _hand_over(self, place: Place, now: float, put: Callable[[Place], None] | None = None) -> None:
         """Give a connection to who has waited longest, else let it rest; or close what must not be lent again."""
         unfit = self.why_unfit(place, now)
         if unfit is not None:
@@ -191,7 +194,7 @@ class Line:
         if self._shed is not None:
             self._shed.waited(0.0, now)  # nobody has to wait
         place.state = State.IDLE
-        self._put(place) if self.open <= self.rules.size else self._put_surplus(place)
+        (put or (self._put if self.open <= self.rules.size else self._put_surplus))(place)
 
     def why_unfit(self, place: Place, now: float) -> str | None:
         """Return why this connection may not be lent again."""

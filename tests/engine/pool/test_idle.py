@@ -51,7 +51,9 @@ def test_idle_connections_are_closed_down_to_pool_min_idle(server: Any, clock: C
 
 
 def test_an_overflow_connection_times_out_while_others_work(server: Any, clock: Clock) -> None:
-    with running_engine(url_of(server), pool_size=1, max_overflow=5, pool_idle_timeout=600) as engine:
+    with running_engine(
+        url_of(server), pool_size=1, max_overflow=5, pool_idle_timeout=600, pool_keepalive=None
+    ) as engine:
         connections = [engine.connect() for _ in range(6)]
         for connection in connections:
             connection.close()
