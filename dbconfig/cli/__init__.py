@@ -1,21 +1,21 @@
-"""The command line: `main`, and the exit codes."""
+"""The command line: `main`."""
 
 from __future__ import annotations
 
 import os
 import sys
 
+from dbconfig.cli.exit_codes import FAILED, INTERRUPTED
+
 TYPE_CHECKING = False  # not from typing, which takes longer to import than Python to start
 if TYPE_CHECKING:
     from argparse import Namespace
     from collections.abc import Sequence
 
-OK, FOUND, FAILED, INTERRUPTED = 0, 1, 2, 130  # fine, a check found a problem, could not run, Ctrl-C
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code."""
-    # Nothing is imported above: `--help` and shell completion start as fast as Python.
+    # Little is imported above: `--help` and shell completion start as fast as Python.
     from dbconfig.cli.parser import UsageError, parse
 
     for stream in (sys.stdout, sys.stderr):

@@ -11,7 +11,8 @@ from dbconfig.config.folder import Folder, find_folder
 from dbconfig.config.layering import PREFIX
 from dbconfig.config.loader import load_selected, read_environment
 from dbconfig.errors import ConfigError
-from dbconfig.errors.problem import Location
+from dbconfig.errors.printable import quoted
+from dbconfig.errors.problem import Location, Problem
 from dbconfig.settings import hosts
 from dbconfig.settings.database import DatabaseSettings
 from dbconfig.settings.environment_variables import Environment, Variable
@@ -61,6 +62,30 @@ def protected_elsewhere(
         if other is not None and any(each.protected and _same(each, settings) for each in other.databases.values()):
             return name
     return ""
+
+
+def refuse_elsewhere(
+    profile: Profile,
+    settings: DatabaseSettings,
+    what: str,
+    *,
+    destructive: bool,
+    path: str | os.PathLike[str] | None,
+    environ: Mapping[str, str] | None,
+) -> None:
+    """Refuse to act on a database that another profile protects.
+
+    Raises:
+        ConfigError: another profile protects it; the problem names that profile.
+    """
+    owner = protected_elsewhere(profile, settings, destructive=destructive, path=path, environ=environ)
+    if owner:
+        message = (
+            f"refused to {what}: profile {quoted(profile.name)} points at the same database as {quoted(owner)}, "
+            "which is protected"
+        )
+        help = f"give {quoted(profile.name)} a database of its own, or run with ENVIRONMENT={owner}"
+        raise ConfigError([Problem("database-elsewhere", message, help=help)])
 
 
 def _loaded(folder: Folder, environment: Environment, name: str) -> Profile | None:

@@ -15,21 +15,28 @@ from dbconfig.settings.database import DatabaseSettings
 _PAUSE: Final = (0.1, 2.0)  # seconds between two attempts: the first, and the longest
 
 
+Call = Callable[[Callable[[Engine], None]], None]
+
+
+def _select_one(engine: Engine) -> None:
+    with engine.connect() as connection:
+        connection.execute(text("SELECT 1"))
+
+
 class _Attempt:
     """One connection and one query in a thread of its own: no driver bounds its handshake on a silent server."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, call: Call | None) -> None:
         self.seconds: float | None = None
         self.error: BaseException | None = None
-        self._engine = engine
+        self._call = call if call is not None else lambda work: work(engine)
         self._thread = threading.Thread(target=self._run, name="dbconfig-ping", daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
         begin = time.perf_counter()
         try:
-            with self._engine.connect() as connection:
-                connection.execute(text("SELECT 1"))
+            self._call(_select_one)
         except Exception as error:  # raised again in the thread that asked
             self.error = error
         else:
@@ -40,14 +47,19 @@ class _Attempt:
         return not self._thread.is_alive()
 
 
-def ping(engine: Engine, timeout: float) -> float:
+def ping(engine: Engine, timeout: float, call: Call | None = None) -> float:
     """Return how long a query took, connecting included, in seconds.
+
+    Args:
+        engine: of the database.
+        timeout: how long at most, in seconds.
+        call: how to call a function of the engine; the engine of an asynchronous driver needs its event loop for that.
 
     Raises:
         TimeoutError: no answer within the time.
         sqlalchemy.exc.DBAPIError: the connection or the query failed.
     """
-    attempt = _Attempt(engine)
+    attempt = _Attempt(engine, call)
     if not attempt.done(timeout):
         raise TimeoutError(f"no answer within {timeout:.3g} s")
     if attempt.error is not None:
@@ -61,6 +73,7 @@ def wait(
     settings: DatabaseSettings,
     timeout: float,
     report: Callable[[BaseException], None] | None = None,
+    call: Call | None = None,
 ) -> None:
     """Return when the database answers.
 
@@ -69,6 +82,7 @@ def wait(
         settings: of the database.
         timeout: how long at most, in seconds.
         report: called with the error of each attempt that failed.
+        call: how to call a function of the engine, as for `ping`.
 
     Raises:
         TimeoutError: it did not answer within the time; the last error is the cause.
@@ -77,7 +91,7 @@ def wait(
     deadline = time.monotonic() + timeout
     pause, last = _PAUSE[0], None
     while True:
-        attempt = _Attempt(engine)
+        attempt = _Attempt(engine, call)
         # A hanging attempt is the only one: its thread would otherwise gather others.
         if attempt.done(deadline - time.monotonic()):
             if attempt.error is None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Engine, Table
 from sqlmodel import Session, SQLModel
 
-from dbconfig.config.protected_databases import protected_elsewhere
+from dbconfig.config.protected_databases import refuse_elsewhere
 from dbconfig.engine import create_tables
 from dbconfig.errors import ConfigError
 from dbconfig.errors.printable import quoted
@@ -125,16 +125,7 @@ class Binding:
         if self._given is not None:
             return  # made in code: there are no other profiles beside it
         settings = self._settings(profile, database)
-        owner = protected_elsewhere(
-            profile, settings, destructive=destructive, path=self._path, environ=self._environ()
-        )
-        if owner:
-            message = (
-                f"refused to {what}: profile {quoted(profile.name)} points at the same database as {quoted(owner)}, "
-                "which is protected"
-            )
-            help = f"give {quoted(profile.name)} a database of its own, or run with ENVIRONMENT={owner}"
-            raise ConfigError([Problem("database-elsewhere", message, help=help)])
+        refuse_elsewhere(profile, settings, what, destructive=destructive, path=self._path, environ=self._environ())
 
     def _bound(self, factory: SessionFactory, profile: str | None) -> SessionFactory:
         """Return a factory whose sessions serve all databases of a profile."""

@@ -140,5 +140,6 @@ def _other_kind(named: str, fitting: list[Driver], at: Location | None, key: str
         help = f"leave `+{named}` out: each kind of engine takes its own, this one {usual.name}{install}{both}"
         return Problem("sync-driver", message, at, key, help)
     message = f"{named} is an asynchronous driver, and this is a synchronous engine"
-    taken = f": {usual.name} is taken{install}" if usual.package else ""
-    return Problem("async-driver", message, at, key, f"leave `+{named}` out{taken}")
+    other = f"or leave `+{named}` out of the URL: then synchronous engines use {usual.name}{install}"
+    help = f"use `db.async_session()` and its siblings, or `lifespan(asynchronous=True)`; {other}"
+    return Problem("async-driver", message, at, key, help)

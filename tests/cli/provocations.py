@@ -62,7 +62,6 @@ _profile(
     ),
 )
 _profile("ambiguous-value", f"{_DB}pool_size: 010\n")
-_profile("async-driver", "url: postgresql+asyncpg://app@127.0.0.1/shop\n", "ping")
 _profile("bad-reference", f"{_DB}logging_name: $APP_NAME\n")
 _profile("dotenv-syntax", _DB)
 _profile("duplicate-key", f"{_DB}pool_size: 5\necho: true\nhide_parameters: true\npool_size: 20\n")
@@ -153,6 +152,15 @@ def _raised(error: ConfigError, options: tuple[str, ...]) -> Result:
     """Return what no command writes, as a command would."""
     text = "\n".join(render(problem, Palette("always" in options)) for problem in error.problems)
     return Result(2, "", f"{text}\n")
+
+
+@provokes("async-driver")
+def _(project: Project, options: tuple[str, ...], fixture: Fixture) -> Result:
+    # The commands take either kind; a program says which of the two it wants.
+    project.profile("url: postgresql+asyncpg://app@127.0.0.1/shop\n")
+    with Registry(project.folder / "config", environ={}) as db, pytest.raises(ConfigError) as refused:
+        db.engine()
+    return _raised(refused.value, options)
 
 
 @provokes("sync-driver")

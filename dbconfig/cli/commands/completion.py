@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dbconfig.cli import OK
 from dbconfig.cli.context import Context
+from dbconfig.cli.exit_codes import OK
 from dbconfig.cli.parser import COMMANDS
 from dbconfig.errors import ConfigError
 

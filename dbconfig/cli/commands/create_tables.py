@@ -5,10 +5,12 @@ from __future__ import annotations
 import importlib
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from dbconfig.cli import FAILED, FOUND, OK
-from dbconfig.cli.context import Context
+from sqlalchemy.exc import SQLAlchemyError
+
+from dbconfig.cli.context import Context, as_problem, connected
+from dbconfig.cli.exit_codes import FAILED, FOUND, OK
 from dbconfig.errors import ConfigError, printable
 from dbconfig.errors.printable import did_you_mean, quoted, suggest
 from dbconfig.errors.problem import Problem
@@ -17,27 +19,27 @@ from dbconfig.settings.profile import DEFAULT
 if TYPE_CHECKING:
     from sqlalchemy import MetaData, Table
 
+    from dbconfig.settings.database import DatabaseSettings
+
+_EMPTY: Final = "{} has no tables: import the modules of your models in that module"
+
 
 def run(context: Context) -> int:
-    from sqlalchemy.exc import SQLAlchemyError
-
-    from dbconfig.cli.trouble import as_problem
-    from dbconfig.registry.registry import Registry
-
     metadata = _metadata(context)
     if metadata is None:
         return FAILED
     tables = _tables(metadata, context.arguments.tables)
     context.arguments.database = database = context.arguments.database or DEFAULT
     settings = context.databases()[database]
-    # The log of statements would stand in the answer.
-    environ = {**context.environ, "DBCONFIG_ECHO": "false", "DBCONFIG_ECHO_POOL": "false"}
-    with Registry(context.arguments.config, profile=context.selection.name, environ=environ) as registry:
+    created: list[str] = []
+    if tables:
         try:
-            created = registry.create_tables(*tables, database=database) if tables else []
+            created = _created(context, settings, tables)
         except (SQLAlchemyError, OSError) as error:
             context.out.problems([as_problem(error, settings, database)])
             return FOUND
+    else:
+        context.out.note(f"note: {_EMPTY.format(quoted(context.arguments.metadata))}")
     names = [table.fullname for table in tables]
     if context.is_json:
         answer = {"created": created, "existing": [name for name in names if name not in created]}
@@ -46,8 +48,24 @@ def run(context: Context) -> int:
         return OK
     context.out.line(f"{context.selection.name}/{database} ({context.reason})")
     for name in names:
-        context.out.line(f"  {'created' if name in created else 'exists '}  {printable(name)}")
+        context.out.line(f"  {'created' if name in created else 'exists '}  {name}")
     return OK
+
+
+def _created(context: Context, settings: DatabaseSettings, tables: list[Table]) -> list[str]:
+    from dbconfig.config.protected_databases import refuse_elsewhere
+    from dbconfig.engine import create_tables
+
+    refuse_elsewhere(
+        context.profile,
+        settings,
+        "create tables",
+        destructive=False,
+        path=context.arguments.config,
+        environ=context.environ,
+    )
+    with connected(settings, context.selection.name) as database:
+        return database.call(lambda engine: create_tables.create(engine, tables))
 
 
 def _metadata(context: Context) -> MetaData | None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dbconfig.cli import FAILED, OK
 from dbconfig.cli.context import Context
+from dbconfig.cli.exit_codes import FAILED, OK
 from dbconfig.errors.catalogue import CATALOGUE
 from dbconfig.errors.printable import did_you_mean, quoted, suggest
 from dbconfig.settings import key_kinds

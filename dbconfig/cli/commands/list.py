@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from dbconfig.cli import FOUND, OK, value_display
+from dbconfig.cli import value_display
 from dbconfig.cli.context import Context
+from dbconfig.cli.exit_codes import FOUND, OK
 from dbconfig.cli.offline import Survey, described_needs, named, survey
 from dbconfig.errors import ConfigError
 

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from dbconfig.cli import FOUND, OK
-from dbconfig.cli.context import Context
+from dbconfig.cli.context import Context, as_problem, connected
+from dbconfig.cli.exit_codes import FOUND, OK
 from dbconfig.cli.output import described
 
 
 def run(context: Context) -> int:
-    from dbconfig.cli.trouble import as_problem, engine_of
     from dbconfig.engine import probes
 
     answers: dict[str, Any] = {}
     code = OK
     for name, settings in context.databases().items():
-        with engine_of(settings, context.selection.name) as engine:
+        with connected(settings, context.selection.name) as reached:
             try:
-                seconds = probes.ping(engine, context.arguments.timeout)
+                seconds = probes.ping(reached.engine, context.arguments.timeout, reached.call)
             except Exception as error:  # drivers raise more than their own: OSError, RuntimeError
                 found = as_problem(error, settings, name)
                 code = FOUND

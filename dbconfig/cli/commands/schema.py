@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 
-from dbconfig.cli import OK
 from dbconfig.cli.context import Context
+from dbconfig.cli.exit_codes import OK
 
 
 def run(context: Context) -> int:

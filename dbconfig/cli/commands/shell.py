@@ -8,8 +8,8 @@ import sys
 import tempfile
 from typing import Final, NoReturn
 
-from dbconfig.cli import FAILED
 from dbconfig.cli.context import Context
+from dbconfig.cli.exit_codes import FAILED
 from dbconfig.errors.printable import quoted
 from dbconfig.settings.database import DatabaseSettings
 from dbconfig.settings.profile import DEFAULT

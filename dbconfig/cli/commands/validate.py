@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dbconfig.cli import FOUND, OK
 from dbconfig.cli.context import Context
+from dbconfig.cli.exit_codes import FOUND, OK
 from dbconfig.cli.offline import Survey, described_needs, survey
 from dbconfig.cli.output import described
 from dbconfig.errors import ConfigError

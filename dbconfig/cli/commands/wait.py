@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from dbconfig.cli import FOUND, OK
-from dbconfig.cli.context import Context
+from dbconfig.cli.context import Context, as_problem, connected
+from dbconfig.cli.exit_codes import FOUND, OK
 from dbconfig.cli.output import described
 from dbconfig.errors.problem import Problem
 from dbconfig.settings.database import DatabaseSettings
@@ -36,7 +36,6 @@ def run(context: Context) -> int:
 
 
 def _wait(context: Context, name: str, settings: DatabaseSettings, timeout: float) -> Problem | None:
-    from dbconfig.cli.trouble import as_problem, engine_of
     from dbconfig.engine import probes
 
     told: list[str] = []
@@ -47,9 +46,9 @@ def _wait(context: Context, name: str, settings: DatabaseSettings, timeout: floa
             told.append(found.slug)
             context.out.note(f"waiting for {context.selection.name}/{name}: {found.slug}: {found.message}")
 
-    with engine_of(settings, context.selection.name) as engine:
+    with connected(settings, context.selection.name) as reached:
         try:
-            probes.wait(engine, settings, timeout, report)
+            probes.wait(reached.engine, settings, timeout, report, reached.call)
         except Exception as error:  # drivers raise more than their own: OSError, RuntimeError
             return as_problem(error, settings, name)
     return None

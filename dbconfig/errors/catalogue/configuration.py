@@ -23,7 +23,8 @@ CONFIGURATION: Final[dict[str, Entry]] = {
     "async-driver": Entry(
         "An asynchronous driver was named where a synchronous engine is wanted.",
         "url: postgresql+asyncpg://app@db/shop",
-        "Leave the `+driver` out: the installed driver is taken.",
+        "Use the asynchronous API (`db.async_session()`), or leave the `+driver` out of the URL: each kind of engine "
+        "then uses an installed driver of its kind.",
     ),
     "bad-reference": Entry(
         "A `${…}` that cannot be read, or a `$` before a name. The references are those of the shell: `${NAME}`, "

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, replace
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from dbconfig.cli import FOUND, OK, value_display
+from dbconfig.cli import value_display
 from dbconfig.cli.commands.check import network
 from dbconfig.cli.commands.check.network import Step
 from dbconfig.cli.commands.check.verdicts import judge
-from dbconfig.cli.context import Context
+from dbconfig.cli.context import Context, connected
+from dbconfig.cli.exit_codes import FOUND, OK
 from dbconfig.cli.output import described
 from dbconfig.engine.connection_failures import classify, problem
 from dbconfig.errors import ConfigError
 from dbconfig.errors.printable import printable
-from dbconfig.errors.problem import Problem
+from dbconfig.errors.problem import BUILT_IN, Problem
 from dbconfig.settings.database import DatabaseSettings
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+    from dbconfig.cli.commands.check.server import Server
 
 _WIDTH: Final = 8  # of a step's name
 
@@ -28,90 +33,141 @@ def run(context: Context) -> int:
     documents: dict[str, Any] = {}
     code = OK
     for name, settings in context.databases().items():
-        steps, problems = _check(context, name, settings)
-        if any(each.severity == "error" for each in problems):
+        checks = [_Check(context, name, settings)]
+        checks += [_Check(context, name, each, number) for number, each in enumerate(settings.replicas)]
+        for check in checks:
+            check.run()
+        if any(problem.severity == "error" for check in checks for problem in check.problems):
             code = FOUND
-        documents[name] = {
-            "address": value_display.settings_address(settings),
-            "steps": [_described(step) for step in steps],
-            "problems": [described(each) for each in problems],
-        }
+        primary, *replicas = (check.described() for check in checks)
+        documents[name] = primary | {"replicas": replicas}
     if context.is_json:
         context.out.json("check", {"profile": context.selection.name, "reason": context.reason, "databases": documents})
     return code
 
 
-def _check(context: Context, name: str, settings: DatabaseSettings) -> tuple[list[Step], list[Problem]]:
-    if not context.is_json:
-        context.out.line()
-        where = value_display.place(settings.origin("url" if settings.url is not None else "drivername"))
-        context.out.line(
-            context.out.paint("bold", f"database {name}: {value_display.settings_address(settings)} ({where})")
-        )
-    steps: list[Step] = []
-    problems: list[Problem] = []
-    try:
-        for step in _steps(context, name, settings, problems):
-            steps.append(step)
-            if not context.is_json:
-                _write(context, step)
-    except ConfigError as error:
-        problems += error.problems
-    answers = any(step.name == "query" and step.failure is None for step in steps)
-    for step in steps:
-        if step.failure is not None:
-            found = problem(step.failure, settings, name, step.target)
-            # Of several servers one may be down.
-            problems.append(replace(found, severity="warning") if answers else found)
-    if problems and not context.is_json:
-        context.out.line()
-        context.out.problems(problems)
-    return steps, problems
+class _Check:
+    """The steps to one server of a database: its primary, or the replica of a number."""
 
+    def __init__(self, context: Context, name: str, settings: DatabaseSettings, replica: int | None = None) -> None:
+        self.steps: list[Step] = []
+        self.problems: list[Problem] = []
+        self._context = context
+        self._name = name
+        self._settings = settings
+        self._replica = replica
 
-def _steps(context: Context, name: str, settings: DatabaseSettings, problems: list[Problem]) -> Iterator[Step]:
-    timeout = context.arguments.timeout
-    if settings.backend != "sqlite":
-        reached = False
-        for host, port in network.targets(settings):
-            step: Step | None = None
-            for step in network.approach(settings, host, port, timeout):
-                yield step
-            reached |= step is not None and step.failure is None
-        if network.targets(settings) and not reached:
+    def run(self) -> None:
+        context = self._context
+        if not context.is_json:
+            context.out.line()
+            context.out.line(context.out.paint("bold", self._title()))
+        try:
+            self._walk()
+        except ConfigError as error:
+            self.problems += error.problems
+        answers = any(step.name == "query" and step.failure is None for step in self.steps)
+        for step in self.steps:
+            if step.failure is not None:
+                found = self._placed(problem(step.failure, self._settings, self._name, step.target))
+                # Of several servers one may be down.
+                self.problems.append(replace(found, severity="warning") if answers else found)
+        if self.problems and not context.is_json:
+            context.out.line()
+            context.out.problems(self.problems)
+
+    def described(self) -> dict[str, Any]:
+        return {
+            "address": value_display.settings_address(self._settings),
+            "steps": [_described(step) for step in self.steps],
+            "problems": [described(each) for each in self.problems],
+        }
+
+    def _title(self) -> str:
+        keys = ("url", "drivername") if self._replica is None else ("url", "host", "port", "database", "username")
+        origins = [self._settings.origin(key) for key in keys]
+        if self._replica is not None:  # what the replica does not share with its primary says which of them it is
+            primary = self._context.profile.databases[self._name]
+            own = [place for key, place in zip(keys, origins, strict=True) if place != primary.origin(key)]
+            origins = own or origins
+        place = next((place for place in origins if place != BUILT_IN), BUILT_IN)
+        what = f"database {self._name}" if self._replica is None else f"replica {self._replica + 1} of {self._name}"
+        return f"{what}: {value_display.settings_address(self._settings)} ({value_display.place(place)})"
+
+    def _placed(self, found: Problem) -> Problem:
+        """Return a problem with the path of the key as it stands in the file."""
+        if self._replica is None:
+            return found
+        key = found.key.removeprefix(value_display.key_path(self._name, ""))
+        return replace(found, key=value_display.key_path(self._name, f"replicas.{self._replica}.{key}"))
+
+    def _add(self, step: Step) -> None:
+        self.steps.append(step)
+        if not self._context.is_json:
+            _write(self._context, step)
+
+    def _walk(self) -> None:
+        settings = self._settings
+        targets = network.targets(settings) if settings.backend != "sqlite" else []
+        reached = not targets
+        for host, port in targets:
+            failed = False
+            for step in network.approach(settings, host, port, self._context.arguments.timeout):
+                self._add(step)
+                failed = step.failure is not None
+            reached |= not failed
+        if reached:
+            self._log_in()
+
+    def _log_in(self) -> None:
+        from sqlalchemy.exc import SQLAlchemyError
+
+        settings, arguments = self._settings, self._context.arguments
+        limit = min(settings.connect_timeout, arguments.timeout)
+        attempt = _Attempt("open" if settings.backend == "sqlite" else "login")
+        try:
+            with connected(
+                settings, self._context.selection.name, read_only=self._replica is not None, connect_timeout=limit
+            ) as database:
+                server = database.call(lambda engine: self._look(engine, attempt))
+        # Drivers raise more than their own.
+        except (SQLAlchemyError, OSError, EOFError, RuntimeError, ValueError, TypeError) as error:
+            if isinstance(error, ConfigError):
+                raise
+            self._add(Step(attempt.stage, attempt.seconds, failure=classify(error, settings)))
             return
-    yield from _login(context, name, settings, problems)
+        steps, judged = judge(
+            server, settings, self._name, arguments.workers, arguments.replicas, is_replica=self._replica is not None
+        )
+        for step in steps:
+            self._add(step)
+        self.problems += [self._placed(each) for each in judged]
 
+    def _look(self, engine: Engine, attempt: _Attempt) -> Server:
+        from dbconfig.cli.commands.check.server import look
 
-def _login(context: Context, name: str, settings: DatabaseSettings, problems: list[Problem]) -> Iterator[Step]:
-    from sqlalchemy.exc import SQLAlchemyError
-
-    from dbconfig.cli.commands.check.server import look
-    from dbconfig.cli.trouble import engine_of
-
-    limit = min(settings.connect_timeout, context.arguments.timeout)
-    stage, begin = "open" if settings.backend == "sqlite" else "login", time.perf_counter()
-    try:
-        with (
-            engine_of(settings, context.selection.name, connect_timeout=limit) as engine,
-            engine.connect() as connection,
-        ):
-            yield Step(stage, time.perf_counter() - begin, _identity(settings))
-            stage, begin = "query", time.perf_counter()
-            server = look(connection, settings)
+        with engine.connect() as connection:
+            self._add(Step(attempt.stage, attempt.seconds, _identity(self._settings)))
+            attempt.begin("query")
+            server = look(connection, self._settings)
             what = [server.version, f"role {server.role}" if server.role else "", server.encoding, server.tls]
-            yield Step("query", time.perf_counter() - begin, ", ".join(filter(None, what)), facts=asdict(server))
-        steps, judged = judge(server, settings, name, context.arguments.workers, context.arguments.replicas)
-        yield from steps
-        problems += judged
-    except (
-        SQLAlchemyError,
-        OSError,
-        RuntimeError,
-        ValueError,
-        TypeError,
-    ) as error:  # drivers raise more than their own
-        yield Step(stage, time.perf_counter() - begin, failure=classify(error, settings))
+            self._add(Step("query", attempt.seconds, ", ".join(filter(None, what)), facts=asdict(server)))
+        return server
+
+
+class _Attempt:
+    """How far a login has come, and since when."""
+
+    def __init__(self, stage: str) -> None:
+        self.begin(stage)
+
+    def begin(self, stage: str) -> None:
+        self.stage = stage
+        self._begin = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        return time.perf_counter() - self._begin
 
 
 def _identity(settings: DatabaseSettings) -> str:

@@ -66,7 +66,8 @@ def _postgresql(connection: Connection, settings: DatabaseSettings) -> Server:
     found.tls = tls.scalar_one_or_none() or "no TLS"
     driver: Any = connection.connection.driver_connection
     # A pooler in between tells the driver a number of its own.
-    found.pooler = bool(driver.info.backend_pid != pid)
+    number = driver.get_server_pid() if hasattr(driver, "get_server_pid") else driver.info.backend_pid  # asyncpg's way
+    found.pooler = bool(number != pid)
     _postgresql_limits(connection, found)
     idle = connection.execute(text("SELECT setting FROM pg_settings WHERE name = 'idle_session_timeout'")).scalar()
     found.idle_timeout = int(idle) / 1000 if idle and int(idle) else None

@@ -18,13 +18,13 @@ CLOCK_TOLERANCE: Final = 1.0  # seconds; a time stamp of a request should not be
 
 
 def judge(
-    server: Server, settings: DatabaseSettings, name: str, workers: int, replicas: int
+    server: Server, settings: DatabaseSettings, name: str, workers: int, replicas: int, *, is_replica: bool = False
 ) -> tuple[list[Step], list[Problem]]:
     """Return a step for each judgement, and the problems."""
     steps: list[Step] = []
     problems: list[Problem] = []
     judgements = (
-        _writes(server, settings, name),
+        _standby(server) if is_replica else _writes(server, settings, name),
         _clock(server, settings, name),
         _budget(server, settings, name, workers, replicas),
         _recycle(server, settings, name),
@@ -48,6 +48,10 @@ def _writes(server: Server, settings: DatabaseSettings, name: str) -> _Judgement
     if not server.read_only:
         return None, None
     return Step("writes", detail=server.read_only), problem(Failure("read-only", "query", ""), settings, name)
+
+
+def _standby(server: Server) -> _Judgement:
+    return Step("standby", detail=server.read_only or "it accepts writes, which reading sessions never send"), None
 
 
 def _clock(server: Server, settings: DatabaseSettings, name: str) -> _Judgement:

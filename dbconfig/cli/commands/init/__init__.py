@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from dbconfig.cli import FAILED, OK
 from dbconfig.cli.commands.init import migrations, templates
 from dbconfig.cli.commands.schema import text as schema_text
 from dbconfig.cli.context import Context
+from dbconfig.cli.exit_codes import FAILED, OK
 from dbconfig.config.folder import FOLDER, shown_path
 from dbconfig.settings.environment_variables import Environment
 from dbconfig.settings.url_parsing import InvalidURL, parse_url

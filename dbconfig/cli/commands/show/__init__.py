@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from dbconfig.cli import OK, value_display
+from dbconfig.cli import value_display
 from dbconfig.cli.context import Context
+from dbconfig.cli.exit_codes import OK
 from dbconfig.cli.output import placed
 from dbconfig.config.extends import read_layers
 from dbconfig.config.interpolation import needs

@@ -5,8 +5,9 @@ from __future__ import annotations
 import inspect
 from typing import TYPE_CHECKING, Any
 
-from dbconfig.cli import OK, value_display
-from dbconfig.cli.context import Context
+from dbconfig.cli import value_display
+from dbconfig.cli.context import Context, is_asynchronous
+from dbconfig.cli.exit_codes import OK
 from dbconfig.errors.redaction import MASK, is_secret_name
 from dbconfig.settings.secret_sources import Secret
 
@@ -37,10 +38,14 @@ def call(settings: DatabaseSettings, label: str) -> str:
     from dbconfig.engine import connection_failures, dialects
     from dbconfig.engine.create import engine_options
 
-    drivername = settings.driver()
+    asynchronous = is_asynchronous(settings)
+    drivername = settings.driver(asynchronous=asynchronous)
     options, own_pool = _with_a_pool_of_sqlalchemy(engine_options(settings, label, drivername), settings)
     url = dialects.of(settings.backend).address(settings, drivername)
-    imports = {"from sqlalchemy import URL, create_engine"}
+    function = "create_async_engine" if asynchronous else "create_engine"
+    imports = {"from sqlalchemy import URL" + ("" if asynchronous else ", create_engine")}
+    if asynchronous:
+        imports.add("from sqlalchemy.ext.asyncio import create_async_engine")
     left_out: list[str] = []
     parts = {
         "username": url.username,
@@ -65,7 +70,7 @@ def call(settings: DatabaseSettings, label: str) -> str:
     )
     # A parameter of the URL may have become part of an argument.
     written = connection_failures.scrubbed("\n".join(lines), settings)
-    return "\n".join([*sorted(imports), "", "engine = create_engine(", written, ")", *notes])
+    return "\n".join([*sorted(imports), "", f"engine = {function}(", written, ")", *notes])
 
 
 def _with_a_pool_of_sqlalchemy(options: dict[str, Any], settings: DatabaseSettings) -> tuple[dict[str, Any], str]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from dbconfig.cli import OK, value_display
+from dbconfig.cli import value_display
 from dbconfig.cli.context import Context
+from dbconfig.cli.exit_codes import OK
 from dbconfig.cli.offline import Survey, named, survey
 from dbconfig.config.active_profile import select
 from dbconfig.errors import ConfigError

@@ -12,6 +12,8 @@ from dbconfig.errors import ConfigError
 from dbconfig.errors.problem import Problem
 
 if TYPE_CHECKING:
+    from ssl import SSLContext
+
     from sqlalchemy.engine.interfaces import DBAPIConnection
     from sqlalchemy.pool import ConnectionPoolEntry
 
@@ -24,6 +26,9 @@ NO_TIMEOUT: Final = "bound the time with `statement_timeout`, or with asyncio.ti
 _TLS: Final = frozenset(
     {"ssl", "ssl_ca", "ssl_cert", "ssl_key", "ssl_disabled", "ssl_verify_cert", "ssl_verify_identity"}
 )
+
+_YES: Final = ("required", "true", "yes", "1")
+_NO: Final = ("none", "false", "no", "0")
 
 
 def parameters(driver: str) -> frozenset[str]:
@@ -42,20 +47,39 @@ def with_tls_context(
 
     Not asked for, TLS is taken where the server offers it, as by PyMySQL; asyncmy can only insist on it, or do without.
     """
-    from pymysql.connections import Connection
-
     found = {name: value for name, value in given.items() if name not in _TLS}
     if given.get("ssl_disabled"):
         return found
     wanted = _in_query(settings) or _in_arguments(given)
     if wanted is None and (on_socket or driver == "asyncmy"):
         return found
-    build: Any = getattr(Connection, "_create_ssl_ctx")  # noqa: B009  # not declared: private, and unchanged since 2013
     try:
-        found["ssl"] = build(None, wanted or {})
+        found["ssl"] = _context(wanted or {})
     except OSError as error:  # ssl.SSLError is one
         message = f"a certificate cannot be used: {error.strerror or error}"
         raise ConfigError([Problem("file-unreadable", message, settings.origin("url"), "ssl_ca")]) from error
+    return found
+
+
+def _context(wanted: Any) -> SSLContext:
+    """Return a context with the meaning that PyMySQL gives to its `ssl`, which asyncmy does without PyMySQL."""
+    import ssl
+
+    if isinstance(wanted, ssl.SSLContext):
+        return wanted
+    trusts = wanted.get("ca") is not None or wanted.get("capath") is not None
+    found = ssl.create_default_context(cafile=wanted.get("ca"), capath=wanted.get("capath"))
+    found.check_hostname = trusts and bool(wanted.get("check_hostname", True))
+    mode = str(wanted["verify_mode"]).lower() if wanted.get("verify_mode") is not None else ""
+    if mode == "optional":
+        found.verify_mode = ssl.CERT_OPTIONAL
+    else:
+        verifies = trusts if mode not in (*_YES, *_NO) else mode in _YES
+        found.verify_mode = ssl.CERT_REQUIRED if verifies else ssl.CERT_NONE
+    if wanted.get("cert") is not None:
+        found.load_cert_chain(wanted["cert"], wanted.get("key"), wanted.get("password"))
+    if wanted.get("cipher") is not None:
+        found.set_ciphers(wanted["cipher"])
     return found
 
 
