@@ -1,8 +1,8 @@
 """Cancelled at any await, a task leaves no connection checked out and no transaction open."""
 
 import asyncio
+import contextlib
 import gc
-import time
 import types
 
 import pytest
@@ -64,11 +64,16 @@ async def written(registry):
         return list(rows.scalars())
 
 
-async def settled(registry, patience=20.0):
+async def until(state):
+    async with asyncio.timeout(30):
+        while not state():
+            await asyncio.sleep(0.01)
+
+
+async def settled(registry):
     pool = registry.async_engine().pool
-    end = time.monotonic() + patience
-    while pool.checkedout() and time.monotonic() < end:
-        await asyncio.sleep(0.01)
+    with contextlib.suppress(TimeoutError):
+        await until(lambda: not pool.checkedout())
     return pool.checkedout()
 
 
@@ -124,23 +129,19 @@ def test_a_cancelled_transaction_is_rolled_back_at_the_server(url, run, request,
     server = request.getfixturevalue("postgresql")
     registry = Registry.from_profile(Profile(name="tests", url=url, pool_size=2, max_overflow=0))
 
+    query = "SELECT state FROM pg_stat_activity WHERE usename = 'app' AND state <> 'idle'"
+
     async def slow():
         async with registry.async_transaction() as session:
             await (await session.connection()).execute(text("SELECT pg_sleep(30)"))
 
     async def main():
         task = asyncio.create_task(slow())
-        await asyncio.sleep(0.3)
+        await until(lambda: server.sql(f"{query} AND query = 'SELECT pg_sleep(30)'"))
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        end = time.monotonic() + 5
-        while time.monotonic() < end:
-            query = "SELECT state FROM pg_stat_activity WHERE usename = 'app' AND state <> 'idle'"
-            if not (rows := server.sql(query)):
-                break
-            await asyncio.sleep(0.05)
-        assert rows == []
+        await until(lambda: not server.sql(query))
         assert registry.async_engine().pool.checkedout() == 0
 
     run(main())
@@ -151,18 +152,20 @@ def test_a_waiter_for_the_pool_that_is_cancelled_leaves_its_place_to_the_next(re
     if driver == "sqlite-memory":
         pytest.skip("its pool has no limit of this kind")
 
-    async def hold(seconds):
+    async def hold(released):
         async with registry.async_session() as session:
             await session.connection()
-            await asyncio.sleep(seconds)
+            await released.wait()
 
     async def main():
-        holders = [asyncio.create_task(hold(0.2)) for _ in range(2)]
-        await asyncio.sleep(0.05)
-        waiters = [asyncio.create_task(hold(0)) for _ in range(10)]
-        await asyncio.sleep(0.05)
+        released = asyncio.Event()
+        holders = [asyncio.create_task(hold(released)) for _ in range(2)]
+        await until(lambda: registry.async_engine().pool.checkedout() == 2)
+        waiters = [asyncio.create_task(hold(released)) for _ in range(10)]
+        await asyncio.sleep(0)  # each begins to wait
         for each in waiters[:5]:
             each.cancel()
+        released.set()
         results = await asyncio.gather(*holders, *waiters, return_exceptions=True)
         assert [type(each) for each in results[2:7]] == [asyncio.CancelledError] * 5
         assert results[7:] == [None] * 5

@@ -48,7 +48,7 @@ def left(driver: str, request: pytest.FixtureRequest, url: str) -> Callable[[], 
 
 
 async def until_none(left: Callable[[], list[int]]) -> None:
-    for _ in range(200):
+    for _ in range(1500):
         if not left():
             return
         await asyncio.sleep(0.02)

@@ -144,8 +144,12 @@ def test_errors_and_cancellations_leave_nothing_behind(
 ) -> None:
     slow = {"postgresql": "SELECT pg_sleep(30)", "mariadb": "SELECT sleep(30)"}.get(DRIVERS[driver][0])
 
+    asked = asyncio.Event()
+
     async def wait() -> None:
         async with db.async_session(**how) as session:
+            await session.exec(text("SELECT 1"))  # type: ignore[call-overload]
+            asyncio.get_running_loop().call_later(0.05, asked.set)  # when the statement is under way
             await session.exec(text(slow))  # type: ignore[call-overload]
 
     async def work() -> None:
@@ -155,8 +159,9 @@ def test_errors_and_cancellations_leave_nothing_behind(
                 with pytest.raises(DBAPIError):
                     await session.exec(text("SELECT * FROM nowhere"))  # type: ignore[call-overload]
             if slow:
+                asked.clear()
                 task = asyncio.create_task(wait())
-                await asyncio.sleep(0.05)
+                await asyncio.wait_for(asked.wait(), 30)
                 task.cancel()
                 with pytest.raises(asyncio.CancelledError):
                     await task

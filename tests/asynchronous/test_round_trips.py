@@ -10,6 +10,8 @@ from sqlalchemy.exc import IntegrityError
 from sqlmodel import Field, MetaData, SQLModel
 
 from dbconfig import Profile, Registry
+from dbconfig.engine.pool import ping
+from tests.support.clock import Clock
 from tests.support.proxy import Proxy
 from tests.support.servers import Server
 
@@ -125,11 +127,14 @@ def test_the_driver_itself_is_watched_after_a_commit(opened: Callable[..., objec
 
 
 def test_what_failed_or_was_cancelled_is_rolled_back(opened: Callable[..., object], mariadb: Server) -> None:
+    flushed = asyncio.Event()
+
     async def insert_and_wait(db: Registry) -> None:
         async with db.async_session() as session:
             await session.commit()
             session.add(Item(id=3))
             await session.flush()
+            flushed.set()
             await asyncio.sleep(30)
 
     async def work(db: Registry) -> None:
@@ -140,7 +145,7 @@ def test_what_failed_or_was_cancelled_is_rolled_back(opened: Callable[..., objec
             with pytest.raises(IntegrityError):
                 await session.flush()
         task = asyncio.create_task(insert_and_wait(db))
-        await asyncio.sleep(0.1)
+        await asyncio.wait_for(flushed.wait(), 30)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -152,13 +157,15 @@ def test_what_failed_or_was_cancelled_is_rolled_back(opened: Callable[..., objec
     run(opened, work)
 
 
-def test_a_connection_that_breaks_is_not_taken_for_clean(opened: Callable[..., object], mariadb: Server) -> None:
+def test_a_connection_that_breaks_is_not_taken_for_clean(
+    opened: Callable[..., object], mariadb: Server, clock: Clock
+) -> None:
     async def work(db: Registry) -> None:
         async with db.async_engine().connect() as connection:
             await connection.execute(text("SELECT 1"))
             await connection.commit()
             mariadb.terminate()
-        await asyncio.sleep(0.05)
+        clock.advance(ping.TRUST)
         assert await value(db) == 0
 
     run(opened, work)

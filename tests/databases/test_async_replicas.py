@@ -62,11 +62,11 @@ async def read(db: Registry, times: int = 1) -> Counter[str]:
 
 
 async def until(state: Callable[[], bool], what: str) -> None:
-    for _ in range(400):
+    for _ in range(600):
         if state():
             return
         await asyncio.sleep(0.05)
-    pytest.fail(f"{what} did not come in 20 s")
+    pytest.fail(f"{what} did not come in 30 s")
 
 
 def reads(db: Registry) -> dict[str, int]:

@@ -164,13 +164,16 @@ PROGRAM = """
     session = db.session()
     session.execute(text("INSERT INTO ending VALUES (1)"))
 
+    holding = threading.Event()
+
     def hold():
         with db.session() as own:
             own.execute(text("SELECT 1"))
-            time.sleep(60)
+            holding.set()
+            time.sleep(600)
 
     threading.Thread(target=hold, daemon=True).start()
-    time.sleep(0.2)
+    holding.wait(60)
     {end}
 """
 ENDS = {

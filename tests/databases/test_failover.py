@@ -12,6 +12,7 @@ from sqlmodel import Session
 from dbconfig import CommitUncertain, ConfigError, Profile, Registry
 from tests.support.ports import free_port
 from tests.support.postgresql import PostgreSQLServer, PostgreSQLStandby
+from tests.support.processes import wait_until
 
 DRIVERS = ("psycopg2", "psycopg")
 
@@ -87,25 +88,27 @@ def test_a_promotion_under_load_loses_nothing_that_was_acknowledged(
         threads = [threading.Thread(target=work, args=(db, number)) for number in range(4)]
         for thread in threads:
             thread.start()
-        time.sleep(1.0)
+        wait_until(lambda: len(acknowledged) >= 20, "the first transactions")
         if end == "kill":
             # What is acknowledged must be on the standby too: as synchronous_commit would see to.
             postgresql.sql("ALTER SYSTEM SET synchronous_standby_names = '*'")
             postgresql.sql("SELECT pg_reload_conf()")
-            time.sleep(0.5)
+            synchronous = "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'"
+            wait_until(lambda: postgresql.sql(synchronous) == [(1,)], "the synchronous standby")
             postgresql.kill()
         else:
             # An orderly switch: the old primary stays up, and refuses to write.
             postgresql.sql("ALTER SYSTEM SET default_transaction_read_only = on")
             postgresql.sql("SELECT pg_reload_conf()")
-            time.sleep(0.2)
+            setting = "SHOW default_transaction_read_only"
+            wait_until(lambda: postgresql.sql(setting) == [("on",)], "the end of writing")
             standby.catch_up()
         moment = time.monotonic()
         standby.promote()
-        time.sleep(4.0)
+        wait_until(lambda: any(at > moment for at, _ in list(acknowledged)), "writes after the promotion", timeout=60)
         stop.set()
         for thread in threads:
-            thread.join(30)
+            thread.join(60)
         assert not any(thread.is_alive() for thread in threads)
         with db.session() as session:
             assert port_of(session) == standby.port

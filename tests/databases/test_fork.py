@@ -42,7 +42,7 @@ def in_child(work: Callable[[], object]) -> str:
             os.write(writing, repr(error).encode())
         os._exit(0)
     os.close(writing)
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while os.waitpid(pid, os.WNOHANG)[0] == 0:
         if time.monotonic() > deadline:
             os.kill(pid, 9)

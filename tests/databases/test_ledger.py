@@ -33,7 +33,7 @@ class Disaster:
     def kill_backends(self) -> None:
         for _ in range(3):
             self.server.terminate()
-            time.sleep(0.1)
+            wait_until(lambda: bool(self.server.connections(user=self.server.user)), "those who come again")
 
     def restart_fast(self) -> None:
         self.server.restart("fast", down=0.3)
@@ -74,11 +74,11 @@ class Disaster:
         children = [CONTEXT.Process(target=work_in_child, args=(self._run, f"child{n}-", n)) for n in range(3)]
         for child in children:
             child.start()
-        time.sleep(0.7)
+        for child in children[1:]:
+            child.join(60)
         assert children[0].pid is not None
         os.kill(children[0].pid, signal.SIGKILL)
-        for child in children:
-            child.join(20)
+        children[0].join(60)
         assert [child.exitcode for child in children] == [-signal.SIGKILL, 0, 0]
 
 
@@ -189,7 +189,8 @@ def test_the_books_balance_on_sqlite_with_four_processes_two_of_which_are_killed
         reader = threading.Thread(target=lambda: chunks.extend(iter(partial(os.read, reading, 65536), b"")))
         reader.start()
         for worker in workers[:2]:
-            time.sleep(0.8)
+            before = len(chunks)
+            wait_until(lambda before=before: len(chunks) > before + 20, "transfers")  # type: ignore[misc]  # bound early
             assert worker.pid is not None
             os.kill(worker.pid, signal.SIGKILL)
         for worker in workers:

@@ -1,9 +1,9 @@
 """Rotation and reload: new settings and new passwords, without an interruption and without a remainder of the old."""
 
 import asyncio
+import logging
 import os
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -121,13 +121,14 @@ def test_without_a_call_the_first_new_connection_replaces_the_old_ones(
 
 
 def test_a_file_that_is_written_is_noticed_and_proved_before_anything_is_replaced(
-    db: Registry, server: Server, secret: Path, monkeypatch: pytest.MonkeyPatch
+    db: Registry, server: Server, secret: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(password_rotation, "ROUND", 0.1)
+    caplog.set_level(logging.INFO, "dbconfig")
     with Load(db) as load:
         old = connected(server)
         secret.write_text("not-yet-known-to-the-server")
-        time.sleep(0.5)
+        wait_until(lambda: "opens no connection yet" in caplog.text, "the proof that fails")
         assert old <= connected(server)
         rotate(server, secret, "rotated-3")
         wait_until(lambda: not old & connected(server), "the end of the old connections")
@@ -278,11 +279,7 @@ def test_the_engines_of_an_event_loop_are_renewed_too(db: Registry, server: Serv
             assert await ask(2) == 2
             assert (await (await running.connection()).execute(text("SELECT 3"))).scalar_one() == 3
         assert db.async_engine() is not before
-        for _ in range(200):
-            if not old & connected(server):
-                break
-            await asyncio.sleep(0.02)
-        assert not old & connected(server)
+        await asyncio.to_thread(wait_until, lambda: not old & connected(server), "the end of the old connections")
         await db.async_dispose()
 
     asyncio.run(main())

@@ -1,6 +1,5 @@
 """Round trips that carry nothing are not sent, and the dangerous cases show that those that do are."""
 
-import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -9,6 +8,8 @@ from sqlalchemy.exc import IntegrityError
 from sqlmodel import Field, MetaData, Session, SQLModel
 
 from dbconfig import Profile, Registry
+from dbconfig.engine.pool import ping
+from tests.support.clock import Clock
 from tests.support.proxy import Proxy
 from tests.support.servers import Server
 
@@ -138,12 +139,12 @@ def test_a_transaction_begun_by_a_statement_after_a_commit_is_rolled_back(
     assert value(db) == 4
 
 
-def test_a_connection_that_breaks_is_not_taken_for_clean(db: Registry, mariadb: Server) -> None:
+def test_a_connection_that_breaks_is_not_taken_for_clean(db: Registry, mariadb: Server, clock: Clock) -> None:
     with db.engine().connect() as connection:
         connection.execute(text("SELECT 1"))
         connection.commit()
         mariadb.terminate()
-    time.sleep(0.05)  # a connection that came back a moment ago is not looked at
+    clock.advance(ping.TRUST)  # a connection that came back a moment ago is not looked at
     assert value(db) == 0
 
 

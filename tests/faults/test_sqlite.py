@@ -18,6 +18,7 @@ from sqlmodel import Session
 
 from dbconfig import Profile, Registry
 from tests.registries import ask, at_once
+from tests.support.processes import wait_until
 
 CONTEXT = get_context("fork")
 
@@ -55,7 +56,7 @@ def test_s01_s02_twelve_threads_that_read_compute_and_write_lose_nothing(path: P
         at_once([lambda: work(db)] * 12)
         assert ask(db, "SELECT amount FROM counter") == 300
     print(f"\nS01: 300 transactions of 12 threads, longest {max(waits):.2f} s")
-    assert max(waits) < 20
+    assert max(waits) < 60
 
 
 def count_up(path: Path, times: int) -> None:
@@ -68,10 +69,12 @@ def test_s03_four_processes_one_of_which_is_killed_leave_a_sound_file(path: Path
     victim = CONTEXT.Process(target=count_up, args=(path, 1_000_000))
     others = [CONTEXT.Process(target=count_up, args=(path, 50)) for _ in range(3)]
     victim.start()
-    time.sleep(0.3)
-    for other in others:
-        other.start()
-    time.sleep(0.3)
+    with registry(path) as db:
+        wait_until(lambda: ask(db, "SELECT amount FROM counter") > 0, "the victim's first transaction")
+        for other in others:
+            other.start()
+        before = ask(db, "SELECT amount FROM counter")
+        wait_until(lambda: ask(db, "SELECT amount FROM counter") > before + 10, "further transactions")
     assert victim.pid is not None
     os.kill(victim.pid, signal.SIGKILL)
     for process in (victim, *others):

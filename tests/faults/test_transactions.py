@@ -92,7 +92,8 @@ def test_t05_a_session_that_ended_in_mid_transaction_is_told_and_saves_nothing(d
 def test_a_transaction_that_rests_too_long_lets_go_of_its_locks(db: Registry, server: Server) -> None:
     def rest(session: Session) -> None:
         change(session)
-        time.sleep(2.5)
+        mine = ask(session, IDENTIFY[server.kind])
+        wait_until(lambda: mine not in server.connections(), "the end of the session that rests")
         change(session)
 
     with pytest.raises(DBAPIError), db.transaction() as session:
@@ -132,7 +133,6 @@ def test_a_commit_is_not_sent_to_a_connection_that_is_known_to_be_dead(db: Regis
         change(session)
         if len(attempts) == 1:
             server.terminate(ask(session, IDENTIFY[server.kind]))
-            time.sleep(0.2)
 
     db.run_in_transaction(work)
     assert attempts == [1, 2]

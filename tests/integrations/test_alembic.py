@@ -3,13 +3,13 @@
 import os
 import subprocess
 import sys
-import time
 
 import pytest
 
 pytest.importorskip("alembic")
 
 from tests.integrations.conftest import SYSTEMS
+from tests.support.processes import wait_until
 
 MODELS = """
 from sqlmodel import Field, SQLModel
@@ -98,8 +98,7 @@ assert not logger.disabled
 """
     )
     done(project.run("main"))
-    time.sleep(0.2)
-    assert postgresql.connections() == []
+    wait_until(lambda: postgresql.connections() == [], "the end of the connections")
 
 
 @pytest.mark.parametrize("system", ["sqlite-file", "postgresql", "mariadb"])

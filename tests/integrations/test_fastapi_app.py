@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import pytest
 
 from tests.integrations.conftest import Project
 from tests.support.ports import free_port
+from tests.support.processes import wait_until
 
 EXAMPLE = Path(__file__).parents[2] / "examples/fastapi_app"
 SERVERS = {
@@ -61,19 +61,18 @@ def serving(project, server):
             yield port
         finally:
             process.send_signal(signal.SIGTERM)
-            process.wait(20)
+            process.wait(60)
         text = (project.path / "log").read_text()
         assert "Traceback" not in text, text
 
 
 def wait_for(port, process, log):
-    end = time.monotonic() + 40
-    while time.monotonic() < end and process.poll() is None:
+    def listens():
+        assert process.poll() is None, log.read_text()
         with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.05)
-    raise AssertionError(log.read_text())
+            return probe.connect_ex(("127.0.0.1", port)) == 0
+
+    wait_until(listens, "the server", timeout=120)
 
 
 def call(port, method, path, body=None, headers=None):
@@ -123,24 +122,19 @@ from dbconfig.integrations.fastapi import AsyncTransactionDep, TransactionDep
 
 @app.post("/slow")
 def slow(session: TransactionDep) -> None:
-    session.connection().execute(text("SELECT pg_sleep(1)"))
+    session.connection().execute(text("SELECT pg_sleep(3)"))
 
 @app.post("/slow-async")
 async def slow_async(session: AsyncTransactionDep) -> None:
-    await (await session.connection()).execute(text("SELECT pg_sleep(1)"))
+    await (await session.connection()).execute(text("SELECT pg_sleep(3)"))
 """
         )
     busy = "SELECT state FROM pg_stat_activity WHERE usename = 'app' AND state <> 'idle'"
     with serving(project, "uvicorn") as port:
         for path in ("/slow", "/slow-async"):
-            for _ in range(4):
+            for number in range(4):
                 with socket.create_connection(("127.0.0.1", port)) as client:
                     client.sendall(f"POST {path} HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n".encode())
-                    time.sleep(0.1)
-            assert postgresql.sql(busy), "the requests are under way"
-            end = time.monotonic() + 10
-            while (states := postgresql.sql(busy)) and time.monotonic() < end:
-                time.sleep(0.05)
-            assert states == []
-    time.sleep(0.2)
-    assert postgresql.connections() == [], "nothing is left when the server has ended"
+                    wait_until(lambda number=number: len(postgresql.sql(busy)) > number, "the request's statement")
+            wait_until(lambda: postgresql.sql(busy) == [], "the end of the transactions")
+    wait_until(lambda: postgresql.connections() == [], "the end of all connections with that of the server")

@@ -5,12 +5,12 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from tests.integrations.conftest import Project
+from tests.support.processes import wait_until
 
 EXAMPLE = Path(__file__).parents[2] / "examples/workers"
 
@@ -62,14 +62,12 @@ def test_celerys_prefork_pool_with_four_children(workers, postgresql):
                 "import celery_app\nfor number in range(40): celery_app.run.delay(number)\n"
             )
             assert workers.run("send").returncode == 0
-            end = time.monotonic() + 60
-            while time.monotonic() < end and _count(postgresql) != 40:
-                time.sleep(0.2)
+            wait_until(lambda: _count(postgresql) == 40, "forty jobs", timeout=120)
             count, processes = jobs(postgresql)
             assert (count, len(processes) > 1) == (40, True), (workers.path / "log").read_text()
         finally:
             worker.send_signal(signal.SIGTERM)
-            worker.wait(30)
+            worker.wait(60)
     assert "Traceback" not in (workers.path / "log").read_text()
 
 
@@ -114,7 +112,7 @@ for line in sys.stdin:
         assert len(postgresql.connections()) == 1
     finally:
         process.stdin.close()
-        process.wait(10)
+        process.wait(60)
         process.stdout.close()
 
 
@@ -123,8 +121,7 @@ def test_a_command_with_typer(workers, system, request):
     assert workers.run("command", "add", "3").returncode == 0
     assert workers.run("command", "show").stdout.strip() == "3"
     if system == "postgresql":
-        time.sleep(0.2)
-        assert request.getfixturevalue("postgresql").connections() == []
+        wait_until(lambda: request.getfixturevalue("postgresql").connections() == [], "the end of the connections")
 
 
 def test_a_notebook_whose_cells_are_run_again(workers):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from inspect import signature
@@ -17,6 +16,7 @@ from sqlalchemy.pool import Pool, QueuePool
 from dbconfig import ConfigError, DatabaseSettings, Profile, Registry
 from dbconfig.engine.pool import caretaker
 from tests.registries import Account, ask
+from tests.support import clock as clocks
 
 SERVER = "postgresql://db.internal"
 LITE = "sqlite:///lite.db"
@@ -102,8 +102,9 @@ def replaced_after(seconds: float) -> Callable[[Registry], bool]:
 
         kept: list[Any] = []
         first = connection()
-        time.sleep(seconds)
-        return connection() != first
+        with pytest.MonkeyPatch.context() as patch:
+            clocks.install(patch).advance(seconds)
+            return connection() != first
 
     return look
 
@@ -115,8 +116,8 @@ def warned_of_a_leak(db: Registry) -> bool:
     logger = logging.getLogger("dbconfig.pool.leaks")
     logger.addHandler(handler)
     try:
-        with db.engine().connect():
-            time.sleep(0.1)
+        with db.engine().connect(), pytest.MonkeyPatch.context() as patch:
+            clocks.install(patch).advance(0.1)
     finally:
         logger.removeHandler(handler)
     return bool(records)

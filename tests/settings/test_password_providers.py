@@ -4,7 +4,6 @@ import importlib
 import os
 import pickle
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pytest
 
 from dbconfig import ConfigError, DatabaseSettings, Profile, Registry
 from dbconfig.settings.password_providers import HANGING_AT_MOST
+from tests.support.processes import wait_until
 
 CANARY = "c4n4ry-t0ken"
 
@@ -114,26 +114,22 @@ def test_a_provider_that_hangs_is_left_at_its_time_limit_and_its_threads_stay_fe
     released = threading.Event()
 
     def hang(settings: DatabaseSettings) -> str:
-        released.wait(30)
+        released.wait(60)
         return CANARY
 
     db = registry()
     db.password_provider("tokens", hang, timeout=0.1)
     before = threading.active_count()
     try:
-        start = time.monotonic()
         for _ in range(HANGING_AT_MOST):
             with pytest.raises(ConfigError, match=r"'tokens': no answer within 0\.1 s"):
                 ask(db)
         with pytest.raises(ConfigError, match="earlier calls have not come back"):
             ask(db)
-        assert time.monotonic() - start < 5
         assert threading.active_count() <= before + HANGING_AT_MOST
     finally:
         released.set()
-    deadline = time.monotonic() + 10
-    while threading.active_count() > before and time.monotonic() < deadline:
-        time.sleep(0.01)
+    wait_until(lambda: threading.active_count() <= before, "the end of the calls")
     assert ask(db) == CANARY
 
 
