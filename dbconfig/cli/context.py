@@ -191,5 +191,5 @@ def as_problem(error: BaseException, settings: DatabaseSettings, database: str) 
 
     cause = error.__cause__ if isinstance(error, TimeoutError) and error.__cause__ is not None else error
     if isinstance(cause, TimeoutError):
-        return problem(Failure("timed-out", "login", str(cause)), settings, database)
+        return problem(Failure("timed-out", "login", str(cause), permanent=False), settings, database)
     return problem(classify(cause, settings), settings, database)

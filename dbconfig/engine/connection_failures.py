@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-import re
+import os
+import ssl
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
-from dbconfig.errors import printable
+from sqlalchemy.exc import SQLAlchemyError
+
+from dbconfig.engine.dialects import errors
+from dbconfig.engine.dialects.error_table import CONNECTION_LOST, JUDGED, UNKNOWN, Fate, Meaning
+from dbconfig.errors import DBConfigError, printable
 from dbconfig.errors.catalogue import CATALOGUE
 from dbconfig.errors.printable import quoted
 from dbconfig.errors.problem import Location, Problem
@@ -18,60 +23,13 @@ from dbconfig.settings.secret_sources import Secret
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from sqlalchemy import Engine
+
     from dbconfig.settings.database import DatabaseSettings
 
 STAGES: Final = ("resolve", "tcp", "tls", "login", "query")
 
 
-# libpq gives no SQLSTATE for a connection that failed, so its words decide; the first that fits does.
-_POSTGRESQL: Final = (
-    (r"could not translate host name|Name or service not known|nodename nor servname", "resolve", "host-unknown"),
-    (r"Connection refused|No such file or directory", "tcp", "refused"),
-    (r"No route to host|Network is unreachable", "tcp", "unreachable"),
-    (r"timeout expired|timed out", "tcp", "timed-out"),
-    (r"received invalid response to (?:SSL|GSS)|expected authentication request", "tls", "not-a-database"),
-    (r"does not support SSL|does not support GSSAPI|SSL was required", "tls", "tls-refused"),
-    (r"certificate verify failed|server certificate for|root certificate file|SSL error", "tls", "tls-untrusted"),
-    (r"no pg_hba\.conf entry[^\n]*(?:no encryption|SSL off)", "tls", "tls-required"),
-    (r"too many clients|connection slots are reserved|too many connections", "login", "too-many-connections"),
-    (r"is (?:starting up|shutting down|not yet accepting)|in recovery mode", "login", "starting-up"),
-    (r'database "[^"\n]*" does not exist', "login", "database-missing"),
-    (r"permission denied for database", "login", "database-denied"),
-    (r"authentication failed|no password supplied|no pg_hba\.conf entry", "login", "login-rejected"),
-    (r'role "[^"\n]*" does not exist|is not permitted to log in', "login", "login-rejected"),
-    (r"session is not read-only|session is read-only|server is (?:not )?in hot standby", "login", "read-only"),
-    (r"unsupported startup parameter", "login", "pooler-undeclared"),
-    (r"server closed the connection|Connection reset|closed unexpectedly", "login", "connection-lost"),
-)
-# https://mariadb.com/kb/en/mariadb-error-codes/
-_MYSQL: Final = {
-    1044: ("login", "database-denied"),
-    1142: ("query", "database-denied"),
-    1045: ("login", "login-rejected"),
-    1130: ("login", "login-rejected"),
-    1698: ("login", "login-rejected"),
-    4151: ("login", "login-rejected"),
-    1049: ("login", "database-missing"),
-    1040: ("login", "too-many-connections"),
-    1203: ("login", "too-many-connections"),
-    1226: ("login", "too-many-connections"),
-    3159: ("tls", "tls-required"),
-    4149: ("tls", "tls-required"),
-    1290: ("query", "read-only"),
-    1836: ("query", "read-only"),
-    1053: ("login", "starting-up"),
-    2006: ("login", "connection-lost"),
-    2013: ("login", "connection-lost"),
-    2026: ("tls", "tls-refused"),
-    1205: ("query", "busy"),
-    1969: ("query", "busy"),
-}
-_SQLITE: Final = (
-    (r"unable to open|cannot be made|permission denied", "login", "database-file"),
-    (r"not a database|malformed", "login", "not-a-database"),
-    (r"locked|busy", "query", "busy"),
-    (r"readonly", "query", "read-only"),
-)
 # Which setting is at fault, in the order of preference.
 _AT_FAULT: Final = {
     "host-unknown": ("host",),
@@ -97,52 +55,84 @@ class Failure:
     slug: str
     stage: str
     words: str
-
-    @property
-    def permanent(self) -> bool:
-        """Whether waiting cannot help."""
-        return CATALOGUE[self.slug].permanent
+    permanent: bool = True  # whether waiting cannot help
 
 
 def classify(error: BaseException, settings: DatabaseSettings) -> Failure:
     """Return why a connection to a database failed; the error is the driver's, or SQLAlchemy's around it."""
     original: BaseException = getattr(error, "orig", None) or error
     words = scrubbed(" ".join(str(original).split()), settings)
-    slug, stage = "connection-failed", "login"
-    if settings.backend in ("mysql", "mariadb"):
-        stage, slug = _mysql(original)
-    else:
-        table = _POSTGRESQL if settings.backend == "postgresql" else _SQLITE
-        for pattern, where, found in table:
-            if re.search(pattern, str(original)):
-                stage, slug = where, found
-                break
-    return Failure(slug, stage, words)
+    row = judged(original, settings)
+    return Failure(row.slug, row.stage, words, permanent=not row.connects_again)
 
 
-def _mysql(error: BaseException) -> tuple[str, str]:
-    import socket  # only where a connection failed
+def judged(error: BaseException, settings: DatabaseSettings) -> Meaning:
+    """Return what the error of a connection attempt means; a server whose words nobody knows is asked for its code."""
+    known: Meaning | None = getattr(error, JUDGED, None)
+    if known is not None:
+        return known
+    row = errors.of_connect(error, settings.backend)
+    if settings.backend == "postgresql" and row in (None, CONNECTION_LOST):
+        from dbconfig.engine.dialects.postgresql import refusal  # only where a connection failed
 
-    inner: Any = getattr(error, "original_exception", None)
-    if isinstance(inner, socket.gaierror):
-        return "resolve", "host-unknown"
-    if isinstance(inner, TimeoutError):
-        return "tcp", "timed-out"
-    if isinstance(inner, ConnectionRefusedError):
-        return "tcp", "refused"
-    code = error.args[0] if error.args else None
-    text = str(error)
-    if "Network is unreachable" in text or "No route to host" in text:
-        return "tcp", "unreachable"
-    if re.search(r"certificate|CERTIFICATE", text):
-        return "tls", "tls-untrusted"
-    if "timed out" in text:
-        return "tcp", "timed-out"
-    if "not a valid" in text or "Packet sequence number wrong" in text or "protocol" in text.lower():
-        return "tls", "not-a-database"
-    if isinstance(code, int) and code in _MYSQL:
-        return _MYSQL[code]
-    return "login", "connection-failed"
+        # asyncpg hangs up when it cannot decode what the server says.
+        row = refusal.ask(settings) or row
+    row = row or UNKNOWN
+    setattr(error, JUDGED, row)  # the answer of this moment, and nobody asks twice
+    return row
+
+
+class Judge:
+    """What the pool asks about errors; it knows none itself."""
+
+    def __init__(self, settings: DatabaseSettings) -> None:
+        self._settings = settings
+
+    def connects_again(self, error: BaseException) -> bool:
+        """Whether the same connection attempt may well succeed in a moment."""
+        return judged(error, self._settings).connects_again
+
+    def ends_connection(self, error: BaseException) -> bool:
+        """Whether a statement's error means that its connection cannot be used any more."""
+        row = errors.of_statement(error, self._settings.backend)
+        return row is not None and row.ends_connection
+
+    def refuses_writes(self, error: BaseException) -> bool:
+        """Whether a statement was refused because the server, or the transaction, is read-only."""
+        row = errors.of_statement(error, self._settings.backend)
+        return row is not None and row.fate is Fate.READ_ONLY
+
+
+def name_errors(engine: Engine) -> None:
+    """Let whatever a driver raises at a connect be an error of its own kind, which SQLAlchemy wraps and explains.
+
+    asyncpg raises the system's OSError; psycopg2 a UnicodeDecodeError where the server's language is not in UTF-8;
+    PyMySQL a RuntimeError where a package is missing for the server's way to log in.
+    """
+    dialect: Any = engine.dialect
+    connect = dialect.connect
+
+    def connect_or_say(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return connect(*args, **kwargs)
+        except (dialect.loaded_dbapi.Error, SQLAlchemyError, DBConfigError, *_MISTAKES):
+            raise
+        except Exception as error:
+            raise dialect.loaded_dbapi.OperationalError(f"the connection cannot be made: {_text(error)}") from error
+
+    dialect.connect = connect_or_say  # on the dialect object of this engine alone
+
+
+# Of the caller's own code, which no server has to do with: a wrong argument in `connect_args`, a broken `creator`.
+_MISTAKES: Final = (TypeError, AttributeError, NameError, ImportError, NotImplementedError)
+
+
+def _text(error: Exception) -> str:
+    if isinstance(error, UnicodeDecodeError):  # the text that could not be decoded is what the server said
+        return error.object.decode("utf-8", "replace")
+    if isinstance(error, OSError) and not isinstance(error, ssl.SSLError) and error.errno and error.errno > 0:
+        return f"{os.strerror(error.errno)}: {error}"  # SSLError's number is OpenSSL's, not the system's
+    return str(error) or ("timed out" if isinstance(error, TimeoutError) else type(error).__name__)
 
 
 def problem(failure: Failure, settings: DatabaseSettings, database: str = "default", place: str = "") -> Problem:
@@ -209,6 +199,17 @@ def _message(slug: str, settings: DatabaseSettings, place: str = "") -> str:
     return texts.get(slug, f"the connection to {place} failed")
 
 
+def server_of(settings: DatabaseSettings) -> str:
+    """Return where the server of a database is, in one word: what a log says is waited for."""
+    if settings.backend == "sqlite":
+        return str(settings.path or settings.address.database or ":memory:")
+    address = settings.address
+    hosts = [one for given in address.query.get("host", ()) for one in str(given).split(",")]
+    if hosts:
+        return ",".join(hosts)
+    return f"{address.host or 'localhost'}:{address.port or default_port(settings)}"
+
+
 def default_port(settings: DatabaseSettings) -> int:
     return PORTS.get(settings.backend, 0)
 
@@ -242,7 +243,10 @@ def _secrets(settings: DatabaseSettings) -> Iterator[str]:
 
 def annotate(error: BaseException, settings: DatabaseSettings) -> None:
     """Add to a connection's error which stage failed, where the value at fault comes from, and what to do."""
+    original = getattr(error, "orig", None)
     failure = classify(error, settings)
+    if original is not None and hasattr(original, JUDGED):
+        setattr(error, JUDGED, getattr(original, JUDGED))  # a unit of work asks later
     key, location = at_fault(failure.slug, settings)
     error.add_note(f"dbconfig[{failure.slug}]: {_message(failure.slug, settings)} (stage: {failure.stage})")
     error.add_note(f"  {key} comes from {location}; {CATALOGUE[failure.slug].fix}")

@@ -67,8 +67,9 @@ def build(
     # In this order: the dialect's listener may connect by itself. (`insert=True` has no effect on this event.)
     _supply_secrets(engine, settings)
     password_rotation.attach(engine, settings, name)
-    pool.attach(engine, settings, name=name, read_only=read_only)
+    pool.attach(engine, settings, name=name, read_only=read_only, judge=connection_failures.Judge(settings))
     dialect.attach(engine, settings)
+    connection_failures.name_errors(engine)
     _explain_failures(engine, settings)
     return engine
 
@@ -92,7 +93,8 @@ def engine_options(
     options.setdefault("logging_name", name)
     options.setdefault("pool_logging_name", name)
     is_async = sqlalchemy.URL.create(drivername).get_dialect().is_async
-    options |= pool.pool_arguments(settings, name=name, is_async=is_async, patient=patient)
+    judge = connection_failures.Judge(settings)
+    options |= pool.pool_arguments(settings, name=name, is_async=is_async, patient=patient, judge=judge)
     if is_async:
         options["poolclass"] = _asynchronous(options["poolclass"], settings)
     options["connect_args"] = dialects.of(settings.backend).arguments(settings, drivername)

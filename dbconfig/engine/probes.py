@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -9,8 +10,10 @@ from typing import Final
 
 from sqlalchemy import Engine, text
 
-from dbconfig.engine.connection_failures import classify
+from dbconfig.engine.connection_failures import Failure, classify, server_of
 from dbconfig.settings.database import DatabaseSettings
+
+_log = logging.getLogger("dbconfig.health")
 
 _PAUSE: Final = (0.1, 2.0)  # seconds between two attempts: the first, and the longest
 
@@ -81,7 +84,7 @@ def wait(
         engine: of the database.
         settings: of the database.
         timeout: how long at most, in seconds.
-        report: called with the error of each attempt that failed.
+        report: called with the error of each attempt that failed; None logs each reason once.
         call: how to call a function of the engine, as for `ping`.
 
     Raises:
@@ -89,6 +92,8 @@ def wait(
         sqlalchemy.exc.DBAPIError: an error that waiting cannot mend, such as a wrong password, at once.
     """
     deadline = time.monotonic() + timeout
+    what = f"{engine.logging_name}: {server_of(settings)}"
+    report = report or _logged(what, settings)
     pause, last = _PAUSE[0], None
     while True:
         attempt = _Attempt(engine, call)
@@ -99,10 +104,22 @@ def wait(
             last = attempt.error
             if classify(last, settings).permanent:
                 raise last
-            if report is not None:
-                report(last)
+            report(last)
         remaining = deadline - time.monotonic()
         if remaining <= 0:
-            raise TimeoutError(f"the database did not answer within {timeout:.3g} s") from last
+            raise TimeoutError(f"{what} did not answer within {timeout:.3g} s") from last
         time.sleep(min(pause, remaining))
         pause = min(pause * 2, _PAUSE[1])
+
+
+def _logged(what: str, settings: DatabaseSettings) -> Callable[[BaseException], None]:
+    """Return what logs each reason once: the log of a slow start has three lines, not three hundred."""
+    told: set[str] = set()
+
+    def report(error: BaseException) -> None:
+        found: Failure = classify(error, settings)
+        if found.slug not in told:
+            told.add(found.slug)
+            _log.info("waiting for %s: %s: %s", what, found.slug, found.words)
+
+    return report

@@ -15,7 +15,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.util import greenlet_spawn
 from sqlmodel import Session
 
-from dbconfig.engine.dialects.driver_protocol import Fate
+from dbconfig.engine.dialects.error_table import Fate
 from dbconfig.engine.dialects.errors import fate_of
 from dbconfig.engine.pool.sockets import Look, Verdict
 from dbconfig.sessions.session import CONNECTIONS

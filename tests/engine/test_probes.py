@@ -9,7 +9,6 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 
 from dbconfig import Profile, Registry
 from dbconfig.engine.connection_failures import classify
-from dbconfig.errors.catalogue import CATALOGUE
 from tests.support.ports import free_port
 from tests.support.servers import Server
 
@@ -79,11 +78,3 @@ def test_an_error_of_a_statement_gets_no_note_of_a_connection(server: Server) ->
         with pytest.raises(DBAPIError) as failed:
             session.connection().exec_driver_sql("SELECT no_such_column")
         assert not getattr(failed.value, "__notes__", [])
-
-
-def test_what_passes_by_itself_is_known() -> None:
-    transient = {slug for slug, entry in CATALOGUE.items() if not entry.permanent}
-    assert transient == {
-        *("host-unknown", "refused", "unreachable", "timed-out", "connection-lost"),
-        *("too-many-connections", "starting-up", "busy", "pool-timeout"),
-    }

@@ -8,7 +8,7 @@ import pymysql
 import pytest
 from sqlalchemy.exc import DBAPIError, OperationalError
 
-from dbconfig.engine.dialects.driver_protocol import Fate
+from dbconfig.engine.dialects.error_table import Fate
 from dbconfig.engine.dialects.errors import fate_of
 from dbconfig.sessions.retry import LONGEST_PAUSE, Attempts, CommitUncertain, pauses
 

@@ -1,38 +1,73 @@
-"""Which table an error belongs to."""
+"""What an error means: the table that it belongs to."""
 
 from __future__ import annotations
 
-from typing import Any
+import sqlite3
+from typing import Any, Final
 
 from sqlalchemy.exc import DBAPIError
 
-from dbconfig.engine.dialects.driver_protocol import Fate
-from dbconfig.engine.dialects.mysql.errors import _MYSQL
-from dbconfig.engine.dialects.postgresql.errors import _HEALING, _POSTGRESQL
-from dbconfig.engine.dialects.sqlite.errors import _SQLITE
+from dbconfig.engine.dialects.error_table import JUDGED, Fate, Meaning, chain
+from dbconfig.engine.dialects.mysql import errors as mysql
+from dbconfig.engine.dialects.postgresql import errors as postgresql
+from dbconfig.engine.dialects.sqlite import errors as sqlite
+from dbconfig.engine.dialects.system_errors import of_system
+
+_TABLES: Final = {
+    "postgresql": postgresql.meaning,
+    "mysql": mysql.meaning,
+    "mariadb": mysql.meaning,
+    "sqlite": sqlite.meaning,
+}
+COMMITTED: Final = "_dbconfig_committed"  # on an error that came after COMMIT had been acknowledged
+
+
+def of_connect(error: BaseException, backend: str = "") -> Meaning | None:
+    """Return what an error means that ended a connection attempt; None if no table has a row for it.
+
+    Args:
+        error: a driver's, SQLAlchemy's around it, or one of the system.
+        backend: the database system; "" is seen from the error.
+    """
+    causes = list(chain(error))
+    if backend == "sqlite" or any(isinstance(found, sqlite3.Error) for found in causes):
+        return of_statement(error, "sqlite")  # a file, and no way to it
+    # What lies under an error is more exact than its wrapping: PyMySQL's 2003 may be a certificate.
+    for found in reversed(causes):
+        row = of_system(found)
+        if row is not None:
+            return row
+    return of_statement(error, backend)
+
+
+def of_statement(error: BaseException, backend: str = "") -> Meaning | None:
+    """Return what a driver's error means that ended a statement; None if its system's table has no row for it."""
+    for found in chain(error):
+        if not isinstance(found, DBAPIError):  # whose text is the statement's too
+            row = _TABLES[backend or _system_of(found)](found)
+            if row is not None:
+                return row
+    return None
 
 
 def fate_of(error: BaseException) -> Fate:
     """Return what an error says about the work that it ended."""
-    if not isinstance(error, DBAPIError):
+    if not isinstance(error, DBAPIError) or getattr(error, COMMITTED, False):
         return Fate.FINAL
-    cause: Any = error.orig
-    known = _known(cause)
-    if known is not None:
-        return known
-    # Without a statement the connection itself could not be made.
-    if error.statement is None and not error.connection_invalidated:
-        text = str(cause).lower()
-        return Fate.ABSENT if any(phrase in text for phrase in _HEALING) else Fate.FINAL
-    return Fate.LOST if error.connection_invalidated else Fate.FINAL
+    row: Meaning | None = getattr(error.orig, JUDGED, None) or getattr(error, JUDGED, None)
+    if row is None:
+        connecting = error.statement is None and not error.connection_invalidated
+        row = of_connect(error) if connecting else of_statement(error)
+    if row is None:
+        return Fate.LOST if error.connection_invalidated else Fate.FINAL
+    if row.fate is Fate.READ_ONLY:
+        # The engine has looked who refuses: a server that changed its role, or the application's own READ ONLY.
+        return Fate.READ_ONLY if error.connection_invalidated else Fate.FINAL
+    return row.fate
 
 
-def _known(cause: Any) -> Fate | None:
-    arguments = getattr(cause, "args", ())
-    if arguments and isinstance(arguments[0], int):
-        return _MYSQL.get(arguments[0])  # before SQLSTATE, which PyMySQL 1.2 and asyncmy tell too: HY000 says nothing
-    state = getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None)
-    if isinstance(state, str):
-        return _POSTGRESQL.get(state)
-    name = getattr(cause, "sqlite_errorname", None)
-    return Fate.CONFLICT if name is not None and name.startswith(_SQLITE) else None
+def _system_of(error: Any) -> str:
+    if isinstance(error, sqlite3.Error):
+        return "sqlite"
+    # Before SQLSTATE, which PyMySQL 1.2 and asyncmy tell too: HY000 says nothing.
+    return "mysql" if error.args and isinstance(error.args[0], int) else "postgresql"

@@ -14,7 +14,7 @@ from dbconfig.engine.pool.connect_limit import limit_connect_time
 from dbconfig.engine.pool.diagnostics import counters, leaks, timeout_report
 from dbconfig.engine.pool.diagnostics.stats import Histogram, PoolStats
 from dbconfig.engine.pool.maintenance import caretaker
-from dbconfig.engine.pool.options import LineOptions
+from dbconfig.engine.pool.options import SYSTEM_ERRORS, Judge, LineOptions
 from dbconfig.engine.pool.queue import FairPool
 from dbconfig.engine.pool.retiring import close_on_return, retire
 from dbconfig.engine.pool.sockets import descriptor
@@ -78,11 +78,17 @@ class PoolSettings(Protocol):
 
 
 def pool_arguments(
-    settings: PoolSettings, *, name: str, is_async: bool = False, patient: bool = True
+    settings: PoolSettings,
+    *,
+    name: str,
+    is_async: bool = False,
+    patient: bool = True,
+    judge: Judge = SYSTEM_ERRORS,
 ) -> dict[str, Any]:
     """Return what to add to the keywords of ``create_engine``, or, with ``is_async``, of ``create_async_engine``.
 
     ``patient``: callers wait for a server that cannot be reached, until their deadline; or are told at once.
+    ``judge``: says which failed connects are worth another attempt.
     """
     poolclass = _poolclass(settings, is_async)
     # SQLAlchemy's own ping and recycling stay off: ours are attached to every kind of pool.
@@ -104,12 +110,20 @@ def pool_arguments(
             min_idle=settings.pool_min_idle,
             idle_timeout=settings.pool_idle_timeout,
             keepalive=settings.pool_keepalive,
+            judge=judge,
             patient=patient,
         )
     return arguments
 
 
-def attach(engine: Engine, settings: PoolSettings, *, name: str, read_only: bool = False) -> None:
+def attach(
+    engine: Engine,
+    settings: PoolSettings,
+    *,
+    name: str,
+    read_only: bool = False,
+    judge: Judge = SYSTEM_ERRORS,
+) -> None:
     """Attach the behaviours to an engine; for an async one pass its ``sync_engine``. Off means not attached."""
     ours = isinstance(engine.pool, FairPool)
     sockets.attach(engine)
@@ -123,7 +137,7 @@ def attach(engine: Engine, settings: PoolSettings, *, name: str, read_only: bool
         ping.attach(engine, check, settings.pool_timeout)
     ledger = _ledgers[engine] = counters.attach(engine, name)
     if not read_only:
-        failover.attach(engine, name)
+        failover.attach(engine, name, judge)
     holders = None
     if settings.pool_leak_warning is not None:
         holders = leaks.attach(engine, name, settings.pool_leak_warning)

@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING
 from dbconfig.engine.pool import idle
 from dbconfig.engine.pool.record import NEVER, Record, Slot
 
-pass
-
 if TYPE_CHECKING:
     from dbconfig.engine.pool.queue import FairPool
 
@@ -176,10 +174,10 @@ class Connector:
     def _after_failure(self, slot: Slot, error: BaseException, attempt: int) -> Slot | None:
         """Decide who learns of the error. Return the place if there is another attempt to make in it."""
         pool = self._pool
+        transient = pool.options.judge.connects_again(error)  # without the lock: it may have to ask the server
         with pool.lock:
             self.failures += 1
             others_in_use = pool.open - pool.connecting > 0
-            transient = is_transient(error)
             if not pool.waiters:
                 self.trouble = None
                 logger.debug("%s: a connect that nobody waits for any more has failed: %s", pool.options.name, error)
@@ -221,53 +219,3 @@ class Connector:
         mine.__cause__ = error.__cause__
         mine.add_note(f"the pool tried to connect for {waited:.1f} s (pool_timeout)")
         return mine
-
-
-# PyMySQL and mysqlclient put the code first: cannot connect, gone away, lost, too many connections (server, host,
-# user), server shutdown in progress.
-_MYSQL = frozenset({2002, 2003, 2006, 2013, 2055, 1040, 1203, 1226, 1053})
-
-
-# What PostgreSQL says in SQLSTATE, where the driver tells (asyncpg): connection exceptions, too many connections,
-# shutting down, crashed, starting up.
-_SQLSTATES = ("08000", "08001", "08003", "08004", "08006", "53300", "57P01", "57P02", "57P03")
-
-
-# psycopg2 and psycopg give no SQLSTATE for a failed connect, only libpq's text. What is not listed here, a
-# server that speaks another language included, counts as final: the caller learns of it at once.
-_TEXTS = (
-    "connection refused",
-    "could not connect to server",
-    "connection timed out",
-    "timeout expired",
-    "connection timeout",
-    "server closed the connection unexpectedly",
-    "connection reset by peer",
-    "no such file or directory",
-    "network is unreachable",
-    "no route to host",
-    "the database system is starting up",
-    "the database system is shutting down",
-    "the database system is in recovery mode",
-    "the database system is not yet accepting connections",
-    "not accepting connections",
-    "too many clients already",
-    "too many connections",
-    "remaining connection slots are reserved",
-    "terminating connection due to administrator command",
-    "ssl syscall error: eof detected",
-    "server terminated abnormally",
-)
-
-
-def is_transient(error: BaseException) -> bool:
-    """Tell whether the same connect may well succeed in a moment."""
-    if isinstance(error, TimeoutError | ConnectionError):
-        return True
-    if error.args and isinstance(error.args[0], int):
-        return error.args[0] in _MYSQL  # before SQLSTATE, which PyMySQL 1.2 tells too, in classes that say less
-    state = getattr(error, "sqlstate", None)
-    if isinstance(state, str):
-        return state in _SQLSTATES
-    text = str(error).lower()
-    return any(known in text for known in _TEXTS)

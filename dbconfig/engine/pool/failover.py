@@ -8,49 +8,64 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import event
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sqlalchemy.engine import Engine, ExceptionContext
+
+    from dbconfig.engine.pool.options import Judge
 
 logger = logging.getLogger("dbconfig.pool.failover")
 
-_READ_ONLY_STATE = "25006"  # PostgreSQL: read_only_sql_transaction
-# MySQL: running with --read-only, transaction in a read-only server, read-only mode.
-_READ_ONLY_CODES = frozenset({1290, 1792, 1836})
-# PostgreSQL: admin_shutdown, crash_shutdown, cannot_connect_now, database_dropped, idle_session_timeout.
-_SHUTDOWN_STATES = frozenset({"57P01", "57P02", "57P03", "57P04", "57P05"})
-_SHUTDOWN_CODES = frozenset({1053, 1927})  # MySQL: server shutdown in progress; MariaDB: connection was killed
+# Whether the server itself takes no writes; MySQL gives the same error for the application's own READ ONLY.
+_SERVER_READ_ONLY = ("read_only", "innodb_read_only", "tx_read_only", "transaction_read_only")
 
 
-def attach(engine: Engine, name: str) -> None:
+def attach(engine: Engine, name: str, judge: Judge) -> None:
     """Invalidate the pool of a primary when it refuses a write for being read-only, or goes down."""
 
+    of_driver = engine.dialect.loaded_dbapi.Error
+
     def handle_error(context: ExceptionContext) -> None:
-        if context.is_disconnect:
-            return
         error = context.original_exception
-        state = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
-        code = error.args[0] if error.args and isinstance(error.args[0], int) else None
-        if state in _SHUTDOWN_STATES or code in _SHUTDOWN_CODES:
+        # An error of the application's own code, as of a type's conversion, says nothing about the connection.
+        if context.is_disconnect or not isinstance(error, of_driver):
+            return
+        if judge.ends_connection(error):
             context.is_disconnect = True
-        elif (state == _READ_ONLY_STATE or code in _READ_ONLY_CODES) and not _asked_for_read_only(context, code):
+        elif judge.refuses_writes(error) and not _asked_for_read_only(context):
             logger.warning("%s: the primary is read-only now; all its connections are replaced (%s)", name, error)
             context.is_disconnect = True
 
     event.listen(engine, "handle_error", handle_error)
 
 
-def _asked_for_read_only(context: ExceptionContext, code: int | None) -> bool:
+def _asked_for_read_only(context: ExceptionContext) -> bool:
     """Whether the transaction was declared read-only by the application, which is then at fault, not the server."""
     connection = context.connection
     if connection is None:
         return False
     if connection.get_execution_options().get("postgresql_readonly"):
         return True
-    if code is not None:
-        return code == 1290 and "--read-only" not in str(context.original_exception)
+    if connection.dialect.name in ("mysql", "mariadb"):
+        return _is_off(connection, _SERVER_READ_ONLY)
     # Since version 14 PostgreSQL reports both without being asked: a read-only transaction on a server that is neither
     # a standby nor read-only by default was made so by a statement of the application.
     states = [_parameter(connection, key) for key in ("in_hot_standby", "default_transaction_read_only")]
     return states == ["off", "off"]
+
+
+def _is_off(connection: Any, variables: Sequence[str]) -> bool:
+    """Whether no global variable of these is on. MySQL goes on taking statements after one that it refused."""
+    cursor = connection.connection.cursor()
+    try:
+        names = ", ".join(f"'{name}'" for name in variables)
+        cursor.execute(f"SHOW GLOBAL VARIABLES WHERE Variable_name IN ({names}) AND Value NOT IN ('OFF', '0')")
+        return cursor.fetchone() is None
+    except Exception as error:  # the connection broke together with the statement: then it is replaced anyway
+        logger.debug("whether the server is read-only is not known: %s", error)
+        return False
+    finally:
+        cursor.close()
 
 
 def _parameter(connection: Any, key: str) -> str | None:

@@ -3,8 +3,38 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final, Protocol
 
 from dbconfig.engine.pool.ping import Check
+
+
+class Judge(Protocol):
+    """Says what an error means; the pool knows no database system's."""
+
+    def connects_again(self, error: BaseException) -> bool:
+        """Whether the same connection attempt may well succeed in a moment."""
+
+    def ends_connection(self, error: BaseException) -> bool:
+        """Whether a statement's error means that its connection cannot be used any more."""
+
+    def refuses_writes(self, error: BaseException) -> bool:
+        """Whether a statement was refused because the server, or the transaction, is read-only."""
+
+
+class SystemErrors:
+    """Knows the errors of the operating system, and nothing of databases."""
+
+    def connects_again(self, error: BaseException) -> bool:
+        return isinstance(error, TimeoutError | ConnectionError)
+
+    def ends_connection(self, error: BaseException) -> bool:
+        return False
+
+    def refuses_writes(self, error: BaseException) -> bool:
+        return False
+
+
+SYSTEM_ERRORS: Final = SystemErrors()
 
 
 @dataclass(frozen=True)
@@ -17,4 +47,5 @@ class LineOptions:
     min_idle: int = 0
     idle_timeout: float | None = None
     keepalive: float | None = None
+    judge: Judge = SYSTEM_ERRORS
     patient: bool = True  # wait for a server that cannot be reached; else its callers have another one to go to

@@ -12,33 +12,28 @@ CONNECTIONS: Final[dict[str, Entry]] = {
         "The host's name cannot be resolved to an address.",
         "url: postgresql://app@db.intrenal/shop",
         "Correct `host`. In compose the host is the name of the service; `localhost` there is the container itself.",
-        permanent=False,  # the name of a service appears when the service starts
     ),
     # tcp
     "refused": Entry(
         "The machine answers, and nothing listens on the port: the server is down, or listens elsewhere.",
         "url: postgresql://app@127.0.0.1:5433/shop   # it listens on 5432",
         "Start the server, or correct `host` and `port`.",
-        permanent=False,
     ),
     "unreachable": Entry(
         "There is no way to the host's network.",
         "a container without a network",
         "Look at the network: VPN, routes, security groups.",
-        permanent=False,
     ),
     "timed-out": Entry(
         "Nothing answered within the time: a firewall drops the packets, or the server stands still.",
         "a security group that does not let port 5432 through",
         "Look at firewalls and at the load of the server; `connect_timeout` is how long is waited.",
-        permanent=False,
     ),
     "connection-lost": Entry(
         "The other side closed the connection before it was ready: the server was just ending it, or a proxy "
         "without a server behind it.",
         "a load balancer whose servers are all down",
         "Look at the server's log.",
-        permanent=False,
     ),
     "not-a-database": Entry(
         "Something answers, and it is not the database system that the profile names: a web server, another "
@@ -87,13 +82,11 @@ CONNECTIONS: Final[dict[str, Entry]] = {
         "40 workers with pool_size 20 on a server with max_connections 100",
         "`dbconfig check --workers N --replicas M` says which sizes fit; PgBouncer shares connections between "
         "processes.",
-        permanent=False,
     ),
     "starting-up": Entry(
         "The server is starting, stopping or recovering, and takes no connections at this moment.",
         "a container that started a second ago",
         "`dbconfig wait` waits for it.",
-        permanent=False,
     ),
     "database-file": Entry(
         "The file of the SQLite database cannot be opened or made.",
@@ -116,7 +109,6 @@ CONNECTIONS: Final[dict[str, Entry]] = {
         "The database answers, and the first query did not end in time or met a lock.",
         "another process holds the SQLite file",
         "Look who holds the lock.",
-        permanent=False,
     ),
     "clock-skew": Entry(
         "The clocks of this machine and of the server differ by more than a second: time stamps made here and "
@@ -131,7 +123,6 @@ CONNECTIONS: Final[dict[str, Entry]] = {
         "a request that keeps its session open while it waits for another service",
         "Give connections back sooner: a short `with db.session()`. Then look at the sizes: `dbconfig check "
         "--workers N`.",
-        permanent=False,
     ),
     "pool-over-budget": Entry(
         "All processes together may open more connections than the server has free. Under load some requests "

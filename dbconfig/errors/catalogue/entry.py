@@ -12,10 +12,8 @@ class Entry(NamedTuple):
         meaning: what is wrong, and why it is refused or told.
         example: what leads to it; a fragment of YAML or a command.
         fix: what to do.
-        permanent: whether waiting cannot help, so that `wait` gives up at once.
     """
 
     meaning: str
     example: str
     fix: str
-    permanent: bool = True

@@ -14,9 +14,30 @@ from sqlalchemy import URL, Engine, create_engine, make_url
 from sqlalchemy.pool import Pool
 
 from dbconfig.engine import pool as dbconfig_pool
+from dbconfig.engine.dialects.error_table import Fate
+from dbconfig.engine.dialects.errors import of_connect, of_statement
 from dbconfig.engine.pool.options import LineOptions
 from dbconfig.engine.pool.ping import Check
 from dbconfig.engine.pool.queue import FairPool
+
+
+class Judge:
+    """Asks the tables of errors, as an engine's own judge does, which knows settings besides."""
+
+    def connects_again(self, error: BaseException) -> bool:
+        row = of_connect(error)
+        return row is not None and row.connects_again
+
+    def ends_connection(self, error: BaseException) -> bool:
+        row = of_statement(error)
+        return row is not None and row.ends_connection
+
+    def refuses_writes(self, error: BaseException) -> bool:
+        row = of_statement(error)
+        return row is not None and row.fate is Fate.READ_ONLY
+
+
+JUDGE = Judge()
 
 
 @dataclass(frozen=True)
@@ -48,8 +69,10 @@ def engine_of(
 ) -> Engine:
     """Make an engine as the registry does."""
     chosen = Settings(**settings)
-    engine = create_engine(url, **dbconfig_pool.pool_arguments(chosen, name="testing/default"), **(create or {}))
-    dbconfig_pool.attach(engine, chosen, name="testing/default", read_only=read_only)
+    engine = create_engine(
+        url, **dbconfig_pool.pool_arguments(chosen, name="testing/default", judge=JUDGE), **(create or {})
+    )
+    dbconfig_pool.attach(engine, chosen, name="testing/default", read_only=read_only, judge=JUDGE)
     return engine
 
 
@@ -110,7 +133,7 @@ class FakeServer:
 
 
 def fair_pool(server: FakeServer, *, line: LineOptions | None = None, **arguments: Any) -> FairPool:
-    return FairPool(server.connect, line=line or LineOptions(), **arguments)
+    return FairPool(server.connect, line=line or LineOptions(judge=JUDGE), **arguments)
 
 
 @contextmanager

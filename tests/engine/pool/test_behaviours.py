@@ -12,7 +12,6 @@ import pytest
 from sqlalchemy import event, exc
 
 from dbconfig.engine.pool import ping, pool_arguments, stats
-from dbconfig.engine.pool.connecting import is_transient
 from dbconfig.engine.pool.lifetime import JITTER, expiry
 from tests.engine.pool.support import Settings, engine_of, eventually, running_engine, url_of
 from tests.engine.pool.twins import Async, Sync
@@ -255,23 +254,6 @@ def test_a_demoted_primary_is_left_by_both_kinds_of_engine(twin: Twin, postgresq
 
 
 # -- connects
-
-
-@pytest.mark.parametrize(
-    ("error", "expected"),
-    [
-        (ConnectionRefusedError("refused"), True),
-        (RuntimeError('FATAL:  password authentication failed for user "app"'), False),
-        (RuntimeError("FATAL:  sorry, too many clients already"), True),
-        (RuntimeError(1045, "Access denied for user"), False),
-        (RuntimeError(2003, "Can't connect to MySQL server"), True),
-        (RuntimeError(1040, "Too many connections"), True),
-        (RuntimeError('FATAL:  database "shop" does not exist'), False),
-        (ValueError("anything else"), False),
-    ],
-)
-def test_only_what_time_may_cure_is_tried_again(error: BaseException, expected: bool) -> None:
-    assert is_transient(error) is expected
 
 
 def test_a_mute_server_is_given_up_by_both_kinds_of_engine(twin: Twin, server: Any, proxy: Any) -> None:

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import Engine, create_engine, text
 
 from dbconfig.engine import pool as dbconfig_pool
-from tests.engine.pool.support import Settings, url_of
+from tests.engine.pool.support import JUDGE, Settings, url_of
 
 NAME = "testing/default"
 
@@ -20,11 +20,11 @@ class Sync:
     def __init__(self, server: Any, at: Any = None, *, read_only: bool = False, **settings: Any) -> None:
         chosen = Settings(**settings)
         url = url_of(server, at)
-        arguments: dict[str, Any] = dbconfig_pool.pool_arguments(chosen, name=NAME)
+        arguments: dict[str, Any] = dbconfig_pool.pool_arguments(chosen, name=NAME, judge=JUDGE)
         if url.startswith("mysql"):
             arguments["connect_args"] = {"ssl_disabled": True}
         self.engine: Engine = create_engine(url, **arguments)
-        dbconfig_pool.attach(self.engine, chosen, name=NAME, read_only=read_only)
+        dbconfig_pool.attach(self.engine, chosen, name=NAME, read_only=read_only, judge=JUDGE)
 
     def connect(self) -> Any:
         return self.engine.connect()
@@ -68,10 +68,10 @@ class Async(Sync):
         chosen = Settings(**settings)
         self.runner = asyncio.Runner()
         self.async_engine = create_async_engine(
-            url_of(server, at, driver), **dbconfig_pool.pool_arguments(chosen, name=NAME, is_async=True)
+            url_of(server, at, driver), **dbconfig_pool.pool_arguments(chosen, name=NAME, is_async=True, judge=JUDGE)
         )
         self.engine = self.async_engine.sync_engine
-        dbconfig_pool.attach(self.engine, chosen, name=NAME, read_only=read_only)
+        dbconfig_pool.attach(self.engine, chosen, name=NAME, read_only=read_only, judge=JUDGE)
 
     def connect(self) -> Any:
         async def connect() -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import socket
 import struct
 import time
@@ -12,6 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from dbconfig.engine.connection_failures import Failure, default_port
+from dbconfig.engine.dialects.error_table import UNKNOWN
+from dbconfig.engine.dialects.mysql.errors import CODES
+from dbconfig.engine.dialects.system_errors import of_system
 from dbconfig.settings.database import DatabaseSettings
 
 _SSL_REQUEST: Final = struct.pack(
@@ -141,10 +143,8 @@ def _open(host: str, port: int, timeout: float) -> socket.socket:
     except TimeoutError:
         raise StepFailed("timed-out", "tcp", f"no answer within {timeout:g} s") from None
     except OSError as error:
-        slugs = {errno.ECONNREFUSED: "refused", errno.ENETUNREACH: "unreachable", errno.EHOSTUNREACH: "unreachable"}
-        raise StepFailed(
-            slugs.get(error.errno or 0, "connection-failed"), "tcp", error.strerror or str(error)
-        ) from None
+        row = of_system(error) or UNKNOWN
+        raise StepFailed(row.slug, "tcp", error.strerror or str(error)) from None
 
 
 def _first_bytes(plug: socket.socket, host: str, port: int, timeout: float) -> bytes:
@@ -196,10 +196,8 @@ def _mysql_offers(first: bytes) -> bool:
     # Four bytes of header, protocol version 10, version up to a zero byte, thread (4), salt (8), zero, capabilities.
     if first[4:5] == b"\xff":
         code = struct.unpack("<H", first[5:7])[0] if len(first) > 6 else 0
-        slug = {1040: "too-many-connections", 1130: "login-rejected", 1053: "starting-up"}.get(
-            code, "connection-failed"
-        )
-        raise StepFailed(slug, "tls", first[7:].decode("utf-8", "replace").lstrip("#"))
+        row = CODES.get(code, UNKNOWN)
+        raise StepFailed(row.slug, "tls", first[7:].decode("utf-8", "replace").lstrip("#"))
     end = first.find(b"\0", 5)
     if first[4:5] != b"\x0a" or end < 0 or len(first) < end + 16:
         what = "an HTTP server answers" if first.startswith(b"HTTP") else "what answers does not speak MySQL's protocol"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
@@ -60,21 +59,6 @@ def arguments(settings: DatabaseSettings, session: Mapping[str, Any]) -> dict[st
         found |= {"statement_cache_size": 0, "prepared_statement_cache_size": 0}
         found["prepared_statement_name_func"] = str
     return {**found, **given}
-
-
-def name_connect_errors(engine: Engine) -> None:
-    """Let a server that cannot be reached be an OperationalError, as by other drivers: asyncpg's is an OSError."""
-    dialect: Any = engine.dialect
-    connect = dialect.connect
-
-    def connect_or_say(*args: Any, **kwargs: Any) -> Any:
-        try:
-            return connect(*args, **kwargs)
-        except OSError as error:  # TimeoutError and ssl.SSLError are such
-            text = f"{os.strerror(error.errno)}: {error}" if error.errno else str(error) or "timed out"
-            raise dialect.loaded_dbapi.OperationalError(f"the connection cannot be made: {text}") from error
-
-    dialect.connect = connect_or_say  # on the dialect object of this engine alone
 
 
 def begin_before_streams(engine: Engine) -> None:

@@ -1,0 +1,95 @@
+"""What an error means: one row of a database system's table of errors."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Final
+
+
+class Fate(Enum):
+    """What an error says about the work that it ended."""
+
+    CONFLICT = "conflict"  # rolled back by the server in favor of another transaction
+    LOST = "lost connection"  # the connection is gone, and with it whatever was not committed
+    ABSENT = "no connection"  # there was none: nothing was sent
+    UNCERTAIN = "outcome unknown"  # the server itself does not know whether its COMMIT took effect
+    READ_ONLY = "read-only server"  # the server refuses writes: it was the primary once
+    FINAL = "final"  # trying again would fail again
+
+
+@dataclass(frozen=True, slots=True)
+class Meaning:
+    """One row: what an error of a database system means.
+
+    Attributes:
+        fate: what becomes of the work.
+        slug: the entry of the catalogue, where the error ended a connection attempt.
+        stage: how far the connection had come.
+        again: whether the connection attempt is repeated; None: as the fate says.
+        ends: whether the connection cannot be used any more; None: as the fate says.
+        rolls_back: whether the server has rolled back the whole transaction, though it goes on taking statements.
+        only: the row is valid only for messages with these words, which no language of the server changes: the name of
+            an option, or of the function that raised the error.
+    """
+
+    fate: Fate
+    slug: str = "connection-failed"
+    stage: str = "query"
+    again: bool | None = None
+    ends: bool | None = None
+    rolls_back: bool = False
+    only: str = ""
+
+    @property
+    def connects_again(self) -> bool:
+        """Whether the same connection attempt may well succeed in a moment."""
+        return self.fate in (Fate.LOST, Fate.ABSENT, Fate.CONFLICT) if self.again is None else self.again
+
+    @property
+    def ends_connection(self) -> bool:
+        return self.fate in (Fate.LOST, Fate.ABSENT) if self.ends is None else self.ends
+
+    def valid_for(self, text: str) -> bool:
+        return not self.only or re.search(self.only, text) is not None
+
+
+JUDGED: Final = "_dbconfig_meaning"  # the attribute of an error that has been judged where it was raised
+
+UNKNOWN: Final = Meaning(Fate.FINAL, stage="login")
+
+# Meanings that several systems, or a code and its words, share.
+HOST_UNKNOWN: Final = Meaning(Fate.ABSENT, "host-unknown", "resolve")  # a service's name appears when it starts
+REFUSED: Final = Meaning(Fate.ABSENT, "refused", "tcp")
+UNREACHABLE: Final = Meaning(Fate.ABSENT, "unreachable", "tcp")
+TIMED_OUT: Final = Meaning(Fate.ABSENT, "timed-out", "tcp")
+CONNECTION_LOST: Final = Meaning(Fate.LOST, "connection-lost", "login")
+STARTING_UP: Final = Meaning(Fate.ABSENT, "starting-up", "login")
+TOO_MANY: Final = Meaning(Fate.ABSENT, "too-many-connections", "login")
+LOGIN_REJECTED: Final = Meaning(Fate.FINAL, "login-rejected", "login")
+DATABASE_MISSING: Final = Meaning(Fate.FINAL, "database-missing", "login")
+DATABASE_DENIED: Final = Meaning(Fate.FINAL, "database-denied", "login")
+NOT_A_DATABASE: Final = Meaning(Fate.FINAL, "not-a-database", "tls")
+TLS_REFUSED: Final = Meaning(Fate.FINAL, "tls-refused", "tls")
+TLS_REQUIRED: Final = Meaning(Fate.FINAL, "tls-required", "tls")
+TLS_UNTRUSTED: Final = Meaning(Fate.FINAL, "tls-untrusted", "tls")
+CONFLICT: Final = Meaning(Fate.CONFLICT, "busy")
+READ_ONLY: Final = Meaning(Fate.READ_ONLY, "read-only")
+TOO_SLOW: Final = Meaning(Fate.FINAL, "busy", again=True)  # a time limit of the server's
+NEVER: Final = Meaning(Fate.FINAL)
+
+
+def chain(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error and what lies under it: SQLAlchemy's, the driver's, the system's."""
+    seen: set[int] = set()
+    waiting: list[Any] = [error]
+    while waiting:
+        found = waiting.pop(0)
+        if not isinstance(found, BaseException) or id(found) in seen:
+            continue
+        seen.add(id(found))
+        yield found
+        # `original_exception` is PyMySQL's.
+        waiting += [getattr(found, "orig", None), getattr(found, "original_exception", None), found.__cause__]

@@ -1,0 +1,120 @@
+"""Why a server refuses a login, by its code: libpq tells only words, in the language of the server."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+import struct
+from contextlib import closing
+from typing import TYPE_CHECKING, Final
+
+from sqlalchemy.util import await_only
+
+from dbconfig.engine.dialects.error_table import Meaning
+from dbconfig.engine.dialects.postgresql.errors import of_state
+from dbconfig.engine.dialects.system_errors import of_system
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from dbconfig.settings.database import DatabaseSettings
+
+# https://www.postgresql.org/docs/current/protocol-message-formats.html
+_SSL_REQUEST: Final = struct.pack("!II", 8, 80877103)
+_VERSION: Final = 196608  # 3.0
+_AUTHENTICATION_OK: Final = 0
+# Seconds for the whole question: the caller has waited for its own connection attempt already.
+_PATIENCE: Final = 2.0
+_MESSAGE_LIMIT: Final = 30_000  # bytes of an answer; libpq takes no longer error before the login either
+
+
+def ask(settings: DatabaseSettings) -> Meaning | None:
+    """Begin a login, without a password, and return what the first server that answers says; None if none does.
+
+    The server tells before it asks for a password that it is starting, full, or takes nobody from here. Once it asks
+    for one, it keeps to itself what else there is.
+    """
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return _ask(settings)
+    # In an event loop a connection attempt runs in SQLAlchemy's greenlet, which can wait.
+    found: Meaning | None = await_only(asyncio.to_thread(_ask, settings))
+    return found
+
+
+def _ask(settings: DatabaseSettings) -> Meaning | None:
+    for family, address in _places(settings):
+        try:
+            with closing(socket.socket(family, socket.SOCK_STREAM)) as plug:
+                plug.settimeout(min(settings.connect_timeout, _PATIENCE))
+                plug.connect(address)
+                return _refusal(plug, settings)
+        except (OSError, ValueError, struct.error) as error:  # ssl.SSLError is an OSError
+            found = of_system(error)
+            if found is not None:
+                return found
+    return None
+
+
+def _places(settings: DatabaseSettings) -> Iterator[tuple[int, str | tuple[str, int]]]:
+    address = settings.address
+    hosts = [one for given in address.query.get("host", ()) for one in str(given).split(",")] or [address.host or ""]
+    ports = [one for given in address.query.get("port", ()) for one in str(given).split(",")]
+    for number, host in enumerate(hosts):
+        text = ports[min(number, len(ports) - 1)] if ports else address.port
+        port = int(text or 5432)
+        if not host or host.startswith("/"):
+            yield socket.AF_UNIX, f"{host or '/var/run/postgresql'}/.s.PGSQL.{port}"
+            continue
+        try:
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError):
+            continue
+        for family, _, _, _, place in found:
+            yield family, (str(place[0]), port)
+
+
+def _refusal(plug: socket.socket, settings: DatabaseSettings) -> Meaning | None:
+    """Say who wants to log in, and return what the server answers."""
+    if plug.family != socket.AF_UNIX:
+        plug.sendall(_SSL_REQUEST)
+        if _exactly(plug, 1) == b"S":
+            # Nothing secret is sent, and whose server it is has been, or has not been, made sure by the driver.
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+            plug = context.wrap_socket(plug)
+    address = settings.address
+    parameters = {"user": address.username or "", "database": address.database or address.username or ""}
+    body = b"".join(part.encode() + b"\0" for pair in parameters.items() for part in pair) + b"\0"
+    plug.sendall(struct.pack("!II", len(body) + 8, _VERSION) + body)
+    while True:
+        kind, content = _message(plug)
+        if kind == b"E":
+            return _meaning(content)
+        asks = kind == b"R" and struct.unpack("!I", content[:4])[0] != _AUTHENTICATION_OK
+        if asks or kind == b"Z":  # for a password; or it lets everybody in
+            return None
+
+
+def _message(plug: socket.socket) -> tuple[bytes, bytes]:
+    kind, length = struct.unpack("!cI", _exactly(plug, 5))
+    if not 4 <= length <= _MESSAGE_LIMIT:
+        raise ValueError("no message of PostgreSQL's")
+    return kind, _exactly(plug, length - 4)
+
+
+def _exactly(plug: socket.socket, size: int) -> bytes:
+    found = b""
+    while len(found) < size:
+        part = plug.recv(size - len(found))
+        if not part:
+            raise ConnectionResetError("the server closed the connection")
+        found += part
+    return found
+
+
+def _meaning(content: bytes) -> Meaning | None:
+    fields = {part[:1]: part[1:].decode("utf-8", "replace") for part in content.split(b"\0") if part}
+    return of_state(fields.get(b"C", ""), f"{fields.get(b'M', '')} {fields.get(b'R', '')}")

@@ -1,0 +1,218 @@
+"""One meaning for each error: units of work, the pool, `wait`, `check` and the failover all read the same row."""
+
+from __future__ import annotations
+
+import errno
+import socket
+import sqlite3
+import ssl
+from typing import Any
+
+import psycopg2
+import pymysql
+import pytest
+from sqlalchemy.exc import DBAPIError, OperationalError
+
+from dbconfig.engine.dialects import errors
+from dbconfig.engine.dialects.error_table import Fate, Meaning
+from dbconfig.engine.dialects.mysql import errors as mysql
+from dbconfig.engine.dialects.postgresql import errors as postgresql
+from dbconfig.errors.catalogue import CATALOGUE
+
+
+def of_libpq(words: str) -> DBAPIError:
+    """An error as psycopg2 raises it for a connection attempt: no code, only words."""
+    return OperationalError(None, None, psycopg2.OperationalError(words))
+
+
+def of_mysql(
+    number: int, words: str, inner: BaseException | None = None, *, statement: str | None = None
+) -> DBAPIError:
+    cause = pymysql.err.OperationalError(number, words)
+    cause.__cause__ = inner
+    return OperationalError(statement, None, cause)
+
+
+def of_state(state: str, words: str = "", function: str = "") -> DBAPIError:
+    """An error of a statement as psycopg raises it: SQLSTATE, and the server's function that raised it."""
+
+    class Diagnostics:
+        source_function = function
+
+    class Error(Exception):
+        sqlstate = state
+        diag = Diagnostics()
+
+    return OperationalError("UPDATE t SET n = 1", None, Error(words))
+
+
+def row_of(error: DBAPIError) -> Meaning:
+    row = errors.of_connect(error) if error.statement is None else errors.of_statement(error)
+    assert row is not None
+    return row
+
+
+# Each of these was judged in two ways by two parts of the program.
+
+
+@pytest.mark.parametrize(
+    ("error", "slug"),
+    [
+        (of_mysql(2003, "Can't connect to MySQL server on 'db'", FileNotFoundError(2, "No such file")), "refused"),
+        (of_mysql(1203, "User app already has more than 'max_user_connections' connections"), "too-many-connections"),
+        (of_mysql(1226, "User 'app' has exceeded the 'max_user_connections' resource"), "too-many-connections"),
+        (of_mysql(2003, "Can't connect to MySQL server on 'db'", socket.gaierror(-3, "Temporary")), "host-unknown"),
+        (of_libpq('could not translate host name "db" to address: Name or service not known'), "host-unknown"),
+        (of_libpq("could not translate host name: Temporary failure in name resolution"), "host-unknown"),
+        (of_libpq("connection to server at 10.0.0.1, port 5432 failed: Connection timed out"), "timed-out"),
+        (of_libpq("timeout expired"), "timed-out"),
+        (of_libpq("FATAL:  terminating connection due to administrator command"), "connection-lost"),
+        (of_libpq("FATAL:  the database system is starting up"), "starting-up"),
+        (of_libpq("connection to server failed: session is read-only"), "read-only"),
+        (of_libpq("FATAL:  server login has been failing, cached error (server_login_retry)"), "starting-up"),
+    ],
+    ids=lambda value: str(getattr(value, "orig", value))[:40],
+)
+def test_a_connection_attempt_that_time_may_cure_is_repeated_by_everybody(error: DBAPIError, slug: str) -> None:
+    row = row_of(error)
+    assert row.slug == slug
+    assert row.connects_again
+    assert errors.fate_of(error) in (Fate.ABSENT, Fate.LOST)
+
+
+@pytest.mark.parametrize(
+    ("error", "slug"),
+    [
+        (of_mysql(1045, "Access denied for user"), "login-rejected"),
+        (of_mysql(1226, "User 'app' has exceeded the 'max_connections_per_hour' resource"), "connection-failed"),
+        (
+            of_mysql(2003, "Can't connect", ssl.SSLCertVerificationError(1, "certificate verify failed")),
+            "tls-untrusted",
+        ),
+        (of_mysql(2026, "SSL connection error: certificate verify failed"), "tls-untrusted"),
+        (of_libpq('FATAL:  password authentication failed for user "app"'), "login-rejected"),
+        (of_libpq('FATAL:  database "shop" does not exist'), "database-missing"),
+        (of_libpq('root certificate file "ca.pem" does not exist: No such file or directory'), "tls-untrusted"),
+    ],
+    ids=lambda value: str(getattr(value, "orig", value))[:40],
+)
+def test_a_connection_attempt_that_will_fail_again_is_final_for_everybody(error: DBAPIError, slug: str) -> None:
+    row = row_of(error)
+    assert row.slug == slug
+    assert not row.connects_again
+    assert errors.fate_of(error) is Fate.FINAL
+
+
+@pytest.mark.parametrize(
+    ("error", "slug"),
+    [
+        (ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused"), "refused"),
+        (OSError(errno.EHOSTUNREACH, "No route to host"), "unreachable"),
+        (TimeoutError("timed out"), "timed-out"),
+        (ConnectionResetError(errno.ECONNRESET, "reset"), "connection-lost"),
+        (EOFError("0 bytes read on a total of 4 expected bytes"), "connection-lost"),
+        (socket.gaierror(socket.EAI_NONAME, "Name or service not known"), "host-unknown"),
+        # Its number is OpenSSL's: 1 is no "Operation not permitted".
+        (ssl.SSLCertVerificationError(1, "certificate verify failed"), "tls-untrusted"),
+        (ssl.SSLEOFError(8, "EOF occurred in violation of protocol"), "connection-lost"),
+        (ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER] wrong version number"), "not-a-database"),
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("backend", ["postgresql", "mysql"])
+def test_errors_that_are_no_drivers_have_a_meaning_too(error: BaseException, slug: str, backend: str) -> None:
+    row = errors.of_connect(error, backend)
+    assert row is not None
+    assert row.slug == slug
+
+
+@pytest.mark.parametrize(
+    ("error", "fate"),
+    [
+        (of_mysql(1205, "Lock wait timeout exceeded", statement="UPDATE t"), Fate.CONFLICT),
+        (of_mysql(1213, "Deadlock found", statement="UPDATE t"), Fate.CONFLICT),
+        (of_mysql(3024, "maximum statement execution time exceeded", statement="SELECT"), Fate.FINAL),
+        (of_mysql(1969, "max_statement_time exceeded", statement="SELECT"), Fate.FINAL),
+        (of_mysql(1290, "running with the --secure-file-priv option", statement="SELECT"), Fate.FINAL),
+        (of_mysql(1290, "Der Server läuft mit der Option --read-only", statement="UPDATE t"), Fate.READ_ONLY),
+        (of_mysql(1290, "running with the --super-read-only option", statement="UPDATE t"), Fate.READ_ONLY),
+        (of_mysql(1792, "Cannot execute statement in a READ ONLY transaction", statement="UPDATE t"), Fate.READ_ONLY),
+        (of_mysql(1836, "Running in read-only mode", statement="UPDATE t"), Fate.READ_ONLY),
+        (of_mysql(1047, "WSREP has not yet prepared node for application use", statement="SELECT"), Fate.ABSENT),
+        (of_mysql(1047, "Unknown command", statement="SELECT"), Fate.FINAL),
+        (of_mysql(1064, "You have an error near 'lost connection'", statement="SELECT"), Fate.FINAL),
+        (of_state("40001"), Fate.CONFLICT),
+        (of_state("40003"), Fate.UNCERTAIN),
+        (of_state("08007"), Fate.UNCERTAIN),
+        (of_state("25P02"), Fate.FINAL),
+        (of_state("57P01"), Fate.LOST),
+        (of_state("57P02"), Fate.LOST),
+        (of_state("57P03"), Fate.ABSENT),
+        (of_state("57P04"), Fate.FINAL),
+        (of_state("57P05"), Fate.LOST),
+        (of_state("53300"), Fate.ABSENT),
+        (of_state("55P03"), Fate.CONFLICT),
+        (of_state("0A000", "gecachter Plan darf den Ergebnistyp nicht ändern", "RevalidateCachedQuery"), Fate.CONFLICT),
+        (of_state("0A000", "cross-database references are not implemented", "DeconstructQualifiedName"), Fate.FINAL),
+        (of_state("58P01", "could not open file: No such file or directory"), Fate.FINAL),
+        (of_state("08P01", "server conn crashed?"), Fate.ABSENT),
+        (of_state("08P01", "insufficient data left in message"), Fate.FINAL),
+    ],
+    ids=lambda value: str(getattr(value, "orig", value))[:40],
+)
+def test_a_statements_error_has_one_fate_whatever_the_servers_language(error: DBAPIError, fate: Fate) -> None:
+    error.connection_invalidated = fate is Fate.READ_ONLY  # the engine has seen that it is the server that refuses
+    assert errors.fate_of(error) is fate
+
+
+def test_the_applications_own_read_only_is_final() -> None:
+    assert errors.fate_of(of_state("25006")) is Fate.FINAL
+    assert errors.fate_of(of_mysql(1792, "READ ONLY transaction", statement="UPDATE t")) is Fate.FINAL
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "connection is closed",
+        "unexpected connection_lost() call",
+        "connection was closed in the middle of operation",
+        "cannot switch to state 15; another operation (2) is in progress",
+    ],
+)
+def test_asyncpgs_words_for_a_connection_that_ended_are_known(words: str) -> None:
+    class InterfaceError(Exception):
+        pass
+
+    row = errors.of_connect(InterfaceError(words), "postgresql")
+    assert row is not None
+    assert row.fate is Fate.LOST
+
+
+def test_a_timeout_under_a_statement_is_a_lost_connection_and_not_an_absent_one() -> None:
+    error = of_mysql(2013, "Lost connection to MySQL server during query", TimeoutError(), statement="SELECT 1")
+    error.connection_invalidated = True
+    assert errors.fate_of(error) is Fate.LOST
+
+
+@pytest.mark.parametrize(
+    ("name", "slug", "fate"),
+    [
+        ("SQLITE_BUSY_SNAPSHOT", "busy", Fate.CONFLICT),
+        ("SQLITE_LOCKED", "busy", Fate.CONFLICT),
+        ("SQLITE_CANTOPEN_ISDIR", "database-file", Fate.FINAL),
+        ("SQLITE_NOTADB", "not-a-database", Fate.FINAL),
+        ("SQLITE_READONLY_DBMOVED", "read-only", Fate.FINAL),
+    ],
+)
+def test_sqlites_extended_codes_belong_to_their_primary_one(name: str, slug: str, fate: Fate) -> None:
+    cause: Any = sqlite3.OperationalError("in whatever words")
+    cause.sqlite_errorname = name
+    row = errors.of_statement(cause)
+    assert row is not None
+    assert (row.slug, row.fate) == (slug, fate)
+
+
+def test_each_row_names_an_entry_of_the_catalogue() -> None:
+    rows = [*mysql.CODES.values(), *postgresql.CODES.values()]
+    rows += [row for _, row in (*mysql.WORDS, *postgresql.WORDS)]
+    assert {row.slug for row in rows} <= set(CATALOGUE)
