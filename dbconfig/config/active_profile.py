@@ -83,4 +83,4 @@ def near_profile(name: str, known: list[str]) -> str:
     """Return the profile that was probably meant: a near miss, or what `prod`, `dev` and `test` are short for."""
     bare = name.strip().lower()
     longer = [each for each in known if len(bare) > 1 and each.lower().startswith(bare)]
-    return suggest(bare, known) or next(iter(longer), "")
+    return suggest(bare, known, 0.75) or next(iter(longer), "")

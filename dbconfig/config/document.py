@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import errno
-import os
 import re
-import stat
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, NoReturn
@@ -17,10 +14,11 @@ from dbconfig.errors import ConfigError
 from dbconfig.errors.printable import quoted, suggest
 from dbconfig.errors.problem import Location, Problem
 from dbconfig.errors.redaction import MASK, is_secret_name, shown_name
+from dbconfig.settings import small_files
 from dbconfig.settings.bare_scalars import resolve
 from dbconfig.settings.located_values import Entry, MappingNode, Node, Scalar, SequenceNode, Source
 
-SIZE_LIMIT: Final = 256 * 1024  # bytes; the largest configuration seen in public code has 40 kB
+SIZE_LIMIT: Final = small_files.LIMIT
 VALUE_LIMIT: Final = 10_000  # values of one file with its aliases written out: a bomb has billions
 DEPTH_LIMIT: Final = 32
 
@@ -42,19 +40,24 @@ def read(path: Path, shown: str) -> tuple[MappingNode, list[Problem]]:
     Raises:
         ConfigError: the file cannot be read, or is not YAML, or no configuration by its size.
     """
-    return parse(_decoded(_bytes(path, shown), shown), shown)
+    return _parsed(Source(shown, _text(path, shown)))
 
 
 def parse(text: str, shown: str) -> tuple[MappingNode, list[Problem]]:
     """Return the root mapping of a YAML text; `read` says what is refused."""
     source = Source(shown, text)
-    match = _CONTROL.search(text)
-    if match:
-        line = text.count("\n", 0, match.start()) + 1
-        column = match.start() - (text.rfind("\n", 0, match.start()) + 1) + 1
-        _refuse("yaml-syntax", f"control character #x{ord(match[0]):04x} is not allowed in YAML", source, line, column)
+    del text  # no frame of a traceback may hold what is in the file
+    return _parsed(source)
+
+
+def _parsed(source: Source) -> tuple[MappingNode, list[Problem]]:
+    control = source.find(_CONTROL)
+    if control is not None:
+        line, column, character = control
+        message = f"control character #x{ord(character):04x} is not allowed in YAML"
+        _refuse("yaml-syntax", message, source, line, column)
     composer = _Composer(source)
-    root = composer.compose(text)
+    root = composer.compose()
     if isinstance(root, MappingNode):
         return root, composer.problems
     if isinstance(root, Scalar) and root.value is None:
@@ -72,45 +75,36 @@ def _refuse(
     raise ConfigError([Problem(slug, message, Location(source.shown, line, column, text=source), help=help)]) from None
 
 
-def _bytes(path: Path, shown: str) -> bytes:
+def _text(path: Path, shown: str) -> str:
     source = Source(shown)
     try:
-        # Without O_NONBLOCK the open of a FIFO would wait for ever.
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-        with open(descriptor, "rb") as file:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                _refuse("file-unreadable", "not a regular file", source, help="a profile is a plain YAML file")
-            data = file.read(SIZE_LIMIT + 1)
-    except OSError as error:
-        reason = {
-            errno.EACCES: "permission to read it is denied",
-            errno.ELOOP: "its symbolic links form a loop",
-            errno.EISDIR: "it is a folder, not a regular file",
-        }.get(error.errno or 0, f"it cannot be read: {error.strerror}")
-        _refuse("file-unreadable", f"{quoted(shown)}: {reason}", source)
-    if len(data) > SIZE_LIMIT:
+        data = small_files.read(path, SIZE_LIMIT)
+    except small_files.Unreadable as error:
+        reason, too_large = str(error), error.too_large
+    else:
+        wrong = small_files.undecodable(data)
+        if not wrong:
+            return data.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
+        line = None if "UTF-16" in wrong else _first_undecodable(data)
+        del data  # no frame of a traceback may hold what is in the file
+        said = wrong if line is None else "the file is not UTF-8: a character cannot be decoded"
         _refuse(
-            "too-large",
-            f"larger than {SIZE_LIMIT // 1024} KiB",
-            source,
-            help="configuration is small; is this the right file?",
+            "yaml-syntax", said.partition(":")[0] if line is None else said, source, line, help="save the file as UTF-8"
         )
-    return data
+    if too_large:
+        help = "configuration is small; is this the right file?"
+        _refuse("too-large", f"larger than {SIZE_LIMIT // 1024} KiB", source, help=help)
+    help = "a profile is a plain YAML file" if "regular" in reason else ""
+    _refuse("file-unreadable", f"{quoted(shown)}: {reason}", source, help=help)
 
 
-def _decoded(data: bytes, shown: str) -> str:
-    wrong = None
+def _first_undecodable(data: bytes) -> int:
+    """Return the line of the first byte that is not UTF-8."""
     try:
-        text = data.decode("utf-8-sig")
+        data.decode("utf-8")
     except UnicodeDecodeError as error:
-        wrong = error.start
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")) or data.count(0) > len(data) // 4:
-        _refuse("yaml-syntax", "the encoding looks like UTF-16", Source(shown), help="save the file as UTF-8")
-    if wrong is not None:  # not within `except`: that error holds the bytes of the file, and would be ours' context
-        message = "the file is not UTF-8: a character cannot be decoded"
-        line = data.count(b"\n", 0, wrong) + 1
-        _refuse("yaml-syntax", message, Source(shown), line, help="save the file as UTF-8")
-    return text.replace("\r\n", "\n").replace("\r", "\n")
+        return data.count(b"\n", 0, error.start) + 1
+    return 1
 
 
 class _Composer:
@@ -122,12 +116,12 @@ class _Composer:
         self._anchors: dict[str, tuple[Node, int] | None] = {}
         self._values = 0
 
-    def compose(self, text: str) -> Node:
-        self._loader = _Loader(text)
+    def compose(self) -> Node:
+        self._loader = _Loader(self.source.whole())
         try:
             root = self._document()
         except yaml.MarkedYAMLError as error:
-            wrong = explained(error, text.splitlines())
+            wrong = explained(error, self.source)
         else:
             self.source.parsed = True
             return root

@@ -105,7 +105,7 @@ def find_folder(path: str | os.PathLike[str] | None = None) -> Folder:
             Problem(
                 "no-config",
                 f"there is no `{FOLDER}` folder with YAML files in it: not found",
-                help=f"make {FOLDER}/{UNSET}.yaml with `url: sqlite:///data/app.db`",
+                help=f"run `dbconfig init`, or make {FOLDER}/{UNSET}.yaml with `url: sqlite:///data/app.db`",
                 notes=notes,
             )
         ]

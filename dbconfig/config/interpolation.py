@@ -12,12 +12,17 @@ from dbconfig.errors.problem import Problem
 from dbconfig.settings import hosts
 from dbconfig.settings.environment_variables import Environment, Variable
 from dbconfig.settings.located_values import Entry, MappingNode, Node, Scalar, SequenceNode
-from dbconfig.settings.secret_sources import without_line_end
+from dbconfig.settings.secret_sources import bare
 
 NESTING_LIMIT = 8  # of defaults within defaults
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 _HOST_AND_PORT = re.compile(r"(?:[\w.-]+|\[[0-9A-Fa-f:.%\w]+\])(?::\d{1,5})?")
+
+_EXPAND = (
+    "set it to the whole value: only a `.env` file and YAML have references; "
+    "`password: {{env: {variable}}}` takes a secret as it is"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +150,10 @@ class _Interpolation:
     def _resolved(self, reference: Reference) -> str:
         name, argument = reference.name, reference.argument
         variable = self.environment.get(name)
-        if variable is not None and variable.value != "":
+        if variable is not None and (variable.missing or variable.value != ""):
+            left = variable.unexpanded()
+            if left:
+                self.unresolved.append(_unexpanded(variable, left))
             return variable.value
         if reference.operator == ":-":
             return "".join(self._text(part) for part in argument)
@@ -175,13 +183,23 @@ class _Interpolation:
         position, text = 0, []
         for part in parts:
             if isinstance(part, str):
-                text.append(part)
+                text.append(part.replace("${", "%24{"))  # written as `$${`: text, and no reference that was left
                 position += len(part)
             else:
-                value = without_line_end(self._resolved(part))
+                value = bare(self._resolved(part))
                 text.append(_escaped(value, _component(skeleton, position)))
                 position += 1
         return "".join(text)
+
+
+def _unexpanded(variable: Variable, name: str) -> Problem:
+    """Return the problem of a variable whose value refers to another one that nothing has put in."""
+    place = f" ({variable.location})" if variable.location.line else ""
+    if variable.missing:
+        message = f"environment variable {variable.name}{place} refers to {name}, which is not set"
+        return Problem("unset-variable", message, help=f"set {name}, or give a default: ${{{name}:-…}}")
+    message = f"environment variable {variable.name}{place} contains `${{{name}}}`, which nothing has expanded"
+    return Problem("bad-reference", message, help=_EXPAND.format(variable=variable.name))
 
 
 def _component(url: str, position: int) -> str:

@@ -143,6 +143,11 @@ def _problem(variable: Variable, path: tuple[str, ...], found: Mapping[tuple[str
     if variable.value == "":
         message = f"environment variable {printable(variable.name)} is empty"
         return Problem("empty-variable", message, variable.location, key, "unset it, or give it a value")
+    left = variable.unexpanded()
+    if left:
+        message = f"{printable(variable.name)} contains a reference to {left}, which nothing has expanded"
+        help = "set it to the whole value: only a `.env` file and YAML have references"
+        return Problem("bad-reference", message, variable.location, key, help)
     twice = next((other for other in found if other[: len(path)] == path or path[: len(other)] == other), None)
     if twice is not None:
         message = f"{printable(variable.name)} and {printable(found[twice].name)} say the same thing"

@@ -1,15 +1,14 @@
-"""What is no error, but should be known: holes, and settings that defeat what they are for."""
+"""Warnings about configurations that are valid but insecure or self-defeating."""
 
 from __future__ import annotations
 
-import os
-import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
 from dbconfig.errors.printable import quoted
 from dbconfig.errors.problem import Location, Problem
+from dbconfig.settings import hosts, small_files, tls
 from dbconfig.settings.database import DatabaseSettings
 from dbconfig.settings.profile import DEFAULT, Profile
 
@@ -33,21 +32,30 @@ _GUESSABLE: Final = frozenset(
         "passw0rd",
     ]
 )
-_LOCAL: Final = frozenset({None, "localhost", "127.0.0.1", "::1"})
+_LOCAL: Final = hosts.LOCAL | {None}
 _HOLES: Final = {
     "local_infile": "lets the server read files of this machine",
     "allow_local_infile": "lets the server read files of this machine",
     "init_command": "runs SQL that nobody checks on each connection: write `variables`",
 }
 _ADMINISTRATORS: Final = {"postgresql": ("postgres",), "mysql": ("root",), "mariadb": ("root",)}
-_VERIFYING: Final = frozenset({"verify-ca", "verify-full"})
 
+_ONLY_OWNER: Final = "remove the write permission of others from it and from its folder: chmod o-w,g-w"
 _Warning = Callable[[str, str, str, str], Problem]
 
 
 def advice(profile: Profile) -> list[Problem]:
     """Return what somebody should act on; each is a warning, none refuses the profile."""
-    return [warning for name, settings in profile.databases.items() for warning in _database(profile, name, settings)]
+    found = [warning for name, settings in profile.databases.items() for warning in _database(profile, name, settings)]
+    return [*_files(profile), *found]
+
+
+def _files(profile: Profile) -> Iterator[Problem]:
+    """Say which configuration files other users of the machine may write: they decide where a password is sent."""
+    for source in profile.sources:
+        if small_files.writable_by_others(Path(source)):
+            message = f"{quoted(source)} can be written or replaced by other users of this machine"
+            yield Problem("file-writable", message, Location(source), help=_ONLY_OWNER, severity="warning")
 
 
 def _database(profile: Profile, name: str, settings: DatabaseSettings) -> Iterator[Problem]:
@@ -88,19 +96,14 @@ def _access(settings: DatabaseSettings, warning: _Warning) -> Iterator[Problem]:
         message = f"the application logs in as {quoted(address.username or '')}, the administrator of the server"
         yield warning("superuser", key, message, "make a user of its own for the application")
     remote = address.host not in _LOCAL and not str(address.host).startswith("/") and "unix_socket" not in address.query
-    if remote and not _verifies(settings):
-        postgresql = settings.backend == "postgresql"
-        help = "sslmode=verify-full and sslrootcert=…" if postgresql else "ssl_ca=…"
-        message = "the server's TLS certificate is not verified: whoever stands between can read and change everything"
-        yield warning("tls-not-verified", address_key(settings), message, f"`query:` with {help}")
+    if remote and _sslmode(settings) not in tls.VERIFYING:
+        message = "the server's TLS certificate is not verified: anyone on the way can read and change everything"
+        help = "write `sslmode: verify-full` and `sslrootcert: system`, or the file of your provider's authority"
+        yield warning("tls-not-verified", address_key(settings), message, help)
 
 
-def _verifies(settings: DatabaseSettings) -> bool:
-    given = {**settings.address.query, **settings.connect_args}
-    if settings.backend == "postgresql":
-        mode = given.get("sslmode", "")
-        return (mode[0] if isinstance(mode, tuple) else mode) in _VERIFYING
-    return any(given.get(name) is not None for name in ("ssl_ca", "ssl_capath", "ssl_verify_cert", "ssl"))
+def _sslmode(settings: DatabaseSettings) -> str:
+    return tls.mode(settings, {**settings.address.query, **settings.connect_args}, settings.backend)
 
 
 def _password(settings: DatabaseSettings, warning: _Warning) -> Iterator[Problem]:
@@ -111,13 +114,16 @@ def _password(settings: DatabaseSettings, warning: _Warning) -> Iterator[Problem
     exposed = settings.protected or settings.address.host not in _LOCAL
     if exposed and password.kind == "text" and password.read().lower() in _GUESSABLE:
         yield warning("guessable-password", key, "the password is a default one, easy to guess", "set another one")
-    if exposed and password.written and _readable_by_others(settings, settings.origin(key)):
+    if exposed and password.written and _readable_by_others(settings.origin(key)):
         message = "the password is written in plain text in a file that others can read: write ${VAR} or {file: …}"
         yield warning("secret-in-file", key, message, "{file: PATH} is read again for each new connection")
-    readable = password.readable_by_others(settings.folder)
-    if readable:
-        message = f"the secret file {quoted(readable)} is readable by other users of this machine"
+    file = password.file(settings.folder)
+    if file is not None and small_files.readable_by_others(file):
+        message = f"the secret file {quoted(password.argument)} is readable by other users of this machine"
         yield warning("secret-file-readable", key, message, "its permissions should be 600")
+    if file is not None and small_files.writable_by_others(file):
+        message = f"the secret file {quoted(password.argument)} can be written or replaced by other users"
+        yield warning("file-writable", key, message, _ONLY_OWNER)
 
 
 def address_key(settings: DatabaseSettings) -> str:
@@ -125,11 +131,5 @@ def address_key(settings: DatabaseSettings) -> str:
     return "url" if settings.url is not None else "drivername"
 
 
-def _readable_by_others(settings: DatabaseSettings, location: Location) -> bool:
-    if os.name != "posix" or location.line is None:
-        return False
-    try:
-        mode = Path(location.source).stat().st_mode
-    except OSError:
-        return False
-    return bool(mode & (stat.S_IRGRP | stat.S_IROTH))
+def _readable_by_others(location: Location) -> bool:
+    return location.line is not None and small_files.readable_by_others(Path(location.source))

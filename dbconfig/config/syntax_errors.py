@@ -7,8 +7,12 @@ from typing import Final
 
 import yaml
 
+from dbconfig.settings.located_values import Source
+
 _NOT_CLOSED = re.compile("could not find expected ':'|unexpected end of stream|expected ',' or")
+_KEY: Final = re.compile(r"\s*[\w.-]+:\s+\S")
 _QUOTE: Final = "put the value in quotes: '…'"
+_NO_ESCAPES: Final = "use '…', in which `\\` is plain text: 'sqlite:///C:\\data\\app.db'"
 # Pieces of libyaml's messages, and of PyYAML's own, which differ in words.
 _MEANINGS: Final = (
     ("end of stream", "a quotation mark is opened here and never closed", "close it; within '…' a ' is written ''"),
@@ -20,10 +24,9 @@ _MEANINGS: Final = (
         _QUOTE,
     ),
     ("cannot start any token", "a value cannot begin with this character: in YAML it cannot start any token", _QUOTE),
-    (
-        "unknown escape character",
-        'a `\\` in "…" begins an escape, and this is none',
-        "use '…', where `\\` is plain text",
+    *(
+        (piece, 'a `\\` in "…" begins an escape, and this is none', _NO_ESCAPES)
+        for piece in ("escape", "hexdec", "hexadec")
     ),
     ("chomping or indentation", "behind `|` or `>` the text begins on the next line", _QUOTE),
     ("comment or line break", "behind `|` or `>` the text begins on the next line", _QUOTE),
@@ -40,7 +43,7 @@ _MEANINGS: Final = (
 )
 
 
-def explained(error: yaml.MarkedYAMLError, lines: list[str]) -> tuple[int, int, str, str]:
+def explained(error: yaml.MarkedYAMLError, source: Source) -> tuple[int, int, str, str]:
     """Return line and column (from 1) of what is at fault, what is wrong there, and what to do; nothing of the text."""
     problem = str(error.problem or error.context)
     # Where something was never closed, the parser marks the place where it gave up; at fault is where it began.
@@ -48,11 +51,30 @@ def explained(error: yaml.MarkedYAMLError, lines: list[str]) -> tuple[int, int, 
     if mark and opened and opened.line < mark.line and _NOT_CLOSED.search(problem):
         mark = opened
     line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
-    written = lines[line - 1] if line <= len(lines) else ""
+    written = source.line(line)
     if "\t" in written[: len(written) - len(written.lstrip())]:
         return line, written.index("\t") + 1, "a tab cannot indent YAML", "indent with spaces"
+    if re.search("hexa?dec", problem):
+        column = written.rfind("\\", 0, column - 1) + 1  # the mark is where the digits end
+    above = source.line(line - 1)
+    if "mapping values are not allowed" in problem and _is_indented_key(written, above):
+        return (
+            line,
+            len(written) - len(written.lstrip()) + 1,
+            "this key is indented, and belongs to no key above it",
+            ("begin it in the same column as the keys beside it"),
+        )
     for piece, message, help in _MEANINGS:
         if piece in problem:
             return line, column, message, help
     # PyYAML's own scanner, unlike libyaml's, repeats what it found.
     return line, column, re.sub(r"(['\"]).*\1", "…", problem) or "not YAML", ""
+
+
+def _is_indented_key(written: str, above: str) -> bool:
+    """Say whether a line is `key: value`, indented below another `key: value`."""
+    return bool(_KEY.match(written)) and bool(_KEY.match(above)) and _indent(written) > _indent(above)
+
+
+def _indent(line: str) -> int:
+    return len(line) - len(line.lstrip())

@@ -15,6 +15,7 @@ from sqlalchemy import Engine, event
 
 from dbconfig.engine import pool
 from dbconfig.engine.pool.maintenance import caretaker
+from dbconfig.settings import small_files
 from dbconfig.settings.database import DatabaseSettings
 from dbconfig.settings.secret_sources import Secret
 
@@ -115,9 +116,13 @@ def _prove_secrets(settings: DatabaseSettings) -> None:
     """Read the secrets once, so that a missing one is told when the engine is made and not at some request."""
     settings.prove_password()
     password = settings.address.password
-    exposed = password.readable_by_others(settings.folder) if password is not None else ""
-    if exposed and settings.folder is None:  # made in code; what was loaded has been told at load
-        _log.warning("secret file %s is readable by other users: its permissions should be 600", exposed)
+    file = password.file() if password is not None and settings.folder is None else None
+    if file is None:
+        return  # what was loaded from a profile has been checked at load
+    if small_files.readable_by_others(file):
+        _log.warning("secret file %s is readable by other users: its permissions should be 600", file)
+    if small_files.writable_by_others(file):
+        _log.warning("secret file %s can be written or replaced by other users", file)
 
 
 def _supply_secrets(engine: Engine, settings: DatabaseSettings) -> None:

@@ -17,11 +17,12 @@ _UNPARSED_KEY = re.compile(r"(\s*(?:[-?] )?\s*([\w.-]+)\s*:)(.*)")
 class Source:
     """The text of one file, for the excerpts of messages; neither printed nor pickled, since it may hold secrets."""
 
-    __slots__ = ("_lines", "_secrets", "_spans", "parsed", "shown")
+    __slots__ = ("_lines", "_secrets", "_spans", "_text", "parsed", "shown")
 
     def __init__(self, shown: str, text: str = "") -> None:
         self.shown = shown
         self.parsed = False
+        self._text = text
         self._lines = text.splitlines()
         # Of each line the places of its values, and key and value of each.
         self._spans: dict[int, dict[tuple[int, int], tuple[str, str]]] = {}
@@ -35,6 +36,22 @@ class Source:
 
     def __deepcopy__(self, memo: object) -> Source:
         return self
+
+    def whole(self) -> str:
+        """Return the text; not to be kept in a local variable, which error reporters print."""
+        return self._text
+
+    def line(self, number: int) -> str:
+        """Return a line as it is written, counted from 1; "" where there is none."""
+        return self._lines[number - 1] if 0 < number <= len(self._lines) else ""
+
+    def find(self, pattern: re.Pattern[str]) -> tuple[int, int, str] | None:
+        """Return line and column (from 1) and the text of the first match of a pattern."""
+        match = pattern.search(self._text)
+        if match is None:
+            return None
+        begin = self._text.rfind("\n", 0, match.start()) + 1
+        return self._text.count("\n", 0, begin) + 1, match.start() - begin + 1, match[0]
 
     def remember(self, key: str, text: str, start: tuple[int, int], end: tuple[int, int]) -> None:
         """Note where a value stands (lines and columns from 0), so that an excerpt can mask it."""

@@ -12,7 +12,7 @@ from typing import Any, Final, NoReturn
 from dbconfig.errors import ConfigError
 from dbconfig.errors.printable import did_you_mean, quoted, suggest
 from dbconfig.errors.problem import Problem
-from dbconfig.settings.secret_sources import Secret, unusable, without_line_end
+from dbconfig.settings.secret_sources import Secret, Unusable, bare, unusable
 
 # What a provider is: it gets the DatabaseSettings that it is to find the password for, such as address.host and
 # .username. They stand above this module, and are handed through.
@@ -54,7 +54,10 @@ class Provider:
         if call.error is not None:
             # Its text is the provider's own and stands in the cause; ours could not know what is secret in it.
             _fail(secret, f"failed with {type(call.error).__name__}", call.error)
-        return _checked(call.result, secret)
+        found = _checked(call.taken())
+        if isinstance(found, Unusable):
+            _fail(secret, found.reason)
+        return found
 
     def forget_hanging(self) -> None:
         self._places = threading.BoundedSemaphore(HANGING_AT_MOST)
@@ -82,6 +85,11 @@ class _Call:
             threading.Thread(target=run, name="dbconfig-password", daemon=True).start()
         except RuntimeError:
             run()  # the interpreter is going down and starts no thread any more
+
+    def taken(self) -> object:
+        """Return the result, and keep it no longer: the call is a local variable of who asked."""
+        result, self.result = self.result, None
+        return result
 
     def done(self, timeout: float) -> bool:
         return self._ended.wait(timeout)
@@ -135,18 +143,16 @@ def _load(name: str, secret: Secret, own: dict[str, Provider]) -> Function:
     return function
 
 
-def _checked(result: object, secret: Secret) -> str:
+def _checked(result: object) -> str | Unusable:
     if inspect.isawaitable(result):
         if inspect.iscoroutine(result):
             result.close()
-        _fail(secret, "it is a coroutine function; a provider is an ordinary one, called on a thread of its own")
+        return Unusable("it is a coroutine function; a provider is an ordinary one, called on a thread of its own")
     if not isinstance(result, str):
-        _fail(secret, f"it returned {type(result).__name__}, not text")
-    text = without_line_end(result)
+        return Unusable(f"it returned {type(result).__name__}, not text")
+    text = bare(result)
     reason = "it returned an empty text" if not text else unusable(text)
-    if reason:
-        _fail(secret, reason)
-    return text
+    return Unusable(reason) if reason else text
 
 
 def _fail(secret: Secret, reason: str, cause: BaseException | None = None) -> NoReturn:

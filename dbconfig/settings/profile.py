@@ -44,6 +44,7 @@ class Profile(BaseSettings):
 
     _reason: str = PrivateAttr("")
     _folder: Path | None = PrivateAttr(None)
+    _sources: tuple[str, ...] = PrivateAttr(())
 
     def __init__(self, **values: Any) -> None:
         """Make a profile in code: `name`, and the settings as they would stand in its file.
@@ -114,9 +115,16 @@ class Profile(BaseSettings):
         """The project folder, which holds the configuration folder."""
         return self._folder
 
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The files that its values were read from."""
+        return self._sources
+
     def settle(self, origins: Origins, folder: Path | None, reason: str) -> Self:
         """Note where the values came from; called once, by the loader, before anybody else has the profile."""
         self._folder, self._reason = folder, reason
+        places = [place for found in origins.values() for place in found if place.line is not None]
+        self._sources = tuple(dict.fromkeys(place.source for place in places))
         for name, database in self.databases.items():
             database.settle(origins, () if name == DEFAULT else ("databases", name), folder)
         return self

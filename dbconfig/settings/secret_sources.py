@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import errno
-import os
-import stat
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from dbconfig.errors import ConfigError
 from dbconfig.errors.printable import quoted
 from dbconfig.errors.problem import Location, Problem
-from dbconfig.settings.environment_variables import Environment
+from dbconfig.settings import small_files
+from dbconfig.settings.environment_variables import Environment, Variable, unexpanded
 
 FILE_LIMIT: Final = 64 * 1024  # bytes; a token of a cloud provider has about 2 kB
 
@@ -84,16 +83,11 @@ class Secret:
         Raises:
             ConfigError: it is not there, or is empty or no text.
         """
-        if self.kind == "file":
-            return _file(self._path(folder), self._fail)
-        if self.kind == "env":
-            variable = (self._environment or Environment()).get(self._argument)
-            if variable is None or not variable.value:
-                self._fail(f"environment variable {self._argument} is {'not set' if variable is None else 'empty'}")
-            value = without_line_end(variable.value)
-            if unusable(value):
-                self._fail(f"environment variable {self._argument}: {unusable(value)}")
-            return value
+        if self.kind in ("file", "env"):
+            found = _file(self._path(folder)) if self.kind == "file" else self._variable()
+            if isinstance(found, Unusable):
+                self._fail(found.reason)
+            return found
         if self.kind == "provider":
             self._fail("a provider gives it to a database's settings only: read it by read_password()")
         if self.kind == "withheld":
@@ -103,16 +97,21 @@ class Secret:
         text: str = self._literal()
         return text
 
-    def readable_by_others(self, folder: Path | None = None) -> str:
-        """Return the name of the secret's file if other users of the machine may read it, else ""."""
-        if self.kind != "file" or os.name != "posix":
-            return ""
-        path = self._path(folder)
-        try:
-            exposed = path.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH)
-        except OSError:
-            return ""  # reading it says what is wrong
-        return self._argument if exposed and not str(path).startswith(_MOUNTED) else ""
+    def file(self, folder: Path | None = None) -> Path | None:
+        """Return the file that it is read from, if it is one of this machine's; None for another source."""
+        path = self._path(folder) if self.kind == "file" else None
+        return None if path is None or str(path).startswith(_MOUNTED) else path
+
+    def _variable(self) -> str | Unusable:
+        variable = (self._environment or Environment()).get(self._argument)
+        named = f"environment variable {self._argument}"
+        if variable is None or not variable.value:
+            return Unusable(f"{named} is {'not set' if variable is None else 'empty'}")
+        missing = _reference(variable)
+        if missing:
+            return Unusable(f"{named} contains ${{{missing}}}, which is not set")
+        value = bare(variable.value)
+        return Unusable(f"{named}: {unusable(value)}") if unusable(value) else value
 
     def _path(self, folder: Path | None) -> Path:
         return (folder / self._argument) if folder is not None else Path(self._argument)
@@ -134,33 +133,35 @@ def _withheld() -> str:
     raise AssertionError("only a literal secret has a text")
 
 
-def _file(path: Path, fail: Callable[[str], NoReturn]) -> str:
+@dataclass(frozen=True, slots=True)
+class Unusable:
+    """Why there is no secret; returned and not raised, so that no frame of a traceback holds what was read."""
+
+    reason: str
+
+
+def _file(path: Path) -> str | Unusable:
     try:
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
-        with open(descriptor, "rb") as file:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                fail("it is not a regular file")
-            data = file.read(FILE_LIMIT + 1)
-    except OSError as error:
-        reasons = {
-            errno.ENOENT: "there is no such file",
-            errno.EISDIR: "it is a folder, not a file",
-            errno.EACCES: "permission to read it is denied",
-        }
-        fail(reasons.get(error.errno or 0, f"it cannot be read: {error.strerror}"))
-    if len(data) > FILE_LIMIT:
-        fail(f"it is larger than {FILE_LIMIT // 1024} KiB")
-    # Not by an exception: that of the decoder holds the secret, and would be the context of ours.
-    text = without_line_end(data.decode("utf-8", errors="surrogateescape"))
-    reason = "it is empty" if not text else unusable(text)
-    if reason:
-        fail(reason)
-    return text
+        data = small_files.read(path, FILE_LIMIT)
+    except small_files.Unreadable as error:
+        return Unusable(str(error))
+    wrong = small_files.undecodable(data)
+    if wrong:
+        return Unusable(wrong)
+    text = bare(data.decode("utf-8"))
+    return Unusable("it is empty" if not text else unusable(text)) if not text or unusable(text) else text
 
 
-def without_line_end(text: str) -> str:
-    """Return a secret without the one line end that `echo`, editors and `|` in YAML add; blanks may belong to it."""
-    return text.removesuffix("\n").removesuffix("\r")
+def _reference(variable: Variable) -> str:
+    # A password may contain anything; but one that consists of a reference was meant to be something else.
+    value = "" if variable.literal else variable.value
+    whole = unexpanded(value) if value.startswith("${") and value.endswith("}") else ""
+    return next(iter(variable.missing), "") or whole
+
+
+def bare(text: str) -> str:
+    """Return a secret without what editors and `echo` add: a byte order mark, one line end; blanks may belong to it."""
+    return text.removeprefix("\ufeff").removesuffix("\n").removesuffix("\r")
 
 
 def unusable(text: str) -> str:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
-import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from dbconfig.errors import ConfigError, printable
 from dbconfig.errors.problem import Problem
+from dbconfig.settings import small_files
 from dbconfig.settings.findings import Finding
 from dbconfig.settings.keys import Keys, system_key
 
@@ -40,6 +40,17 @@ def parameters(settings: Keys) -> dict[str, str]:
     return found
 
 
+def mode(settings: Keys, given: Mapping[str, Any], backend: str) -> str:
+    """Return the `sslmode` that a profile means; `given` are its parameters and its driver's arguments."""
+    if settings.sslmode is not None:
+        return settings.sslmode
+    if backend == "postgresql":
+        found = given.get("sslmode", "")
+        return str(found[0] if isinstance(found, tuple) else found)
+    names = ("ssl_ca", "ssl_capath", "ssl_verify_cert", "ssl_verify_identity", "ssl")
+    return "verify-ca" if any(given.get(name) not in (None, False) for name in names) else ""
+
+
 def check_files(settings: Keys) -> None:
     """Find out early that a file is missing, and warn of a key that others can read.
 
@@ -50,11 +61,14 @@ def check_files(settings: Keys) -> None:
     for key, path in parameters(settings).items():
         if key == "sslmode" or path == SYSTEM:
             continue
-        if not os.access(path, os.R_OK) or not Path(path).is_file():
-            message = f"{key}: there is no file {printable(path, 300)} that can be read"
+        wrong = small_files.check(Path(path), small_files.CERTIFICATES)
+        if wrong:
+            message = f"{key}: {printable(path, 300)}: {wrong}"
             problems.append(Problem("file-unreadable", message, settings.origin(key), key))
-        elif key == "sslkey" and os.name == "posix" and Path(path).stat().st_mode & (stat.S_IRGRP | stat.S_IROTH):
+        elif key == "sslkey" and small_files.readable_by_others(Path(path)):
             _log.warning("key file %s is readable by other users: its permissions should be 600", path)
+        elif small_files.writable_by_others(Path(path)):
+            _log.warning("%s file %s can be written or replaced by other users", key, path)
     if problems:
         raise ConfigError(problems)
 

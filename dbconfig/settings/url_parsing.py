@@ -13,10 +13,11 @@ from pydantic import BeforeValidator, PlainSerializer
 from dbconfig.errors.printable import quoted
 from dbconfig.errors.redaction import MASK, is_secret_name
 from dbconfig.settings import hosts, value_types
+from dbconfig.settings.environment_variables import unexpanded
 from dbconfig.settings.findings import reject
 from dbconfig.settings.known_drivers import backend_of
 from dbconfig.settings.located_values import Scalar
-from dbconfig.settings.secret_sources import Secret, unusable, without_line_end
+from dbconfig.settings.secret_sources import Secret, bare, unusable
 
 _SCHEME = re.compile(r"([A-Za-z][\w.-]*(?:\+[\w.-]*)?)://", re.ASCII)
 _ESCAPE = (
@@ -35,11 +36,17 @@ _PASTED = (
         "leave the command out",
     ),
     (
+        re.compile(r"\w+ ?=[\"' ]*[A-Za-z][\w+.-]*://"),
+        "it begins with the name of a variable",
+        "leave out what stands before the scheme, `NAME=`",
+    ),
+    (
         re.compile(r"\w+ ?= ?\S"),
         "it is a list of keywords, not a URL",
         "write them as the keys `host`, `port`, `database` …",
     ),
 )
+_UNEXPANDED = "set the variable to the whole URL; a `$` that is meant is written %24"
 # What opens a hole, or says again what has a key of its own.
 _REFUSED = {
     "plugin": "a plugin is code, and configuration never names code",
@@ -141,6 +148,9 @@ def parse_url(text: str) -> DatabaseURL:
     except ValueError as error:
         raise InvalidURL(str(error), "write sqlite:///file, postgresql://… or mysql://…", "unknown-dialect") from None
     rest = text[scheme.end() :]
+    left = unexpanded(rest)
+    if left:
+        raise InvalidURL(f"its `${{{left}}}` is a reference that nothing has expanded", _UNEXPANDED, "bad-reference")
     if any((ch.isspace() and ch != " ") or not ch.isprintable() for ch in rest) or (
         " " in rest and backend != "sqlite"
     ):
@@ -234,7 +244,7 @@ def check_query_name(name: str) -> None:
 
 
 def _secret(text: str) -> str:
-    secret = without_line_end(_decoded(text))
+    secret = bare(_decoded(text))
     if not secret or unusable(secret):
         raise InvalidURL(f"its password: {unusable(secret) or 'it is empty'}")
     return secret

@@ -11,9 +11,10 @@ from pydantic import BeforeValidator, PlainSerializer
 from dbconfig.errors.printable import quoted
 from dbconfig.errors.redaction import MASK, is_secret_name
 from dbconfig.settings.bare_scalars import resolve
+from dbconfig.settings.environment_variables import unexpanded
 from dbconfig.settings.findings import Finding, reject, reject_all
 from dbconfig.settings.located_values import MappingNode, Scalar, SequenceNode
-from dbconfig.settings.secret_sources import Secret, unusable, without_line_end
+from dbconfig.settings.secret_sources import Secret, bare, unusable
 
 _DIGITS = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,17})", re.ASCII)
 # The words that YAML 1.1 and pydantic take for booleans, in any case; "t", "f" and digits are not among them.
@@ -71,6 +72,8 @@ def flag(value: Any) -> bool:
         return raw
     if isinstance(raw, str) and raw.lower() in FLAGS:
         return FLAGS[raw.lower()]
+    if raw in ("0", "1") and isinstance(value, Scalar) and value.variables:
+        return bool(int(raw))  # the shell's words; in YAML a number is a number
     raise reject("wrong-type", f"must be true or false, not {kind_of(raw)}", "true or false")
 
 
@@ -95,6 +98,9 @@ def name(value: Any) -> str:
         raise reject("missing-value", "is empty")
     if not all(ch.isprintable() for ch in raw):
         raise reject("invalid-value", "has a line break or another control character in it")
+    left = "" if isinstance(value, Scalar) else unexpanded(raw)  # of a file's values those are left that say `$${…}`
+    if left:
+        raise reject("bad-reference", f"contains `${{{left}}}`, which is expanded in YAML files only", "pass its value")
     return raw
 
 
@@ -105,7 +111,7 @@ def secret(value: Any) -> Secret:
     location = value.location if isinstance(value, (Scalar, MappingNode)) else None
     raw = plain(value)
     if not isinstance(raw, Mapping):
-        written = without_line_end(text(value))
+        written = bare(text(value))
         if not written:
             raise reject("missing-value", "is empty", "remove the line if there is no password")
         if unusable(written):

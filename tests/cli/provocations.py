@@ -111,6 +111,12 @@ def _(project: Project, options: tuple[str, ...], fixture: Fixture) -> Result:
     return project.run("validate", *options)
 
 
+@provokes("file-writable")
+def _(project: Project, options: tuple[str, ...], fixture: Fixture) -> Result:
+    project.profile("url: postgresql://app@127.0.0.1/shop\n").chmod(0o666)
+    return project.run("validate", *options)
+
+
 @provokes("dotenv-syntax")
 def _(project: Project, options: tuple[str, ...], fixture: Fixture) -> Result:
     project.profile(_DB)

@@ -160,8 +160,8 @@ def test_what_is_no_regular_file_is_refused_at_once(tmp_path):
             read(tmp_path / name, name)
         messages += [problem.message for problem in caught.value.problems]
     assert messages == [
-        "not a regular file",
+        "'fifo.yaml': it is not a regular file",
         "'folder.yaml': it is a folder, not a regular file",
         "'loop.yaml': its symbolic links form a loop",
-        "'none.yaml': it cannot be read: No such file or directory",
+        "'none.yaml': there is no such file",
     ]

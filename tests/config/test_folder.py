@@ -189,7 +189,7 @@ class TestTheFolder:
         assert str(caught.value) == (
             "error[no-config]: there is no `config` folder with YAML files in it: not found\n"
             f"  = note: looked for {inner / 'config'}\n"
-            "  = help: make config/development.yaml with `url: sqlite:///data/app.db`"
+            "  = help: run `dbconfig init`, or make config/development.yaml with `url: sqlite:///data/app.db`"
         )
 
     @pytest.mark.parametrize(("name", "what"), [("nothing", "does not exist"), ("a.yaml", "is a file, not a folder")])

@@ -108,8 +108,23 @@ def test_a_host_in_a_url_may_be_an_address_or_a_socket(host, written):
 
 def test_a_value_is_not_read_again():
     root, _ = parse("a: ${X}\nb: {c: ['${X}']}\n", "a.yaml")
-    node, problems = interpolate(root, Environment({"X": "${SECRET} $$ : #"}))
-    assert (plain(node), problems) == ({"a": "${SECRET} $$ : #", "b": {"c": ["${SECRET} $$ : #"]}}, [])
+    node, problems = interpolate(root, Environment({"X": "$SECRET $$ : #"}))
+    assert (plain(node), problems) == ({"a": "$SECRET $$ : #", "b": {"c": ["$SECRET $$ : #"]}}, [])
+
+
+def test_a_variable_whose_value_still_has_a_reference_is_refused():
+    # As after `docker run --env-file`, which expands nothing.
+    root, _ = parse("url: ${X}\nusername: a${X}\n", "a.yaml")
+    _, problems = interpolate(root, Environment({"X": "postgresql://${DB_USER}@h/d"}))
+    assert [(problem.slug, problem.key) for problem in problems] == [
+        ("bad-reference", "url"),
+        ("bad-reference", "username"),
+    ]
+    assert problems[0].message == "url: environment variable X contains `${DB_USER}`, which nothing has expanded"
+
+
+def test_a_dollar_that_is_written_twice_is_text_in_a_url_too():
+    assert replaced("postgresql://u:a$${b}@h/d", "url")[0] == "postgresql://u:a%24{b}@h/d"
 
 
 def test_a_document_says_which_variables_it_names():

@@ -1,6 +1,7 @@
 """What is no error, but is said in the log."""
 
 import logging
+import os
 
 import pytest
 
@@ -57,3 +58,21 @@ def test_a_password_from_a_variable_or_in_a_file_of_its_owner_is_fine(project, w
     project.write("url: postgresql://u:s3cret-x@h/d\n")
     (project.config / "development.yaml").chmod(0o600)
     assert warned({}) == []
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
+def test_a_file_that_others_may_write_is_said(project, warned):
+    text = "url: postgresql://app@127.0.0.1/d\npassword: {file: secret}\n"
+    project.write({"development.yaml": text, "../secret": "x"})
+    (project.root / "secret").chmod(0o602)
+    (project.config / "development.yaml").chmod(0o602)
+    assert [message.rpartition(": ")[2] for message in warned({})] == [
+        "'config/development.yaml' can be written or replaced by other users of this machine",
+        "the secret file 'secret' can be written or replaced by other users",
+    ]
+
+
+def test_the_sslmode_key_counts_on_every_system(warned):
+    text = "url: {}://app@db.internal/d\nprotected: true\nsslmode: verify-full\nsslrootcert: system\n"
+    for system in ("postgresql", "mysql"):
+        assert warned(text.format(system)) == []

@@ -4,6 +4,7 @@ import pytest
 import yaml
 
 from dbconfig.config.syntax_errors import explained
+from dbconfig.settings.located_values import Source
 
 
 @pytest.mark.parametrize("loader", [yaml.CSafeLoader, yaml.SafeLoader])
@@ -26,13 +27,16 @@ from dbconfig.config.syntax_errors import explained
         ("password: |hunter\n", (1, 12), "behind `|` or `>` the text begins on the next line"),
         ("password: - hunter\n", (1, 11), "a `-` and a blank begin a list, which cannot stand here"),
         ("password: 'a'hunter'\n", (1, 14), "this line fits neither the indentation nor the quotation marks above it"),
-        ("a: 1\n b: 2\n", (2, 3), "a `:` at the end of a value, or before a blank in it, begins a mapping"),
+        ("a: 1\n b: 2\n", (2, 2), "this key is indented, and belongs to no key above it"),
+        ('url: "sqlite:///C:\\Users\\ann"\n', (1, 19), 'a `\\` in "…" begins an escape, and this is none'),
+        ('url: "sqlite:///C:\\u\\x"\n', (1, 19), 'a `\\` in "…" begins an escape, and this is none'),
+        ('url: "sqlite:///C:\\x\\y"\n', (1, 19), 'a `\\` in "…" begins an escape, and this is none'),
     ],
 )
 def test_a_mistake_is_told_where_it_was_made(loader, text, place, message):
     with pytest.raises(yaml.MarkedYAMLError) as caught:
         list(yaml.parse(text, loader))
-    line, column, said, help = explained(caught.value, text.splitlines())
+    line, column, said, help = explained(caught.value, Source("a.yaml", text))
     assert (said, line) == (message, place[0])
     assert help
     assert "hunter" not in said + help
@@ -42,4 +46,4 @@ def test_a_mistake_is_told_where_it_was_made(loader, text, place, message):
 
 def test_a_complaint_that_is_not_known_repeats_nothing_of_the_file():
     error = yaml.MarkedYAMLError(problem="found undefined thing 'hunter'")
-    assert explained(error, []) == (1, 1, "found undefined thing …", "")
+    assert explained(error, Source("a.yaml")) == (1, 1, "found undefined thing …", "")

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import event
+from sqlalchemy.exc import OperationalError
 
 from dbconfig import ConfigError, Profile, Registry
 from dbconfig.engine.pool import connect_limit
@@ -72,7 +73,7 @@ def test_an_asynchronous_connect_is_not_cut_either(
             pass
 
     monkeypatch.setattr(connect_limit.asyncio, "wait_for", stop)
-    with pytest.raises(Stop):
+    with pytest.raises(OperationalError, match="Stop"):
         asyncio.run(main())
     assert bounds == [20.0]
 

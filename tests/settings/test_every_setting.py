@@ -43,6 +43,22 @@ def on_dialect(part: str) -> Callable[[Registry], Any]:
     return lambda db: part in vars(db.engine().dialect)
 
 
+def connects_by(function: str) -> Callable[[Registry], Any]:
+    """Say whether a function of that name is among those that an engine connects by; each calls the next."""
+
+    def look(db: Registry) -> bool:
+        found, waiting = set(), [vars(db.engine().dialect).get("connect")]
+        while waiting:
+            each = waiting.pop()
+            if each is not None:
+                found.add(each.__name__)
+                cells = [cell.cell_contents for cell in getattr(each, "__closure__", None) or ()]
+                waiting += [cell for cell in cells if hasattr(cell, "__closure__")]
+        return function in found
+
+    return look
+
+
 REPLICA = {"replicas": [{"host": "db2"}]}
 NO_LOOK = {"replica_max_lag": False}  # so that nothing is connected
 
@@ -211,7 +227,7 @@ CASES: dict[str, Case] = {
     "read_your_writes": Case(False, False, on_dialect("do_commit"), SERVER, REPLICA | NO_LOOK),
     "replica_max_lag": Case(False, False, lambda db: router(db)._key in caretaker._jobs, SERVER, REPLICA),
     "replica_fallback": Case(False, False, falls_back, SERVER, REPLICA | NO_LOOK),
-    "fast_begin": Case(True, True, on_dialect("connect"), SERVER),
+    "fast_begin": Case(True, True, connects_by("connect_ours"), SERVER),
     "expire_on_commit": Case(False, False, session("expire_on_commit")),
     "autoflush": Case(False, False, session("autoflush")),
     "protected": Case(True, True, refuses_to_drop),

@@ -67,7 +67,7 @@ def test_a_file_that_is_not_there_or_is_none_is_refused(tmp_path):
     assert [refusal(Secret("file", name), tmp_path) for name in ("none", "fifo", "folder")] == [
         "the secret file 'none': there is no such file",
         "the secret file 'fifo': it is not a regular file",
-        "the secret file 'folder': it is a folder, not a file",
+        "the secret file 'folder': it is a folder, not a regular file",
     ]
 
 
@@ -121,11 +121,29 @@ def test_secrets_are_equal_where_they_say_the_same():
     assert Secret("text", "a") != "a"
 
 
-@pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
-def test_a_file_that_others_can_read_is_told(tmp_path):
-    (tmp_path / "s").write_text("x")
-    (tmp_path / "s").chmod(0o644)
-    assert Secret("file", "s").readable_by_others(tmp_path) == "s"
-    (tmp_path / "s").chmod(0o600)
-    assert Secret("file", "s").readable_by_others(tmp_path) == ""
-    assert Secret("text", "s").readable_by_others(tmp_path) == Secret("file", "none").readable_by_others(tmp_path) == ""
+def test_the_file_of_a_secret_is_one_of_this_machine(tmp_path):
+    assert Secret("file", "s").file(tmp_path) == tmp_path / "s"
+    assert Secret("file", "/run/secrets/s").file(tmp_path) is None  # of a container, in which nobody else lives
+    assert Secret("text", "s").file(tmp_path) is None
+
+
+@pytest.mark.parametrize("data", ["\ufeffhunter".encode(), "\ufeffhunter\n".encode()])
+def test_a_byte_order_mark_is_no_part_of_a_secret(tmp_path, data):
+    (tmp_path / "s").write_bytes(data)
+    assert Secret("file", "s").read(tmp_path) == "hunter"
+    secret = Secret("env", "PW")
+    secret.bind(Environment({"PW": data.decode()}))
+    assert secret.read() == "hunter"
+
+
+def test_a_secret_that_was_saved_as_utf_16_is_told(tmp_path):
+    (tmp_path / "s").write_bytes("hunter".encode("utf-16"))
+    assert "UTF-16" in refusal(Secret("file", "s", PLACE), tmp_path)
+
+
+def test_a_variable_that_is_a_reference_and_no_password_is_refused():
+    secret = Secret("env", "PW")
+    secret.bind(Environment({"PW": "${OTHER}"}))
+    assert refusal(secret) == "the password: environment variable PW contains ${OTHER}, which is not set"
+    secret.bind(Environment({"PW": "pa${OTHER}"}))  # strange, but a password may be so
+    assert secret.read() == "pa${OTHER}"

@@ -1,4 +1,4 @@
-"""What is no error, but should be known; each is a warning at load and in `validate`, and a failure with `--strict`."""
+"""Warnings about valid configurations, logged at load and printed by `validate`; failures with `--strict`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,12 @@ ADVICE: Final[dict[str, Entry]] = {
         "Logs grow, and hold personal data.",
         "# production.yaml\necho: true",
         "Remove `echo`; for an hour of searching, `DBCONFIG_ECHO=true` in the environment does the same.",
+    ),
+    "file-writable": Entry(
+        "A configuration file, or the file of a secret or a certificate, can be written by other users of the machine, "
+        "or be replaced in a folder that they can write to. They decide then which server gets the password.",
+        "chmod 666 config/production.yaml",
+        "`chmod o-w,g-w` the file and its folder, and let them belong to the user of the application or to root.",
     ),
     "guessable-password": Entry(
         "The password is a default one or on every list of common passwords, and the database is in production "
