@@ -144,24 +144,6 @@ class _Loop:
         await self._loop.shutdown_asyncgens()
 
 
-def is_asynchronous(settings: DatabaseSettings) -> bool:
-    """Say whether only an asynchronous driver can be used: the one that is named, or the only one installed.
-
-    Raises:
-        ConfigError: there is neither.
-    """
-    try:
-        settings.driver()
-    except ConfigError as error:
-        try:
-            settings.driver(asynchronous=True)
-        except ConfigError as other:
-            named_asynchronous = any(problem.slug == "async-driver" for problem in error.problems)
-            raise (other if named_asynchronous else error) from None
-        return True
-    return False
-
-
 @contextmanager
 def connected(
     settings: DatabaseSettings, label: str, *, read_only: bool = False, **changes: object
@@ -170,7 +152,7 @@ def connected(
     from dbconfig.engine import create
 
     quiet = settings.model_copy(update={"echo": False, "echo_pool": False, **changes})
-    asynchronous = is_asynchronous(quiet)
+    asynchronous = quiet.only_asynchronous()
     engine = create.build(quiet, label, asynchronous=asynchronous, read_only=read_only)
     if not asynchronous:
         try:

@@ -5,16 +5,21 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from contextvars import copy_context
+from functools import partial
 from logging.config import fileConfig
-from typing import Any, Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
 from alembic import command, context
 from alembic.config import Config
 from sqlalchemy import Connection, Engine, MetaData, text
 from sqlalchemy.exc import OperationalError
 
+from dbconfig.config.folder import find_folder, shown_path
 from dbconfig.engine import create
 from dbconfig.errors import ConfigError
 from dbconfig.errors.printable import quoted
@@ -23,6 +28,9 @@ from dbconfig.registry.registry import Registry
 from dbconfig.registry.registry import default as _application
 from dbconfig.settings.database import DatabaseSettings
 from dbconfig.settings.profile import DEFAULT
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
 
 _log = logging.getLogger(__name__)
 
@@ -59,7 +67,7 @@ def run_migrations(
         options: for `context.configure`, beside those that the profile decides.
     """
     config = context.config
-    if config.config_file_name is not None and config.attributes.get("configure_logger", True):
+    if config.config_file_name is not None and config.attributes.get("configure_logger", _is_ours_to_log(config)):
         fileConfig(config.config_file_name, disable_existing_loggers=False)
     source = registry or _application
     several = isinstance(metadata, Mapping)
@@ -83,6 +91,11 @@ def run_migrations(
             run.online(settings, asynchronous, f"{source.profile.name}/{name}")
 
 
+def _is_ours_to_log(config: Config) -> bool:
+    """Whether the ini configures logging: in the `alembic` command, not in a program, which would lose its handlers."""
+    return config.cmd_opts is not None and not logging.getLogger().handlers
+
+
 def _known(name: str, targets: Mapping[str, MetaData]) -> str:
     if name in targets:
         return name
@@ -104,35 +117,22 @@ class _Run:
         self._options = options
 
     def offline(self, settings: DatabaseSettings, asynchronous: bool | None) -> None:
-        url = settings.public_url(settings.driver(asynchronous=_wanted(settings, asynchronous)))
+        wanted = settings.only_asynchronous() if asynchronous is None else asynchronous
+        url = settings.public_url(settings.driver(asynchronous=wanted))
         context.configure(url=url, literal_binds=True, dialect_opts={"paramstyle": "named"}, **self._options)
         self._migrate()
 
     def online(self, settings: DatabaseSettings, asynchronous: bool | None, label: str) -> None:
-        wanted = _wanted(settings, asynchronous)
+        wanted = settings.only_asynchronous() if asynchronous is None else asynchronous
         engine = create.build(settings, label, asynchronous=wanted)
         if wanted:
-            asyncio.run(self._asynchronously(engine))
+            _in_a_loop(partial(_locked, engine, self.on))
             return
         try:
             with engine.connect() as connection, _alone(connection):
                 self.on(connection)
         finally:
             engine.dispose()
-
-    async def _asynchronously(self, engine: Engine) -> None:
-        from sqlalchemy.ext.asyncio import AsyncEngine
-
-        def locked(connection: Connection) -> None:
-            with _alone(connection):
-                self.on(connection)
-
-        made = AsyncEngine(engine)
-        try:
-            async with made.connect() as connection:
-                await connection.run_sync(locked)
-        finally:
-            await made.dispose()
 
     def on(self, connection: Connection) -> None:
         context.configure(connection=connection, **self._options)
@@ -143,16 +143,33 @@ class _Run:
             context.run_migrations(**self._arguments)
 
 
-def _wanted(settings: DatabaseSettings, asynchronous: bool | None) -> bool:
-    if asynchronous is not None:
-        return asynchronous
+async def _locked(engine: Engine, work: Callable[[Connection], None]) -> None:
+    """Let an asynchronous engine's connection migrate, and dispose the engine."""
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+    def locked(connection: Connection) -> None:
+        with _alone(connection):
+            work(connection)
+
+    made = AsyncEngine(engine)
     try:
-        settings.driver()
-    except ConfigError as error:
-        if error.problems[0].slug != "async-driver":
-            raise
-        return True
-    return False
+        async with made.connect() as connection:
+            await connection.run_sync(locked)
+    finally:
+        await made.dispose()
+
+
+def _in_a_loop(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Run a coroutine to its end, whether or not a loop runs here: Alembic's commands cannot be awaited."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        asyncio.run(work())
+        return
+    # In an application's lifespan. Its loop stands still meanwhile, as it does with a synchronous driver.
+    run = partial(copy_context().run, lambda: asyncio.run(work()))
+    with ThreadPoolExecutor(1, thread_name_prefix="alembic") as thread:
+        thread.submit(run).result()
 
 
 @contextmanager
@@ -217,13 +234,47 @@ def _begin_immediate(connection: Connection) -> None:
             return
 
 
-def upgrade(connectable: Engine, revision: str = "head", *, ini: str = "alembic.ini") -> None:
+def upgrade(connectable: Engine | AsyncEngine, revision: str = "head", *, ini: str | None = None) -> None:
     """Upgrade the database of an engine: the `db_setup` of tests, or the start of a single process.
 
     >>> upgrade(db.engine())
+
+    Args:
+        connectable: `db.engine()`, or `db.async_engine()`. The event loop stands still meanwhile; it does not with
+            `await asyncio.to_thread(upgrade, db.engine())`.
+        revision: up to which.
+        ini: Alembic's configuration; None is `alembic.ini` beside `config/`, or else in the working directory.
+
+    Raises:
+        ConfigError: there is no such file.
     """
-    config = Config(ini)
-    with connectable.connect() as connection, _alone(connection):
-        config.attributes.update(connection=connection, configure_logger=False)
+    config = Config(_found(ini))
+    config.attributes["configure_logger"] = False
+
+    def migrate(connection: Connection) -> None:
+        config.attributes["connection"] = connection
         command.upgrade(config, revision)
         connection.commit()
+
+    if isinstance(connectable, Engine):
+        with connectable.connect() as connection, _alone(connection):
+            migrate(connection)
+        return
+    # The engine's connections belong to its loop: these are others, of the same kind.
+    engine = connectable.sync_engine
+    _in_a_loop(partial(_locked, Engine(engine.pool.recreate(), engine.dialect, engine.url), migrate))
+
+
+def _found(ini: str | None) -> str:
+    """Return where Alembic's configuration is."""
+    name = ini or "alembic.ini"
+    places = [Path(name)]
+    with suppress(ConfigError):  # a registry may be made in code, without a folder
+        own = find_folder().project / name
+        places.insert(0 if ini is None else 1, own)
+    for place in places:
+        if place.is_file():
+            return str(place)
+    looked = tuple(f"looked for {shown_path(place.absolute())}" for place in places)
+    message = f"there is no {quoted(name)}"
+    raise ConfigError([Problem("no-config", message, help="dbconfig init --alembic writes one", notes=looked)])

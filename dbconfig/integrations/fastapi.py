@@ -16,7 +16,6 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlmodel import Session
 
-from dbconfig.integrations.asynchronous_drivers import is_asynchronous
 from dbconfig.integrations.fastapi_sessions import RequestedSession, most_connections, one_for_each_request
 from dbconfig.registry.registry import Registry
 from dbconfig.registry.registry import default as _application
@@ -120,7 +119,7 @@ def lifespan(
         app: given by the framework.
         around: the application's own lifespan; the databases are there before it begins and until it has ended.
         verify: the databases that have to answer.
-        asynchronous: by the asynchronous engines; None where the profile names an asynchronous driver.
+        asynchronous: by the asynchronous engines; None where there is no synchronous driver.
         registry: another one than `dbconfig.db`.
     """
 
@@ -144,7 +143,7 @@ def lifespan(
 
 
 async def _ping(registry: Registry, database: str, asynchronous: bool | None) -> None:
-    if is_asynchronous(registry.profile.database(database), asynchronous):
+    if _is_asynchronous(registry, database, asynchronous):
         async with registry.async_engine(database).connect() as connection:
             await connection.exec_driver_sql("SELECT 1")
         return
@@ -154,6 +153,10 @@ async def _ping(registry: Registry, database: str, asynchronous: bool | None) ->
             connection.exec_driver_sql("SELECT 1")
 
     await run_sync(ping, abandon_on_cancel=True, limiter=_probes())
+
+
+def _is_asynchronous(registry: Registry, database: str, wanted: bool | None) -> bool:
+    return registry.profile.database(database).only_asynchronous() if wanted is None else wanted
 
 
 def _probes() -> anyio.CapacityLimiter:
@@ -229,7 +232,7 @@ class _Probe:
     def _saturated(self, database: str) -> bool:
         """Whether a pool with a limit has all its connections in use."""
         registry, settings = self._registry, self._registry.profile.database(database)
-        asynchronous = is_asynchronous(settings, self._asynchronous)
+        asynchronous = _is_asynchronous(registry, database, self._asynchronous)
         pool: Any = registry.async_engine(database).pool if asynchronous else registry.engine(database).pool
         in_use: int = pool.checkedout()
         return 0 < most_connections(settings) <= in_use

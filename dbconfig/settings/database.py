@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import PrivateAttr, model_validator
 
+from dbconfig.errors import ConfigError
 from dbconfig.errors.problem import Location
 from dbconfig.settings import driver_timeouts, url_assembly
 from dbconfig.settings.findings import reject_all
@@ -120,6 +121,23 @@ class DatabaseSettings(Keys):
         """
         key = system_key(self)
         return choose(self.address.drivername, self.origin(key), key, asynchronous=asynchronous)
+
+    def only_asynchronous(self) -> bool:
+        """Return whether only an asynchronous driver can be used: the one that is named, or the only one installed.
+
+        Raises:
+            ConfigError: there is neither.
+        """
+        try:
+            self.driver()
+        except ConfigError as error:
+            try:
+                self.driver(asynchronous=True)
+            except ConfigError as other:
+                named_asynchronous = any(problem.slug == "async-driver" for problem in error.problems)
+                raise (other if named_asynchronous else error) from None
+            return True
+        return False
 
     def sqlalchemy_url(self) -> URL:
         """Return SQLAlchemy's URL, with the installed driver and with its secrets read now.

@@ -141,5 +141,5 @@ def _other_kind(named: str, fitting: list[Driver], at: Location | None, key: str
         return Problem("sync-driver", message, at, key, help)
     message = f"{named} is an asynchronous driver, and this is a synchronous engine"
     other = f"or leave `+{named}` out of the URL: then synchronous engines use {usual.name}{install}"
-    help = f"use `db.async_session()` and its siblings, or `lifespan(asynchronous=True)`; {other}"
+    help = f"use `db.async_session()` and its siblings, or `asyncio.to_thread(command.upgrade, …)` to migrate; {other}"
     return Problem("async-driver", message, at, key, help)

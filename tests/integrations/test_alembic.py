@@ -8,6 +8,8 @@ import pytest
 
 pytest.importorskip("alembic")
 
+from dbconfig import ConfigError, Profile, Registry
+from dbconfig.integrations.alembic import upgrade
 from tests.integrations.conftest import SYSTEMS
 from tests.support.processes import wait_until
 
@@ -99,6 +101,109 @@ assert not logger.disabled
     )
     done(project.run("main"))
     wait_until(lambda: postgresql.connections() == [], "the end of the connections")
+
+
+IN_A_PROGRAM = {
+    "command.upgrade": 'command.upgrade(Config("alembic.ini"), "head")',
+    "upgrade": "upgrade(db.engine())",
+    "main": 'main(argv=["upgrade", "head"])',
+}
+
+
+@pytest.mark.parametrize("way", IN_A_PROGRAM)
+def test_a_program_that_migrates_keeps_its_logging(migrated, url_of, way):
+    project = migrated(url_of("sqlite-file"))
+    project.write(
+        main_py=f"""
+import io, logging
+from alembic import command
+from alembic.config import Config, main
+from dbconfig import db
+from dbconfig.integrations.alembic import upgrade
+log = io.StringIO()
+logging.basicConfig(level=logging.INFO, stream=log)
+handlers = list(logging.getLogger().handlers)
+{IN_A_PROGRAM[way]}
+logging.getLogger("shop").info("after")
+assert logging.getLogger().handlers == handlers
+assert logging.getLogger().level == logging.INFO
+assert log.getvalue().count("Running upgrade") == 1, log.getvalue()
+assert "INFO:shop:after" in log.getvalue()
+"""
+    )
+    assert "Running upgrade" not in done(project.run("main"))
+    assert "INFO  [alembic.runtime.migration] Context impl" in done(project.run("alembic", "upgrade", "head"))
+
+
+INSIDE_A_LOOP = {
+    "command.upgrade": 'command.upgrade(Config("alembic.ini"), "head")',
+    "command.upgrade in a thread": 'await asyncio.to_thread(command.upgrade, Config("alembic.ini"), "head")',
+    "upgrade": "upgrade(db.async_engine())",
+    "upgrade in a thread": "await asyncio.to_thread(upgrade, db.async_engine())",
+}
+
+
+@pytest.mark.parametrize(
+    ("system", "drivername", "way"),
+    [
+        *(("sqlite-file", "sqlite+aiosqlite", way) for way in INSIDE_A_LOOP),
+        ("postgresql", "postgresql+asyncpg", "upgrade"),
+        ("postgresql", "postgresql+psycopg", "upgrade"),
+        ("mariadb", "mysql+asyncmy", "upgrade"),
+        ("mariadb", "mysql+aiomysql", "upgrade"),
+    ],
+)
+def test_an_application_migrates_inside_its_loop(migrated, url_of, system, drivername, way):
+    url = "sqlite+aiosqlite:///data/app.db" if system == "sqlite-file" else url_of(system, drivername)
+    project = migrated(url)
+    project.write(
+        main_py=f"""
+import asyncio
+from alembic import command
+from alembic.config import Config
+from dbconfig import db
+from dbconfig.integrations.alembic import upgrade
+from models import Team
+async def main():
+    async with db.async_transaction() as session:  # the loop has connections of its own already
+        await session.connection()
+    {INSIDE_A_LOOP[way]}
+    async with db.async_transaction() as session:
+        session.add(Team(name="a"))
+    await db.async_dispose()
+    print("migrated")
+asyncio.run(main())
+"""
+    )
+    assert "migrated" in done(project.run("main")).splitlines()
+
+
+def test_the_ini_is_found_in_the_project_from_any_folder(migrated, url_of, tmp_path_factory):
+    project = migrated(url_of("sqlite-file"))
+    project.write(
+        main_py="""
+from dbconfig import db
+from dbconfig.integrations.alembic import upgrade
+upgrade(db.engine())
+print(db.engine().url.database)
+"""
+    )
+    script = str(project.path / "main.py")
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    environ = {**os.environ, "ENVIRONMENT": "testing"}
+    run = subprocess.run([sys.executable, script], cwd=elsewhere, env=environ, capture_output=True, text=True)
+    assert done(run).splitlines()[-1] == str(project.path / "data/app.db")
+
+
+def test_an_ini_that_is_not_there_is_an_error_that_names_the_places(monkeypatch, tmp_path):
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config/testing.yaml").write_text("url: 'sqlite://'\n")
+    monkeypatch.chdir(tmp_path)
+    with (
+        Registry.from_profile(Profile(name="tests", url="sqlite://")) as registry,
+        pytest.raises(ConfigError, match=r"there is no 'alembic.ini'(.|\n)*dbconfig init --alembic"),
+    ):
+        upgrade(registry.engine())
 
 
 @pytest.mark.parametrize("system", ["sqlite-file", "postgresql", "mariadb"])

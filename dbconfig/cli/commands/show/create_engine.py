@@ -6,7 +6,7 @@ import inspect
 from typing import TYPE_CHECKING, Any
 
 from dbconfig.cli import value_display
-from dbconfig.cli.context import Context, is_asynchronous
+from dbconfig.cli.context import Context
 from dbconfig.cli.exit_codes import OK
 from dbconfig.errors.redaction import MASK, is_secret_name
 from dbconfig.settings.secret_sources import Secret
@@ -38,7 +38,7 @@ def call(settings: DatabaseSettings, label: str) -> str:
     from dbconfig.engine import connection_failures, dialects
     from dbconfig.engine.create import engine_options
 
-    asynchronous = is_asynchronous(settings)
+    asynchronous = settings.only_asynchronous()
     drivername = settings.driver(asynchronous=asynchronous)
     options, own_pool = _with_a_pool_of_sqlalchemy(engine_options(settings, label, drivername), settings)
     url = dialects.of(settings.backend).address(settings, drivername)
