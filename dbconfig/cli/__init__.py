@@ -24,7 +24,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _run(parse(sys.argv[1:] if arguments is None else arguments))
     except UsageError as error:
-        sys.stderr.write(f"{error}\n")
+        from dbconfig.errors.printable import harmless  # what was typed may come from a script's variables
+
+        sys.stderr.writelines(f"{harmless(line)}\n" for line in str(error).split("\n"))
         return FAILED
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
@@ -45,7 +47,8 @@ def _run(arguments: Namespace) -> int:
     context = Context(arguments, process())
     try:
         command = import_module(f"dbconfig.cli.commands.{arguments.module}")
-        code: int = command.run(context)
+        with context.out.logged():
+            code: int = command.run(context)
         sys.stdout.flush()
     except ConfigError as error:
         context.out.problems(error.problems)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, TextIO
 
-from dbconfig.errors.printable import Palette, display_width, printable
+from dbconfig.errors.printable import Palette, display_width, harmless, printable
 from dbconfig.errors.problem import Location, Problem, render
 
 
@@ -31,33 +33,52 @@ class Output:
         self.paint = Palette(is_text and wants_colour(color, environ, sys.stdout))
         self._paint_diagnostics = Palette(is_text and wants_colour(color, environ, sys.stderr))
 
-    def line(self, text: str = "") -> None:
-        sys.stdout.write(f"{text}\n")
+    def line(self, *parts: str | tuple[str, str]) -> None:
+        """Write a line; a part that is a pair is colored by the first of the two."""
+        painted = (
+            harmless(part) if isinstance(part, str) else self.paint(part[0], harmless(part[1])) for part in parts
+        )
+        sys.stdout.write("".join(painted) + "\n")
+
+    def block(self, text: str) -> None:
+        """Write a text of several lines."""
+        for line in text.split("\n"):
+            self.line(line)
 
     def note(self, text: str) -> None:
-        sys.stderr.write(f"{text}\n")
+        sys.stderr.write(f"{harmless(text)}\n")
         sys.stderr.flush()
+
+    @contextmanager
+    def logged(self) -> Iterator[None]:
+        """Write the warnings of the library as notes: its records may quote what a file says."""
+        handler = _Notes(self)
+        logger = logging.getLogger("dbconfig")
+        logger.addHandler(handler)
+        try:
+            yield
+        finally:
+            logger.removeHandler(handler)
 
     def table(self, rows: Sequence[Sequence[str]], header: Sequence[str] = (), indent: str = "") -> None:
         """Write rows in columns; the last one is not padded."""
-        rows = [[printable(cell, 10_000) for cell in row] for row in rows]
+        rows = [[harmless(printable(cell, 10_000)) for cell in row] for row in rows]
         widths = [max((display_width(row[i]) for row in [header, *rows] if i < len(row)), default=0) for i in range(20)]
         if header:
-            self.line(self.paint("bold", (indent + _padded(header, widths)).rstrip()))
+            self.line(("bold", (indent + _padded(header, widths)).rstrip()))
         for row in rows:
             self.line((indent + _padded(row, widths)).rstrip())
 
     def json(self, name: str, data: Mapping[str, Any]) -> None:
         """Write a document; `name` and its version are its schema id, and its keys stay."""
-        # ASCII: no control character of a terminal survives in it.
-        sys.stdout.write(json.dumps({"schema": f"dbconfig/{name}/1", **data}, indent=2, ensure_ascii=True) + "\n")
+        sys.stdout.write(_json({"schema": f"dbconfig/{name}/1", **data}))
 
     def problems(self, problems: Iterable[Problem]) -> None:
         """Write problems to stderr, as text or as GitHub's annotations; in JSON as a document of its own."""
         found = list(problems)
         if self.format == "json":
             document = {"schema": "dbconfig/problems/1", "problems": [described(problem) for problem in found]}
-            sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=True) + "\n")
+            sys.stdout.write(_json(document))
             return
         sys.stdout.flush()  # the problem stands beneath the step that it is of, also where both go into one file
         for problem in found:
@@ -67,7 +88,23 @@ class Output:
                 sys.stderr.write(render(problem, self._paint_diagnostics) + "\n\n")
         if any(problem.severity == "error" for problem in found) and self.format == "text":
             slugs = dict.fromkeys(problem.slug for problem in found)
-            self.note(f"more: {', '.join(f'dbconfig explain {slug}' for slug in slugs)}\n")
+            self.note(f"more: {', '.join(f'dbconfig explain {slug}' for slug in slugs)}")
+            self.note("")
+
+
+class _Notes(logging.Handler):
+    def __init__(self, out: Output) -> None:
+        super().__init__(logging.WARNING)
+        self._out = out
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._out.note(f"{record.levelname.lower()}: {record.getMessage()}")
+
+
+def _json(document: Mapping[str, Any]) -> str:
+    # ASCII: no control character of a terminal survives in it but DEL, and what CI systems obey is spelled otherwise.
+    text = json.dumps(document, indent=2, ensure_ascii=True).replace("\x7f", "\\u007f")
+    return text.replace("##[", "#\\u0023[").replace("##vso[", "#\\u0023vso[") + "\n"
 
 
 def _padded(row: Sequence[str], widths: Sequence[int]) -> str:
@@ -107,8 +144,8 @@ def annotation(problem: Problem) -> str:
         parts = {"file": problem.location.source, "line": str(problem.location.line), **parts}
         if problem.location.column:
             parts["col"] = str(problem.location.column)
-    properties = ",".join(f"{name}={_escaped(value, ':,')}" for name, value in parts.items())
-    text = problem.message + (f"\nhelp: {problem.help}" if problem.help else "")
+    properties = ",".join(f"{name}={_escaped(harmless(value), ':,')}" for name, value in parts.items())
+    text = harmless(problem.message) + (f"\nhelp: {harmless(problem.help)}" if problem.help else "")
     return f"::{problem.severity} {properties}::{_escaped(text)}"
 
 

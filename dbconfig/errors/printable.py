@@ -33,6 +33,18 @@ def printable(text: str, limit: int = SHOWN_AT_MOST) -> str:
     return "".join(ch if ch.isprintable() else ch.encode("unicode_escape").decode("ascii") for ch in cut)
 
 
+def harmless(text: str) -> str:
+    """Return a line of any length without what drives a terminal, or is a command to the CI system that shows the log.
+
+    >>> harmless("a\\x1b[31mb"), harmless("##[error]c")
+    ('a\\\\x1b[31mb', '#\\\\x23[error]c')
+    """
+    if not text.isprintable():
+        text = printable(text, len(text))
+    # GitHub and Azure obey these in the middle of a line, too.
+    return text.replace("##[", "#\\x23[").replace("##vso[", "#\\x23vso[") if "##" in text else text
+
+
 def display_width(text: str) -> int:
     """Return how many terminal cells a text takes: East Asian wide characters take two, combining marks none."""
     return sum(2 if east_asian_width(ch) in "WF" else 0 if category(ch) in ("Mn", "Me", "Cf") else 1 for ch in text)

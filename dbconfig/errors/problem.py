@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal, Protocol
 
-from dbconfig.errors.printable import PLAIN, Palette, display_width, printable
+from dbconfig.errors.printable import PLAIN, Palette, display_width, harmless, printable
 
 pass
 
@@ -85,6 +86,7 @@ LINE_WIDTH: Final = 100  # cells of a source line; a longer one is cut around it
 
 
 _TAB: Final = "    "
+_COMMAND: Final = re.compile(r"##(?=\[|vso\[)")  # which CI systems obey in the middle of a line, too
 
 
 def render(problem: Problem, paint: Palette = PLAIN) -> str:
@@ -94,17 +96,17 @@ def render(problem: Problem, paint: Palette = PLAIN) -> str:
     lines_ = [place.line for place, _, _ in marks if place is not None and place.line]
     gutter = len(str(max(lines_, default=1)))
     head = paint(problem.severity, f"{problem.severity}[{problem.slug}]")
-    lines = [head + paint("bold", f": {problem.message}")]
-    key = f"  ({printable(problem.key)})" if problem.key else ""
+    lines = [head + paint("bold", f": {harmless(problem.message)}")]
+    key = f"  ({harmless(printable(problem.key))})" if problem.key else ""
     arrow = paint("frame", f"{' ' * gutter} -->")
     if location is not None:
-        lines += [f"{arrow} {location}{key}", *_excerpts(marks, gutter, paint, problem.severity)]
+        lines += [f"{arrow} {harmless(str(location))}{key}", *_excerpts(marks, gutter, paint, problem.severity)]
     elif problem.key:
-        lines.append(f"{arrow} {printable(problem.key)}")
+        lines.append(f"{arrow} {harmless(printable(problem.key))}")
     sign = paint("frame", f"{' ' * gutter} =")
-    lines += [f"{sign} {paint('bold', 'note')}: {note}" for note in problem.notes]
+    lines += [f"{sign} {paint('bold', 'note')}: {harmless(note)}" for note in problem.notes]
     if problem.help:
-        lines.append(f"{sign} {paint('help', 'help')}: {problem.help}")
+        lines.append(f"{sign} {paint('help', 'help')}: {harmless(problem.help)}")
     return "\n".join(lines)
 
 
@@ -121,7 +123,7 @@ def _excerpts(marks: Sequence[_Mark], gutter: int, paint: Palette, severity: str
         if not shown:
             continue
         if found:
-            found.append(f"{paint('frame', ' ' * gutter + ' :::')} {here[0][0]}")
+            found.append(f"{paint('frame', ' ' * gutter + ' :::')} {harmless(str(here[0][0]))}")
         found += [empty, *_excerpt(shown, gutter, paint, severity), empty]
     return found
 
@@ -147,13 +149,15 @@ def _excerpt(marks: Sequence[_Mark], gutter: int, paint: Palette, severity: str)
 
 def _line(number: int, text: str, marks: Sequence[_Mark], gutter: int, paint: Palette, severity: str) -> Iterable[str]:
     cells = [_TAB if ch == "\t" else printable(ch) for ch in text.rstrip()]
+    for found in _COMMAND.finditer("".join(cell if len(cell) == 1 else " " for cell in cells)):
+        cells[found.start() + 1] = "\\x23"  # each cell stays one: the marks stand beneath
     placed = []
     for place, label, sign in sorted(marks, key=lambda mark: (mark[0].column or 0) if mark[0] is not None else 0):
         if place is None or place.text is None or place.column is None:
             continue
         first = place.text.column(number, place.column) - 1
         last = max(place.text.column(number, place.column + place.width) - 1, first + 1)
-        placed.append((first, last, label, sign))
+        placed.append((first, last, harmless(label), sign))
     start = min((first for first, *_ in placed), default=0)
     begin, end = _window(cells, start)
     shown = ("…" if begin else "") + "".join(cells[begin:end]) + ("…" if end < len(cells) else "")

@@ -20,7 +20,7 @@ def run(context: Context) -> int:
             context.out.line(name)
         return OK
     scripts = {"bash": _bash, "zsh": _zsh, "fish": _fish}
-    context.out.line(scripts[context.arguments.shell]())
+    context.out.block(scripts[context.arguments.shell]())
     return OK
 
 

@@ -27,7 +27,7 @@ def run(context: Context) -> int:
         document = {"slug": slug, "meaning": entry.meaning, "example": entry.example, "fix": entry.fix}
         context.out.json("explain", document)
         return OK
-    context.out.line(context.out.paint("bold", slug))
+    context.out.line(("bold", slug))
     context.out.line()
     context.out.line(entry.meaning)
     context.out.line()
@@ -47,7 +47,7 @@ def _key(context: Context, name: str) -> int:
     if context.is_json:
         context.out.json("explain", {"key": name, "meaning": meaning, **facts})
         return OK
-    context.out.line(context.out.paint("bold", name))
+    context.out.line(("bold", name))
     context.out.line()
     context.out.line(meaning)
     context.out.line()

@@ -9,7 +9,7 @@ from dbconfig.cli.exit_codes import OK
 
 
 def run(context: Context) -> int:
-    context.out.line(text().rstrip("\n"))
+    context.out.block(text().rstrip("\n"))
     return OK
 
 

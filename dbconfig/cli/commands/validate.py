@@ -60,15 +60,14 @@ def _together(problems: object) -> list[Problem]:
 
 
 def _report(context: Context, surveys: list[Survey]) -> None:
-    paint = context.out.paint
     for one in surveys:
-        state = paint("error", "invalid") if one.problems else paint("good", "valid")
+        state = ("error", "invalid") if one.problems else ("good", "valid")
         count = f", {len(one.problems)} problems" if len(one.problems) > 1 else ", 1 problem" if one.problems else ""
         advice = f", {len(one.warnings)} warnings" if len(one.warnings) > 1 else ", 1 warning" if one.warnings else ""
         names = list(dict.fromkeys(need.name for need in one.needs if need.required))
         wanted = (
             f"; needs {', '.join(f'{name} (unset)' if name in one.unset else name for name in names)}" if names else ""
         )
-        context.out.line(f"{one.name}: {state}{count}{advice}{wanted}")
+        context.out.line(f"{one.name}: ", state, f"{count}{advice}{wanted}")
     if not context.arguments.all:
         context.out.line(f"profile taken by {context.reason}; --all validates every profile")

@@ -61,7 +61,7 @@ class _Check:
         context = self._context
         if not context.is_json:
             context.out.line()
-            context.out.line(context.out.paint("bold", self._title()))
+            context.out.line(("bold", self._title()))
         try:
             self._walk()
         except ConfigError as error:
@@ -178,17 +178,16 @@ def _identity(settings: DatabaseSettings) -> str:
 
 
 def _write(context: Context, step: Step) -> None:
-    paint = context.out.paint
     if step.failure is not None:
-        sign, detail = paint("error", "failed"), f"{step.failure.slug}: {step.failure.words}".removesuffix(": ")
+        sign, detail = ("error", "failed"), f"{step.failure.slug}: {step.failure.words}".removesuffix(": ")
     elif step.facts.get("problem"):
-        sign, detail = paint("error", "bad   "), step.detail
+        sign, detail = ("error", "bad   "), step.detail
     elif step.facts.get("warning"):
-        sign, detail = paint("warning", "warn  "), step.detail
+        sign, detail = ("warning", "warn  "), step.detail
     else:
-        sign, detail = paint("good", "ok    "), step.detail
+        sign, detail = ("good", "ok    "), step.detail
     spent = f"{step.seconds * 1000:>8.1f} ms" if step.seconds else " " * 11
-    context.out.line(f"  {sign}  {step.name:<{_WIDTH}} {spent}  {printable(detail, 300)}".rstrip())
+    context.out.line("  ", sign, f"  {step.name:<{_WIDTH}} {spent}  {printable(detail, 300)}".rstrip())
 
 
 def _described(step: Step) -> dict[str, Any]:

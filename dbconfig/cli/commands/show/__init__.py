@@ -45,7 +45,7 @@ def run(context: Context) -> int:
     context.out.line(context.headline())
     for name, settings in databases.items():
         context.out.line()
-        context.out.line(context.out.paint("bold", f"database {name}"))
+        context.out.line(("bold", f"database {name}"))
         rows = list(_rows(settings, tree, name, variables, every=context.arguments.all))
         context.out.table(rows, ("KEY", "VALUE", "FROM"), indent="  ")
     _hint(context, databases)

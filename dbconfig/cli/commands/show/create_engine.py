@@ -25,7 +25,7 @@ def write_calls(context: Context) -> int:
     for name, text in calls.items():
         context.out.line()
         context.out.line(f"# database {name}")
-        context.out.line(text)
+        context.out.block(text)
     return OK
 
 
