@@ -171,7 +171,9 @@ def _message(slug: str, settings: DatabaseSettings, place: str = "") -> str:
     address = settings.address
     place = place or f"{address.host or 'localhost'}:{address.port or default_port(settings)}"
     host = quoted(place.rpartition(":")[0])
-    user, database = quoted(address.username or ""), quoted(str(settings.path or address.database or ""))
+    user, database = quoted(address.username or ""), quoted(str(address.database or ""))
+    if settings.path is not None:
+        database = f"'{printable(str(settings.path), 300)}'"  # whole: it is what has to be looked for
     texts = {
         "host-unknown": f"the host {host} has no address",
         "refused": f"nothing listens on {place}",

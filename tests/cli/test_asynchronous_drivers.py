@@ -130,7 +130,7 @@ class TestAServer:
             assert "team" in done.stdout
 
 
-@pytest.mark.parametrize("scheme", ["postgresql+asyncpg"])
+@pytest.mark.parametrize("scheme", ["postgresql+asyncpg", "mysql+asyncmy", "mysql+aiomysql"])
 def test_a_port_on_which_nothing_listens_is_told(project: Project, scheme: str) -> None:
     project.profile(f"url: {scheme}://app@127.0.0.1:{free_port()}/shop\n")
     assert "error[refused]" in project.run("ping").err
@@ -140,7 +140,7 @@ def test_a_port_on_which_nothing_listens_is_told(project: Project, scheme: str) 
     assert "error[refused]" in waited.err
 
 
-@pytest.mark.parametrize("scheme", ["postgresql+asyncpg"])
+@pytest.mark.parametrize("scheme", ["postgresql+asyncpg", "mysql+asyncmy", "mysql+aiomysql"])
 def test_a_name_without_an_address_is_told(project: Project, scheme: str) -> None:
     project.profile(f"url: {scheme}://app@no-such-host.invalid/shop\n")
     assert "error[host-unknown]" in project.run("ping").err
