@@ -14,6 +14,7 @@ from dbconfig import Profile
 from dbconfig.cli.parser import COMMANDS
 from dbconfig.settings.database import DatabaseSettings
 from tests.cli.conftest import Project
+from tests.support.ports import free_port
 from tests.support.servers import Server
 
 ROOT = Path(__file__).parents[2]
@@ -470,6 +471,37 @@ class TestCheck:
         assert result.code == 0, result.text
         assert "offered, demanded by the profile" in result.out
         assert "TLSv1." in result.out
+
+    @pytest.mark.parametrize("sslmode", ["require", "verify-full"])
+    def test_tls_is_demanded_by_the_key_as_by_the_url(self, project: Project, server: Server, sslmode: str) -> None:
+        root = f"sslrootcert: {server.certificate or 'system'}\n" if sslmode == "verify-full" else ""
+        project.profile(f"url: {server.url()}\nsslmode: {sslmode}\n{root}")
+        result = project.run("check")
+        assert result.code == 1
+        assert re.search(r"^  failed  tls +\d+\.\d ms  tls-refused", result.out, re.M), result.text
+
+    def test_each_replica_is_checked_and_a_dead_one_is_an_error(self, project: Project, server: Server) -> None:
+        dead = free_port()
+        project.profile(f"url: {server.url()}\nreplicas:\n  - {{}}\n  - port: {dead}\n")
+        result = project.run("check")
+        assert result.code == 1
+        assert "replica 1 of default: " in result.out
+        assert f"127.0.0.1:{dead}/" in result.out
+        assert f"error[refused]: nothing listens on 127.0.0.1:{dead}" in result.err
+        assert "config/development.yaml:4:5  (replicas.1.port)" in result.err
+        found = json.loads(project.run("check", "--format", "json").out)["databases"]["default"]
+        assert found["problems"] == []
+        first, second = found["replicas"]
+        assert {step["name"]: step["ok"] for step in first["steps"]}["standby"]
+        assert second["problems"][0]["key"] == "replicas.1.port"
+
+    def test_a_standby_may_refuse_writes_as_a_replica(
+        self, project: Project, postgresql: Server, standby: Server
+    ) -> None:
+        project.profile(f"url: {postgresql.url()}\nreplicas: [{{port: {standby.port}}}]\n")
+        result = project.run("check")
+        assert result.code == 0, result.text
+        assert re.search(r"^  ok +standby +it is a standby$", result.out, re.M)
 
     def test_all_databases_of_a_profile_are_checked(self, project: Project) -> None:
         project.profile("url: sqlite:///a.db\ndatabases: {other: {url: 'sqlite:////proc/nowhere/b.db'}}\n")

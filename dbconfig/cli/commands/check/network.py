@@ -130,6 +130,8 @@ def tls(settings: DatabaseSettings, host: str, port: int, timeout: float) -> Ste
 
 def demands_tls(settings: DatabaseSettings) -> bool:
     """Say whether the profile insists on TLS."""
+    if settings.sslmode is not None:
+        return settings.sslmode not in ("disable", "allow", "prefer")
     given = {**settings.address.query, **settings.connect_args}
     if settings.backend == "postgresql":
         mode = given.get("sslmode", "")
