@@ -34,9 +34,23 @@ def drop(engine: Engine, tables: Sequence[type[SQLModel] | Table | str]) -> list
     """Drop the tables that are there; return their names, in the order of dropping."""
     with _locked(engine) as connection:
         present = [table for table in selected(tables) if _exists(connection, table)]
+        if connection.dialect.name == "sqlite":
+            from dbconfig.engine.dialects.sqlite import foreign_keys
+
+            foreign_keys.drop_together(connection, [table.name for table in present])
         for metadata, group in _by_metadata(present):
-            metadata.drop_all(connection, tables=group)
+            if connection.dialect.name == "sqlite" and _form_a_circle(group):
+                # drop_all would warn: it removes the constraints first elsewhere, which SQLite cannot.
+                for table in reversed(group):
+                    table.drop(connection, checkfirst=False)
+            else:
+                metadata.drop_all(connection, tables=group)
         return [table.fullname for table in reversed(present)]
+
+
+def _form_a_circle(tables: Sequence[Table]) -> bool:
+    pairs = sort_tables_and_constraints(tables)  # type: ignore[no-untyped-call]
+    return any(table is None and constraints for table, constraints in pairs)
 
 
 def _exists(connection: Connection, table: Table) -> bool:

@@ -13,6 +13,9 @@ from urllib.parse import quote
 from sqlalchemy import URL, Engine, event
 
 from dbconfig.engine.dialects.arguments import unknown_argument, variable_names
+from dbconfig.engine.dialects.sqlite import file_identity
+from dbconfig.engine.dialects.sqlite import foreign_keys as foreign_keys
+from dbconfig.engine.dialects.sqlite.connection import connection_class, driver_of
 from dbconfig.engine.dialects.sqlite.pragmas import (
     BUSY_TIMEOUT,
     _literal,
@@ -20,9 +23,10 @@ from dbconfig.engine.dialects.sqlite.pragmas import (
     _set_journal_mode,
     _unknown_pragmas,
 )
-from dbconfig.engine.dialects.sqlite.statement_timeout import _timed_connection
 from dbconfig.engine.dialects.sqlite.transactions import begin, run
+from dbconfig.engine.dialects.sqlite.write_queue import queue_of
 from dbconfig.errors import ConfigError
+from dbconfig.errors.problem import Problem
 from dbconfig.settings.secret_sources import Secret
 
 if TYPE_CHECKING:
@@ -54,10 +58,18 @@ def address(settings: DatabaseSettings, drivername: str) -> URL:
 def arguments(settings: DatabaseSettings, drivername: str) -> dict[str, Any]:
     _check(settings)
     given = {key: value for key, value in settings.connect_args.items() if not isinstance(value, Secret)}
-    found: dict[str, Any] = {"timeout": settings.lock_timeout if settings.lock_timeout is not None else BUSY_TIMEOUT}
-    if settings.statement_timeout is not None:
-        found["factory"] = _timed_connection(settings.statement_timeout)
-    return {**found, **given}
+    timeout = settings.lock_timeout if settings.lock_timeout is not None else BUSY_TIMEOUT
+    factory = connection_class(_own_class(settings, given), settings.statement_timeout)
+    return {"timeout": timeout, **given, "factory": factory}
+
+
+def _own_class(settings: DatabaseSettings, given: dict[str, Any]) -> type[sqlite3.Connection] | None:
+    own = given.get("factory")
+    if own is None or (isinstance(own, type) and issubclass(own, sqlite3.Connection)):
+        return own
+    message = "`factory` must be a class derived from sqlite3.Connection"
+    key = "connect_args.factory"
+    raise ConfigError([Problem("invalid-value", message, settings.origin(key), key)])
 
 
 def attach(engine: Engine, settings: DatabaseSettings) -> None:
@@ -67,8 +79,10 @@ def attach(engine: Engine, settings: DatabaseSettings) -> None:
     place = "" if memory else f": {_file(settings)}"
     if memory:
         _keep(engine)
+        watch_memory(engine)
     else:
         _open_by(engine, settings, _file(settings))
+        file_identity.watch(engine, _file(settings))
     pragmas: dict[str, Any] = {"foreign_keys": True}
     if not memory and not _read_only(settings):
         pragmas |= {"journal_mode": "WAL", "synchronous": "NORMAL"}
@@ -86,6 +100,25 @@ def attach(engine: Engine, settings: DatabaseSettings) -> None:
         except sqlite3.DatabaseError as error:
             error.args = (f"{error}{place}",)
             raise
+
+    @event.listens_for(engine, "checkin")
+    def restore_foreign_keys(connection: DBAPIConnection | None, record: ConnectionPoolEntry) -> None:
+        if connection is None:
+            return
+        ours = driver_of(record.driver_connection)
+        if ours.switched:
+            run(connection, f"PRAGMA foreign_keys = {_literal(pragmas['foreign_keys'])}")
+            ours.switched = False
+
+
+def watch_memory(engine: Engine) -> None:
+    """Let the connections of a database in memory queue to write, and begin late."""
+    database = f"memory:{engine.url.database}"
+
+    @event.listens_for(engine, "connect", insert=True)
+    def join(connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
+        ours = driver_of(record.driver_connection)
+        ours.in_memory, ours.queue = True, queue_of(database)
 
 
 def _memory_name(settings: DatabaseSettings) -> str:

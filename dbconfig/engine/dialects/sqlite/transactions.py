@@ -4,31 +4,43 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from dbconfig.engine.dialects.sqlite.connection import driver_of
+
 if TYPE_CHECKING:
     from sqlalchemy import Connection
     from sqlalchemy.pool import PoolProxiedConnection
 
 
 def begin(connection: PoolProxiedConnection) -> None:
-    """Begin a transaction now.
+    """Begin a transaction now; in memory, with the first statement that writes.
 
     The driver begins only before a write: DDL would not be rolled back, a released SAVEPOINT would survive the
-    rollback, and what was read before the write could have changed.
+    rollback, and what was read before the write could have changed. In memory there is no write-ahead log, so that an
+    open transaction that has read would keep every writer out; there the connection itself looks whether what it has
+    read has changed.
     """
     adapted: Any = connection.dbapi_connection
-    driver_connection: Any = connection.driver_connection  # aiosqlite's own, or the same one
+    ours = driver_of(connection.driver_connection)
     # An isolation level of None is SQLAlchemy's AUTOCOMMIT.
-    if driver_connection.isolation_level is not None and not driver_connection.in_transaction:
+    if ours.isolation_level is None or ours.in_transaction:
+        return
+    if ours.in_memory:
+        ours.begin_late()
+    else:
         run(adapted, "BEGIN")
 
 
 def begin_immediate(connection: Connection) -> None:
     """Take the write lock now, in place of the BEGIN that has just been sent; do nothing in AUTOCOMMIT."""
     adapted: Any = connection.connection.dbapi_connection
-    driver_connection: Any = connection.connection.driver_connection  # aiosqlite's own, or the same one
-    if driver_connection.in_transaction:
+    ours = driver_of(connection.connection.driver_connection)
+    if not ours.in_transaction and not ours.late:
+        return
+    ours.look_for_own_turn()
+    if ours.in_transaction:
         run(adapted, "ROLLBACK")
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+    ours.remember_turn()
 
 
 def run(connection: Any, statement: str) -> Any:

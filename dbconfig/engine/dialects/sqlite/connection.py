@@ -1,0 +1,303 @@
+"""The sqlite3 connection of our engines: it queues to write, guards foreign keys, and begins late in memory."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import weakref
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from typing import Any, Final, Self
+
+from dbconfig.engine.dialects.sqlite import dropped_parents
+from dbconfig.engine.dialects.sqlite.statements import Kind, kind_of
+from dbconfig.engine.dialects.sqlite.write_queue import Turn, Waiter, WriteQueue
+
+_BUSY_SNAPSHOT: Final = 517  # https://www.sqlite.org/rescode.html#busy_snapshot
+
+
+class Cursor(sqlite3.Cursor):
+    """Tells the connection what is about to be executed; raw cursors of the driver pass here too."""
+
+    connection: Connection
+
+    def execute(self, sql: str, parameters: Any = (), /) -> Self:
+        connection: Connection = self.connection
+        kind = kind_of(sql)
+        if kind is Kind.READ and not connection.in_memory:
+            connection.fresh = False
+            super().execute(sql, parameters)
+        else:
+            with connection.prepared_for(kind, sql) as done:
+                if not done:
+                    super().execute(sql, parameters)
+        return self
+
+    def executemany(self, sql: str, parameters: Any, /) -> Self:
+        with self.connection.prepared_for(kind_of(sql), sql):
+            super().executemany(sql, parameters)
+        return self
+
+    def executescript(self, sql_script: str, /) -> Self:
+        if "foreign_keys" in sql_script.lower():
+            self.connection.switched = True
+        with self.connection.prepared_for(Kind.DROP, sql_script):
+            super().executescript(sql_script)
+        return self
+
+
+class Connection(sqlite3.Connection):
+    """A connection of an engine; `attach` of the dialect gives it its queue."""
+
+    cursor_class: type[Cursor] = Cursor
+    queue: WriteQueue | None = None
+    dropping: frozenset[str] = frozenset()  # tables that are about to be dropped together with the present one
+    in_memory = False
+    place = ""
+    file: tuple[int, int] | None = None  # of the file that was opened at this place
+    late = False  # a transaction is due, which begins with the first statement that writes (in memory only)
+    fresh = False  # nothing was executed in this transaction
+    switched = False  # foreign keys were turned on or off in a session
+    suspended = False  # they are off until the transaction that drops tables has ended
+    _nested = False  # a SAVEPOINT was set
+    _wrote = False  # in this transaction
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._turn: Turn | None = None
+        self._waiter: Waiter | None = None
+        self._own: weakref.ref[Turn] | None = None
+        self._seen: int | None = None  # the version of the data that a late transaction has read
+        self._begun = "BEGIN"
+
+    def cursor(self, factory: Any = None) -> Any:
+        return super().cursor(factory or self.cursor_class)
+
+    # sqlite3's own make a plain cursor, past `cursor()`.
+
+    def execute(self, sql: str, parameters: Any = (), /) -> Any:
+        return self.cursor().execute(sql, parameters)
+
+    def executemany(self, sql: str, parameters: Any, /) -> Any:
+        return self.cursor().executemany(sql, parameters)
+
+    def executescript(self, sql_script: str, /) -> Any:
+        return self.cursor().executescript(sql_script)
+
+    def commit(self) -> None:
+        if self._turn is not None and self.place and identity(self.place) != self.file:
+            raise sqlite3.OperationalError(
+                f"{self.place} was deleted or replaced during this transaction: its COMMIT would write into a file "
+                "that nobody sees"
+            )
+        super().commit()
+        self._ended()
+
+    def rollback(self) -> None:
+        super().rollback()
+        self._ended()
+
+    def close(self) -> None:
+        try:
+            super().close()
+        finally:
+            self._turn = None
+
+    def __exit__(self, *error: Any) -> Any:
+        try:
+            return super().__exit__(*error)
+        finally:
+            self._ended()
+
+    def interrupt(self) -> None:
+        super().interrupt()
+        waiter = self._waiter
+        if waiter is not None and waiter.gate.locked():
+            waiter.gate.release()
+
+    def begin_late(self) -> None:
+        """Begin a transaction with the first statement that writes."""
+        self.late, self._seen = True, None
+
+    def look_for_own_turn(self) -> None:
+        """Note whether the caller holds the write lock by another connection, and so would wait for himself.
+
+        For the next statement, which an asynchronous driver executes in a thread that knows nothing of the caller.
+        """
+        holder = self.queue.holder() if self._turn is None and self.queue is not None else None
+        self._own = weakref.ref(holder) if holder is not None and holder.is_ours() else None
+
+    def _refuse_own_turn(self) -> None:
+        if self._turn is not None or self.queue is None:
+            return
+        holder, own = self.queue.holder(), self._own and self._own()
+        if holder is not None and (holder is own or holder.is_ours()):
+            raise sqlite3.OperationalError(
+                "database is locked: this thread or task holds the write lock itself, in a transaction that has not "
+                "ended: pass its session on instead of opening a second transaction, or end it first"
+            )
+
+    def remember_turn(self) -> None:
+        """Note that the caller holds the write lock."""
+        if self._turn is not None:
+            self._turn.remember()
+
+    @contextmanager
+    def prepared_for(self, kind: Kind, sql: str) -> Iterator[bool]:
+        """Do what must precede a statement, and clean up after it; yield whether that was all there is to do."""
+        done = False
+        try:
+            if kind is Kind.FOREIGN_KEYS:
+                done = self._switch_foreign_keys(sql)
+            elif kind is Kind.READ:
+                self._read_in_memory()
+            elif kind is Kind.END:
+                self._seen = None
+                self._begin_if_late("BEGIN")
+            elif kind is Kind.SAVEPOINT:
+                self._nested = True
+                self._begin_if_late("BEGIN")
+            elif kind is Kind.BEGIN:
+                self.late = self._wrote = False
+            elif kind is Kind.BEGIN_WRITING:
+                self.late = self._wrote = False
+                self._take_turn()
+            else:
+                self._take_turn()
+                self._begin_if_late("BEGIN IMMEDIATE")
+                self._wrote = self.in_transaction or self.isolation_level is not None
+                if kind is Kind.DROP:
+                    dropped_parents.refuse_script(self, sql, self.dropping)
+            yield done
+            if kind in (Kind.BEGIN, Kind.BEGIN_WRITING):
+                self.fresh, self._begun = True, sql
+            elif not done:
+                self.fresh = False
+        finally:
+            if kind is Kind.END and not self.in_transaction:
+                self._ended()
+            elif self._turn is not None and not self.in_transaction:
+                self._give_turn_back()
+
+    def _ended(self) -> None:
+        self.late = self.fresh = self._nested = self._wrote = False
+        self.dropping = frozenset()
+        if self.suspended and not self.in_transaction:
+            self.suspended = False
+            self._run("PRAGMA foreign_keys = ON")
+        if self._turn is not None and not self.in_transaction:
+            self._give_turn_back()
+
+    def _give_turn_back(self) -> None:
+        turn, self._turn = self._turn, None
+        if turn is not None:
+            turn.release()
+
+    def _take_turn(self) -> None:
+        if self._turn is not None or self.queue is None:
+            return
+        turn = self.queue.try_enter()
+        if turn is None:
+            self._refuse_own_turn()
+            turn = self._wait_for_turn(self.queue)
+        self._turn = turn
+        turn.remember()
+
+    def _wait_for_turn(self, queue: WriteQueue) -> Turn:
+        (patience,) = self._ask("PRAGMA busy_timeout")
+        holder = queue.holder()
+        self._waiter = waiter = Waiter()
+        try:
+            turn = queue.enter(waiter, patience / 1000)
+        finally:
+            self._waiter = None
+        if turn is None:
+            where = f" in this process (thread {holder.thread})" if holder is not None else ""
+            error = sqlite3.OperationalError(f"database is locked: another transaction{where} holds the write lock")
+            raise _coded(error, "SQLITE_BUSY", sqlite3.SQLITE_BUSY)
+        return turn
+
+    def _begin_if_late(self, begin: str) -> None:
+        """Begin the transaction that is due, if no other connection has changed what it has read."""
+        if not self.late:
+            return
+        self.late = False
+        self._run(begin)
+        if self._seen is not None and self._ask("PRAGMA data_version") != (self._seen,):
+            self._refuse_changed()
+
+    def _read_in_memory(self) -> None:
+        # Here a writer locks readers out: there is no write-ahead log.
+        self._refuse_own_turn()
+        if self.late and self._seen is None:
+            (self._seen,) = self._ask("PRAGMA data_version")
+
+    def _switch_foreign_keys(self, sql: str) -> bool:
+        """Execute a PRAGMA that SQLite ignores in a transaction: between two, if this one has not written."""
+        if self.dropping:
+            dropped_parents.refuse_to_drop(self, self.dropping)
+        if self._nested or self._wrote:
+            raise sqlite3.OperationalError(
+                "PRAGMA foreign_keys has no effect in a transaction that has written: "
+                "execute it first in the session, or set it in the profile (variables: {foreign_keys: false})"
+            )
+        if self.dropping:
+            self.suspended = True
+        else:
+            self.switched = True
+        if not self.in_transaction:
+            return False
+        before = self._ask("PRAGMA data_version")
+        self._run("ROLLBACK")
+        self._run(sql)
+        self._run(self._begun)
+        if not self.fresh and self._ask("PRAGMA data_version") != before:
+            self._refuse_changed()
+        return True
+
+    def _refuse_changed(self) -> None:
+        self._run("ROLLBACK")
+        error = sqlite3.OperationalError("database is locked: what this transaction has read has changed since")
+        raise _coded(error, "SQLITE_BUSY_SNAPSHOT", _BUSY_SNAPSHOT)
+
+    def _run(self, statement: str) -> None:
+        with closing(sqlite3.Cursor(self)) as cursor:
+            cursor.execute(statement)
+
+    def _ask(self, statement: str) -> Any:
+        with closing(sqlite3.Cursor(self)) as cursor:
+            return cursor.execute(statement).fetchone()
+
+
+def connection_class(given: type[sqlite3.Connection] | None, statement_timeout: float | None) -> type[Connection]:
+    """Return the class of an engine's connections.
+
+    Args:
+        given: the application's own class (`connect_args: factory`), of which ours is made.
+        statement_timeout: seconds after which a statement ends, its fetching included.
+    """
+    base = Connection if given is None else type(f"Watched{given.__name__}", (Connection, given), {})
+    if statement_timeout is None:
+        return base
+    from dbconfig.engine.dialects.sqlite.statement_timeout import timed
+
+    return timed(base, statement_timeout)
+
+
+def identity(place: str) -> tuple[int, int] | None:
+    """Return device and inode of the file at a place; None where there is none."""
+    try:
+        found = os.stat(place)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def driver_of(connection: Any) -> Any:
+    """Return sqlite3's connection of one of the driver: of aiosqlite the one within it."""
+    return connection if isinstance(connection, sqlite3.Connection) else getattr(connection, "_conn", connection)
+
+
+def _coded(error: sqlite3.OperationalError, name: str, code: int) -> sqlite3.OperationalError:
+    error.sqlite_errorname, error.sqlite_errorcode = name, code
+    return error

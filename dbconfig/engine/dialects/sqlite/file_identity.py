@@ -1,0 +1,36 @@
+"""A database file that was deleted or replaced: no connection goes on writing into the one that nobody sees."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Engine, event
+from sqlalchemy.exc import InvalidatePoolError
+
+from dbconfig.engine.dialects.sqlite.connection import driver_of, identity
+from dbconfig.engine.dialects.sqlite.write_queue import queue_of
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine.interfaces import DBAPIConnection
+    from sqlalchemy.pool import ConnectionPoolEntry
+
+_KEY = "dbconfig.file"  # in record.info: device and inode of the file that a connection has open
+
+
+def watch(engine: Engine, path: Path) -> None:
+    """Compare a file with the one that a connection has open, at each checkout; a writer compares before COMMIT too."""
+    place = str(path)
+
+    @event.listens_for(engine, "connect", insert=True)
+    def note(connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
+        found = identity(place)
+        record.info[_KEY] = found
+        ours = driver_of(record.driver_connection)
+        ours.place, ours.file = place, found
+        ours.queue = queue_of(found) if found is not None else None
+
+    @event.listens_for(engine, "checkout")
+    def compare(connection: DBAPIConnection, record: ConnectionPoolEntry, proxy: Any) -> None:
+        if record.info[_KEY] != identity(place):
+            raise InvalidatePoolError(f"{place} is another file now, or none")  # the pool connects anew

@@ -1,0 +1,69 @@
+"""What a SQL statement does to SQLite's locks, transactions, and foreign keys."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from enum import Enum
+from functools import lru_cache
+from typing import Final
+
+_GAP: Final = r"(?:\s|--[^\n]*(?:\n|$)|/\*.*?\*/)"
+_FLAGS: Final = re.IGNORECASE | re.DOTALL
+_WORDS: Final = re.compile(rf"(?:{_GAP}|;)*([a-z]+)(?:{_GAP}+([a-z_]+))?", _FLAGS)
+_WRITES: Final = re.compile(r"\b(?:INSERT|UPDATE|DELETE|REPLACE)\b", re.IGNORECASE)
+_NAME: Final = r"(?:\"(?:[^\"]|\"\")*\"|`(?:[^`]|``)*`|\[[^\]]*\]|'(?:[^']|'')*'|[\w$]+)"
+_FOREIGN_KEYS: Final = re.compile(
+    rf"(?:{_GAP}|;)*PRAGMA{_GAP}+(?:{_NAME}{_GAP}*\.{_GAP}*)?foreign_keys{_GAP}*[=(]", _FLAGS
+)
+_DROP: Final = re.compile(
+    rf"\bDROP{_GAP}+TABLE{_GAP}+(?:IF{_GAP}+EXISTS{_GAP}+)?({_NAME})(?:{_GAP}*\.{_GAP}*({_NAME}))?", _FLAGS
+)
+
+
+class Kind(Enum):
+    READ = "takes no lock beyond its own end"
+    WRITE = "takes the write lock"
+    DROP = "drops a table"
+    BEGIN = "begins a transaction"
+    BEGIN_WRITING = "begins a transaction with the write lock"
+    SAVEPOINT = "begins a transaction where there is none"
+    END = "ends a transaction, or part of one"
+    FOREIGN_KEYS = "turns foreign keys on or off"
+
+
+_BY_WORD: Final = {
+    **dict.fromkeys(("SELECT", "VALUES", "EXPLAIN", "PRAGMA", "ATTACH", "DETACH"), Kind.READ),
+    **dict.fromkeys(("COMMIT", "END", "ROLLBACK", "RELEASE"), Kind.END),
+    "SAVEPOINT": Kind.SAVEPOINT,
+    "BEGIN": Kind.BEGIN,
+}
+
+
+@lru_cache(maxsize=2048)
+def kind_of(statement: str) -> Kind:
+    """Return what a statement does, judged by its first words."""
+    match = _WORDS.match(statement)
+    first, second = (str(word or "").upper() for word in match.groups()) if match else ("", "")
+    if first == "BEGIN" and second in ("IMMEDIATE", "EXCLUSIVE"):
+        return Kind.BEGIN_WRITING
+    if first == "DROP" and second == "TABLE":
+        return Kind.DROP
+    if first == "PRAGMA" and _FOREIGN_KEYS.match(statement):
+        return Kind.FOREIGN_KEYS
+    if first == "WITH":
+        return Kind.WRITE if _WRITES.search(statement) else Kind.READ
+    return _BY_WORD.get(first, Kind.WRITE)
+
+
+def dropped_tables(script: str) -> Iterator[tuple[str | None, str]]:
+    """Yield the schema, if there is one, and the name of each table that a script drops."""
+    for first, second in _DROP.findall(script):
+        yield (_plain(first), _plain(second)) if second else (None, _plain(first))
+
+
+def _plain(name: str) -> str:
+    mark = name[0]
+    if mark == "[":
+        return name[1:-1]
+    return name[1:-1].replace(mark * 2, mark) if mark in "\"`'" else name
