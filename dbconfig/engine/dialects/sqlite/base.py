@@ -15,7 +15,7 @@ from sqlalchemy import URL, Engine, event
 from dbconfig.engine.dialects.arguments import unknown_argument, variable_names
 from dbconfig.engine.dialects.sqlite import file_identity
 from dbconfig.engine.dialects.sqlite import foreign_keys as foreign_keys
-from dbconfig.engine.dialects.sqlite.connection import connection_class, driver_of
+from dbconfig.engine.dialects.sqlite.connection import driver_of
 from dbconfig.engine.dialects.sqlite.pragmas import (
     BUSY_TIMEOUT,
     _literal,
@@ -23,6 +23,7 @@ from dbconfig.engine.dialects.sqlite.pragmas import (
     _set_journal_mode,
     _unknown_pragmas,
 )
+from dbconfig.engine.dialects.sqlite.statement_timeout import connection_class
 from dbconfig.engine.dialects.sqlite.transactions import begin, run
 from dbconfig.engine.dialects.sqlite.write_queue import queue_of
 from dbconfig.errors import ConfigError
@@ -101,10 +102,11 @@ def attach(engine: Engine, settings: DatabaseSettings) -> None:
             error.args = (f"{error}{place}",)
             raise
 
-    @event.listens_for(engine, "checkin")
-    def restore_foreign_keys(connection: DBAPIConnection | None, record: ConnectionPoolEntry) -> None:
-        if connection is None:
-            return
+        driver_of(record.driver_connection).switched = False
+
+    @event.listens_for(engine, "checkout")
+    def restore_foreign_keys(connection: DBAPIConnection, record: ConnectionPoolEntry, proxy: Any) -> None:
+        # Not at checkin, where an error or a cancellation would cost the pool a connection.
         ours = driver_of(record.driver_connection)
         if ours.switched:
             run(connection, f"PRAGMA foreign_keys = {_literal(pragmas['foreign_keys'])}")

@@ -269,21 +269,6 @@ class Connection(sqlite3.Connection):
             return cursor.execute(statement).fetchone()
 
 
-def connection_class(given: type[sqlite3.Connection] | None, statement_timeout: float | None) -> type[Connection]:
-    """Return the class of an engine's connections.
-
-    Args:
-        given: the application's own class (`connect_args: factory`), of which ours is made.
-        statement_timeout: seconds after which a statement ends, its fetching included.
-    """
-    base = Connection if given is None else type(f"Watched{given.__name__}", (Connection, given), {})
-    if statement_timeout is None:
-        return base
-    from dbconfig.engine.dialects.sqlite.statement_timeout import timed
-
-    return timed(base, statement_timeout)
-
-
 def identity(place: str) -> tuple[int, int] | None:
     """Return device and inode of the file at a place; None where there is none."""
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
 from typing import Any, Final, Self
 
@@ -44,7 +45,15 @@ class TimedConnection(Connection):
         super().rollback()
 
 
-def timed(base: type[Connection], limit: float) -> type[Connection]:
-    """Return a class of connections whose statements end after so many seconds."""
+def connection_class(given: type[sqlite3.Connection] | None, statement_timeout: float | None) -> type[Connection]:
+    """Return the class of an engine's connections.
+
+    Args:
+        given: the application's own class (`connect_args: factory`), of which ours is made.
+        statement_timeout: seconds after which a statement ends, its fetching included.
+    """
+    base = Connection if given is None else type(f"Watched{given.__name__}", (Connection, given), {})
+    if statement_timeout is None:
+        return base
     bases = (TimedConnection,) if base is Connection else (TimedConnection, base)
-    return type(TimedConnection.__name__, bases, {"limit": limit})
+    return type(TimedConnection.__name__, bases, {"limit": statement_timeout})
