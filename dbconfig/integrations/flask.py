@@ -8,7 +8,7 @@ from typing import Any, Final
 import click
 from flask import Flask, appcontext_pushed, current_app, g, request
 from flask.cli import AppGroup
-from sqlmodel import Session
+from sqlmodel import Session, SQLModel
 
 from dbconfig.errors import ConfigError
 from dbconfig.integrations.request_sessions import RequestSession, refuse_after_end
@@ -164,10 +164,12 @@ def ping(database: str) -> None:
 @click.argument("tables", nargs=-1)
 def create_tables(database: str, tables: tuple[str, ...]) -> None:
     """Create the tables of the models, or the named ones."""
+    registry = _of_command()
     try:
-        made = _of_command().create_tables(*tables, database=database)
+        made = registry.create_tables(*tables, database=database)
     except ConfigError as error:
         raise _told(error) from error
+    _refuse_no_models(made)
     click.echo("created: " + (", ".join(made) or "none, they exist"))
 
 
@@ -181,7 +183,13 @@ def drop_tables(database: str, tables: tuple[str, ...]) -> None:
         dropped = _of_command().drop_tables(*tables, database=database)
     except ConfigError as error:
         raise _told(error) from error
+    _refuse_no_models(dropped)
     click.echo("dropped: " + (", ".join(dropped) or "none"))
+
+
+def _refuse_no_models(names: list[str]) -> None:
+    if not names and not SQLModel.metadata.tables:
+        raise click.ClickException("no table is known: import the modules of your models in the application's module")
 
 
 def _of_command() -> Registry:

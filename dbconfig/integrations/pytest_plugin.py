@@ -64,8 +64,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addini("db_check_leaks", "fail a test that leaves a connection checked out", "bool", False)
 
 
+def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
+    # Before conftest.py, which may import an application that reads the profile when it is imported.
+    _choose_profile(early_config)
+
+
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", _MARK)
+    _choose_profile(config)  # where a conftest.py names this plugin, it has been imported only now
+
+
+def _choose_profile(config: pytest.Config) -> None:
     profile = _named_profile(config)
     if profile and Environment().get("ENVIRONMENT") is None:
         # For the application too, and for the processes that it starts; what the shell says comes first.
@@ -75,7 +84,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def _named_profile(config: pytest.Config) -> str:
-    return str(config.getoption("--db-profile") or config.getini("db_profile") or "")
+    named = getattr(config.known_args_namespace, "db_profile", None) or config.getini("db_profile")
+    if "#" in str(named):
+        raise pytest.UsageError(
+            f"db_profile = {named}: pytest takes a comment behind a value for a part of it; give it a line of its own"
+        )
+    return str(named or "")
 
 
 # The databases.

@@ -263,3 +263,16 @@ def test_teardown_functions_that_come_later_open_nothing(streaming):
     assert app.test_client().get("/").text == "1"
     assert len(refused) == 1
     assert registry.stats().used == 0
+
+
+@pytest.mark.parametrize("command", ["create-tables", "drop-tables"])
+def test_a_command_without_models_says_what_to_import(project, command):
+    project.write(
+        config__development_yaml="url: sqlite:///app.db\n",
+        app_py="from flask import Flask\nfrom dbconfig.integrations.flask import DBConfig\n"
+        "app = Flask('shop')\nDBConfig().init_app(app)\n",
+    )
+    yes = ["--yes"] if command == "drop-tables" else []
+    done = project.run("flask", "--app", "app", "dbconfig", command, *yes)
+    assert done.returncode == 1
+    assert "no table is known: import the modules of your models" in done.stderr

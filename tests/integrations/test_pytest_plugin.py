@@ -1,5 +1,6 @@
 """The pytest plugin in projects of its users: every suite runs in a process of its own."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -539,7 +540,7 @@ def test_clean(db_session_committed): db_session_committed.connection()
     furnish(project, "sqlite:///data/app.db", suite=suite)
     done = project.pytest()
     assert "the test left connections checked out, taken at" in done.stdout
-    assert "test_suite.py:7, in take" in done.stdout
+    assert "test_suite.py:7 in take" in done.stdout
     assert "2 passed, 1 error" in done.stdout
 
 
@@ -558,11 +559,12 @@ async def test_leaks(async_db_session_committed): await take()
 """
     furnish(project, url_of("postgresql" if driver == "postgresql" else "sqlite-file"), suite=suite)
     done = project.pytest(asyncio=True)
-    assert "test_suite.py:7, in take" in done.stdout, done.stdout
+    assert "test_suite.py:7 in take" in done.stdout, done.stdout
 
 
 def test_nothing_is_imported_before_a_fixture_is_used(project):
     suite = """
+import re
 import sys
 def test_it():
     assert [name for name in ("sqlalchemy", "sqlmodel", "yaml", "pydantic") if name in sys.modules] == []
@@ -609,3 +611,46 @@ def test_the_public_fixtures_are_documented():
     names = [name for name in dir(pytest_plugin) if name.startswith(("db_", "async_db_"))]
     assert [name for name in names if not getattr(pytest_plugin, name).__doc__] == []
     assert Path(sys.modules[pytest_plugin.__name__].__file__ or "").exists()
+
+
+# The profile, which the application may read when conftest.py imports it.
+
+
+APPLICATION = {
+    "config__development_yaml": "url: sqlite:///development.db\n",
+    "config__testing_yaml": "url: sqlite:///testing.db\n",
+    "application_py": "from dbconfig import db\nengine = db.engine()\n",
+    "tests__conftest_py": "from application import engine\n",
+    "tests__test_it_py": "from dbconfig import db\ndef test_it(db_session): assert db.profile.name == 'testing'\n",
+}
+
+
+@pytest.mark.parametrize("by", ["ini", "option", "xdist"])
+def test_the_profile_is_chosen_before_conftest_imports_the_application(project, by):
+    ini = "" if by == "option" else "db_profile = testing\n"
+    project.write(**APPLICATION, pytest_ini=f"[pytest]\npythonpath = .\n{ini}")
+    options = {"option": ["--db-profile", "testing"], "xdist": ["-n", "1"]}.get(by, [])
+    passed(project.pytest("tests", *options), 1)
+
+
+def test_the_shell_decides_before_pytests_configuration(project):
+    project.write(**APPLICATION, pytest_ini="[pytest]\npythonpath = .\ndb_profile = testing\n")
+    project.environ["ENVIRONMENT"] = "development"
+    done = project.pytest("tests")
+    assert "profile 'development' is not meant for them" in done.stdout
+
+
+def test_a_comment_behind_the_profile_is_refused(project):
+    project.write(**APPLICATION, pytest_ini="[pytest]\ndb_profile = testing  # of the tests\n")
+    done = project.pytest("tests")
+    assert done.returncode == 4
+    assert "give it a line of its own" in done.stderr
+
+
+def test_the_documented_configuration_works_as_it_stands(project):
+    text = (Path(__file__).parents[2] / "docs/testing.md").read_text()
+    block = re.search(r"```ini\n(.*?)```", text, re.DOTALL)[1]
+    project.write(
+        config__testing_yaml="url: 'sqlite://'\n", pytest_ini=block, test_it_py="def test_it(db_session): pass"
+    )
+    passed(project.pytest(), 1)

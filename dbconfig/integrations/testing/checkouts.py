@@ -1,17 +1,14 @@
-"""Which statements run, and which line took the connections that are out: for tests."""
+"""Who holds a connection at the end of a test, and which line took it."""
 
 from __future__ import annotations
 
 import gc
-import sys
-from collections.abc import Callable
-from types import FrameType
-from typing import Any, Final
+from typing import Any
 
 from sqlalchemy import event
 from sqlalchemy.pool import Pool
 
-_LIBRARIES: Final = ("sqlalchemy", "sqlmodel", "dbconfig", "contextlib", "asyncio", "greenlet", "_pytest", "pluggy")
+from dbconfig.engine.pool.diagnostics.call_sites import describe, running
 
 
 class Checkouts:
@@ -46,22 +43,6 @@ class Checkouts:
 
 
 def _line() -> str:
-    """Return the application's line that is running: across the switch into an asynchronous driver's greenlet, too."""
-    frame: FrameType | None = sys._getframe()
-    while frame is not None:
-        if not str(frame.f_globals.get("__name__", "")).startswith(_LIBRARIES):
-            return f"{frame.f_code.co_filename}:{frame.f_lineno}, in {frame.f_code.co_name}"
-        frame = frame.f_back or _caller_of_greenlet(frame)
-    return "a line that is not known"
-
-
-def _caller_of_greenlet(frame: FrameType) -> FrameType | None:
-    greenlet = sys.modules.get("greenlet")
-    if greenlet is None:
-        return None
-    parent = greenlet.getcurrent().parent
-    found: FrameType | None = parent.gr_frame if parent is not None else None
-    return found if found is not frame else None
-
-
-Counter = Callable[..., Any]
+    """Return the application's line that is running."""
+    found = running(1)
+    return describe(found[0]) if found else "a line that is not known"

@@ -39,6 +39,17 @@ def application_frames(frame: FrameType | None, depth: int = DEPTH) -> list[Plac
     return found
 
 
+def running(depth: int = DEPTH) -> list[Place]:
+    """Return the frames of the application that called, also those that wait for a greenlet of asyncio's drivers."""
+    found = application_frames(sys._getframe(1), depth)
+    greenlet = sys.modules.get("greenlet")
+    parent = greenlet.getcurrent().parent if greenlet is not None else None
+    while parent is not None and len(found) < depth:
+        found += application_frames(parent.gr_frame, depth - len(found))
+        parent = parent.parent
+    return found
+
+
 def describe(place: Place) -> str:
     """Write a place as ``app/jobs.py:41 in rebuild_index``."""
     code, line = place
