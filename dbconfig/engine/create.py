@@ -127,16 +127,7 @@ def _checked_dialect_options(settings: DatabaseSettings, drivername: str) -> dic
     known = set(get_cls_kwargs(dialect)) - {"dbapi"}
     problems = []
     for name in settings.dialect_options:
-        if name in DatabaseSettings.model_fields:
-            problems.append(
-                Problem(
-                    "given-twice",
-                    f"{name!r} is a key of its own",
-                    settings.origin(f"dialect_options.{name}"),
-                    f"dialect_options.{name}",
-                )
-            )
-        elif name not in known:
+        if name not in known:
             help = did_you_mean(suggest(name, known))
             message = f"{name!r} is no argument of {drivername}'s dialect"
             problems.append(

@@ -22,18 +22,23 @@ _ADDRESS_LIKE = re.compile(
 _FILE_LIKE = re.compile(r"/(?::memory:|[\w.\-+/: ]{0,200})", re.ASCII)
 _PLACE_LIKE = re.compile(r"[\w.\-+/:\[\] ]{1,120}")
 _PLACE_KEYS = frozenset(
-    {
-        "host",
-        "database",
-        "drivername",
-        "username",
-        "extends",
-        "isolation_level",
-        "poolclass",
-        "logging_name",
-        "file",
-        "env",
-    }
+    {"host", "database", "drivername", "username", "extends", "logging_name", "pool_logging_name", "file", "env"}
+)
+# Keys whose values are numbers, durations, flags or one of some words: what stands there is a mistake, and no secret.
+PLAIN_KEYS: Final = frozenset(
+    {"port", "sslmode", "pool_size", "max_overflow", "pool_timeout", "pool_recycle", "pool_pre_ping", "pool_min_idle"}
+    | {"pool_idle_timeout", "pool_keepalive", "pool_max_waiting", "pool_leak_warning", "pool_use_lifo", "poolclass"}
+    | {"pool_reset_on_return", "echo", "echo_pool", "hide_parameters", "isolation_level", "query_cache_size"}
+    | {"insertmanyvalues_page_size", "use_insertmanyvalues", "enable_from_linting", "label_length", "paramstyle"}
+    | {"max_identifier_length", "connect_timeout", "statement_timeout", "lock_timeout", "idle_in_transaction_timeout"}
+    | {"pgbouncer", "read_your_writes", "replica_max_lag", "replica_fallback", "fast_begin", "expire_on_commit"}
+    | {"autoflush", "protected", "weight"}
+)
+# "1 hour", "5;", "54x2", "read commited"; a password that ended up on the wrong line is seldom like that.
+_PLAIN_LIKE = re.compile(
+    r"(?=.{1,12}$)[-+]?[0-9][0-9_.,:]*(?: ?[A-Za-z]{1,8}[0-9]{0,4}){0,2}[;,.%]?"
+    r"|[A-Za-z]{1,24}(?:[ _-][A-Za-z]{2,24}){0,3}",
+    re.ASCII,
 )
 _SCHEME = re.compile(r"[a-z0-9+]{1,30}://", re.ASCII)
 _REFERENCE = re.compile(r"\$\{(\w+)(?:(:[-?])[^{}]*)?\}")
@@ -66,6 +71,8 @@ def shown(key: str, text: str, secrets: Collection[str] = ()) -> str:
     if "://" in text:
         return masked_url(text)
     if _NUMBER_LIKE.fullmatch(text) or _WORD.fullmatch(text):
+        return text
+    if key in PLAIN_KEYS and _PLAIN_LIKE.fullmatch(text):
         return text
     if key in _PLACE_KEYS and _PLACE_LIKE.fullmatch(text):
         return text

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from dbconfig.errors.printable import did_you_mean, suggest
+from dbconfig.settings import nested_values, url_parameters
 from dbconfig.settings.findings import Finding
 from dbconfig.settings.keys import Keys, system_key
 from dbconfig.settings.known_drivers import backend_of, family, not_its_paramstyle
@@ -28,36 +28,6 @@ _NOT_FOR_POOL: Final = {
 }
 _LEVELS: Final = ("AUTOCOMMIT", "READ COMMITTED", "READ UNCOMMITTED", "REPEATABLE READ", "SERIALIZABLE")
 _SQLITE_LEVELS: Final = ("AUTOCOMMIT", "READ UNCOMMITTED", "SERIALIZABLE")
-_IDENTITY_ARGUMENTS: Final = {
-    **dict.fromkeys(("host", "hostaddr", "unix_socket"), "host"),
-    **dict.fromkeys(("user", "username"), "username"),
-    **dict.fromkeys(("password", "passwd"), "password"),
-    **dict.fromkeys(("database", "dbname", "db"), "database"),
-    "port": "port",
-    "dsn": "url",
-}
-_NUMERIC_ARGUMENTS: Final = frozenset(
-    {
-        "connect_timeout",
-        "read_timeout",
-        "write_timeout",
-        "timeout",
-        "keepalives",
-        "keepalives_idle",
-        "keepalives_interval",
-        "keepalives_count",
-        "tcp_user_timeout",
-        "cached_statements",
-        "max_allowed_packet",
-    }
-)
-# Without a limit a connect could last for ever; SQLite's `timeout` is a number to sqlite3.
-_ALWAYS_LIMITED: Final = ("connect_timeout", "timeout")
-# "false" is true to a driver.
-_BOOLEAN_ARGUMENTS: Final = frozenset(
-    {"autocommit", "check_same_thread", "compress", "local_infile", "ssl_disabled", "ssl_verify_cert"}
-    | {"ssl_verify_identity", "ssl_check_hostname", "uri", "use_unicode"}
-)
 # The session variables that a key sets, by the database system.
 _VARIABLES: Final = {
     "postgresql": {
@@ -74,22 +44,6 @@ _VARIABLES: Final = {
     },
     "sqlite": {"busy_timeout": "lock_timeout"},
 }
-# https://docs.sqlalchemy.org/en/21/core/connections.html#sqlalchemy.engine.Connection.execution_options
-_EXECUTION_OPTIONS: Final = (
-    "compiled_cache",
-    "driver_column_names",
-    "insertmanyvalues_page_size",
-    "isolation_level",
-    "logging_token",
-    "max_row_buffer",
-    "no_parameters",
-    "postgresql_deferrable",
-    "postgresql_readonly",
-    "preserve_rowcount",
-    "schema_translate_map",
-    "stream_results",
-    "yield_per",
-)
 
 
 def contradictions(settings: Keys) -> list[Finding]:
@@ -109,9 +63,9 @@ def contradictions(settings: Keys) -> list[Finding]:
         *applicable_tls(settings, address.backend),
         *applicable_to_pgbouncer(settings, address.backend),
         *_for_pool(settings, address),
-        *_arguments(settings, address.backend),
+        *nested_values.unusable(settings, address.backend, _levels(address.backend)),
+        *url_parameters.foreign(settings, address.backend),
         *_variables(settings, address.backend),
-        *_options(settings),
         *_mismatches(settings, address.backend),
         *_fast_begin(settings, address),
         *_paramstyle(settings, address),
@@ -138,7 +92,7 @@ def _given_twice(settings: Keys) -> Iterator[Finding]:
 
 def _for_system(settings: Keys, address: DatabaseURL) -> Iterator[Finding]:
     backend = address.backend
-    levels = _SQLITE_LEVELS if backend == "sqlite" else _LEVELS
+    levels = _levels(backend)
     if settings.isolation_level is not None and settings.isolation_level not in levels:
         yield Finding(
             "invalid-value",
@@ -166,6 +120,10 @@ def _for_system(settings: Keys, address: DatabaseURL) -> Iterator[Finding]:
             if key in settings.model_fields_set and getattr(settings, key) is not None:
                 message = f"`{key}` cannot act on SQLite: {why}"
                 yield Finding("not-applicable", message, "remove it", (key,), because=system_key(settings))
+
+
+def _levels(backend: str) -> tuple[str, ...]:
+    return _SQLITE_LEVELS if backend == "sqlite" else _LEVELS
 
 
 def _mismatches(settings: Keys, backend: str) -> Iterator[Finding]:
@@ -212,42 +170,6 @@ def _for_pool(settings: Keys, address: DatabaseURL) -> Iterator[Finding]:
         yield Finding("out-of-range", "`pool_recycle` must be greater than 0, or -1 for never", at=("pool_recycle",))
 
 
-def _arguments(settings: Keys, backend: str) -> Iterator[Finding]:
-    for name, value in settings.connect_args.items():
-        at = ("connect_args", name)
-        if name in _IDENTITY_ARGUMENTS:
-            key = _IDENTITY_ARGUMENTS[name]
-            yield Finding(
-                "given-twice",
-                f"{name!r} in connect_args would override what `url` and its parts say",
-                f"write it as `{key}`",
-                at,
-            )
-        elif (
-            name in _NUMERIC_ARGUMENTS
-            and (value is not None or name in _ALWAYS_LIMITED)
-            and (isinstance(value, bool) or not isinstance(value, (int, float)))
-            and not _is_number(value)
-        ):
-            yield Finding("wrong-type", f"{name!r} in connect_args must be a number", at=at)
-        elif name in _BOOLEAN_ARGUMENTS and not isinstance(value, (bool, int, type(None))):
-            yield Finding("wrong-type", f"{name!r} in connect_args must be true or false, without quotes", at=at)
-        elif name == "timeout" and backend == "sqlite" and settings.lock_timeout is not None:
-            message = "`lock_timeout` is given twice, by itself and as 'timeout' in connect_args"
-            yield Finding("given-twice", message, "remove the one in connect_args", at)
-        elif name == "read_default_file":
-            yield Finding(
-                "given-twice",
-                "'read_default_file' in connect_args would bring in host, user and password from elsewhere",
-                "write them here",
-                at,
-            )
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, str) and value.isascii() and value.isdigit()
-
-
 def _variables(settings: Keys, backend: str) -> Iterator[Finding]:
     system = family(backend)
     for name in settings.variables:
@@ -255,16 +177,6 @@ def _variables(settings: Keys, backend: str) -> Iterator[Finding]:
         if key and key in settings.model_fields_set and getattr(settings, key) is not None:
             message = f"`{key}` is given twice, by itself and by the variable {name!r}"
             yield Finding("given-twice", message, "remove one of the two", ("variables", name))
-
-
-def _options(settings: Keys) -> Iterator[Finding]:
-    for name in settings.execution_options:
-        if name not in _EXECUTION_OPTIONS:
-            in_code = "options of your own are given in code: Registry(engine_options={'execution_options': …})"
-            help = did_you_mean(suggest(name, _EXECUTION_OPTIONS)) or in_code
-            yield Finding(
-                "unknown-key", f"{name!r} is not an execution option of SQLAlchemy", help, ("execution_options", name)
-            )
 
 
 # Arguments that would prepare statements on a server connection that the next transaction does not have.

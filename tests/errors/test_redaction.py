@@ -2,7 +2,9 @@
 
 import pytest
 
-from dbconfig.errors.redaction import MASK, is_secret_name, masked_url, shown, shown_name
+from dbconfig.errors.redaction import MASK, PLAIN_KEYS, is_secret_name, masked_url, shown, shown_name
+from dbconfig.settings.key_kinds import kind
+from dbconfig.settings.keys import Keys, ReplicaKeys
 
 
 @pytest.mark.parametrize(
@@ -51,6 +53,12 @@ def test_a_name_that_holds_no_secret_is_not_masked(name):
         ("host", "db.internal", "db.internal"),
         ("host", "p@ss", MASK),
         ("echo", "s3cret", MASK),
+        ("pool_recycle", "1 hour", "1 hour"),
+        ("statement_timeout", "1h30m", "1h30m"),
+        ("pool_size", "5;", "5;"),
+        ("port", "54x2", "54x2"),
+        ("isolation_level", "read commited", "read commited"),
+        ("pool_size", "8f14e45fceea167a", MASK),
         ("url", "${DATABASE_URL}", "${DATABASE_URL}"),
         ("password", "${DB_PASSWORD:-hunter}", "${DB_PASSWORD:-***}"),
         ("url", "postgresql://${U}:hunter@${H}/d", "postgresql://${U}***${H}***"),
@@ -60,6 +68,12 @@ def test_a_name_that_holds_no_secret_is_not_masked(name):
 )
 def test_a_value_is_shown_only_where_it_can_be_no_secret(key, text, expected):
     assert shown(key, text) == expected
+
+
+def test_the_keys_whose_mistakes_are_shown_are_those_that_hold_no_text():
+    plain = {"integer", "seconds", "seconds or false", "seconds or flag", "flag", "choice", "level"}
+    fields = {**Keys.model_fields, **ReplicaKeys.model_fields}
+    assert {key for key, field in fields.items() if kind(field) in plain} == PLAIN_KEYS
 
 
 def test_a_value_with_a_known_secret_in_it_is_masked_under_every_key():

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
-from dbconfig.errors import ConfigError
 from dbconfig.errors.problem import Problem
 from dbconfig.settings.secret_sources import Secret
 
 if TYPE_CHECKING:
     from dbconfig.settings.database import DatabaseSettings
-
-
-_VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*", re.ASCII)
 
 
 def milliseconds(seconds: float) -> int:
@@ -23,34 +18,7 @@ def milliseconds(seconds: float) -> int:
 
 
 def variable_names(settings: DatabaseSettings) -> Mapping[str, Any]:
-    """Return the session variables, whose names are known to be names and whose values are one value each.
-
-    Raises:
-        ConfigError: a name is none, and would be SQL of its own; or a value is a list or a mapping.
-    """
-    problems = [
-        Problem(
-            "invalid-value",
-            "the name of a session variable has letters, digits, `_` and dots",
-            settings.origin(f"variables.{name}"),
-            f"variables.{name}",
-        )
-        for name in settings.variables
-        if not _VARIABLE.fullmatch(name)
-    ]
-    problems += [
-        Problem(
-            "wrong-type",
-            f"a session variable has one value, not a {'mapping' if isinstance(value, Mapping) else 'list'}",
-            settings.origin(f"variables.{name}"),
-            f"variables.{name}",
-            "write it as the text that would stand behind SET: 'one,two'",
-        )
-        for name, value in settings.variables.items()
-        if isinstance(value, (Mapping, list, tuple))
-    ]
-    if problems:
-        raise ConfigError(problems)
+    """Return the session variables with their secrets read; that their names are names was checked at load."""
     return {name: one.read() if isinstance(one, Secret) else one for name, one in settings.variables.items()}
 
 

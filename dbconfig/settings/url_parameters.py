@@ -1,0 +1,85 @@
+"""Parameters of URLs that other tools know, and the keys that mean the same here."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from dbconfig.settings.findings import Finding
+from dbconfig.settings.keys import Keys
+from dbconfig.settings.known_drivers import family
+
+_TLS: Final = "tls"
+_SSL_MODES: Final = {
+    **dict.fromkeys(("disable", "disabled", "false", "0", "off", "no"), "disable"),
+    **dict.fromkeys(("prefer", "preferred", "allow"), "prefer"),
+    **dict.fromkeys(("verify_ca", "verifyca"), "verify-ca"),
+    **dict.fromkeys(("verify_full", "verify_identity", "verifyfull", "strict"), "verify-full"),
+}
+_REMOVE: Final = "remove it: it has no meaning here"
+# By names without case and separators. Of Prisma, JDBC, Go's and node's drivers, Django's and Rails' URLs.
+_EVERYWHERE: Final = {
+    **dict.fromkeys(("ssl", "sslaccept", "usessl", "tls", "requiressl", "encrypt", "ssldisabled"), _TLS),
+    **dict.fromkeys(("connectionlimit", "poolsize", "maxconnections", "poolmaxconns"), "write it as `pool_size`"),
+    "maxoverflow": "write it as `max_overflow`",
+    "pooltimeout": "write it as `pool_timeout`",
+    **dict.fromkeys(("poolrecycle", "poolmaxconnlifetime", "connmaxage"), "write it as `pool_recycle`"),
+    **dict.fromkeys(("connecttimeout", "connectiontimeout", "logintimeout"), "write it as `connect_timeout`"),
+    **dict.fromkeys(
+        ("statementtimeout", "commandtimeout", "sockettimeout", "querytimeout"), "write `statement_timeout`"
+    ),
+    "locktimeout": "write it as `lock_timeout`",
+    "echo": "write it as `echo`",
+    **dict.fromkeys(("timezone", "servertimezone"), "write it into `variables`"),
+    **dict.fromkeys(("encoding", "characterencoding"), "remove it: UTF-8 is set on every database"),
+    **dict.fromkeys(("schemaregistry", "uselibpqcompat", "autoreconnect", "allowpublickeyretrieval"), _REMOVE),
+    **dict.fromkeys(("allowmultiqueries", "parsetime", "reconnect", "preparedstatements"), _REMOVE),
+}
+_POSTGRESQL: Final = {
+    **_EVERYWHERE,
+    "pgbouncer": "write `pgbouncer: true`",
+    **dict.fromkeys(("schema", "currentschema", "searchpath"), "write `variables: {search_path: …}`"),
+    "sslca": "write `sslrootcert: FILE`",
+    "applicationname": "write `?application_name=…`",
+}
+_MYSQL: Final = {
+    **_EVERYWHERE,
+    **dict.fromkeys(("sslmode", "sslidentity"), _TLS),
+    "sslrootcert": "write it as the key `sslrootcert`",
+    "sslcert": "write it as the key `sslcert`",
+    "sslkey": "write it as the key `sslkey`",
+    "schema": "write it as `database`",
+    "socket": "write `query: {unix_socket: /file}`",
+}
+# What the drivers take, or SQLAlchemy for them; asked by their exact names.
+_KNOWN: Final = {
+    "postgresql": frozenset({"connect_timeout", "sslmode", "application_name", "client_encoding", "timezone"}),
+    "mysql": frozenset({"connect_timeout", "ssl_ca", "ssl_cert", "ssl_key", "ssl_cipher", "ssl_capath"}),
+}
+
+
+def foreign(settings: Keys, backend: str) -> Iterator[Finding]:
+    """Yield the parameters that another tool would understand, each with the key that means the same."""
+    system = family(backend)
+    table = {"postgresql": _POSTGRESQL, "mysql": _MYSQL}.get(system)
+    if table is None:
+        return
+    of_url = settings.url.query if settings.url is not None else {}
+    for where, query in (("url", of_url), ("query", settings.query)):
+        for name, values in query.items():
+            help = _help(table, name, values) if name not in _KNOWN[system] else ""
+            if help:
+                at = (where,) if where == "url" else (where, name)
+                yield Finding("unknown-key", f"{name!r} is not a parameter of {backend}'s URLs", help, at)
+
+
+def _help(table: Mapping[str, str], name: str, values: tuple[Any, ...]) -> str:
+    found = table.get(re.sub(r"[^a-z]", "", name.lower()), "")
+    if found != _TLS:
+        return found
+    mode = _SSL_MODES.get(re.sub(r"[^a-z0-9]", "_", str(values[0]).lower()), "require")
+    if name.lower() == "sslaccept" and mode != "verify-full":
+        mode = "require"
+    trust = ", and `sslrootcert: system` or the file of your provider's authority" if mode == "verify-full" else ""
+    return f"write the key `sslmode: {mode}`{trust}"

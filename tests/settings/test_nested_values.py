@@ -1,0 +1,126 @@
+"""What stands inside the nested mappings, checked when the profile is loaded."""
+
+import pytest
+
+from dbconfig import ConfigError, Profile
+
+POSTGRESQL, MYSQL, SQLITE = "postgresql://u@h/d", "mysql://u@h/d", "sqlite:///a.db"
+
+
+@pytest.mark.parametrize(
+    ("url", "key", "name", "value", "slug", "message"),
+    [
+        (POSTGRESQL, "execution_options", "yield_pr", 5, "unknown-key", "is not an execution option"),
+        (POSTGRESQL, "execution_options", "yield_per", "many", "wrong-type", "must be a whole number greater than 0"),
+        (POSTGRESQL, "execution_options", "yield_per", True, "wrong-type", "must be a whole number greater than 0"),
+        (POSTGRESQL, "execution_options", "stream_results", "yes", "wrong-type", "must be true or false"),
+        (POSTGRESQL, "execution_options", "logging_token", 5, "wrong-type", "must be text"),
+        (POSTGRESQL, "execution_options", "schema_translate_map", "x", "wrong-type", "must be a mapping of names"),
+        (POSTGRESQL, "execution_options", "schema_translate_map", {"a": 1}, "wrong-type", "must be a mapping of names"),
+        (
+            POSTGRESQL,
+            "execution_options",
+            "isolation_level",
+            "serialisable",
+            "invalid-value",
+            "must be one of AUTOCOMMIT",
+        ),
+        (
+            SQLITE,
+            "execution_options",
+            "isolation_level",
+            "READ COMMITTED",
+            "invalid-value",
+            "must be one of AUTOCOMMIT",
+        ),
+        (POSTGRESQL, "execution_options", "compiled_cache", {"a": 1}, "not-applicable", "is code"),
+        (MYSQL, "execution_options", "postgresql_readonly", True, "not-applicable", "has no effect on mysql"),
+        (POSTGRESQL, "dialect_options", "use_native_hstore", "false", "wrong-type", "must be true or false"),
+        (POSTGRESQL, "dialect_options", "executemany_mode", "batch", "wrong-type", "must be values_only or"),
+        (POSTGRESQL, "dialect_options", "executemany_batch_page_size", 0, "wrong-type", "must be a whole number"),
+        (POSTGRESQL, "dialect_options", "json_serializer", "orjson.dumps", "not-applicable", "is code"),
+        (POSTGRESQL, "dialect_options", "isolation_level", "SERIALIZABLE", "given-twice", "is a key of its own"),
+        (POSTGRESQL, "connect_args", "cursor_factory", "RealDictCursor", "not-applicable", "is code"),
+        (MYSQL, "connect_args", "cursorclass", "DictCursor", "not-applicable", "is code"),
+        (SQLITE, "connect_args", "factory", "x", "not-applicable", "is code"),
+        (POSTGRESQL, "connect_args", "keepalives", True, "wrong-type", "must be a number"),
+        (POSTGRESQL, "connect_args", "application_name", True, "wrong-type", "must be text or a number"),
+        (POSTGRESQL, "connect_args", "sslcompression", True, "wrong-type", "must be text or a number"),
+        (POSTGRESQL, "connect_args", "options", ["-c x=1"], "wrong-type", "must be text or a number"),
+        (POSTGRESQL, "connect_args", "server_settings", "jit=off", "wrong-type", "must be a mapping of names"),
+        (MYSQL, "connect_args", "charset", 5, "wrong-type", "must be text"),
+        (MYSQL, "connect_args", "autocommit", "no", "wrong-type", "must be true or false"),
+        (SQLITE, "connect_args", "detect_types", "PARSE", "wrong-type", "must be a number"),
+        (POSTGRESQL, "variables", "a; DROP TABLE t", 1, "invalid-value", "is not the name of a session variable"),
+        (POSTGRESQL, "variables", "search_path", ["a", "b"], "wrong-type", "has one value, not a list"),
+        (MYSQL, "variables", "sql_mode", {"a": 1}, "wrong-type", "has one value, not a mapping"),
+    ],
+)
+def test_a_name_a_type_or_code_is_refused_at_its_place(url, key, name, value, slug, message):
+    with pytest.raises(ConfigError, match=message) as caught:
+        Profile(name="p", url=url, **{key: {name: value}})
+    assert [(problem.slug, problem.key) for problem in caught.value.problems] == [(slug, f"{key}.{name}")]
+
+
+@pytest.mark.parametrize(
+    ("url", "settings"),
+    [
+        (
+            POSTGRESQL,
+            {"execution_options": {"yield_per": 100, "schema_translate_map": {"a": None}, "logging_token": "x"}},
+        ),
+        (POSTGRESQL, {"execution_options": {"isolation_level": "AUTOCOMMIT", "compiled_cache": None}}),
+        (POSTGRESQL, {"connect_args": {"keepalives": 1, "options": "-c x=1", "ssl": True, "row_factory": None}}),
+        (POSTGRESQL, {"connect_args": {"server_settings": {"jit": False}, "prepare_threshold": None}}),
+        (MYSQL, {"connect_args": {"ssl": {"ca": "/ca.pem"}, "client_flag": 2, "init_command": None}}),
+        (SQLITE, {"connect_args": {"detect_types": 1, "check_same_thread": False}}),
+        (POSTGRESQL, {"dialect_options": {"use_native_hstore": False, "executemany_mode": "values_only"}}),
+        (POSTGRESQL, {"variables": {"app.tenant": 5, "jit": False, "search_path": "a, b"}}),
+    ],
+)
+def test_what_is_right_is_taken(url, settings):
+    Profile(name="p", url=url, **settings)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "help"),
+    [
+        ("postgresql+asyncpg://u@h/d?ssl=disable", "write the key `sslmode: disable`"),
+        ("mysql://u@h/d?ssl-mode=REQUIRED", "write the key `sslmode: require`"),
+        ("mysql://u@h/d?ssl_mode=VERIFY_IDENTITY", "write the key `sslmode: verify-full`, and `sslrootcert: system`"),
+        ("mysql://u@h/d?sslmode=verify-ca", "write the key `sslmode: verify-ca`"),
+        ("mysql://u@h/d?ssl=true", "write the key `sslmode: require`"),
+        ("mysql://u@h/d?sslaccept=strict", "write the key `sslmode: verify-full`"),
+        ("mysql://u@h/d?sslaccept=accept_invalid_certs", "write the key `sslmode: require`"),
+        ("postgresql://u@h/d?pgbouncer=true", "write `pgbouncer: true`"),
+        ("postgresql://u@h/d?schema=shop", "write `variables: {search_path: …}`"),
+        ("postgresql://u@h/d?currentSchema=shop", "write `variables: {search_path: …}`"),
+        ("mysql://u@h/d?connection_limit=5", "write it as `pool_size`"),
+        ("mysql://u@h/d?serverTimezone=UTC", "write it into `variables`"),
+        ("postgresql://u@h/d?connectTimeout=5", "write it as `connect_timeout`"),
+        ("postgresql://u@h/d?pool_timeout=5", "write it as `pool_timeout`"),
+    ],
+)
+def test_a_parameter_of_another_tool_names_the_key_that_means_the_same(parameters, help):
+    for settings in ({"url": parameters}, {"url": parameters.partition("?")[0], "query": _query(parameters)}):
+        with pytest.raises(ConfigError) as caught:
+            Profile(name="p", **settings)
+        (problem,) = caught.value.problems
+        assert problem.slug == "unknown-key"
+        assert problem.help.startswith(help)
+
+
+def _query(url):
+    return dict(pair.split("=") for pair in url.partition("?")[2].split("&"))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://u@h/d?sslmode=require&application_name=x&connect_timeout=5&channel_binding=require",
+        "postgresql://u@h/d?options=endpoint%3Dx&target_session_attrs=any",
+        "mysql://u@h/d?charset=utf8mb4&ssl_ca=/ca.pem&connect_timeout=5",
+    ],
+)
+def test_a_parameter_of_the_driver_is_taken(url):
+    Profile(name="p", url=url)
