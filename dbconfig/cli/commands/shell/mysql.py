@@ -1,0 +1,132 @@
+"""MySQL's and MariaDB's client."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from typing import Any, Final
+
+from dbconfig.cli.commands.shell.start import CannotPass, Start, written
+from dbconfig.settings import tls
+from dbconfig.settings.database import DatabaseSettings
+
+# Lines of an option file are cut at 4096 bytes, and the rest is read as a line of its own: as an option.
+_LONGEST_LINE: Final = 4000
+# Of the caller's environment, what would lead to another server than the profile's.
+_ELSEWHERE: Final = ("MYSQL_PWD", "MYSQL_HOST", "MYSQL_TCP_PORT", "MYSQL_UNIX_PORT", "MYSQL_GROUP_SUFFIX")
+_NO: Final = ("false", "0", "no", "off", "none")
+_MODES: Final = {
+    "disable": "DISABLED",
+    "require": "REQUIRED",
+    "verify-ca": "VERIFY_CA",
+    "verify-full": "VERIFY_IDENTITY",
+}
+
+_ESCAPES: Final = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t", "\b": "\\b"}
+
+
+def start(settings: DatabaseSettings, environ: dict[str, str], path: str) -> Start:
+    """Return how the client is started: all that a profile says is in an option file without a name."""
+    address = settings.address
+    given = _given(settings)
+    socket = given.get("unix_socket")
+    options = {
+        "user": address.username,
+        "password": settings.read_password(),
+        "host": address.host or "localhost",
+        "port": str(address.port) if address.port else None,
+        "socket": written(socket) if socket else None,
+        "protocol": None if socket else "tcp",
+        "database": address.database,
+        **_tls_files(settings, given),
+    }
+    lines = ["[client]", *_tls_options(settings, given, path)]
+    for key, value in options.items():
+        if value is None:
+            continue
+        line = f'{key}="{_escaped(value)}"'
+        if "\0" in line or len(line.encode()) > _LONGEST_LINE:
+            raise CannotPass(f"the client cannot be given this {key}: it is too long, or has a NUL character")
+        lines.append(line)
+    # The client inherits the file: nobody else can open it, and it is gone with the client.
+    file = tempfile.TemporaryFile()  # noqa: SIM115  # stays open for the program that this process becomes
+    file.write(("\n".join(lines) + "\n").encode())
+    file.seek(0)
+    descriptor = os.dup(file.fileno())
+    os.set_inheritable(descriptor, True)
+    kept = {key: value for key, value in environ.items() if key not in _ELSEWHERE}
+    # MySQL's client reads ~/.mylogin.cnf too, after our file.
+    kept["MYSQL_TEST_LOGIN_FILE"] = os.devnull
+    return [f"--defaults-file=/dev/fd/{descriptor}"], kept
+
+
+def _given(settings: DatabaseSettings) -> dict[str, Any]:
+    """Return the driver's own parameters, those of PyMySQL's `ssl` by their names as parameters of a URL."""
+    given = {**settings.address.query, **settings.connect_args}
+    inner = given.get("ssl")
+    if isinstance(inner, Mapping):
+        given |= {f"ssl_{name}": value for name, value in inner.items()}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _tls_files(settings: DatabaseSettings, given: Mapping[str, Any]) -> dict[str, str]:
+    found = {f"ssl-{name}": written(given[f"ssl_{name}"]) for name in ("ca", "cert", "key") if f"ssl_{name}" in given}
+    wanted = tls.parameters(settings)
+    for option, key in (("ssl-ca", "sslrootcert"), ("ssl-cert", "sslcert"), ("ssl-key", "sslkey")):
+        if key in wanted:
+            found[option] = tls.bundle(settings) if wanted[key] == tls.SYSTEM else wanted[key]
+    return found
+
+
+def _tls_options(settings: DatabaseSettings, given: Mapping[str, Any], path: str) -> list[str]:
+    """Return the lines that demand of the server what the profile demands for the program."""
+    mode = settings.sslmode or _mode(given)
+    if mode not in _MODES:
+        return []
+    if "MariaDB" not in _version(path):
+        return [f"ssl-mode={_MODES[mode]}"]
+    if mode == "disable":
+        return ["skip-ssl"]
+    if mode == "require":
+        _prove_tls(settings)
+        return ["ssl"]
+    # MariaDB's client has no word for `verify-ca`: it compares the name in the certificate too.
+    return ["ssl", "ssl-verify-server-cert"]
+
+
+def _prove_tls(settings: DatabaseSettings) -> None:
+    """Ask the server whether it offers TLS: MariaDB's client does without, unless it has a certificate to verify."""
+    from dbconfig.cli.commands.check import network
+
+    for host, port in network.targets(settings):
+        failure = network.tls(settings, host, port, settings.connect_timeout).failure
+        if failure is not None:
+            raise CannotPass(f"{failure.slug}: {host}:{port}: {failure.words or 'the profile demands TLS'}")
+
+
+def _mode(given: Mapping[str, Any]) -> str:
+    """Return what the driver's own parameters mean, by libpq's word."""
+
+    def is_on(name: str, default: bool = False) -> bool:
+        return written(given[name]).lower() not in _NO if name in given else default
+
+    if is_on("ssl_disabled"):
+        return "disable"
+    trusts = "ssl_ca" in given or "ssl_capath" in given
+    if is_on("ssl_verify_identity") or is_on("ssl_check_hostname", default=trusts):
+        return "verify-full"
+    return "verify-ca" if trusts or is_on("ssl_verify_cert") else "prefer"
+
+
+def _version(path: str) -> str:
+    command = [path, "--no-defaults", "--version"]
+    # No word of a profile is among its arguments.
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)  # noqa: S603
+    return done.stdout
+
+
+def _escaped(value: str) -> str:
+    # https://mariadb.com/kb/en/configuring-mariadb-with-option-files/#option-file-syntax
+    return "".join(_ESCAPES.get(ch, ch) for ch in value)
