@@ -36,6 +36,7 @@ class Mark:
     at: float  # time.time(): it is handed on to other processes
     position: str = ""
     asked: bool = False
+    claimed: bool = False  # by a token, which a client may have made up
 
 
 class Scope:
@@ -66,12 +67,15 @@ def note(key: str, mark: Mark) -> None:
 def scope(found: Mapping[str, Mark]) -> Iterator[Scope]:
     own = marks()
     both = {key: _later(own[key], mark) if key in own else mark for key, mark in found.items()}
-    opened = Scope({**own, **both})
-    before = _scope.set(opened)
+    opened, before = Scope({**own, **both}), _scope.get()
+    _scope.set(opened)
     try:
         yield opened
     finally:
-        _scope.reset(before)
+        # Frameworks enter and leave a synchronous dependency in different copies of a context. Not by a `Token`, which
+        # only the context that made it takes back.
+        if _scope.get() is opened:
+            _scope.set(before)
 
 
 def _later(own: Mark, given: Mark) -> Mark:
@@ -139,7 +143,7 @@ def from_token(token: str) -> dict[str, Mark]:
     except (ValueError, TypeError, AttributeError, OverflowError, RecursionError, binascii.Error):
         raise ValueError("this is no token of write_token()") from None
     # A clock that runs ahead, or somebody who plays with the token, must not keep reads on the primary for ever.
-    return {key: Mark(min(mark.at, time.time()), mark.position, True) for key, mark in found.items()}
+    return {key: Mark(min(mark.at, time.time()), mark.position, True, True) for key, mark in found.items()}
 
 
 # Positions

@@ -111,6 +111,8 @@ class Router(Fleet):
 
     def _wait(self, mark: read_your_writes.Mark | None, trouble: BaseException | None) -> Connection:
         """Wait for a replica that has what was written, because the primary may not be read."""
+        if mark is not None and mark.claimed:
+            self._check_claim(mark)
         deadline = time.monotonic() + self.settings.pool_timeout
         while mark is not None and self.turns and time.monotonic() < deadline:
             self.pause(WAIT_STEP)
@@ -149,6 +151,20 @@ class Router(Fleet):
         except Exception as error:  # drivers have errors of their own for what is asked past SQLAlchemy
             _log.warning("%s: the primary does not tell its position, reads go by time: %s", self.label, error)
             return ""
+
+    def _check_claim(self, mark: read_your_writes.Mark) -> None:
+        """Wait for no more than the primary has: a position beyond it was made up, and no replica ever has it."""
+        has = self._ask_primary()
+        if not has:
+            return
+        known = positions.positions_of(self.primary)
+        try:
+            possible = known.covers(known.parse(has), known.parse(mark.position))
+        except ValueError:
+            possible = False
+        if not possible:
+            mark.position = has
+        mark.claimed = False
 
     def _has(self, route: Route, connection: Connection, mark: read_your_writes.Mark) -> bool:
         """Say whether a server has what was written; it is asked if it is not known to be far enough."""

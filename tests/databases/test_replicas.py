@@ -1,5 +1,6 @@
 """Reads over real replicas: shares, lag, failures, promotion, and reading what one has written."""
 
+import asyncio
 import contextvars
 import os
 import threading
@@ -136,6 +137,37 @@ def test_a_token_carries_what_was_written_to_another_process(group: Group) -> No
         )
         with elsewhere.read_after(forged):
             assert has(elsewhere, number)  # of the primary
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+@pytest.mark.parametrize("position", ["far ahead", "nonsense", ""])
+def test_a_made_up_token_holds_no_request(group: Group, position: str, asynchronous: bool) -> None:
+    """It says that more was written than the primary has: no replica would ever have it."""
+    if asynchronous:
+        pytest.importorskip("asyncpg")
+    limits = {"replica_fallback": False, "replica_max_lag": False, "pool_timeout": 60, "url": group.primary.url()}
+    with group.registry(**limits) as db:
+        token = contextvars.Context().run(lambda: write(db) and db.write_token())
+        [(key, mark)] = read_your_writes.from_token(token).items()
+        claimed = mark.position.split(":")[0] + ":FFFFFFFF/FFFFFFFF" if position == "far ahead" else position
+        forged = read_your_writes.to_token({key: read_your_writes.Mark(time.time(), claimed)})
+
+        async def in_a_loop() -> object:
+            async with db.async_session(read_only=True) as session:
+                found = await session.scalar(text("SELECT 1"))
+            await db.async_dispose()
+            return found
+
+        def request() -> object:
+            with db.read_after(forged):
+                if asynchronous:
+                    return asyncio.run(in_a_loop())
+                with db.session(read_only=True) as session:
+                    return session.scalar(text("SELECT 1"))
+
+        started = time.monotonic()
+        assert contextvars.Context().run(request) == 1
+        assert time.monotonic() - started < 30  # it waits for the replicas to have what there is, not for 60 s
 
 
 def test_threads_of_one_request_share_what_it_has_written(group: Group) -> None:

@@ -1,5 +1,6 @@
 """Tokens and positions: what a server must have to be read from."""
 
+import contextvars
 import time
 from base64 import urlsafe_b64encode
 
@@ -95,3 +96,21 @@ def test_a_scope_of_an_older_token_forgets_nothing_that_its_task_has_written() -
         assert marks()["shop"] == Mark(now, "", False)
     with scope({"shop": Mark(now - 3600, "0/1", True)}), scope({"shop": Mark(now, "0/2", True)}):
         assert marks()["shop"] == Mark(now, "0/2", True)  # nothing is to be asked for what was written long before
+
+
+def test_a_scope_may_be_left_in_another_context_than_it_was_entered_in() -> None:
+    """FastAPI enters and leaves a synchronous dependency with `yield` in two copies of the request's context."""
+    opened = scope({"shop": Mark(1.0)})
+    inside = contextvars.copy_context()
+    inside.run(opened.__enter__)
+    assert set(inside.run(marks)) == {"shop"}
+    contextvars.copy_context().run(opened.__exit__, None, None, None)
+    assert marks() == {}
+
+
+def test_scopes_within_each_other_end_one_by_one() -> None:
+    with scope({"outer": Mark(1.0)}):
+        with scope({"inner": Mark(2.0)}):
+            assert set(marks()) == {"outer", "inner"}
+        assert set(marks()) == {"outer"}
+    assert marks() == {}
