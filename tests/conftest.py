@@ -1,9 +1,12 @@
 """Database servers and failing networks as fixtures; a test that needs a server is marked `server`."""
 
 import fcntl
+import gc
 import os
+import sys
 from collections.abc import Callable, Generator, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -17,6 +20,11 @@ from tests.support.proxy import Proxy
 from tests.support.servers import MariaDBServer, PostgreSQLServer, Server, ServerMissing
 
 AnyServer = TypeVar("AnyServer", bound=Server)
+
+
+# Hundreds of interpreters are started here, and each would compile dbconfig and rewrite pytest's plugins again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 
 class Address(Protocol):
@@ -47,6 +55,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason="asynchronous engines need SQLAlchemy 2.0.58"))
         if not _SERVER_FIXTURES.isdisjoint(getattr(item, "fixturenames", ())):
             item.add_marker("server")
+
+
+def pytest_collection_finish() -> None:
+    # A tenth of a second for each collection that a test asks for is mostly spent on what lives until the end anyway.
+    with suppress(ImportError):
+        # It asks the collector who refers to the random numbers of its plugins, which after the freeze is nobody.
+        import_module("hypothesis")
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(wrapper=True)

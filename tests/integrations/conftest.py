@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.interpreter import run_module
+
 SYSTEMS = ("sqlite-file", "sqlite-memory", "postgresql", "mariadb")
 
 
@@ -27,11 +29,14 @@ class Project:
             place.parent.mkdir(parents=True, exist_ok=True)
             place.write_text(text)
 
-    def run(self, *command: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+    def run(self, *command: str, timeout: float = 300, fresh: bool = False) -> subprocess.CompletedProcess[str]:
+        """Run `python -m COMMAND`; `fresh`: in an interpreter that has imported nothing."""
         environ = {
             **{name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "ENVIRONMENT"))},
             **self.environ,
         }
+        if not fresh:
+            return run_module(command, folder=self.path, environ=environ, timeout=timeout)
         return subprocess.run(
             [sys.executable, "-m", *command],
             cwd=self.path,
@@ -41,10 +46,10 @@ class Project:
             timeout=timeout,
         )
 
-    def pytest(self, *options: str, asyncio: bool = False) -> subprocess.CompletedProcess[str]:
+    def pytest(self, *options: str, asyncio: bool = False, fresh: bool = False) -> subprocess.CompletedProcess[str]:
         """Run its tests, with pytest-asyncio or without."""
         mode = ("-o", "asyncio_default_fixture_loop_scope=function") if asyncio else ("-p", "no:asyncio")
-        return self.run("pytest", "-q", "-p", "no:cacheprovider", "-p", "no:randomly", *mode, *options)
+        return self.run("pytest", "-q", "-p", "no:cacheprovider", "-p", "no:randomly", *mode, *options, fresh=fresh)
 
 
 @pytest.fixture

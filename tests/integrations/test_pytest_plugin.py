@@ -302,7 +302,7 @@ def passed(done, count: int) -> None:
 
 
 @pytest.mark.parametrize("system", SYSTEMS)
-@pytest.mark.parametrize("workers", [0, 4])
+@pytest.mark.parametrize("workers", [0, 2])
 def test_the_rollback_suites_sync_and_async(project, url_of, system, workers):
     furnish(project, url_of(system), asynchronous=ASYNC_SUITE.replace("MARK", "asyncio"))
     passed(project.pytest(*(["-n", str(workers)] if workers else []), asyncio=True), 30 + 20)
@@ -570,7 +570,7 @@ def test_it():
     assert [name for name in ("sqlalchemy", "sqlmodel", "yaml", "pydantic") if name in sys.modules] == []
 """
     project.write(test_suite_py=suite)
-    passed(project.pytest("-p", "no:anyio", "-p", "no:hypothesispytest"), 1)
+    passed(project.pytest("-p", "no:anyio", "-p", "no:hypothesispytest", fresh=True), 1)
 
 
 def test_migrations_make_the_tables_and_their_rows_survive_the_cleaning(project, url_of):

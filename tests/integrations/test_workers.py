@@ -41,7 +41,7 @@ def jobs(postgresql):
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_multiprocessing(workers, system, method, request):
-    done = workers.run("pool", method)
+    done = workers.run("pool", method, fresh=True)
     assert "processes" in done.stdout, done.stderr
     assert done.returncode == 0
     if system == "postgresql":
@@ -127,7 +127,7 @@ def test_a_command_with_typer(workers, system, request):
 def test_a_notebook_whose_cells_are_run_again(workers):
     nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
     pytest.importorskip("ipykernel")
-    done = workers.run("jupyter", "execute", "--inplace", "notebook.ipynb")
+    done = workers.run("jupyter", "execute", "--inplace", "notebook.ipynb", fresh=True)
     assert done.returncode == 0, done.stderr
     assert nbclient
     cells = nbformat.read(workers.path / "notebook.ipynb", 4).cells
