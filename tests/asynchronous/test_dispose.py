@@ -62,9 +62,13 @@ def test_work_in_progress_finishes_and_new_work_is_refused(
         old = registry.async_engine()
         task = await begin(registry, stay=0.3)
         ending = asyncio.create_task(registry.async_dispose(timeout=10))
-        await asyncio.sleep(0.05)
+
+        async def connect_until_it_has_begun() -> None:
+            while True:
+                await (await old.connect()).close()
+
         with pytest.raises(InvalidRequestError, match="tests: dispose\\(\\) has closed this engine"):
-            await old.connect()
+            await asyncio.wait_for(connect_until_it_has_begun(), 30)
         await ending
         assert task.done()
         await task

