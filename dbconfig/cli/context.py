@@ -71,13 +71,17 @@ class Context:
 
     def databases(self) -> dict[str, DatabaseSettings]:
         """Return the databases that the command is about: all, or that of `--database`."""
+        return self.databases_of(self.profile)
+
+    def databases_of(self, profile: Profile) -> dict[str, DatabaseSettings]:
+        """Return the same of a profile that was loaded in another way."""
         wanted = getattr(self.arguments, "database", None)
-        found = self.profile.databases
+        found = profile.databases
         if wanted is None:
             return dict(found)
         if wanted not in found:
             help = did_you_mean(suggest(wanted, found)) or "name it under `databases:`"
-            message = f"profile {quoted(self.profile.name)} has no database {quoted(wanted)}"
+            message = f"profile {quoted(profile.name)} has no database {quoted(wanted)}"
             notes = (f"databases: {', '.join(found)}",)
             raise ConfigError([Problem("unknown-database", message, help=help, notes=notes)])
         return {wanted: found[wanted]}

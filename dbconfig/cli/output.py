@@ -111,6 +111,15 @@ def _padded(row: Sequence[str], widths: Sequence[int]) -> str:
     return "  ".join(cell + " " * (widths[i] - display_width(cell)) for i, cell in enumerate(row))
 
 
+def counted(number: int, what: str) -> str:
+    """Return a number and what it counts.
+
+    >>> counted(1, "problem"), counted(2, "problem")
+    ('1 problem', '2 problems')
+    """
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
 def placed(location: Location | None) -> dict[str, Any] | None:
     """Return a location for JSON."""
     if location is None:

@@ -206,6 +206,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     Raises:
         UsageError: they cannot be understood.
     """
+    arguments = _without_help(arguments)
     parser = build(_command(arguments))
     found, rest = parser.parse_known_args(arguments)
     if rest:
@@ -217,6 +218,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         raise SystemExit(0)
     if found.command is None:
         raise UsageError(f"{parser.format_help().rstrip()}\n\nerror: no command")
+    if getattr(found, "engine", False) and found.diff is not None:
+        raise UsageError("error: `--engine` and `--diff` are two views of a profile: give one of them")
     positional = getattr(found, "profile_argument", None)
     if positional is not None and found.profile is not None and positional != found.profile:
         raise UsageError(f"error: two profiles: {positional!r} and --profile {found.profile!r}")
@@ -230,8 +233,15 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     return found
 
 
+def _without_help(arguments: Sequence[str]) -> Sequence[str]:
+    """Return the arguments; `help` and `help COMMAND`, which many tools have, are `--help`."""
+    if not arguments or arguments[0] != "help":
+        return arguments
+    return [*arguments[1:], "--help"]
+
+
 def _command(arguments: Sequence[str]) -> str | None:
-    """Return the command, the first word that is no option."""
+    """Return the command: the first word that is neither an option nor the value of one."""
     takes_value = ("--config", "--profile", "--format", "--color")
     words = iter(arguments)
     for word in words:
@@ -242,6 +252,9 @@ def _command(arguments: Sequence[str]) -> str | None:
                 listed = "\n".join(f"  {name:<14} {command.summary}" for name, command in COMMANDS.items())
                 raise UsageError(f"error: there is no command {word!r}{_meant(word, COMMANDS)}\n{listed}")
             return word
+        elif word.partition("=")[0] not in (*takes_value, "--help", "-h", "--version"):
+            # What follows may be its value, and is no command then.
+            _unknown([word], None)
     return None
 
 
@@ -252,7 +265,13 @@ def _unknown(rest: Sequence[str], command: str | None) -> NoReturn:
     of = f"`dbconfig {command}`" if command else "dbconfig"
     kind = "option" if word.startswith("-") else "argument"
     options = [name for name in known if name.startswith("-")] if kind == "option" else []
+    if command is None and (owner := next((name for name, each in COMMANDS.items() if _has(each, word)), "")):
+        raise UsageError(f"error: {word!r} is an option of a command, such as `dbconfig {owner}`: write it after that")
     raise UsageError(f"error: {of} has no {kind} {word!r}{_meant(word, options)}\nhelp: see {of.strip('`')} --help")
+
+
+def _has(command: Command, option: str) -> bool:
+    return any(option in argument.names for argument in command.arguments)
 
 
 def _meant(word: str, known: Sequence[str] | dict[str, Any]) -> str:

@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
 
-from dbconfig.errors.problem import Location
+from dbconfig.errors.problem import BUILT_IN, Location
 from dbconfig.errors.redaction import MASK, PLAIN_PARAMETERS, is_secret_name
 from dbconfig.settings import durations
 from dbconfig.settings.database import DatabaseSettings
 from dbconfig.settings.key_kinds import kind
 from dbconfig.settings.profile import DEFAULT
+from dbconfig.settings.replicas import NOT_FOR_REPLICA
 from dbconfig.settings.secret_sources import Secret
 from dbconfig.settings.url_parsing import DatabaseURL
 
@@ -53,9 +54,30 @@ def plain(value: Any) -> Any:
 def setting(settings: DatabaseSettings, key: str) -> Any:
     """Return the value of a setting as JSON has it, without secrets."""
     value = getattr(settings, key)
+    if key == "replicas":
+        return [replica(settings, number) for number in range(len(settings.replicas))]
     if key == "query":
         return plain(masked(DatabaseURL("", query=value)).query)
     return plain(value)
+
+
+def replica(primary: DatabaseSettings, number: int) -> dict[str, Any]:
+    """Return in what a replica differs from its primary."""
+    own = primary.replicas[number]
+    keys = [key for key in type(own).model_fields if key not in NOT_FOR_REPLICA and own.origin(key) != BUILT_IN]
+    values = {key: setting(own, key) for key in keys}
+    inherited = {key: setting(primary, key) for key in keys if hasattr(primary, key)}
+    differ = {key: value for key, value in values.items() if key not in inherited or value != inherited[key]}
+    return {key: value for key, value in differ.items() if value is not None}  # a URL that its parts take the place of
+
+
+def replica_place(primary: DatabaseSettings, number: int) -> str:
+    """Return where a replica was written: the place of what it does not share with its primary."""
+    own = primary.replicas[number]
+    for key in (*replica(primary, number), "url", "drivername"):
+        if own.origin(key) != BUILT_IN:
+            return place(own.origin(key))
+    return place(primary.origin("replicas"))
 
 
 def text(value: Any, key: str = "") -> str:

@@ -17,7 +17,7 @@ from dbconfig.settings.value_types import plain
 _PARTS: Final = ("drivername", "username", "password", "host", "port", "database")
 _ADDRESS: Final = frozenset({"url", "query", *_PARTS})
 # What is said of a database as a whole, or of its primary alone.
-_NOT_FOR_REPLICA: Final = (
+NOT_FOR_REPLICA: Final = (
     "replicas",
     "read_your_writes",
     "replica_max_lag",
@@ -74,7 +74,7 @@ def inherit(data: Mapping[str, Any]) -> dict[str, Any]:
         message = "`replicas` cannot act on SQLite: it is a file"
         because = "drivername" if "drivername" in own else "url"
         raise reject_all([Finding("not-applicable", message, "remove it", ("replicas",), because=because)])
-    shared = {key: value for key, value in own.items() if key not in _ADDRESS and key not in _NOT_FOR_REPLICA}
+    shared = {key: value for key, value in own.items() if key not in _ADDRESS and key not in NOT_FOR_REPLICA}
     found: list[Any] = []
     for item in items:
         if isinstance(item, (Mapping, MappingNode)):
@@ -98,7 +98,7 @@ def _refuse_foreign(data: Mapping[str, Any]) -> None:
             (key,),
         )
         for key in data  # a primary hands none of these down
-        if key in _NOT_FOR_REPLICA
+        if key in NOT_FOR_REPLICA
     ]
     if findings:
         raise reject_all(findings)

@@ -60,6 +60,12 @@ class TestList:
         assert "${DATABASE_URL}" in project.run("list").out
         assert "unset." not in project.run("list").out
 
+    @pytest.mark.parametrize(("wrong", "said"), [("x: 1\n", "1 problem"), ("x: 1\ny: 2\n", "2 problems")])
+    def test_problems_are_counted_in_english(self, project: Project, wrong: str, said: str) -> None:
+        project.profile(f"url: sqlite://\n{wrong}")
+        assert re.search(rf"^! +development +{said}$", re.sub("^>", "!", project.run("list").out, flags=re.M), re.M)
+        assert f"development: invalid, {said}\n" in project.run("validate").out
+
     def test_a_profile_that_does_not_exist_is_answered_with_those_that_do(self, shop: Project) -> None:
         result = shop.run("list", "--profile", "prod")
         assert result.code == 2
@@ -96,6 +102,40 @@ class TestShow:
             assert re.search(rf"^  {key} ", out, re.M), key
         assert "overrides config/production.yaml:2 = 20" in out
         assert "overrides config/default.yaml:1 = 5" in out
+
+    @pytest.mark.parametrize("options", [(), ("--all",)])
+    def test_each_replica_is_shown_with_what_it_does_not_share_and_its_place(
+        self, project: Project, options: tuple[str, ...]
+    ) -> None:
+        replicas = "replicas:\n  - host: one\n    weight: 3\n    password: geheim\n  - {host: two, pool_size: 9}\n"
+        project.profile(f"url: postgresql://app@db.internal/shop\npool_size: 3\n{replicas}")
+        result = project.run("show", *options)
+        assert (result.code, result.err) == (0, "")
+        assert re.search(r"^  replicas +2 +config/development.yaml:3$", result.out, re.M)
+        rows = [line.split(None, 2)[2] for line in result.out.splitlines() if re.match("    replica [12] ", line)]
+        assert rows == [
+            '{"weight": 3, "password": "***", "host": "one"}  config/development.yaml:5',
+            '{"host": "two", "pool_size": 9}                  config/development.yaml:7',
+        ]
+        found = json.loads(project.run("show", "--format", "json").out)["databases"]["default"]["replicas"]["value"]
+        assert [each["host"] for each in found] == ["one", "two"]
+        assert "geheim" not in result.text
+
+    def test_replicas_take_part_in_a_comparison(self, project: Project) -> None:
+        for name, host in (("development", "one"), ("other", "two")):
+            project.profile(f"url: postgresql://app@db/shop\nreplicas: [{{host: {host}}}]\n", name)
+        out = project.run("show", "--diff", "other").out
+        assert re.search(r'^replicas +\[\{"host": "one"\}\] +\[\{"host": "two"\}\]', out, re.M)
+
+    def test_what_needs_no_variable_is_shown_above_what_is_missing(self, shop: Project) -> None:
+        result = shop.run("show", "production")
+        assert result.code == 2
+        rows = dict(re.findall(r"^  (\w+) +(\S+)", result.out.partition("database analytics")[0], re.M))
+        assert rows["pool_size"] == "20"
+        assert rows["url"].startswith("postgresql://app:***@db.internal/shop")
+        assert "unset." not in result.out
+        assert "error[unset-variable]" in result.err
+        assert json.loads(shop.run("show", "production", "--format", "json").out)["schema"] == "dbconfig/problems/1"
 
     def test_a_named_database_alone(self, shop: Project) -> None:
         out = shop.run("show", "production", "--database", "analytics", env=self.ENV).out
@@ -224,6 +264,10 @@ class TestHelp:
         assert result.code == 0
         assert COMMANDS[command].summary.split("?")[0] in " ".join(result.out.split())
 
+    def test_help_is_a_word_too(self, project: Project) -> None:
+        assert project.run("help").out == project.run("--help").out
+        assert project.run("help", "check").out == project.run("check", "--help").out
+
     def test_every_command_has_a_module(self) -> None:
         folder = ROOT / "dbconfig/cli/commands"
         modules = {path.stem for path in folder.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
@@ -241,6 +285,9 @@ class TestHelp:
             (["ping", "--format", "github"], "invalid choice"),
             (["show", "a", "--profile", "b"], "two profiles"),
             ([], "no command"),
+            (["--profle", "x", "list"], "dbconfig has no option '--profle'; did you mean '--profile'?"),
+            (["--workers", "2", "check"], "'--workers' is an option of a command, such as `dbconfig check`"),
+            (["show", "--engine", "--diff", "testing"], "`--engine` and `--diff` are two views of a profile"),
         ],
     )
     def test_what_cannot_be_understood_ends_with_2(self, project: Project, arguments: list[str], said: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 from dbconfig.cli.context import Context
 from dbconfig.cli.exit_codes import OK
 from dbconfig.cli.parser import COMMANDS
@@ -69,7 +71,7 @@ complete -F _dbconfig dbconfig"""
 
 
 def _zsh() -> str:
-    described = "\n".join(f"    '{name}:{_quoted(command.summary)}'" for name, command in COMMANDS.items())
+    described = "\n".join(f"    {shlex.quote(f'{name}:{command.summary}')}" for name, command in COMMANDS.items())
     cases = "\n".join(f"    {name}) choices=({' '.join(_options(name))}) ;;" for name in COMMANDS)
     takers = "|".join(name for name in COMMANDS if _takes_profile(name))
     return f"""#compdef dbconfig
@@ -109,7 +111,7 @@ def _fish() -> str:
     lines = ["# dbconfig completion fish | source", "complete -c dbconfig -f"]
     none = "not __fish_seen_subcommand_from " + " ".join(COMMANDS)
     for name, command in COMMANDS.items():
-        lines.append(f"complete -c dbconfig -n '{none}' -a {name} -d '{_quoted(command.summary)}'")
+        lines.append(f"complete -c dbconfig -n '{none}' -a {name} -d {shlex.quote(command.summary)}")
         for option in _options(name):
             lines.append(f"complete -c dbconfig -n '__fish_seen_subcommand_from {name}' -l {option[2:]}")
         if _takes_profile(name):
@@ -122,7 +124,3 @@ def _fish() -> str:
     lines.append(f"complete -c dbconfig -n '__fish_seen_subcommand_from explain' -a '{_slugs()}'")
     lines.append("complete -c dbconfig -n '__fish_seen_subcommand_from completion' -a 'bash zsh fish'")
     return "\n".join(lines)
-
-
-def _quoted(text: str) -> str:
-    return text.replace("'", "").replace(":", " -")

@@ -8,6 +8,7 @@ from dbconfig.cli import value_display
 from dbconfig.cli.context import Context
 from dbconfig.cli.exit_codes import FOUND, OK
 from dbconfig.cli.offline import Survey, described_needs, named, survey
+from dbconfig.cli.output import counted
 from dbconfig.errors import ConfigError
 
 
@@ -50,7 +51,7 @@ def _rows(one: Survey, selected: str | None) -> list[tuple[str, ...]]:
     sign = ">" if one.name == selected else "!" if one.problems else ""
     wanted = ", ".join(_need(name, one) for name in dict.fromkeys(need.name for need in one.needs))
     if one.profile is None:
-        what = f"{len(one.problems)} problems" if one.problems else "depends on variables"
+        what = counted(len(one.problems), "problem") if one.problems else "depends on variables"
         return [(sign, one.name, what, "", wanted)]
     rows: list[tuple[str, ...]] = []
     for name, settings in one.profile.databases.items():

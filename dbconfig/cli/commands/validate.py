@@ -5,7 +5,7 @@ from __future__ import annotations
 from dbconfig.cli.context import Context
 from dbconfig.cli.exit_codes import FOUND, OK
 from dbconfig.cli.offline import Survey, described_needs, survey
-from dbconfig.cli.output import described
+from dbconfig.cli.output import counted, described
 from dbconfig.errors import ConfigError
 from dbconfig.errors.problem import Problem
 
@@ -62,8 +62,8 @@ def _together(problems: object) -> list[Problem]:
 def _report(context: Context, surveys: list[Survey]) -> None:
     for one in surveys:
         state = ("error", "invalid") if one.problems else ("good", "valid")
-        count = f", {len(one.problems)} problems" if len(one.problems) > 1 else ", 1 problem" if one.problems else ""
-        advice = f", {len(one.warnings)} warnings" if len(one.warnings) > 1 else ", 1 warning" if one.warnings else ""
+        count = f", {counted(len(one.problems), 'problem')}" if one.problems else ""
+        advice = f", {counted(len(one.warnings), 'warning')}" if one.warnings else ""
         names = list(dict.fromkeys(need.name for need in one.needs if need.required))
         wanted = (
             f"; needs {', '.join(f'{name} (unset)' if name in one.unset else name for name in names)}" if names else ""

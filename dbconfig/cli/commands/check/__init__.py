@@ -16,7 +16,7 @@ from dbconfig.cli.output import described
 from dbconfig.engine.connection_failures import classify, problem
 from dbconfig.errors import ConfigError
 from dbconfig.errors.printable import printable
-from dbconfig.errors.problem import BUILT_IN, Problem
+from dbconfig.errors.problem import Problem
 from dbconfig.settings.database import DatabaseSettings
 
 if TYPE_CHECKING:
@@ -84,15 +84,16 @@ class _Check:
         }
 
     def _title(self) -> str:
-        keys = ("url", "drivername") if self._replica is None else ("url", "host", "port", "database", "username")
-        origins = [self._settings.origin(key) for key in keys]
-        if self._replica is not None:  # what the replica does not share with its primary says which of them it is
+        if self._replica is None:
+            where = value_display.place(
+                self._settings.origin("url" if self._settings.url is not None else "drivername")
+            )
+            what = f"database {self._name}"
+        else:
             primary = self._context.profile.databases[self._name]
-            own = [place for key, place in zip(keys, origins, strict=True) if place != primary.origin(key)]
-            origins = own or origins
-        place = next((place for place in origins if place != BUILT_IN), BUILT_IN)
-        what = f"database {self._name}" if self._replica is None else f"replica {self._replica + 1} of {self._name}"
-        return f"{what}: {value_display.settings_address(self._settings)} ({value_display.place(place)})"
+            where = value_display.replica_place(primary, self._replica)
+            what = f"replica {self._replica + 1} of {self._name}"
+        return f"{what}: {value_display.settings_address(self._settings)} ({where})"
 
     def _placed(self, found: Problem) -> Problem:
         """Return a problem with the path of the key as it stands in the file."""

@@ -8,6 +8,7 @@ from typing import Final
 from dbconfig.cli import value_display
 from dbconfig.cli.commands.check.network import Step
 from dbconfig.cli.commands.check.server import Server, budget
+from dbconfig.cli.output import counted
 from dbconfig.engine.connection_failures import Failure, problem
 from dbconfig.errors.catalogue import CATALOGUE
 from dbconfig.errors.problem import Problem
@@ -74,8 +75,8 @@ def _budget(server: Server, settings: DatabaseSettings, name: str, workers: int,
     each = "unlimited" if math.isinf(made.each) else f"{made.each:.0f}"
     wanted = "unlimited" if math.isinf(made.wanted) else f"{made.wanted:.0f}"
     detail = (
-        f"({settings.pool_size} + {settings.max_overflow}) × {_counted(workers, 'worker')} "
-        f"× {_counted(replicas, 'replica')} = {wanted} connections; "
+        f"({settings.pool_size} + {settings.max_overflow}) × {counted(workers, 'worker')} "
+        f"× {counted(replicas, 'replica')} = {wanted} connections; "
         f"{made.free} free of {server.connections_max} ({server.limited_by})"
     )
     step = Step("pool", detail=detail, facts={"each": each, "processes": made.processes, "free": made.free})
@@ -89,10 +90,6 @@ def _budget(server: Server, settings: DatabaseSettings, name: str, workers: int,
     )
     message = f"{made.processes} processes may open {wanted} connections, and the server has {made.free} free"
     return step, _found("pool-over-budget", "pool_size", message, settings, name, help=fix)
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _recycle(server: Server, settings: DatabaseSettings, name: str) -> _Judgement:

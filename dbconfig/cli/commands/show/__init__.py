@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from dbconfig.cli import value_display
 from dbconfig.cli.context import Context
-from dbconfig.cli.exit_codes import OK
+from dbconfig.cli.exit_codes import FAILED, OK
+from dbconfig.cli.offline import Survey, named, survey
 from dbconfig.cli.output import placed
 from dbconfig.config.extends import read_layers
 from dbconfig.config.interpolation import needs
 from dbconfig.config.layering import lay
+from dbconfig.errors import ConfigError
 from dbconfig.errors.problem import BUILT_IN, Location
 from dbconfig.errors.redaction import shown
 from dbconfig.settings.database import DatabaseSettings
@@ -30,15 +33,19 @@ def run(context: Context) -> int:
 
         return write_calls(context)
     tree, _ = lay(read_layers(context.folder, context.selection.name)[0], context.environment)
-    databases = context.databases()
     if context.is_json:
         document = {
             "profile": context.selection.name,
             "reason": context.reason,
-            "databases": {name: _described(settings, tree, name) for name, settings in databases.items()},
+            "databases": {name: _described(settings, tree, name) for name, settings in context.databases().items()},
         }
         context.out.json("show", document)
         return OK
+    try:
+        databases, unset = context.databases(), None
+    except ConfigError as error:
+        # What does not depend on the variables that are missing is shown, above the problems.
+        databases, unset = _without_variables(context, error)
     variables: dict[str, list[str]] = {}
     for need in needs(tree, context.environment):
         variables.setdefault(need.key, []).append(f"${{{need.name}}}")
@@ -46,10 +53,31 @@ def run(context: Context) -> int:
     for name, settings in databases.items():
         context.out.line()
         context.out.line(("bold", f"database {name}"))
-        rows = list(_rows(settings, tree, name, variables, every=context.arguments.all))
+        rows = list(_rows(settings, tree, name, variables, unset, every=context.arguments.all))
         context.out.table(rows, ("KEY", "VALUE", "FROM"), indent="  ")
     _hint(context, databases)
+    if unset is not None:
+        context.out.line()
+        context.out.problems(unset.error.problems)
+        return FAILED
     return OK
+
+
+@dataclass(frozen=True)
+class _Unset:
+    """A profile some of whose variables are not set: what is known of it, and the error that says which."""
+
+    known: Survey
+    error: ConfigError
+
+
+def _without_variables(context: Context, error: ConfigError) -> tuple[dict[str, DatabaseSettings], _Unset]:
+    if any(problem.slug not in ("unset-variable", "empty-variable") for problem in error.problems):
+        raise error
+    known = survey(context.folder, context.environment, context.selection.name, own=True)
+    if known.profile is None:
+        raise error
+    return context.databases_of(known.profile), _Unset(known, error)
 
 
 def _hint(context: Context, databases: dict[str, DatabaseSettings]) -> None:
@@ -66,7 +94,13 @@ def _hint(context: Context, databases: dict[str, DatabaseSettings]) -> None:
 
 
 def _rows(
-    settings: DatabaseSettings, tree: MappingNode, name: str, variables: dict[str, list[str]], *, every: bool
+    settings: DatabaseSettings,
+    tree: MappingNode,
+    name: str,
+    variables: dict[str, list[str]],
+    unset: _Unset | None,
+    *,
+    every: bool,
 ) -> Iterator[tuple[str, ...]]:
     for key in DatabaseSettings.model_fields:
         value = value_display.setting(settings, key)
@@ -80,10 +114,23 @@ def _rows(
             origin += f" ({', '.join(variables[value_display.key_path(name, key)])})"
         if len(layers) > 1 and not every:
             origin += f" (overrides {_layer(layers[1], under, 1)})"
-        yield key, value_display.text(value, key), origin
+        yield key, _shown(value, key, value_display.key_path(name, key), unset), origin
+        if key == "replicas":
+            for number, own in enumerate(value):
+                text = named(value_display.text(own)) if unset is not None else value_display.text(own)
+                yield f"  replica {number + 1}", text, value_display.replica_place(settings, number)
         if every:
             for depth, layer in enumerate(layers[1:], start=1):
                 yield "", "", f"overrides {_layer(layer, under, depth)}"
+
+
+def _shown(value: Any, key: str, path: str, unset: _Unset | None) -> str:
+    if key == "replicas":
+        return f"{len(value)}"
+    if unset is None:
+        return value_display.text(value, key)
+    names = unset.known.unknown(path) if key != "url" else ()
+    return " ".join(f"${{{each}}}" for each in names) or named(value_display.text(value, key))
 
 
 def _origin(settings: DatabaseSettings, key: str) -> str:

@@ -76,7 +76,7 @@ def call(settings: DatabaseSettings, label: str) -> str:
 def _with_a_pool_of_sqlalchemy(options: dict[str, Any], settings: DatabaseSettings) -> tuple[dict[str, Any], str]:
     """Return the options without dbconfig's own pool, which a program without dbconfig does not have, and its name."""
     poolclass = options.get("poolclass")
-    if poolclass is None or not poolclass.__module__.startswith("dbconfig."):
+    if poolclass is None or not _is_ours(poolclass):
         return options, ""
     ours = {"poolclass", "pool_events", "line"} | {key for key in options if not _is_plain(options[key])}
     plain = {key: value for key, value in options.items() if key not in ours or key == "connect_args"}
@@ -84,6 +84,10 @@ def _with_a_pool_of_sqlalchemy(options: dict[str, Any], settings: DatabaseSettin
         # What our pool does by itself is asked of SQLAlchemy's.
         plain |= {"pool_recycle": settings.pool_recycle, "pool_pre_ping": bool(settings.pool_pre_ping)}
     return plain, poolclass.__name__
+
+
+def _is_ours(kind: type) -> bool:
+    return kind.__module__.startswith("dbconfig.")
 
 
 def _is_plain(value: Any) -> bool:
@@ -106,11 +110,11 @@ def _literal(value: Any, key: str, imports: set[str], left_out: list[str]) -> st
     if isinstance(value, (list, tuple)):
         texts = [text for item in value if (text := _literal(item, key, imports, left_out)) is not None]
         return f"[{', '.join(texts)}]"
-    if isinstance(value, type) and "<locals>" not in value.__qualname__:
+    if isinstance(value, type) and "<locals>" not in value.__qualname__ and not _is_ours(value):
         module = "sqlalchemy.pool" if value.__module__.startswith("sqlalchemy.pool") else value.__module__
         imports.add(f"from {module} import {value.__qualname__}")
         return value.__qualname__
     if value is None or isinstance(value, (bool, int, float, str)):
         return repr(value)
-    left_out.append(f"{key}, {'a class' if inspect.isclass(value) else 'an object'} that dbconfig makes")
+    left_out.append(f"{key}, {'a class' if inspect.isclass(value) else 'an object'} of dbconfig's own")
     return None
