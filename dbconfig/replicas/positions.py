@@ -122,23 +122,23 @@ def positions_of(engine: Engine) -> Positions:
     return _MARIADB if getattr(engine.dialect, "is_mariadb", False) else _MYSQL
 
 
+def _answer(proxied: Any, question: str) -> Any:
+    cursor = proxied.cursor()
+    try:
+        cursor.execute(question)
+        return cursor.fetchone()
+    finally:
+        cursor.close()
+
+
 def ask(connection: Connection, question: str) -> str:
     """Ask a server for its position; "" if it has none. One round trip, and bounded, whatever the server does."""
     proxied = connection.connection
-    plug = descriptor(proxied.driver_connection)
-    guard = None if plug is None else watch.enter(plug, ANSWER_LIMIT)
     try:
-        cursor = proxied.cursor()
-        try:
-            cursor.execute(question)
-            row = cursor.fetchone()
-        finally:
-            cursor.close()
+        row, in_time = watch.call(descriptor(proxied.driver_connection), ANSWER_LIMIT, _answer, proxied, question)
     except BaseException:  # of a cancelled task too: the answer would come to whoever asks next
         connection.invalidate()
         raise
-    finally:
-        in_time = guard is None or watch.leave(guard)
     if not in_time:
         connection.invalidate()
         raise TimeoutError(f"no answer within {ANSWER_LIMIT:g} s")

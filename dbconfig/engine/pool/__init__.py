@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import sqlalchemy.pool
 from sqlalchemy.pool import QueuePool, SingletonThreadPool
 
-from dbconfig.engine.pool import failover, forks, lifetime, ping, retiring, sockets, statement_limit
+from dbconfig.engine.pool import failover, forks, interrupted, lifetime, ping, retiring, sockets, statement_limit
 from dbconfig.engine.pool.call_watchdog import watch
 from dbconfig.engine.pool.connect_limit import limit_connect_time
 from dbconfig.engine.pool.diagnostics import counters, leaks, timeout_report
@@ -127,6 +127,7 @@ def attach(
     """Attach the behaviours to an engine; for an async one pass its ``sync_engine``. Off means not attached."""
     ours = isinstance(engine.pool, FairPool)
     sockets.attach(engine)
+    interrupted.attach(engine)
     limit_connect_time(engine, settings.connect_timeout)
     if settings.statement_timeout is not None:
         statement_limit.attach(engine, settings.statement_timeout)
@@ -143,8 +144,9 @@ def attach(
         holders = leaks.attach(engine, name, settings.pool_leak_warning)
     if isinstance(engine.pool, FairPool | timeout_report.ExplainingAsyncPool):
         engine.pool.explain = timeout_report.explainer(weakref.ref(engine), ledger, settings, holders)
-    if isinstance(engine.pool, FairPool) and holders is not None:
-        engine.pool.at_dispose = holders.rest
+    if isinstance(engine.pool, FairPool):
+        engine.pool.server, engine.pool.disown = _server(engine), ledger.disown
+        engine.pool.at_dispose = holders.rest if holders is not None else None
 
 
 def stats(engine: Engine) -> PoolStats:
@@ -154,8 +156,9 @@ def stats(engine: Engine) -> PoolStats:
 
 def pin_in_flight(engine: Engine) -> None:
     """In a forked child, before ``engine.dispose(close=False)``: keep the parent's connections out of harm's way."""
-    forks.pin(_ledgers[engine].records())
+    in_use = _ledgers[engine].records()
     _ledgers[engine].disown()
+    forks.pin(in_use)
 
 
 def ledger(engine: Engine) -> counters.Ledger:
@@ -179,6 +182,14 @@ def drain(engine: Engine) -> retiring.Drain:
 
 # Keyed weakly: an engine that nobody uses any more takes its counters along.
 _ledgers: weakref.WeakKeyDictionary[Engine, counters.Ledger] = weakref.WeakKeyDictionary()
+
+
+def _server(engine: Engine) -> str:
+    """Return how errors call the server of an engine."""
+    url = engine.url
+    if url.host is None:
+        return "the server"
+    return f"the server {url.host}" if url.port is None else f"the server {url.host}:{url.port}"
 
 
 def _poolclass(settings: PoolSettings, is_async: bool) -> type[Pool]:

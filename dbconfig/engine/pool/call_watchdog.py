@@ -1,74 +1,101 @@
-"""A watch over pings: when one takes too long, its socket is shut down, and the driver that hangs in it wakes up."""
+"""Watches over calls of drivers: when one takes too long, its socket is shut down, and the driver wakes up in it."""
 
 from __future__ import annotations
 
-import itertools
 import logging
-from threading import Condition, Thread
-from time import monotonic
+from _thread import allocate_lock
+from collections.abc import Callable
+from threading import Lock, Thread, current_thread
+from time import sleep
+from typing import Any, TypeVar
 
 from dbconfig.engine.pool import forks, sockets
+from dbconfig.engine.pool.clock import monotonic
 
 logger = logging.getLogger("dbconfig.pool.watch")
 
+T = TypeVar("T")
+
 # Seconds between two rounds. A new guard need not wake the watch, which would cost each ping two thread switches.
 TICK = 0.1
-# Seconds without a ping after which the thread ends; it starts again with the next one.
+# Seconds without a call after which the thread ends; it starts again with the next one.
 LINGER = 10.0
 
 
 class Watch:
-    """At most one thread per process, apart from the caretaker: it must never be blocked by what it watches."""
+    """At most one thread per process, apart from the caretaker: it must never be blocked by what it watches.
+
+    An exception out of a signal handler may strike a caller after each call that it makes. So there is no lock here
+    that an interrupted caller could keep, and no guard that it could leave behind: a guard is a lock of its own, and
+    whoever acquires it first, the caller at its end or the watch when the time is over, has decided the case.
+    """
 
     def __init__(self) -> None:
         self.forget()
         forks.after_fork_in_child(self.forget)
 
     def forget(self) -> None:
-        """Start afresh; in a forked child neither the thread nor the state of its lock is worth anything."""
-        self._round = Condition()
-        self._guards: dict[int, tuple[float, int]] = {}
-        self._numbers = itertools.count()
-        self._running = False
+        """Start afresh; in a forked child neither the thread nor what it guarded is worth anything."""
+        self._guards: dict[Lock, tuple[float, int]] = {}
+        self._thread: Thread | None = None  # written by the thread itself: one whose start was interrupted is none
 
-    def enter(self, fd: int, limit: float) -> int:
-        with self._round:
-            number = next(self._numbers)
-            self._guards[number] = (monotonic() + limit, fd)
-            if not self._running:
+    def call(
+        self, fd: int | None, limit: float, function: Callable[..., T], *arguments: Any, **keywords: Any
+    ) -> tuple[T, bool]:
+        """Call a function, and shut this socket down when that takes longer than ``limit`` seconds.
+
+        Returns:
+            What the function returns, and whether it was in time: if not, the socket has been shut down.
+        """
+        if fd is None:
+            return function(*arguments, **keywords), True
+        in_time = True
+        guard, entry = allocate_lock(), (monotonic() + limit, fd)
+        # Nothing is called from here to `try`, so that nothing strikes in between.
+        self._guards[guard] = entry
+        try:
+            if self._thread is None:
                 self._start()
-        return number
+            result = function(*arguments, **keywords)
+        finally:
+            if guard.acquire(False):
+                self._guards.pop(guard, None)
+            else:
+                in_time = False
+                self._await_the_end_of(guard)
+        return result, in_time
 
-    def leave(self, number: int) -> bool:
-        """Stop guarding. Return whether it was in time: if not, the socket has been shut down."""
-        with self._round:
-            return self._guards.pop(number, None) is not None
+    def _await_the_end_of(self, guard: Lock) -> None:
+        """Wait for the shutdown that is under way: afterwards the descriptor may become somebody else's."""
+        while guard in self._guards and self._thread is not None:
+            sleep(0.001)
 
     def _start(self) -> None:
         try:
             Thread(target=self._run, name="dbconfig-watch", daemon=True).start()
         except RuntimeError as error:
-            logger.debug("the interpreter starts no thread any more, pings are not watched: %s", error)
-        else:
-            self._running = True
+            logger.debug("the interpreter starts no thread any more, calls are not watched: %s", error)
 
     def _run(self) -> None:
-        round_ = self._round
+        guards, me = self._guards, current_thread()
+        self._thread = me
         last_needed = monotonic()
-        with round_:
-            while True:
-                now = monotonic()
-                for number, (due, fd) in list(self._guards.items()):
-                    if now >= due:
-                        # Under the lock: once the guard has left, this descriptor may be somebody else's.
-                        del self._guards[number]
-                        sockets.shut(fd)
-                if self._guards:
-                    last_needed = now
-                elif now - last_needed > LINGER:
-                    self._running = False
+        while self._thread is me:  # of two that were started at once, the later one stays
+            now = monotonic()
+            for guard, (due, fd) in list(guards.items()):
+                if guard.locked():
+                    guards.pop(guard, None)  # its caller was interrupted between the two steps of leaving
+                elif now >= due and guard.acquire(False):
+                    sockets.shut(fd)
+                    guards.pop(guard, None)
+            if guards:
+                last_needed = now
+            elif now - last_needed > LINGER:
+                self._thread = None
+                if not guards:
                     return
-                round_.wait(TICK)
+                self._thread = me  # somebody came in this moment, and may have seen that there is a thread
+            sleep(TICK)
 
 
 watch = Watch()

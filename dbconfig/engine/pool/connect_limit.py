@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Awaitable, Callable
-from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import event
 
+from dbconfig.engine.pool.clock import monotonic
 from dbconfig.engine.pool.record import Record
 
 if TYPE_CHECKING:
@@ -93,7 +93,9 @@ def _limit_async(dialect: Any, record: Any, parameters: _Parameters, seconds: fl
         return
 
     async def connect_in_time(*arguments: Any, **keywords: Any) -> Any:
-        return await asyncio.wait_for(connect(*arguments, **keywords), seconds)
+        # Not wait_for, which on Python 3.11 loses a connection that is ready in the moment of a cancellation.
+        async with asyncio.timeout(seconds):
+            return await connect(*arguments, **keywords)
 
     parameters.set("async_creator_fn", connect_in_time)
 

@@ -7,14 +7,14 @@ import logging
 import random
 import time
 from threading import Thread
-from time import monotonic
 from typing import TYPE_CHECKING
 
 from dbconfig.engine.pool import idle
+from dbconfig.engine.pool.clock import monotonic
 from dbconfig.engine.pool.record import NEVER, Record, Slot
 
 if TYPE_CHECKING:
-    from dbconfig.engine.pool.queue import FairPool
+    from dbconfig.engine.pool.places import Places
 
 logger = logging.getLogger("dbconfig.pool.connecting")
 
@@ -29,6 +29,60 @@ RETRY_LONGEST = 0.5
 RETRY_REFUSED = 5.0
 
 
+class Order:
+    """A place that a helper thread is to connect in.
+
+    It counts as a helper for as long as it lives, whatever interrupts whom: the place is either the starter's, who can
+    withdraw the order until the thread has begun, or the thread's.
+    """
+
+    __slots__ = ("_connector", "_counted", "_slot")
+
+    def __init__(self, connector: Connector, slot: Slot) -> None:
+        self._connector = connector
+        self._slot: Slot | None = slot
+        self._counted = False
+
+    def count(self) -> bool:
+        """Count as a helper; return whether there may be one more."""
+        connector = self._connector
+        with connector._pool.lock:
+            if connector.trouble is not None or connector._helpers >= HELPERS:
+                return False
+            connector._helpers += 1
+            self._counted = True
+        return True
+
+    def begin(self) -> Slot | None:
+        with self._connector._pool.lock:
+            slot, self._slot = self._slot, None
+        return slot
+
+    def withdraw(self) -> Slot | None:
+        slot = self.begin()
+        if slot is not None:
+            self.end()
+        return slot
+
+    def end(self) -> None:
+        connector = self._connector
+        with connector._pool.lock:
+            if self._counted:
+                self._counted = False
+                connector._helpers -= 1
+
+    def __del__(self) -> None:
+        try:
+            self._drop()
+        except BaseException:
+            self._drop()  # as for Slot
+            raise
+
+    def _drop(self) -> None:
+        if hasattr(self, "_counted"):
+            self.end()
+
+
 class Connector:
     """Makes connections for the line.
 
@@ -37,11 +91,11 @@ class Connector:
     connection, or leaves at its deadline, however long the driver hangs.
     """
 
-    def __init__(self, pool: FairPool, *, inline: bool) -> None:
+    def __init__(self, pool: Places, *, inline: bool) -> None:
         self._pool = pool
-        self._inline = inline  # opening a local file needs no helper
-        self._warm = False  # a connect has succeeded
-        self._first_under_way = False
+        self.inline = inline  # opening a local file needs no helper
+        self.warm = False  # a connect has succeeded
+        self.first_under_way = False
         self._helpers = 0
         self.trouble: BaseException | None = None  # the error of the last connect, while it is being retried
         self.failures = 0  # in a row
@@ -52,25 +106,15 @@ class Connector:
 
     @property
     def on_callers_thread(self) -> bool:
-        return self._inline or not self._warm
+        return self.inline or not self.warm
 
     def may_connect_here(self) -> bool:
         """Whether a caller for whom a place is free connects by itself; the pool's lock is held."""
-        return self._inline or not (self._warm or self._first_under_way)
-
-    def claim_first(self) -> bool:
-        if self._inline or self._warm:
-            return False
-        self._first_under_way = True
-        return True
-
-    def give_up_first(self) -> None:
-        self._first_under_way = False
+        return self.inline or not (self.warm or self.first_under_way)
 
     def succeeded(self) -> None:
         """Take note that a connect has succeeded; the pool's lock is held."""
-        first, self._warm = not self._warm, True
-        self._first_under_way = False
+        first, self.warm = not self.warm, True
         self.trouble = None
         self.failures = 0
         if first:
@@ -90,12 +134,16 @@ class Connector:
         pool = self._pool
         started = monotonic()
         record = Record(pool, slot, deadline, started)
-        pool.settle(slot)
-        now = monotonic()
-        record.returned_at = record.lent_at = record.checked_at = now
-        record.doubtful_at = min(now + pool.trust, record.expires)
-        with pool.lock:
-            pool.counters.create.observe(now - started)
+        try:
+            pool.settle(slot)
+            now = monotonic()
+            record.returned_at = record.lent_at = record.checked_at = now
+            record.doubtful_at = min(now + pool.trust, record.expires)
+            with pool.lock:
+                pool.counters.create.observe(now - started)
+        except BaseException:
+            record.part("interrupted")
+            raise
         return record
 
     # -- places for those who wait
@@ -110,8 +158,7 @@ class Connector:
                 if self.on_callers_thread:
                     if not self.may_connect_here():
                         return
-                    waiter, _ = pool.waiters.popitem(last=False)
-                    waiter.serve(pool.new_slot())
+                    pool.serve_first(pool.new_slot())
                     continue
                 if self.trouble is not None or self._helpers >= min(HELPERS, len(pool.waiters)):
                     return
@@ -120,30 +167,29 @@ class Connector:
 
     def employ(self, slot: Slot) -> None:
         """Connect in this place on a helper thread, for whoever is first in the line when it is done."""
-        pool = self._pool
-        with pool.lock:
-            enough = self.trouble is not None or self._helpers >= HELPERS
-            if not enough:
-                self._helpers += 1
-        if enough:
-            slot.release()
-            return
-        # A password provider may look at the caller's context variables.
-        context = contextvars.copy_context()
-        helper = Thread(target=context.run, args=(self._help, slot), name="dbconfig-connect", daemon=True)
+        order = Order(self, slot)
         try:
-            helper.start()
-        except RuntimeError:
-            # The interpreter is going down and starts no thread any more: let the caller connect by itself.
-            with pool.lock:
-                self._helpers -= 1
-                waiter = pool.waiters.popitem(last=False)[0] if pool.waiters else None
-            if waiter is None:
+            if not order.count():
+                order.withdraw()
                 slot.release()
-            else:
-                waiter.serve(slot)
+                return
+            # A password provider may look at the caller's context variables.
+            context = contextvars.copy_context()
+            Thread(target=context.run, args=(self._help, order), name="dbconfig-connect", daemon=True).start()
+        except BaseException as error:
+            if order.withdraw() is None:
+                raise  # the helper has begun, or it was not needed
+            if type(error).__module__ == "builtins" and isinstance(error, RuntimeError):
+                # The interpreter is going down and starts no thread any more: let the caller connect by itself.
+                self._pool.give_first(slot)
+                return
+            slot.release()
+            raise
 
-    def _help(self, slot: Slot | None) -> None:
+    def _help(self, order: Order) -> None:
+        slot = order.begin()
+        if slot is None:
+            return
         attempt = 0
         try:
             while slot is not None:
@@ -158,8 +204,7 @@ class Connector:
                     del record  # a helper that lives on must not keep a connection alive
                     slot = self._next_slot()
         finally:
-            with self._pool.lock:
-                self._helpers -= 1
+            order.end()
             self.staff()
 
     def _next_slot(self) -> Slot | None:
@@ -188,7 +233,7 @@ class Connector:
                 self.trouble = error
             else:
                 self.trouble = None
-                pool.waiters.popitem(last=False)[0].serve(error)
+                pool.serve_first(error)
             if self.trouble is None:
                 if pool.waiters:
                     return slot

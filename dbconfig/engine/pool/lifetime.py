@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import random
-from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import event, exc
 
+from dbconfig.engine.pool.clock import monotonic
 from dbconfig.engine.pool.record import REASON, Record
 
 if TYPE_CHECKING:

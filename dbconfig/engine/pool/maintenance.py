@@ -6,10 +6,12 @@ import heapq
 import itertools
 import logging
 from collections.abc import Callable
-from threading import Condition, Thread
-from time import monotonic
+from queue import Empty, SimpleQueue
+from threading import Thread, current_thread
+from time import sleep
 
 from dbconfig.engine.pool import forks
+from dbconfig.engine.pool.clock import monotonic
 
 logger = logging.getLogger("dbconfig.pool.caretaker")
 
@@ -20,76 +22,107 @@ AFTER_ERROR = 5.0
 
 
 class Caretaker:
-    """Starts with the first job and ends with the last. A forked child has none until it has a job of its own."""
+    """Starts with the first job and ends with the last. A forked child has none until it has a job of its own.
+
+    Jobs arrive in a queue written in C: neither an exception out of a signal handler nor the garbage collector, which
+    may call from anywhere, can leave a lock held here that the thread then waits for.
+    """
 
     def __init__(self) -> None:
         self.forget()
         forks.after_fork_in_child(self.forget)
 
     def forget(self) -> None:
-        self._changed = Condition()
         self._jobs: dict[object, Job] = {}
-        self._due: list[tuple[float, int, object, Job]] = []
+        self._inbox: SimpleQueue[tuple[float, object, Job] | None] = SimpleQueue()
         self._numbers = itertools.count()
-        self._running = False
+        self._thread: Thread | None = None  # written by the thread itself: one whose start was interrupted is none
 
     def add(self, key: object, job: Job, delay: float = 0.0) -> None:
         """Run a job after ``delay`` seconds and then as often as it wants; one job per key."""
-        with self._changed:
-            self._jobs[key] = job
-            heapq.heappush(self._due, (monotonic() + delay, next(self._numbers), key, job))
-            if not self._running:
-                self._start()
-            self._changed.notify()
+        self._jobs[key] = job
+        self._inbox.put((monotonic() + delay, key, job))
+        if self._thread is None:
+            self._start()
 
     def remove(self, key: object) -> None:
-        with self._changed:
-            if self._jobs.pop(key, None) is not None:
-                self._changed.notify()
+        if self._jobs.pop(key, None) is not None:
+            self._inbox.put(None)  # wakes the thread, which may have nothing left to do
 
     def _start(self) -> None:
+        thread = Thread(target=self._run, name="dbconfig-caretaker", daemon=True)
         try:
-            Thread(target=self._run, name="dbconfig-caretaker", daemon=True).start()
+            thread.start()
         except RuntimeError as error:
             # The interpreter is going down: there will be nothing left to care for.
             logger.debug("no caretaker any more: %s", error)
-        else:
-            self._running = True
+            return
+        while self._thread is None and thread.is_alive():
+            sleep(0.0001)  # it is about to begin; the next job need not start another
 
     def _run(self) -> None:
-        while (found := self._next()) is not None:
-            key, job = found
-            try:
-                delay = job()
-            except Exception:
-                logger.exception("the caretaker of the connection pools failed in one of its jobs")
-                delay = AFTER_ERROR
-            with self._changed:
-                if self._jobs.get(key) is not job:
-                    continue  # removed, or replaced, while it ran
-                if delay is None:
-                    del self._jobs[key]
-                else:
-                    heapq.heappush(self._due, (monotonic() + delay, next(self._numbers), key, job))
-            del found, job  # a job that is done must not live on in this frame
+        me = current_thread()
+        self._thread = me
+        round_ = _Round(self._jobs, self._inbox, self._numbers)
+        while self._thread is me:  # of two that were started at once, the later one stays; they share the inbox
+            if self._jobs:
+                round_.run()
+                continue
+            self._thread = None
+            if not self._jobs:
+                return
+            self._thread = me  # somebody came in this moment, and may have seen that there is a thread
+        round_.hand_over()
 
-    def _next(self) -> tuple[object, Job] | None:
-        """Wait for the next job that is due; ``None`` when there is none left."""
-        with self._changed:
-            while self._jobs:
-                # By the job, not by the key: a key that is an identity may belong to somebody else by now.
-                while self._due and self._jobs.get(self._due[0][2]) is not self._due[0][3]:
-                    heapq.heappop(self._due)
-                if not self._due:
-                    break
-                wait = self._due[0][0] - monotonic()
-                if wait <= 0:
-                    return heapq.heappop(self._due)[2:]
-                self._changed.wait(wait)
-            self._jobs.clear()
-            self._due.clear()
-            self._running = False
-            return None
+
+class _Round:
+    """The thread's own view: which job is due when."""
+
+    def __init__(
+        self,
+        jobs: dict[object, Job],
+        inbox: SimpleQueue[tuple[float, object, Job] | None],
+        numbers: itertools.count[int],
+    ) -> None:
+        self._jobs = jobs
+        self._inbox = inbox
+        self._numbers = numbers
+        self._due: list[tuple[float, int, object, Job]] = []
+
+    def hand_over(self) -> None:
+        for when, _, key, job in self._due:
+            self._inbox.put((when, key, job))
+
+    def run(self) -> None:
+        """Wait for the next job that is due or for a message, and run what is due."""
+        # By the job, not by the key: a key that is an identity may belong to somebody else by now.
+        while self._due and self._jobs.get(self._due[0][2]) is not self._due[0][3]:
+            heapq.heappop(self._due)
+        wait = max(0.0, self._due[0][0] - monotonic()) if self._due else None
+        try:
+            message = self._inbox.get(timeout=wait)
+        except Empty:
+            message = None
+        if message is not None:
+            when, key, job = message
+            heapq.heappush(self._due, (when, next(self._numbers), key, job))
+        elif self._due and self._due[0][0] <= monotonic():
+            self._run(*heapq.heappop(self._due)[2:])
+
+    def _run(self, key: object, job: Job) -> None:
+        if self._jobs.get(key) is not job:
+            return
+        try:
+            delay = job()
+        except Exception:
+            logger.exception("the caretaker of the connection pools failed in one of its jobs")
+            delay = AFTER_ERROR
+        if self._jobs.get(key) is not job:
+            return  # removed, or replaced, while it ran
+        if delay is None:
+            self._jobs.pop(key, None)
+        else:
+            heapq.heappush(self._due, (monotonic() + delay, next(self._numbers), key, job))
 
 
 caretaker = Caretaker()

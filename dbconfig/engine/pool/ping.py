@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import event, exc
 
 from dbconfig.engine.pool.call_watchdog import watch
+from dbconfig.engine.pool.clock import monotonic
 from dbconfig.engine.pool.record import REASON, Record
 from dbconfig.engine.pool.sockets import Look, Verdict, descriptor
 
@@ -62,17 +62,23 @@ class Check:
 
 def ping(dialect: _ConnDialect | Dialect, connection: Any, driver_connection: Any, limit: float) -> Verdict:
     """Ask the server. It has ``limit`` seconds, and never more than PING_LIMIT, to answer."""
-    fd = descriptor(driver_connection)
-    guard = None if fd is None else watch.enter(fd, min(PING_LIMIT, max(limit, PING_LEAST)))
+    in_time = True
+    limit = min(PING_LIMIT, max(limit, PING_LEAST))
     try:
-        answered = dialect._do_ping_w_event(connection)
+        answered, in_time = watch.call(descriptor(driver_connection), limit, dialect._do_ping_w_event, connection)
     except Exception as error:
+        if not _is_of_the_driver(error, dialect):
+            raise  # of a signal handler: a time limit, which is not ours to swallow
         # Also an error that is no disconnect by SQLAlchemy's book: the caller is to get another connection, not this.
         logger.debug("ping failed: %s", error)
         answered = False
-    finally:
-        in_time = guard is None or watch.leave(guard)
     return Verdict.ALIVE if answered and in_time else Verdict.SILENT
+
+
+def _is_of_the_driver(error: Exception, dialect: Any) -> bool:
+    # Drivers for asyncio let the errors of their transports through, and a signal handler has no part there.
+    of_the_driver: tuple[type[Exception], ...] = (dialect.loaded_dbapi.Error, EOFError, OSError)
+    return bool(dialect.is_async) or isinstance(error, of_the_driver)
 
 
 def attach(engine: Engine, check: Check, pool_timeout: float) -> None:

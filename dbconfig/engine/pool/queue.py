@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import logging
 from bisect import bisect_left
-from collections import OrderedDict, deque
-from collections.abc import Callable
 from threading import RLock, get_ident
-from time import monotonic
 from typing import Any
 
-from sqlalchemy import exc
-from sqlalchemy.pool import QueuePool
-
-from dbconfig.engine.pool import idle
+from dbconfig.engine.pool import forks, idle
+from dbconfig.engine.pool.clock import monotonic
 from dbconfig.engine.pool.connecting import Connector
-from dbconfig.engine.pool.diagnostics.stats import BOUNDS, Counters
-from dbconfig.engine.pool.options import LineOptions
-from dbconfig.engine.pool.record import NEVER, Record, Slot, Waiter
+from dbconfig.engine.pool.diagnostics import timeout_errors
+from dbconfig.engine.pool.diagnostics.stats import BOUNDS
+from dbconfig.engine.pool.garbage import garbage
+from dbconfig.engine.pool.places import Places
+from dbconfig.engine.pool.record import Record, Slot, Waiter
 from dbconfig.engine.pool.sockets import Verdict
 
 logger = logging.getLogger("dbconfig.pool.line")
@@ -26,46 +23,15 @@ logger = logging.getLogger("dbconfig.pool.line")
 LONGEST_WAIT = 86_400.0
 
 
-class FairPool(QueuePool):
-    """SQLAlchemy's QueuePool with another line; records, fairies, reset and events are SQLAlchemy's.
-
-    Two rules hold whenever the lock is free: nobody waits while a connection is idle, and every open or opening
-    connection has exactly one slot. The lock is re-entrant, because the garbage collector may return a forgotten
-    connection, or drop a slot, in the middle of our own critical section; each section is therefore correct at every
-    point at which a whole other section may run inside it.
-    """
+class FairPool(Places):
+    """SQLAlchemy's QueuePool with another line; records, fairies, reset and events are SQLAlchemy's."""
 
     _sqla_logger_namespace = "sqlalchemy.pool.impl.QueuePool"  # the name that logging is configured for
 
-    def __init__(
-        self, creator: Any, line: LineOptions | None = None, past: tuple[Counters, ...] = (), **arguments: Any
-    ) -> None:
-        super().__init__(creator, **arguments)
-        self.options = line or LineOptions()
-        self.counters = Counters()
-        self.explain: Callable[[], list[str]] | None = None  # writes the notes of a timeout
-        self.at_dispose: Callable[[], None] | None = None
-        self.past = past  # the counters of the pools that this one was recreated from
-        self.lock = RLock()
-        self.idle: deque[Record] = deque()
-        self.waiters: OrderedDict[Waiter, None] = OrderedDict()
-        self.open = 0  # slots that are taken: idle, in use or connecting
-        self.connecting = 0
-        self.generation = 0  # of the connections made from now on; the older ones are invalid
-        self.disposed = False
-        self.limit = float("inf") if self._max_overflow == -1 else self._pool.maxsize + self._max_overflow
-        self.connector = Connector(self, inline=getattr(self._dialect, "name", "") == "sqlite" or self._timeout <= 0)
-        self._check = self.options.check
-        self.trust = NEVER if self._check is None else self._check.trust
-        # Beyond the steady size a returned connection is the next to go, so that the surplus rests and can time out
-        # as idle; in strict rotation a trickle of requests would keep all of them in use for ever.
-        self._steady = self._pool.maxsize or float("inf")
-        self._take = self.idle.pop if self._pool.use_lifo else self.idle.popleft
-        self._put = self.idle.append
-        self._put_surplus = self.idle.append if self._pool.use_lifo else self.idle.appendleft
-
     def _do_get(self) -> Record:
         now = monotonic()
+        if not self.in_its_process[0]:
+            self._start_afresh()
         with self.lock:
             try:
                 record = self._take()
@@ -93,8 +59,12 @@ class FairPool(QueuePool):
                 slot = None
         outcome = self._join(Waiter(deadline), slot, start)
         if isinstance(outcome, Slot):
-            return self._lend(self.connector.connect(outcome, deadline))
-        return self._lend(outcome)
+            outcome = self.connector.connect(outcome, deadline)
+        try:
+            return self._lend(outcome)
+        except BaseException:
+            self.hand_over(outcome)
+            raise
 
     def _why_unfit(self, record: Record, now: float, deadline: float) -> str | None:
         if now >= record.expires:
@@ -123,7 +93,7 @@ class FairPool(QueuePool):
         try:
             outcome = self._enter(waiter, slot)
             if outcome is None:
-                waiter.gate.acquire(timeout=max(0.0, waiter.deadline - monotonic()))
+                self._wait(waiter)
                 outcome = self._leave(waiter, start)
         except BaseException:
             self._abandon(waiter)
@@ -131,6 +101,13 @@ class FairPool(QueuePool):
         if isinstance(outcome, BaseException):
             raise outcome
         return outcome
+
+    def _wait(self, waiter: Waiter) -> None:
+        left = max(0.0, waiter.deadline - monotonic())
+        if not waiter.gate.acquire(timeout=left / 2):
+            # A session that was never closed, and that nobody refers to any more, may hold what is waited for.
+            garbage.collect(left / 2)
+            waiter.gate.acquire(timeout=max(0.0, waiter.deadline - monotonic()))
 
     def _enter(self, waiter: Waiter, slot: Slot | None) -> Record | Slot | None:
         """Stand in the line, at its head when a place is already held. Return what needs no wait at once."""
@@ -161,7 +138,9 @@ class FairPool(QueuePool):
         in_use = self.open - self.connecting
         if len(self.waiters) - (self.limit - in_use) >= most:
             self.counters.refused += 1
-            raise self.timeout_error(f"the line is full: {len(self.waiters)} callers wait (pool_max_waiting is {most})")
+            raise timeout_errors.full(
+                self, f"the line is full: {len(self.waiters)} callers wait (pool_max_waiting is {most})"
+            )
 
     def _leave(self, waiter: Waiter, start: float) -> Record | Slot | BaseException:
         with self.lock:
@@ -172,11 +151,11 @@ class FairPool(QueuePool):
             self.waiters.pop(waiter, None)
             self.counters.timeouts += 1
             trouble, full = self.connector.trouble, self.open - self.connecting >= self.limit
-        if trouble is not None and not full:
-            return self.connector.copy_of(trouble, waited)
-        error = self.timeout_error(f"waited {waited:.1f} s")
-        error.__cause__ = trouble
-        return error
+        if full:
+            error = timeout_errors.full(self, f"waited {waited:.1f} s")
+            error.__cause__ = trouble
+            return error
+        return timeout_errors.silent(self, waited) if trouble is None else self.connector.copy_of(trouble, waited)
 
     def _abandon(self, waiter: Waiter) -> None:
         """Leave the line without what was waited for; what was handed over in this moment goes to the next."""
@@ -192,17 +171,6 @@ class FairPool(QueuePool):
         record.lent_at = monotonic()
         record.thread = get_ident()
         return record
-
-    def timeout_error(self, what: str) -> exc.TimeoutError:
-        error = exc.TimeoutError(
-            f"QueuePool limit of size {self.size()} overflow {self.overflow()} reached, "
-            f"connection timed out, timeout {self._timeout:0.2f}",
-            code="3o7r",
-        )
-        error.add_note(what)
-        for note in self.explain() if self.explain is not None else ():
-            error.add_note(note)
-        return error
 
     def _do_return_conn(self, record: Record) -> None:  # type: ignore[override]  # our own records are all there are
         now = monotonic()
@@ -234,62 +202,13 @@ class FairPool(QueuePool):
         else:
             self.discard(record, "recycled" if monotonic() >= record.expires else "invalidated")
 
-    def hand_over(self, record: Record) -> None:
-        """Give a sound connection to who has waited longest, else let it rest."""
-        with self.lock:
-            if self.waiters:  # of a disposed pool as well: they came before its end, and were promised a connection
-                self.waiters.popitem(last=False)[0].serve(record)
-                return
-            if not self.disposed:
-                self._put(record) if self.open <= self._steady else self._put_surplus(record)
-                return
-        self.discard(record, "disposed")
-
-    def discard(self, record: Record, reason: str) -> None:
-        try:
-            record.part(reason)
-        finally:
-            record.slot.release()
-
-    def new_slot(self) -> Slot:
-        """Take a free place. The lock is held, and ``open`` is below ``limit``."""
-        slot = Slot(self)
-        self.open += 1  # no call and no allocation between read and write: nothing can run in between
-        self.connecting += 1
-        slot.cold = self.connector.claim_first()
-        return slot
-
-    def reuse(self, slot: Slot) -> None:
-        with self.lock:
-            slot.connecting = True
-            self.connecting += 1
-
-    def settle(self, slot: Slot) -> None:
-        """The connect in this place has succeeded."""
-        with self.lock:
-            slot.connecting = False
-            self.connecting -= 1
-            self.connector.succeeded()
-
-    def take_back(self, slot: Slot) -> None:
-        with self.lock:
-            if not slot.held:
-                return
-            slot.held = False
-            self.open -= 1
-            if slot.connecting:
-                self.connecting -= 1
-            if slot.cold:
-                self.connector.give_up_first()
-        self.connector.staff()
-
     def recreate(self) -> FairPool:
         # No lock here: after a fork this runs in the child, where another thread's lock stays locked for ever.
         self.logger.info("Pool recreating")
         pool = self.__class__(
             self._creator,
             line=self.options,
-            past=(*self.past, self.counters),
+            past=self.past.and_of(self),
             pool_size=self._pool.maxsize,
             max_overflow=self._max_overflow,
             pre_ping=self._pre_ping,
@@ -303,16 +222,35 @@ class FairPool(QueuePool):
             dialect=self._dialect,
         )
         pool.explain, pool.at_dispose = self.explain, self.at_dispose
+        pool.server, pool.disown = self.server, self.disown
         return pool
+
+    def _start_afresh(self) -> None:
+        """After a fork that Python was not told of: the connections, and who waits for them, are the parent's."""
+        forks.notice()
+        self.in_its_process = forks.mark()
+        self.lock = RLock()
+        inherited = self.disown() if self.disown is not None else list(self.idle)
+        for record in inherited:
+            record.slot.held = False
+        forks.pin(inherited)
+        self.idle.clear()
+        self.waiters.clear()
+        self.open = self.connecting = 0
+        self.connector = Connector(self, inline=self.connector.inline)
 
     def dispose(self) -> None:
         """Close what is idle now and what is in use when it comes back. Who waits is still served, and closed then."""
-        with self.lock:
-            self.disposed = True
-        idle.end(self)
-        self._discard_idle(lambda record: True, "disposed")
-        if self.at_dispose is not None:
-            self.at_dispose()
+        try:
+            with self.lock:
+                self.disposed = True
+            idle.end(self)
+            self._discard_idle(lambda record: True, "disposed")
+            if self.at_dispose is not None:
+                self.at_dispose()
+        except BaseException:
+            self.disposed = False  # interrupted: it stays what its engine works with
+            raise
         self.logger.info("Pool disposed. %s", self.status())
 
     def _invalidate(self, connection: Any, exception: BaseException | None = None, _checkin: bool = True) -> None:
@@ -323,26 +261,3 @@ class FairPool(QueuePool):
             self.invalidate_all()
         if _checkin and getattr(connection, "is_valid", False):
             connection.invalidate(exception)
-
-    def invalidate_all(self) -> None:
-        """Let no connection that exists now be lent again; what is in use closes when it comes back."""
-        with self.lock:
-            self.generation += 1
-        self._discard_idle(lambda record: record.generation != self.generation, "invalidated")
-
-    def _discard_idle(self, condemned: Callable[[Record], bool], reason: str) -> None:
-        with self.lock:
-            records = [record for record in self.idle if condemned(record)]
-            for record in records:
-                self.idle.remove(record)
-        for record in records:
-            self.discard(record, reason)
-
-    def checkedin(self) -> int:
-        return len(self.idle)
-
-    def checkedout(self) -> int:
-        return self.open - len(self.idle)
-
-    def overflow(self) -> int:
-        return self.open - self._pool.maxsize if self._pool.maxsize else 0

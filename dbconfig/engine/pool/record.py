@@ -10,7 +10,7 @@ from sqlalchemy.pool.base import _ConnectionRecord
 from dbconfig.engine.pool.sockets import Look
 
 if TYPE_CHECKING:
-    from dbconfig.engine.pool.queue import FairPool
+    from dbconfig.engine.pool.places import Places
 
 NEVER = float("inf")
 REASON = "dbconfig.reason"  # in record.info of SQLAlchemy's own pools: why a connection is being closed
@@ -26,17 +26,25 @@ class Slot:
 
     __slots__ = ("__weakref__", "cold", "connecting", "held", "line")
 
-    def __init__(self, line: FairPool) -> None:
+    def __init__(self, line: Places) -> None:
         self.line = line
-        self.held = True
-        self.connecting = True
+        self.held = False  # until the line has counted it
+        self.connecting = False
         self.cold = False  # the place in which the pool makes its very first connection
 
     def release(self) -> None:
         self.line.take_back(self)
 
     def __del__(self) -> None:
-        if self.held:
+        try:
+            self._drop()
+        except BaseException:
+            # An exception out of a signal handler; Python prints it here, and nobody else takes care of the place.
+            self._drop()
+            raise
+
+    def _drop(self) -> None:
+        if hasattr(self, "line"):  # otherwise interrupted before it was anything
             self.line.take_back(self)
 
 
@@ -60,7 +68,7 @@ class Record(_ConnectionRecord):
         "thread",
     )
 
-    def __init__(self, pool: FairPool, slot: Slot, deadline: float, now: float) -> None:
+    def __init__(self, pool: Places, slot: Slot, deadline: float, now: float) -> None:
         self.slot = slot
         self.generation = pool.generation
         self.deadline = deadline  # of the caller who waits for this connect; read by the driver's time limits
@@ -97,7 +105,3 @@ class Waiter:
         self.outcome: Record | Slot | BaseException | None = None
         self.gate = Lock()
         self.gate.acquire()
-
-    def serve(self, outcome: Record | Slot | BaseException) -> None:
-        self.outcome = outcome
-        self.gate.release()

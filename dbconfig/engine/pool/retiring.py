@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 from threading import Thread
-from time import monotonic, sleep
+from time import sleep
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from sqlalchemy import exc
@@ -13,6 +13,7 @@ from sqlalchemy.pool import NullPool, Pool
 from sqlalchemy.util import await_only
 
 from dbconfig.engine.pool import sockets
+from dbconfig.engine.pool.clock import monotonic
 from dbconfig.engine.pool.queue import FairPool
 from dbconfig.engine.pool.record import Record
 

@@ -47,13 +47,6 @@ def _guard(engine: Engine, name: str, connection_of: Callable[[Any], Any], limit
     call = getattr(dialect, name)
 
     def guarded(first: Any, *arguments: Any, **keywords: Any) -> Any:
-        fd = descriptor(connection_of(first))
-        if fd is None:
-            return call(first, *arguments, **keywords)
-        number = watch.enter(fd, limit)
-        try:
-            return call(first, *arguments, **keywords)
-        finally:
-            watch.leave(number)
+        return watch.call(descriptor(connection_of(first)), limit, call, first, *arguments, **keywords)[0]
 
     setattr(dialect, name, guarded)  # on the dialect object of this engine alone

@@ -155,7 +155,7 @@ class Line(RuleBasedStateMachine):
         """Once it was there, its absence is waited out; at first it is told at once."""
         if self.pool.idle:
             return
-        warm = self.pool.connector._warm
+        warm = self.pool.connector.warm
         self.server.error = ConnectionRefusedError("refused")
         caller = Caller(self.pool)
         caller.start()

@@ -7,7 +7,7 @@ import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from threading import RLock, get_ident
-from time import monotonic, time
+from time import time
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
@@ -15,6 +15,7 @@ from sqlalchemy import event
 from sqlalchemy.pool import QueuePool
 
 from dbconfig.engine.pool import forks
+from dbconfig.engine.pool.clock import monotonic
 from dbconfig.engine.pool.diagnostics.stats import Counters, PoolStats, histogram, total_closed
 from dbconfig.engine.pool.queue import FairPool
 from dbconfig.engine.pool.record import REASON, Record
@@ -57,9 +58,10 @@ class Ledger:
             known = list(self.known)
         return [record for record in known if record.fairy_ref is not None]
 
-    def disown(self) -> None:
+    def disown(self) -> list[Any]:
         """In a forked child: the connections that exist are the parent's, and nothing here may end them."""
-        self.known = WeakSet()
+        known, self.known = self.known, WeakSet()
+        return [record for record in known if record.dbapi_connection is not None]
 
     def live(self) -> list[Any]:
         """Return the records that have a connection, in use or at rest."""
@@ -80,7 +82,7 @@ class Ledger:
 
     def stats(self, pool: Pool) -> PoolStats:
         if isinstance(pool, FairPool):
-            every = (*pool.past, pool.counters)
+            every = (*pool.past.counters(), pool.counters)
             connecting, idle, waiting = pool.connecting, len(pool.idle), len(pool.waiters)
             used = max(0, pool.open - connecting - idle)
         else:

@@ -8,12 +8,12 @@ import sys
 import threading
 import weakref
 from threading import RLock
-from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import event
 
 from dbconfig.engine.pool import forks
+from dbconfig.engine.pool.clock import monotonic
 from dbconfig.engine.pool.diagnostics.call_sites import Place, application_frames, describe
 from dbconfig.engine.pool.maintenance import caretaker
 

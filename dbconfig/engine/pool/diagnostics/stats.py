@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import weakref
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import Protocol
 
 # Upper bounds in seconds; OpenTelemetry's advice for db.client.connection.*_time, which it also calls seconds.
 BOUNDS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0)
@@ -73,6 +75,47 @@ class Counters:
 
     def count_closed(self, reason: str) -> None:
         self.closed[reason] = self.closed.get(reason, 0) + 1
+
+    def add(self, other: Counters) -> None:
+        """Add what another pool has counted."""
+        for mine, its in ((self.wait, other.wait), (self.use, other.use), (self.create, other.create)):
+            mine.counts = [sum(pair) for pair in zip(mine.counts, its.counts, strict=True)]
+            mine.sum += its.sum
+        for reason, count in other.closed.items():
+            self.closed[reason] = self.closed.get(reason, 0) + count
+        self.timeouts += other.timeouts
+        self.refused += other.refused
+
+
+class Counting(Protocol):
+    """A pool that counts."""
+
+    counters: Counters
+
+    def is_over(self) -> bool: ...  # whether it will never count anything any more
+
+
+class Past:
+    """What the earlier pools of an engine have counted: added up as soon as nothing can change it any more."""
+
+    def __init__(self) -> None:
+        self._over = Counters()
+        self._busy: list[tuple[weakref.ref[Counting], Counters]] = []
+
+    def counters(self) -> list[Counters]:
+        return [self._over, *(counters for _, counters in self._busy)]
+
+    def and_of(self, pool: Counting) -> Past:
+        """Return the past of the pool that comes after this one."""
+        past = Past()
+        past._over.add(self._over)
+        for reference, counters in [*self._busy, (weakref.ref(pool), pool.counters)]:
+            earlier = reference()
+            if earlier is None or earlier.is_over():
+                past._over.add(counters)
+            else:
+                past._busy.append((reference, counters))
+        return past
 
 
 def histogram(tallies: Iterable[Tally]) -> Histogram:

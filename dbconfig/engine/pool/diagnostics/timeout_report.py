@@ -10,6 +10,7 @@ from sqlalchemy import exc
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 
 from dbconfig.engine.pool.diagnostics.call_sites import application_frames, describe
+from dbconfig.engine.pool.diagnostics.timeout_errors import HELD
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
@@ -69,7 +70,7 @@ def explainer(engine_of: Callable[[], Engine | None], ledger: Ledger, settings: 
         ]
         holders = ledger.holders()
         if holders:
-            notes.append("held longest: " + "; ".join(_grouped(holders, leaks)))
+            notes.append(HELD + "; ".join(_grouped(holders, leaks)))
         notes.append(
             "help: give connections back sooner, or raise "
             f"pool_size ({settings.origin('pool_size')}) or max_overflow ({settings.origin('max_overflow')})"

@@ -1,0 +1,46 @@
+"""The errors of callers who waited in vain: the pool is full, or the server is silent."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from sqlalchemy import exc
+
+CODE = "3o7r"  # SQLAlchemy's own, of its page about pool timeouts
+
+
+class _Pool(Protocol):
+    explain: Any
+    server: str
+
+    def size(self) -> int: ...
+    def overflow(self) -> int: ...
+    def timeout(self) -> float: ...
+
+
+def full(pool: _Pool, what: str) -> exc.TimeoutError:
+    """Return the error of SQLAlchemy's own pool, with who holds the connections and what to change."""
+    notes: list[str] = pool.explain() if pool.explain is not None else []
+    message = (
+        f"QueuePool limit of size {pool.size()} overflow {pool.overflow()} reached, "
+        f"connection timed out, timeout {pool.timeout():0.2f}"
+    )
+    # In the message too: logs and trackers often show nothing else.
+    held = [note for note in notes if note.startswith(HELD)]
+    error = exc.TimeoutError("; ".join([message, *held]), code=CODE)
+    for note in (what, *notes):
+        error.add_note(note)
+    return error
+
+
+def silent(pool: _Pool, waited: float) -> exc.TimeoutError:
+    """Return the error of a caller for whom there was room, but whose connection was not opened in time."""
+    error = exc.TimeoutError(
+        f"{pool.server} did not answer within {pool.timeout():g} s (pool_timeout) while a connection was being opened"
+    )
+    error.__cause__ = TimeoutError(f"no answer for {waited:.1f} s")
+    error.add_note("dbconfig[timed-out]: the pool has free places: the server, or the network to it, is at fault")
+    return error
+
+
+HELD = "held longest: "

@@ -1,0 +1,50 @@
+"""Close a connection whose statement was interrupted: nobody may read the answer that is still under way."""
+
+from __future__ import annotations
+
+import traceback
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import event
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Engine, ExceptionContext
+
+# What drivers and type adapters raise for values that they cannot send. Nothing has been sent then.
+_MISTAKES = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, NotImplementedError)
+_ACTIVE = 1  # psycopg2 and psycopg: a statement has been sent, and its answer not been read
+# Python modules that send and read; psycopg2 and mysqlclient do so in C, where no signal handler strikes.
+_WIRE = frozenset({"pymysql.connections"})
+_BEFORE_THE_WIRE = frozenset({"escape", "escape_string", "literal"})
+
+
+def attach(engine: Engine) -> None:
+    """Take an error that is not the driver's own, in the middle of a call, for the end of the connection.
+
+    A time limit by signal (Celery's soft limit, gevent.Timeout, a watchdog) raises whatever it likes wherever it
+    strikes. SQLAlchemy closes the connection for KeyboardInterrupt and other exits only. Without a rollback at the end
+    of a use, as in reading sessions, the next user would then get the answer to this statement.
+    """
+    of_the_driver = engine.dialect.loaded_dbapi.Error
+
+    def handle_error(context: ExceptionContext) -> None:
+        error = context.original_exception
+        if context.is_disconnect or context.connection is None or isinstance(error, of_the_driver):
+            return
+        if context.statement is not None and context.execution_context is None:
+            return  # while the statement was being compiled
+        if type(error).__module__ == "builtins" and isinstance(error, _MISTAKES) and not _mid_answer(context, error):
+            return
+        context.is_disconnect = True
+        context.invalidate_pool_on_disconnect = False  # the others are whole
+
+    event.listen(engine, "handle_error", handle_error)
+
+
+def _mid_answer(context: ExceptionContext, error: BaseException) -> bool:
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        if frame.f_globals.get("__name__") in _WIRE and frame.f_code.co_name not in _BEFORE_THE_WIRE:
+            return True
+    connection = context.connection
+    driver: Any = None if connection is None or connection.invalidated else connection.connection.driver_connection
+    return getattr(getattr(driver, "info", None), "transaction_status", None) == _ACTIVE

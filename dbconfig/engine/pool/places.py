@@ -1,0 +1,162 @@
+"""The places of a pool: how many connections are open, which of them rest, and who gets the next one."""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from threading import RLock
+from typing import Any
+
+from sqlalchemy.pool import QueuePool
+
+from dbconfig.engine.pool import forks
+from dbconfig.engine.pool.connecting import Connector
+from dbconfig.engine.pool.diagnostics.stats import Counters, Past
+from dbconfig.engine.pool.options import LineOptions
+from dbconfig.engine.pool.record import NEVER, Record, Slot, Waiter
+
+
+class Places(QueuePool):
+    """What `FairPool` is made of, without the ways of its callers.
+
+    Two rules hold whenever the lock is free: nobody waits while a connection is idle, and every open or opening
+    connection has exactly one slot. The lock is re-entrant, because the garbage collector may return a forgotten
+    connection, or drop a slot, in the middle of our own critical section; each section is therefore correct at every
+    point at which a whole other section may run inside it.
+
+    An exception out of a signal handler strikes after a call, or at the beginning of a function, and nowhere else.
+    What belongs together is therefore done without a call in between, or undone by the end of an object.
+    """
+
+    def __init__(
+        self, creator: Any, line: LineOptions | None = None, past: Past | None = None, **arguments: Any
+    ) -> None:
+        super().__init__(creator, **arguments)
+        self.options = line or LineOptions()
+        self.counters = Counters()
+        self.explain: Callable[[], list[str]] | None = None  # writes the notes of a timeout
+        self.at_dispose: Callable[[], None] | None = None
+        self.server = "the server"  # as errors call it
+        self.disown: Callable[[], list[Record]] | None = None  # forgets and returns the connections of the parent
+        self.past = past or Past()
+        self.in_its_process = forks.mark()
+        self.lock = RLock()
+        self.idle: deque[Record] = deque()
+        self.waiters: OrderedDict[Waiter, None] = OrderedDict()
+        self.open = 0  # slots that are taken: idle, in use or connecting
+        self.connecting = 0
+        self.generation = 0  # of the connections made from now on; the older ones are invalid
+        self.disposed = False
+        self.limit = float("inf") if self._max_overflow == -1 else self._pool.maxsize + self._max_overflow
+        self.connector = Connector(self, inline=getattr(self._dialect, "name", "") == "sqlite" or self._timeout <= 0)
+        self._check = self.options.check
+        self.trust = NEVER if self._check is None else self._check.trust
+        # Beyond the steady size a returned connection is the next to go, so that the surplus rests and can time out
+        # as idle; in strict rotation a trickle of requests would keep all of them in use for ever.
+        self._steady = self._pool.maxsize or float("inf")
+        self._take = self.idle.pop if self._pool.use_lifo else self.idle.popleft
+        self._put = self.idle.append
+        self._put_surplus = self.idle.append if self._pool.use_lifo else self.idle.appendleft
+
+    def hand_over(self, record: Record) -> None:
+        """Give a sound connection to who has waited longest, else let it rest."""
+        with self.lock:
+            if self.waiters:  # of a disposed pool as well: they came before its end, and were promised a connection
+                self.serve_first(record)
+                return
+            if not self.disposed:
+                self._put(record) if self.open <= self._steady else self._put_surplus(record)
+                return
+        self.discard(record, "disposed")
+
+    def discard(self, record: Record, reason: str) -> None:
+        try:
+            record.part(reason)
+        finally:
+            record.slot.release()
+
+    def serve_first(self, outcome: Record | Slot | BaseException) -> None:
+        """Give this to who has waited longest. The lock is held, and somebody waits."""
+        waiter = next(iter(self.waiters))
+        # An exception out of a signal handler strikes after a call: here after nothing, or after everything.
+        del self.waiters[waiter]
+        waiter.outcome = outcome
+        waiter.gate.release()
+
+    def give_first(self, slot: Slot) -> None:
+        """Give a place to who has waited longest, for a connect on its own thread."""
+        with self.lock:
+            if self.waiters:
+                self.serve_first(slot)
+                return
+        slot.release()
+
+    def new_slot(self) -> Slot:
+        """Take a free place. The lock is held, and ``open`` is below ``limit``."""
+        slot, connector = Slot(self), self.connector
+        # No call and no allocation from here on: nothing can run in between, and nothing strike.
+        slot.held = slot.connecting = True
+        self.open += 1
+        self.connecting += 1
+        if not (connector.inline or connector.warm):
+            slot.cold = connector.first_under_way = True
+        return slot
+
+    def reuse(self, slot: Slot) -> None:
+        with self.lock:
+            slot.connecting = True
+            self.connecting += 1
+
+    def settle(self, slot: Slot) -> None:
+        """The connect in this place has succeeded."""
+        with self.lock:
+            slot.connecting = False
+            self.connecting -= 1
+            if slot.cold:
+                slot.cold = self.connector.first_under_way = False
+            self.connector.succeeded()
+
+    def take_back(self, slot: Slot) -> None:
+        try:
+            self._take_back(slot)
+        except BaseException:
+            self._take_back(slot)  # interrupted: whoever waits must not wait in vain
+            raise
+
+    def _take_back(self, slot: Slot) -> None:
+        with self.lock:
+            if slot.held:
+                slot.held = False
+                self.open -= 1
+                if slot.connecting:
+                    slot.connecting = False
+                    self.connecting -= 1
+                if slot.cold:
+                    slot.cold = self.connector.first_under_way = False
+        self.connector.staff()
+
+    def invalidate_all(self) -> None:
+        """Let no connection that exists now be lent again; what is in use closes when it comes back."""
+        with self.lock:
+            self.generation += 1
+        self._discard_idle(lambda record: record.generation != self.generation, "invalidated")
+
+    def _discard_idle(self, condemned: Callable[[Record], bool], reason: str) -> None:
+        with self.lock:
+            records = [record for record in self.idle if condemned(record)]
+            for record in records:
+                self.idle.remove(record)
+        for record in records:
+            self.discard(record, reason)
+
+    def is_over(self) -> bool:
+        return self.disposed and not self.open and not self.waiters
+
+    def checkedin(self) -> int:
+        return len(self.idle)
+
+    def checkedout(self) -> int:
+        return self.open - len(self.idle)
+
+    def overflow(self) -> int:
+        return self.open - self._pool.maxsize if self._pool.maxsize else 0

@@ -1,0 +1,336 @@
+"""An exception out of a signal handler, at any point of the pool's code, costs no place, helper, waiter, or lock."""
+
+from __future__ import annotations
+
+import gc
+import signal
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, Engine, exc, text
+
+import dbconfig.engine.pool
+from dbconfig.engine.pool import call_watchdog
+from dbconfig.engine.pool.call_watchdog import Watch
+from dbconfig.engine.pool.maintenance import Caretaker
+from dbconfig.engine.pool.options import LineOptions
+from dbconfig.engine.pool.queue import FairPool
+from tests.support.strikes import Strike, Struck
+
+from .support import FakeServer, callers, eventually, fair_pool, running_engine, url_of
+
+POOL = str(Path(dbconfig.engine.pool.__file__).parent)
+LIMIT = 3
+
+Scenario = Callable[[FairPool], Callable[[], None]]  # prepares a pool, and returns what is struck
+
+
+def warm(pool: FairPool, count: int = 1) -> None:
+    for connection in [pool.connect() for _ in range(count)]:
+        connection.close()
+
+
+def the_first_use(pool: FairPool) -> Callable[[], None]:
+    return lambda: pool.connect().close()
+
+
+def a_use(pool: FairPool) -> Callable[[], None]:
+    warm(pool)
+    return lambda: pool.connect().close()
+
+
+def a_use_that_needs_one_more(pool: FairPool) -> Callable[[], None]:
+    held = pool.connect()
+
+    def work() -> None:
+        try:
+            pool.connect().close()
+        finally:
+            held.close()
+
+    return work
+
+
+def a_use_of_what_has_expired(pool: FairPool) -> Callable[[], None]:
+    warm(pool, 2)
+    for record in pool.idle:
+        record.expires = 0.0
+    return lambda: pool.connect().close()
+
+
+def a_return_to_somebody_who_waits(pool: FairPool) -> Callable[[], None]:
+    held = [pool.connect() for _ in range(LIMIT)]
+    threads = [threading.Thread(target=lambda: pool.connect().close(), daemon=True) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    assert eventually(lambda: len(pool.waiters) == 2)
+
+    def work() -> None:
+        try:
+            for connection in held:
+                connection.close()
+        finally:
+            # Whoever waits is served by what is left of these, or a place is free and it is told.
+            held.clear()
+            gc.collect(0)
+
+    work.threads = threads  # type: ignore[attr-defined]  # who must not be forgotten
+    return work
+
+
+def a_wait_that_ends_in_vain(pool: FairPool) -> Callable[[], None]:
+    held = [pool.connect() for _ in range(LIMIT)]
+
+    def work() -> None:
+        pool._timeout = 0.001
+        try:
+            with suppress(Exception):
+                pool.connect()
+        finally:
+            pool._timeout = 20.0
+            for connection in held:
+                connection.close()
+
+    return work
+
+
+def a_failed_connect(pool: FairPool) -> Callable[[], None]:
+    server: FakeServer = pool.server_of_test  # type: ignore[attr-defined]  # set below
+    server.errors = [ValueError("wrong password")]
+
+    def work() -> None:
+        try:
+            with suppress(ValueError):
+                pool.connect()
+        finally:
+            server.errors.clear()  # of this attempt only
+
+    return work
+
+
+def an_invalidation(pool: FairPool) -> Callable[[], None]:
+    warm(pool, 2)
+    return pool.invalidate_all
+
+
+def an_invalidated_use(pool: FairPool) -> Callable[[], None]:
+    warm(pool)
+
+    def work() -> None:
+        connection = pool.connect()
+        connection.invalidate()
+        connection.close()
+
+    return work
+
+
+def a_dispose(pool: FairPool) -> Callable[[], None]:
+    warm(pool, 2)
+    return pool.dispose
+
+
+SCENARIOS = [
+    the_first_use,
+    a_use,
+    a_use_that_needs_one_more,
+    a_use_of_what_has_expired,
+    a_return_to_somebody_who_waits,
+    a_wait_that_ends_in_vain,
+    a_failed_connect,
+    an_invalidation,
+    an_invalidated_use,
+    a_dispose,
+]
+
+
+def assert_whole(pool: FairPool, server: FakeServer) -> None:
+    """Every place can be used, by this thread and by others, and nothing is counted that is not there."""
+    gc.collect(0)
+    assert eventually(lambda: pool.connecting == 0 and pool.connector._helpers == 0), "a helper is lost"
+    assert pool.lock.acquire(timeout=5), "the lock is held"
+    pool.lock.release()
+    assert not pool.waiters
+    assert pool.open == len(pool.idle), f"{pool.open} places are taken, {len(pool.idle)} connections rest"
+    with callers(LIMIT) as run:
+        connections = [each.result(15) for each in [run(pool.connect) for _ in range(LIMIT)]]
+        for each in [run(connection.close) for connection in connections]:
+            each.result(15)
+    pool.dispose()
+    assert eventually(lambda: pool.open == 0)
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_the_pool_is_whole_wherever_an_exception_strikes(scenario: Scenario) -> None:
+    point = 0
+    struck = True
+    while struck:
+        point += 1
+        server = FakeServer()
+        options = LineOptions(min_idle=0, idle_timeout=600.0)
+        pool = fair_pool(server, pool_size=1, max_overflow=LIMIT - 1, timeout=20.0, line=options)
+        pool.server_of_test = server  # type: ignore[attr-defined]
+        work = scenario(pool)
+        struck = Strike(point, POOL).during(work)
+        threads = getattr(work, "threads", ())
+        del work
+        for thread in threads:
+            thread.join(15)
+            assert not thread.is_alive(), f"point {point}: somebody who waits is forgotten"
+        try:
+            assert_whole(pool, server)
+        except Exception as error:
+            raise AssertionError(f"after a strike at point {point}: {error!r}") from error
+    assert point > 5
+
+
+def test_the_caretaker_does_its_jobs_wherever_an_exception_strikes() -> None:
+    point, struck = 0, True
+    while struck:
+        point += 1
+        caretaker = Caretaker()
+        struck = Strike(point, POOL).during(lambda: caretaker.add("one", lambda: None, 0.0))  # noqa: B023  # called at once
+        done = threading.Event()
+        caretaker.add("two", lambda: done.set(), 0.0)  # noqa: B023
+        assert done.wait(15), f"after a strike at point {point} the caretaker is stuck"
+        struck |= Strike(point, POOL).during(lambda: caretaker.remove("one"))  # noqa: B023
+    assert point > 5
+
+
+def test_a_watched_call_leaves_no_guard_wherever_an_exception_strikes() -> None:
+    """A guard that stayed would shut the socket of somebody's later call."""
+    point, struck = 0, True
+    while struck:
+        point += 1
+        watch = Watch()
+        struck = Strike(point, POOL).during(lambda: watch.call(99, 3600.0, int))  # noqa: B023  # called at once
+        assert eventually(lambda: not watch._guards), f"after a strike at point {point} a guard is left"  # noqa: B023
+    assert point > 3
+
+
+def test_an_exception_of_the_driver_in_a_watched_call_is_passed_on() -> None:
+    watch = Watch()
+
+    def fail() -> None:
+        raise Struck("on purpose")
+
+    with pytest.raises(Struck, match="on purpose"):
+        watch.call(99, 3600.0, fail)
+    assert not watch._guards
+
+
+def test_strikes_see_every_point() -> None:
+    """The instrument itself: a function with two calls has a point at its begin and one after each."""
+
+    def work() -> None:
+        len("a")
+        len("b")
+
+    fallen = [Strike(number, __file__).during(work) for number in range(1, 6)]
+    assert fallen == [True, True, True, False, False]
+
+
+def everything(server: Any) -> dict[str, Any]:
+    """Settings with which all that the pool can do is done at each use."""
+    return {
+        "pool_size": 1,
+        "max_overflow": 1,
+        "pool_pre_ping": True,
+        "pool_leak_warning": 30.0,
+        "statement_timeout": 20.0,
+        "pool_recycle": 1000.0,
+    }
+
+
+def test_no_driver_answers_the_question_of_another_wherever_an_exception_strikes(server: Any) -> None:
+    """With the ping, the watch over statements and leak reports: strike, then ask three different questions."""
+    point, struck = 0, True
+    with running_engine(url_of(server), **everything(server)) as engine:
+        while struck:
+            point += 1
+            with engine.connect() as connection:
+                connection.execute(text("SELECT 1"))
+
+            def work() -> None:
+                with autocommitting(engine) as connection:
+                    connection.execute(text("SELECT 'of the interrupted'"))
+
+            struck = Strike(point, POOL).during(work)
+            gc.collect(0)
+            for number in (101, 102, 103):
+                with autocommitting(engine) as connection:
+                    assert connection.scalar(text(f"SELECT {number}")) == number, f"point {point}"
+            assert eventually(lambda: engine.pool.open == len(engine.pool.idle)), f"point {point}"  # type: ignore[attr-defined]
+            assert all(guard.locked() for guard in list(call_watchdog.watch._guards)), f"point {point}: a guard is left"
+    assert point > 40
+
+
+def autocommitting(engine: Engine) -> Connection:
+    """Return a connection that sends nothing of its own, and no ROLLBACK that would notice an answer too many."""
+    return engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+
+
+class Limit(Exception):
+    """What Celery calls SoftTimeLimitExceeded."""
+
+
+def test_a_signal_in_the_middle_of_an_answer_costs_the_connection_and_nothing_else(server: Any) -> None:
+    def strike(*_: Any) -> None:
+        raise Limit
+
+    before = signal.signal(signal.SIGALRM, strike)
+    sleep = "SELECT pg_sleep(%s)" if server.driver.startswith("postgres") else "SELECT sleep(%s)"
+    try:
+        with running_engine(url_of(server), pool_size=2, max_overflow=0) as engine:
+            for number in range(1, 40):
+                try:
+                    with autocommitting(engine) as connection:
+                        signal.setitimer(signal.ITIMER_REAL, 0.0005 * number)
+                        for _ in range(50):
+                            connection.exec_driver_sql(sleep % 0.0001)
+                    signal.setitimer(signal.ITIMER_REAL, 0)
+                except (Limit, exc.DBAPIError):
+                    signal.setitimer(signal.ITIMER_REAL, 0)
+                for asked in (number, -number):
+                    with autocommitting(engine) as connection:
+                        assert connection.scalar(text(f"SELECT {asked}")) == asked
+            gc.collect()
+            assert eventually(lambda: engine.pool.open == len(engine.pool.idle))  # type: ignore[attr-defined]
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.parametrize("error", [Limit, ValueError, KeyboardInterrupt])
+def test_an_answer_that_nobody_has_read_reaches_nobody(mariadb: Any, error: type[BaseException]) -> None:
+    """PyMySQL is written in Python: an exception strikes between what it sends and what it reads."""
+    pymysql = pytest.importorskip("pymysql.connections")
+    with running_engine(url_of(mariadb), pool_size=1, max_overflow=0, pool_pre_ping=False) as engine:
+        with autocommitting(engine) as connection:
+            read = pymysql.Connection._read_query_result
+
+            def interrupted(*_: Any, **__: Any) -> None:
+                pymysql.Connection._read_query_result = read
+                raise error
+
+            pymysql.Connection._read_query_result = interrupted
+            with pytest.raises(error):
+                connection.execute(text("SELECT 'of the first'"))
+        for number in (101, 102, 103):
+            with autocommitting(engine) as connection:
+                assert connection.scalar(text(f"SELECT {number}")) == number
+
+
+def test_a_value_that_cannot_be_sent_costs_no_connection(mariadb: Any) -> None:
+    class Strange:
+        def __str__(self) -> str:
+            raise TypeError("not to be written down")
+
+    with running_engine(url_of(mariadb), pool_size=1, max_overflow=0) as engine, engine.begin() as connection:
+        number = connection.scalar(text("SELECT connection_id()"))
+        with pytest.raises(TypeError):
+            connection.exec_driver_sql("SELECT %s", (Strange(),))
+        assert connection.scalar(text("SELECT connection_id()")) == number
