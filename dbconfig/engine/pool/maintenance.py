@@ -19,6 +19,9 @@ Job = Callable[[], float | None]  # returns the seconds until it wants to run ag
 
 # Seconds until a job that failed is tried again: whatever it was, the next round should find a calmer world.
 AFTER_ERROR = 5.0
+# Seconds after which the thread looks whether there is anything left to do: a caller that removed the last job may have
+# been interrupted before it could say so.
+LONGEST_WAIT = 10.0
 
 
 class Caretaker:
@@ -98,9 +101,9 @@ class _Round:
         # By the job, not by the key: a key that is an identity may belong to somebody else by now.
         while self._due and self._jobs.get(self._due[0][2]) is not self._due[0][3]:
             heapq.heappop(self._due)
-        wait = max(0.0, self._due[0][0] - monotonic()) if self._due else None
+        wait = max(0.0, self._due[0][0] - monotonic()) if self._due else LONGEST_WAIT
         try:
-            message = self._inbox.get(timeout=wait)
+            message = self._inbox.get(timeout=min(wait, LONGEST_WAIT))
         except Empty:
             message = None
         if message is not None:
