@@ -13,7 +13,7 @@ from dbconfig.config.loader import load_selected, read_environment
 from dbconfig.errors import ConfigError
 from dbconfig.errors.printable import quoted
 from dbconfig.errors.problem import Location, Problem
-from dbconfig.settings import hosts
+from dbconfig.settings import client_defaults, hosts
 from dbconfig.settings.database import DatabaseSettings
 from dbconfig.settings.environment_variables import Environment, Variable
 from dbconfig.settings.known_drivers import PORTS, family
@@ -103,7 +103,7 @@ def _same(one: DatabaseSettings, other: DatabaseSettings) -> bool:
 
 def _identity(settings: DatabaseSettings) -> tuple[str, str] | None:
     """Return what makes a database the same one on one server; None for one that nobody shares."""
-    address = settings.address
+    address = client_defaults.completed(settings)
     database = address.database or ""
     if settings.backend == "sqlite":
         path = settings.path
@@ -115,7 +115,7 @@ def _identity(settings: DatabaseSettings) -> tuple[str, str] | None:
 
 def _places(settings: DatabaseSettings) -> frozenset[tuple[str, int]]:
     """Return host and port of each server that the address names; a socket is this machine."""
-    address = settings.address
+    address = client_defaults.completed(settings)
     found = hosts.servers(address.host, address.port, address.query, PORTS[settings.backend])
     local = ("", *hosts.LOCAL)
     return frozenset(

@@ -36,10 +36,12 @@ _LOCAL: Final = hosts.LOCAL | {None}
 _HOLES: Final = {
     "local_infile": "lets the server read files of this machine",
     "allow_local_infile": "lets the server read files of this machine",
+    "read_default_file": "takes what the profile does not say (host, user, password) from another file",
     "init_command": "runs SQL that nobody checks on each connection: write `variables`",
 }
 _ADMINISTRATORS: Final = {"postgresql": ("postgres",), "mysql": ("root",), "mariadb": ("root",)}
 
+_INSTEAD: Final = {"read_default_file": "write the address here, and `password: {file: PATH}`"}
 _ONLY_OWNER: Final = "remove the write permission of others from it and from its folder: chmod o-w,g-w"
 _Warning = Callable[[str, str, str, str], Problem]
 
@@ -81,7 +83,7 @@ def _database(profile: Profile, name: str, settings: DatabaseSettings) -> Iterat
     for option, why in _HOLES.items():
         if settings.connect_args.get(option) or option in settings.address.query:
             key = "connect_args" if settings.connect_args.get(option) else "query"
-            yield warning("option-hole", key, f"{option!r} {why}", "remove it")
+            yield warning("option-hole", key, f"{option!r} {why}", _INSTEAD.get(option, "remove it"))
     yield from _access(settings, warning)
     yield from _password(settings, warning)
 

@@ -17,6 +17,7 @@ from dbconfig.errors.catalogue import CATALOGUE
 from dbconfig.errors.printable import quoted
 from dbconfig.errors.problem import Location, Problem
 from dbconfig.errors.redaction import MASK, PLAIN_PARAMETERS
+from dbconfig.settings import client_defaults, hosts
 from dbconfig.settings.known_drivers import PORTS
 from dbconfig.settings.secret_sources import Secret
 
@@ -119,6 +120,8 @@ def name_errors(engine: Engine) -> None:
             raise
         except Exception as error:
             raise dialect.loaded_dbapi.OperationalError(f"the connection cannot be made: {_text(error)}") from error
+        finally:
+            kwargs.clear()  # the password, which error reporters print with the local variables of a frame
 
     dialect.connect = connect_or_say  # on the dialect object of this engine alone
 
@@ -137,12 +140,12 @@ def _text(error: Exception) -> str:
 
 def problem(failure: Failure, settings: DatabaseSettings, database: str = "default", place: str = "") -> Problem:
     """Return a failure as a problem with the place of the value at fault; `place` is one of several servers."""
-    key, location = at_fault(failure.slug, settings)
+    key, location = at_fault(failure.slug, settings, failure.words)
     path = key if database == "default" else f"databases.{database}.{key}"
     notes: tuple[str, ...] = (f"in detail: {printable(failure.words, 300)}",) if failure.words else ()
     if failure.slug == "login-rejected":
         notes += (_password_note(settings),)
-    message = _message(failure.slug, settings, place)
+    message = _message(failure.slug, settings, place, key)
     return Problem(failure.slug, message, location, path, CATALOGUE[failure.slug].fix, notes)
 
 
@@ -157,19 +160,34 @@ def _password_note(settings: DatabaseSettings) -> str:
     return f"the password comes from {written}"
 
 
-def at_fault(slug: str, settings: DatabaseSettings) -> tuple[str, Location]:
-    """Return the key that most likely has to be changed, and where it was written."""
+def at_fault(slug: str, settings: DatabaseSettings, words: str = "") -> tuple[str, Location]:
+    """Return the key that most likely has to be changed, and where it was written; `words` are the driver's."""
+    if slug == "variable-refused":
+        refused = _refused_variable(settings, words)
+        if refused:
+            return f"variables.{refused}", settings.origin(f"variables.{refused}")
     base = "url" if settings.url is not None else "drivername"
+    elsewhere = client_defaults.defaults(settings)
     for key in _AT_FAULT.get(slug, ()):
         location = settings.origin(key)
         if location.line or location.variable:
             return key, location
+        if key in elsewhere and key in ("host", "port") and settings.address.host is None:
+            return key, elsewhere[key].location
     return base, settings.origin(base)
 
 
-def _message(slug: str, settings: DatabaseSettings, place: str = "") -> str:
+def _refused_variable(settings: DatabaseSettings, words: str) -> str:
+    """Return the session variable that a server's message is about: it names the variable, or its value."""
+    text = words.lower()
+    names = [name for name in settings.variables if name.lower() in text]
+    values = [name for name, value in settings.variables.items() if str(value).lower() in text]
+    return next(iter([*names, *values]), next(iter(settings.variables), ""))
+
+
+def _message(slug: str, settings: DatabaseSettings, place: str = "", key: str = "") -> str:
     address = settings.address
-    place = place or f"{address.host or 'localhost'}:{address.port or default_port(settings)}"
+    place = place or server_of(settings)
     host = quoted(place.rpartition(":")[0])
     user, database = quoted(address.username or ""), quoted(str(address.database or ""))
     if settings.path is not None:
@@ -192,6 +210,7 @@ def _message(slug: str, settings: DatabaseSettings, place: str = "") -> str:
         "starting-up": f"the server at {place} is not ready",
         "database-file": f"the file {database} cannot be opened",
         "read-only": f"{place} takes no writes",
+        "variable-refused": f"the server refuses a session variable: `{key or 'variables'}`",
         "busy": f"the database {database} is locked or too slow",
     }
     if settings.backend == "sqlite" and slug == "not-a-database":
@@ -205,11 +224,17 @@ def server_of(settings: DatabaseSettings) -> str:
     """Return where the server of a database is, in one word: what a log says is waited for."""
     if settings.backend == "sqlite":
         return str(settings.path or settings.address.database or ":memory:")
-    address = settings.address
-    hosts = [one for given in address.query.get("host", ()) for one in str(given).split(",")]
-    if hosts:
-        return ",".join(hosts)
-    return f"{address.host or 'localhost'}:{address.port or default_port(settings)}"
+    address = client_defaults.completed(settings)
+    socket = address.query.get("unix_socket", ()) or settings.connect_args.get("unix_socket", ())
+    if socket:
+        return str(socket[0] if isinstance(socket, tuple) else socket)
+    found = hosts.servers(address.host, address.port, address.query, default_port(settings))
+    if found[0][0] == "" and settings.backend == "postgresql":
+        return "the default socket"  # of libpq, where nobody names a host
+    return ", ".join(
+        f"{host}/.s.PGSQL.{port}" if host.startswith("/") else hosts.joined(host or "localhost", port)
+        for host, port in found
+    )
 
 
 def default_port(settings: DatabaseSettings) -> int:
@@ -249,6 +274,6 @@ def annotate(error: BaseException, settings: DatabaseSettings) -> None:
     failure = classify(error, settings)
     if original is not None and hasattr(original, JUDGED):
         setattr(error, JUDGED, getattr(original, JUDGED))  # a unit of work asks later
-    key, location = at_fault(failure.slug, settings)
-    error.add_note(f"dbconfig[{failure.slug}]: {_message(failure.slug, settings)} (stage: {failure.stage})")
+    key, location = at_fault(failure.slug, settings, failure.words)
+    error.add_note(f"dbconfig[{failure.slug}]: {_message(failure.slug, settings, key=key)} (stage: {failure.stage})")
     error.add_note(f"  {key} comes from {location}; {CATALOGUE[failure.slug].fix}")

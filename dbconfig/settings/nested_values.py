@@ -196,13 +196,17 @@ def _dialect_options(settings: Keys) -> Iterator[Finding]:
             yield Finding("wrong-type", f"{name!r} in dialect_options must be {_DIALECT[name](value)}", at=at)
 
 
+def _kind(value: Any) -> str:
+    inner = value.read() if isinstance(value, Secret) and value.kind == "text" else value
+    return "mapping" if isinstance(inner, Mapping) else "list" if isinstance(inner, list | tuple) else ""
+
+
 def _variables(settings: Keys) -> Iterator[Finding]:
     for name, value in settings.variables.items():
         at = ("variables", name)
         if not _VARIABLE.fullmatch(name):
             message = f"{quoted(name)} is not the name of a session variable: letters, digits, `_` and dots"
             yield Finding("invalid-value", message, at=at)
-        elif isinstance(value, Mapping | list | tuple):
-            kind = "mapping" if isinstance(value, Mapping) else "list"
+        elif (kind := _kind(value)) in ("mapping", "list"):
             help = "write it as the text that would stand behind SET: 'one,two'"
             yield Finding("wrong-type", f"a session variable has one value, not a {kind}", help, at)

@@ -59,7 +59,8 @@ class Profile(BaseSettings):
             if "sources" in values:
                 raise  # the loader knows the places
             problems = [_problem(loc, finding) for loc, findings in found_in(error) for finding in findings]
-        # Not within `except`: pydantic's error carries the input, and with it the secrets.
+        # Not within `except`: pydantic's error carries the input, and with it the secrets; so would the traceback.
+        values.clear()
         raise ConfigError(problems)
 
     @classmethod

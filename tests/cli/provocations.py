@@ -353,6 +353,11 @@ def _(project: Project, options: tuple[str, ...], fixture: Fixture) -> Result:
     return _check(project, _postgresql(fixture).url(database="shopp"), options)
 
 
+@provokes("variable-refused")
+def _(project: Project, options: tuple[str, ...], fixture: Fixture) -> Result:
+    return _check(project, _postgresql(fixture).url(), options, text="variables: {serach_path: shop}\n")
+
+
 @provokes("database-denied")
 def _(project: Project, options: tuple[str, ...], fixture: Fixture) -> Result:
     return _check(project, _mariadb(fixture).url(database="shopp"), options)
@@ -383,7 +388,7 @@ def _(project: Project, options: tuple[str, ...], fixture: Fixture) -> Result:
 
 @provokes("connection-failed")
 def _(project: Project, options: tuple[str, ...], fixture: Fixture) -> Result:
-    return _check(project, _postgresql(fixture).url(), options, text="variables: {no_such_setting: 1}\n")
+    return _check(project, _postgresql(fixture).url(), options, text="connect_args: {options: -Z}\n")
 
 
 @provokes("read-only")

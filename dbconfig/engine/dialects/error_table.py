@@ -75,6 +75,7 @@ NOT_A_DATABASE: Final = Meaning(Fate.FINAL, "not-a-database", "tls")
 TLS_REFUSED: Final = Meaning(Fate.FINAL, "tls-refused", "tls")
 TLS_REQUIRED: Final = Meaning(Fate.FINAL, "tls-required", "tls")
 TLS_UNTRUSTED: Final = Meaning(Fate.FINAL, "tls-untrusted", "tls")
+VARIABLE_REFUSED: Final = Meaning(Fate.FINAL, "variable-refused", "login")  # of `variables`, set at the connect
 CONFLICT: Final = Meaning(Fate.CONFLICT, "busy")
 READ_ONLY: Final = Meaning(Fate.READ_ONLY, "read-only")
 TOO_SLOW: Final = Meaning(Fate.FINAL, "busy", again=True)  # a time limit of the server's

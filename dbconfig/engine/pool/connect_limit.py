@@ -93,9 +93,12 @@ def _limit_async(dialect: Any, record: Any, parameters: _Parameters, seconds: fl
         return
 
     async def connect_in_time(*arguments: Any, **keywords: Any) -> Any:
-        # Not wait_for, which on Python 3.11 loses a connection that is ready in the moment of a cancellation.
-        async with asyncio.timeout(seconds):
-            return await connect(*arguments, **keywords)
+        try:
+            # Not wait_for, which on Python 3.11 loses a connection that is ready in the moment of a cancellation.
+            async with asyncio.timeout(seconds):
+                return await connect(*arguments, **keywords)
+        finally:
+            keywords.clear()  # error reporters print the local variables of a frame, and one is the password
 
     parameters.set("async_creator_fn", connect_in_time)
 

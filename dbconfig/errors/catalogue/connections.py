@@ -98,6 +98,13 @@ CONNECTIONS: Final[dict[str, Entry]] = {
         "an option that this server does not take",
         "Read the driver's message; the server's log usually says more.",
     ),
+    "variable-refused": Entry(
+        "The server does not know a session variable of `variables`, or refuses its value. Names of time zones need "
+        "the time zone tables on MySQL and MariaDB.",
+        "variables: {serach_path: shop}",
+        "Correct the name or the value; `SHOW VARIABLES` or `SHOW ALL` lists what the server has. Load the time zone "
+        "tables with mysql_tzinfo_to_sql, or write an offset such as '+01:00'.",
+    ),
     # query and what follows
     "read-only": Entry(
         "The server takes no writes: it is a standby, or was demoted to one, or is set to read only.",

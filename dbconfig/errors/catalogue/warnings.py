@@ -33,7 +33,7 @@ ADVICE: Final[dict[str, Entry]] = {
     ),
     "option-hole": Entry(
         "An option of the driver that opens a hole: `local_infile` lets the server read files of this machine, "
-        "`init_command` runs SQL that nobody checks.",
+        "`init_command` runs SQL that nobody checks, `read_default_file` takes host, user and password from elsewhere.",
         "connect_args: {local_infile: true}",
         "Remove it; session variables are set by `variables:`.",
     ),

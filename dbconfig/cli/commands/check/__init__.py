@@ -17,6 +17,7 @@ from dbconfig.engine.connection_failures import classify, problem
 from dbconfig.errors import ConfigError
 from dbconfig.errors.printable import printable
 from dbconfig.errors.problem import Problem
+from dbconfig.settings import client_defaults
 from dbconfig.settings.database import DatabaseSettings
 
 if TYPE_CHECKING:
@@ -172,7 +173,7 @@ class _Attempt:
 
 
 def _identity(settings: DatabaseSettings) -> str:
-    address = settings.address
+    address = client_defaults.completed(settings)
     if settings.backend == "sqlite":
         return str(settings.path or address.database or ":memory:")
     return f"user {address.username or '(the system user)'}, database {address.database or '(none)'}"

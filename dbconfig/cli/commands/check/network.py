@@ -14,6 +14,7 @@ from dbconfig.engine.connection_failures import Failure, default_port
 from dbconfig.engine.dialects.error_table import UNKNOWN
 from dbconfig.engine.dialects.mysql.errors import CODES
 from dbconfig.engine.dialects.system_errors import of_system
+from dbconfig.settings import client_defaults, hosts
 from dbconfig.settings.database import DatabaseSettings
 
 _SSL_REQUEST: Final = struct.pack(
@@ -57,19 +58,15 @@ def timed(name: str, work: Callable[[Step], None]) -> Step:
 
 def targets(settings: DatabaseSettings) -> list[tuple[str, int]]:
     """Return the hosts and ports of a server; none if it is reached by a socket in the file system."""
-    address = settings.address
-    hosts = [host for one in address.query.get("host", ()) for host in str(one).split(",")] or [address.host or ""]
-    if "unix_socket" in address.query or "unix_socket" in settings.connect_args:
+    if "unix_socket" in settings.connect_args:
         return []
-    if settings.backend == "postgresql" and (not hosts[0] or hosts[0].startswith("/")):
+    address = client_defaults.completed(settings)
+    if "unix_socket" in address.query:
+        return []
+    found = hosts.servers(address.host, address.port, address.query, default_port(settings))
+    if settings.backend == "postgresql" and (not found[0][0] or found[0][0].startswith("/")):
         return []  # libpq takes the socket where no host is named
-    ports = [port for one in address.query.get("port", ()) for port in str(one).split(",")]
-    found = []
-    for number, host in enumerate(hosts):
-        name, colon, own = host.rpartition(":") if host.count(":") == 1 else (host, "", "")
-        port = own if colon else ports[min(number, len(ports) - 1)] if ports else address.port
-        found.append((name or "localhost", int(port or default_port(settings))))
-    return found
+    return [(host or "localhost", port) for host, port in found]
 
 
 def approach(settings: DatabaseSettings, host: str, port: int, timeout: float) -> Iterator[Step]:

@@ -11,9 +11,9 @@ from sqlalchemy.exc import NotSupportedError
 from dbconfig.engine.dialects.arguments import milliseconds, unknown_argument, variable_names
 from dbconfig.engine.dialects.mysql import idle_rollbacks
 from dbconfig.engine.dialects.mysql import tls as async_tls
-from dbconfig.errors import ConfigError
+from dbconfig.errors import ConfigError, printable
 from dbconfig.errors.problem import Problem
-from dbconfig.settings import tls
+from dbconfig.settings import client_defaults, small_files, tls
 from dbconfig.settings.secret_sources import Secret
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ _FROM_QUERY: Final = frozenset(
             "use_unicode",
             "unix_socket",
         ),
+        *("read_default_file", "read_default_group"),
         *("ssl_ca", "ssl_key", "ssl_cert", "ssl_capath", "ssl_cipher", "ssl_check_hostname"),
     }
 )
@@ -67,7 +68,28 @@ def arguments(settings: DatabaseSettings, drivername: str) -> dict[str, Any]:
         found["ssl_disabled"] = True
     if settings.sslmode is not None:
         found |= _tls(settings, driver)
-    return {**found, **given}
+    return {**found, **given, **_option_file(settings)}
+
+
+def _option_file(settings: DatabaseSettings) -> dict[str, Any]:
+    """Return the option file with its whole path: the drivers read a relative one from the working directory.
+
+    Raises:
+        ConfigError: it cannot be read; PyMySQL would connect without it, and say nothing.
+    """
+    name = client_defaults.OPTION_FILE
+    key = "connect_args" if name in settings.connect_args else "query"
+    written = settings.connect_args.get(name) or next(iter(settings.address.query.get(name, ())), None)
+    if not isinstance(written, str):
+        return {}
+    path = client_defaults.option_file(settings, written)
+    wrong = small_files.check(path, small_files.LIMIT)
+    if wrong:
+        message = f"{name}: {printable(str(path), 300)}: {wrong}"
+        place = settings.origin(f"{key}.{name}")
+        place = place if place.line or place.variable else settings.origin("url")
+        raise ConfigError([Problem("file-unreadable", message, place, f"{key}.{name}")])
+    return {name: str(path)}
 
 
 def attach(engine: Engine, settings: DatabaseSettings) -> None:

@@ -24,6 +24,7 @@ from dbconfig.engine.dialects.error_table import (
     TLS_UNTRUSTED,
     TOO_MANY,
     TOO_SLOW,
+    VARIABLE_REFUSED,
     Fate,
     Meaning,
 )
@@ -91,6 +92,15 @@ CODES: Final[Mapping[int, Meaning]] = {
     2061: TLS_REQUIRED,  # [c] CR_AUTH_PLUGIN_ERR: "Authentication requires secure connection"
     3159: TLS_REQUIRED,  # [m] ER_SECURE_TRANSPORT_REQUIRED
     4149: TLS_REQUIRED,  # [a] the same of MariaDB's require_secure_transport
+    # a session variable
+    1193: VARIABLE_REFUSED,  # [m] ER_UNKNOWN_SYSTEM_VARIABLE
+    1227: VARIABLE_REFUSED,  # [m] ER_SPECIFIC_ACCESS_DENIED_ERROR: at the connect nothing but SET needs a privilege
+    1228: VARIABLE_REFUSED,  # [m] ER_LOCAL_VARIABLE
+    1229: VARIABLE_REFUSED,  # [m] ER_GLOBAL_VARIABLE
+    1231: VARIABLE_REFUSED,  # [m] ER_WRONG_VALUE_FOR_VAR
+    1232: VARIABLE_REFUSED,  # [m] ER_WRONG_TYPE_FOR_VAR
+    1238: VARIABLE_REFUSED,  # [m] ER_INCORRECT_GLOBAL_LOCAL_VAR: read-only
+    1298: VARIABLE_REFUSED,  # [m] ER_UNKNOWN_TIME_ZONE
     # a server that takes no writes
     1290: replace(READ_ONLY, only=r"--(?:super-|innodb-)?read[-_]only"),  # [m] names the option: there are others
     1792: READ_ONLY,  # [m] of the server, or of the application's own READ ONLY: pool.failover asks

@@ -104,6 +104,9 @@ def attach(engine: Engine, limits: str, *, reading: bool = False) -> None:
         keywords["connection_class"] = (
             limited if issubclass(limited, chosen) else type(ours.__name__, (limited, chosen), {})
         )
-        return connect(*arguments, **keywords)
+        try:
+            return connect(*arguments, **keywords)
+        finally:
+            keywords.clear()  # no frame of a traceback may hold the password
 
     dialect.connect = connect_ours

@@ -12,7 +12,7 @@ from dbconfig.engine.dialects.arguments import milliseconds, unknown_argument, v
 from dbconfig.engine.dialects.postgresql import asyncpg, pgbouncer
 from dbconfig.errors import ConfigError
 from dbconfig.errors.problem import Problem
-from dbconfig.settings import tls
+from dbconfig.settings import client_defaults, tls
 from dbconfig.settings.secret_sources import Secret
 
 if TYPE_CHECKING:
@@ -47,10 +47,12 @@ def arguments(settings: DatabaseSettings, drivername: str) -> dict[str, Any]:
         found["connect_timeout"] = math.ceil(settings.connect_timeout)
     guard = session.pop(READ_ONLY, None)
     options = [f"-c {name}={_escaped(value)}" for name, value in session.items()]
-    options += [str(one) for one in settings.address.query.get("options", ())]
-    own = given.pop("options", None)
-    if own is not None:
-        options.append(str(own))
+    own = [str(one) for one in (*settings.address.query.get("options", ()), given.pop("options", None)) if one]
+    if (options or guard is not None) and not own:
+        # libpq takes its own from the environment only where it is given none.
+        found_elsewhere = client_defaults.defaults(settings).get("options")
+        options[:0] = [found_elsewhere.value] if found_elsewhere is not None else []
+    options += own
     if guard is not None:
         options.append(f"-c {READ_ONLY}={_escaped(guard)}")  # last: what the URL says must not make a reader a writer
     if options:

@@ -26,6 +26,7 @@ from dbconfig.engine.dialects.error_table import (
     TOO_MANY,
     TOO_SLOW,
     UNREACHABLE,
+    VARIABLE_REFUSED,
     Fate,
     Meaning,
 )
@@ -67,6 +68,11 @@ CODES: Final[Mapping[str, Meaning]] = {
     "28P01": LOGIN_REJECTED,  # invalid_password
     "3D000": DATABASE_MISSING,  # invalid_catalog_name
     "42501": DATABASE_DENIED,  # insufficient_privilege
+    # a session variable
+    "42704": VARIABLE_REFUSED,  # undefined_object: no parameter of this name
+    "22023": VARIABLE_REFUSED,  # invalid_parameter_value
+    "42602": VARIABLE_REFUSED,  # invalid_name
+    "55P02": VARIABLE_REFUSED,  # cant_change_runtime_param
     # a transaction that failed before: what it failed of decides
     "25P02": NEVER,  # in_failed_sql_transaction
     "25006": READ_ONLY,  # read_only_sql_transaction: of the server, or of the application's own: pool.failover asks
@@ -92,6 +98,8 @@ WORDS: Final = (
     (r"server_login_retry|pgbouncer cannot connect|server login failed|server conn crashed", STARTING_UP),
     (r'database "[^"\n]*" does not exist|no such database', DATABASE_MISSING),
     (r"permission denied for database", DATABASE_DENIED),
+    (r"unrecognized configuration parameter|invalid (?:value for|configuration) parameter", VARIABLE_REFUSED),
+    (r"permission denied to set parameter|parameter \"[^\"\n]*\" (?:cannot|requires)", VARIABLE_REFUSED),
     (r"authentication failed|no password supplied|no pg_hba\.conf entry", LOGIN_REJECTED),
     (r'role "[^"\n]*" does not exist|is not permitted to log in|no such user', LOGIN_REJECTED),
     (r"session is not read-only|session is read-only|server is (?:not )?in hot standby", _NO_PRIMARY),

@@ -80,7 +80,10 @@ class FastBeginConnection(extensions.connection):
     turn = 0  # counts the transactions that have ended
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
-        super().__init__(*arguments, **keywords)
+        try:
+            super().__init__(*arguments, **keywords)
+        finally:
+            del arguments, keywords  # no frame of a traceback may hold the password
         self._autocommit = False
         self._level: int | None = None
         self._readonly: bool | None = None
@@ -281,6 +284,9 @@ def attach(engine: Engine, ours: type[FastBeginConnection], limits: str) -> None
 
     def connect_ours(*arguments: Any, **keywords: Any) -> Any:
         keywords["connection_factory"] = with_factory(limited, keywords.get("connection_factory"))
-        return connect(*arguments, **keywords)
+        try:
+            return connect(*arguments, **keywords)
+        finally:
+            keywords.clear()  # no frame of a traceback may hold the password
 
     dialect.connect = connect_ours

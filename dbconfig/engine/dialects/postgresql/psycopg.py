@@ -124,7 +124,10 @@ def attach(engine: Engine, limits: Sequence[str]) -> None:
     cursor, server_cursor = (type(kind.__name__, (kind,), {"limits": limits}) for kind in kinds)
 
     def connect_reading(*arguments: Any, **keywords: Any) -> Any:
-        connection = connect(*arguments, **keywords)
+        try:
+            connection = connect(*arguments, **keywords)
+        finally:
+            keywords.clear()  # no frame of a traceback may hold the password
         driver = dialect.get_driver_connection(connection)
         driver.cursor_factory = _with_factory(cursor, driver.cursor_factory)
         driver.server_cursor_factory = _with_factory(server_cursor, driver.server_cursor_factory)

@@ -25,7 +25,10 @@ def hold_cursors(engine: Engine) -> None:
 
     def connect_holding(*arguments: Any, **keywords: Any) -> Any:
         keywords["connection_factory"] = with_factory(HoldingConnection, keywords.get("connection_factory"))
-        return connect(*arguments, **keywords)
+        try:
+            return connect(*arguments, **keywords)
+        finally:
+            keywords.clear()  # no frame of a traceback may hold the password
 
     dialect.connect = connect_holding
 

@@ -14,6 +14,8 @@ from sqlalchemy.util import await_only
 from dbconfig.engine.dialects.error_table import Meaning
 from dbconfig.engine.dialects.postgresql.errors import of_state
 from dbconfig.engine.dialects.system_errors import of_system
+from dbconfig.settings import client_defaults, hosts
+from dbconfig.settings.known_drivers import PORTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -59,12 +61,8 @@ def _ask(settings: DatabaseSettings) -> Meaning | None:
 
 
 def _places(settings: DatabaseSettings) -> Iterator[tuple[int, str | tuple[str, int]]]:
-    address = settings.address
-    hosts = [one for given in address.query.get("host", ()) for one in str(given).split(",")] or [address.host or ""]
-    ports = [one for given in address.query.get("port", ()) for one in str(given).split(",")]
-    for number, host in enumerate(hosts):
-        text = ports[min(number, len(ports) - 1)] if ports else address.port
-        port = int(text or 5432)
+    address = client_defaults.completed(settings)
+    for host, port in hosts.servers(address.host, address.port, address.query, PORTS["postgresql"]):
         if not host or host.startswith("/"):
             yield socket.AF_UNIX, f"{host or '/var/run/postgresql'}/.s.PGSQL.{port}"
             continue
@@ -85,7 +83,7 @@ def _refusal(plug: socket.socket, settings: DatabaseSettings) -> Meaning | None:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
             context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
             plug = context.wrap_socket(plug)
-    address = settings.address
+    address = client_defaults.completed(settings)
     parameters = {"user": address.username or "", "database": address.database or address.username or ""}
     body = b"".join(part.encode() + b"\0" for pair in parameters.items() for part in pair) + b"\0"
     plug.sendall(struct.pack("!II", len(body) + 8, _VERSION) + body)

@@ -1,0 +1,145 @@
+"""What the environment and other files say about a connection: merged with the profile, and named in errors."""
+
+import asyncio
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
+
+from dbconfig import ConfigError, Profile
+from dbconfig.engine.connection_failures import server_of
+from tests.registries import from_yaml, registry
+
+LIBPQ = ["postgresql+psycopg2", "postgresql+psycopg"]
+KINDS = {
+    "session": {},
+    "reading": {},
+    "statement_timeout": {"statement_timeout": 5},
+    "variables": {"variables": {"application_name": "x"}},
+}
+
+
+def search_path(db, *, read_only, asynchronous):
+    async def ask():
+        async with db.async_session(read_only=read_only) as session:
+            return await session.scalar(text("SHOW search_path"))
+
+    if asynchronous:
+        return asyncio.run(ask())
+    with db.session(read_only=read_only) as session:
+        return session.scalar(text("SHOW search_path"))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("source", ["PGOPTIONS", "service"])
+@pytest.mark.parametrize(
+    ("driver", "asynchronous"), [*((driver, False) for driver in LIBPQ), ("postgresql+psycopg", True)]
+)
+def test_options_of_the_environment_act_in_every_session(
+    postgresql, monkeypatch, tmp_path, driver, asynchronous, source, kind
+):
+    url = postgresql.url(driver)
+    if source == "PGOPTIONS":
+        monkeypatch.setenv("PGOPTIONS", "-c search_path=tenant_a")
+    else:
+        lines = {"host": postgresql.host, "port": postgresql.port, "dbname": postgresql.database}
+        lines |= {"user": postgresql.user, "password": postgresql.password, "options": "-c search_path=tenant_a"}
+        (tmp_path / "services").write_text("[shop]\n" + "".join(f"{key}={value}\n" for key, value in lines.items()))
+        monkeypatch.setenv("PGSERVICEFILE", str(tmp_path / "services"))
+        url = f"{driver}:///?service=shop"
+    db = registry(url, **KINDS[kind])
+    try:
+        assert search_path(db, read_only=kind == "reading", asynchronous=asynchronous) == "tenant_a"
+    finally:
+        asyncio.run(db.async_dispose()) if asynchronous else db.dispose()
+
+
+@pytest.mark.parametrize("driver", LIBPQ)
+def test_what_the_profile_says_counts_more_than_the_environment(postgresql, monkeypatch, driver):
+    monkeypatch.setenv("PGOPTIONS", "-c search_path=tenant_a -c statement_timeout=1000")
+    with registry(postgresql.url(driver), statement_timeout=5, variables={"search_path": "tenant_b"}) as db:
+        assert search_path(db, read_only=False, asynchronous=False) == "tenant_b"
+        with db.session() as session:
+            assert session.scalar(text("SHOW statement_timeout")) == "5s"
+    with registry(f"{postgresql.url(driver)}?options=-c%20work_mem%3D8MB", statement_timeout=5) as db:
+        assert search_path(db, read_only=False, asynchronous=False) != "tenant_a"  # as libpq itself does
+
+
+@pytest.mark.parametrize("place", ["url", "connect_args"])
+def test_an_option_file_of_mysql_is_read_from_the_project_folder(mariadb, tmp_path, place):
+    parts = f"user={mariadb.user}\npassword={mariadb.password}\nhost={mariadb.host}\nport={mariadb.port}\n"
+    (tmp_path / "my.cnf").write_text(f"[client]\n{parts}database={mariadb.database}\n")
+    profile = "url: mysql+pymysql:///?read_default_file=my.cnf\n"
+    if place == "connect_args":
+        profile = f"url: mysql+pymysql:///{mariadb.database}\nconnect_args: {{read_default_file: my.cnf}}\n"
+    with from_yaml(tmp_path, profile) as db, db.session() as session:
+        assert session.scalar(text("SELECT 1")) == 1
+
+
+@pytest.mark.parametrize("content", [None, "#" * 300_000])
+def test_an_option_file_that_cannot_be_read_is_told_with_the_engine(tmp_path, content):
+    if content is not None:
+        (tmp_path / "my.cnf").write_text(content)
+    with (
+        from_yaml(tmp_path, "url: mysql+pymysql:///d?read_default_file=my.cnf\n") as db,
+        pytest.raises(ConfigError) as caught,
+    ):
+        db.engine()
+    (problem,) = caught.value.problems
+    assert (problem.slug, problem.location.line) == ("file-unreadable", 1)
+
+
+def notes_of(url, **settings):
+    with registry(url, connect_timeout=2, pool_timeout=2, **settings) as db, pytest.raises(SQLAlchemyError) as caught:
+        db.engine().connect()
+    return " ".join(caught.value.__notes__)
+
+
+def test_a_note_names_what_was_tried_or_no_place(monkeypatch):
+    monkeypatch.setenv("PGHOST", "127.0.0.9")
+    monkeypatch.setenv("PGPORT", "1")
+    notes = notes_of("postgresql+psycopg2://app@/shop")
+    assert "nothing listens on 127.0.0.9:1" in notes
+    assert "port comes from PGPORT, environment" in notes
+    assert "nothing listens on 127.0.0.1:1" in notes_of("postgresql+psycopg2://app@127.0.0.1:1/shop")
+    assert "/cloudsql/a:b:c/.s.PGSQL.1" in notes_of("postgresql+psycopg2://app@/shop?host=/cloudsql/a:b:c")
+    socket = Profile(name="p", url="mysql+pymysql://app@/shop?unix_socket=/cloudsql/a:b:c").databases["default"]
+    assert server_of(socket) == "/cloudsql/a:b:c"
+    two = notes_of("postgresql+psycopg2://app@/shop?host=127.0.0.1:1&host=127.0.0.2:2")
+    assert "127.0.0.1:1, 127.0.0.2:2" in two
+
+
+REFUSED = [
+    *((driver, name, value) for driver in LIBPQ for name, value in (("timezone", "Mars/Phobos"), ("serach_path", "x"))),
+    ("mysql+pymysql", "time_zone", "Mars/Phobos"),
+    ("mysql+pymysql", "sql_modee", "x"),
+    ("mysql+pymysql", "sql_mode", "NO_SUCH_MODE"),
+    ("mysql+pymysql", "version", "x"),
+]
+REFUSED_ASYNC = [
+    ("postgresql+asyncpg", "serach_path", "x"),
+    ("postgresql+asyncpg", "timezone", "Mars/Phobos"),
+    ("postgresql+psycopg", "serach_path", "x"),
+    ("mysql+asyncmy", "sql_modee", "x"),
+    ("mysql+aiomysql", "time_zone", "Mars/Phobos"),
+]
+
+
+@pytest.mark.parametrize(
+    ("driver", "name", "value", "asynchronous"),
+    [*((*each, False) for each in REFUSED), *((*each, True) for each in REFUSED_ASYNC)],
+)
+def test_a_variable_that_the_server_refuses_is_named(request, driver, name, value, asynchronous):
+    server = request.getfixturevalue("postgresql" if driver.startswith("postgresql") else "mariadb")
+    db = registry(server.url(driver), variables={name: value})
+
+    async def connect():
+        async with db.async_engine().connect():
+            pass
+
+    with pytest.raises(SQLAlchemyError) as caught:
+        asyncio.run(connect()) if asynchronous else db.engine().connect()
+    notes = " ".join(caught.value.__notes__)
+    assert "dbconfig[variable-refused]" in notes
+    assert f"variables.{name}" in notes
+    db.dispose()

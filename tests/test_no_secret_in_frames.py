@@ -1,0 +1,182 @@
+"""No frame of the library holds a secret when an error leaves it: error reporters print local variables."""
+
+import asyncio
+import os
+import traceback
+
+import pytest
+
+import dbconfig
+from dbconfig import Profile, load
+from tests.registries import registry
+
+CANARY = "CaNaRy-s3cr3t"
+OURS = os.path.dirname(dbconfig.__file__)
+
+
+def holders(error):
+    """Return the frames of the library that hold the canary, through all causes and contexts."""
+    found, seen, waiting = set(), set(), [error]
+    while waiting:
+        each = waiting.pop()
+        if each is None or id(each) in seen:
+            continue
+        seen.add(id(each))
+        waiting += [each.__cause__, each.__context__]
+        for frame, _ in traceback.walk_tb(each.__traceback__):
+            if frame.f_code.co_filename.startswith(OURS):
+                names = [name for name, value in frame.f_locals.items() if CANARY in repr(value)]
+                found |= {f"{frame.f_code.co_name}: {name}" for name in names}
+    return found
+
+
+def refused(work):
+    try:
+        work()
+    except Exception as error:
+        return holders(error)
+    pytest.fail("nothing was refused")
+
+
+def connect(url, **settings):
+    with registry(url, connect_timeout=1, pool_timeout=1, **settings) as db:
+        db.engine().connect()
+
+
+def connect_async(url, **settings):
+    async def main():
+        async with registry(url, connect_timeout=1, pool_timeout=1, **settings) as db, db.async_engine().connect():
+            pass
+
+    asyncio.run(main())
+
+
+POSTGRESQL = ["postgresql+psycopg2://u@127.0.0.1:1/d", "postgresql+psycopg://u@127.0.0.1:1/d"]
+
+
+@pytest.mark.parametrize(
+    ("url", "settings"),
+    [
+        *((url, settings) for url in POSTGRESQL for settings in ({}, {"read_only": True}, {"pgbouncer": True})),
+        *((url, {"read_only": True, "pgbouncer": True}) for url in POSTGRESQL),
+        (POSTGRESQL[0], {"fast_begin": True}),
+        *(("mysql+pymysql://u@127.0.0.1:1/d", settings) for settings in ({}, {"read_only": True})),
+    ],
+)
+def test_a_connection_that_is_refused(url, settings):
+    read_only = settings.get("read_only", False)
+    own = {key: value for key, value in settings.items() if key != "read_only"}
+
+    def work():
+        with (
+            registry(url, password=CANARY, connect_timeout=1, pool_timeout=1, **own) as db,
+            db.session(read_only=read_only) as session,
+        ):
+            session.connection()
+
+    assert refused(work) == set()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql+asyncpg://u@127.0.0.1:1/d",
+        "postgresql+psycopg://u@127.0.0.1:1/d",
+        "mysql+asyncmy://u@127.0.0.1:1/d",
+        "mysql+aiomysql://u@127.0.0.1:1/d",
+    ],
+)
+def test_an_asynchronous_connection_that_is_refused(url):
+    for settings in [{}, {"pgbouncer": True}] if url.startswith("postgresql") else [{}]:
+        assert refused(lambda settings=settings: connect_async(url, password=CANARY, **settings)) == set()
+
+
+NOWHERE = "postgresql+psycopg2://u@127.0.0.1:1/d"
+
+
+@pytest.mark.parametrize(
+    "content", [CANARY + "\nx\n", CANARY + "\0", CANARY * 10_000, CANARY.encode("utf-16"), CANARY.encode() + b"\xff"]
+)
+def test_a_secret_file_that_is_none(tmp_path, content):
+    path = tmp_path / "secret"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    path.chmod(0o600)
+    assert refused(lambda: connect(NOWHERE, password={"file": str(path)})) == set()
+
+
+def test_a_variable_that_is_no_secret(monkeypatch):
+    monkeypatch.setenv("PW", CANARY + "\nx")
+    assert refused(lambda: connect(NOWHERE, password={"env": "PW"})) == set()
+
+
+@pytest.mark.parametrize("value", [CANARY + "\nx", [CANARY], CANARY.encode(), ""])
+def test_a_provider_that_returns_no_password(value):
+    def work():
+        with registry(NOWHERE, password={"provider": "vault"}) as db:
+            db.password_provider("vault", lambda settings: value)
+            db.engine().connect()
+
+    assert refused(work) == set()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"url": NOWHERE, "password": CANARY, "pool_size": -1},
+        {"url": NOWHERE, "password": CANARY + "\nx"},
+        {"url": f"postgresql://u:{CANARY}@h:x/d"},
+        {"url": f"postgresql://u:{CANARY}@@h/d"},
+        {"url": NOWHERE, "connect_args": {"passwd": CANARY}},
+        {"url": NOWHERE, "variables": {"app.token": [CANARY]}},
+        {"url": NOWHERE, "query": {"password": CANARY}},
+        {"url": NOWHERE, "passwrd": CANARY},
+        {"url": NOWHERE, "password": CANARY, "replicas": [{"host": "h", "password": CANARY, "protected": True}]},
+    ],
+)
+def test_a_profile_in_code_that_cannot_be_used(settings):
+    assert refused(lambda: Profile(name="p", **settings)) == set()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"password: {CANARY}: x\n",
+        f"password: '{CANARY}\n",
+        f"password: !{CANARY}\n",
+        f"- {CANARY}\n",
+        f"{CANARY}\n",
+        f"url: sqlite://\npassword: {CANARY}\n",
+        f"url: postgresql://u:{CANARY}@h:x/d\n",
+        f"url: postgresql://h/d\npassword: {CANARY}${{NONE}}\n",
+        f"url: postgresql://h/d\npassword: {CANARY}$NONE\n",
+        f"url: postgresql://h/d\npassword: {CANARY}\npool_sise: 1\n",
+        f"password: {CANARY}\x07\n",
+    ],
+)
+def test_a_file_that_cannot_be_used(tmp_path, text):
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config" / "development.yaml").write_text(text)
+    assert refused(lambda: load(path=tmp_path / "config", environ={})) == set()
+
+
+@pytest.mark.parametrize("line", [f"PW={CANARY}\n{CANARY}\n", f"PW='{CANARY}\n", f"PW={CANARY}\n" * 20_000])
+def test_a_dotenv_file_that_cannot_be_used(tmp_path, line):
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config" / "development.yaml").write_text("url: sqlite://\n")
+    (tmp_path / ".env").write_text(line)
+    assert refused(lambda: load(path=tmp_path / "config", environ={})) == set()
+
+
+def test_a_value_of_the_environment_that_is_wrong(tmp_path):
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config" / "development.yaml").write_text("url: postgresql://h/d\npassword: ${PW}\n")
+    for environ in ({"PW": CANARY + "\nx"}, {"PW": CANARY, "DBCONFIG_PASSWRD": CANARY}, {"PW": CANARY + "${X}"}):
+        loading = lambda environ=environ: load(path=tmp_path / "config", environ=_Quiet(environ))  # noqa: E731
+        assert refused(loading) == set()
+
+
+class _Quiet(dict):
+    """An environment as os.environ is not: whose repr would show everything."""
+
+    def __repr__(self):
+        return "<environ>"
