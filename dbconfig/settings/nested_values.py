@@ -133,9 +133,16 @@ def unusable(settings: Keys, backend: str, levels: tuple[str, ...]) -> Iterator[
 def _needs_code(settings: Keys) -> Iterator[Finding]:
     for key, names in _CODE.items():
         for name in names & getattr(settings, key).keys():
-            if getattr(settings, key)[name] is not None:
+            if _is_data(getattr(settings, key)[name]):
                 message = f"{name!r} in {key} is code, which YAML cannot name"
                 yield Finding("not-applicable", message, _IN_CODE, (key, name))
+
+
+def _is_data(value: Any) -> bool:
+    """Say whether a value is what YAML can express; a profile made in code may hold a class or a function."""
+    if isinstance(value, Mapping):
+        return bool(value) and all(_is_data(each) for each in value.values())
+    return isinstance(value, str | int | float | list | tuple)
 
 
 def _connect_args(settings: Keys, backend: str) -> Iterator[Finding]:

@@ -63,16 +63,15 @@ def test_an_asynchronous_connect_is_not_cut_either(
     pytest.importorskip(url.partition("://")[0].partition("+")[2])
     bounds: list[float] = []
 
-    async def stop(awaitable: Any, seconds: float) -> Any:
-        awaitable.close()
+    def stop(seconds: float) -> Any:
         bounds.append(seconds)
-        raise Stop
+        raise Stop("Stop")
 
     async def main() -> None:
         async with registry(url, **settings).async_engine().connect():
             pass
 
-    monkeypatch.setattr(connect_limit.asyncio, "wait_for", stop)
+    monkeypatch.setattr(connect_limit.asyncio, "timeout", stop)
     with pytest.raises(OperationalError, match="Stop"):
         asyncio.run(main())
     assert bounds == [20.0]

@@ -73,6 +73,7 @@ def test_a_name_a_type_or_code_is_refused_at_its_place(url, key, name, value, sl
         (POSTGRESQL, {"connect_args": {"keepalives": 1, "options": "-c x=1", "ssl": True, "row_factory": None}}),
         (POSTGRESQL, {"connect_args": {"server_settings": {"jit": False}, "prepare_threshold": None}}),
         (MYSQL, {"connect_args": {"ssl": {"ca": "/ca.pem"}, "client_flag": 2, "init_command": None}}),
+        (SQLITE, {"connect_args": {"factory": object}}),
         (SQLITE, {"connect_args": {"detect_types": 1, "check_same_thread": False}}),
         (POSTGRESQL, {"dialect_options": {"use_native_hstore": False, "executemany_mode": "values_only"}}),
         (POSTGRESQL, {"variables": {"app.tenant": 5, "jit": False, "search_path": "a, b"}}),
