@@ -18,7 +18,7 @@ from dbconfig.errors.printable import quoted
 from dbconfig.errors.problem import Location, Problem
 from dbconfig.errors.redaction import MASK, PLAIN_PARAMETERS
 from dbconfig.settings import client_defaults, hosts
-from dbconfig.settings.known_drivers import PORTS
+from dbconfig.settings.known_drivers import PORTS, family
 from dbconfig.settings.secret_sources import Secret
 
 if TYPE_CHECKING:
@@ -46,6 +46,26 @@ _AT_FAULT: Final = {
     "database-denied": ("username",),
     "database-file": ("database",),
     "read-only": ("host",),
+    "connection-lost": ("host",),
+}
+# Where the systems differ in what to do.
+_FIXES: Final = {
+    "sqlite": {
+        "read-only": "Let the user of the program write the file and its folder: check their owner, their permissions, "
+        "and whether the volume is mounted read-only.",
+        "not-a-database": "Correct the path: the file belongs to another program, or is damaged.",
+    },
+    "postgresql": {
+        "login-rejected": "Check where the user and the password come from: `dbconfig show`. On the server, check "
+        "pg_hba.conf.",
+        "database-denied": "Grant the right on the server: GRANT CONNECT ON DATABASE … TO …, or the rights on its "
+        "tables.",
+    },
+    "mysql": {
+        "login-rejected": "Check where the user and the password come from: `dbconfig show`. On the server, check the "
+        "host of the account: SELECT user, host FROM mysql.user.",
+        "read-only": "Point the profile at the primary: this server is a replica, or is set to read_only.",
+    },
 }
 
 
@@ -146,7 +166,12 @@ def problem(failure: Failure, settings: DatabaseSettings, database: str = "defau
     if failure.slug == "login-rejected":
         notes += (_password_note(settings),)
     message = _message(failure.slug, settings, place, key)
-    return Problem(failure.slug, message, location, path, CATALOGUE[failure.slug].fix, notes)
+    return Problem(failure.slug, message, location, path, fix(failure.slug, settings), notes)
+
+
+def fix(slug: str, settings: DatabaseSettings) -> str:
+    """Return what to do, in the words of the database system."""
+    return _FIXES[family(settings.backend)].get(slug, CATALOGUE[slug].fix)
 
 
 def _password_note(settings: DatabaseSettings) -> str:
@@ -188,12 +213,13 @@ def _refused_variable(settings: DatabaseSettings, words: str) -> str:
 def _message(slug: str, settings: DatabaseSettings, place: str = "", key: str = "") -> str:
     address = settings.address
     place = place or server_of(settings)
-    host = quoted(place.rpartition(":")[0])
+    name = place.rpartition(":")[0]
+    host = f"host {quoted(name)}" if name and "," not in place else f"a host of {place}"
     user, database = quoted(address.username or ""), quoted(str(address.database or ""))
     if settings.path is not None:
         database = f"'{printable(str(settings.path), 300)}'"  # whole: it is what has to be looked for
     texts = {
-        "host-unknown": f"the host {host} has no address",
+        "host-unknown": f"cannot resolve {host}",
         "refused": f"nothing listens on {place}",
         "unreachable": f"there is no way to {place}",
         "timed-out": f"{place} did not answer in time",
@@ -276,4 +302,12 @@ def annotate(error: BaseException, settings: DatabaseSettings) -> None:
         setattr(error, JUDGED, getattr(original, JUDGED))  # a unit of work asks later
     key, location = at_fault(failure.slug, settings, failure.words)
     error.add_note(f"dbconfig[{failure.slug}]: {_message(failure.slug, settings, key=key)} (stage: {failure.stage})")
-    error.add_note(f"  {key} comes from {location}; {CATALOGUE[failure.slug].fix}")
+    error.add_note(f"  {key} comes from {location}; {fix(failure.slug, settings)}")
+
+
+def annotate_missing_table(error: BaseException, settings: DatabaseSettings) -> None:
+    """Add to a statement's error where the table is missing and how tables are made."""
+    database = str(settings.path or settings.address.database or "")
+    where = f"the database {quoted(database)}" if database else "this database"
+    error.add_note(f"dbconfig[missing-table]: {where} does not have this table")
+    error.add_note(f"  {fix('missing-table', settings)}")

@@ -13,6 +13,8 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool, Pool, QueuePool, SingletonThr
 from sqlalchemy.util import get_cls_kwargs
 
 from dbconfig.engine import connection_failures, dialects, password_rotation, pool
+from dbconfig.engine.dialects import errors
+from dbconfig.engine.dialects.error_table import TABLE_MISSING
 from dbconfig.engine.password_rotation import _prove_secrets, _supply_secrets
 from dbconfig.errors import ConfigError
 from dbconfig.errors.printable import did_you_mean, suggest
@@ -149,10 +151,14 @@ def _checked_extra(extra: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[
 
 
 def _explain_failures(engine: Engine, settings: DatabaseSettings) -> None:
-    """Add to the error of a connection that failed what a person needs to mend it."""
+    """Add to the error of a connection that failed, or of a table that is missing, what a person needs to mend it."""
 
     @event.listens_for(engine, "handle_error")
     def explain(context: ExceptionContext) -> None:
         error = context.sqlalchemy_exception
-        if context.connection is None and error is not None:
+        if error is None:
+            return
+        if context.connection is None:
             connection_failures.annotate(error, settings)
+        elif errors.of_statement(context.original_exception, settings.backend) is TABLE_MISSING:
+            connection_failures.annotate_missing_table(error, settings)

@@ -12,7 +12,7 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
-from sqlalchemy.exc import TimeoutError
+from sqlalchemy.exc import OperationalError, TimeoutError
 
 from dbconfig import Registry, load
 from dbconfig.errors import ConfigError, render
@@ -434,6 +434,19 @@ def _(project: Project, options: tuple[str, ...], fixture: Fixture) -> Result:
         options,
         text="pool_recycle: 8h\npool_pre_ping: false\nvariables: {wait_timeout: 600}\n",
     )
+
+
+@provokes("missing-table")
+def _(project: Project, options: tuple[str, ...], fixture: Fixture) -> Result:
+    # No command reads a table; a program does, and finds it in the notes of the exception.
+    project.profile("url: sqlite:///app.db\n")
+    with (
+        Registry(project.folder / "config", environ={}) as db,
+        db.engine().connect() as connection,
+        pytest.raises(OperationalError) as missed,
+    ):
+        connection.exec_driver_sql("SELECT * FROM hero")
+    return Result(1, "", "\n".join(missed.value.__notes__) + "\n")
 
 
 @provokes("pool-timeout")

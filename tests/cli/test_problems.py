@@ -15,7 +15,7 @@ _NEED_SERVERS = {
     "tls-required", "tls-untrusted", "test-database", "pooler-undeclared", "variable-refused",
 }  # fmt: skip
 # What the notes of an exception tell, which have no colour.
-_PLAIN = {"pool-timeout"}
+_PLAIN = {"missing-table", "pool-timeout"}
 
 
 def slugs() -> list[object]:

@@ -112,6 +112,13 @@ CONNECTIONS: Final[dict[str, Entry]] = {
         "Point the profile at the primary; behind several addresses of PostgreSQL `query: {target_session_attrs: "
         "read-write}`.",
     ),
+    "missing-table": Entry(
+        "A statement names a table that the database does not have: nobody has created it yet, or the profile points "
+        "at another database.",
+        "session.exec(select(Hero)).all()   # and no create_tables() before",
+        "Create it: `db.create_tables()` after importing the models, or `alembic upgrade head`. `dbconfig show` names "
+        "the database that is in use.",
+    ),
     "busy": Entry(
         "The database answers, and the first query did not end in time or met a lock.",
         "another process holds the SQLite file",

@@ -149,9 +149,14 @@ class _Check:
         from dbconfig.cli.commands.check.server import look
 
         with engine.connect() as connection:
-            self._add(Step(attempt.stage, attempt.seconds, _identity(self._settings)))
+            login = Step(attempt.stage, attempt.seconds)
             attempt.begin("query")
-            server = look(connection, self._settings)
+            server: Server | None = None
+            try:
+                server = look(connection, self._settings)
+            finally:
+                login.detail = _identity(self._settings, server)
+                self._add(login)
             what = [server.version, f"role {server.role}" if server.role else "", server.encoding, server.tls]
             self._add(Step("query", attempt.seconds, ", ".join(filter(None, what)), facts=asdict(server)))
         return server
@@ -172,11 +177,14 @@ class _Attempt:
         return time.perf_counter() - self._begin
 
 
-def _identity(settings: DatabaseSettings) -> str:
+def _identity(settings: DatabaseSettings, server: Server | None) -> str:
+    """Return who logged in where; what the profile and the client libraries leave open, the server says."""
     address = client_defaults.completed(settings)
     if settings.backend == "sqlite":
         return str(settings.path or address.database or ":memory:")
-    return f"user {address.username or '(the system user)'}, database {address.database or '(none)'}"
+    user = address.username or (server.role if server is not None else "")
+    database = address.database or (server.database if server is not None else "")
+    return f"user {user or '(the system user)'}, database {database or '(none)'}"
 
 
 def _write(context: Context, step: Step) -> None:

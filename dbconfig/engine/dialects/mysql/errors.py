@@ -19,6 +19,7 @@ from dbconfig.engine.dialects.error_table import (
     READ_ONLY,
     REFUSED,
     STARTING_UP,
+    TABLE_MISSING,
     TLS_REFUSED,
     TLS_REQUIRED,
     TLS_UNTRUSTED,
@@ -77,6 +78,7 @@ CODES: Final[Mapping[int, Meaning]] = {
     1226: replace(TOO_MANY, only="max_user_connections"),
     # login
     1044: DATABASE_DENIED,  # [m] ER_DBACCESS_DENIED_ERROR
+    1146: TABLE_MISSING,  # [m] ER_NO_SUCH_TABLE
     1142: replace(DATABASE_DENIED, stage="query"),  # [m] ER_TABLEACCESS_DENIED_ERROR
     1049: DATABASE_MISSING,  # [m] ER_BAD_DB_ERROR
     1045: LOGIN_REJECTED,  # [m] ER_ACCESS_DENIED_ERROR

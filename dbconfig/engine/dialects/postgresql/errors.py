@@ -19,6 +19,7 @@ from dbconfig.engine.dialects.error_table import (
     READ_ONLY,
     REFUSED,
     STARTING_UP,
+    TABLE_MISSING,
     TIMED_OUT,
     TLS_REFUSED,
     TLS_REQUIRED,
@@ -67,6 +68,7 @@ CODES: Final[Mapping[str, Meaning]] = {
     "28000": LOGIN_REJECTED,  # invalid_authorization_specification: pg_hba.conf, role does not exist
     "28P01": LOGIN_REJECTED,  # invalid_password
     "3D000": DATABASE_MISSING,  # invalid_catalog_name
+    "42P01": TABLE_MISSING,  # undefined_table
     "42501": DATABASE_DENIED,  # insufficient_privilege
     # a session variable
     "42704": VARIABLE_REFUSED,  # undefined_object: no parameter of this name

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-from dbconfig.engine.dialects.error_table import CONFLICT, NEVER, Fate, Meaning
+from dbconfig.engine.dialects.error_table import CONFLICT, NEVER, TABLE_MISSING, Fate, Meaning
 
 _FILE: Final = Meaning(Fate.FINAL, "database-file", "login")
 _FOREIGN: Final = Meaning(Fate.FINAL, "not-a-database", "login")
@@ -40,6 +40,8 @@ def meaning(error: Any) -> Meaning | None:
     name = getattr(error, "sqlite_errorname", None)
     if isinstance(name, str):
         primary = "_".join(name.split("_")[:2])
+        if primary == "SQLITE_ERROR" and str(error).startswith("no such table"):
+            return TABLE_MISSING
         return CODES.get(primary)
     text = str(error)
     return next((found for pattern, found in WORDS if re.search(pattern, text)), None)
