@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from dbconfig.errors import ConfigError, DBConfigError, ProfileNotFound
     from dbconfig.errors.problem import Location, Problem
     from dbconfig.registry.registry import Registry
-    from dbconfig.sessions.retry import CommitUncertain
+    from dbconfig.sessions.commit import CommitUncertain
     from dbconfig.settings.database import DatabaseSettings
     from dbconfig.settings.profile import Profile
 
@@ -26,7 +26,7 @@ __version__ = "0.1.0"
 
 # Imported when they are asked for: an application that validates a file needs no SQLAlchemy, a command no pydantic.
 _HOMES = {
-    "CommitUncertain": "sessions.retry",
+    "CommitUncertain": "sessions.commit",
     "ConfigError": "errors",
     "DBConfigError": "errors",
     "DatabaseSettings": "settings.database",

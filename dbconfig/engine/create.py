@@ -12,7 +12,7 @@ from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.pool import AsyncAdaptedQueuePool, Pool, QueuePool, SingletonThreadPool
 from sqlalchemy.util import get_cls_kwargs
 
-from dbconfig.engine import connection_failures, dialects, password_rotation, pool
+from dbconfig.engine import commits, connection_failures, dialects, password_rotation, pickled_notes, pool
 from dbconfig.engine.dialects import errors
 from dbconfig.engine.dialects.error_table import TABLE_MISSING
 from dbconfig.engine.password_rotation import _prove_secrets, _supply_secrets
@@ -25,6 +25,8 @@ from dbconfig.settings.keys import group
 from dbconfig.settings.known_drivers import not_its_paramstyle
 
 _log = logging.getLogger("dbconfig.engines")
+
+pickled_notes.keep()
 
 # Fields of the group "engine" that do not go into create_engine under their own name.
 _ELSEWHERE: Final = ("connect_args", "dialect_options", "fast_begin")
@@ -72,6 +74,8 @@ def build(
     pool.attach(engine, settings, name=name, read_only=read_only, judge=connection_failures.Judge(settings))
     dialect.attach(engine, settings)
     connection_failures.name_errors(engine)
+    if not read_only:
+        commits.attach(engine, settings)
     _explain_failures(engine, settings)
     return engine
 

@@ -34,12 +34,17 @@ class ConfigError(DBConfigError, ValueError):
         problems: all of them, sorted by position.
     """
 
-    def __init__(self, problems: Iterable[Problem]) -> None:
-        self.problems: tuple[Problem, ...] = tuple(sorted(problems, key=_position))
+    def __init__(self, problems: Iterable[Problem] | str) -> None:
+        """Take the problems; or only their text, from which result backends make an error that came as JSON."""
+        if isinstance(problems, str):
+            self.problems: tuple[Problem, ...] = ()
+            super().__init__(problems)
+            return
+        self.problems = tuple(sorted(problems, key=_position))
         super().__init__("\n\n".join(str(problem) for problem in self.problems))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.problems,)
+        return type(self), (self.problems or str(self),), self.__dict__
 
 
 class ProfileNotFound(ConfigError):

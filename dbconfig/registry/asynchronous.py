@@ -90,7 +90,7 @@ class AsyncTwins:
         work: Callable[[AsyncSession], Awaitable[T]],
         database: str = DEFAULT,
         *,
-        attempts: int = 3,
+        attempts: int | None = None,
         timeout: float = 30.0,
     ) -> T:
         """Await a function in a transaction, again as a whole after an error that passes by itself.
@@ -103,7 +103,7 @@ class AsyncTwins:
         """
         factory = self._async_factory(database, None)
         tries = Attempts(attempts, timeout, f"{self.profile.name}/{database}")
-        result: T = await retry.async_run(factory.unit_of_work, work, tries, (id(self), database))
+        result: T = await retry.async_run(factory.unit_of_work, work, tries, (id(self), database, True))
         return result
 
     async def async_write_token(self, database: str = DEFAULT) -> str:

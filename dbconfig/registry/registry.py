@@ -154,7 +154,7 @@ class Registry(AsyncTwins, Binding, Replication, Reloading):
         work: Callable[[Session], T],
         database: str = DEFAULT,
         *,
-        attempts: int = 3,
+        attempts: int | None = None,
         timeout: float = 30.0,
     ) -> T:
         """Run a function in a transaction, again as a whole after an error that passes by itself.
@@ -174,7 +174,7 @@ class Registry(AsyncTwins, Binding, Replication, Reloading):
         """
         factory = self._factory(database, None)
         tries = retry.Attempts(attempts, timeout, f"{self.profile.name}/{database}")
-        return retry.run(factory.unit_of_work, work, tries, (id(self), database))
+        return retry.run(factory.unit_of_work, work, tries, (id(self), database, False))
 
     def stats(self, database: str = DEFAULT) -> PoolStats:
         """Return what the pool of a database has done and how it is: sizes, line, counters, histograms."""

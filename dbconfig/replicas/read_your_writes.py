@@ -104,13 +104,23 @@ def watch_commits(engine: Engine, key: str) -> None:
     commit: Callable[[Any], None] = dialect.do_commit
     commit_prepared: Callable[..., None] = dialect.do_commit_twophase
 
+    # Also after a COMMIT that failed, which may have happened: whoever looks for its work must not look on a replica.
+    # No position of now says so, since the server may not be done; so for a while it is the primary alone.
     def do_commit(connection: Any) -> None:
-        commit(connection)
-        note(key, Mark(time.time()))
+        mark = Mark(time.time(), asked=True)
+        try:
+            commit(connection)
+            mark.asked = False
+        finally:
+            note(key, mark)
 
     def do_commit_twophase(*arguments: Any, **keywords: Any) -> None:
-        commit_prepared(*arguments, **keywords)
-        note(key, Mark(time.time()))
+        mark = Mark(time.time(), asked=True)
+        try:
+            commit_prepared(*arguments, **keywords)
+            mark.asked = False
+        finally:
+            note(key, mark)
 
     dialect.do_commit = do_commit
     dialect.do_commit_twophase = do_commit_twophase

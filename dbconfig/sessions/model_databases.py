@@ -12,7 +12,8 @@ from sqlalchemy.sql import visitors
 from sqlmodel import Session, SQLModel
 
 from dbconfig.errors.printable import quoted
-from dbconfig.sessions.session import ReadOnlySession, SnapshotSession, UnitOfWork, WritingSession
+from dbconfig.sessions.commit import commit
+from dbconfig.sessions.session import Committing, ReadOnlySession, SnapshotSession, UnitOfWork, WritingSession
 from dbconfig.settings.profile import DEFAULT
 
 Home = MetaData | type[Any] | Sequence[MetaData | type[Any]]
@@ -93,6 +94,11 @@ class Bound(Session):
         self._open = open_
         self._opened: dict[str, Any] = {}  # the engine of each database that it has used
 
+    def name_of(self, connection: Connection) -> str:
+        """Return the name of the database of a connection, as errors say it."""
+        names = [name for name, engine in self._opened.items() if engine is connection.engine]
+        return names[0] if names else str(connection.engine.logging_name)
+
     def get_bind(self, mapper: Any = None, *, clause: Any = None, bind: Any = None, **keywords: Any) -> Any:
         if bind is not None:
             return bind
@@ -102,12 +108,18 @@ class Bound(Session):
         return self._opened[name]
 
 
-class BoundSession(Bound):
+class BoundSession(Bound, Committing):
     """The usual session, over several databases."""
+
+    def commit(self) -> None:
+        commit(self)
 
 
 class BoundWriting(Bound, WritingSession):
     """The session of `transaction` over several databases."""
+
+    def commit(self) -> None:
+        commit(self)
 
 
 class BoundUnitOfWork(Bound, UnitOfWork, WritingSession):

@@ -1,24 +1,26 @@
-"""Which errors pass by themselves, and how a unit of work is run again after one."""
+"""Units of work: a function in a transaction, rerun from the start after a transient error."""
 
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
-import os
 import random
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextvars import ContextVar
-from typing import TYPE_CHECKING, Final, TypeVar
+from collections.abc import Awaitable, Callable, Generator, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.util import greenlet_spawn
 from sqlmodel import Session
 
-from dbconfig.engine.dialects.error_table import Fate
-from dbconfig.engine.dialects.errors import fate_of
-from dbconfig.engine.pool.sockets import Look, Verdict
-from dbconfig.sessions.session import CONNECTIONS
+from dbconfig.engine.commits import broken_by
+from dbconfig.engine.dialects.error_table import JUDGED, Fate, Meaning
+from dbconfig.engine.dialects.errors import COMMITTED, fate_of
+from dbconfig.sessions.commit import commit, tell_committed
+from dbconfig.sessions.nesting import Key, joined, running
+from dbconfig.sessions.session import begun
 
 if TYPE_CHECKING:
     from sqlmodel.ext.asyncio.session import AsyncSession
@@ -29,20 +31,6 @@ T = TypeVar("T")
 
 FIRST_PAUSE: Final = 0.02  # seconds; a deadlock's other side has usually finished by then
 LONGEST_PAUSE: Final = 1.0  # seconds; a server that restarts is found again soon after it is up
-
-
-class CommitUncertain(OperationalError):
-    """The connection was lost while COMMIT was under way: the transaction may be committed, or not.
-
-    It is never repeated by itself, since that could apply it twice. Look whether the work is there (a unique key of the
-    work makes that easy), and only then run it again.
-    """
-
-    def __init__(self, cause: DBAPIError) -> None:
-        super().__init__(cause.statement or "COMMIT", None, cause.orig or cause, connection_invalidated=True)
-        self.add_note(
-            "dbconfig: the outcome of this COMMIT is unknown. Look whether its work is there before you repeat it."
-        )
 
 
 def pauses(first: float = FIRST_PAUSE, longest: float = LONGEST_PAUSE) -> Iterator[float]:
@@ -59,128 +47,249 @@ def pauses(first: float = FIRST_PAUSE, longest: float = LONGEST_PAUSE) -> Iterat
 class Attempts:
     """Counts the attempts at one unit of work, and decides after each failure whether there is another one."""
 
-    def __init__(self, limit: int, timeout: float, label: str) -> None:
+    def __init__(self, limit: int | None, timeout: float, label: str) -> None:
         """Begin.
 
         Args:
-            limit: attempts at the most.
+            limit: attempts at the most; None: as many as begin before the deadline.
             timeout: seconds from now; no attempt begins after it.
             label: names the database in log records.
         """
-        if limit < 1:
+        if limit is not None and limit < 1:
             raise ValueError(f"attempts must be at least 1, not {limit}")
         self.number = 1
         self._limit = limit
+        self._timeout = timeout
         self._label = label
         self._deadline = time.monotonic() + timeout
         self._pauses = pauses()
 
-    def pause_after(self, error: BaseException, *, committing: bool) -> float:
-        """Return how long to wait before the next attempt.
-
-        Raises:
-            CommitUncertain: the connection was lost with COMMIT under way.
-            BaseException: the error itself, if it is final or there is no attempt left.
-        """
-        fate = fate_of(error)
-        if fate is Fate.FINAL or not isinstance(error, DBAPIError):
-            raise error
-        if committing and fate is not Fate.CONFLICT:
-            raise CommitUncertain(error) from error
+    def pause_after(self, error: Exception, fate: Fate) -> float | None:
+        """Return how long to wait before the next attempt; None if there is none."""
+        if fate in (Fate.FINAL, Fate.UNCERTAIN):
+            return None
         pause = next(self._pauses)
-        left = self._deadline - time.monotonic()
         # What never reached the server is no attempt at the work: it goes on until the time is up.
-        if (fate is not Fate.ABSENT and self.number >= self._limit) or pause > left:
-            error.add_note(f"dbconfig: given up after attempt {self.number} of {self._limit}: {fate.value}")
-            raise error
-        _log.info("%s: attempt %d of %d: %s; again in %.3f s", self._label, self.number, self._limit, fate.value, pause)
+        spent = fate is not Fate.ABSENT and self._limit is not None and self.number >= self._limit
+        if spent or pause > self._deadline - time.monotonic():
+            of = f" of {self._limit}" if self._limit is not None else f", {self._timeout:.3g} s after the first"
+            error.add_note(f"dbconfig: given up after attempt {self.number}{of}: {fate.value}")
+            return None
+        _log.info("%s: attempt %d: %s; again in %.3f s", self._label, self.number, fate.value, pause)
         self.number += fate is not Fate.ABSENT
         return pause
 
 
-def refuse_dead(session: Session) -> None:
-    """Raise while it is still certain that nothing was committed, if the connection is known to be dead.
-
-    The look costs no round trip, and makes of most uncertain COMMITs after a restart a mere repetition.
-    """
-    for connection in session.info.get(CONNECTIONS, ()):
-        if connection.closed or connection.invalidated:
-            continue
-        look = Look.at(connection.connection.driver_connection)
-        if look is not None and look.verdict() is Verdict.DEAD:
-            cause = ConnectionError("the connection was closed by the other side before COMMIT was sent")
-            connection.invalidate(cause)
-            raise OperationalError("COMMIT", None, cause, connection_invalidated=True)
+# The steps of a unit of work, which threads and tasks take in the same order.
 
 
-# The session of the unit of work that runs in this thread or task, by registry and database: a nested call joins it.
-Running = Mapping[tuple[int, str], Session]
-running: ContextVar[Running] = ContextVar("dbconfig.running", default={})  # noqa: B039  # never written into
-if hasattr(os, "register_at_fork"):
-    # A child that is forked within a unit of work cannot join it: the connection is its parent's.
-    os.register_at_fork(after_in_child=lambda: running.set({}))
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """Call the function of the unit."""
+
+    session: Any
 
 
-def run(
-    open_session: Callable[[], Session], work: Callable[[Session], T], attempts: Attempts, key: tuple[int, str]
-) -> T:
-    """Run `work` in a transaction of a fresh session, again after an error that passes by itself."""
-    outer = running.get()
-    if key in outer:
-        return work(outer[key])  # part of the outer unit: that one is run again as a whole
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """Call something that speaks to the database."""
+
+    function: Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Close:
+    session: Any
+
+
+@dataclass(frozen=True, slots=True)
+class _Pause:
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Done:
+    result: Any
+
+
+@dataclass(frozen=True, slots=True)
+class _Failed:
+    error: BaseException
+    fate: Fate
+
+
+_Outcome = _Done | _Failed
+_Step = _Work | _Call | _Close | _Pause
+_Steps = Generator[_Step, Any, _Outcome]
+
+
+def _unit(open_session: Callable[[], Any], attempts: Attempts, key: Key) -> _Steps:
+    # Outcomes are returned, not raised: a StopIteration of the work would end the generator.
     while True:
-        committing = False
         session = open_session()
         session.info["attempt"] = attempts.number
-        token = running.set({**outer, key: session})
+        with running(key, session):
+            outcome = yield from _attempt(session)
+        if isinstance(outcome, _Done) or not isinstance(outcome.error, Exception):
+            return outcome
+        pause = attempts.pause_after(outcome.error, outcome.fate)
+        if pause is None:
+            return outcome
+        del outcome  # its error refers to the frames, and so to the session, of this attempt
+        yield _Pause(pause)
+
+
+def _attempt(session: Any) -> _Steps:
+    """Run the work once; return its result, or an error after which it may run again."""
+    of_threads: Session = getattr(session, "sync_session", session)
+    try:
+        result = yield _Work(session)
+        yield _Call(partial(commit, of_threads))
+    except BaseException as error:
+        fate = _fate(error, of_threads)
+        _end(of_threads)
         try:
-            with session:
-                result = work(session)
-                session.flush()  # what the flush runs into is not yet a question of the COMMIT
-                refuse_dead(session)
-                committing = session.in_transaction()
-                Session.commit(session)  # the unit's own commit() is refused: it is not for `work` to call
-                return result
-        except DBAPIError as error:
-            pause = attempts.pause_after(error, committing=committing)
-        finally:
-            running.reset(token)
-        time.sleep(pause)
+            yield _Close(session)
+        except Exception as other:  # the connection is the pool's affair; what the caller has to know is the first one
+            error.add_note(f"dbconfig: closing the session failed too: {other}")
+        return _Failed(error, fate)
+    _end(of_threads)
+    try:
+        yield _Close(session)
+    except BaseException as error:
+        tell_committed(error)
+        return _Failed(error, Fate.FINAL)
+    return _Done(result)
 
 
-# The session of the unit of work that runs in this task, by registry and database: a nested call joins it.
-AsyncRunning = Mapping[tuple[int, str], "tuple[AsyncSession, object]"]
+def _end(session: Session) -> None:
+    for _, mark in begun(session):
+        mark.alive = False  # of a connection that is shared with others, in tests
 
 
-_running: ContextVar[AsyncRunning] = ContextVar("dbconfig.async_running", default={})  # noqa: B039  # never written into
+def _fate(error: BaseException, session: Session) -> Fate:
+    """Return whether the work may run again: by its error, or by an earlier one that it has caught."""
+    if not isinstance(error, Exception) or getattr(error, COMMITTED, False):
+        return Fate.FINAL
+    if any(mark.partly for _, mark in begun(session)):
+        error.add_note("dbconfig: a statement of this unit has committed what came before it, so it is not repeated")
+        return Fate.FINAL
+    fate = fate_of(error)
+    if fate is not Fate.FINAL or not hasattr(error, "orig"):
+        return fate
+    # A failed transaction refuses the next statement too, with an error that says nothing of the first.
+    for connection, _ in begun(session):
+        row: Meaning | None = getattr(broken_by(connection), JUDGED, None)
+        if row is not None and row.fate is Fate.CONFLICT:
+            return row.fate
+    return Fate.FINAL
+
+
+def _result(outcome: _Outcome) -> Any:
+    if isinstance(outcome, _Done):
+        return outcome.result
+    try:
+        raise outcome.error
+    finally:
+        del outcome  # or the error would refer to itself by this frame
+
+
+def _check(work: Callable[..., Any], *, asynchronous: bool) -> None:
+    """Refuse a function whose call would run nothing."""
+    kinds = (work, getattr(type(work), "__call__", None))  # noqa: B004  # what an object is called by may be `async`
+    name = getattr(work, "__qualname__", None) or repr(work)
+    if any(inspect.isgeneratorfunction(one) or inspect.isasyncgenfunction(one) for one in kinds):
+        raise TypeError(f"{name} is a generator function: calling it runs nothing; write a function without `yield`")
+    if not asynchronous and any(inspect.iscoroutinefunction(one) for one in kinds):
+        raise TypeError(f"{name} is a coroutine function: use `await db.async_run_in_transaction(…)`")
+
+
+def run(open_session: Callable[[], Session], work: Callable[[Session], T], attempts: Attempts, key: Key) -> T:
+    """Run `work` in a transaction of a fresh session, again after a transient error; a call within a unit joins it."""
+    _check(work, asynchronous=False)
+    outer = joined(key)
+    if outer is not None:
+        return _called(work, outer.session)  # part of the outer unit: that one is run again as a whole
+
+    def take(step: _Step) -> Any:
+        match step:
+            case _Work(session):
+                return _called(work, session)
+            case _Call(function):
+                return function()
+            case _Close(session):
+                return session.close()
+            case _Pause(seconds):
+                return time.sleep(seconds)
+
+    steps = _unit(open_session, attempts, key)
+    try:
+        step = next(steps)
+        while True:
+            try:
+                found = take(step)
+            except BaseException as error:
+                step = steps.throw(error)
+            else:
+                step = steps.send(found)
+    except StopIteration as end:
+        outcome: _Outcome = end.value
+    result: T = _result(outcome)
+    return result
+
+
+def _called(work: Callable[[Session], T], session: Session) -> T:
+    result = work(session)
+    if inspect.isawaitable(result):
+        if inspect.iscoroutine(result):
+            result.close()  # or it would warn that nobody has awaited it
+        raise TypeError("the function returned an awaitable, which nobody awaits here: use async_run_in_transaction")
+    if inspect.isgenerator(result) and any(found is session for found in inspect.getgeneratorlocals(result).values()):
+        raise TypeError("the function returned a generator of its session, which would run after the COMMIT")
+    return result
 
 
 async def async_run(
     open_session: Callable[[], AsyncSession],
     work: Callable[[AsyncSession], Awaitable[T]],
     attempts: Attempts,
-    key: tuple[int, str],
+    key: Key,
 ) -> T:
-    """Run `work` in a transaction of a fresh session, again after an error that passes by itself."""
-    outer, task = _running.get(), asyncio.current_task()
-    # A task that was started within the unit inherits its context, but may not use its session at the same time.
-    if key in outer and outer[key][1] is task:
-        return await work(outer[key][0])
-    while True:
-        committing = False
-        session = open_session()
-        session.info["attempt"] = attempts.number
-        token = _running.set({**outer, key: (session, task)})
-        try:
-            async with session:
-                result = await work(session)
-                await session.flush()  # what the flush runs into is not yet a question of the COMMIT
-                await greenlet_spawn(refuse_dead, session.sync_session)
-                committing = session.in_transaction()
-                await greenlet_spawn(Session.commit, session.sync_session)  # the unit's own commit() is refused
-                return result
-        except DBAPIError as error:
-            pause = attempts.pause_after(error, committing=committing)
-        finally:
-            _running.reset(token)
-        await asyncio.sleep(pause)
+    """Run `work` in a transaction of a fresh session, again after a transient error; a call within a unit joins it."""
+    _check(work, asynchronous=True)
+    outer = joined(key)
+    if outer is not None:
+        return await _awaited(work, outer.session)
+
+    async def take(step: _Step) -> Any:
+        match step:
+            case _Work(session):
+                return await _awaited(work, session)
+            case _Call(function):
+                return await greenlet_spawn(function)
+            case _Close(session):
+                return await session.__aexit__(None, None, None)  # shielded from a cancellation
+            case _Pause(seconds):
+                return await asyncio.sleep(seconds)
+
+    steps = _unit(open_session, attempts, key)
+    try:
+        step = next(steps)
+        while True:
+            try:
+                found = await take(step)
+            except BaseException as error:
+                step = steps.throw(error)
+            else:
+                step = steps.send(found)
+    except StopIteration as end:
+        outcome: _Outcome = end.value
+    result: T = _result(outcome)
+    return result
+
+
+async def _awaited(work: Callable[[AsyncSession], Awaitable[T]], session: AsyncSession) -> T:
+    result = work(session)
+    if not inspect.isawaitable(result):
+        raise TypeError("async_run_in_transaction awaits what its function returns: write `async def`")
+    return await result

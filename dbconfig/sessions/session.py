@@ -10,10 +10,18 @@ from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.orm import SessionTransaction, UOWTransaction
 from sqlmodel import Session
 
-pass
+from dbconfig.engine.commits import REFUSAL, Mark, mark
 
 
-class WritingSession(Session):
+class Committing(Session):
+    """A session of which it is known what it has begun and committed, whatever happens to its COMMIT."""
+
+    def name_of(self, connection: Connection) -> str:
+        """Return the name of the database of a connection, as errors say it."""
+        return str(connection.engine.logging_name or connection.engine.url.database)
+
+
+class WritingSession(Committing):
     """A session that takes SQLite's write lock when its transaction begins.
 
     With a plain BEGIN two transactions can both read and then both want to write: one of them is refused at once,
@@ -21,35 +29,63 @@ class WritingSession(Session):
     """
 
 
-class UnitOfWork(Session):
+class UnitOfWork(Committing):
     """The session of `run_in_transaction`: it commits when the work has returned, and only then."""
 
+    def begin(self, nested: bool = False) -> SessionTransaction:
+        if not nested:
+            raise InvalidRequestError(f"{REFUSAL} (begin() commits at its end; begin_nested() is a savepoint)")
+        return super().begin(nested=nested)
+
+    def prepare(self) -> None:
+        raise InvalidRequestError(REFUSAL)
+
     def commit(self) -> None:
-        raise InvalidRequestError(
-            "run_in_transaction commits when its function returns; a commit within it could not be run again"
-        )
-
-
-@event.listens_for(UnitOfWork, "after_begin", propagate=True)
-def _remember_connection(session: Session, transaction: SessionTransaction, connection: Connection) -> None:
-    # Looked at before COMMIT is sent.
-    session.info.setdefault(CONNECTIONS, []).append(connection)
+        raise InvalidRequestError(REFUSAL)
 
 
 class WritingUnitOfWork(UnitOfWork, WritingSession):
     """The same on SQLite."""
 
 
-@event.listens_for(WritingSession, "after_begin", propagate=True)
-def _begin_immediate(session: Session, transaction: SessionTransaction, connection: Connection) -> None:
-    from dbconfig.engine.dialects.sqlite.transactions import begin_immediate  # its driver is for those who use it
+def begun(session: Session) -> list[tuple[Connection, Mark]]:
+    """Return the connections of a session's transaction, in the order of their first use."""
+    found: list[tuple[Connection, Mark]] = session.info.get(_BEGUN, [])
+    return found
 
-    # One session may serve several databases; and a savepoint is within a transaction that holds the lock already.
-    if connection.dialect.name == "sqlite" and not transaction.nested:
+
+_BEGUN: Final = "dbconfig.begun"  # in session.info
+COMMITTING: Final = "dbconfig.committing"  # in session.info while a COMMIT is due
+
+
+@event.listens_for(Committing, "after_transaction_create", propagate=True)
+def _begin_anew(session: Session, transaction: SessionTransaction) -> None:
+    if transaction.parent is None:
+        session.info[_BEGUN] = []
+
+
+@event.listens_for(Committing, "after_begin", propagate=True)
+def _take_note(session: Session, transaction: SessionTransaction, connection: Connection) -> None:
+    # A savepoint is within a transaction that is noted, and holds SQLite's lock, already.
+    if transaction.nested or not isinstance(session, Committing):
+        return
+    # One session may serve several databases.
+    if connection.dialect.name == "sqlite" and isinstance(session, WritingSession):
+        from dbconfig.engine.dialects.sqlite.transactions import begin_immediate  # its driver is for those who use it
+
         begin_immediate(connection)
+    allowed = not isinstance(session, UnitOfWork) or COMMITTING in session.info
+    found = Mark(session.name_of(connection), allowed=allowed)
+    mark(connection, found)
+    begun(session).append((connection, found))
 
 
-CONNECTIONS: Final = "dbconfig.connections"  # in session.info of a unit of work: those of its transaction
+@event.listens_for(Committing, "after_commit", propagate=True)
+def _note_commit(session: Session) -> None:
+    # In tests whose transactions are savepoints of one that is rolled back, no COMMIT is sent.
+    if not session.in_nested_transaction():
+        for _, found in begun(session):
+            found.committed = True
 
 
 _SNAPSHOTS: Final = {

@@ -9,9 +9,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sqlalchemy import Engine
+from sqlalchemy.util import greenlet_spawn
 from sqlmodel import Session
 
-from dbconfig.sessions.session import UnitOfWork, WritingSession, WritingUnitOfWork
+from dbconfig.sessions.commit import commit
+from dbconfig.sessions.session import Committing, UnitOfWork, WritingSession, WritingUnitOfWork
 from dbconfig.settings.database import DatabaseSettings
 
 if TYPE_CHECKING:
@@ -70,13 +72,14 @@ class SessionFactory:
     def of(cls, engine: Engine, settings: DatabaseSettings) -> SessionFactory:
         arguments = session_arguments(settings)
         sqlite = settings.backend == "sqlite"
-        kinds = (Session, WritingSession, WritingUnitOfWork) if sqlite else (Session, Session, UnitOfWork)
+        kinds = (Session, WritingSession, WritingUnitOfWork) if sqlite else (Session, Committing, UnitOfWork)
         return cls(engine, *(partial(kind, engine, **arguments) for kind in kinds))
 
     @contextmanager
     def transaction(self) -> Iterator[Session]:
         with self.writing() as session, session.begin():
             yield session
+            commit(session)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +94,7 @@ class AsyncSessionFactory:
     @classmethod
     def of(cls, engine: AsyncEngine, settings: DatabaseSettings) -> AsyncSessionFactory:
         sqlite = settings.backend == "sqlite"
-        kinds = (Session, WritingSession, WritingUnitOfWork) if sqlite else (Session, Session, UnitOfWork)
+        kinds = (Session, WritingSession, WritingUnitOfWork) if sqlite else (Session, Committing, UnitOfWork)
         return cls.made_of(engine, kinds, async_session_arguments(settings))
 
     @classmethod
@@ -107,6 +110,7 @@ class AsyncSessionFactory:
         # The session's own exit is shielded from cancellation, and takes back what the transaction's exit could not.
         async with self.writing() as session, session.begin():
             yield session
+            await greenlet_spawn(commit, session.sync_session)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 
 from dbconfig.engine.dialects.error_table import Fate
 from dbconfig.engine.dialects.errors import fate_of
-from dbconfig.sessions.retry import LONGEST_PAUSE, Attempts, CommitUncertain, pauses
+from dbconfig.sessions.retry import LONGEST_PAUSE, Attempts, pauses
 
 
 class ErrorWithState(psycopg2.OperationalError):
@@ -66,35 +66,32 @@ def test_pauses_double_up_to_a_limit_and_are_never_equal() -> None:
     assert list(islice(pauses(0.1, LONGEST_PAUSE), 10)) != found
 
 
-def test_attempts_end_at_their_number_with_the_error_itself() -> None:
+def test_attempts_end_at_their_number() -> None:
     error = wrapped(ErrorWithState("conflict"))
     attempts = Attempts(2, 30.0, "shop/default")
-    assert attempts.pause_after(error, committing=False) > 0
-    with pytest.raises(OperationalError) as raised:
-        attempts.pause_after(error, committing=False)
-    assert raised.value is error
-    assert raised.value.__notes__ == ["dbconfig: given up after attempt 2 of 2: conflict"]
+    assert attempts.pause_after(error, Fate.CONFLICT)
+    assert attempts.pause_after(error, Fate.CONFLICT) is None
+    assert error.__notes__ == ["dbconfig: given up after attempt 2 of 2: conflict"]
+
+
+def test_without_a_number_the_deadline_alone_ends_the_attempts() -> None:
+    error = wrapped(ErrorWithState("conflict"))
+    attempts = Attempts(None, 3600.0, "shop/default")
+    assert all(attempts.pause_after(error, Fate.CONFLICT) for _ in range(100))
+    assert Attempts(None, 0.0, "shop/default").pause_after(error, Fate.CONFLICT) is None
+    assert error.__notes__ == ["dbconfig: given up after attempt 1, 0 s after the first: conflict"]
 
 
 def test_waiting_for_a_server_is_no_attempt_but_ends_with_the_time() -> None:
     error = wrapped(psycopg2.OperationalError("Connection refused"), statement=None)
     patient = Attempts(1, 30.0, "shop/default")
-    assert all(patient.pause_after(error, committing=False) > 0 for _ in range(20))
-    with pytest.raises(OperationalError):
-        Attempts(1, 0.0, "shop/default").pause_after(error, committing=False)
+    assert all(patient.pause_after(error, Fate.ABSENT) for _ in range(20))
+    assert Attempts(1, 0.0, "shop/default").pause_after(error, Fate.ABSENT) is None
 
 
-def test_a_connection_lost_with_the_commit_under_way_is_uncertain() -> None:
-    error = wrapped(pymysql.err.OperationalError(2013, "Lost connection"), lost=True)
-    with pytest.raises(CommitUncertain, match="Lost connection") as raised:
-        Attempts(3, 30.0, "shop/default").pause_after(error, committing=True)
-    assert raised.value.__cause__ is error
-    assert isinstance(raised.value, OperationalError)
-    assert "unknown" in raised.value.__notes__[0]
-
-
-def test_a_conflict_at_the_commit_is_certain_and_runs_again() -> None:
-    assert Attempts(3, 30.0, "shop/default").pause_after(wrapped(ErrorWithState("conflict")), committing=True) > 0
+@pytest.mark.parametrize("fate", [Fate.FINAL, Fate.UNCERTAIN])
+def test_what_is_final_or_unknown_is_not_tried_again(fate: Fate) -> None:
+    assert Attempts(3, 30.0, "shop/default").pause_after(ValueError(), fate) is None
 
 
 def test_fewer_than_one_attempt_is_refused() -> None:

@@ -1,0 +1,291 @@
+"""COMMIT acts for whoever may commit, and never reports as saved what is lost.
+
+A statement's error that the application catches may have ended the whole transaction: PostgreSQL answers COMMIT with
+ROLLBACK then, MySQL and SQLite have rolled back and go on in a new transaction. All three report success.
+"""
+
+from __future__ import annotations
+
+import re
+import weakref
+from collections.abc import Callable
+from typing import Any, Final
+
+from sqlalchemy import Connection, Engine, event
+from sqlalchemy.engine import Dialect, ExceptionContext
+from sqlalchemy.exc import InternalError, InvalidRequestError
+
+from dbconfig.engine.dialects import errors
+from dbconfig.engine.dialects.error_table import JUDGED, UNKNOWN, Meaning
+from dbconfig.settings.database import DatabaseSettings
+
+_BROKEN: Final = "dbconfig.broken"  # in the info of a connection: the error that ended its transaction
+_MARK: Final = "dbconfig.mark"  # in the info of a connection: whose transaction it is
+_CODES: Final = ("sqlstate", "pgcode", "sqlite_errorname", "sqlite_errorcode")
+_IN_ERROR: Final = 3  # libpq's PQTRANS_INERROR, the same number in psycopg2 and psycopg
+
+_SKIPPED: Final = r"(?:\s|;|--[^\n]*\n|/\*.*?\*/)*"
+# Statements that commit, or begin anew, which on MySQL commits.
+_CONTROL: Final = re.compile(
+    _SKIPPED
+    + r"(?:COMMIT|END|BEGIN(?!\s+NOT\s+ATOMIC)|START\s+TRANSACTION|PREPARE\s+TRANSACTION|XA"
+    + r"|SET\s+(?:SESSION\s+|@@)?autocommit)\b",
+    re.IGNORECASE | re.DOTALL,
+)
+# https://mariadb.com/kb/en/sql-statements-that-cause-an-implicit-commit/; a temporary table does not
+_IMPLICIT: Final = re.compile(
+    _SKIPPED
+    + r"(?:(?:ALTER|CREATE|DROP)\s+(?!(?:OR\s+REPLACE\s+)?TEMPORARY)"
+    + r"|RENAME|TRUNCATE|GRANT|REVOKE|LOCK\s+TABLES?)\b",
+    re.IGNORECASE | re.DOTALL,
+)
+
+
+_checks: weakref.WeakKeyDictionary[Dialect, Callable[[Any], None]] = weakref.WeakKeyDictionary()
+
+
+class Mark:
+    """Whose transaction a connection is in, and how far its COMMIT has come."""
+
+    __slots__ = ("alive", "allowed", "committed", "name", "partly", "sent")
+
+    def __init__(self, name: str, *, allowed: bool) -> None:
+        self.name = name  # of the database
+        self.allowed = allowed  # whether its COMMIT is due; in a unit of work only once the function has returned
+        self.alive = True
+        self.sent = False
+        self.committed = False
+        self.partly = False  # a statement has committed what came before it
+
+    def refuse(self) -> None:
+        if self.alive and not self.allowed:
+            raise InvalidRequestError(REFUSAL)
+
+
+REFUSAL: Final = "run_in_transaction commits when its function returns; a commit within it could not be run again"
+
+
+def mark(connection: Connection, found: Mark) -> None:
+    """Say whose transaction a connection has begun, until it ends."""
+    connection.connection.info[_MARK] = found
+
+
+def refuse_broken(connection: Connection) -> None:
+    """Raise the error that has ended the transaction of a connection, before a COMMIT would say so."""
+    check = _checks.get(connection.dialect)
+    if check is None or connection.closed or connection.invalidated:
+        return
+    try:
+        check(connection.connection)
+    except Exception as error:
+        raise InternalError("COMMIT", None, error) from error
+
+
+def broken_by(connection: Connection) -> BaseException | None:
+    """Return the error that has ended the transaction of a connection, though somebody caught it."""
+    if connection.closed or connection.invalidated:
+        return None
+    found: BaseException | None = connection.connection.info.get(_BROKEN)
+    return found
+
+
+def attach(engine: Engine, settings: DatabaseSettings) -> None:
+    """Let COMMIT tell the truth on an engine that writes; by the dialect, since a listener costs every statement."""
+    dialect: Any = engine.dialect
+    backend = settings.backend
+    is_broken = {"postgresql": _is_in_error, "sqlite": _is_noted}.get(backend, _is_rolled_back)
+
+    @event.listens_for(engine, "handle_error")
+    def note(context: ExceptionContext) -> None:
+        error, connection = context.original_exception, context.connection
+        if connection is None or context.is_disconnect or not isinstance(error, dialect.loaded_dbapi.Error):
+            return
+        if connection.closed or connection.invalidated or _is_autocommit(connection, settings):
+            return
+        if _may_break(backend, error, connection):
+            connection.connection.info.setdefault(_BROKEN, _like(error, backend))
+
+    def refuse(connection: Any) -> None:
+        info = _info(connection)
+        if is_broken(connection, info):
+            error = info.get(_BROKEN)
+            raise _like(error, backend) if error is not None else dialect.loaded_dbapi.InternalError(_ABORTED)
+
+    _checks[engine.dialect] = refuse
+    _watch_ends(dialect, refuse)
+    _watch_savepoints(dialect, refuse, forgets=backend == "postgresql")
+    _watch_statements(dialect, implicit=backend in ("mysql", "mariadb"))
+
+
+_ABORTED: Final = "a statement of this transaction has failed, so COMMIT would roll it back"
+
+
+def _watch_ends(dialect: Any, refuse_broken: Callable[[Any], None]) -> None:
+    commit, rollback = dialect.do_commit, dialect.do_rollback
+
+    def do_commit(connection: Any) -> None:
+        info = _info(connection)
+        found: Mark | None = info.get(_MARK)
+        if found is not None:
+            found.refuse()
+        refuse_broken(connection)
+        if found is not None:
+            found.sent = True
+        commit(connection)
+        if found is not None:
+            found.committed = True
+            del info[_MARK]
+        info.pop(_BROKEN, None)
+
+    def do_rollback(connection: Any) -> None:
+        info = _info(connection)
+        info.pop(_MARK, None)
+        info.pop(_BROKEN, None)
+        rollback(connection)
+
+    prepare = dialect.do_prepare_twophase
+
+    def do_prepare_twophase(connection: Any, xid: Any) -> None:
+        refuse_broken(connection.connection)
+        prepare(connection, xid)
+
+    # On the dialect object of this engine alone.
+    dialect.do_commit, dialect.do_rollback = do_commit, do_rollback
+    dialect.do_prepare_twophase = do_prepare_twophase
+
+
+def _watch_savepoints(dialect: Any, refuse_broken: Callable[[Any], None], *, forgets: bool) -> None:
+    roll_back_to, release = dialect.do_rollback_to_savepoint, dialect.do_release_savepoint
+
+    def do_rollback_to_savepoint(connection: Connection, name: str) -> None:
+        info = connection.connection.info
+        if forgets:
+            roll_back_to(connection, name)
+            info.pop(_BROKEN, None)  # PostgreSQL's transaction is whole again
+        elif _BROKEN not in info or not _is_gone(info[_BROKEN]):
+            roll_back_to(connection, name)  # else the savepoint went with the transaction
+
+    def do_release_savepoint(connection: Connection, name: str) -> None:
+        refuse_broken(connection.connection)
+        release(connection, name)
+
+    dialect.do_rollback_to_savepoint, dialect.do_release_savepoint = do_rollback_to_savepoint, do_release_savepoint
+
+
+def _watch_statements(dialect: Any, *, implicit: bool) -> None:
+    execute, plainly = dialect.do_execute, dialect.do_execute_no_params
+
+    def look(statement: str, context: Any) -> None:
+        if context is None or not (_CONTROL.match(statement) or (implicit and _IMPLICIT.match(statement))):
+            return
+        found: Mark | None = context.root_connection.connection.info.get(_MARK)
+        if found is None or found.allowed or not found.alive:
+            return
+        if _CONTROL.match(statement):
+            raise dialect.loaded_dbapi.ProgrammingError(REFUSAL)
+        found.partly = True
+
+    def do_execute(cursor: Any, statement: str, parameters: Any, context: Any = None) -> None:
+        look(statement, context)
+        execute(cursor, statement, parameters, context)
+
+    def do_execute_no_params(cursor: Any, statement: str, context: Any = None) -> None:
+        look(statement, context)
+        plainly(cursor, statement, context)
+
+    dialect.do_execute, dialect.do_execute_no_params = do_execute, do_execute_no_params
+
+
+def _info(connection: Any) -> dict[str, Any]:
+    """Return the information of a pooled connection; a driver's bare one has none, or something else by this name."""
+    try:
+        found = getattr(connection, "info", None)
+    except NotImplementedError:  # of the very first connection, while SQLAlchemy asks what server that is
+        found = None
+    return found if isinstance(found, dict) else {}
+
+
+def _is_autocommit(connection: Connection, settings: DatabaseSettings) -> bool:
+    level = connection.get_execution_options().get("isolation_level", settings.isolation_level)
+    return str(level).upper() == "AUTOCOMMIT"
+
+
+def _may_break(backend: str, error: BaseException, connection: Connection) -> bool:
+    if backend == "postgresql":
+        return True  # whether it has, the status of the transaction says
+    if backend == "sqlite":
+        driver: Any = connection.connection.driver_connection
+        ours = getattr(driver, "_conn", driver)  # aiosqlite's own stands before it
+        # In memory a transaction begins with the first statement that writes: until then there is none to lose.
+        return not ours.in_transaction and not getattr(ours, "late", False)
+    row = errors.of_statement(error, backend)
+    return row is not None and (row.rolls_back or error.args[:1] == (_LOCK_WAIT,))
+
+
+def _like(error: BaseException, backend: str) -> BaseException:
+    """Return an error like another one, without its frames, which would keep the session that they refer to alive."""
+    try:
+        made = type(error)(*error.args)
+    except TypeError:  # a class that takes something else than its args
+        made = type(error).__new__(type(error), *error.args)
+    for name in _CODES:
+        value = getattr(error, name, None)
+        if value is not None and getattr(made, name, None) is None:
+            try:
+                setattr(made, name, value)
+            except (AttributeError, TypeError):
+                continue  # psycopg2's cannot be written; the meaning below goes along
+    row: Meaning | None = getattr(error, JUDGED, None) or errors.of_statement(error, backend)
+    setattr(made, JUDGED, row or UNKNOWN)
+    made.add_note("dbconfig: this error has ended the transaction before; nothing of it can be committed.")
+    return made
+
+
+# Whether the transaction of a connection is lost
+
+
+def _is_noted(connection: Any, info: dict[str, Any]) -> bool:
+    return _BROKEN in info
+
+
+def _is_in_error(connection: Any, info: dict[str, Any]) -> bool:
+    """PostgreSQL: the server has told its state with its last answer; asyncpg keeps that to itself."""
+    driver: Any = getattr(connection, "driver_connection", None)
+    if hasattr(driver, "get_transaction_status"):  # psycopg2
+        return bool(driver.get_transaction_status() == _IN_ERROR)
+    if hasattr(driver, "pgconn"):  # psycopg
+        return bool(driver.pgconn.transaction_status == _IN_ERROR)
+    return _BROKEN in info and _refuses(connection)
+
+
+def _refuses(connection: Any) -> bool:
+    cursor = connection.cursor()
+    try:
+        cursor.execute("SELECT 1")
+    except Exception as error:
+        if getattr(error, "sqlstate", None) == "25P02":  # in_failed_sql_transaction
+            return True
+        raise
+    finally:
+        cursor.close()
+    return False
+
+
+_LOCK_WAIT: Final = 1205  # whether it has ended the transaction or the statement alone, a variable of the server says
+
+
+def _is_gone(error: BaseException) -> bool:
+    return error.args[:1] != (_LOCK_WAIT,)
+
+
+def _is_rolled_back(connection: Any, info: dict[str, Any]) -> bool:
+    """MySQL and MariaDB: a deadlock ends the transaction, a lock timeout only under innodb_rollback_on_timeout."""
+    error = info.get(_BROKEN)
+    if error is None or _is_gone(error):
+        return error is not None
+    cursor = connection.cursor()
+    try:
+        cursor.execute("SELECT @@innodb_rollback_on_timeout")
+        return bool(cursor.fetchone()[0])
+    finally:
+        cursor.close()

@@ -1,0 +1,35 @@
+"""SQLAlchemy's errors keep their notes when they cross a process: what its own `__reduce__` leaves behind.
+
+The notes of this package say why a connection failed and what to do, which a parent process wants to know as well.
+"""
+
+from __future__ import annotations
+
+import copyreg
+from collections.abc import Iterator
+from typing import Any
+
+from sqlalchemy import exc
+
+
+def keep() -> None:
+    """Register how each class is taken apart, for pickle, copy and multiprocessing."""
+    for kind in {exc.StatementError, *_below(exc.StatementError)}:
+        copyreg.pickle(kind, _reduce)
+
+
+def _below(kind: type[Exception]) -> Iterator[type[Exception]]:
+    for one in kind.__subclasses__():
+        if one.__module__ == exc.__name__:  # those that applications derive have their own ways
+            yield one
+            yield from _below(one)
+
+
+def _reduce(error: Exception) -> str | tuple[Any, ...]:
+    taken = error.__reduce__()
+    notes = getattr(error, "__notes__", None)
+    if not notes or isinstance(taken, str):
+        return taken
+    made, arguments, *rest = taken
+    state = rest[0] if rest and isinstance(rest[0], dict) else {}
+    return made, arguments, {**state, "__notes__": list(notes)}

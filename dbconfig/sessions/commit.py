@@ -1,0 +1,142 @@
+"""Commit a session's transaction, and tell what is known when that fails."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlmodel import Session
+
+from dbconfig.engine.commits import Mark, refuse_broken
+from dbconfig.engine.dialects.error_table import Fate
+from dbconfig.engine.dialects.errors import COMMITTED, fate_of
+from dbconfig.engine.pool.sockets import Look, Verdict
+from dbconfig.sessions import several_databases
+from dbconfig.sessions.session import COMMITTING, begun
+
+
+class CommitUncertain(OperationalError):
+    """The outcome of a COMMIT is unknown, or it took effect in some of several databases only.
+
+    It is never repeated automatically, since that could apply the work twice. Look whether the work is there (a unique
+    key of the work makes that easy), and only then run it again.
+
+    Attributes:
+        committed: names of the databases that have committed.
+        unknown: names of the databases that may have committed, or not.
+    """
+
+    def __init__(
+        self, cause: BaseException | str, *, committed: Sequence[str] = (), unknown: Sequence[str] = ()
+    ) -> None:
+        statement = cause.statement if isinstance(cause, DBAPIError) else None
+        inner: BaseException = RuntimeError(cause) if isinstance(cause, str) else getattr(cause, "orig", None) or cause
+        super().__init__(statement or "COMMIT", None, inner, connection_invalidated=True)
+        self.committed, self.unknown = tuple(committed), tuple(unknown)
+        self.add_note(
+            "dbconfig: the outcome of this COMMIT is unknown. Look whether its work is there before you repeat it."
+            if not self.committed
+            else f"dbconfig: {self._outcome()}. Complete or undo the work before you repeat it."
+        )
+
+    def _outcome(self) -> str:
+        found = f"committed in {', '.join(self.committed)}"
+        return f"{found}; unknown in {', '.join(self.unknown)}" if self.unknown else f"{found}, and not elsewhere"
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        return f"{text}\n({self._outcome()})" if self.committed else text
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        arguments = (type(self), self.statement, self.orig, self.committed, self.unknown)
+        return _uncertain, arguments, {"__notes__": list(self.__notes__)}
+
+
+setattr(CommitUncertain, COMMITTED, True)  # nobody repeats it, not even a unit of work around this one
+
+
+def _uncertain(
+    kind: type[CommitUncertain], statement: str | None, inner: BaseException, committed: Any, unknown: Any
+) -> CommitUncertain:
+    return kind(OperationalError(statement, None, inner), committed=committed, unknown=unknown)
+
+
+def commit(session: Session) -> None:
+    """Commit the transaction of a session in each of its databases.
+
+    Raises:
+        CommitUncertain: nobody knows whether it is committed, or it is in some of several databases only.
+        BaseException: whatever else happened; a note says so if it came after the COMMIT.
+    """
+    session.flush()  # what the flush runs into is not yet a question of the COMMIT
+    if not session.in_transaction():
+        return
+    for connection, _ in begun(session):
+        refuse_broken(connection)
+        refuse_dead(connection)
+    known = begun(session)  # it grows when a hook uses one more database
+    for _, mark in known:
+        mark.allowed = True
+    session.info[COMMITTING] = True
+    try:
+        if len(known) > 1:
+            several_databases.commit(session)
+        else:
+            Session.commit(session)  # not a unit's own, which is refused
+    except BaseException as error:
+        uncertain = _uncertain_after(error, [mark for _, mark in known])
+        if uncertain is None:
+            raise
+        raise uncertain from error
+    finally:
+        del session.info[COMMITTING]
+
+
+def refuse_dead(connection: Connection) -> None:
+    """Raise while it is still certain that nothing was committed, if the connection is known to be dead.
+
+    The look costs no round trip, and makes of most uncertain COMMITs after a restart a mere repetition.
+    """
+    if connection.closed or connection.invalidated:
+        return
+    look = Look.at(connection.connection.driver_connection)
+    if look is not None and look.verdict() is Verdict.DEAD:
+        cause = ConnectionError("the connection was closed by the other side before COMMIT was sent")
+        connection.invalidate(cause)
+        raise OperationalError("COMMIT", None, cause, connection_invalidated=True)
+
+
+def tell_committed(error: BaseException) -> None:
+    """Note on an error that it came after COMMIT had been acknowledged, so that nobody repeats the work."""
+    setattr(error, COMMITTED, True)
+    error.add_note("dbconfig: this error came after COMMIT: the transaction is committed. Do not repeat its work.")
+
+
+def _uncertain_after(error: BaseException, marks: Sequence[Mark]) -> CommitUncertain | None:
+    """Return what to raise in place of an error of the COMMIT; None for the error itself."""
+    committed = [mark.name for mark in marks if mark.committed]
+    unknown = [mark.name for mark in marks if mark.sent and not mark.committed]
+    if isinstance(error, CommitUncertain) or (not committed and not unknown):
+        return None
+    if len(committed) == len(marks):
+        tell_committed(error)
+        return None
+    if not isinstance(error, Exception):  # an interrupt keeps its class, or it would not end what it is to end
+        setattr(error, COMMITTED, True)
+        error.add_note("dbconfig: it interrupted a COMMIT whose outcome is unknown.")
+        return None
+    if unknown and _is_certain(error):
+        unknown = []
+    return CommitUncertain(error, committed=committed, unknown=unknown) if committed or unknown else None
+
+
+def _is_certain(error: Exception) -> bool:
+    """Whether an error of a COMMIT means that it took no effect."""
+    if not isinstance(error, DBAPIError):
+        return False
+    fate = fate_of(error)
+    if fate is Fate.FINAL:  # the server has answered, with an error
+        return not error.connection_invalidated
+    return fate in (Fate.CONFLICT, Fate.READ_ONLY)

@@ -1,0 +1,169 @@
+"""One transaction over several databases: in two phases where the servers can, else in a fixed order."""
+
+from __future__ import annotations
+
+import logging
+import time
+import weakref
+from dataclasses import dataclass
+from typing import Any, Final
+from uuid import uuid4
+
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.orm import SessionTransaction
+from sqlmodel import Session
+
+from dbconfig.engine.commits import Mark
+from dbconfig.sessions.session import begun
+
+_log = logging.getLogger("dbconfig.two_phase")
+
+# Seconds for which a transaction that is prepared everywhere is committed again where its connection was lost.
+PATIENCE: Final = 10.0
+_PAUSE: Final = 0.2  # seconds between two of these attempts
+_UNDEFINED_OBJECT: Final = "42704"  # https://www.postgresql.org/docs/current/errcodes-appendix.html
+
+# Whether the server of an engine keeps prepared transactions: max_prepared_transactions is 0 unless somebody set it.
+_keeps: weakref.WeakKeyDictionary[Engine, bool] = weakref.WeakKeyDictionary()
+
+
+@dataclass(slots=True)
+class _Part:
+    """What a session has begun in one of its databases."""
+
+    connection: Connection
+    mark: Mark
+    engine: Engine
+    name: str = ""  # of the prepared transaction
+
+
+def commit(session: Session) -> None:
+    """Commit what a session has begun in each of its databases.
+
+    Every part but one is prepared first, where its server keeps prepared transactions; then the one that cannot be
+    prepared commits, and then the prepared ones. Where several cannot be prepared they commit one after the other,
+    those that may still meet a conflict first. What `Mark` says of each tells how far it came.
+    """
+    transaction: Any = session.get_transaction()
+    transaction._prepare_impl()  # runs hooks and flushes, as Session.commit does
+    parts = sorted((_Part(*one, one[0].engine) for one in begun(session)), key=_rank)
+    plain = [part for part in parts if not _can_prepare(part)]
+    prepared = [part for part in parts if part not in plain] if len(plain) <= 1 else []
+    if not plain and len(prepared) == 1:
+        plain, prepared = prepared, []
+    try:
+        for part in prepared:
+            _prepare(part)
+        for part in [part for part in parts if part not in prepared]:
+            _root(part).commit()
+    except BaseException:
+        if not any(part.mark.sent for part in parts):
+            _give_up(prepared)
+        elif prepared:
+            _log.error("left prepared, for a COMMIT whose outcome is unknown: %s", ", ".join(map(_shown, prepared)))
+        raise
+    for part in prepared:
+        _commit_prepared(part)
+    _end(session, transaction)
+
+
+def _rank(part: _Part) -> int:
+    """Return who commits first: where the COMMIT itself can meet a conflict, then other servers, then files."""
+    if part.connection.dialect.name == "sqlite":
+        return 2
+    return 0 if part.connection.get_isolation_level() == "SERIALIZABLE" else 1
+
+
+def _root(part: _Part) -> Any:
+    transaction = part.connection.get_transaction()
+    assert transaction is not None
+    return transaction
+
+
+def _can_prepare(part: _Part) -> bool:
+    if part.connection.dialect.name != "postgresql":
+        return False
+    if part.engine not in _keeps:
+        found = part.connection.exec_driver_sql("SHOW max_prepared_transactions").scalar_one()
+        _keeps[part.engine] = int(found) > 0
+    return _keeps[part.engine]
+
+
+def _prepare(part: _Part) -> None:
+    name = f"dbconfig-{uuid4().hex}"
+    part.name = name  # from now on it may be there, whatever happens to the connection
+    try:
+        part.connection.exec_driver_sql(f"PREPARE TRANSACTION '{name}'")
+    except DBAPIError as error:
+        if not error.connection_invalidated:
+            part.name = ""  # refused: the server has rolled it back
+        raise
+    _root(part).rollback()  # there is nothing to roll back any more; the driver does not know
+
+
+def _commit_prepared(part: _Part) -> None:
+    """Commit a prepared transaction; the decision has fallen, so a lost connection is no end of it."""
+    part.mark.sent = True
+    deadline, on_its_own = time.monotonic() + PATIENCE, True
+    while True:
+        try:
+            _finish(part, "COMMIT PREPARED", on_its_own=on_its_own)
+        except (SQLAlchemyError, OSError) as error:
+            if time.monotonic() > deadline:
+                _log.error("still prepared, though it is to be committed: %s", _shown(part))
+                error.add_note(f"dbconfig: to be committed by hand: COMMIT PREPARED '{part.name}' in {part.mark.name}")
+                raise
+            on_its_own = False
+            _pause(part)
+        else:
+            part.mark.committed = True
+            return
+
+
+def _give_up(parts: list[_Part]) -> None:
+    for part in parts:
+        if part.name:
+            try:
+                _finish(part, "ROLLBACK PREPARED", on_its_own=not part.connection.invalidated)
+            except (SQLAlchemyError, OSError) as error:
+                _log.warning("it may be left prepared: %s: %s", _shown(part), error)
+
+
+def _finish(part: _Part, verb: str, *, on_its_own: bool) -> None:
+    """End a prepared transaction: on its own connection, or on another one, which can do so as well."""
+    connection = part.connection if on_its_own else part.engine.connect()
+    try:
+        connection = connection.execution_options(isolation_level="AUTOCOMMIT")
+        connection.exec_driver_sql(f"{verb} '{part.name}'")
+        connection.commit()  # sends nothing; it tells those who watch what is committed
+    except DBAPIError as error:
+        # Asked for the second time, it is there no more: the first time has reached the server.
+        if (getattr(error.orig, "sqlstate", None) or getattr(error.orig, "pgcode", None)) != _UNDEFINED_OBJECT:
+            raise
+    finally:
+        if not on_its_own:
+            connection.close()
+
+
+def _pause(part: _Part) -> None:
+    if part.connection.dialect.is_async:
+        import asyncio
+
+        from sqlalchemy.util import await_only
+
+        await_only(asyncio.sleep(_PAUSE))
+    else:
+        time.sleep(_PAUSE)
+
+
+def _shown(part: _Part) -> str:
+    return f"'{part.name}' in {part.mark.name}"
+
+
+def _end(session: Session, transaction: SessionTransaction) -> None:
+    """Let the session end its transaction, whose parts are committed: hooks, expiry, connections."""
+    known: Any = transaction
+    for key, (connection, begun_, _, autoclose) in list(known._connections.items()):
+        known._connections[key] = (connection, begun_, False, autoclose)  # False: not to be committed
+    Session.commit(session)
