@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.engine import Dialect, ExceptionContext
-from sqlalchemy.exc import InternalError, InvalidRequestError
+from sqlalchemy.exc import DBAPIError, InvalidRequestError
 
 from dbconfig.engine.dialects import errors
 from dbconfig.engine.dialects.error_table import JUDGED, UNKNOWN, Meaning
@@ -70,15 +70,16 @@ def mark(connection: Connection, found: Mark) -> None:
     connection.connection.info[_MARK] = found
 
 
-def refuse_broken(connection: Connection) -> None:
-    """Raise the error that has ended the transaction of a connection, before a COMMIT would say so."""
-    check = _checks.get(connection.dialect)
+def refuse_broken(connection: Connection, statement: str = "COMMIT") -> None:
+    """Raise the error that has ended the transaction of a connection, before a statement would say so."""
+    dialect = connection.dialect
+    check = _checks.get(dialect)
     if check is None or connection.closed or connection.invalidated:
         return
     try:
         check(connection.connection)
-    except Exception as error:
-        raise InternalError("COMMIT", None, error) from error
+    except dialect.loaded_dbapi.Error as error:
+        raise DBAPIError.instance(statement, None, error, dialect.loaded_dbapi.Error, dialect=dialect) from error
 
 
 def broken_by(connection: Connection) -> BaseException | None:
@@ -113,7 +114,7 @@ def attach(engine: Engine, settings: DatabaseSettings) -> None:
 
     _checks[engine.dialect] = refuse
     _watch_ends(dialect, refuse)
-    _watch_savepoints(dialect, refuse, forgets=backend == "postgresql")
+    _watch_savepoints(dialect, forgets=backend == "postgresql")
     _watch_statements(dialect, implicit=backend in ("mysql", "mariadb"))
 
 
@@ -154,7 +155,7 @@ def _watch_ends(dialect: Any, refuse_broken: Callable[[Any], None]) -> None:
     dialect.do_prepare_twophase = do_prepare_twophase
 
 
-def _watch_savepoints(dialect: Any, refuse_broken: Callable[[Any], None], *, forgets: bool) -> None:
+def _watch_savepoints(dialect: Any, *, forgets: bool) -> None:
     roll_back_to, release = dialect.do_rollback_to_savepoint, dialect.do_release_savepoint
 
     def do_rollback_to_savepoint(connection: Connection, name: str) -> None:
@@ -166,7 +167,7 @@ def _watch_savepoints(dialect: Any, refuse_broken: Callable[[Any], None], *, for
             roll_back_to(connection, name)  # else the savepoint went with the transaction
 
     def do_release_savepoint(connection: Connection, name: str) -> None:
-        refuse_broken(connection.connection)
+        refuse_broken(connection, "RELEASE SAVEPOINT")
         release(connection, name)
 
     dialect.do_rollback_to_savepoint, dialect.do_release_savepoint = do_rollback_to_savepoint, do_release_savepoint

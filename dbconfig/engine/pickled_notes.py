@@ -14,7 +14,8 @@ from sqlalchemy import exc
 
 def keep() -> None:
     """Register how each class is taken apart, for pickle, copy and multiprocessing."""
-    for kind in {exc.StatementError, *_below(exc.StatementError)}:
+    kinds: list[type[Exception]] = [exc.StatementError, *_below(exc.StatementError)]
+    for kind in kinds:
         copyreg.pickle(kind, _reduce)
 
 

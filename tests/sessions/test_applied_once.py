@@ -1,0 +1,418 @@
+"""A unit of work is applied once, or its caller is told: whatever fails, whoever catches it, with every driver."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pymysql
+import pytest
+from sqlalchemy import event, text
+from sqlalchemy.exc import DBAPIError, InvalidRequestError, OperationalError, ProgrammingError
+from sqlmodel import Session
+
+from dbconfig import CommitUncertain, Profile, Registry
+from dbconfig.engine.dialects.error_table import Fate
+from dbconfig.engine.dialects.errors import fate_of
+from tests.sessions.conftest import Units
+
+INSERT = text("INSERT INTO t (x) VALUES (1)")
+ROWS = "SELECT x FROM t"
+
+
+def conflict() -> OperationalError:
+    """An error that says: run it again."""
+    return OperationalError("UPDATE", None, pymysql.err.OperationalError(1213, "Deadlock found"))
+
+
+# Once COMMIT has been acknowledged
+
+
+def test_an_error_in_a_hook_after_the_commit_does_not_repeat_the_work(units: Units) -> None:
+    calls = []
+
+    def hook(session: Session) -> None:
+        raise conflict()
+
+    def work(session: Session) -> None:
+        calls.append(1)
+        session.execute(INSERT)
+        event.listen(session, "after_commit", hook, once=True)
+
+    with pytest.raises(OperationalError, match="Deadlock found") as raised:
+        units.run(work)
+    assert calls == [1]
+    assert units.sql(ROWS) == [(1,)]
+    assert "the transaction is committed" in raised.value.__notes__[-1]
+    assert fate_of(raised.value) is Fate.FINAL  # for a unit around this one, too
+
+
+def test_an_error_in_a_hook_before_the_commit_repeats_the_work(units: Units) -> None:
+    calls = []
+
+    def hook(session: Session) -> None:
+        if len(calls) == 1:
+            raise conflict()
+
+    def work(session: Session) -> None:
+        calls.append(1)
+        session.execute(INSERT)
+        event.listen(session, "before_commit", hook, once=True)
+
+    units.run(work)
+    assert calls == [1, 1]
+    assert units.sql(ROWS) == [(1,)]
+
+
+def test_an_error_while_the_session_closes_does_not_repeat_the_work(units: Units) -> None:
+    calls = []
+
+    def work(session: Session) -> None:
+        calls.append(1)
+        session.execute(INSERT)
+        close = session.close
+
+        def close_and_fail() -> None:
+            close()
+            raise conflict()
+
+        session.close = close_and_fail  # type: ignore[method-assign]  # of this one session
+
+    with pytest.raises(OperationalError, match="Deadlock found") as raised:
+        units.run(work)
+    assert calls == [1]
+    assert units.sql(ROWS) == [(1,)]
+    assert "the transaction is committed" in raised.value.__notes__[-1]
+
+
+def test_an_uncertain_commit_within_a_unit_of_another_database_repeats_neither() -> None:
+    calls = []
+
+    def work(session: Session) -> None:
+        calls.append(1)
+        raise CommitUncertain(OperationalError("COMMIT", None, pymysql.err.OperationalError(2013, "Lost connection")))
+
+    with Registry.from_profile(Profile(name="outer", url="sqlite://")) as db, pytest.raises(CommitUncertain):
+        db.run_in_transaction(work)
+    assert calls == [1]
+
+
+# Errors that the work catches
+
+
+@pytest.mark.parametrize("way", ["run", "transaction"])
+def test_a_failed_transaction_of_postgresql_is_not_reported_as_saved(postgresql_units: Units, way: str) -> None:
+    def work(session: Session) -> None:
+        session.execute(INSERT)
+        with contextlib.suppress(DBAPIError):
+            session.execute(text("SELECT 1/0"))
+
+    with pytest.raises(DBAPIError, match="division by zero"):
+        getattr(postgresql_units, way)(work)
+    assert postgresql_units.sql(ROWS) == []
+
+
+@pytest.mark.parametrize("way", ["run", "transaction"])
+def test_an_error_that_a_savepoint_has_taken_back_is_none(units: Units, way: str) -> None:
+    def work(session: Session) -> None:
+        session.execute(INSERT)
+        try:
+            with session.begin_nested():
+                session.execute(text("SELECT * FROM no_such_table"))
+        except DBAPIError:
+            pass
+
+    getattr(units, way)(work)
+    assert units.sql(ROWS) == [(1,)]
+
+
+def test_a_rollback_of_the_session_makes_the_transaction_whole(units: Units) -> None:
+    def work(session: Session) -> None:
+        try:
+            session.execute(text("SELECT * FROM no_such_table"))
+        except DBAPIError:
+            session.rollback()
+        session.execute(INSERT)
+
+    units.run(work)
+    assert units.sql(ROWS) == [(1,)]
+
+
+@pytest.mark.parametrize("way", ["run", "transaction"])
+def test_a_transaction_that_sqlite_has_rolled_back_is_not_reported_as_saved(sqlite_units: Units, way: str) -> None:
+    def work(session: Session) -> None:
+        session.execute(INSERT)
+        with contextlib.suppress(DBAPIError):
+            session.execute(text("INSERT OR ROLLBACK INTO t VALUES (1)"))
+        session.execute(text("INSERT INTO t VALUES (2)"))
+
+    with pytest.raises(DBAPIError, match="UNIQUE"):
+        getattr(sqlite_units, way)(work)
+    assert (1,) not in sqlite_units.sql(ROWS)
+
+
+def in_opposite_order(units: Units, second: Callable[[Session, int], None]) -> None:
+    """Let two units change two rows, in opposite order: one of them loses a deadlock in `second`."""
+    both, failed = threading.Barrier(2), list[BaseException]()
+
+    def unit(first: int, last: int) -> None:
+        attempts = []
+
+        def work(session: Session) -> None:
+            attempts.append(1)
+            session.execute(text("UPDATE t SET x = x + 1 WHERE id = :id"), {"id": first})
+            if len(attempts) == 1:
+                both.wait(30)
+            second(session, last)
+
+        try:
+            units.run(work, timeout=60)
+        except BaseException as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=unit, args=order) for order in ((1, 2), (2, 1))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert failed == []
+    assert units.sql("SELECT id, x FROM t ORDER BY id") == [(1, 2), (2, 2)]
+
+
+def test_a_deadlock_that_the_work_catches_is_run_again(mariadb_units: Units) -> None:
+    def second(session: Session, row: int) -> None:
+        for _ in range(2):  # it tries again itself, in what is a new transaction without the first half
+            try:
+                session.execute(text("UPDATE t SET x = x + 1 WHERE id = :id"), {"id": row})
+            except DBAPIError:
+                continue
+            return
+
+    in_opposite_order(mariadb_units, second)
+
+
+def test_a_deadlock_inside_a_savepoint_is_run_again(mariadb_units: Units) -> None:
+    def second(session: Session, row: int) -> None:
+        with session.begin_nested():
+            session.execute(text("UPDATE t SET x = x + 1 WHERE id = :id"), {"id": row})
+
+    in_opposite_order(mariadb_units, second)
+
+
+def test_a_deadlock_caught_inside_a_savepoint_is_run_again(mariadb_units: Units) -> None:
+    def second(session: Session, row: int) -> None:
+        with session.begin_nested(), contextlib.suppress(DBAPIError):
+            session.execute(text("UPDATE t SET x = x + 1 WHERE id = :id"), {"id": row})
+
+    in_opposite_order(mariadb_units, second)
+
+
+# COMMIT is not for the work to call
+
+
+def by_begin(session: Session) -> None:
+    with session.begin():
+        session.execute(INSERT)
+
+
+REFUSED: dict[str, Callable[[Session], Any]] = {
+    "commit": lambda session: session.commit(),
+    "begin": by_begin,
+    "the transaction's commit": lambda session: session.get_transaction().commit(),  # type: ignore[union-attr]
+    "the connection's commit": lambda session: session.connection().commit(),
+    "COMMIT": lambda session: session.execute(text("COMMIT")),
+    "COMMIT by the connection": lambda session: session.connection().exec_driver_sql("/* now */ commit"),
+    "BEGIN": lambda session: session.execute(text("BEGIN")),
+}
+
+
+@pytest.mark.parametrize("how", REFUSED)
+def test_whatever_would_commit_within_the_work_is_refused_before_it_acts(units: Units, how: str) -> None:
+    calls = []
+
+    def work(session: Session) -> None:
+        calls.append(1)
+        session.execute(INSERT)
+        REFUSED[how](session)
+
+    with pytest.raises((InvalidRequestError, ProgrammingError), match="commits when its function returns"):
+        units.run(work)
+    assert calls == [1]
+    assert units.sql(ROWS) == []
+
+
+def test_a_transaction_may_be_committed_by_its_own_block(units: Units) -> None:
+    def work(session: Session) -> None:
+        session.execute(INSERT)
+        session.commit()
+
+    units.transaction(work)
+    assert units.sql(ROWS) == [(1,)]
+
+
+def test_a_unit_that_mysql_has_committed_in_part_is_not_repeated(mariadb_units: Units) -> None:
+    calls = []
+
+    def work(session: Session) -> None:
+        calls.append(1)
+        session.execute(text("INSERT INTO t VALUES (3, 3)"))
+        session.execute(text("CREATE TABLE other (x INT)"))  # it commits what came before it
+        raise conflict()
+
+    with pytest.raises(OperationalError) as raised:
+        mariadb_units.run(work)
+    assert calls == [1]
+    assert "has committed what came before it" in raised.value.__notes__[-1]
+
+
+# Calls within a unit
+
+
+def test_a_copied_context_has_a_unit_of_its_own(units: Units) -> None:
+    if units.system == "sqlite":
+        pytest.skip("a second unit of SQLite waits for the first one's lock")
+    sessions: list[Any] = []
+
+    with units.open() as db:
+        if units.asynchronous:
+
+            async def inner(session: Any) -> None:
+                sessions.append(session)
+
+            async def outer(session: Any) -> None:
+                sessions.append(session)
+                await asyncio.create_task(db.async_run_in_transaction(inner))
+
+            async def main() -> None:
+                await db.async_run_in_transaction(outer)
+                await db.async_dispose()
+
+            asyncio.run(main())
+        else:
+
+            def work(session: Session) -> None:
+                sessions.append(session)
+                within = contextvars.copy_context()
+                other = threading.Thread(target=within.run, args=(db.run_in_transaction, sessions.append))
+                other.start()
+                other.join(30)
+
+            db.run_in_transaction(work)
+    assert sessions[0] is not sessions[1]
+
+
+def test_a_unit_that_is_over_is_not_joined(units: Units) -> None:
+    contexts: list[contextvars.Context] = []
+    sessions: list[Any] = []
+    with units.open() as db:
+        if units.asynchronous:
+
+            async def keep(session: Any) -> None:
+                sessions.append(session.sync_session)
+                contexts.append(contextvars.copy_context())
+
+            async def main() -> None:
+                async def insert(session: Any) -> None:
+                    sessions.append(session.sync_session)
+                    await session.exec(INSERT)
+
+                await db.async_run_in_transaction(keep)
+                loop = asyncio.get_running_loop()
+                await loop.create_task(db.async_run_in_transaction(insert), context=contexts[0])
+                await db.async_dispose()
+
+            asyncio.run(main())
+        else:
+
+            def keep_it(session: Session) -> None:
+                sessions.append(session)
+                contexts.append(contextvars.copy_context())
+
+            def insert_it(session: Session) -> None:
+                sessions.append(session)
+                session.execute(INSERT)
+
+            db.run_in_transaction(keep_it)
+            contexts[0].run(db.run_in_transaction, insert_it)
+    assert sessions[0] is not sessions[1]
+    assert units.sql(ROWS) == [(1,)]
+
+
+# What is no work
+
+
+class Called:
+    async def __call__(self, session: Session) -> None: ...
+
+
+async def coroutine(session: Session) -> None: ...
+
+
+def generator(session: Session) -> Any:
+    yield session.execute(INSERT)
+
+
+NO_WORK: dict[str, Callable[[Session], Any]] = {
+    "a coroutine function": coroutine,
+    "an object that is called by one": Called(),
+    "a function that returns a coroutine": lambda session: coroutine(session),
+    "a generator function": generator,
+    "a function that returns its generator": lambda session: generator(session),
+}
+
+
+@pytest.mark.parametrize("what", NO_WORK)
+def test_what_a_call_would_not_run_is_refused(what: str) -> None:
+    with Registry.from_profile(Profile(name="units", url="sqlite://")) as db, pytest.raises(TypeError):
+        db.run_in_transaction(NO_WORK[what])
+
+
+@pytest.mark.parametrize("work", [lambda session: None, generator])
+def test_what_cannot_be_awaited_is_refused(work: Any) -> None:
+    async def main() -> None:
+        with Registry.from_profile(Profile(name="units", url="sqlite://")) as db:
+            with pytest.raises(TypeError):
+                await db.async_run_in_transaction(work)
+            await db.async_dispose()
+
+    pytest.importorskip("aiosqlite")
+    asyncio.run(main())
+
+
+# How long
+
+
+def test_the_deadline_and_no_number_ends_the_attempts(units: Units, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dbconfig.sessions.retry.FIRST_PAUSE", 0.0)
+    calls = []
+
+    def work(session: Session) -> None:
+        calls.append(session.info["attempt"])
+        if len(calls) < 6:
+            raise conflict()
+
+    units.run(work)
+    assert calls == [1, 2, 3, 4, 5, 6]
+
+
+def test_an_unknown_outcome_is_told_as_such_by_its_code(postgresql_units: Units) -> None:
+    for number, code in enumerate(("40003", "08007")):
+        postgresql_units.sql(f"CREATE TABLE t{number} (x INT)")
+        body = f"$$BEGIN RAISE EXCEPTION SQLSTATE '{code}'; END$$"
+        postgresql_units.sql(f"CREATE FUNCTION f{number}() RETURNS trigger LANGUAGE plpgsql AS {body}")
+        when = f"DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION f{number}()"
+        postgresql_units.sql(f"CREATE CONSTRAINT TRIGGER c AFTER INSERT ON t{number} {when}")
+        calls = []
+
+        def work(session: Session, number: int = number, calls: list[int] = calls) -> None:
+            calls.append(1)
+            session.execute(text(f"INSERT INTO t{number} VALUES (1)"))
+
+        with pytest.raises(CommitUncertain) as raised:
+            postgresql_units.run(work)
+        assert calls == [1]
+        assert raised.value.unknown == ("units",)
