@@ -166,7 +166,8 @@ class Registry(AsyncTwins, Binding, Replication, Reloading):
         Args:
             work: what to do; what it returns is returned.
             database: where.
-            attempts: how often at the most; waiting for a server that cannot be reached is no attempt.
+            attempts: maximum number of attempts; None: until `timeout`. Waiting for a server that cannot be reached
+                is not an attempt.
             timeout: seconds after which no attempt begins.
 
         Raises:
