@@ -12,7 +12,7 @@ from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.pool import AsyncAdaptedQueuePool, Pool, QueuePool, SingletonThreadPool
 from sqlalchemy.util import get_cls_kwargs
 
-from dbconfig.engine import commits, connection_failures, dialects, password_rotation, pickled_notes, pool
+from dbconfig.engine import commits, connection_failures, dialects, echo, password_rotation, pickled_notes, pool
 from dbconfig.engine.dialects import errors
 from dbconfig.engine.dialects.error_table import TABLE_MISSING
 from dbconfig.engine.password_rotation import _prove_secrets, _supply_secrets
@@ -68,6 +68,8 @@ def build(
     except ImportError as error:
         message = f"the driver {drivername} is installed, but cannot be imported: {error}"
         raise ConfigError([Problem("missing-driver", message, settings.origin("url"))]) from error
+    if settings.echo or settings.echo_pool:
+        echo.print_once(engine)
     # In this order: the dialect's listener may connect by itself. (`insert=True` has no effect on this event.)
     _supply_secrets(engine, settings)
     password_rotation.attach(engine, settings, name)

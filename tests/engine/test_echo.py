@@ -1,0 +1,56 @@
+"""`echo` prints each statement once, whatever the program does with logging, and whenever it does it."""
+
+import logging
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROGRAM = """
+import logging, logging.config, sys
+from sqlalchemy import text
+from dbconfig import Profile, Registry
+{before}
+with Registry.from_profile(Profile(name="case", url="sqlite://", echo=True, echo_pool="debug")) as db:
+    engine = db.engine()
+    {after}
+    with db.session() as session:
+        session.connection().execute(text("SELECT 42"))
+"""
+CONSOLE = "logging.basicConfig(level=logging.INFO)"
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("", ""),
+        (CONSOLE, ""),
+        ("", CONSOLE),
+        ("logging.basicConfig(level=logging.DEBUG, stream=sys.stdout)", ""),
+        ("logging.basicConfig(level=logging.WARNING)", ""),
+        ("logging.basicConfig(filename='program.log', level=logging.DEBUG)", ""),
+        ("logging.getLogger().addHandler(logging.NullHandler())", ""),
+        # A handler that takes warnings alone prints no statement.
+        ("handler = logging.StreamHandler(); handler.setLevel(30); logging.getLogger().addHandler(handler)", ""),
+        ("logging.getLogger('sqlalchemy').addHandler(logging.StreamHandler())", ""),
+        (f"{CONSOLE}; logging.getLogger('sqlalchemy').propagate = False", ""),
+        ("logging.getLogger('sqlalchemy.engine.Engine.case').addHandler(logging.StreamHandler())", ""),
+    ],
+)
+def test_a_statement_is_printed_once(tmp_path: Path, before: str, after: str) -> None:
+    program = PROGRAM.format(before=before, after=after)
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=120
+    )
+    said = done.stdout + done.stderr
+    assert said.count("SELECT 42") == 1, said
+    assert said.count("checked out from pool") == 1, said
+
+
+def test_no_handler_is_left_where_nothing_is_echoed() -> None:
+    from dbconfig import Profile, Registry
+
+    with Registry.from_profile(Profile(name="silent", url="sqlite://")) as db:
+        db.engine()
+    assert not logging.getLogger("sqlalchemy.engine.Engine.silent").handlers
