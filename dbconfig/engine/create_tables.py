@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,6 +15,8 @@ from sqlmodel import SQLModel
 from dbconfig.errors import ConfigError
 from dbconfig.errors.printable import did_you_mean, quoted, suggest
 from dbconfig.errors.problem import Problem
+
+_log = logging.getLogger("dbconfig.tables")
 
 _LOCK: Final = 0x6462636F6E666967  # "dbconfig": the advisory lock of everybody who creates or drops tables
 _LOCK_TIMEOUT: Final = 60.0  # seconds; another worker's DDL takes long on a large database
@@ -63,7 +66,10 @@ def selected(
 ) -> list[Table]:
     """Return tables, or all that there are, in the order in which their foreign keys allow to create them."""
     if not tables:
-        return [table for metadata in metadatas for table in _sorted(metadata)]
+        every = [table for metadata in metadatas for table in _sorted(metadata)]
+        if not every:
+            _log.warning("no table is known: import the modules of your models before creating or dropping tables")
+        return every
     named = dict.fromkeys(_table(each, metadatas) for each in tables)
     return [
         table

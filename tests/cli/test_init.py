@@ -92,6 +92,15 @@ def test_migrations_that_cannot_be_are_refused_and_nothing_is_written(
             "POSTGRES_USER=app\nPOSTGRES_PASSWORD=p@ss/w%rd\nPOSTGRES_DB=shop\n",
             "postgresql://app:***@localhost:5432/shop",
         ),
+        (
+            "POSTGRES_USER=app\nPOSTGRES_PASSWORD=x\nPOSTGRES_SERVER=db.internal\nPOSTGRES_PORT=6000\n",
+            "postgresql://app:***@db.internal:6000/postgres",
+        ),
+        (
+            "MYSQL_USER=app\nMYSQL_PASSWORD=x\nMYSQL_DATABASE=shop\nMYSQL_ROOT_PASSWORD=y\n",
+            "mysql://app:***@localhost:3306/shop",
+        ),
+        ("MARIADB_USER=app\nMARIADB_PASSWORD=x\nMARIADB_HOST=db\n", "mariadb://app:***@db:3306"),
         ("DATABASE_URL=psql://app@db/shop\n", "sqlite:///data/development.db"),
         ("SECRET_KEY=x\n", "sqlite:///data/development.db"),
     ],
@@ -104,3 +113,44 @@ def test_what_a_dotenv_says_is_used(project: Project, dotenv: str, address: str)
     if "p@ss" in dotenv:
         assert profile.databases["default"].read_password() == "p@ss/w%rd"
     assert project.run("validate", "--all").code == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "like"), [("local", "development"), ("Dev", "development"), ("ci", "testing"), ("prod", "production")]
+)
+@pytest.mark.parametrize("where", [".env", "environment"])
+def test_the_profile_that_environment_names_is_there(project: Project, name: str, like: str, where: str) -> None:
+    env = {"DATABASE_URL": "postgresql://app@db.internal/shop"}
+    if where == ".env":
+        project.write(".env", f"ENVIRONMENT={name}\n")
+    else:
+        env["ENVIRONMENT"] = name
+    made = project.run("init", env=env)
+    assert made.code == 0
+    assert f"wrote config/{name}.yaml" in made.out
+    assert f"selects {name}: it is as {like}" in made.out
+    checked = project.run("validate", env=env)
+    assert checked.out.startswith(f"{name}: valid"), checked.text
+    folder = project.folder / "config"
+    one, two = (load(each, path=folder, environ=env).databases["default"] for each in (name, like))
+    assert (one.address, one.pool_size, one.protected) == (two.address, two.pool_size, two.protected)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("acme-7", "write config/acme-7.yaml, such as `extends: production`"), ("a b", "cannot be a profile's name")],
+)
+def test_a_profile_that_init_cannot_guess_is_told(project: Project, name: str, said: str) -> None:
+    project.write(".env", f"ENVIRONMENT='{name}'\n")
+    made = project.run("init")
+    assert made.code == 0
+    assert said in made.out
+    assert not (project.folder / f"config/{name}.yaml").exists()
+
+
+def test_a_gitignore_of_any_size_is_not_read(project: Project) -> None:
+    path = project.write(".gitignore", "x\n" * 200_000)
+    made = project.run("init")
+    assert made.code == 0
+    assert "note: .gitignore: it is larger than 256 KiB; it should have the lines .env /data/" in made.err
+    assert path.stat().st_size == 400_000

@@ -114,3 +114,14 @@ def test_a_connection_that_is_lost_meanwhile_is_told_as_itself(server: Server) -
             server.terminate()
             connection.execute(text("SELECT 1"))
         assert db.create_tables(Account) == ["engine_account"]
+
+
+def test_where_no_model_is_imported_it_says_so(db: Registry, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("WARNING", "dbconfig.tables"):
+        assert create_tables.selected((), (MetaData(),)) == []
+    assert caplog.messages == [
+        "no table is known: import the modules of your models before creating or dropping tables"
+    ]
+    caplog.clear()
+    assert db.create_tables(Registered) == ["tables_registered"]
+    assert caplog.messages == []

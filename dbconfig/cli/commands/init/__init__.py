@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from dbconfig.cli.commands.init import migrations, templates
+from dbconfig.cli.commands.init import dotenv, migrations, templates
 from dbconfig.cli.commands.schema import text as schema_text
 from dbconfig.cli.context import Context
 from dbconfig.cli.exit_codes import FAILED, OK
 from dbconfig.config.folder import FOLDER, shown_path
-from dbconfig.settings.environment_variables import Environment
-from dbconfig.settings.url_parsing import InvalidURL, parse_url
+from dbconfig.settings import small_files
 
-_URLS: Final = ("DATABASE_URL", "SQLALCHEMY_DATABASE_URL", "SQLALCHEMY_DATABASE_URI", "DB_URL", "POSTGRES_URL")
 _IGNORED: Final = (".env", "/data/")
 
 
@@ -29,8 +26,9 @@ def run(context: Context) -> int:
     except ValueError as error:
         context.out.note(f"error: {error}")
         return FAILED
-    plan = _detect(project)
+    plan = dotenv.plan(project, context.environ)
     files = {f"{FOLDER}/{name}": text for name, text in templates.profiles(plan.connection, plan.production).items()}
+    files |= plan.more or {}
     files[f"{FOLDER}/schema.json"] = schema_text()
     configured = _existing(project, files)
     existing = _existing(project, of_alembic) if of_alembic else configured
@@ -67,41 +65,12 @@ def _existing(project: Path, names: Iterable[str]) -> list[str]:
     return [name for name in names if (project / name).exists() or (project / name).is_symlink()]
 
 
-def _configure(context: Context, project: Path, files: Mapping[str, str], plan: _Plan) -> None:
+def _configure(context: Context, project: Path, files: Mapping[str, str], plan: dotenv.Plan) -> None:
     for name, text in files.items():
         _write(context, project / name, text)
     if not (project / ".env.example").exists():
         _write(context, project / ".env.example", templates.ENV_EXAMPLE.format(name=plan.production))
     _ignore(context, project / ".gitignore")
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """What development connects to, and the variable that production takes."""
-
-    connection: str = templates.DEVELOPMENT_CONNECTION
-    production: str = "DATABASE_URL"
-    notes: tuple[str, ...] = ()
-
-
-def _detect(project: Path) -> _Plan:
-    """Return how to connect by what a `.env` already says; its values are looked at and never shown."""
-    environment = Environment({}, project / ".env", ".env")
-    # What lies in a developer's .env is development's; production must not mean the same.
-    production = "PRODUCTION_DATABASE_URL"
-    for name in _URLS:
-        variable = environment.get(name)
-        if variable is None or not variable.value:
-            continue
-        try:
-            backend = parse_url(variable.value).drivername
-        except InvalidURL as error:
-            return _Plan(production=production, notes=(f"note: {name} in .env is not used: {error}",))
-        note = f"development connects by {name} of .env ({backend}); production by {production}"
-        return _Plan(templates.FROM_URL.format(name=name), production, (note,))
-    if environment.get("POSTGRES_PASSWORD") or environment.get("POSTGRES_USER"):
-        return _Plan(templates.FROM_PARTS, notes=("development connects by POSTGRES_… of .env",))
-    return _Plan()
 
 
 def _write(context: Context, path: Path, text: str) -> None:
@@ -112,7 +81,11 @@ def _write(context: Context, path: Path, text: str) -> None:
 
 
 def _ignore(context: Context, path: Path) -> None:
-    present = path.read_text(encoding="utf-8") if path.exists() else ""
+    try:
+        present = small_files.read(path).decode("utf-8", "replace") if path.exists() else ""
+    except small_files.Unreadable as error:
+        context.out.note(f"note: {shown_path(path)}: {error}; it should have the lines {' '.join(_IGNORED)}")
+        return
     lines = present.splitlines()
     missing = [line for line in _IGNORED if not {line, line.strip("/"), line.lstrip("/"), f"/{line}"} & set(lines)]
     if missing:

@@ -24,12 +24,9 @@ DEVELOPMENT_CONNECTION: Final = "url: sqlite:///data/development.db"
 
 FROM_URL: Final = "url: ${{{name}}}   # from .env"
 
-FROM_PARTS: Final = """drivername: postgresql   # the parts are from .env; a special character in one needs no escape
-username: ${POSTGRES_USER:-postgres}
-password: ${POSTGRES_PASSWORD}
-host: ${POSTGRES_HOST:-localhost}
-port: ${POSTGRES_PORT:-5432}
-database: ${POSTGRES_DB:-postgres}"""
+LIKE_ANOTHER: Final = f"""{_MODELINE}# The profile that ENVIRONMENT names.
+extends: {{like}}
+"""
 
 TESTING: Final = f"""{_MODELINE}# Testing: a database in memory, private to the process and gone with it.
 url: 'sqlite:///:memory:'

@@ -1,0 +1,113 @@
+"""What a `.env` that is there already says: the variables that development connects by, and the profile it selects."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from dbconfig.cli.commands.init import templates
+from dbconfig.config.active_profile import VARIABLE
+from dbconfig.config.folder import FOLDER, NAME, SHARED
+from dbconfig.errors.printable import quoted
+from dbconfig.settings.environment_variables import Environment
+from dbconfig.settings.url_parsing import InvalidURL, parse_url
+
+_URLS: Final = ("DATABASE_URL", "SQLALCHEMY_DATABASE_URL", "SQLALCHEMY_DATABASE_URI", "DB_URL", "POSTGRES_URL")
+# What the images of the systems, and the templates around them, call the parts.
+_PREFIXES: Final = {"POSTGRES": "postgresql", "MYSQL": "mysql", "MARIADB": "mariadb"}
+_PARTS: Final = {
+    "username": ("USER", "USERNAME"),
+    "password": ("PASSWORD",),
+    "host": ("HOST", "SERVER", "HOSTNAME"),
+    "port": ("PORT",),
+    "database": ("DB", "DATABASE", "NAME"),
+}
+_USUAL: Final = {
+    "postgresql": {"username": "postgres", "host": "localhost", "port": "5432", "database": "postgres"},
+    "mysql": {"username": "root", "host": "localhost", "port": "3306"},
+    "mariadb": {"username": "root", "host": "localhost", "port": "3306"},
+}
+# What people call a profile, and which of ours it is like.
+_LIKE: Final = {
+    **dict.fromkeys(("dev", "devel", "local", "docker", "compose"), "development"),
+    **dict.fromkeys(("test", "tests", "ci"), "testing"),
+    **dict.fromkeys(("prod", "live", "stage", "staging", "preview"), "production"),
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What development connects to, the variable that production takes, and the profile that ENVIRONMENT names."""
+
+    connection: str = templates.DEVELOPMENT_CONNECTION
+    production: str = "DATABASE_URL"
+    notes: tuple[str, ...] = ()
+    more: Mapping[str, str] | None = None  # the files of further profiles
+
+
+def plan(project: Path, environ: Mapping[str, str]) -> Plan:
+    """Return what to write, by what a `.env` says; its values are looked at and never shown."""
+    environment = Environment({}, project / ".env", ".env")
+    found = _connection(environment)
+    selected = environment.get(VARIABLE)
+    where = f"{VARIABLE} of .env"
+    if environ.get(VARIABLE):
+        name, where = environ[VARIABLE], f"{VARIABLE} of the environment"
+    else:
+        name = selected.value if selected is not None else ""
+    if not name or f"{name}.yaml" in templates.profiles():
+        return found
+    file = f"{FOLDER}/{name}.yaml"
+    if not NAME.fullmatch(name) or name == SHARED:
+        note = f"note: {where} is {quoted(name)}, which cannot be a profile's name"
+        return replace(found, notes=(*found.notes, note))
+    like = _LIKE.get(name.lower())
+    if like is None:
+        note = f"note: {where} is {quoted(name)}, and there is no such profile"
+        help = f"write {file}, such as `extends: production`"
+        return replace(found, notes=(*found.notes, f"{note}: {help}"))
+    text = templates.LIKE_ANOTHER.format(like=like)
+    return replace(found, notes=(*found.notes, f"{where} selects {name}: it is as {like}"), more={file: text})
+
+
+def _connection(environment: Environment) -> Plan:
+    # What lies in a developer's .env is development's; production must not mean the same.
+    production = "PRODUCTION_DATABASE_URL"
+    for name in _URLS:
+        variable = environment.get(name)
+        if variable is None or not variable.value:
+            continue
+        try:
+            backend = parse_url(variable.value).drivername
+        except InvalidURL as error:
+            return Plan(production=production, notes=(f"note: {name} in .env is not used: {error}",))
+        note = f"development connects by {name} of .env ({backend}); production by {production}"
+        return Plan(templates.FROM_URL.format(name=name), production, (note,))
+    for prefix, system in _PREFIXES.items():
+        names = _names(environment, prefix)
+        if "username" in names or "password" in names:
+            return Plan(_from_parts(system, prefix, names), notes=(f"development connects by {prefix}_… of .env",))
+    return Plan()
+
+
+def _names(environment: Environment, prefix: str) -> dict[str, str]:
+    """Return the name of the variable of each part that the `.env` has."""
+    found: dict[str, str] = {}
+    for part, endings in _PARTS.items():
+        for ending in endings:
+            variable = environment.get(f"{prefix}_{ending}")
+            if part not in found and variable is not None and variable.value:
+                found[part] = variable.name
+    return found
+
+
+def _from_parts(system: str, prefix: str, names: Mapping[str, str]) -> str:
+    lines = [f"drivername: {system}   # the parts are from .env; a special character in one needs no escape"]
+    for part, endings in _PARTS.items():
+        name = names.get(part, f"{prefix}_{endings[0]}")
+        usual = _USUAL[system].get(part)
+        if part in names or usual is not None:
+            lines.append(f"{part}: ${{{name}}}" if usual is None else f"{part}: ${{{name}:-{usual}}}")
+    return "\n".join(lines)
