@@ -108,7 +108,7 @@ def errors() -> str:
                 *entry.example.splitlines(),
                 "```",
                 "",
-                entry.fix,
+                entry.advice(),
             ]
     assert len(CATALOGUE) == sum(len(entries) for _, _, entries in parts)
     return "\n".join(lines) + "\n"

@@ -48,25 +48,6 @@ _AT_FAULT: Final = {
     "read-only": ("host",),
     "connection-lost": ("host",),
 }
-# Where the systems differ in what to do.
-_FIXES: Final = {
-    "sqlite": {
-        "read-only": "Let the user of the program write the file and its folder: check their owner, their permissions, "
-        "and whether the volume is mounted read-only.",
-        "not-a-database": "Correct the path: the file belongs to another program, or is damaged.",
-    },
-    "postgresql": {
-        "login-rejected": "Check where the user and the password come from: `dbconfig show`. On the server, check "
-        "pg_hba.conf.",
-        "database-denied": "Grant the right on the server: GRANT CONNECT ON DATABASE … TO …, or the rights on its "
-        "tables.",
-    },
-    "mysql": {
-        "login-rejected": "Check where the user and the password come from: `dbconfig show`. On the server, check the "
-        "host of the account: SELECT user, host FROM mysql.user.",
-        "read-only": "Point the profile at the primary: this server is a replica, or is set to read_only.",
-    },
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +152,7 @@ def problem(failure: Failure, settings: DatabaseSettings, database: str = "defau
 
 def fix(slug: str, settings: DatabaseSettings) -> str:
     """Return what to do, in the words of the database system."""
-    return _FIXES[family(settings.backend)].get(slug, CATALOGUE[slug].fix)
+    return CATALOGUE[slug].advice(family(settings.backend))
 
 
 def _password_note(settings: DatabaseSettings) -> str:

@@ -34,13 +34,13 @@ FOR_PROFILE: Final[Mapping[str, Mapping[str, Any]]] = {
     "testing": {"pool_leak_warning": 30.0},
 }
 # Keys of a file that are not settings of a database.
-EXTENDS: Final = "The profile that this one is laid over, such as production for a staging"
-DATABASES: Final = "Further databases by name; engine options are inherited, the connection is not"
-SCHEMA: Final = "This schema, for editors that read the key: schema.json"
+EXTENDS: Final = "Profile that this one builds on, such as production for staging"
+DATABASES: Final = "Further databases by name; they inherit the engine options, but not the connection"
+SCHEMA: Final = "Path of this schema, for editors that read the key: schema.json"
 REPLICAS: Final[Any] = setting(
     (),
     "connection",
-    "Servers that read_only sessions read from: a list of what differs from the primary; off is none",
+    "Servers for read-only sessions: a list of what differs from the primary; off disables them",
 )
 
 
@@ -53,112 +53,126 @@ class Keys(BaseModel):
         None, "connection", "The whole address: scheme://user:password@host:port/database?query"
     )
     drivername: choices.DriverName | None = setting(
-        None, "connection", "The database system, with or without `+driver`: postgresql, mysql+pymysql, sqlite"
+        None, "connection", "Database system, with or without `+driver`: postgresql, mysql+pymysql, sqlite"
     )
-    username: value_types.Name | None = setting(None, "connection", "The user that logs in")
+    username: value_types.Name | None = setting(None, "connection", "User that logs in")
     password: value_types.Password | None = setting(
         None,
         "connection",
-        "The password: text, ${VAR}, {file: PATH}, {env: NAME} or {provider: NAME}; "
-        "the mappings are asked for each new connection",
+        (
+            "Password: text, ${VAR}, {file: PATH}, {env: NAME}, or {provider: NAME}; the mappings are read "
+            "again for each new connection"
+        ),
     )
     host: hosts.Hosts | None = setting(
         None,
         "connection",
-        "A host name, an IP address, or the folder of PostgreSQL's socket; for PostgreSQL a list, [one, two:5433], "
-        "of which the first that is the primary is taken",
+        (
+            "Host name, IP address, or the folder of PostgreSQL's socket; for PostgreSQL also a list, [one, "
+            "two:5433], of which the first primary is used"
+        ),
     )
-    port: value_types.WholeNumber | None = setting(None, "connection", "The TCP port", ge=1, le=65535)
+    port: value_types.WholeNumber | None = setting(None, "connection", "TCP port", ge=1, le=65535)
     database: value_types.Name | None = setting(
         None,
         "connection",
-        "The name of the database; for SQLite the file, relative to the project folder, or `:memory:`",
+        "Name of the database; for SQLite the file, relative to the project folder, or `:memory:`",
     )
-    query: url_parsing.Query = setting({}, "connection", "Parameters that would stand behind the `?` of a URL")
+    query: url_parsing.Query = setting({}, "connection", "Parameters that would follow the `?` of a URL")
 
     sslmode: choices.SSLMode | None = setting(
         None,
         "tls",
-        "TLS: disable, prefer, require, verify-ca or verify-full; only the last two find out who answers, "
-        "`require` encrypts and verifies nothing",
+        (
+            "TLS: disable, prefer, require, verify-ca, or verify-full; only the last two verify the server, "
+            "`require` encrypts and verifies nothing"
+        ),
     )
     sslrootcert: value_types.Name | None = setting(
-        None, "tls", "The file of the authorities that verify-ca and verify-full trust; `system` is the machine's own"
+        None,
+        "tls",
+        ("File of the authorities that verify-ca and verify-full trust; `system` uses those of the operating system"),
     )
-    sslcert: value_types.Name | None = setting(None, "tls", "The file of the client's certificate")
-    sslkey: value_types.Name | None = setting(None, "tls", "The file of the client's key")
+    sslcert: value_types.Name | None = setting(None, "tls", "File of the client certificate")
+    sslkey: value_types.Name | None = setting(None, "tls", "File of the client key")
 
     pool_size: value_types.WholeNumber = setting(
-        5, "pool", "Connections that are kept open; 0 is no limit", ge=0, le=10_000
+        5, "pool", "Number of connections to keep open; 0 removes the limit", ge=0, le=10_000
     )
     max_overflow: value_types.WholeNumber = setting(
-        10, "pool", "Connections beyond pool_size; -1 is no limit", ge=-1, le=10_000
+        10, "pool", "Number of connections beyond pool_size; -1 removes the limit", ge=-1, le=10_000
     )
     pool_timeout: durations.Seconds = setting(30.0, "pool", "How long a caller waits for a connection", ge=0, le=86_400)
     pool_recycle: durations.Seconds = setting(
-        1800.0, "pool", "Age at which a connection is replaced; -1 is never", ge=-1, le=31_536_000
+        1800.0, "pool", "Age at which a connection is replaced; -1 disables it", ge=-1, le=31_536_000
     )
     pool_pre_ping: durations.Check = setting(
         1.0,
         "pool",
-        "Look at the socket each time, and ping what rested for longer than this; true pings each time, false never",
+        (
+            "Check the socket on every checkout, and ping connections that have been idle for longer than "
+            "this; true pings every time, false never"
+        ),
     )
     pool_min_idle: value_types.WholeNumber = setting(
-        0, "pool", "Connections that are kept ready; they are opened before they are asked for", ge=0, le=10_000
+        0, "pool", "Minimum number of idle connections to keep open, ahead of demand", ge=0, le=10_000
     )
     pool_idle_timeout: durations.SecondsOrOff = setting(
         600.0,
         "pool",
-        "Rest after which a connection beyond pool_min_idle is closed; false is never",
+        "Close connections above pool_min_idle that have been idle for this long; false disables it",
         gt=0,
         le=31_536_000,
     )
     pool_keepalive: durations.SecondsOrOff = setting(
         120.0,
         "pool",
-        "Rest after which an idle connection is asked whether it lives; false is never",
+        "Ping connections that have been idle for this long; false disables it",
         gt=0,
         le=31_536_000,
     )
     pool_max_waiting: value_types.WholeNumber | None = setting(
         None,
         "pool",
-        "Longest line of callers that wait for a connection; who comes later is refused at once",
+        "Maximum number of callers that may wait for a connection; further callers fail immediately",
         ge=0,
         le=1_000_000,
     )
     pool_leak_warning: durations.SecondsOrOff = setting(
         None,
         "pool",
-        "Report who holds a connection for longer; 30 s in profiles named development and testing unless given",
+        (
+            "Log a warning, with the call site, when a connection is held for longer than this; 30 s in "
+            "profiles named development and testing unless set"
+        ),
         gt=0,
         le=31_536_000,
     )
     pool_use_lifo: value_types.Flag = setting(
-        False, "pool", "Hand out the connection that came back last, so that the others can rest"
+        False, "pool", "Hand out the most recently returned connection first, so that the others can become idle"
     )
     pool_reset_on_return: choices.Reset = setting(
         "rollback",
         "engine",
-        "What happens to an open transaction when a connection comes back: rollback, commit or none",
+        "What to do with an open transaction when a connection is returned: rollback, commit, or none",
     )
     poolclass: choices.PoolClass | None = setting(None, "pool", f"The pool: {', '.join(choices.POOL_CLASSES)}")
 
     echo: choices.Echo = setting(False, "engine", "Log every statement; `debug` logs the rows too")
-    echo_pool: choices.Echo = setting(False, "engine", "Log what the pool does; `debug` logs every checkout")
+    echo_pool: choices.Echo = setting(False, "engine", "Log pool events; `debug` logs every checkout")
     hide_parameters: value_types.Flag = setting(
         False, "engine", "Keep the parameters of statements out of logs and errors"
     )
     logging_name: value_types.Name | None = setting(
-        None, "engine", "Last part of the logger's name, sqlalchemy.engine.Engine.NAME; the profile's name unless given"
+        None, "engine", "Last part of the logger's name, sqlalchemy.engine.Engine.NAME; the profile's name unless set"
     )
     pool_logging_name: value_types.Name | None = setting(
         None,
         "engine",
-        "Last part of the logger's name, sqlalchemy.pool.impl.QueuePool.NAME; the profile's name unless given",
+        ("Last part of the logger's name, sqlalchemy.pool.impl.QueuePool.NAME; the profile's name unless set"),
     )
     isolation_level: value_types.IsolationLevel | None = setting(
-        None, "engine", "READ COMMITTED, REPEATABLE READ, SERIALIZABLE, READ UNCOMMITTED or AUTOCOMMIT"
+        None, "engine", "READ COMMITTED, REPEATABLE READ, SERIALIZABLE, READ UNCOMMITTED, or AUTOCOMMIT"
     )
     execution_options: value_types.Options = setting(
         {}, "engine", "Execution options of every statement of the engine; null is None"
@@ -168,42 +182,46 @@ class Keys(BaseModel):
         {}, "engine", "Arguments of SQLAlchemy's dialect, such as use_native_hstore or executemany_mode; null is None"
     )
     query_cache_size: value_types.WholeNumber = setting(
-        500, "engine", "Compiled statements that are kept; 0 keeps none", ge=0, le=1_000_000
+        500, "engine", "Number of compiled statements to cache; 0 disables the cache", ge=0, le=1_000_000
     )
     insertmanyvalues_page_size: value_types.WholeNumber = setting(
-        1000, "engine", "Rows of one INSERT with many values", ge=1, le=1_000_000
+        1000, "engine", "Number of rows per INSERT with many values", ge=1, le=1_000_000
     )
     use_insertmanyvalues: value_types.Flag = setting(
         True, "engine", "Send the rows of an INSERT that returns values together"
     )
     enable_from_linting: value_types.Flag = setting(
-        True, "engine", "Warn of a SELECT that joins tables without a condition"
+        True, "engine", "Warn about a SELECT that joins tables without a condition"
     )
     label_length: value_types.WholeNumber | None = setting(
-        None, "engine", "Longest label of a column in generated SQL", ge=6, le=255
+        None, "engine", "Maximum length of a column label in generated SQL", ge=6, le=255
     )
     max_identifier_length: value_types.WholeNumber | None = setting(
-        None, "engine", "Longest name that the database takes", ge=1, le=1024
+        None, "engine", "Maximum length of a name in the database", ge=1, le=1024
     )
     paramstyle: choices.ParamStyle | None = setting(
-        None, "engine", "Style of the parameters in generated SQL, where the driver has several"
+        None, "engine", "Style of the parameters in generated SQL, for drivers that support several"
     )
 
     connect_timeout: durations.Seconds = setting(
         5.0,
         "timeout",
-        "How long opening a connection may take; `?connect_timeout=` of a URL means the same, in whole seconds",
+        ("Time limit for opening a connection; `?connect_timeout=` of a URL means the same, in whole seconds"),
         gt=0,
         le=durations.LONGEST_CONNECT,
     )
     statement_timeout: durations.Seconds | None = setting(
-        None, "timeout", "How long the server lets a statement run", gt=0, le=604_800
+        None, "timeout", "Time limit for a statement, enforced by the server", gt=0, le=604_800
     )
     lock_timeout: durations.Seconds | None = setting(
-        None, "timeout", "How long a statement waits for a lock", gt=0, le=604_800
+        None, "timeout", "Time limit for acquiring a lock", gt=0, le=604_800
     )
     idle_in_transaction_timeout: durations.Seconds | None = setting(
-        None, "timeout", "How long the server lets a transaction rest between statements", gt=0, le=604_800
+        None,
+        "timeout",
+        "Time limit for a transaction that is idle between statements, enforced by the server",
+        gt=0,
+        le=604_800,
     )
     variables: value_types.Variables = setting(
         {}, "timeout", "Session variables (SET) or SQLite PRAGMAs, set on each new connection outside a transaction"
@@ -212,30 +230,40 @@ class Keys(BaseModel):
     pgbouncer: value_types.Flag = setting(
         False,
         "timeout",
-        "A PgBouncer in transaction mode stands before PostgreSQL: timeouts and variables are set in each transaction, "
-        "nothing is prepared on the server",
+        (
+            "PgBouncer in transaction mode is in front of PostgreSQL: set timeouts and variables in each "
+            "transaction, and prepare nothing on the server"
+        ),
     )
 
     replicas: tuple[Keys, ...] = REPLICAS
     read_your_writes: value_types.Flag = setting(
-        True, "replica", "After a commit, read-only sessions of the same task or thread see it, on whatever server"
+        True,
+        "replica",
+        ("After a commit, read-only sessions of the same task or thread see it, on whichever server they read from"),
     )
     replica_max_lag: durations.SecondsOrOff = setting(
-        30.0, "replica", "Seconds behind after which a replica is left out; false never asks", gt=0, le=604_800
+        30.0,
+        "replica",
+        "Take a replica out of rotation when it lags by more than this; false never asks for the lag",
+        gt=0,
+        le=604_800,
     )
     replica_fallback: value_types.Flag = setting(
-        True, "replica", "Read from the primary when no replica can serve; false raises instead"
+        True, "replica", "Read from the primary when no replica is available; false raises an error instead"
     )
 
     fast_begin: value_types.Flag = setting(
-        False, "engine", "Send BEGIN with the first statement, one round trip less a transaction; psycopg2 only"
+        False,
+        "engine",
+        ("Send BEGIN together with the first statement, which saves one round trip per transaction; psycopg2 only"),
     )
-    expire_on_commit: value_types.Flag = setting(True, "session", "Sessions forget loaded attributes at commit")
-    autoflush: value_types.Flag = setting(True, "session", "Sessions write pending changes before a query")
+    expire_on_commit: value_types.Flag = setting(True, "session", "Expire the attributes of loaded objects at commit")
+    autoflush: value_types.Flag = setting(True, "session", "Flush pending changes before each query")
     protected: value_types.Flag = setting(
         False,
         "session",
-        "Refuse drop_tables and every other destructive command; true in a profile named production unless given",
+        ("Reject drop_tables and every other destructive command; true in a profile named production unless set"),
     )
 
     _origins: Origins = PrivateAttr(default_factory=dict)
@@ -263,7 +291,7 @@ class ReplicaKeys(BaseModel):
     """What a replica has beside the keys of a database."""
 
     weight: value_types.WholeNumber = setting(
-        1, "replica", "Share of the reads, in proportion to the other replicas; 0 takes none", ge=0, le=1000
+        1, "replica", "Share of the reads, in proportion to the other replicas; 0 receives none", ge=0, le=1000
     )
 
 

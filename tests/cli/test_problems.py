@@ -47,7 +47,7 @@ def test_a_problem_is_explained(slug: str, project: Project) -> None:
     assert explained.code == 0
     assert explained.err == ""
     assert entry.meaning in explained.out
-    assert entry.fix in explained.out
+    assert entry.advice() in explained.out
     assert all(text.strip() for text in entry[:3])
 
 

@@ -24,7 +24,7 @@ def run(context: Context) -> int:
         context.out.note("`dbconfig explain` lists them all")
         return FAILED
     if context.is_json:
-        document = {"slug": slug, "meaning": entry.meaning, "example": entry.example, "fix": entry.fix}
+        document = {"slug": slug, "meaning": entry.meaning, "example": entry.example, "fix": entry.advice()}
         context.out.json("explain", document)
         return OK
     context.out.line(("bold", slug))
@@ -35,7 +35,7 @@ def run(context: Context) -> int:
     for line in entry.example.splitlines():
         context.out.line(f"    {line}".rstrip())
     context.out.line()
-    context.out.line(f"what to do: {entry.fix}")
+    context.out.line(f"what to do: {entry.advice()}")
     return OK
 
 

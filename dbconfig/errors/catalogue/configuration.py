@@ -1,4 +1,4 @@
-"""What can be wrong with a configuration; nothing is connected then."""
+"""Mistakes in a configuration, found before anything connects."""
 
 from __future__ import annotations
 
@@ -8,207 +8,235 @@ from dbconfig.errors.catalogue.entry import Entry
 
 CONFIGURATION: Final[dict[str, Entry]] = {
     "alias-bomb": Entry(
-        "The aliases of a file expand to more values than any configuration has. A file of a kilobyte can stand "
-        "for billions of values that way.",
+        (
+            "The aliases of a file expand to more values than any configuration has. A file of one kilobyte can "
+            "expand to billions of values."
+        ),
         "a: &a [x, x, x, x, x, x, x, x, x, x]\nb: &b [*a, *a, *a, *a, *a, *a, *a, *a, *a, *a]\nc: [*b, *b, …]",
-        "Write the values out, or share them by `extends:` and default.yaml.",
+        "Write the values out, or share them with `extends:` and default.yaml.",
     ),
     "ambiguous-value": Entry(
-        "A bare value that versions of YAML read differently: in YAML 1.1 `010` is eight, `1:30` is ninety, `no` "
-        "is false and `2024-01-01` is a date. "
-        "What another tool makes of the file would not be what is used here.",
+        (
+            "A bare value that YAML versions read differently: in YAML 1.1 `010` is eight, `1:30` is ninety, "
+            "`no` is false, and `2024-01-01` is a date. Another tool would read the file differently."
+        ),
         "pool_size: 010",
-        "Write plain digits for a number, quotes around text: `'no'`.",
+        "Write plain digits for a number, and quotes around text: `'no'`.",
     ),
     "async-driver": Entry(
-        "An asynchronous driver was named where a synchronous engine is wanted.",
+        "The profile names an asynchronous driver, but the program asks for a synchronous engine.",
         "url: postgresql+asyncpg://app@db/shop",
-        "Use the asynchronous API (`db.async_session()`), or leave the `+driver` out of the URL: each kind of engine "
-        "then uses an installed driver of its kind.",
+        "Remove the `+driver`: the installed driver of each kind is used.",
     ),
     "bad-reference": Entry(
-        "A `${…}` that cannot be read, or a `$` before a name. The references are those of the shell: `${NAME}`, "
-        "`${NAME:-default}`, `${NAME:?message}`.",
+        (
+            "A `${…}` that cannot be read, a `$` before a name, or a variable whose own value contains a `${…}` "
+            "that nothing has expanded. References have the syntax of the shell: `${NAME}`, `${NAME:-default}`, "
+            "`${NAME:?message}`."
+        ),
         "password: $DB_PASSWORD",
-        "Write `${NAME}` for a variable, `$$` for a dollar sign.",
+        (
+            "Write `${NAME}` for a variable, `$$` for a dollar sign. Set a variable to its whole value: only "
+            "YAML and `.env` files expand references."
+        ),
     ),
     "database-elsewhere": Entry(
-        "Another profile protects the database that this profile points at: an exported variable or a copied URL "
-        "leads a test run to production. "
-        "Nothing was created or dropped.",
+        (
+            "Another profile protects the database that this profile points at: an exported variable or a "
+            "copied URL would lead a test run to production. Nothing was created or dropped."
+        ),
         "# testing.yaml\nurl: ${DATABASE_URL}   # and DATABASE_URL is production's",
-        "Give the profile a database of its own, or select the profile that the database belongs to.",
+        "Give the profile its own database, or select the profile that the database belongs to.",
     ),
     "dotenv-syntax": Entry(
         "A line of the `.env` file is not NAME=value.",
         "DB_PASSWORD my secret",
-        "Write NAME=value, and put a value with blanks or a `#` in quotes.",
+        "Write NAME=value, with quotes around a value that contains spaces or a `#`.",
     ),
     "duplicate-key": Entry(
-        "One key twice in one mapping. YAML readers take the last one without a word.",
+        "One key appears twice in one mapping. YAML readers silently take the last one.",
         "pool_size: 5\npool_size: 20",
         "Remove one of the two.",
     ),
     "empty-value": Entry(
-        "A key without a value, which is null. In a profile it takes back what default.yaml says; where there is "
-        "nothing to take back, the value was forgotten. Among the arguments of connect_args, dialect_options and "
-        "execution_options a null that is written is None; a name with nothing behind it was forgotten.",
+        (
+            "A key without a value, which is null. In a profile, null removes a value set by a lower layer; if "
+            "there is none, the value was forgotten. Inside connect_args, dialect_options, and "
+            "execution_options an explicit null is None; a name without a value was forgotten."
+        ),
         "pool_size:",
-        "Give it a value, or remove the line.",
+        "Write a value, or remove the line.",
     ),
     "empty-variable": Entry(
-        "An environment variable is set, but empty. That is usually a variable that was meant to be filled by "
-        "somebody else.",
+        "An environment variable is set, but empty. Usually something else should have filled it.",
         "DB_PASSWORD= dbconfig check",
-        "Set it, or write `${NAME:-}` if empty is meant.",
+        "Set it, or write `${NAME:-}` to allow an empty value.",
     ),
     "extends-cycle": Entry(
         "Profiles extend each other in a circle.",
         "# staging.yaml\nextends: production\n# production.yaml\nextends: staging",
-        "Let one of them extend nothing. default.yaml lies beneath every profile without `extends:`.",
+        "Remove `extends:` from one of them. default.yaml applies to every profile without `extends:`.",
     ),
     "file-unreadable": Entry(
-        "A file exists, but cannot be read as a configuration: permission is denied, it is a folder, a pipe, or "
-        "a link to itself.",
+        ("A file exists, but cannot be read: permission is denied, or it is a folder, a pipe, or a link to itself."),
         "chmod 000 config/production.yaml",
-        "Let the user of the application read it.",
+        "Give the user of the application read permission.",
     ),
     "given-twice": Entry(
-        "Two keys say the same thing, so that one of them would be ignored.",
+        "Two keys set the same value, so that one of them would be ignored.",
         "url: postgresql://app@db/shop\nhost: other-db",
-        "Remove one of the two. A part that the URL leaves out may be given by its key.",
+        "Remove one of the two. A key may add a part that the URL does not contain.",
     ),
     "invalid-url": Entry(
-        "A URL that is no database URL, or in which a special character could belong to two parts. "
-        "A password with `@`, `:`, `/`, `?`, `#` or `%` must be percent-encoded.",
+        (
+            "A URL that is not a database URL, or in which a special character is ambiguous. A password with "
+            "`@`, `:`, `/`, `?`, `#`, or `%` must be percent-encoded."
+        ),
         "url: postgresql://app:p@ss@db/shop",
-        "Percent-encode it (`p%40ss`), or give the parts as keys, or write `${VAR}`, which is encoded for you.",
+        "Percent-encode it (`p%40ss`), use the separate keys, or write `${VAR}`, which is encoded for you.",
     ),
     "invalid-value": Entry(
-        "A value that is not one of those that the key takes.",
+        "A value that the key does not accept.",
         "poolclass: QueePool",
         "Write one of the values that the message lists.",
     ),
     "missing-driver": Entry(
         "The driver of the database is not installed in this Python environment.",
         "url: postgresql+psycopg://app@db/shop   # and psycopg is not installed",
-        "Install what the message names, or leave the `+driver` out to take the installed one.",
+        "Install the package that the message names, or remove the `+driver` to use the installed one.",
     ),
     "missing-value": Entry(
-        "A value that is needed is not there: a profile without a database, an empty file, an empty text.",
+        "A required value is missing: a profile without a database, an empty file, or an empty text.",
         "pool_size: 20   # and no url",
-        "Give `url:`, or `drivername:` and the other parts.",
+        "Set `url:`, or `drivername:` and the other parts.",
     ),
     "no-config": Entry(
-        "There is no configuration folder. It is looked for beside and above the script that runs, then in and "
-        "above the working directory, up to the top of the project.",
+        (
+            "There is no configuration folder. The search covers the folders beside and above the running "
+            "script, then the working directory and those above it, up to the top of the project."
+        ),
         "cd / && dbconfig list",
-        "`dbconfig init` makes one; `--config PATH` names another place.",
+        "Run `dbconfig init` to create one, or name another place with `--config PATH`.",
     ),
     "not-applicable": Entry(
-        "A key that cannot act on this kind of database or pool. SQLAlchemy would raise a TypeError, or ignore it.",
+        (
+            "A key that has no effect on this kind of database or pool. SQLAlchemy would raise a TypeError, or "
+            "ignore it."
+        ),
         "url: sqlite:///data/app.db\nidle_in_transaction_timeout: 5s",
-        "Remove it here; in default.yaml it may stand for the profiles to which it applies.",
+        "Remove it here. In default.yaml it may stand for the profiles to which it applies.",
     ),
     "not-for-tests": Entry(
-        "A profile that tests may not use: it is protected, or another profile protects the database that it points "
-        "at. Nothing was created, and no test was run on it.",
+        (
+            "Tests may not use this profile: it is protected, or another profile protects the database that it "
+            "points at. Nothing was created, and no test ran on it."
+        ),
         "pytest   # with ENVIRONMENT=production",
-        "Run the tests with a profile of their own, such as `testing`.",
+        "Run the tests with a separate profile, such as `testing`.",
     ),
     "out-of-range": Entry(
-        "A number below or above what makes sense. It is refused, never replaced by another one.",
+        "A number outside the allowed range. It is rejected, never replaced.",
         "pool_size: -3",
         "Write a number within the limits that the message names.",
     ),
     "profile-name": Entry(
-        "A profile's name that is no safe file name, or is empty. It has letters, digits, `_` and `-`; `default` "
-        "is what all profiles share.",
+        (
+            "The name of a profile is empty or not a safe file name. Names consist of letters, digits, `_`, and "
+            "`-`; `default` is reserved for what all profiles share."
+        ),
         "ENVIRONMENT=../production dbconfig show",
         "Name one of the profiles that the message lists, or unset ENVIRONMENT for `development`.",
     ),
     "protected": Entry(
-        "A destructive command on a protected database. A profile named production is protected unless it says "
-        "otherwise.",
+        (
+            "A destructive command on a protected database. A profile named production is protected unless it "
+            "says otherwise."
+        ),
         "db.drop_tables()   # with ENVIRONMENT=production",
-        "Take another profile. A profile that may lose its tables says `protected: false`.",
+        "Use another profile, or write `protected: false` in a profile whose tables may be dropped.",
     ),
     "provider-failed": Entry(
-        "A password provider raised an error, did not come back in time, or returned what is no password.",
-        "password: {provider: rds-iam}   # whose token service is away",
-        "Look at the cause, which is the error of the provider itself; `timeout` of `db.password_provider` bounds it.",
+        "A password provider raised an error, did not return in time, or did not return a password.",
+        "password: {provider: rds-iam}   # whose token service is down",
+        ("Read the cause, which is the provider's own error; `timeout` of `db.password_provider` limits the call."),
     ),
     "secret-unreadable": Entry(
-        "A secret cannot be read from where the profile says: no such file, no permission, more than one line, a "
-        "variable that is not set.",
+        (
+            "A secret cannot be read: the file does not exist or permission is denied, it has more than one "
+            "line, or a variable is not set."
+        ),
         "password: {file: /run/secrets/missing}",
-        "Mount the secret, or correct the place. The file holds the password and nothing else.",
+        "Mount the secret, or correct its place. The file contains the password and nothing else.",
     ),
     "sync-driver": Entry(
-        "A synchronous driver was named where an asynchronous engine is wanted.",
+        "The profile names a synchronous driver, but the program asks for an asynchronous engine.",
         "url: postgresql+psycopg2://app@db/shop   # and db.async_engine()",
-        "Leave the `+driver` out: the installed driver of each kind is taken.",
+        "Remove the `+driver`: the installed driver of each kind is used.",
     ),
     "test-database": Entry(
-        "The database that tests get beside the profile's own one cannot be made.",
+        "The database for tests, beside the profile's own one, cannot be created.",
         "pytest   # and the user may not create databases",
-        "Let the user create databases, or create the one that the message names.",
+        "Allow the user to create databases, or create the one that the message names.",
     ),
     "too-large": Entry(
-        "A file that is larger, or deeper nested, than any configuration. It is read no further.",
+        "A file that is larger, or more deeply nested, than any configuration. Reading stopped.",
         "ls -l config/production.yaml   # 3 MB: a data file under the wrong name",
-        "Look whether this is the right file.",
+        "Check whether this is the right file.",
     ),
     "unknown-database": Entry(
-        "A database name that the profile does not have.",
+        "The profile has no database with this name.",
         'db.session("analitics")',
-        "Take one of the names that the message lists, or add it under `databases:`.",
+        "Use one of the names that the message lists, or add it under `databases:`.",
     ),
     "unknown-dialect": Entry(
-        "A database system or driver that is not supported.",
+        "An unsupported database system or driver.",
         "url: oracle://app@db/shop",
-        "sqlite, postgresql, mysql and mariadb are supported.",
+        "Use sqlite, postgresql, mysql, or mariadb.",
     ),
     "unknown-key": Entry(
-        "A key that is not a setting. A misspelt setting would be a setting that is silently not made.",
+        "A key that is not a setting. A misspelled setting would silently have no effect.",
         "max_overflw: 40",
-        "Take the name that the message proposes; `dbconfig schema` lists them all.",
+        "Use the name that the message suggests; `dbconfig schema` lists them all.",
     ),
     "unknown-profile": Entry(
-        "A profile that has no file in the configuration folder.",
+        "The configuration folder has no file for this profile.",
         "ENVIRONMENT=prod dbconfig show   # the file is production.yaml",
-        "Take one of the profiles that the message lists, or make the file.",
+        "Use one of the profiles that the message lists, or create the file.",
     ),
     "unknown-provider": Entry(
-        "A password provider that nobody registered, and that no installed package brings.",
+        "No code has registered this password provider, and no installed package provides it.",
         'password: {provider: rds-iam}   # without db.password_provider("rds-iam", …)',
         "Register it before the first use, or install its package.",
     ),
     "unknown-table": Entry(
-        "A table name that no imported model has. A model exists once its module has been imported.",
+        ("No imported model has a table with this name. A model exists only after its module has been imported."),
         "dbconfig create-tables shop.models:SQLModel.metadata ordes",
-        "Take the name that the message proposes, or import the module of the model.",
+        "Use the name that the message suggests, or import the module of the model.",
     ),
     "unset-variable": Entry(
-        "A `${…}` names an environment variable that is not set. Only the variables of the selected profile are "
-        "needed.",
+        (
+            "A `${…}` names an environment variable that is not set. Only the variables of the selected profile "
+            "are required."
+        ),
         "url: ${DATABASE_URL}",
-        "Set it, in the environment or in the `.env` beside the configuration folder, or give a default: "
-        "`${NAME:-default}`.",
+        (
+            "Set it in the environment or in the `.env` beside the configuration folder, or write a default: "
+            "`${NAME:-default}`."
+        ),
     ),
     "wrong-type": Entry(
-        "A value of another type than the key takes.",
+        "A value of the wrong type.",
         "pool_size: five",
         "Write a value of the type that the message names.",
     ),
     "yaml-syntax": Entry(
-        "A file that is not YAML.",
-        "url:sqlite:///data/app.db   # no blank after the colon",
-        "Correct the place that the message points at; text with special characters goes into quotes.",
+        "The file is not valid YAML.",
+        "url:sqlite:///data/app.db   # no space after the colon",
+        "Correct the marked place; put text with special characters in quotes.",
     ),
     "yaml-tag": Entry(
         "A YAML tag. A configuration is data and never names code or types.",
         "pool_size: !!python/name:os.system",
-        "Write a plain text, number, list or mapping.",
+        "Write plain text, a number, a list, or a mapping.",
     ),
 }

@@ -8,62 +8,88 @@ from dbconfig.errors.catalogue.entry import Entry
 
 ADVICE: Final[dict[str, Entry]] = {
     "echo-in-production": Entry(
-        "Every statement of a protected database is logged, its parameters too unless `hide_parameters` is set. "
-        "Logs grow, and hold personal data.",
+        (
+            "Every statement of a protected database is logged, with its parameters unless `hide_parameters` is "
+            "set. Logs grow, and contain personal data."
+        ),
         "# production.yaml\necho: true",
-        "Remove `echo`; for an hour of searching, `DBCONFIG_ECHO=true` in the environment does the same.",
+        "Remove `echo`; set `DBCONFIG_ECHO=true` in the environment while you debug.",
     ),
     "file-writable": Entry(
-        "A configuration file, or the file of a secret or a certificate, can be written by other users of the machine, "
-        "or be replaced in a folder that they can write to. They decide then which server gets the password.",
+        (
+            "Other users of the machine can write a configuration file, or the file of a secret or a "
+            "certificate, or replace it in its folder. They then decide which server gets the password."
+        ),
         "chmod 666 config/production.yaml",
-        "`chmod o-w,g-w` the file and its folder, and let them belong to the user of the application or to root.",
+        (
+            "Remove their write permission with chmod o-w,g-w from the file and its folder. Make the user of "
+            "the application, or root, the owner."
+        ),
     ),
     "guessable-password": Entry(
-        "The password is a default one or on every list of common passwords, and the database is in production "
-        "or on another host.",
+        (
+            "The password is a default one or on every list of common passwords, and the database is in "
+            "production or on another host."
+        ),
         "password: postgres",
-        "Set another password on the server, and give it by `${VAR}` or `{file: PATH}`.",
+        "Set another password on the server, and pass it as `${VAR}` or `{file: PATH}`.",
     ),
     "memory-in-production": Entry(
-        "A protected profile keeps its data in memory: they are gone when the process ends, and other processes "
-        "do not see them.",
+        (
+            "A protected profile keeps its data in memory: the data is lost when the process ends, and other "
+            "processes do not see it."
+        ),
         "# production.yaml\nurl: 'sqlite:///:memory:'",
         "Name a file or a server.",
     ),
     "option-hole": Entry(
-        "An option of the driver that opens a hole: `local_infile` lets the server read files of this machine, "
-        "`init_command` runs SQL that nobody checks, `read_default_file` takes host, user and password from elsewhere.",
+        (
+            "A driver option that opens a security hole: `local_infile` lets the server read files of this "
+            "machine, `init_command` runs unchecked SQL, `read_default_file` takes host, user, and password "
+            "from another file."
+        ),
         "connect_args: {local_infile: true}",
-        "Remove it; session variables are set by `variables:`.",
+        "Remove it; set session variables with `variables:`.",
     ),
     "secret-file-readable": Entry(
-        "The file that holds a secret can be read by other users of the machine.",
+        "Other users of the machine can read the file that holds a secret.",
         "chmod 644 secrets/password",
-        "chmod 600, and let it belong to the user of the application. Files under /run/secrets are not looked at.",
+        ("Run chmod 600, and make the user of the application its owner. Files under /run/secrets are not checked."),
     ),
     "secret-in-file": Entry(
-        "A password is written in plain text in a configuration file that others can read: it comes into every "
-        "copy and into the history of the repository.",
+        (
+            "A password is written in plain text in a configuration file that others can read. It ends up in "
+            "every copy and in the history of the repository."
+        ),
         "url: postgresql://app:hunter2@db.internal/shop",
         "Write `${VAR}`, or `password: {file: PATH}`.",
     ),
     "superuser": Entry(
-        "The application logs in to a production database as the administrator of the server. What it can be "
-        "tricked into, it may do to all databases.",
+        (
+            "The application logs in to a production database as the administrator of the server. Whatever it "
+            "can be tricked into, it may do to every database."
+        ),
         "url: postgresql://postgres@db.internal/shop",
-        "Make a user of its own for the application, with rights on its own database.",
+        "Create a separate user for the application, with privileges on its own database only.",
     ),
     "tls-not-verified": Entry(
-        "A production database on another host, and TLS is switched off or the server's certificate is not "
-        "verified: whoever stands between can read and change everything. "
-        "PostgreSQL's default, `prefer`, and `require` verify nothing.",
+        (
+            "A production database on another host is reached without TLS, or without verification of the "
+            "server's certificate: anyone on the way can read and change everything. PostgreSQL's default, "
+            "`prefer`, verifies nothing, and neither does `require`."
+        ),
         "url: postgresql://app@db.internal/shop?sslmode=require",
-        "PostgreSQL: `sslmode: verify-full` and `sslrootcert` in `query`. MySQL and MariaDB: `ssl_ca` in `query`.",
+        (
+            "Write `sslmode: verify-full`, and in `sslrootcert` either `system` or the file of your provider's "
+            "authority."
+        ),
     ),
     "unlimited-pool": Entry(
-        "`max_overflow: -1` or `pool_size: 0` is no limit: a burst of requests takes all connections of the server.",
+        (
+            "`max_overflow: -1` or `pool_size: 0` removes the limit of the pool: a burst of requests takes "
+            "every connection of the server."
+        ),
         "max_overflow: -1",
-        "Write a limit; `dbconfig check` says what fits the server.",
+        "Set a limit; `dbconfig check` says what fits the server.",
     ),
 }

@@ -14,6 +14,7 @@ from dbconfig.errors.catalogue import CATALOGUE
 from dbconfig.errors.problem import Problem
 from dbconfig.settings import durations
 from dbconfig.settings.database import DatabaseSettings
+from dbconfig.settings.known_drivers import family
 
 CLOCK_TOLERANCE: Final = 1.0  # seconds; a time stamp of a request should not be older than its transaction
 
@@ -135,6 +136,6 @@ def _found(
         message,
         location,
         value_display.key_path(name, key),
-        help or CATALOGUE[slug].fix,
+        help or CATALOGUE[slug].advice(family(settings.backend)),
         severity="warning" if warning else "error",
     )
