@@ -3,6 +3,7 @@
 import fcntl
 import gc
 import os
+import signal
 import sys
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, suppress
@@ -25,6 +26,10 @@ AnyServer = TypeVar("AnyServer", bound=Server)
 # Hundreds of interpreters are started here, and each would compile dbconfig and rewrite pytest's plugins again.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
+
+# A shell starts what runs in the background with Ctrl-C ignored, which all children inherit; tests of Ctrl-C need it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class Address(Protocol):

@@ -24,6 +24,7 @@ ROOT = Path(__file__).parents[1]
 def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setattr(folders, "_MEMORY", tmp_path)
+    monkeypatch.setattr(folders, "_disk", lambda: tmp_path)
     folders.sweep.cache_clear()
     yield tmp_path
     folders.sweep.cache_clear()

@@ -79,7 +79,7 @@ async def settled(registry):
 
 # If its caller is cancelled while aiosqlite's thread connects, aiosqlite drops the connection without closing it; from
 # Python 3.13 on, sqlite3 warns of that. Nothing is lost: the file is closed as the connection is freed.
-@pytest.mark.filterwarnings("ignore:unclosed database in <sqlite3.Connection:ResourceWarning")
+@pytest.mark.filterwarnings("ignore:unclosed database in:ResourceWarning")
 @pytest.mark.parametrize("work", [write, read])
 @pytest.mark.parametrize("again", [0, 1, 2])
 @pytest.mark.parametrize("warm", [True, False])

@@ -19,24 +19,25 @@ COMMANDS = (
     ("show", "--diff", "testing"),
     ("validate", "--all"),
     ("validate", "--all", "--strict"),
-    ("check", "--timeout", "1"),
-    ("ping", "--timeout", "1"),
-    ("wait", "--timeout", "500ms"),
+    ("check", "--timeout", "LIMIT"),
+    ("ping", "--timeout", "LIMIT"),
+    ("wait", "--timeout", "LIMIT"),
     ("create-tables", "canary_models:metadata"),
 )
 FORMATS = ("text", "json")
 
 
-def outputs(project: Project, env: dict[str, str] | None = None) -> Iterator[Result]:
+def outputs(project: Project, env: dict[str, str] | None, limit: str) -> Iterator[Result]:
     project.write("canary_models.py", "from sqlalchemy import MetaData\nmetadata = MetaData()\n")
     for command, format in product(COMMANDS, FORMATS):
-        yield project.run(*command, "--format", format, env=env)
+        arguments = [part.replace("LIMIT", limit) for part in command]
+        yield project.run(*arguments, "--format", format, env=env)
     yield project.run("validate", "--all", "--format", "github", env=env)
 
 
 def assert_silent(project: Project, env: dict[str, str] | None = None, codes: set[int] | None = None) -> None:
     seen = set()
-    for result in outputs(project, env):
+    for result in outputs(project, env, "500ms" if codes is None else "60s"):
         for canary in (PASSWORD, QUERY, PASSWORD[7:], QUERY[7:]):
             assert canary not in result.text, result.text
         seen.add(result.code)
