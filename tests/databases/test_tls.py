@@ -1,5 +1,8 @@
 """TLS by one key: what each word verifies, measured against real servers with the same words."""
 
+import asyncio
+import re
+import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,8 +15,33 @@ from dbconfig import ConfigError, Profile, Registry
 from tests.support import servers
 from tests.support.servers import Server, ServerMissing
 
-DRIVERS = {"postgresql": ("postgresql+psycopg2", "postgresql+psycopg"), "mariadb": ("mysql+pymysql",)}
-ALL = [(kind, driver) for kind, drivers in DRIVERS.items() for driver in drivers]
+# Each driver, and whether its engine is asynchronous.
+DRIVERS = (
+    ("postgresql", "postgresql+psycopg2", False),
+    ("postgresql", "postgresql+psycopg", False),
+    ("postgresql", "postgresql+psycopg", True),
+    ("postgresql", "postgresql+asyncpg", True),
+    ("mariadb", "mysql+pymysql", False),
+    ("mariadb", "mysql+aiomysql", True),
+    ("mariadb", "mysql+asyncmy", True),
+)
+ELSEWHERE = "db.elsewhere"  # a name that the certificate is not for
+# By mode, certificate authority and host: what comes of it, at a server that offers TLS and at one that does not.
+TABLE = (
+    ("disable", None, "right", "plaintext", "plaintext"),
+    ("prefer", None, "right", "encrypted", "plaintext"),
+    ("require", None, "right", "encrypted", "refused"),
+    ("require", None, "wrong", "encrypted", "refused"),
+    ("verify-ca", "right", "right", "encrypted", "refused"),
+    ("verify-ca", "right", "wrong", "encrypted", "refused"),
+    ("verify-ca", "wrong", "right", "refused", "refused"),
+    ("verify-ca", None, "right", "no profile", "no profile"),
+    ("verify-full", "right", "right", "encrypted", "refused"),
+    ("verify-full", "right", "wrong", "refused", "refused"),
+    ("verify-full", "wrong", "right", "refused", "refused"),
+    ("verify-full", "system", "right", "refused", "refused"),
+    ("verify-full", None, "right", "no profile", "no profile"),
+)
 ENCRYPTED = {
     "postgresql": "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()",
     "mariadb": "SELECT variable_value <> '' FROM information_schema.session_status WHERE variable_name = 'Ssl_cipher'",
@@ -39,69 +67,78 @@ def stranger(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "ca"
 
 
-def encrypted(server: Server, driver: str, host: str | None = None, **settings: object) -> bool:
-    """Connect, and return what the server says."""
-    url = server.url(driver, host=host)
-    with Registry.from_profile(Profile(name="tls", url=url, **settings)) as db, db.session() as session:
-        return bool(session.execute(text(ENCRYPTED[server.kind])).scalar_one())
+def outcome(server: Server, driver: str, asynchronous: bool, host: str | None, **settings: object) -> str:
+    """Connect, and return what comes of it: for encryption, what the server says."""
+    try:
+        profile = Profile(name="tls", url=server.url(driver, host=host), **settings)
+    except ConfigError:
+        return "no profile"
+    question = text(ENCRYPTED[server.kind])
+    with Registry.from_profile(profile) as db:
+
+        async def ask() -> object:
+            try:
+                async with db.async_engine().connect() as connection:
+                    return (await connection.execute(question)).scalar_one()
+            finally:
+                await db.async_dispose()
+
+        try:
+            if asynchronous:
+                found = asyncio.run(ask())
+            else:
+                with db.engine().connect() as connection:
+                    found = connection.execute(question).scalar_one()
+        except DBAPIError as error:
+            said = " ".join([str(error), *getattr(error, "__notes__", ())])
+            return "refused" if re.search("(?i)certificate|host ?name|ssl|tls", said) else said
+    return "encrypted" if found else "plaintext"
 
 
-@pytest.mark.parametrize(("kind", "driver"), ALL)
-def test_each_word_encrypts_and_verifies_what_it_says(
-    with_tls: dict[str, Server], stranger: Path, kind: str, driver: str
+@pytest.mark.parametrize(("kind", "driver", "asynchronous"), DRIVERS)
+@pytest.mark.parametrize(("mode", "authority", "host", "with_it", "without_it"), TABLE)
+def test_each_word_encrypts_verifies_and_refuses_what_it_says(
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    with_tls: dict[str, Server],
+    stranger: Path,
+    kind: str,
+    driver: str,
+    asynchronous: bool,
+    mode: str,
+    authority: str | None,
+    host: str,
+    with_it: str,
+    without_it: str,
 ) -> None:
     pytest.importorskip(driver.partition("+")[2])
-    server = with_tls[kind]
-    own = str(server.certificate)
-    assert encrypted(server, driver, sslmode="disable") is False
-    assert encrypted(server, driver, sslmode="prefer") is True
-    assert encrypted(server, driver, sslmode="require") is True
-    assert encrypted(server, driver, sslmode="verify-ca", sslrootcert=own) is True
-    assert encrypted(server, driver, sslmode="verify-full", sslrootcert=own) is True
-    for mode in ("verify-ca", "verify-full"):
-        with pytest.raises(DBAPIError, match=r"(?i)certificate"):
-            encrypted(server, driver, sslmode=mode, sslrootcert=str(stranger))
-    with pytest.raises(DBAPIError, match=r"(?i)certificate"):
-        encrypted(server, driver, sslmode="verify-full", sslrootcert="system")
+    if driver.endswith("asyncmy") and mode == "prefer":
+        with_it = without_it = "refused for this driver"
+    authorities = {"right": str(with_tls[kind].certificate), "wrong": str(stranger), "system": "system"}
+    settings: dict[str, object] = {"sslmode": mode}
+    if authority is not None:
+        settings["sslrootcert"] = authorities[authority]
+    name = None
+    if host == "wrong":
+        name = ELSEWHERE
+        _resolve_elsewhere(monkeypatch)
+        if "psycopg" in driver:  # libpq resolves by itself
+            settings["query"] = {"hostaddr": "127.0.0.1"}
+    for server, expected in ((with_tls[kind], with_it), (request.getfixturevalue(kind), without_it)):
+        if expected == "refused for this driver":
+            with pytest.raises(ConfigError, match="asyncmy"):
+                outcome(server, driver, asynchronous, name, **settings)
+        else:
+            assert outcome(server, driver, asynchronous, name, **settings) == expected
 
 
-@pytest.mark.parametrize(("kind", "driver"), ALL)
-def test_only_verify_full_finds_out_that_the_certificate_is_another_hosts(
-    with_tls: dict[str, Server], kind: str, driver: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pytest.importorskip(driver.partition("+")[2])
-    server = with_tls[kind]
-    own = str(server.certificate)
-    other = server.host
-    # The certificate is for 127.0.0.1 and localhost; let the driver think that it was told another name.
-    if driver.endswith("pymysql"):
-        import ssl
-
-        wrap = ssl.SSLContext.wrap_socket
-        monkeypatch.setattr(
-            ssl.SSLContext,
-            "wrap_socket",
-            lambda self, sock, **given: wrap(self, sock, **{**given, "server_hostname": "db.elsewhere"}),
-        )
-        given: dict[str, object] = {}
-    else:
-        given, other = {"query": {"hostaddr": "127.0.0.1"}}, "db.elsewhere"
-    assert encrypted(server, driver, other, sslmode="verify-ca", sslrootcert=own, **given) is True
-    with pytest.raises(DBAPIError, match=r"(?i)host ?name|does not match"):
-        encrypted(server, driver, other, sslmode="verify-full", sslrootcert=own, **given)
-
-
-@pytest.mark.parametrize(("kind", "driver"), ALL)
-@pytest.mark.parametrize("mode", ["require", "verify-full"])
-def test_a_server_without_tls_is_refused_never_talked_to_in_plaintext(
-    request: pytest.FixtureRequest, with_tls: dict[str, Server], kind: str, driver: str, mode: str
-) -> None:
-    pytest.importorskip(driver.partition("+")[2])
-    server: Server = request.getfixturevalue(kind)
-    root = {"sslrootcert": str(with_tls[kind].certificate)} if mode == "verify-full" else {}
-    with pytest.raises(DBAPIError, match=r"(?i)ssl|tls"):
-        encrypted(server, driver, sslmode=mode, **root)
-    assert encrypted(server, driver, sslmode="prefer") is False
+def _resolve_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    resolve = socket.getaddrinfo
+    monkeypatch.setattr(
+        socket,
+        "getaddrinfo",
+        lambda host, *more, **how: resolve("127.0.0.1" if host == ELSEWHERE else host, *more, **how),
+    )
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,8 @@ def arguments(settings: DatabaseSettings, drivername: str) -> dict[str, Any]:
     driver = drivername.partition("+")[2]
     given = {key: value for key, value in settings.connect_args.items() if not isinstance(value, Secret)}
     _check(settings, driver)
-    if driver in async_tls.DRIVERS:
+    if driver in async_tls.DRIVERS and settings.sslmode in (None, "prefer"):
+        # Else `sslmode` alone says what `ssl` is: there are no arguments about TLS beside it.
         given = async_tls.with_tls_context(settings, given, driver, on_socket=_on_socket(settings))
     found: dict[str, Any] = {}
     if "connect_timeout" not in settings.address.query:

@@ -102,12 +102,12 @@ def attach(engine: Engine, settings: DatabaseSettings) -> None:
             error.args = (f"{error}{place}",)
             raise
 
-        driver_of(record.driver_connection).switched = False
+        driver_of(connection).switched = False
 
     @event.listens_for(engine, "checkout")
     def restore_foreign_keys(connection: DBAPIConnection, record: ConnectionPoolEntry, proxy: Any) -> None:
         # Not at checkin, where an error or a cancellation would cost the pool a connection.
-        ours = driver_of(record.driver_connection)
+        ours = driver_of(connection)
         if ours.switched:
             run(connection, f"PRAGMA foreign_keys = {_literal(pragmas['foreign_keys'])}")
             ours.switched = False
@@ -119,7 +119,7 @@ def watch_memory(engine: Engine) -> None:
 
     @event.listens_for(engine, "connect", insert=True)
     def join(connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
-        ours = driver_of(record.driver_connection)
+        ours = driver_of(connection)
         ours.in_memory, ours.queue = True, queue_of(database)
 
 

@@ -279,8 +279,17 @@ def identity(place: str) -> tuple[int, int] | None:
 
 
 def driver_of(connection: Any) -> Any:
-    """Return sqlite3's connection of one of the driver: of aiosqlite the one within it."""
-    return connection if isinstance(connection, sqlite3.Connection) else getattr(connection, "_conn", connection)
+    """Return sqlite3's connection under what SQLAlchemy or aiosqlite have around it; also of a detached one."""
+    while not isinstance(connection, sqlite3.Connection):
+        # A proxied connection that is detached has no driver_connection any more, but still the DBAPI's.
+        for name in ("dbapi_connection", "driver_connection", "_conn"):
+            inner = getattr(connection, name, None)
+            if inner is not None:
+                connection = inner
+                break
+        else:
+            return connection
+    return connection
 
 
 def _coded(error: sqlite3.OperationalError, name: str, code: int) -> sqlite3.OperationalError:

@@ -26,7 +26,7 @@ def watch(engine: Engine, path: Path) -> None:
     def note(connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
         found = identity(place)
         record.info[_KEY] = found
-        ours = driver_of(record.driver_connection)
+        ours = driver_of(connection)
         ours.place, ours.file = place, found
         ours.queue = queue_of(found) if found is not None else None
 

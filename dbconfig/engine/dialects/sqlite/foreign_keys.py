@@ -16,7 +16,7 @@ def drop_together(connection: Connection, names: Iterable[str]) -> None:
     """Let tables that refer to each other be dropped in the transaction that is open; do nothing on other systems."""
     if connection.dialect.name != "sqlite":
         return
-    ours = driver_of(connection.connection.driver_connection)
+    ours = driver_of(connection.connection)
     dropping = {name.lower() for name in names}
     if not isinstance(ours, WatchedConnection) or not dropping or not _enforced(connection):
         return

@@ -20,7 +20,7 @@ def begin(connection: PoolProxiedConnection) -> None:
     read has changed.
     """
     adapted: Any = connection.dbapi_connection
-    ours = driver_of(connection.driver_connection)
+    ours = driver_of(connection)
     # An isolation level of None is SQLAlchemy's AUTOCOMMIT.
     if ours.isolation_level is None or ours.in_transaction:
         return
@@ -33,7 +33,7 @@ def begin(connection: PoolProxiedConnection) -> None:
 def begin_immediate(connection: Connection) -> None:
     """Take the write lock now, in place of the BEGIN that has just been sent; do nothing in AUTOCOMMIT."""
     adapted: Any = connection.connection.dbapi_connection
-    ours = driver_of(connection.connection.driver_connection)
+    ours = driver_of(connection.connection)
     if not ours.in_transaction and not ours.late:
         return
     ours.look_for_own_turn()
