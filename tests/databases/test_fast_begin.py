@@ -285,3 +285,30 @@ def test_another_driver_than_psycopg2_is_refused_when_the_profile_is_read() -> N
 def test_a_programming_error_is_still_one(db: Registry) -> None:
     with db.session() as session, pytest.raises(ProgrammingError, match="does not exist"):
         session.execute(text("SELECT * FROM nowhere"))
+
+
+@pytest.mark.parametrize("before", ["", "a statement", "a stream"])
+def test_large_objects_are_part_of_the_transaction(db: Registry, before: str) -> None:
+    def write(session: Session) -> int:
+        connection = session.connection()
+        if before == "a statement":
+            connection.execute(text("UPDATE fast_begin_row SET value = 7"))
+        elif before == "a stream":
+            connection.execute(text("SELECT 1"))
+            streamed = connection.execution_options(stream_results=True).execute(text("SELECT generate_series(1, 9)"))
+            assert streamed.fetchone() == (1,)
+        large = connection.connection.driver_connection.lobject(0, "wb")  # type: ignore[union-attr]
+        large.write(b"x")
+        large.close()
+        return int(large.oid)
+
+    with db.transaction() as session:
+        kept = write(session)
+    with db.session() as session:
+        lost = write(session)
+        session.rollback()
+    count = "SELECT count(*) FROM pg_largeobject_metadata WHERE oid = :oid"
+    with db.session() as session:
+        assert session.execute(text(count), {"oid": kept}).scalar() == 1
+        assert session.execute(text(count), {"oid": lost}).scalar() == 0
+        assert value(session) == (7 if before == "a statement" else 0)

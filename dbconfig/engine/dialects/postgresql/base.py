@@ -72,6 +72,10 @@ def arguments(settings: DatabaseSettings, drivername: str) -> dict[str, Any]:
 def attach(engine: Engine, settings: DatabaseSettings) -> None:
     """Attach what a pooler needs, or a BEGIN that goes with the first statement; all else is a startup option."""
     driver = engine.dialect.driver
+    if driver == "psycopg":
+        from dbconfig.engine.dialects.postgresql import psycopg
+
+        psycopg.forget_stale_plans(engine)
     limits = _limits(settings)
     if settings.fast_begin and driver == "psycopg2":
         from dbconfig.engine.dialects.postgresql import fast_begin

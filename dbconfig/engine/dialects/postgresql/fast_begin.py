@@ -148,6 +148,8 @@ class FastBeginConnection(extensions.connection):
 
     def commit(self) -> None:
         closing = self._holding and self.get_transaction_status() == extensions.TRANSACTION_STATUS_INTRANS
+        if closing and self._by_driver:
+            self._send("CLOSE ALL")
         self._end("CLOSE ALL; COMMIT" if closing else "COMMIT", super().commit)
 
     def rollback(self) -> None:
@@ -251,7 +253,13 @@ class FastBeginConnection(extensions.connection):
             super().set_session("DEFAULT", "default", "default", autocommit=True)
 
     def lobject(self, *arguments: Any, **keywords: Any) -> Any:
-        self.begin_now()
+        # The driver refuses large objects in what it takes for autocommit.
+        if self.begin_due():
+            self.begin_for_stream()
+        elif not self._autocommit and not self._by_driver:
+            # In the midst of a transaction of ours: its next BEGIN is one that the server only warns of.
+            self._set_driver(autocommit=False)
+            self._by_driver = True
         return super().lobject(*arguments, **keywords)
 
 

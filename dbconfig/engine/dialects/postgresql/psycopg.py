@@ -12,7 +12,8 @@ from typing import Any, Final
 
 import psycopg
 from psycopg import pq, sql
-from sqlalchemy import Engine
+from sqlalchemy import Engine, event
+from sqlalchemy.engine import ExceptionContext
 
 _IDLE: Final = pq.TransactionStatus.IDLE
 _JOINABLE: Final = (str, bytes, sql.Composable)
@@ -114,6 +115,26 @@ class AsyncReadingServerCursor(_Guarded, psycopg.AsyncServerCursor[Any]):
         if self._is_due():
             await self.connection.execute(self._begin())
         return await super().execute(query, params, **options)
+
+
+def forget_stale_plans(engine: Engine) -> None:
+    """Prepare anew after another process has altered a table: in AUTOCOMMIT no ROLLBACK would make the driver do so.
+
+    The server refuses what was prepared before, for as long as the connection lives.
+    """
+
+    @event.listens_for(engine, "handle_error")
+    def forget(context: ExceptionContext) -> None:
+        error = context.original_exception
+        if not isinstance(error, psycopg.errors.FeatureNotSupported) or context.connection is None:
+            return
+        connection = context.connection.connection
+        driver: Any = engine.dialect.get_driver_connection(connection.dbapi_connection)  # type: ignore[arg-type]
+        stale = error.diag.source_function == "RevalidateCachedQuery"  # which no language of the server changes
+        if stale and driver.info.transaction_status == _IDLE:
+            cursor = connection.cursor()
+            cursor.execute("BEGIN; ROLLBACK")  # at the second the driver drops what it has prepared
+            cursor.close()
 
 
 def attach(engine: Engine, limits: Sequence[str]) -> None:
