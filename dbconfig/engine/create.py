@@ -12,7 +12,16 @@ from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.pool import AsyncAdaptedQueuePool, Pool, QueuePool, SingletonThreadPool
 from sqlalchemy.util import get_cls_kwargs
 
-from dbconfig.engine import commits, connection_failures, dialects, echo, password_rotation, pickled_notes, pool
+from dbconfig.engine import (
+    commits,
+    connection_failures,
+    dialects,
+    echo,
+    given_options,
+    password_rotation,
+    pickled_notes,
+    pool,
+)
 from dbconfig.engine.dialects import errors
 from dbconfig.engine.dialects.error_table import TABLE_MISSING
 from dbconfig.engine.password_rotation import _prove_secrets, _supply_secrets
@@ -61,6 +70,7 @@ def build(
     _prove_secrets(settings)
     tls.check_files(settings)
     arguments = engine_options(settings, name, drivername, extra, patient=patient)
+    creator = arguments.pop("async_creator", None)
     dialect = dialects.of(settings.backend)
     url = dialect.address(settings, drivername) if beside is None else beside.url.set(drivername=drivername)
     try:
@@ -70,11 +80,15 @@ def build(
         raise ConfigError([Problem("missing-driver", message, settings.origin("url"))]) from error
     if settings.echo or settings.echo_pool:
         echo.print_once(engine)
+    if creator is not None:
+        given_options.use_async_creator(engine, creator)
     # In this order: the dialect's listener may connect by itself. (`insert=True` has no effect on this event.)
     _supply_secrets(engine, settings)
     password_rotation.attach(engine, settings, name)
     pool.attach(engine, settings, name=name, read_only=read_only, judge=connection_failures.Judge(settings))
     dialect.attach(engine, settings)
+    if given_options.makes_connections(extra or {}):
+        dialect.set_up_foreign(engine, settings)
     connection_failures.name_errors(engine)
     if not read_only:
         commits.attach(engine, settings)
@@ -101,15 +115,14 @@ def engine_options(
     options.setdefault("logging_name", name)
     options.setdefault("pool_logging_name", name)
     is_async = sqlalchemy.URL.create(drivername).get_dialect().is_async
+    given = given_options.checked(extra or {}, settings, is_async=is_async)
+    settings = given_options.effective(settings, given)
     judge = connection_failures.Judge(settings)
     options |= pool.pool_arguments(settings, name=name, is_async=is_async, patient=patient, judge=judge)
     if is_async:
         options["poolclass"] = _asynchronous(options["poolclass"], settings)
     options["connect_args"] = dialects.of(settings.backend).arguments(settings, drivername)
-    given = _checked_extra(extra or {}, fields)
-    if "execution_options" in given:
-        given["execution_options"] = {**options["execution_options"], **given["execution_options"]}
-    return {**options, **_checked_dialect_options(settings, drivername), **given}
+    return given_options.merged(options | _checked_dialect_options(settings, drivername), given)
 
 
 def _check_paramstyle(settings: DatabaseSettings, drivername: str) -> None:
@@ -146,14 +159,6 @@ def _checked_dialect_options(settings: DatabaseSettings, drivername: str) -> dic
     if problems:
         raise ConfigError(problems)
     return dict(settings.dialect_options)
-
-
-def _checked_extra(extra: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
-    twice = [key for key in extra if key in fields and key != "execution_options"]
-    if twice:
-        message = f"engine_options has what the profile has a key for: {', '.join(twice)}"
-        raise ConfigError([Problem("given-twice", message, help="write it into the profile")])
-    return dict(extra)
 
 
 def _explain_failures(engine: Engine, settings: DatabaseSettings) -> None:

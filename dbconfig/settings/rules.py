@@ -19,7 +19,7 @@ _CARE: Final = ("pool_recycle", "pool_pre_ping")
 # What the waiting line and the idle care of our own pool can do, and no pool of SQLAlchemy's.
 _OWN: Final = ("pool_min_idle", "pool_idle_timeout", "pool_keepalive", "pool_max_waiting")
 # Arguments that each pool class does not take (SQLAlchemy raises TypeError), or that cannot act with it.
-_NOT_FOR_POOL: Final = {
+NOT_FOR_POOL: Final = {
     "QueuePool": _OWN,
     "NullPool": (*_SIZES, *_CARE, *_OWN),
     "StaticPool": (*_SIZES, *_OWN),
@@ -157,7 +157,7 @@ def _for_pool(settings: Keys, address: DatabaseURL) -> Iterator[Finding]:
                 at = "database" if settings.database is not None else system_key(settings)
                 yield Finding("not-applicable", f"`{key}` cannot act here: {why}", "remove it", (key,), because=at)
         return
-    for key in _NOT_FOR_POOL.get(settings.poolclass or "", ()):
+    for key in NOT_FOR_POOL.get(settings.poolclass or "", ()):
         if key in settings.model_fields_set:
             yield Finding(
                 "not-applicable",

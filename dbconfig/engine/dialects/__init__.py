@@ -24,6 +24,9 @@ class Dialect(Protocol):
     def attach(self, engine: Engine, settings: DatabaseSettings) -> None:
         """Attach what each new connection, or the engine, needs beyond its arguments."""
 
+    def set_up_foreign(self, engine: Engine, settings: DatabaseSettings) -> None:
+        """Set on connections that the application makes what the driver's arguments would have set."""
+
 
 def of(backend: str) -> Dialect:
     """Return the module of a database system."""

@@ -121,6 +121,10 @@ def attach(engine: Engine, settings: DatabaseSettings) -> None:
             cursor.close()
 
 
+def set_up_foreign(engine: Engine, settings: DatabaseSettings) -> None:
+    """Do nothing: all that a session needs is set by statements on each new connection."""
+
+
 def _timeouts(settings: DatabaseSettings, mariadb: bool) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if settings.statement_timeout is not None:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def skip_idle_rollbacks(engine: Engine) -> None:
-    """Send no ROLLBACK where nothing was sent since the last COMMIT or ROLLBACK; see `pymysql.TrackedConnection`."""
+    """Send no ROLLBACK where nothing was sent since the last COMMIT or ROLLBACK; see `pymysql.Tracking`."""
 
     @event.listens_for(engine, "connect")
     def track(connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:

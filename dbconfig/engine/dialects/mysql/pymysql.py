@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 from pymysql.connections import Connection
-from sqlalchemy import Engine
+from sqlalchemy import Engine, event
 
 _build_context: Any = getattr(Connection, "_create_ssl_ctx")  # noqa: B009  # private, not declared
 
 
-class TrackedConnection(Connection):
+class Tracking(Connection):
     """Knows whether anything was sent since the last COMMIT or ROLLBACK, and rolls back only then.
 
     SQLAlchemy sends ROLLBACK at each return to the pool, also after a COMMIT, and a Session one more at its end. What
@@ -40,17 +41,37 @@ class TrackedConnection(Connection):
 
 
 def attach(engine: Engine, *, share_tls_context: bool) -> None:
-    """Let an engine connect with connections of ours."""
-    connection_class = _sharing_tls_context() if share_tls_context else TrackedConnection
+    """Let the connections of an engine roll back only what there is, and share one TLS context."""
     dialect: Any = engine.dialect
-    dialect.connect = connection_class  # on the dialect object of this engine alone
+    connect, sharing = dialect.connect, _sharing_tls_context()
+
+    def connect_sharing(*arguments: Any, **keywords: Any) -> Any:
+        # What stands there instead of the driver's own class is called: a tracer's function, a given `module`.
+        if dialect.loaded_dbapi.connect is not Connection:
+            return connect(*arguments, **keywords)
+        return sharing(*arguments, **keywords)
+
+    if share_tls_context:
+        dialect.connect = connect_sharing  # on the dialect object of this engine alone
+
+    @event.listens_for(engine, "connect")
+    def track(connection: Any, record: Any) -> None:
+        own = getattr(connection, "__wrapped__", connection)  # of a tracer's proxy
+        if isinstance(own, Connection):
+            kind: Any = type(own)
+            own.__class__ = _tracking(kind)
 
 
-def _sharing_tls_context() -> type[TrackedConnection]:
+@cache
+def _tracking(kind: Any) -> Any:
+    return kind if issubclass(kind, Tracking) else type("TrackingConnection", (Tracking, kind), {})
+
+
+def _sharing_tls_context() -> type[Connection]:
     """Build the TLS context once: PyMySQL reads the CA bundle for every connection, 25 of the 26 ms that one takes."""
     contexts: dict[str, Any] = {}
 
-    class SharedContextConnection(TrackedConnection):
+    class SharedContextConnection(Connection):
         def _create_ssl_ctx(self, sslp: Any) -> Any:
             if not isinstance(sslp, dict):
                 return _build_context(self, sslp)

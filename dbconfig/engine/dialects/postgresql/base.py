@@ -88,6 +88,23 @@ def attach(engine: Engine, settings: DatabaseSettings) -> None:
         pgbouncer.distrust(engine)
 
 
+def set_up_foreign(engine: Engine, settings: DatabaseSettings) -> None:
+    """Set the session's variables by a statement: connections that the application makes have no startup options."""
+    session = _session(settings)
+    if not session:
+        return
+    calls = ", ".join(f"set_config({_quoted(name)}, {_quoted(_text(value))}, false)" for name, value in session.items())
+
+    @event.listens_for(engine, "connect")
+    def set_session(connection: Any, record: Any) -> None:
+        before = connection.autocommit
+        connection.autocommit = True  # a rollback would undo it
+        cursor = connection.cursor()
+        cursor.execute(f"SELECT {calls}")  # quoted
+        cursor.close()
+        connection.autocommit = before
+
+
 def attach_to_readers(engine: Engine, settings: DatabaseSettings) -> None:
     """Attach what reading in AUTOCOMMIT needs; `settings` refuse writes."""
     if settings.pgbouncer:
@@ -128,8 +145,16 @@ def _session(settings: DatabaseSettings) -> dict[str, Any]:
     return {**found, **variable_names(settings)}
 
 
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _text(value: Any) -> str:
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else str(value)
+
+
 def _escaped(value: Any) -> str:
-    text = {True: "on", False: "off"}[value] if isinstance(value, bool) else str(value)
+    text = _text(value)
     # https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNECT-OPTIONS
     return re.sub(r"([\s\\])", r"\\\1", text)
 

@@ -31,7 +31,7 @@ from dbconfig.errors.problem import Problem
 from dbconfig.settings.secret_sources import Secret
 
 if TYPE_CHECKING:
-    from sqlalchemy.engine.interfaces import DBAPIConnection, Dialect
+    from sqlalchemy.engine.interfaces import DBAPIConnection
     from sqlalchemy.pool import ConnectionPoolEntry
 
     from dbconfig.settings.database import DatabaseSettings
@@ -113,6 +113,10 @@ def attach(engine: Engine, settings: DatabaseSettings) -> None:
             ours.switched = False
 
 
+def set_up_foreign(engine: Engine, settings: DatabaseSettings) -> None:
+    """Do nothing: there are no such connections here."""
+
+
 def watch_memory(engine: Engine) -> None:
     """Let the connections of a database in memory queue to write, and begin late."""
     database = f"memory:{engine.url.database}"
@@ -148,11 +152,10 @@ def _keep(engine: Engine) -> None:
 def _open_by(engine: Engine, settings: DatabaseSettings, path: Path) -> None:
     """Make the folder of a file that may be made, and name the file when it cannot be opened."""
     may_create = not {"ro", "rw"} & {*settings.address.query.get("mode", ())}
+    dialect: Any = engine.dialect
+    connect = dialect.connect
 
-    @event.listens_for(engine, "do_connect")
-    def connect(
-        dialect: Dialect, record: ConnectionPoolEntry, cargs: list[Any], cparams: dict[str, Any]
-    ) -> DBAPIConnection:
+    def open_file(*arguments: Any, **keywords: Any) -> DBAPIConnection:
         try:
             if may_create:
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -160,10 +163,14 @@ def _open_by(engine: Engine, settings: DatabaseSettings, path: Path) -> None:
             message = f"unable to open database file {path}: its folder cannot be made: {error.strerror}"
             raise sqlite3.OperationalError(message) from error
         try:
-            return dialect.connect(*cargs, **cparams)
+            opened: DBAPIConnection = connect(*arguments, **keywords)
         except sqlite3.OperationalError as error:
             error.args = (f"{error} {path}: {_hindrance(path)}",)
             raise
+        return opened
+
+    # Not by a `do_connect` listener: one that returns a connection hides the listeners of the application.
+    dialect.connect = open_file  # on the dialect object of this engine alone
 
 
 def _hindrance(path: Path) -> str:
