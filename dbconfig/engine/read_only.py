@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
-from sqlalchemy import Engine, event
+from sqlalchemy import Engine
 
 from dbconfig.engine import create
 from dbconfig.engine.dialects.postgresql import base
+from dbconfig.engine.dialects.set_up import on_connect
 from dbconfig.settings.database import DatabaseSettings
 
 # By session, so that every statement is meant, raw ones of the driver too.
@@ -59,7 +60,7 @@ def open_engine(
     )
     skip_what_carries_nothing(engine)
     if settings.backend in ("mysql", "mariadb"):
-        event.listen(engine, "connect", guard_mysql)
+        on_connect(engine, guard_mysql, session=True)
     elif settings.backend == "postgresql":
         base.attach_to_readers(engine, own)
     return engine

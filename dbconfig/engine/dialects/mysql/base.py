@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import URL, Engine, event
+from sqlalchemy import URL, Engine
 from sqlalchemy.exc import NotSupportedError
 
 from dbconfig.engine.dialects.arguments import milliseconds, unknown_argument, variable_names
 from dbconfig.engine.dialects.mysql import idle_rollbacks
 from dbconfig.engine.dialects.mysql import tls as async_tls
+from dbconfig.engine.dialects.set_up import on_connect
 from dbconfig.errors import ConfigError, printable
 from dbconfig.errors.problem import Problem
 from dbconfig.settings import client_defaults, small_files, tls
@@ -99,7 +100,7 @@ def attach(engine: Engine, settings: DatabaseSettings) -> None:
 
         pymysql.attach(engine, share_tls_context=not _on_socket(settings) or _wants_tls(settings))
         if settings.sslmode not in (None, "disable", "prefer"):
-            event.listen(engine, "connect", _refuse_plaintext, insert=True)
+            on_connect(engine, _refuse_plaintext, first=True)
     if engine.dialect.driver in async_tls.DRIVERS:
         idle_rollbacks.skip_idle_rollbacks(engine)
     if engine.dialect.driver == "aiomysql" and _insists_on_tls(settings):
@@ -109,7 +110,6 @@ def attach(engine: Engine, settings: DatabaseSettings) -> None:
     if not variables and timeouts == (None, None, None):
         return
 
-    @event.listens_for(engine, "connect")
     def set_session_variables(connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
         # After SQLAlchemy's own SET NAMES, which would undo a collation; MySQL's SET is not undone by a rollback.
         wanted = {**_timeouts(settings, _is_mariadb(connection)), **variables}
@@ -119,6 +119,8 @@ def attach(engine: Engine, settings: DatabaseSettings) -> None:
             cursor.execute(f"SET {assignments}", tuple(wanted.values()))
         finally:
             cursor.close()
+
+    on_connect(engine, set_session_variables, session=True)
 
 
 def set_up_foreign(engine: Engine, settings: DatabaseSettings) -> None:

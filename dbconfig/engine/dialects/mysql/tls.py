@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import Engine, event
+from sqlalchemy import Engine
 from sqlalchemy.exc import OperationalError
 
+from dbconfig.engine.dialects.set_up import on_connect
 from dbconfig.errors import ConfigError
 from dbconfig.errors.problem import Problem
 
@@ -111,7 +112,6 @@ def _in_arguments(given: Mapping[str, Any]) -> Any:
 def insist_on_tls(engine: Engine) -> None:
     """Refuse a connection without TLS: aiomysql silently does without, where the server offers none."""
 
-    @event.listens_for(engine, "connect")
     def refuse(connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
         cursor = connection.cursor()
         try:
@@ -122,3 +122,5 @@ def insist_on_tls(engine: Engine) -> None:
         if not row or not row[1]:
             message = "the server offers no TLS, and the profile asks for it"
             raise OperationalError(message, None, ConnectionError(message))
+
+    on_connect(engine, refuse)

@@ -10,6 +10,7 @@ from sqlalchemy import event
 
 from dbconfig.engine.dialects.arguments import milliseconds, unknown_argument, variable_names
 from dbconfig.engine.dialects.postgresql import asyncpg, pgbouncer
+from dbconfig.engine.dialects.set_up import on_connect
 from dbconfig.errors import ConfigError
 from dbconfig.errors.problem import Problem
 from dbconfig.settings import client_defaults, tls
@@ -95,7 +96,6 @@ def set_up_foreign(engine: Engine, settings: DatabaseSettings) -> None:
         return
     calls = ", ".join(f"set_config({_quoted(name)}, {_quoted(_text(value))}, false)" for name, value in session.items())
 
-    @event.listens_for(engine, "connect")
     def set_session(connection: Any, record: Any) -> None:
         before = connection.autocommit
         connection.autocommit = True  # a rollback would undo it
@@ -103,6 +103,8 @@ def set_up_foreign(engine: Engine, settings: DatabaseSettings) -> None:
         cursor.execute(f"SELECT {calls}")  # quoted
         cursor.close()
         connection.autocommit = before
+
+    on_connect(engine, set_session, session=True)
 
 
 def attach_to_readers(engine: Engine, settings: DatabaseSettings) -> None:

@@ -7,7 +7,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from sqlalchemy import Engine, event
+from sqlalchemy import Engine
+
+from dbconfig.engine.dialects.set_up import on_connect
 
 _log = logging.getLogger("dbconfig.dialects.poolers")
 
@@ -101,7 +103,6 @@ def distrust(engine: Engine) -> None:
     """
     warned = False
 
-    @event.listens_for(engine, "connect")
     def look(connection: Any, record: Any) -> None:
         nonlocal warned
         driver = record.driver_connection
@@ -114,6 +115,8 @@ def distrust(engine: Engine) -> None:
                 "%s: a pooler stands before the server: statements are not prepared; write `pgbouncer: true`",
                 engine.logging_name,
             )
+
+    on_connect(engine, look)
 
 
 def stands_behind_a_pooler(connection: Any, number: int) -> bool:

@@ -13,6 +13,7 @@ from urllib.parse import quote
 from sqlalchemy import URL, Engine, event
 
 from dbconfig.engine.dialects.arguments import unknown_argument, variable_names
+from dbconfig.engine.dialects.set_up import on_connect
 from dbconfig.engine.dialects.sqlite import file_identity
 from dbconfig.engine.dialects.sqlite import foreign_keys as foreign_keys
 from dbconfig.engine.dialects.sqlite.connection import driver_of
@@ -89,7 +90,6 @@ def attach(engine: Engine, settings: DatabaseSettings) -> None:
         pragmas |= {"journal_mode": "WAL", "synchronous": "NORMAL"}
     pragmas |= variable_names(settings)
 
-    @event.listens_for(engine, "connect")
     def set_pragmas(connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
         # No transaction is open here: a PRAGMA within one is ignored, or refused.
         try:
@@ -103,6 +103,8 @@ def attach(engine: Engine, settings: DatabaseSettings) -> None:
             raise
 
         driver_of(connection).switched = False
+
+    on_connect(engine, set_pragmas)
 
     @event.listens_for(engine, "checkout")
     def restore_foreign_keys(connection: DBAPIConnection, record: ConnectionPoolEntry, proxy: Any) -> None:

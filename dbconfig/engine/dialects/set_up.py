@@ -1,0 +1,43 @@
+"""What is done on each new connection; one on which it fails is closed at once, and not when it is collected."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+from sqlalchemy import Engine, event
+
+Work = Callable[[Any, Any], None]  # takes the DBAPI's connection and its record in the pool
+
+_of_sessions: weakref.WeakKeyDictionary[Engine, list[Work]] = weakref.WeakKeyDictionary()
+
+
+def on_connect(engine: Engine, work: Work, *, first: bool = False, session: bool = False) -> None:
+    """Call a function with each new connection, and its record, before anybody gets it.
+
+    Args:
+        engine: of the connections.
+        work: may raise: then nobody gets the connection. SQLAlchemy would forget it, open as it is.
+        first: before what was attached up to now.
+        session: it sets the state of the session, and so again after a reset of it.
+    """
+    if session:
+        _of_sessions.setdefault(engine, []).append(work)
+    dialect: Any = engine.dialect
+
+    def set_up(connection: Any, record: Any) -> None:
+        try:
+            work(connection, record)
+        except BaseException:
+            end = dialect.do_terminate if getattr(dialect, "has_terminate", False) else dialect.do_close
+            end(connection)
+            raise
+
+    event.listen(engine, "connect", set_up, insert=first)
+
+
+def set_up_session(engine: Engine, connection: Any, record: Any) -> None:
+    """Set the state of a session again, on a connection whose session was reset."""
+    for work in _of_sessions.get(engine, ()):
+        work(connection, record)
