@@ -1,4 +1,4 @@
-"""No ROLLBACK where no transaction is open."""
+"""asyncmy and aiomysql: no ROLLBACK where no transaction is open, and TLS connections that end when they are closed."""
 
 from __future__ import annotations
 
@@ -42,4 +42,18 @@ def _tracked(kind: type) -> type:
             await super().rollback()
             self.clean = True
 
+        def close(self) -> None:
+            # A closed TLS connection waits for the server's farewell, which the loop may not live to see.
+            beneath = _transport(self)
+            super().close()
+            if beneath is not None:
+                beneath.abort()
+
     return TrackedConnection
+
+
+def _transport(connection: Any) -> Any:
+    """Return the transport under a connection's TLS; None where it has none."""
+    writer = getattr(connection, "_writer", None)  # aiomysql
+    found = getattr(writer or connection, "_transport", None)
+    return getattr(getattr(found, "_ssl_protocol", None), "_transport", None)
