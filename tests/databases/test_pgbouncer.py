@@ -205,14 +205,14 @@ def test_the_end_of_a_registry_does_not_cancel_the_statement_of_another_client(
 
     late = threading.Thread(target=stay, args=(mine, 10))
     late.start()
-    begun.wait(10)
+    begun.wait(60)
     begun.clear()
     fine = threading.Thread(target=stay, args=(other, 2))
     fine.start()
-    begun.wait(10)
+    begun.wait(60)
     mine.dispose(timeout=0.1)
-    late.join(10)
-    fine.join(10)
+    late.join(60)
+    fine.join(60)
     assert len(results) == 2
     assert "done" in results
 
