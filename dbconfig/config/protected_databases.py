@@ -64,6 +64,18 @@ def protected_elsewhere(
     return ""
 
 
+def refuse_protected(profile: Profile, settings: DatabaseSettings) -> None:
+    """Raise if a profile protects a database of its own.
+
+    Raises:
+        ConfigError: it does.
+    """
+    if settings.protected:
+        message = f"profile {quoted(profile.name)} is protected: dropping tables is refused"
+        help = "a profile that may lose its tables says `protected: false`"
+        raise ConfigError([Problem("protected", message, settings.origin("protected"), "protected", help)])
+
+
 def refuse_elsewhere(
     profile: Profile,
     settings: DatabaseSettings,

@@ -4,21 +4,54 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Final, Protocol
+from collections.abc import Generator, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
 
 from sqlalchemy import Engine
 from sqlalchemy.util import greenlet_spawn
 
 from dbconfig.engine import pool
-from dbconfig.engine.pool.retiring import CANCEL_LIMIT, GRACE, PAUSE, Drain, wait_until_idle
-
-if TYPE_CHECKING:
-    from sqlalchemy.ext.asyncio import AsyncEngine
+from dbconfig.engine.pool.retiring import CANCEL_LIMIT, GRACE, PAUSE, Drain, is_closed, wait_until_idle
 
 _log = logging.getLogger("dbconfig.draining")
 
 LONGEST: Final = 86_400.0  # seconds; nobody means to wait for ever for the end
+
+
+@dataclass(frozen=True, slots=True)
+class _Wait:
+    """A step: wait until nothing is in use; the answer is whether that came true in time."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Cancel:
+    """A step: ask the server to end what runs."""
+
+    late: Drain
+
+
+def _steps(drains: Sequence[Drain], timeout: float) -> Generator[_Wait | _Cancel, bool, None]:
+    """Yield what is to be done, in order, for threads and for an event loop alike; then all can be closed."""
+    if (yield _Wait(min(timeout, LONGEST))):
+        return
+    for late in [each for each in drains if each.busy()]:
+        _log.warning("%s: %d connections still in use after %g s are cancelled", late.name, late.busy(), timeout)
+        yield _Cancel(late)
+    yield _Wait(GRACE)
+
+
+def check(timeout: float) -> None:
+    """Refuse a limit that is none, before anything is closed."""
+    if not timeout >= 0:
+        raise ValueError(f"timeout must be at least 0, not {timeout:g}")
+
+
+def is_over(engine: Engine) -> bool:
+    """Return whether an engine has been drained, and lends nothing any more."""
+    return is_closed(engine)
 
 
 def drain(engines: Iterable[Engine], timeout: float) -> None:
@@ -29,50 +62,53 @@ def drain(engines: Iterable[Engine], timeout: float) -> None:
         timeout: seconds that work in progress gets to finish. What it is then doing is cancelled, and a second later
             its connection is cut.
     """
-    if not timeout >= 0:
-        raise ValueError(f"timeout must be at least 0, not {timeout:g}")
-    drains = [pool.drain(engine) for engine in engines]
-    if not wait_until_idle(drains, min(timeout, LONGEST)):
-        for late in [each for each in drains if each.busy()]:
-            _log.warning("%s: %d connections still in use after %g s are cancelled", late.name, late.busy(), timeout)
-            late.cancel()
-        wait_until_idle(drains, GRACE)
+    check(timeout)
+    drains = [pool.drain(engine) for engine in engines if not is_closed(engine)]
+    steps, answer = _steps(drains, timeout), None
+    while True:
+        try:
+            step = steps.send(answer)  # type: ignore[arg-type]  # None begins a generator
+        except StopIteration:
+            break
+        if isinstance(step, _Wait):
+            answer = wait_until_idle(drains, step.seconds)
+        else:
+            step.late.cancel()
     for each in drains:
         each.cut()
 
 
 class Opened(Protocol):
-    """An asynchronous engine, and how it ends."""
+    """An engine of an event loop, and how it ends."""
 
-    engine: AsyncEngine
+    engine: Engine
 
     async def end(self) -> None: ...
 
 
-async def async_drain(opened: Callable[[], Sequence[Opened]], timeout: float) -> None:
-    """End engines; afterwards no connection of theirs is left on the server.
-
-    Args:
-        opened: takes the engines of the running loop away from it.
-        timeout: seconds that work in progress gets to finish. What it is then doing is cancelled, and a second later
-            its connection is cut.
-    """
-    if not timeout >= 0:
-        raise ValueError(f"timeout must be at least 0, not {timeout:g}")
-    engines = opened()
-    drains = [pool.drain(each.engine.sync_engine) for each in engines]
-    if not await _idle(drains, min(timeout, LONGEST)):
-        for late in [each for each in drains if each.busy()]:
-            _log.warning("%s: %d connections still in use after %g s are cancelled", late.name, late.busy(), timeout)
-            await _cancel(late)
-        await _idle(drains, GRACE)
-    for each in engines:
+async def async_drain(opened: Iterable[Opened], timeout: float) -> None:
+    """End the engines of the running loop; see `drain`."""
+    check(timeout)
+    found = [each for each in opened if not is_closed(each.engine)]
+    drains = [pool.drain(each.engine) for each in found]
+    steps, answer = _steps(drains, timeout), None
+    while True:
+        try:
+            step = steps.send(answer)  # type: ignore[arg-type]  # None begins a generator
+        except StopIteration:
+            break
+        if isinstance(step, _Wait):
+            answer = await _idle(drains, step.seconds)
+        else:
+            await _cancel(step.late)
+    for each in found:
         await each.end()
 
 
 async def _cancel(late: Drain) -> None:
     try:
-        await asyncio.wait_for(greenlet_spawn(late.ask_to_cancel), CANCEL_LIMIT)
+        async with asyncio.timeout(CANCEL_LIMIT):
+            await greenlet_spawn(late.ask_to_cancel)
     except TimeoutError:
         _log.info("%s: the server did not take the request to cancel within %g s", late.name, CANCEL_LIMIT)
 

@@ -105,7 +105,7 @@ def _known(name: str, targets: Mapping[str, MetaData]) -> str:
 
 def _settings(registry: Registry, name: str) -> DatabaseSettings:
     """Return the settings of migrations: no pool, and no limit to the time of a statement."""
-    settings = registry._resolved(name, None)[1]
+    settings = registry.parts.profiles.resolve(name).settings
     return settings.model_copy(update={"poolclass": "NullPool", "statement_timeout": None})
 
 

@@ -161,7 +161,8 @@ def db_override(_db_testbed: Testbed, _db_isolations: dict[str, Isolation]) -> I
         name: each.factories(_db_testbed.homes_of(name), lambda name: _db_isolations[name].connection)
         for name, each in found
     }
-    with _db_testbed.overridden(makers) as registry:
+    registry = _db_testbed.registry
+    with registry.parts.engines.override(makers):
         yield registry
 
 

@@ -6,38 +6,52 @@ import asyncio
 import sys
 import threading
 import weakref
-from collections.abc import AsyncGenerator, Callable
-from typing import Any, TypeVar
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from typing import Any, Final
 
 import greenlet  # noqa: F401  # missing, SQLAlchemy 2.0 says so at the first await only
 from sqlalchemy import Engine, event
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.util import greenlet_spawn
+from sqlmodel.ext.asyncio.session import AsyncSession
 
-from dbconfig.sessions.sessionmaker import AsyncReaders, AsyncSessionFactory
+from dbconfig.engine import draining
+from dbconfig.engine.pool import forks
+from dbconfig.registry.engines import Engines, Plan, ProcessEngines
+from dbconfig.replicas import routing
+from dbconfig.sessions.sessionmaker import AsyncSessionFactory, Readers, async_readers_over_several
 
-T = TypeVar("T")
-Key = tuple[str | None, str]  # profile and database
-Make = Callable[[Key], tuple[Key, Callable[["LoopEngines"], T]]]
+PATIENCE: Final = 1.0  # seconds that others get to close what they hold when a loop ends
+
+LoopEngines = Engines[AsyncEngine, AsyncSessionFactory, Readers[AsyncSession]]
 
 
 class OpenEngine:
     """An engine of an event loop, and every connection that it has opened."""
 
     def __init__(self, engine: Engine) -> None:
-        self.engine = AsyncEngine(engine)
+        self.engine = engine
         self._records: weakref.WeakSet[ConnectionPoolEntry] = weakref.WeakSet()
         event.listen(engine, "connect", lambda connection, record: self._records.add(record))
+
+    async def dispose(self) -> None:
+        """Close the connections at rest; the engine may be used on."""
+        await greenlet_spawn(self.engine.dispose)
+
+    async def retire(self) -> None:
+        """Close the connections at rest now, the others when they come back."""
+        event.listen(self.engine, "checkin", _close_on_return)
+        await self.dispose()
 
     async def end(self) -> None:
         """Close every connection, also those that somebody still holds: nobody can use them after the loop's end."""
         records = [record for record in list(self._records) if record.dbapi_connection is not None]
         transports = [_transport(record.driver_connection) for record in records]
-        await self.engine.dispose()
+        await self.dispose()
         for record in records:
             if record.dbapi_connection is not None:
-                await greenlet_spawn(record.invalidate)
+                await _within(PATIENCE, greenlet_spawn(record.invalidate))
         # A closed TLS connection waits for the server's farewell, which the loop would not live to see.
         for transport in transports:
             if transport is not None:
@@ -52,27 +66,49 @@ def _transport(connection: Any) -> asyncio.WriteTransport | None:
     return found
 
 
+async def _within(seconds: float, closing: Coroutine[Any, Any, None]) -> None:
+    """Wait for a close, but not for ever, as aiosqlite would after one that was cancelled."""
+    before = asyncio.all_tasks()
+    task = asyncio.ensure_future(closing)
+    await asyncio.wait([task], timeout=seconds)
+    if task.done():
+        task.result()
+        return
+    begun = asyncio.all_tasks() - before  # SQLAlchemy shields what it waits for
+    for each in begun:
+        each.cancel()
+    await asyncio.wait(begun, timeout=seconds)
+
+
 def _close_on_return(connection: Any, record: ConnectionPoolEntry) -> None:
     if connection is not None:
         record.invalidate()
 
 
-class LoopEngines:
-    """The engines of one event loop, which go with it.
+async def _other_generators() -> None:
+    """Let the other asynchronous generators of a loop that ends be closed first."""
+    current = asyncio.current_task()
+    others = [each for each in asyncio.all_tasks() if each is not current and not _shuts_down(each)]
+    if others:
+        await asyncio.wait(others, timeout=PATIENCE)
 
-    asyncpg, asyncmy and aiomysql cannot use a connection in another loop than the one that opened it.
+
+def _shuts_down(task: asyncio.Task[Any]) -> bool:
+    """Whether a task is the one that waits for us: `loop.shutdown_asyncgens()`, of asyncio or uvloop."""
+    return getattr(task.get_coro(), "__name__", "") == "shutdown_asyncgens"
+
+
+class LoopEnd:
+    """What closes when an event loop ends.
+
+    It belongs to the loop, not to a registry: an engine outlives a registry that nobody has kept.
     """
 
-    def __init__(self) -> None:
-        # Read without a lock: only the loop's own thread comes here.
-        self.engines: dict[Key, AsyncEngine] = {}
-        self.factories: dict[Key, AsyncSessionFactory] = {}
-        self.readers: dict[Key, AsyncReaders] = {}
-        self.servers: dict[Key, AsyncReaders] = {}  # what `readers` is made of: the engines, each database by itself
-        # By tests.
-        self.overrides: dict[Key, AsyncSessionFactory] = {}
-        self.reading_overrides: dict[Key, AsyncReaders] = {}
-        self._opened: list[OpenEngine] = []
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.over = False
+        self.owners: weakref.WeakSet[LoopEngines] = weakref.WeakSet()
+        self._loop = weakref.ref(loop)
+        self._opened: dict[Engine, OpenEngine] = {}
         self._closing: set[asyncio.Future[None]] = set()
         self._guard: AsyncGenerator[None, None] | None = self._until_the_end()
         # Run up to its `yield`, without waiting: that makes the loop know it, and close it before it closes itself.
@@ -87,54 +123,53 @@ class LoopEngines:
         try:
             yield
         finally:
-            self._guard = None  # it refers to its loop, which would never be collected
+            # Also closed now are generators that hold sessions. Two closes of one connection at once, theirs and ours,
+            # would wait for each other for ever with aiosqlite.
+            await _other_generators()
             for opened in self.take():
                 await opened.end()
 
     def open(self, engine: Engine) -> AsyncEngine:
-        """Return the asynchronous engine of an engine, which ends with the loop."""
-        self._opened.append(OpenEngine(engine))
-        return self._opened[-1].engine
-
-    def engine(self, key: Key, build: Callable[[], Engine]) -> AsyncEngine:
-        """Return the engine of a profile and database, making it at first use."""
-        if key not in self.engines:
-            self.engines[key] = self.open(build())
-        return self.engines[key]
-
-    def unbind(self, database: str) -> None:
-        """Make the sessions of a database anew, on the same engines: where their tables are has changed."""
-        kept: dict[Key, Any]
-        for kept in (self.factories, self.readers):
-            for key in [key for key in list(kept) if key[1] == database]:
-                kept.pop(key, None)
-
-    def take(self) -> list[OpenEngine]:
-        """Forget the engines; whoever takes them closes them."""
-        for readers in self.servers.values():
-            if readers.router is not None:
-                readers.router.rest()
-        self.engines, self.factories, self.readers, self.servers = {}, {}, {}, {}
-        found, self._opened = self._opened, []
+        """Return the asynchronous engine of an engine, which ends with the loop, or when nobody uses it any more."""
+        opened = self._opened[engine] = OpenEngine(engine)
+        found = AsyncEngine(engine)
+        weakref.finalize(found, self._soon, opened).atexit = False
         return found
 
-    async def dispose(self) -> None:
-        """Close every idle connection and forget the engines; a cancelled caller does not stop it half way."""
-        for opened in self.take():
-            await asyncio.shield(opened.engine.dispose())
+    def of(self, engine: AsyncEngine) -> OpenEngine | None:
+        return self._opened.get(engine.sync_engine)
 
-    def renew(self) -> None:
-        """Forget the engines; their connections close, those in use when they come back. In the loop's own thread."""
-        for opened in self.take():
-            event.listen(opened.engine.sync_engine, "checkin", _close_on_return)
-            closing = asyncio.ensure_future(opened.engine.dispose())
-            self._closing.add(closing)
-            closing.add_done_callback(self._closing.discard)
+    def _soon(self, opened: OpenEngine) -> None:
+        """Let go of an engine that was collected, from whatever thread that happened in."""
+        loop = self._loop()
+        if loop is not None and not loop.is_closed() and opened.engine in self._opened:
+            loop.call_soon_threadsafe(self._let_go, opened)
+
+    def _let_go(self, opened: OpenEngine) -> None:
+        self.discard(opened)
+        self.retire(opened)
+
+    def retire(self, opened: OpenEngine) -> None:
+        """Let the connections of an engine close, those in use when they come back. In the loop's own thread."""
+        closing = asyncio.ensure_future(opened.retire())
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
+
+    def discard(self, opened: OpenEngine) -> None:
+        self._opened.pop(opened.engine, None)
+
+    def take(self) -> list[OpenEngine]:
+        """Forget everything; whoever takes the engines ends them."""
+        self.over, self._guard = True, None  # the guard refers to the loop, which would never be collected
+        for owner in list(self.owners):
+            owner.forget()
+        found, self._opened = list(self._opened.values()), {}
+        return found
 
     def abandon(self) -> None:
         """Let go of the sockets of a loop that was closed without its `shutdown_asyncgens`: nothing can be awaited."""
         for opened in self.take():
-            opened.engine.sync_engine.dispose(close=False)
+            opened.engine.dispose(close=False)
 
 
 def _no_loop() -> str:
@@ -150,67 +185,140 @@ def _no_loop() -> str:
     )
 
 
-class Loops:
-    """The engines of a registry, by event loop."""
+_ends: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, LoopEnd] = weakref.WeakKeyDictionary()
+_lock = threading.Lock()
+# Of the parent process. Kept, not collected: a driver that is collected says good-bye to the server over the socket
+# that the parent goes on using.
+_inherited: list[object] = []
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._engines: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, LoopEngines] = weakref.WeakKeyDictionary()
 
-    def current(self) -> LoopEngines | None:
-        """Return the engines of the running loop; None if it has none yet.
+def _end_of_this_loop() -> LoopEnd:
+    loop = asyncio.get_running_loop()
+    with _lock:
+        for ended in [other for other in _ends if other.is_closed()]:
+            _ends.pop(ended).abandon()
+        found = _ends.get(loop)
+        if found is None or found.over:
+            found = _ends[loop] = LoopEnd(loop)
+        return found
+
+
+def _leave_to_the_parent() -> None:
+    global _ends, _lock
+    _inherited.append(_ends)
+    _ends, _lock = weakref.WeakKeyDictionary(), threading.Lock()
+
+
+forks.after_fork_in_child(_leave_to_the_parent)
+
+
+class Tasks:
+    """The style of an event loop.
+
+    asyncpg, asyncmy and aiomysql cannot use a connection in another loop than the one that opened it.
+    """
+
+    asynchronous = True
+
+    def __init__(self, end: LoopEnd) -> None:
+        self.end = end
+
+    def adopt(self, engine: Engine) -> AsyncEngine:
+        return self.end.open(engine)
+
+    def bare(self, engine: AsyncEngine) -> Engine:
+        return engine.sync_engine
+
+    factory = staticmethod(AsyncSessionFactory.of)
+    readers = staticmethod(routing.open_async_readers)
+    readers_over_several = staticmethod(async_readers_over_several)
+
+
+class EventLoops:
+    """The engines of a registry, by event loop; only the loop's own thread comes to them."""
+
+    def __init__(self, plan: Plan, memory: ProcessEngines) -> None:
+        self._plan = plan
+        self._memory = memory
+        self._known: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[LoopEngines, LoopEnd]] = (
+            weakref.WeakKeyDictionary()
+        )
+
+    def here(self) -> LoopEngines:
+        """Return the engines of the running loop, which knows them from now on.
 
         Raises:
             RuntimeError: no loop is running.
         """
+        found = self._current()
+        return self._begin() if found is None or found[1].over else found[0]
+
+    def _current(self) -> tuple[LoopEngines, LoopEnd] | None:
         try:
-            return self._engines.get(asyncio.get_running_loop())
+            return self._known.get(asyncio.get_running_loop())
         except RuntimeError:
             raise RuntimeError(_no_loop()) from None
 
+    def _begin(self) -> LoopEngines:
+        end = _end_of_this_loop()
+        made: LoopEngines = Engines(self._plan, Tasks(end), self._memory)
+        end.owners.add(made)
+        with self._plan.profiles.lock:
+            self._known[asyncio.get_running_loop()] = made, end
+        return made
+
+    async def dispose(self, timeout: float | None) -> None:
+        """Close the engines of the running loop; a cancelled caller does not stop it half way."""
+        found = self._current()
+        if found is None:
+            if timeout is not None:
+                draining.check(timeout)
+            return
+        engines, end = found
+        alive = [opened for opened in map(end.of, engines.alive()) if opened is not None]
+        if timeout is None:
+            engines.forget()
+            for opened in alive:
+                await asyncio.shield(opened.dispose())
+            return
+        draining.check(timeout)
+        engines.forget()
+        await asyncio.shield(draining.async_drain(alive, timeout))
+        for opened in alive:
+            end.discard(opened)
+
     def renew(self) -> None:
         """Let every loop make its engines anew; from whatever thread."""
-        for loop, engines in list(self._engines.items()):
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(engines.renew)
 
-    def unbind(self, database: str) -> None:
-        """Make the sessions of a database anew in every loop."""
-        for engines in list(self._engines.values()):
-            engines.unbind(database)
+        def renew(engines: LoopEngines, end: LoopEnd) -> None:
+            engines.forget()
+            for engine in engines.alive():
+                opened = end.of(engine)
+                engines.retire(engine)
+                if opened is not None:
+                    end.retire(opened)
 
-    def factory(self, key: Key, make: Make[AsyncSessionFactory]) -> AsyncSessionFactory:
-        """Return the running loop's factory of a profile and database, making it at first use.
+        self._everywhere(renew)
 
-        Args:
-            key: as it was asked for; a profile of None is the registry's own.
-            make: says under which name a factory is kept, and how it is made.
-        """
-        engines = self.of_this_loop
-        return engines.overrides.get(key) or _kept(engines.factories, key, make, engines)
+    def forget_sessions(self) -> None:
+        """Let every loop make its sessions anew."""
+        self._everywhere(lambda engines, end: engines.forget_sessions())
 
-    def readers(self, key: Key, make: Make[AsyncReaders]) -> AsyncReaders:
-        """Return the same of what makes its reading sessions."""
-        engines = self.of_this_loop
-        return engines.reading_overrides.get(key) or _kept(engines.readers, key, make, engines)
+    def _everywhere(self, change: Callable[[LoopEngines, LoopEnd], None]) -> None:
+        """Change the engines of every loop, each in its own thread: at once in this one, else as soon as it can."""
+        try:
+            here: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
+        except RuntimeError:
+            here = None
+        with self._plan.profiles.lock:
+            known = list(self._known.items())
+        for loop, (engines, end) in known:
+            if loop is here:
+                change(engines, end)
+            elif not loop.is_closed():
+                loop.call_soon_threadsafe(change, engines, end)
 
-    @property
-    def of_this_loop(self) -> LoopEngines:
-        """The engines of the running loop, which knows them from now on."""
-        return self.current() or self._begin()
-
-    def _begin(self) -> LoopEngines:
-        loop = asyncio.get_running_loop()
-        with self._lock:
-            for ended in [other for other in self._engines if other.is_closed()]:
-                self._engines.pop(ended).abandon()
-            return self._engines.setdefault(loop, LoopEngines())
-
-
-def _kept(kept: dict[Key, T], key: Key, make: Make[T], engines: LoopEngines) -> T:
-    found = kept.get(key)
-    if found is None:
-        own, build = make(key)
-        found = kept.get(own) or build(engines)
-        kept[own] = kept[key] = found
-    return found
+    def leave_to_the_parent(self) -> None:
+        """In a forked child: the parent's event loop does not run here."""
+        _inherited.append(self._known)
+        self._known = weakref.WeakKeyDictionary()

@@ -1,37 +1,37 @@
-"""One engine per profile and database: made once, shared by threads, left alone by forks, closed together."""
+"""The public object: one engine per profile and database, shared by threads, left alone by forks, closed together."""
 
 from __future__ import annotations
 
 import os
-import threading
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
-from typing import Any, Self, TypeVar
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from sqlalchemy import Engine
-from sqlmodel import Session
+from sqlalchemy import Engine, Table
+from sqlmodel import Session, SQLModel
 
-from dbconfig.config.loader import load
-from dbconfig.engine import create, draining, pool, probes
+from dbconfig.config import protected_databases
+from dbconfig.engine import create_tables, draining, pool, probes
 from dbconfig.engine.pool import PoolStats
 from dbconfig.errors.printable import quoted
-from dbconfig.registry import processes
-from dbconfig.registry.asynchronous import AsyncTwins
-from dbconfig.registry.binding import Binding
-from dbconfig.registry.reloading import Reloading
-from dbconfig.registry.replication import Replication
+from dbconfig.registry.parts import Parts
+from dbconfig.registry.profiles import Profiles
 from dbconfig.replicas import read_your_writes
+from dbconfig.replicas.health import ReaderStats
 from dbconfig.sessions import retry
-from dbconfig.sessions.model_databases import Homes
-from dbconfig.sessions.sessionmaker import SessionFactory
+from dbconfig.sessions.model_databases import Home
 from dbconfig.settings.database import DatabaseSettings
-from dbconfig.settings.password_providers import Providers
+from dbconfig.settings.password_providers import TIMEOUT
 from dbconfig.settings.profile import DEFAULT, Profile
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
+    from sqlmodel.ext.asyncio.session import AsyncSession
 
 T = TypeVar("T")
 
 
-class Registry(AsyncTwins, Binding, Replication, Reloading):
+class Registry:
     """The engines of an application.
 
     Nothing is read or opened before the first use. One registry may be used by any number of threads and, after a
@@ -59,44 +59,34 @@ class Registry(AsyncTwins, Binding, Replication, Reloading):
             environ: the environment variables; None is the process's own.
             engine_options: arguments of `create_engine` that only code can express, for every engine.
         """
-        self._path = path
-        self._name = profile
-        # A function, so that debuggers and crash reporters, which print attributes, print no secret out of it.
-        self._environ: Callable[[], Mapping[str, str] | None] = lambda: environ
-        self._engine_options = dict(engine_options or {})
-        self._given: Profile | None = None
-        self._providers = Providers()
-        self._pinned = False  # by tests, whose database outlives the `dispose` of the application under test
-        self._lock = threading.RLock()
-        self._reloading = threading.Lock()
-        self._profiles: dict[str | None, Profile] = {}
-        # By (profile, database); (None, database) is the registry's own profile. Read without the lock: an entry is
-        # complete before it is put in, and is never changed.
-        self._factories: dict[tuple[str | None, str], SessionFactory] = {}
-        # The same for the hottest of calls: sessions of the registry's own profile.
-        self._sessions: dict[str, Callable[[], Session]] = {}
-        self._readers = {}
-        self._homes = Homes()
-        processes.enroll(self)
+        self._profiles = Profiles(path, profile, environ)
+        self.parts = Parts(self._profiles, dict(engine_options or {}))
+        self._engines = self.parts.engines
 
     @classmethod
     def from_profile(cls, profile: Profile) -> Self:
         """Return a registry of a profile that was made in code; it needs no file."""
         registry = cls(profile=profile.name)
-        registry._given = profile
-        registry._forget()
+        registry._profiles.give(profile)
         return registry
 
     def __repr__(self) -> str:
-        known = self._profiles.get(None)
+        known = self._profiles.loaded()
         return (
-            f"<Registry of profile {quoted(known.name) if known else 'not loaded yet'}, {len(self._engines())} engines>"
+            f"<Registry of profile {quoted(known.name) if known else 'not loaded yet'}, {len(self._engines)} engines>"
         )
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.dispose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.async_dispose()
         self.dispose()
 
     @property
@@ -106,7 +96,7 @@ class Registry(AsyncTwins, Binding, Replication, Reloading):
         Raises:
             ConfigError: it cannot be used.
         """
-        return self._profile(None)
+        return self._profiles.get()
 
     def engine(self, database: str = DEFAULT, *, profile: str | None = None) -> Engine:
         """Return the engine of a database, always the same one; the first call makes it, and connects to nothing.
@@ -118,7 +108,7 @@ class Registry(AsyncTwins, Binding, Replication, Reloading):
         Raises:
             ConfigError: the profile or the database does not exist or cannot be used.
         """
-        return self._factory(database, profile).engine
+        return self._engines.factory(database, profile).engine
 
     def session(
         self,
@@ -138,16 +128,17 @@ class Registry(AsyncTwins, Binding, Replication, Reloading):
             snapshot: let all statements see the same state, for two round trips more; it is read-only too.
         """
         if read_only or snapshot:
-            return self._reading_session(database, profile, snapshot=snapshot)
-        make = self._sessions.get(database) if profile is None else None
-        return make() if make is not None else self._factory(database, profile).session()
+            readers = self._engines.readers(database, profile)
+            return readers.snapshot() if snapshot else readers.plain()
+        make = self._engines.sessions.get(database) if profile is None else None
+        return make() if make is not None else self._engines.factory(database, profile).session()
 
     def transaction(self, database: str = DEFAULT, *, profile: str | None = None) -> AbstractContextManager[Session]:
         """Return a context manager of a session that commits at the end, or rolls back on an exception.
 
         On SQLite it takes the write lock when it begins, so that what was read is still true when it writes.
         """
-        return self._factory(database, profile).transaction()
+        return self._engines.factory(database, profile).transaction()
 
     def run_in_transaction(
         self,
@@ -173,9 +164,184 @@ class Registry(AsyncTwins, Binding, Replication, Reloading):
         Raises:
             CommitUncertain: the connection was lost while COMMIT was under way; this is never repeated.
         """
-        factory = self._factory(database, None)
+        factory = self._engines.factory(database)
         tries = retry.Attempts(attempts, timeout, f"{self.profile.name}/{database}")
         return retry.run(factory.unit_of_work, work, tries, (id(self), database, False))
+
+    # Asynchronous twins. Engines are kept per event loop, and close with it.
+
+    def async_engine(self, database: str = DEFAULT, *, profile: str | None = None) -> AsyncEngine:
+        """Return the asynchronous engine of a database, always the same one in an event loop.
+
+        The same profile serves both kinds of engine: `postgresql://` is asyncpg, or psycopg, here; `mysql://` asyncmy
+        or aiomysql; `sqlite://` aiosqlite. An explicit `+driver` is kept.
+
+        Raises:
+            ConfigError: as for `engine`; or greenlet or an asynchronous driver is not installed.
+            RuntimeError: no event loop is running.
+        """
+        return self.parts.loops.here().factory(database, profile).engine
+
+    def async_session(
+        self,
+        database: str = DEFAULT,
+        *,
+        profile: str | None = None,
+        read_only: bool = False,
+        snapshot: bool = False,
+    ) -> AsyncSession:
+        """Return a new session: SQLModel's `AsyncSession`; an `async with` closes it, and nothing commits by itself.
+
+        Its objects keep their attributes after a commit, unless the profile says `expire_on_commit: true`.
+        `read_only` and `snapshot` are those of `session`.
+        """
+        engines = self.parts.loops.here()
+        if read_only or snapshot:
+            readers = engines.readers(database, profile)
+            return readers.snapshot() if snapshot else readers.plain()
+        return engines.factory(database, profile).session()
+
+    def async_transaction(
+        self, database: str = DEFAULT, *, profile: str | None = None
+    ) -> AbstractAsyncContextManager[AsyncSession]:
+        """Return a context manager of a session that commits at the end, or rolls back.
+
+        A cancellation rolls back like an exception. On SQLite it takes the write lock when it begins.
+        """
+        return self.parts.loops.here().factory(database, profile).transaction()
+
+    async def async_run_in_transaction(
+        self,
+        work: Callable[[AsyncSession], Awaitable[T]],
+        database: str = DEFAULT,
+        *,
+        attempts: int | None = None,
+        timeout: float = 30.0,
+    ) -> T:
+        """Await a function in a transaction, again as a whole after an error that passes by itself.
+
+        All that `run_in_transaction` says holds. A call within the function joins its transaction; one in a task that
+        the function starts has a transaction of its own, since two tasks cannot share a session.
+
+        Raises:
+            CommitUncertain: the connection was lost while COMMIT was under way; this is never repeated.
+        """
+        factory = self.parts.loops.here().factory(database)
+        tries = retry.Attempts(attempts, timeout, f"{self.profile.name}/{database}")
+        result: T = await retry.async_run(factory.unit_of_work, work, tries, (id(self), database, True))
+        return result
+
+    # Tables
+
+    def bind(self, **databases: Home) -> None:
+        """Say which tables live in which database: ``db.bind(analytics=AnalyticsBase.metadata)``.
+
+        From then on `session()`, `transaction()` and `run_in_transaction()` without a database serve all of them, each
+        statement where its tables are, and `create_tables()` sends each table to its own. Each database commits for
+        itself: between two of them there is no atomicity.
+
+        Args:
+            databases: by name, metadata, a base class with metadata of its own, a model, or a list of them.
+
+        Raises:
+            InvalidRequestError: something is bound to another database already.
+            ConfigError: the profile has no such database; before the profile is loaded nobody knows, and the first
+                statement says so.
+        """
+        with self._profiles.lock:
+            known = self._profiles.loaded()
+            for name, found in databases.items():
+                if known is not None:
+                    known.database(name)
+                for what in found if isinstance(found, Sequence) else (found,):
+                    self.parts.homes.bind(name, what)
+            self._engines.forget_sessions()
+            if self.parts.event_loops is not None:
+                self.parts.event_loops.forget_sessions()
+
+    def create_tables(self, *models: type[SQLModel] | Table | str, database: str = DEFAULT) -> list[str]:
+        """Create the tables of models, or of all that are imported; those that exist are left alone.
+
+        Safe when several processes start at once. Foreign keys decide the order.
+
+        Args:
+            models: SQLModel classes or table names; none of them is all.
+            database: where; unless one is given, each goes where `bind` has put it.
+
+        Returns:
+            The names of the tables that were created.
+
+        Raises:
+            ConfigError: a name is no table's, or another profile protects this database.
+        """
+        if self.parts.plan.overridden:
+            return []  # they are there; on SQLite the lock to look for them would wait for the test's own transaction
+        created = []
+        for name, found in self.parts.homes.grouped(models, database).items():
+            self._profiles.refuse_elsewhere(self._settings(name), "create tables", destructive=False)
+            created += create_tables.create(self.engine(name), found)
+        return created
+
+    def drop_tables(self, *models: type[SQLModel] | Table | str, database: str = DEFAULT) -> list[str]:
+        """Drop the tables of models, or of all that are imported.
+
+        Returns:
+            The names of the tables that were dropped.
+
+        Raises:
+            ConfigError: the database is protected, by this profile or by another one that points at it.
+        """
+        wanted = self.parts.homes.grouped(models, database)
+        for name in wanted:
+            protected_databases.refuse_protected(self.profile, self._settings(name))
+            self._profiles.refuse_elsewhere(self._settings(name), "drop tables", destructive=True)
+        return [name for home, found in wanted.items() for name in create_tables.drop(self.engine(home), found)]
+
+    def _settings(self, database: str) -> DatabaseSettings:
+        return self._profiles.resolve(database).settings
+
+    # Replicas
+
+    def write_token(self, database: str = DEFAULT) -> str:
+        """Return what the present task or thread has committed, as text for a cookie, a header or a message.
+
+        `read_after` takes it, in another request or process. "" is nothing to wait for: no commit, or no replicas.
+        """
+        router = self._engines.readers(database).router
+        mark = router.mark() if router is not None else None
+        return read_your_writes.to_token({router.key: mark}) if router is not None and mark is not None else ""
+
+    async def async_write_token(self, database: str = DEFAULT) -> str:
+        """Return what the present task has committed, as `write_token` does; `read_after` takes it."""
+        router = self.parts.loops.here().readers(database).router
+        if router is None:
+            return ""
+        from sqlalchemy.util import greenlet_spawn
+
+        mark = await greenlet_spawn(router.mark)
+        return read_your_writes.to_token({router.key: mark}) if mark is not None else ""
+
+    def read_after(self, token: str | None = None) -> AbstractContextManager[object]:
+        """Let reading sessions see what a token stands for, and what anybody writes within the `with`.
+
+        Tasks and threads that are started within it share it; so it belongs around a whole request.
+
+        Raises:
+            ValueError: it is no token.
+        """
+        return read_your_writes.scope(read_your_writes.from_token(token or ""))
+
+    def readers(self, database: str = DEFAULT) -> list[ReaderStats]:
+        """Return how each server of a database has served its reading sessions; [] without replicas."""
+        router = self._engines.readers(database).router
+        return router.stats() if router is not None else []
+
+    def async_readers(self, database: str = DEFAULT) -> list[ReaderStats]:
+        """Return how each server has served the reading sessions of the running loop; [] without replicas."""
+        router = self.parts.loops.here().readers(database).router
+        return router.stats() if router is not None else []
+
+    # Operations
 
     def stats(self, database: str = DEFAULT) -> PoolStats:
         """Return what the pool of a database has done and how it is: sizes, line, counters, histograms."""
@@ -197,7 +363,37 @@ class Registry(AsyncTwins, Binding, Replication, Reloading):
             TimeoutError: it does not answer within the time.
             sqlalchemy.exc.DBAPIError: waiting cannot help: a wrong password, a database that does not exist.
         """
-        probes.wait(self.engine(database), self._settings(self.profile, database), timeout)
+        probes.wait(self.engine(database), self._settings(database), timeout)
+
+    def password_provider(
+        self, name: str, function: Callable[[DatabaseSettings], str], *, timeout: float = TIMEOUT
+    ) -> None:
+        """Let `password: {provider: NAME}` call a function for each new connection.
+
+        Register it before the first use. Installed packages do so by the entry points `dbconfig.password_providers`.
+
+        Args:
+            name: as it stands in the profile.
+            function: gets the settings of the database, `.address.host`, `.address.username` and so on, and returns
+                the password. It is called on a thread of its own, and by several at once.
+            timeout: seconds after which the connection attempt fails.
+        """
+        self._profiles.providers.add(name, function, timeout)
+
+    def reload(self) -> None:
+        """Read the configuration again and go over to it, without an interruption.
+
+        Every engine in use is made anew and proved by a connection, then all take the place of the old ones at once;
+        replicas, and the engines of event loops, follow at their next use.
+        Work in progress finishes on its old connection, which closes when it comes back; those at rest close now. Where
+        nothing has changed the engine stays, and its connections are replaced: a new password is in use everywhere
+        afterwards. A database in memory stays as it is.
+
+        Raises:
+            ConfigError: the new configuration cannot be used; nothing has changed.
+            sqlalchemy.exc.DBAPIError: a database cannot be reached with it; nothing has changed.
+        """
+        self.parts.reload.run(lambda: self.parts.event_loops)
 
     def dispose(self, *, timeout: float | None = None) -> None:
         """Close every engine and forget the profile; the next use begins anew.
@@ -208,88 +404,25 @@ class Registry(AsyncTwins, Binding, Replication, Reloading):
             timeout: seconds to wait for them, while nobody gets a new one. What is then still in use is cancelled on
                 the server and closed: afterwards no connection is left, and the old engines refuse to lend one.
         """
+        engines = self._engines
         if timeout is not None:
-            draining.drain(self._engines(), timeout)
-        with self._lock:
-            found = self._engines()
-            self._stop_routing()
-            if not self._pinned:
-                self._forget()
+            draining.drain(engines.alive(), timeout)
+        with self._profiles.lock:
+            found = engines.alive()
+            if self._profiles.forget():
+                engines.forget()
         for engine in found:
             engine.dispose()
 
-    def _after_fork(self) -> None:
-        """In the child: the parent's locks and connections are not ours."""
-        self._lock = threading.RLock()
-        self._reloading = threading.Lock()
-        self._providers.forget_hanging()
-        for engine in self._engines():
-            # The child shares our sockets: forget the pool, do not close it, or the parent loses its connections.
-            # What a session holds now is put out of its reach, or its rollback would end the parent's transaction.
-            pool.pin_in_flight(engine)
-            engine.dispose(close=False)
-        self._readers = {}
-        if self._loops is not None:
-            # The parent's event loop does not run here. Kept, not collected: a driver that is collected says good-bye
-            # to the server over the socket that the parent goes on using.
-            processes.inherited.append(self._loops)
-            self._loops = None
+    async def async_dispose(self, *, timeout: float | None = None) -> None:
+        """Close the asynchronous engines of the running loop; those of another loop close with it.
 
-    def _forget(self) -> None:
-        self._factories = {}
-        self._sessions = {}
-        self._readers = {}
-        self._profiles = {} if self._given is None else {None: self._given, self._given.name: self._given}
-
-    def _engines(self) -> list[Engine]:
-        found = [factory.engine for factory in list(self._factories.values())]
-        return list({id(engine): engine for engine in [*found, *self._reading_engines()]}.values())
-
-    def _profile(self, name: str | None) -> Profile:
-        found = self._profiles.get(name)
-        if found is not None:
-            return found
-        with self._lock:
-            found = self._profiles.get(name)
-            if found is None:
-                found = self._load(name)
-                self._profiles[name] = found
-                self._profiles.setdefault(found.name, found)
-            return found
-
-    def _load(self, name: str | None) -> Profile:
-        return load(self._name if name is None else name, path=self._path, environ=self._environ())
-
-    def _factory(self, database: str, name: str | None) -> SessionFactory:
-        found = self._factories.get((name, database))
-        if found is not None:
-            return found
-        with self._lock:
-            own, settings, label = self._resolved(database, name)
-            found = self._factories.get(own)
-            if found is None:
-                found = self._factories[own] = self._build(own[0], database, settings, label)
-            self._factories[name, database] = found
-            if name is None:
-                self._sessions[database] = found.session
-            return found
-
-    def _build(self, profile: str, database: str, settings: DatabaseSettings, label: str) -> SessionFactory:
-        engine = create.build(settings, label, self._engine_options)
-        read_your_writes.attach(engine, settings, label)
-        found = SessionFactory.of(engine, settings)
-        return self._bound(found, profile) if self._homes and database == DEFAULT else found
-
-    def _resolved(self, database: str, name: str | None) -> tuple[tuple[str, str], DatabaseSettings, str]:
-        """Return the name under which a database's engine is kept, its settings, and its name in logs."""
-        return self._resolved_in(self._profile(name), database)
-
-    def _resolved_in(self, profile: Profile, database: str) -> tuple[tuple[str, str], DatabaseSettings, str]:
-        label = profile.name if database == DEFAULT else f"{profile.name}/{database}"
-        return (profile.name, database), self._settings(profile, database), label
-
-    def _settings(self, profile: Profile, database: str) -> DatabaseSettings:
-        return profile.database(database).provided_by(self._providers)
+        Args:
+            timeout: seconds to wait for connections in use, while nobody gets a new one. What is then still in use is
+                cancelled on the server and closed, as by `dispose`.
+        """
+        if self.parts.event_loops is not None:
+            await self.parts.event_loops.dispose(timeout)
 
 
 default = Registry()  # `dbconfig.db`; it reads and opens nothing before its first use

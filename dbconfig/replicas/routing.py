@@ -10,7 +10,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Connection, Engine, event, exc
 from sqlalchemy.orm import SessionTransaction
@@ -20,8 +20,12 @@ from sqlmodel import Session
 from dbconfig.replicas import positions, read_your_writes
 from dbconfig.replicas.health import Fleet, Route, is_exhausted
 from dbconfig.sessions.session import ReadOnlySession, SnapshotSession
-from dbconfig.sessions.sessionmaker import AsyncReaders, async_session_arguments, reading_makers
+from dbconfig.sessions.sessionmaker import Readers, async_makers, async_session_arguments, session_arguments
 from dbconfig.settings.database import DatabaseSettings
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
+    from sqlmodel.ext.asyncio.session import AsyncSession
 
 _log = logging.getLogger("dbconfig.routing")
 
@@ -223,11 +227,17 @@ def _stay(session: Session, transaction: SessionTransaction, connection: Connect
 class AsyncRouter(Router):
     """Chooses servers for reading in an event loop: what waits, waits as asyncio does."""
 
-    def __init__(self, *arguments: Any) -> None:
+    def __init__(self, settings: DatabaseSettings, label: str, open_engine: Callable[..., AsyncEngine]) -> None:
         # Weak: the engines of a loop are found by their loop, which nothing that they refer to may keep.
         self._loop = weakref.ref(asyncio.get_running_loop())
         self._looks: set[asyncio.Task[None]] = set()
-        super().__init__(*arguments)
+        kept: list[AsyncEngine] = []  # an engine of a loop closes when nobody has its asynchronous side any more
+
+        def open_(settings: DatabaseSettings, name: str) -> Engine:
+            kept.append(open_engine(settings, name, patient=False))
+            return kept[-1].sync_engine
+
+        super().__init__(settings, label, open_)
 
     def begin_look(self) -> None:
         loop = self._loop()
@@ -244,10 +254,10 @@ class AsyncRouter(Router):
         await_only(asyncio.sleep(seconds))
 
 
-def open_async_readers(
+def open_readers(
     settings: DatabaseSettings, label: str, open_engine: Callable[..., Engine], beside: Engine | None
-) -> AsyncReaders:
-    """Return what makes reading sessions in the running loop; nothing is connected.
+) -> Readers[Session]:
+    """Return what makes reading sessions; nothing is connected.
 
     Args:
         settings: of the database.
@@ -255,15 +265,32 @@ def open_async_readers(
         open_engine: makes an engine for reading of settings, a name, and how.
         beside: the engine whose database in memory is read.
     """
-    arguments: dict[str, Any] = async_session_arguments(settings)
-    kinds: tuple[type[Session], type[Session]]
+    arguments = session_arguments(settings)
     if settings.replicas:
-        router = AsyncRouter(settings, label, partial(open_engine, patient=False))
-        arguments |= {"router": router}
-        kinds = (RoutedSession, RoutedSnapshot)
-        return AsyncReaders(*reading_makers(None, kinds, arguments), router.choose, router)
-    from sqlalchemy.ext.asyncio import AsyncEngine
-
+        router = Router(settings, label, partial(open_engine, patient=False))
+        return Readers(
+            partial(RoutedSession, router=router, **arguments),
+            partial(RoutedSnapshot, router=router, **arguments),
+            router.choose,
+            router,
+        )
     engine = open_engine(settings, f"{label}/reads", beside=beside)
-    kinds = (ReadOnlySession, SnapshotSession)
-    return AsyncReaders(*reading_makers(AsyncEngine(engine), kinds, arguments), lambda: engine)
+    return Readers(
+        partial(ReadOnlySession, engine, **arguments),
+        partial(SnapshotSession, engine, **arguments),
+        lambda: engine,
+    )
+
+
+def open_async_readers(
+    settings: DatabaseSettings, label: str, open_engine: Callable[..., AsyncEngine], beside: Engine | None
+) -> Readers[AsyncSession]:
+    """Return what makes reading sessions in the running loop; see `open_readers`."""
+    arguments = async_session_arguments(settings)
+    if settings.replicas:
+        router = AsyncRouter(settings, label, open_engine)
+        plain, snapshot = async_makers(None, (RoutedSession, RoutedSnapshot), {**arguments, "router": router})
+        return Readers(plain, snapshot, router.choose, router)
+    engine = open_engine(settings, f"{label}/reads", beside=beside)
+    plain, snapshot = async_makers(engine, (ReadOnlySession, SnapshotSession), arguments)
+    return Readers(plain, snapshot, lambda: engine.sync_engine)

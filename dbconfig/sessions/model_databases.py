@@ -11,6 +11,7 @@ from sqlalchemy.orm import SessionTransaction
 from sqlalchemy.sql import visitors
 from sqlmodel import Session, SQLModel
 
+from dbconfig.engine import create_tables
 from dbconfig.errors.printable import quoted
 from dbconfig.sessions.commit import commit
 from dbconfig.sessions.session import Committing, ReadOnlySession, SnapshotSession, UnitOfWork, WritingSession
@@ -45,6 +46,20 @@ class Homes:
     def metadatas(self) -> list[MetaData]:
         bound = [key if isinstance(key, MetaData) else key.metadata for key in self._by]
         return list(dict.fromkeys([SQLModel.metadata, *bound]))
+
+    def grouped(self, models: Sequence[Any], database: str) -> dict[str, Sequence[Any]]:
+        """Return the tables of models, or of all, by the database that they are to be in."""
+        if not self:
+            return {database: models}
+        found = create_tables.selected(models, self.metadatas())
+        if database != DEFAULT and models:
+            return {database: found}  # somebody knows better
+        groups: dict[str, list[Any]] = {}
+        for table in found:
+            groups.setdefault(self.of(table), []).append(table)
+        if database != DEFAULT:
+            groups = {database: groups.get(database, [])}
+        return {name: group for name, group in groups.items() if group}
 
     def of_statement(self, mapper: Any, clause: Any) -> str:
         """Return the one database that a statement needs.

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Final
+
+from dbconfig.engine.pool import forks
 
 Key = tuple[int, str, bool]  # registry, database, whether asynchronous
 
@@ -39,9 +40,14 @@ def _here() -> tuple[int, int]:
 
 _NONE: Final[Mapping[Key, Unit]] = {}
 _running: ContextVar[Mapping[Key, Unit]] = ContextVar("dbconfig.running", default=_NONE)
-if hasattr(os, "register_at_fork"):
-    # A child that is forked within a unit of work cannot join it: the connection is its parent's.
-    os.register_at_fork(after_in_child=lambda: _running.set(_NONE))
+
+
+def _leave_to_the_parent() -> None:
+    """In a forked child: it cannot join a unit of work, whose connection is its parent's."""
+    _running.set(_NONE)
+
+
+forks.after_fork_in_child(_leave_to_the_parent)
 
 
 def joined(key: Key) -> Unit | None:

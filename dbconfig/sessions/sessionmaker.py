@@ -6,19 +6,40 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from sqlalchemy import Engine
 from sqlalchemy.util import greenlet_spawn
 from sqlmodel import Session
 
 from dbconfig.sessions.commit import commit
+from dbconfig.sessions.model_databases import (
+    BoundReading,
+    BoundSession,
+    BoundSnapshot,
+    BoundUnitOfWork,
+    BoundWriting,
+    Homes,
+)
 from dbconfig.sessions.session import Committing, UnitOfWork, WritingSession, WritingUnitOfWork
 from dbconfig.settings.database import DatabaseSettings
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
     from sqlmodel.ext.asyncio.session import AsyncSession
+
+S = TypeVar("S")  # Session or AsyncSession
+
+
+@dataclass(frozen=True, slots=True)
+class Several:
+    """What sessions over several databases need to know."""
+
+    homes: Homes
+    open_: Callable[[str], Any]  # gives what the statements of a database, by its name, are bound to
+
+    def arguments(self) -> dict[str, Any]:
+        return {"homes": self.homes, "open_": self.open_}
 
 
 class Routing(Protocol):
@@ -34,14 +55,28 @@ class Routing(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Readers:
-    """What reading sessions of one database are made with."""
+class Readers(Generic[S]):
+    """What reading sessions of one database are made with, sync or async."""
 
-    plain: Callable[[], Session]
-    snapshot: Callable[[], Session]
+    plain: Callable[[], S]
+    snapshot: Callable[[], S]
     pick: Callable[[], Engine]  # the next server's
-    engines: Callable[[], list[Engine]]
     router: Routing | None = None  # None: there are no replicas
+
+
+def readers_over_several(found: Readers[Session], settings: DatabaseSettings, several: Several) -> Readers[Session]:
+    """Return what makes reading sessions that find the database of each statement."""
+    how = {**several.arguments(), **session_arguments(settings)}
+    return replace(found, plain=partial(BoundReading, None, **how), snapshot=partial(BoundSnapshot, None, **how))
+
+
+def async_readers_over_several(
+    found: Readers[AsyncSession], settings: DatabaseSettings, several: Several
+) -> Readers[AsyncSession]:
+    """Do the same for an event loop."""
+    how = {**several.arguments(), **async_session_arguments(settings)}
+    plain, snapshot = async_makers(None, (BoundReading, BoundSnapshot), how)
+    return replace(found, plain=plain, snapshot=snapshot)
 
 
 def session_arguments(settings: DatabaseSettings) -> dict[str, Any]:
@@ -59,6 +94,14 @@ def async_session_arguments(settings: DatabaseSettings) -> dict[str, Any]:
     return {"expire_on_commit": expire, "autoflush": settings.autoflush}
 
 
+def _kinds(settings: DatabaseSettings, several: Several | None) -> tuple[type[Session], ...]:
+    """Return the classes of plain sessions, of `transaction` and of `run_in_transaction`."""
+    if several is not None:
+        return BoundSession, BoundWriting, BoundUnitOfWork
+    sqlite = settings.backend == "sqlite"
+    return (Session, WritingSession, WritingUnitOfWork) if sqlite else (Session, Committing, UnitOfWork)
+
+
 @dataclass(frozen=True, slots=True)
 class SessionFactory:
     """What sessions of one engine are made with."""
@@ -69,11 +112,9 @@ class SessionFactory:
     unit_of_work: Callable[[], Session]
 
     @classmethod
-    def of(cls, engine: Engine, settings: DatabaseSettings) -> SessionFactory:
-        arguments = session_arguments(settings)
-        sqlite = settings.backend == "sqlite"
-        kinds = (Session, WritingSession, WritingUnitOfWork) if sqlite else (Session, Committing, UnitOfWork)
-        return cls(engine, *(partial(kind, engine, **arguments) for kind in kinds))
+    def of(cls, engine: Engine, settings: DatabaseSettings, several: Several | None = None) -> SessionFactory:
+        arguments = session_arguments(settings) | (several.arguments() if several is not None else {})
+        return cls(engine, *(partial(kind, engine, **arguments) for kind in _kinds(settings, several)))
 
     @contextmanager
     def transaction(self) -> Iterator[Session]:
@@ -92,18 +133,9 @@ class AsyncSessionFactory:
     unit_of_work: Callable[[], AsyncSession]
 
     @classmethod
-    def of(cls, engine: AsyncEngine, settings: DatabaseSettings) -> AsyncSessionFactory:
-        sqlite = settings.backend == "sqlite"
-        kinds = (Session, WritingSession, WritingUnitOfWork) if sqlite else (Session, Committing, UnitOfWork)
-        return cls.made_of(engine, kinds, async_session_arguments(settings))
-
-    @classmethod
-    def made_of(
-        cls, engine: AsyncEngine, kinds: Iterable[type[Session]], arguments: Mapping[str, Any]
-    ) -> AsyncSessionFactory:
-        from sqlmodel.ext.asyncio.session import AsyncSession
-
-        return cls(engine, *(partial(AsyncSession, engine, sync_session_class=each, **arguments) for each in kinds))
+    def of(cls, engine: AsyncEngine, settings: DatabaseSettings, several: Several | None = None) -> AsyncSessionFactory:
+        arguments = async_session_arguments(settings) | (several.arguments() if several is not None else {})
+        return cls(engine, *async_makers(engine, _kinds(settings, several), arguments))
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncSession]:
@@ -113,25 +145,10 @@ class AsyncSessionFactory:
             await greenlet_spawn(commit, session.sync_session)
 
 
-@dataclass(frozen=True, slots=True)
-class AsyncReaders:
-    """What asynchronous reading sessions of one database are made with."""
-
-    plain: Callable[[], AsyncSession]
-    snapshot: Callable[[], AsyncSession]
-    pick: Callable[[], Engine]  # the next server's
-    router: Routing | None = None  # None: there are no replicas
-
-    def over_several(self, kinds: Iterable[type[Session]], arguments: Mapping[str, Any]) -> AsyncReaders:
-        """Return what makes sessions that find the database of each statement by themselves."""
-        plain, snapshot = reading_makers(None, kinds, arguments)
-        return replace(self, plain=plain, snapshot=snapshot)
-
-
-def reading_makers(
+def async_makers(
     engine: AsyncEngine | None, kinds: Iterable[type[Session]], arguments: Mapping[str, Any]
-) -> tuple[Callable[[], AsyncSession], Callable[[], AsyncSession]]:
+) -> list[Callable[[], AsyncSession]]:
+    """Return a function for each kind of session that makes its asynchronous twin."""
     from sqlmodel.ext.asyncio.session import AsyncSession
 
-    plain, snapshot = (partial(AsyncSession, engine, sync_session_class=each, **arguments) for each in kinds)
-    return plain, snapshot
+    return [partial(AsyncSession, engine, sync_session_class=each, **arguments) for each in kinds]

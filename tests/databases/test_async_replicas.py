@@ -244,7 +244,7 @@ def test_a_reader_that_is_cancelled_while_servers_tell_their_positions_leaves_no
                 await has(db, await write(db))
                 for each in (primary, standby):
                     each.delay(0.02)
-                router = db._async_readers_of("default", None).router
+                router = db.parts.loops.here().readers("default").router
                 assert router is not None
                 for phase in range(14):  # 40 ms a round trip: the primary's position, the replica's, the statement
                     number = await write(db)
@@ -353,10 +353,10 @@ def test_binding_later_keeps_the_connections_to_the_servers(group: Group, regist
     async def work() -> None:
         async with registry(databases={"facts": {"url": group.primary.url()}}) as db:
             await read(db, 4)
-            router = db._async_readers_of("default", None).router
+            router = db.parts.loops.here().readers("default").router
             db.bind(facts=FactsBase.metadata)
             async with db.async_session(read_only=True) as session:
                 assert await session.get(Note, 0) is None
-            assert db._async_readers_of("default", None).router is router
+            assert db.parts.loops.here().readers("default").router is router
 
     run(work())

@@ -214,7 +214,7 @@ def test_tables_go_where_the_schema_is_translated_to(postgresql: PostgreSQLServe
 
 
 def _with_options(db: Registry, options: dict[str, Any]) -> Registry:
-    db._engine_options.update(options)
+    db.parts.plan.options.update(options)
     return db
 
 

@@ -284,7 +284,7 @@ def test_a_pool_whose_connections_are_all_in_use_is_waited_for_once(group: Group
             stack.enter_context(db.session(read_only=True)).execute(text("SELECT 1"))
         with pytest.raises(PoolTimeout), db.session(read_only=True) as other:
             other.execute(text("SELECT 1"))
-        assert sum(pool.stats(engine).timeouts for engine in set(db._reading_engines())) == 1
+        assert sum(pool.stats(engine).timeouts for engine in set(db.parts.engines._reading)) == 1
         assert [each.out for each in db.readers()] == ["", ""]
 
 

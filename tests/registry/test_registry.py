@@ -16,7 +16,7 @@ from sqlmodel import select
 
 from dbconfig import ConfigError, Profile, ProfileNotFound, Registry, db
 from dbconfig.engine import create
-from dbconfig.registry import registry
+from dbconfig.registry import profiles
 from dbconfig.registry import registry as module
 from tests import registries
 from tests.registries import Hero, Team, ask, at_once, from_yaml
@@ -100,8 +100,8 @@ def test_sixty_four_threads_that_ask_first_get_one_engine(tmp_path: Path, monkey
 
     monkeypatch.setattr(create, "build", slowly)
     loads: list[int] = []
-    load = registry.load
-    monkeypatch.setattr(registry, "load", lambda *args, **kwargs: loads.append(1) or load(*args, **kwargs))
+    load = profiles.load
+    monkeypatch.setattr(profiles, "load", lambda *args, **kwargs: loads.append(1) or load(*args, **kwargs))
     start = threading.Barrier(64)
     with from_yaml(tmp_path, "url: sqlite://\ndatabases: {facts: {url: 'sqlite://'}}") as opened:
 
@@ -217,7 +217,7 @@ for url in ("sqlite://", "sqlite:///{tmp_path}/lite.db"):
 print("done")
 """
     command = [sys.executable, "-X", "dev", "-W", "error", "-c", script]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert (done.stdout, done.stderr, done.returncode) == ("done\n", "", 0)
 
 

@@ -68,7 +68,7 @@ def test_a_transaction_may_be_rolled_back_early_and_goes_on_with_the_lock(db: Re
     statements = begins(db)
     with db.session() as session:
         session.exec(select(Account)).all()
-    with db._factory("default", None).writing() as session:
+    with db.parts.engines.factory("default").writing() as session:
         session.add(Account(id=1, balance=1))
         session.rollback()
         session.add(Account(id=2, balance=2))

@@ -64,7 +64,7 @@ NO_LOOK = {"replica_max_lag": False}  # so that nothing is connected
 
 
 def router(db: Registry) -> Any:
-    return db._readers_of("default", None).router
+    return db.parts.engines.readers("default").router
 
 
 def falls_back(db: Registry) -> bool:

@@ -23,7 +23,7 @@ def registry(name: str = "tokens", **settings: object) -> Registry:
 
 def ask(db: Registry) -> str | None:
     """Read the password as a new connection does."""
-    return db._settings(db.profile, "default").read_password()
+    return db.parts.profiles.resolve("default").settings.read_password()
 
 
 def test_a_provider_gets_the_settings_and_is_asked_each_time() -> None:
@@ -157,7 +157,7 @@ def test_settings_of_a_provider_show_and_pickle_its_name_only() -> None:
     settings = db.profile.databases["default"]
     assert settings.model_dump()["password"] == {"provider": "tokens"}
     assert pickle.loads(pickle.dumps(settings)).password == settings.password
-    bound = db._settings(db.profile, "default")
+    bound = db.parts.profiles.resolve("default").settings
     assert CANARY not in f"{bound!r} {bound.model_dump_json()} {vars(bound)}"
 
 

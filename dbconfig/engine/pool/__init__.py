@@ -34,6 +34,7 @@ __all__ = [
     "connect_beside",
     "descriptor",
     "drain",
+    "engines",
     "ledger",
     "pin_in_flight",
     "pool_arguments",
@@ -136,7 +137,8 @@ def attach(
     check = _check(settings)
     if check is not None and not ours:
         ping.attach(engine, check, settings.pool_timeout)
-    ledger = _ledgers[engine] = counters.attach(engine, name)
+    ledger = counters.attach(engine, name)
+    _ledgers[engine] = ledger
     if not read_only:
         failover.attach(engine, name, judge)
     holders = None
@@ -190,6 +192,29 @@ def _server(engine: Engine) -> str:
     if url.host is None:
         return "the server"
     return f"the server {url.host}" if url.port is None else f"the server {url.host}:{url.port}"
+
+
+def engines() -> list[Engine]:
+    """Return every engine of the process that somebody uses, whoever made it."""
+    while True:
+        try:
+            return list(_ledgers)
+        except RuntimeError:  # another thread has attached to one meanwhile
+            continue
+
+
+def _leave_to_the_parent() -> None:
+    """In a forked child: whatever engines there are, their connections are the parent's."""
+    for engine in engines():
+        # The child shares our sockets: forget the pool, do not close it, or the parent loses its connections.
+        # What a session holds now is put out of its reach, or its rollback would end the parent's transaction.
+        pin_in_flight(engine)
+        if engine.dialect.is_async:
+            forks.keep(engine.pool)
+        engine.dispose(close=False)
+
+
+forks.after_locks_in_child(_leave_to_the_parent)
 
 
 def _poolclass(settings: PoolSettings, is_async: bool) -> type[Pool]:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import mmap
 import os
+import threading
 import weakref
 from collections.abc import Callable
+from types import MethodType
 from typing import Any, Protocol
 
 from sqlalchemy.pool import base
 
-_resets: list[weakref.WeakMethod[Callable[[], None]]] = []
+Reset = Callable[[], None]
+_resets: list[Callable[[], Reset | None]] = []
+_last: list[Reset] = []
 # Connections of the parent that this process inherited in use. They are never let go: closing one, or rolling it back,
 # would speak on the parent's socket and end its transaction.
 _pinned: list[Any] = []
@@ -18,10 +22,49 @@ _WIPE_ON_FORK = 18  # MADV_WIPEONFORK, which the module does not name before 3.1
 _pids = [os.getpid()]  # of the process for which all is as it should be
 
 
-def after_fork_in_child(reset: Callable[[], None]) -> None:
-    """Call a bound method in every child that is forked from now on, as long as its object lives."""
+class Guarded(Protocol):
+    """What a fork must not strike in the middle of a change."""
+
+    def before_fork(self) -> None: ...  # wait for the change, and let nobody begin another one
+
+    def after_fork_in_parent(self) -> None: ...
+
+    def after_fork_in_child(self) -> None: ...
+
+
+_guarded: weakref.WeakSet[Guarded] = weakref.WeakSet()
+_forking = threading.RLock()  # one fork at a time: two of them could wait for each other's locks for ever
+_held: list[Guarded] = []  # those that wait for this fork to be over; others may appear meanwhile
+
+
+def after_fork_in_child(reset: Reset) -> None:
+    """Call a function in every child that is forked from now on; a bound method as long as its object lives."""
     _resets[:] = [known for known in _resets if known() is not None]
-    _resets.append(weakref.WeakMethod(reset))
+    _resets.append(weakref.WeakMethod(reset) if isinstance(reset, MethodType) else lambda: reset)
+
+
+def after_locks_in_child(reset: Reset) -> None:
+    """Call a function in every child, once every lock of the pool is free again."""
+    _last.append(reset)
+
+
+def guard(owner: Guarded) -> None:
+    """Tell an object of every fork, before and after, as long as somebody else keeps it."""
+    _guarded.add(owner)
+
+
+def _before() -> None:
+    # A lock that another thread holds at the fork would stay locked in the child, and what it guards half done.
+    _forking.acquire()
+    for owner in list(_guarded):
+        owner.before_fork()
+        _held.append(owner)
+
+
+def _after_in_parent() -> None:
+    while _held:
+        _held.pop().after_fork_in_parent()
+    _forking.release()
 
 
 class _Pid:
@@ -54,18 +97,41 @@ def mark() -> Mark:
     return page
 
 
+def _after_in_child() -> None:
+    _held.clear()
+    _forking.release()
+    _free_locks()
+    for reset in _last:
+        reset()
+    _tell_guarded()
+
+
 def notice() -> None:
-    """Do what is done after a fork, if there was one that Python was not told of: in C, as uWSGI forks its workers."""
+    """Do what is done after a fork, if there was one that Python was not told of: in C, as uWSGI forks its workers.
+
+    Each pool looks after its own connections then, at its next use.
+    """
     if os.getpid() not in _pids:
-        _reset_all()
+        _free_locks()
+        _tell_guarded()
 
 
-def _reset_all() -> None:
+def _free_locks() -> None:
     _pids[:] = [os.getpid()]
     for known in list(_resets):
         reset = known()
         if reset is not None:
             reset()
+
+
+def _tell_guarded() -> None:
+    for owner in list(_guarded):
+        owner.after_fork_in_child()
+
+
+def keep(inherited: object) -> None:
+    """Let something of the parent's never be collected: a driver would say good-bye over the parent's socket."""
+    _pinned.append(inherited)
 
 
 def pin(records: list[Any]) -> None:
@@ -91,4 +157,4 @@ def pin(records: list[Any]) -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_reset_all)
+    os.register_at_fork(before=_before, after_in_parent=_after_in_parent, after_in_child=_after_in_child)

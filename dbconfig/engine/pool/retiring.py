@@ -45,6 +45,11 @@ class ClosedPool(NullPool):
         return self
 
 
+def is_closed(engine: Engine) -> bool:
+    """Return whether an engine has been drained, and lends nothing any more."""
+    return isinstance(engine.pool, ClosedPool)
+
+
 def retire(engine: Engine, records: Iterable[Any]) -> None:
     """Let connections not be lent again: those at rest close now, the others when they come back."""
     condemned = {id(record) for record in records if record.dbapi_connection is not None}

@@ -39,7 +39,7 @@ async def _override(request: pytest.FixtureRequest, _db_testbed: Testbed) -> Asy
                 usual = _db_testbed.async_factory(name)
                 found[name] = await stack.enter_async_context(isolated(usual))
             makers = {name: each.factories(_db_testbed.homes_of(name), open_) for name, each in found.items()}
-            with _db_testbed.async_overridden(makers):
+            with _db_testbed.registry.parts.loops.here().override(makers):
                 yield found
     finally:
         for name, isolation in found.items():

@@ -12,7 +12,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from dbconfig.integrations.testing.isolation import HOME, Isolation, Open, arguments, kinds
 from dbconfig.sessions.model_databases import Homes
-from dbconfig.sessions.sessionmaker import AsyncReaders, AsyncSessionFactory
+from dbconfig.sessions.sessionmaker import AsyncSessionFactory, Readers
 
 
 class AsyncIsolation:
@@ -31,9 +31,9 @@ class AsyncIsolation:
 
     def factories(
         self, homes: Homes | None = None, open_: Open | None = None
-    ) -> tuple[AsyncSessionFactory, AsyncReaders]:
+    ) -> tuple[AsyncSessionFactory, Readers[AsyncSession]]:
         session, unit_of_work, reading = self._makers(homes, open_)
-        readers = AsyncReaders(reading, reading, lambda: self._usual.engine.sync_engine)
+        readers = Readers(reading, reading, lambda: self._usual.engine.sync_engine)
         return AsyncSessionFactory(self._usual.engine, session, session, unit_of_work), readers
 
     def home(self, homes: Homes | None = None, open_: Open | None = None) -> AsyncSession:

@@ -101,10 +101,12 @@ class Isolation:
     def close(self) -> None:
         event.remove(self.connection.engine, "handle_error", self._after_error)
 
-    def factories(self, homes: Homes | None = None, open_: Open | None = None) -> tuple[SessionFactory, Readers]:
+    def factories(
+        self, homes: Homes | None = None, open_: Open | None = None
+    ) -> tuple[SessionFactory, Readers[Session]]:
         """Return what the registry makes sessions with during the test: the same arguments, this connection."""
         session, unit_of_work, reading = self._makers(homes, open_)
-        readers = Readers(reading, reading, lambda: self.usual.engine, list)
+        readers = Readers(reading, reading, lambda: self.usual.engine)
         return SessionFactory(self.usual.engine, session, session, unit_of_work), readers
 
     def home(self, homes: Homes | None = None, open_: Open | None = None) -> Session:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import Engine
 
-from dbconfig.config.protected_databases import protected_elsewhere
 from dbconfig.engine import create_tables
 from dbconfig.errors import ConfigError
 from dbconfig.errors.printable import quoted
@@ -18,12 +17,10 @@ from dbconfig.integrations.testing.baseline import Baseline
 from dbconfig.integrations.testing.databases import Options, Place
 from dbconfig.registry.registry import Registry
 from dbconfig.sessions.model_databases import Homes
-from dbconfig.sessions.sessionmaker import Readers, SessionFactory
-from dbconfig.settings.database import DatabaseSettings
 from dbconfig.settings.profile import DEFAULT, Profile
 
 if TYPE_CHECKING:
-    from dbconfig.sessions.sessionmaker import AsyncReaders, AsyncSessionFactory
+    from dbconfig.sessions.sessionmaker import AsyncSessionFactory, SessionFactory
 
 Setup = Callable[[Engine], object]
 
@@ -43,7 +40,7 @@ def refuse_unless_for_tests(registry: Registry, options: Options) -> None:
         if settings.protected:
             message = f"tests are refused: profile {quoted(shown)} is protected"
             raise ConfigError([Problem("not-for-tests", message, settings.origin("protected"), "protected", help)])
-        owner = _protected_by_another(registry, settings)
+        owner = registry.parts.profiles.protected_elsewhere(settings, destructive=True)
         if owner:
             message = (
                 f"tests are refused: {quoted(shown)} points at the database of {quoted(owner)}, which is protected"
@@ -55,14 +52,6 @@ def refuse_unless_for_tests(registry: Registry, options: Options) -> None:
             f"tests are refused: profile {quoted(profile.name)} is not meant for them, its name has no 'test' in it"
         )
         raise ConfigError([Problem("not-for-tests", message, help=help, notes=(f"it was chosen by {profile.reason}",))])
-
-
-def _protected_by_another(registry: Registry, settings: DatabaseSettings) -> str:
-    if registry._given is not None:
-        return ""  # made in code: there are no other profiles beside it
-    return protected_elsewhere(
-        registry.profile, settings, destructive=True, path=registry._path, environ=registry._environ()
-    )
 
 
 class Testbed:
@@ -86,55 +75,22 @@ class Testbed:
     def factory(self, database: str) -> SessionFactory:
         """Return what makes the sessions of a database, which exists and has its tables."""
         self.prepare(database)
-        return self.registry._factory(database, None)
+        return self.registry.parts.engines.factory(database)
 
     def async_factory(self, database: str) -> AsyncSessionFactory:
         """Return what makes the asynchronous sessions of a database in the running loop."""
         self.prepare(database)
-        return self.registry._async_factory(database, None)
+        return self.registry.parts.loops.here().factory(database)
 
     def needed(self, names: Sequence[str]) -> tuple[str, ...]:
         """Return the databases that a test needs which names some: with tables bound, a session may use them all."""
-        homes = [DEFAULT, *self.registry._homes.names()] if self.registry._homes else []
-        return tuple(dict.fromkeys([*names, *homes]))
+        homes = self.registry.parts.homes
+        return tuple(dict.fromkeys([*names, *([DEFAULT, *homes.names()] if homes else [])]))
 
     def homes_of(self, database: str) -> Homes | None:
         """Return which table lives where, for sessions of this database that serve several."""
-        return self.registry._homes if self.registry._homes and database == DEFAULT else None
-
-    @contextmanager
-    def overridden(self, makers: Mapping[str, tuple[SessionFactory, Readers]]) -> Iterator[Registry]:
-        """Let the registry make its sessions with other factories for a while."""
-        registry: Any = self.registry
-        kept = dict(registry._factories), dict(registry._sessions), dict(registry._readers)
-        for name, (factory, readers) in makers.items():
-            registry._sessions[name] = factory.session
-            registry._factories[None, name] = registry._factories[registry.profile.name, name] = factory
-            registry._readers[None, name] = registry._readers[registry.profile.name, name] = readers
-        # The tables are there; on SQLite the lock to look for them would have to wait for the test's own transaction.
-        registry.create_tables = lambda *models, database=DEFAULT: []
-        try:
-            yield registry
-        finally:
-            registry.__dict__.pop("create_tables", None)
-            registry._factories, registry._sessions, registry._readers = kept
-
-    @contextmanager
-    def async_overridden(self, makers: Mapping[str, tuple[AsyncSessionFactory, AsyncReaders]]) -> Iterator[None]:
-        """Do the same in the running loop."""
-        assert self.registry._loops is not None
-        loop = self.registry._loops.of_this_loop
-        registry: Any = self.registry
-        for name, (factory, readers) in makers.items():
-            loop.overrides[None, name] = loop.overrides[registry.profile.name, name] = factory
-            loop.reading_overrides[None, name] = loop.reading_overrides[registry.profile.name, name] = readers
-        registry.create_tables = lambda *models, database=DEFAULT: []
-        try:
-            yield
-        finally:
-            registry.__dict__.pop("create_tables", None)
-            loop.overrides.clear()
-            loop.reading_overrides.clear()
+        homes = self.registry.parts.homes
+        return homes if homes and database == DEFAULT else None
 
     def prepare(self, database: str = DEFAULT) -> None:
         if database in self._baselines:
@@ -155,8 +111,8 @@ class Testbed:
         engine = self.registry.engine(database)
         if self._setup is not None:
             self._setup(engine)
-        elif self.registry._homes:
-            create_tables.create(engine, self.registry._by_home((), DEFAULT).get(database, ()))
+        elif self.registry.parts.homes:
+            create_tables.create(engine, self.registry.parts.homes.grouped((), DEFAULT).get(database, ()))
         else:
             create_tables.create(engine, ())
 
@@ -181,18 +137,13 @@ class Testbed:
 def opened(registry: Registry, options: Options, setup: Setup | None) -> Iterator[Testbed]:
     """Let a registry use databases for tests for a while."""
     refuse_unless_for_tests(registry, options)
-    original, given = registry.profile, registry._given
+    original = registry.profile
     exchanged = {name: Place.of(each, options).settings for name, each in original.databases.items()}
     registry.dispose()
     # Kept for the whole run: an application that disposes at its end would come back to the profile's own database.
-    registry._given = original.model_copy(update={"databases": exchanged})
-    registry._forget()
-    registry._pinned = True
     bed = Testbed(registry, original, options, setup)
     try:
-        yield bed
+        with registry.parts.profiles.exchange(exchanged):
+            yield bed
     finally:
-        registry._pinned = False
         bed.close()
-        registry._given = given
-        registry._forget()

@@ -1,0 +1,288 @@
+"""The engines of one owner, the process or an event loop, and what their sessions are made with."""
+
+from __future__ import annotations
+
+import atexit
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Generic, Protocol, TypeVar
+
+from sqlalchemy import Engine
+from sqlmodel import Session
+
+from dbconfig.engine import create, draining, pool, read_only
+from dbconfig.registry.profiles import Profiles, Resolved
+from dbconfig.replicas import read_your_writes, routing
+from dbconfig.sessions.model_databases import Homes
+from dbconfig.sessions.sessionmaker import Readers, SessionFactory, Several, readers_over_several
+from dbconfig.settings.database import DatabaseSettings
+from dbconfig.settings.profile import DEFAULT
+
+Key = tuple[str | None, str]  # profile and database; a profile of None is the registry's own
+
+
+@dataclass(slots=True)
+class Plan:
+    """What all engines of a registry are made of."""
+
+    profiles: Profiles
+    options: Mapping[str, Any]  # arguments of create_engine that only code can express
+    homes: Homes = field(default_factory=Homes)
+    overridden: int = 0  # how many overrides are in force
+
+
+E = TypeVar("E")  # Engine or AsyncEngine
+E_co = TypeVar("E_co", covariant=True)
+
+
+class Factory(Protocol[E_co]):
+    """What sessions of one engine are made with."""
+
+    @property
+    def engine(self) -> E_co: ...
+
+    @property
+    def session(self) -> Callable[[], Any]: ...
+
+
+F = TypeVar("F", bound=Factory[Any])
+F_co = TypeVar("F_co", bound=Factory[Any], covariant=True)
+R = TypeVar("R", bound=Readers[Any])
+
+
+class Style(Protocol[E, F_co, R]):
+    """What engines and sessions for threads and those for an event loop do differently."""
+
+    asynchronous: bool
+
+    def adopt(self, engine: Engine) -> E: ...
+
+    def bare(self, engine: E) -> Engine: ...
+
+    def factory(self, engine: E, settings: DatabaseSettings, several: Several | None) -> F_co: ...
+
+    def readers(
+        self, settings: DatabaseSettings, label: str, open_engine: Callable[..., E], beside: Engine | None
+    ) -> R: ...
+
+    def readers_over_several(self, found: R, settings: DatabaseSettings, several: Several) -> R: ...
+
+
+class Threads:
+    """The style of the process: any thread may use its engines."""
+
+    asynchronous = False
+
+    def adopt(self, engine: Engine) -> Engine:
+        return engine
+
+    def bare(self, engine: Engine) -> Engine:
+        return engine
+
+    factory = staticmethod(SessionFactory.of)
+    readers = staticmethod(routing.open_readers)
+    readers_over_several = staticmethod(readers_over_several)
+
+
+class Engines(Generic[E, F, R]):
+    """One engine a database, made at first use, and a look-up in a dictionary from then on."""
+
+    def __init__(
+        self, plan: Plan, style: Style[E, F, R], memory: Engines[Engine, SessionFactory, Readers[Session]] | None = None
+    ) -> None:
+        """Begin without an engine.
+
+        Args:
+            plan: what they are made of.
+            style: for threads or for an event loop.
+            memory: whose databases in memory these engines share; None is their own.
+        """
+        # Sessions of the registry's own profile by database, the hottest of calls. Read without the lock, as the two
+        # below: an entry is complete before it is put in, and is never changed.
+        self.sessions: dict[str, Callable[[], Any]] = {}
+        self._factories: dict[Key, F] = {}
+        self._readers: dict[Key, R] = {}
+        self._plan = plan
+        self._style = style
+        self._memory = memory
+        self._engines: dict[Key, E] = {}  # by the names of profile and database, as the next
+        self._servers: dict[Key, R] = {}  # what reading sessions of each database by itself are made with
+        self._reading: list[E] = []
+        # Every engine that was ever made here, as long as somebody uses it: for whom it was made, None for reading.
+        self._made: weakref.WeakKeyDictionary[Any, Resolved | None] = weakref.WeakKeyDictionary()
+        self._overrides: dict[Key, tuple[F, R]] = {}
+
+    def factory(self, database: str, profile: str | None = None) -> F:
+        """Return what sessions of a database are made with."""
+        found = self._factories.get((profile, database))
+        return self._make_factory(database, profile) if found is None else found
+
+    def readers(self, database: str, profile: str | None = None) -> R:
+        """Return what its reading sessions are made with."""
+        found = self._readers.get((profile, database))
+        return self._make_readers(database, profile) if found is None else found
+
+    def _make_factory(self, database: str, profile: str | None) -> F:
+        with self._plan.profiles.lock:
+            found = self._plan.profiles.resolve(database, profile)
+            made = self._factories.get(found.key)
+            if made is None:
+                engine = self._engine(found)
+
+                def open_(name: str) -> Engine:
+                    other = engine if name == DEFAULT else self.factory(name, found.key[0]).engine
+                    return self._style.bare(other)
+
+                made = self._style.factory(engine, found.settings, self._several(database, open_))
+                self._factories[found.key] = made
+            self._factories[profile, database] = made
+            if profile is None:
+                self.sessions[database] = made.session
+            return made
+
+    def _make_readers(self, database: str, profile: str | None) -> R:
+        with self._plan.profiles.lock:
+            found = self._plan.profiles.resolve(database, profile)
+            made = self._readers.get(found.key)
+            if made is None:
+                made = self._readers[found.key] = self._over_several(self._server(found), found)
+            self._readers[profile, database] = made
+            return made
+
+    def _several(self, database: str, open_: Callable[[str], Engine]) -> Several | None:
+        homes = self._plan.homes
+        return Several(homes, open_) if homes and database == DEFAULT else None
+
+    def _over_several(self, server: R, found: Resolved) -> R:
+        def open_(name: str) -> Engine:
+            return (server if name == DEFAULT else self.readers(name, found.key[0])).pick()
+
+        several = self._several(found.key[1], open_)
+        return server if several is None else self._style.readers_over_several(server, found.settings, several)
+
+    def _engine(self, found: Resolved) -> E:
+        if found.key not in self._engines:
+            self._engines[found.key] = self._still_in_use(found) or self.build(found)
+        return self._engines[found.key]
+
+    def _still_in_use(self, found: Resolved) -> E | None:
+        """Return the engine of before a `dispose` that somebody has kept, so that a database has one pool, not two."""
+        if found.settings.in_memory:
+            return None  # its contents are not to depend on who has kept what
+        for engine, made in list(self._made.items()):
+            same = made is not None and made.key == found.key and made.settings.means_the_same(found.settings)
+            if same and not draining.is_over(self._style.bare(engine)):
+                kept: E = engine
+                return kept
+        return None
+
+    def build(self, found: Resolved) -> E:
+        """Return a new engine of a database, which nobody is given yet."""
+        shared = self._memory if found.settings.in_memory else None
+        beside = shared.factory(found.key[1], found.key[0]).engine if shared is not None else None
+        engine = create.build(
+            found.settings, found.label, self._plan.options, asynchronous=self._style.asynchronous, beside=beside
+        )
+        read_your_writes.attach(engine, found.settings, found.label)
+        return self._adopt(engine, found)
+
+    def _adopt(self, engine: Engine, found: Resolved | None) -> E:
+        adopted = self._style.adopt(engine)
+        with self._plan.profiles.lock:
+            self._made[adopted] = found
+        return adopted
+
+    def _server(self, found: Resolved) -> R:
+        if found.key not in self._servers:
+            owner: Any = self._memory or self
+            beside = owner.factory(found.key[1], found.key[0]).engine if found.settings.in_memory else None
+            self._servers[found.key] = self._style.readers(found.settings, found.label, self._open_reader, beside)
+        return self._servers[found.key]
+
+    def _open_reader(self, settings: DatabaseSettings, label: str, **how: Any) -> E:
+        engine = read_only.open_engine(
+            settings, label, self._plan.options, asynchronous=self._style.asynchronous, **how
+        )
+        adopted = self._adopt(engine, None)
+        self._reading.append(adopted)
+        return adopted
+
+    # What there is
+
+    def opened(self) -> dict[Key, E]:
+        """Return the engines that write, by the names of profile and database."""
+        return dict(self._engines)
+
+    def __len__(self) -> int:
+        return len(self._engines) + len(self._reading)
+
+    def alive(self) -> list[E]:
+        """Return every engine that was made here and that somebody uses: those of before a `dispose` too."""
+        with self._plan.profiles.lock:
+            return list(self._made)
+
+    # What changes
+
+    def forget(self) -> None:
+        """Let the next use make everything anew; whoever calls this closes what is alive."""
+        with self._plan.profiles.lock:
+            self._engines = {}
+            self.forget_readers()
+
+    def forget_readers(self) -> list[E]:
+        """Let the next reading session make its engines anew; return those that were."""
+        with self._plan.profiles.lock:
+            for server in self._servers.values():
+                if server.router is not None:
+                    server.router.rest()
+            found, self._reading, self._servers = self._reading, [], {}
+            self.forget_sessions()
+            return found
+
+    def forget_sessions(self) -> None:
+        """Let the next session be made anew, on the same engines: where its tables are has changed."""
+        with self._plan.profiles.lock:
+            self._readers = {key: readers for key, (_, readers) in self._overrides.items()}
+            self._factories = {key: factory for key, (factory, _) in self._overrides.items()}
+            self.sessions = {key[1]: made.session for key, made in self._factories.items() if key[0] is None}
+
+    def replace(self, engines: Mapping[Key, E]) -> list[E]:
+        """Use other engines from now on; return those for reading, which are made anew."""
+        with self._plan.profiles.lock:
+            self._engines = dict(engines)
+            return self.forget_readers()
+
+    def retire(self, engine: E) -> None:
+        """Do not take this engine back, whoever has kept it."""
+        with self._plan.profiles.lock:
+            self._made[engine] = None
+
+    @contextmanager
+    def override(self, makers: Mapping[str, tuple[F, R]]) -> Iterator[None]:
+        """Make the sessions of some databases with something else for a while, in tests."""
+        plan, before = self._plan, self._overrides
+        names: tuple[str | None, ...] = (None, plan.profiles.get().name)
+        self._override({**before, **{(each, name): made for name, made in makers.items() for each in names}}, 1)
+        try:
+            yield
+        finally:
+            self._override(before, -1)
+
+    def _override(self, overrides: dict[Key, tuple[F, R]], change: int) -> None:
+        with self._plan.profiles.lock:
+            self._plan.overridden += change
+            self._overrides = overrides
+            self.forget_sessions()
+
+
+ProcessEngines = Engines[Engine, SessionFactory, Readers[Session]]
+
+
+@atexit.register
+def _say_goodbye() -> None:
+    # Otherwise servers log connections that were lost, and Python 3.13 warns of databases that were not closed.
+    for engine in pool.engines():
+        if not engine.dialect.is_async:
+            engine.dispose()
