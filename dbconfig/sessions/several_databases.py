@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 from uuid import uuid4
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, RootTransaction, Transaction
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.orm import SessionTransaction
 from sqlmodel import Session
@@ -34,6 +34,7 @@ class _Part:
 
     connection: Connection
     mark: Mark
+    transaction: Transaction | None  # in tests a savepoint of one that is rolled back; None: not ours to commit
     engine: Engine
     name: str = ""  # of the prepared transaction
 
@@ -47,7 +48,7 @@ def commit(session: Session) -> None:
     """
     transaction: Any = session.get_transaction()
     transaction._prepare_impl()  # runs hooks and flushes, as Session.commit does
-    parts = sorted((_Part(*one, one[0].engine) for one in begun(session)), key=_rank)
+    parts = sorted((_part(transaction, *one) for one in begun(session)), key=_rank)
     plain = [part for part in parts if not _can_prepare(part)]
     prepared = [part for part in parts if part not in plain] if len(plain) <= 1 else []
     if not plain and len(prepared) == 1:
@@ -55,8 +56,9 @@ def commit(session: Session) -> None:
     try:
         for part in prepared:
             _prepare(part)
-        for part in [part for part in parts if part not in prepared]:
-            _root(part).commit()
+        for part in parts:
+            if part not in prepared and part.transaction is not None:
+                part.transaction.commit()
     except BaseException:
         if not any(part.mark.sent for part in parts):
             _give_up(prepared)
@@ -68,6 +70,11 @@ def commit(session: Session) -> None:
     _end(session, transaction)
 
 
+def _part(transaction: Any, connection: Connection, mark: Mark) -> _Part:
+    _, own, ours, _ = transaction._connections[connection]
+    return _Part(connection, mark, own if ours else None, connection.engine)
+
+
 def _rank(part: _Part) -> int:
     """Return who commits first: where the COMMIT itself can meet a conflict, then other servers, then files."""
     if part.connection.dialect.name == "sqlite":
@@ -75,14 +82,8 @@ def _rank(part: _Part) -> int:
     return 0 if part.connection.get_isolation_level() == "SERIALIZABLE" else 1
 
 
-def _root(part: _Part) -> Any:
-    transaction = part.connection.get_transaction()
-    assert transaction is not None
-    return transaction
-
-
 def _can_prepare(part: _Part) -> bool:
-    if part.connection.dialect.name != "postgresql":
+    if part.connection.dialect.name != "postgresql" or not isinstance(part.transaction, RootTransaction):
         return False
     if part.engine not in _keeps:
         found = part.connection.exec_driver_sql("SHOW max_prepared_transactions").scalar_one()
@@ -99,7 +100,8 @@ def _prepare(part: _Part) -> None:
         if not error.connection_invalidated:
             part.name = ""  # refused: the server has rolled it back
         raise
-    _root(part).rollback()  # there is nothing to roll back any more; the driver does not know
+    assert part.transaction is not None
+    part.transaction.rollback()  # there is nothing to roll back any more; the driver does not know
 
 
 def _commit_prepared(part: _Part) -> None:
