@@ -31,7 +31,7 @@ def run(script: Path, *arguments: str, folder: Path, **variables: str) -> subpro
         env={**environment, **variables},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
     )
 
 

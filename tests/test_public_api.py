@@ -71,7 +71,7 @@ HEAVY = (
 def loaded_by(script: str) -> set[str]:
     """Return the modules that a process has loaded after a script."""
     command = [sys.executable, "-c", f"{script}\nimport json, sys\nprint(json.dumps(list(sys.modules)))"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     return set(json.loads(done.stdout.splitlines()[-1]))
 
 

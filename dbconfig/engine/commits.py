@@ -24,6 +24,7 @@ _MARK: Final = "dbconfig.mark"  # in the info of a connection: whose transaction
 _CODES: Final = ("sqlstate", "pgcode", "sqlite_errorname", "sqlite_errorcode")
 _IN_ERROR: Final = 3  # libpq's PQTRANS_INERROR, the same number in psycopg2 and psycopg
 
+_HARMLESS: Final = ("SELECT", "INSERT", "UPDATE", "DELETE", "WITH")
 _SKIPPED: Final = r"(?:\s|;|--[^\n]*\n|/\*.*?\*/)*"
 # Statements that commit, or begin anew, which on MySQL commits.
 _CONTROL: Final = re.compile(
@@ -177,7 +178,9 @@ def _watch_statements(dialect: Any, *, implicit: bool) -> None:
     execute, plainly = dialect.do_execute, dialect.do_execute_no_params
 
     def look(statement: str, context: Any) -> None:
-        if context is None or not (_CONTROL.match(statement) or (implicit and _IMPLICIT.match(statement))):
+        if statement.startswith(_HARMLESS) or context is None:  # nearly always
+            return
+        if not (_CONTROL.match(statement) or (implicit and _IMPLICIT.match(statement))):
             return
         found: Mark | None = context.root_connection.connection.info.get(_MARK)
         if found is None or found.allowed or not found.alive:

@@ -86,7 +86,7 @@ def commit(session: Session) -> None:
         else:
             Session.commit(session)  # not a unit's own, which is refused
     except BaseException as error:
-        uncertain = _uncertain_after(error, [mark for _, mark in known])
+        uncertain = uncertain_after(error, [mark for _, mark in known])
         if uncertain is None:
             raise
         raise uncertain from error
@@ -114,7 +114,7 @@ def tell_committed(error: BaseException) -> None:
     error.add_note("dbconfig: this error came after COMMIT: the transaction is committed. Do not repeat its work.")
 
 
-def _uncertain_after(error: BaseException, marks: Sequence[Mark]) -> CommitUncertain | None:
+def uncertain_after(error: BaseException, marks: Sequence[Mark]) -> CommitUncertain | None:
     """Return what to raise in place of an error of the COMMIT; None for the error itself."""
     committed = [mark.name for mark in marks if mark.committed]
     unknown = [mark.name for mark in marks if mark.sent and not mark.committed]

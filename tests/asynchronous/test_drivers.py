@@ -92,7 +92,7 @@ try:
 except ConfigError as error:
     print(error)
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
     assert "pip install greenlet" in done.stdout, done.stderr
 
 
@@ -106,7 +106,7 @@ with registry.transaction() as session:
 names = ("greenlet", "aiosqlite", "asyncpg", "sqlalchemy.ext.asyncio", "dbconfig.registry.event_loops")
 print([name for name in names if name in sys.modules])
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
     # SQLAlchemy itself imports greenlet where it is installed.
     assert [name for name in eval(done.stdout) if name != "greenlet"] == [], done.stderr
 

@@ -307,7 +307,7 @@ def _(project: Project, options: tuple[str, ...], fixture: Fixture) -> Result:
         thread.start()
         port = listener.getsockname()[1]
         result = _check(project, f"postgresql://app@127.0.0.1:{port}/shop", options)
-        thread.join(5)
+        thread.join(60)
     return result
 
 

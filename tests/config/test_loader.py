@@ -148,7 +148,7 @@ def test_loading_needs_no_sqlalchemy_and_no_driver():
     )
     root = Path(__file__).parents[2]
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True, timeout=120
     )
     assert done.stdout == "[]\n"
 

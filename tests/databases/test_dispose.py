@@ -43,7 +43,7 @@ class Worker(threading.Thread):
         self.busy = threading.Event()
         self._given = db, statement, stay
         self.start()
-        assert self.busy.wait(10)
+        assert self.busy.wait(60)
 
     def run(self) -> None:
         db, statement, stay = self._given
@@ -111,7 +111,7 @@ def test_what_does_not_finish_in_time_is_cancelled_and_cut(
     finally:
         gc.enable()
     for worker in workers:
-        worker.join(10)
+        worker.join(60)
         assert not worker.is_alive()
         assert worker.error is not None
     assert "ending: 3 connections still in use after 0.3 s are cancelled" in caplog.text
@@ -127,7 +127,7 @@ def test_a_server_that_is_silent_does_not_hold_it_up(server: Server, proxy: obje
         start = time.monotonic()
         db.dispose(timeout=1.0)
         took = time.monotonic() - start
-        worker.join(10)
+        worker.join(60)
         assert not worker.is_alive()
         assert took < 60
 

@@ -160,7 +160,7 @@ def test_eight_processes_create_the_tables_at_once(place: Place, level: str | No
     def work() -> None:
         try:
             db = place.open(**settings)
-            start.wait(20)
+            start.wait(60)
             results.put((db.create_tables(Hero, Team, Account), names(db)))
         except BaseException as error:
             results.put(repr(error))
@@ -334,7 +334,7 @@ def test_threads_that_ask_first_at_once_get_one_engine_and_one_pool(
     start = threading.Barrier(64)
 
     def first() -> tuple[int, int]:
-        start.wait(20)
+        start.wait(60)
         engine = db.engine()
         return id(engine), id(engine.pool)
 

@@ -73,7 +73,7 @@ def test_children_and_their_parent_work_at_the_same_time_without_sharing_a_conne
                     assert ask(session, f"SELECT {os.getpid()}") == os.getpid()
                     session.add(Hero(name=f"{os.getpid()}-{number}"))
             results.put(sorted(found))
-            ended.wait(20)  # keeps its connections meanwhile, so that no number is given twice
+            ended.wait(60)  # keeps its connections meanwhile, so that no number is given twice
         except BaseException as error:
             results.put(repr(error))
 
@@ -118,11 +118,11 @@ def test_a_fork_in_the_first_connect_of_another_thread_leaves_a_child_that_works
     def hold(*_: Any) -> None:
         connecting.set()
         if threading.current_thread() is not threading.main_thread():
-            go_on.wait(20)
+            go_on.wait(60)
 
     thread = threading.Thread(target=ask, args=(db, "SELECT 1"))
     thread.start()
-    connecting.wait(20)
+    connecting.wait(60)
     try:
         assert in_child(lambda: ask(db, "SELECT 1")) == ""
     finally:
@@ -144,7 +144,7 @@ def test_a_fork_while_another_thread_makes_an_engine_waits_for_it(monkeypatch: p
     with registry("sqlite://") as db:
         thread = threading.Thread(target=db.engine)
         thread.start()
-        making.wait(20)
+        making.wait(60)
         assert in_child(lambda: ask(db, "SELECT 1")) == ""
         thread.join()
         assert in_child(lambda: Registry.from_profile(Profile(name="new", url="sqlite://")).engine()) == ""
@@ -172,7 +172,7 @@ if pid == 0:
     os._exit(0 if made[-1].parts.profiles.lock.acquire(timeout=5) else 1)
 print(len(made), os.waitpid(pid, 0)[1])
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
     assert (done.stdout, done.stderr) == ("2 0\n", "")
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
+from sqlmodel import Session
 
 from dbconfig import ConfigError, Profile, Registry
 from tests.registries import Hero, Team, ask, at_once
@@ -205,14 +206,14 @@ def test_the_end_of_a_registry_does_not_cancel_the_statement_of_another_client(
 
     late = threading.Thread(target=stay, args=(mine, 10))
     late.start()
-    begun.wait(10)
+    begun.wait(60)
     begun.clear()
     fine = threading.Thread(target=stay, args=(other, 2))
     fine.start()
-    begun.wait(10)
+    begun.wait(60)
     mine.dispose(timeout=0.1)
-    late.join(10)
-    fine.join(10)
+    late.join(60)
+    fine.join(60)
     assert len(results) == 2
     assert "done" in results
 
@@ -268,3 +269,25 @@ def test_asynchronous_engines_get_their_own_rows_and_limits(bouncer: PgBouncer, 
     answers = asyncio.run(main())
     assert len(answers) == 160
     assert [pair for pair in answers if pair[0] != pair[1]] == []
+
+
+def test_a_unit_of_work_waits_for_a_server_that_restarts_behind_the_pooler(
+    open_registry: Callable[..., Registry], postgresql: PostgreSQLServer
+) -> None:
+    postgresql.sql("CREATE TABLE restarted (x int)")
+    db = open_registry(pgbouncer=True)
+    insert = text("INSERT INTO restarted VALUES (1)")
+    db.run_in_transaction(lambda session: session.execute(insert) and None)
+    postgresql.stop("fast")
+    attempts, start = [], threading.Timer(1.0, postgresql.start)
+
+    def work(session: Session) -> None:
+        attempts.append(1)
+        session.execute(insert)
+
+    start.start()
+    try:
+        db.run_in_transaction(work, timeout=60)
+    finally:
+        start.join()
+    assert postgresql.sql("SELECT count(*) FROM restarted") == [(2,)]

@@ -75,13 +75,13 @@ def test_only_a_transaction_waits_for_another_writer_where_it_has_read(tmp_path:
                 session.add(Account(id=1, balance=1))
                 session.flush()
                 writes.set()
-                done.wait(10)
+                done.wait(60)
 
         holder = threading.Thread(target=hold_the_write_lock)
         with db.session() as session:
             assert session.exec(select(Account)).all() == []
             holder.start()
-            assert writes.wait(10)
+            assert writes.wait(60)
             session.add(Account(id=2, balance=2))
             with pytest.raises(OperationalError, match="database is locked"):
                 session.flush()
@@ -238,7 +238,7 @@ def test_threads_that_open_a_new_file_at_once_all_get_the_write_ahead_log(tmp_pa
         start = threading.Barrier(8)
 
         def open_it(db: Registry, start: threading.Barrier = start) -> object:
-            start.wait(20)
+            start.wait(60)
             return ask(db, "PRAGMA journal_mode")
 
         assert at_once([lambda db=db: open_it(db) for db in databases]) == ["wal"] * 8

@@ -1,8 +1,11 @@
 """ping and wait, and what an exception of a connection says beside the driver's words."""
 
+import gc
+import logging
 import threading
 import time
 import traceback
+from pathlib import Path
 
 import pytest
 from sqlalchemy.exc import DBAPIError, OperationalError
@@ -74,3 +77,23 @@ def test_an_error_of_a_statement_gets_no_note_of_a_connection(server: Server) ->
         with pytest.raises(DBAPIError) as failed:
             session.connection().exec_driver_sql("SELECT no_such_column")
         assert not getattr(failed.value, "__notes__", [])
+
+
+# PyMySQL does not close a socket that it cannot connect.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("url", ["mysql+pymysql://app@/shop?unix_socket={}", "postgresql+psycopg2://app@/shop?host={}"])
+def test_wait_waits_for_a_socket_that_is_not_there_yet(url: str, tmp_path: Path) -> None:
+    with registry(url.format(tmp_path / "socket"), pool_timeout=1) as db, pytest.raises(TimeoutError):
+        db.wait(timeout=0.5)
+    gc.collect()  # its warning belongs to this test
+
+
+def test_wait_says_what_it_waits_for_while_it_waits_and_when_it_gives_up(caplog: pytest.LogCaptureFixture) -> None:
+    port = free_port()
+    caplog.set_level(logging.INFO, "dbconfig")
+    told_at_the_end = pytest.raises(TimeoutError, match=f"test: 127.0.0.1:{port} did not answer within 0.5 s")
+    with registry(f"postgresql://app@127.0.0.1:{port}/shop") as db, told_at_the_end:
+        db.wait(timeout=0.5)
+    told = [record.getMessage() for record in caplog.records if record.name == "dbconfig.health"]
+    assert len(told) == 1  # once, however often it is tried
+    assert told[0].startswith(f"waiting for test: 127.0.0.1:{port}: refused: ")

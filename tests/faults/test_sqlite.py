@@ -170,7 +170,7 @@ def test_a_writer_that_waits_longer_than_the_lock_timeout_is_told(path: Path) ->
 
         holder = threading.Thread(target=hold)
         holder.start()
-        held.wait(10)
+        held.wait(60)
         with pytest.raises(OperationalError, match="database is locked"), db.transaction() as session:
             increment(session)
         release.set()

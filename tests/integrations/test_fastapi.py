@@ -283,5 +283,5 @@ def test_it_is_imported_without_greenlet():
         "import sys; sys.modules['greenlet'] = None\n"
         "from dbconfig.integrations.fastapi import SessionDep, TransactionDep, lifespan, health\n"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr

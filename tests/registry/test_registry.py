@@ -217,7 +217,7 @@ for url in ("sqlite://", "sqlite:///{tmp_path}/lite.db"):
 print("done")
 """
     command = [sys.executable, "-X", "dev", "-W", "error", "-c", script]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert (done.stdout, done.stderr, done.returncode) == ("done\n", "", 0)
 
 

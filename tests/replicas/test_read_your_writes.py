@@ -5,9 +5,10 @@ import time
 from base64 import urlsafe_b64encode
 
 import pytest
+from sqlalchemy import create_engine
 
 from dbconfig.replicas.positions import _MARIADB, _MYSQL, _POSTGRESQL, Positions, _without_header
-from dbconfig.replicas.read_your_writes import Mark, from_token, marks, note, scope, to_token
+from dbconfig.replicas.read_your_writes import Mark, from_token, marks, note, scope, to_token, watch_commits
 
 
 @pytest.mark.parametrize(
@@ -114,3 +115,23 @@ def test_scopes_within_each_other_end_one_by_one() -> None:
             assert set(marks()) == {"outer", "inner"}
         assert set(marks()) == {"outer"}
     assert marks() == {}
+
+
+def test_a_commit_that_failed_is_noted_without_a_position_so_that_only_the_primary_is_read() -> None:
+    engine = create_engine("sqlite://")
+
+    def lost(connection: object) -> None:
+        raise ConnectionError("lost")
+
+    engine.dialect.do_commit = lost  # type: ignore[method-assign]  # of this one engine
+    watch_commits(engine, "shop#1")
+
+    def commit() -> Mark:
+        with pytest.raises(ConnectionError):
+            engine.dialect.do_commit(None)  # type: ignore[arg-type]  # it raises before it looks at it
+        return marks()["shop#1"]
+
+    found = contextvars.copy_context().run(commit)
+    assert found.asked  # nobody asks the primary for a position: the server may not be done with the COMMIT
+    assert found.position == ""
+    engine.dispose()

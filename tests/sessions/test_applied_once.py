@@ -16,8 +16,10 @@ from sqlalchemy.exc import DBAPIError, InvalidRequestError, OperationalError, Pr
 from sqlmodel import Session
 
 from dbconfig import CommitUncertain, Profile, Registry
+from dbconfig.engine.commits import Mark
 from dbconfig.engine.dialects.error_table import Fate
 from dbconfig.engine.dialects.errors import fate_of
+from dbconfig.sessions.commit import uncertain_after
 from tests.sessions.conftest import Units
 
 INSERT = text("INSERT INTO t (x) VALUES (1)")
@@ -416,3 +418,70 @@ def test_an_unknown_outcome_is_told_as_such_by_its_code(postgresql_units: Units)
             postgresql_units.run(work)
         assert calls == [1]
         assert raised.value.unknown == ("units",)
+
+
+# What is final
+
+
+def test_a_write_in_a_transaction_that_the_work_has_made_read_only_is_final(units: Units) -> None:
+    if units.system == "sqlite":
+        pytest.skip("SQLite has no transactions that are read-only")
+    calls = []
+
+    def work(session: Session) -> None:
+        calls.append(1)
+        if units.system == "postgresql":
+            session.execute(text("SET TRANSACTION READ ONLY"))
+        else:
+            session.execute(text("SET SESSION TRANSACTION READ ONLY"))
+            session.rollback()  # it acts on the next transaction
+        session.execute(INSERT)
+
+    with pytest.raises(DBAPIError, match=r"(?i)read.only transaction") as raised:
+        units.run(work)
+    assert calls == [1]
+    assert not raised.value.connection_invalidated
+
+
+# What is told of a COMMIT that did not end well
+
+
+def told(error: BaseException, *, committed: int = 0, sent: int = 1, of: int = 1) -> BaseException:
+    """Return what a session raises when its COMMIT had come so far in so many databases."""
+    marks = [Mark(f"db{number}", allowed=True) for number in range(of)]
+    for mark in marks[:sent]:
+        mark.sent = True
+    for mark in marks[:committed]:
+        mark.committed = True
+    return uncertain_after(error, marks) or error
+
+
+def test_an_interrupt_of_a_commit_keeps_its_class_and_says_that_the_outcome_is_unknown() -> None:
+    for interrupt in (KeyboardInterrupt(), asyncio.CancelledError()):
+        assert told(interrupt) is interrupt
+        assert interrupt.__notes__ == ["dbconfig: it interrupted a COMMIT whose outcome is unknown."]
+        assert told(error := type(interrupt)(), sent=0) is error
+        assert not hasattr(error, "__notes__")
+
+
+def test_an_error_that_no_driver_wraps_leaves_the_outcome_of_a_commit_unknown() -> None:
+    found = told(OSError("the loop is closed"))
+    assert isinstance(found, CommitUncertain)
+    assert found.unknown == ("db0",)
+    assert isinstance(found.orig, OSError)
+
+
+def test_an_error_of_the_second_database_names_the_first_one() -> None:
+    refused = ProgrammingError("COMMIT", None, ErrorOfServer("deferred constraint"))
+    found = told(refused, committed=1, sent=2, of=3)
+    assert isinstance(found, CommitUncertain)
+    assert (found.committed, found.unknown) == (("db0",), ())
+    lost = OperationalError("COMMIT", None, ErrorOfServer("gone"), connection_invalidated=True)
+    found = told(lost, committed=1, sent=2, of=3)
+    assert isinstance(found, CommitUncertain)
+    assert (found.committed, found.unknown) == (("db0",), ("db1",))
+    assert "committed in db0; unknown in db1" in str(found)
+
+
+class ErrorOfServer(Exception):
+    """An error as a driver raises it."""

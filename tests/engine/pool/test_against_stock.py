@@ -63,6 +63,7 @@ def select(engine: Engine, statement: str = "SELECT 1") -> Any:
         return connection.execute(text(statement)).scalar()
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("kind", LINE)
 def test_twenty_threads_on_two_connections_get_the_same_share(server: Any, make: Make, kind: str) -> None:
     engine = make(url_of(server), pool_size=2, max_overflow=0)

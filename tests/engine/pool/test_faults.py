@@ -200,6 +200,7 @@ def test_p01_a_full_pool_says_so_in_time_and_works_again(server: Any) -> None:
         assert select(engine) == 1
 
 
+@pytest.mark.alone
 def test_p02_thirty_threads_share_four_connections_fairly(server: Any) -> None:
     with running_engine(url_of(server), pool_size=4, max_overflow=0) as engine:
         counts = [0] * 30
