@@ -7,10 +7,11 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 
 from benchmarks.engines import ours, stock
 from benchmarks.harness import medians, paired, report, servers
+from dbconfig import Profile, Registry
 from tests.engine.pool.support import url_of
 
 OPERATIONS = 3000
@@ -39,8 +40,37 @@ def rested(engine: Engine) -> float:
     return took / 60 * 1e6
 
 
+def resets(running: dict[str, Any]) -> None:
+    """`pool_reset: discard`, on the engines of profiles: one transaction with one statement."""
+    for name, drivername in (("postgresql", "postgresql+psycopg2"), ("mariadb", "mysql+pymysql")):
+        url = running[name].url(drivername)
+        databases = {
+            reset: Registry.from_profile(Profile(name="costs", url=url, pool_reset=reset))
+            for reset in ("rollback", "discard")
+        }
+
+        def one(db: Registry) -> float:
+            began = time.perf_counter()
+            for _ in range(300):
+                with db.session() as session:
+                    session.execute(text("SELECT 1"))
+            return (time.perf_counter() - began) / 300 * 1e6
+
+        runs: dict[str, Callable[[], float]] = {reset: partial(one, db) for reset, db in databases.items()}
+        result = medians(paired(runs, ROUNDS))
+        report(
+            f"7. cost of pool_reset, {drivername}",
+            ("pool_reset", "µs per session with one statement", "ratio"),
+            [(reset, us, us / result["rollback"]) for reset, us in result.items()],
+            "the round trips of the reset: one on PostgreSQL, two and those of the variables on MySQL",
+        )
+        for db in databases.values():
+            db.dispose()
+
+
 def main() -> None:
-    with servers("postgresql") as running:
+    with servers("postgresql", "mariadb") as running:
+        resets(running)
         url = url_of(running["postgresql"])
         engines = {
             "stock, no ping": stock(url),

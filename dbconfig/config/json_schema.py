@@ -21,9 +21,14 @@ _MEANINGS: Final[dict[str, dict[str, str]]] = {
         "SingletonThreadPool": "One connection for each thread",
         "AssertionPool": "One connection, and an error where a second one is asked for: for tests",
     },
+    "pool_reset": {
+        "rollback": "Keep what a session has set for itself: variables, roles, temporary tables, locks",
+        "discard": "Reset the session: DISCARD ALL, COM_RESET_CONNECTION; on SQLite a new connection",
+    },
     "pool_reset_on_return": {
         "rollback": "Roll back: nothing that was not committed stays",
         "commit": "Commit what was forgotten",
+        "discard": "Roll back and reset the session: `pool_reset: discard`",
         "none": "Leave the transaction as it is",
     },
     "paramstyle": {

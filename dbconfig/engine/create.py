@@ -22,7 +22,7 @@ from dbconfig.engine import (
     pickled_notes,
     pool,
 )
-from dbconfig.engine.dialects import errors
+from dbconfig.engine.dialects import errors, session_reset
 from dbconfig.engine.dialects.error_table import TABLE_MISSING
 from dbconfig.engine.password_rotation import _prove_secrets, _supply_secrets
 from dbconfig.errors import ConfigError
@@ -89,6 +89,7 @@ def build(
     dialect.attach(engine, settings)
     if given_options.makes_connections(extra or {}):
         dialect.set_up_foreign(engine, settings)
+    session_reset.attach(engine, settings)
     connection_failures.name_errors(engine)
     if not read_only:
         commits.attach(engine, settings)
@@ -112,6 +113,8 @@ def engine_options(
         if group(field) == "engine" and key not in _ELSEWHERE
     }
     options = {key: value for key, value in options.items() if value is not None or key == "pool_reset_on_return"}
+    if session_reset.is_wanted(settings):
+        options["pool_reset_on_return"] = "rollback"
     options.setdefault("logging_name", name)
     options.setdefault("pool_logging_name", name)
     is_async = sqlalchemy.URL.create(drivername).get_dialect().is_async

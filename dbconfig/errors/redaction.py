@@ -28,7 +28,15 @@ _PLACE_KEYS = frozenset(
 PLAIN_KEYS: Final = frozenset(
     {"port", "sslmode", "pool_size", "max_overflow", "pool_timeout", "pool_recycle", "pool_pre_ping", "pool_min_idle"}
     | {"pool_idle_timeout", "pool_keepalive", "pool_max_waiting", "pool_leak_warning", "pool_use_lifo", "poolclass"}
-    | {"pool_reset_on_return", "echo", "echo_pool", "hide_parameters", "isolation_level", "query_cache_size"}
+    | {
+        "pool_reset",
+        "pool_reset_on_return",
+        "echo",
+        "echo_pool",
+        "hide_parameters",
+        "isolation_level",
+        "query_cache_size",
+    }
     | {"insertmanyvalues_page_size", "use_insertmanyvalues", "enable_from_linting", "label_length", "paramstyle"}
     | {"max_identifier_length", "connect_timeout", "statement_timeout", "lock_timeout", "idle_in_transaction_timeout"}
     | {"pgbouncer", "read_your_writes", "replica_max_lag", "replica_fallback", "fast_begin", "expire_on_commit"}

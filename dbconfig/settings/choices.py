@@ -74,8 +74,13 @@ PoolClass = Annotated[str, BeforeValidator(choice(*POOL_CLASSES))]
 
 Reset = Annotated[
     str | None,
-    BeforeValidator(choice("rollback", "commit", also={True: "rollback", False: None, None: None, "none": None})),
+    BeforeValidator(
+        choice("rollback", "commit", "discard", also={True: "rollback", False: None, None: None, "none": None})
+    ),
 ]
+
+
+SessionReset = Annotated[str, BeforeValidator(choice("rollback", "discard"))]
 
 
 ParamStyle = Annotated[str, BeforeValidator(choice("qmark", "named", "format", "pyformat", "numeric_dollar"))]

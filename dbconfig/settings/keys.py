@@ -151,10 +151,16 @@ class Keys(BaseModel):
     pool_use_lifo: value_types.Flag = setting(
         False, "pool", "Hand out the most recently returned connection first, so that the others can become idle"
     )
+    pool_reset: choices.SessionReset = setting(
+        "rollback",
+        "pool",
+        "Session state that reaches the next user of a connection: rollback keeps it, discard resets the session",
+    )
     pool_reset_on_return: choices.Reset = setting(
         "rollback",
         "engine",
-        "What to do with an open transaction when a connection is returned: rollback, commit, or none",
+        "What to do with an open transaction when a connection is returned: rollback, commit, or none; "
+        "discard is `pool_reset: discard`",
     )
     poolclass: choices.PoolClass | None = setting(None, "pool", f"The pool: {', '.join(choices.POOL_CLASSES)}")
 

@@ -63,6 +63,7 @@ def contradictions(settings: Keys) -> list[Finding]:
         *applicable_tls(settings, address.backend),
         *applicable_to_pgbouncer(settings, address.backend),
         *_for_pool(settings, address),
+        *_reset(settings),
         *nested_values.unusable(settings, address.backend, _levels(address.backend)),
         *url_parameters.foreign(settings, address.backend),
         *_variables(settings, address.backend),
@@ -206,6 +207,9 @@ def applicable_to_pgbouncer(settings: Keys, backend: str) -> Iterator[Finding]:
         if name in settings.connect_args and (name, settings.connect_args[name]) != _NEVER:
             why = f"{name!r} would prepare statements on a server connection that the next transaction does not have"
             yield _refused(f"connect_args.{name}", why, "remove it")
+    for key in _resets(settings):
+        why = f"`{key}: discard` would reset whichever server connection is free, and nothing outlives a transaction"
+        yield _refused(key, why, "remove it; PgBouncer has server_reset_query for session pooling")
     for name in settings.variables:
         if name.lower() == "default_transaction_isolation":
             why = f"{name!r} is for the next transaction, and behind PgBouncer it would be set inside each"
@@ -215,6 +219,21 @@ def applicable_to_pgbouncer(settings: Keys, backend: str) -> Iterator[Finding]:
             if getattr(settings, key):
                 why = f"`{key}` is set in each transaction behind PgBouncer, and AUTOCOMMIT has none"
                 yield _refused(key, why, "let the server's administrator set it: ALTER ROLE … SET …")
+
+
+def _resets(settings: Keys) -> list[str]:
+    return [key for key in ("pool_reset", "pool_reset_on_return") if getattr(settings, key) == "discard"]
+
+
+def _reset(settings: Keys) -> Iterator[Finding]:
+    if not _resets(settings):
+        return
+    if settings.pool_reset == "discard" and settings.pool_reset_on_return in ("commit", None):
+        message = "`pool_reset: discard` rolls back what is open, and `pool_reset_on_return` says something else"
+        yield Finding("given-twice", message, "remove one of the two", ("pool_reset",), because="pool_reset_on_return")
+    if settings.poolclass == "NullPool":
+        message = "`pool_reset` has no effect with `poolclass: NullPool`: each connection is used once"
+        yield Finding("not-applicable", message, "remove it", (_resets(settings)[0],), because="poolclass")
 
 
 def _refused(path: str, message: str, help: str) -> Finding:

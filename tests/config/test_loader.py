@@ -137,7 +137,7 @@ def test_every_setting_refuses_what_it_cannot_take_at_its_place(project, key):
     ) in told(error)
 
 
-CHOICES = {"echo", "echo_pool", "poolclass", "paramstyle", "pool_reset_on_return", "sslmode"}
+CHOICES = {"echo", "echo_pool", "poolclass", "paramstyle", "pool_reset", "pool_reset_on_return", "sslmode"}
 
 
 def test_loading_needs_no_sqlalchemy_and_no_driver():

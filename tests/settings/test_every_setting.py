@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import event
+from sqlalchemy import event, text
 from sqlalchemy.pool import Pool, QueuePool
 
 from dbconfig import ConfigError, DatabaseSettings, Profile, Registry
@@ -157,6 +157,15 @@ def refuses_to_drop(db: Registry) -> bool:
     return False
 
 
+def starts_anew(db: Registry) -> bool:
+    """Return whether a session finds nothing of the one before it."""
+    with db.session() as session:
+        session.execute(text("CREATE TEMP TABLE mine (x INT)"))
+        session.commit()
+    with db.session() as session:
+        return session.execute(text("SELECT count(*) FROM sqlite_temp_master")).scalar() == 0
+
+
 CASES: dict[str, Case] = {
     "url": Case("postgresql://h/d", "d", url("database"), None, {}),
     "drivername": Case("postgresql", "postgresql+psycopg2", url("drivername"), None),
@@ -197,6 +206,7 @@ CASES: dict[str, Case] = {
     "pool_max_waiting": Case(9, 9, line("max_waiting")),
     "pool_leak_warning": Case("20ms", True, warned_of_a_leak),
     "pool_use_lifo": Case(True, True, pool(lambda found: found._pool.use_lifo)),
+    "pool_reset": Case("discard", True, starts_anew),
     "pool_reset_on_return": Case("commit", "commit", pool(lambda found: found._reset_on_return.name.partition("_")[2])),
     "poolclass": Case("NullPool", "NullPool", pool(lambda found: type(found).__name__)),
     "echo": Case("debug", "debug", lambda db: db.engine().echo),

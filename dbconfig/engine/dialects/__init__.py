@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from dbconfig.settings.known_drivers import family
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sqlalchemy import URL, Engine
 
     from dbconfig.settings.database import DatabaseSettings
@@ -26,6 +28,13 @@ class Dialect(Protocol):
 
     def set_up_foreign(self, engine: Engine, settings: DatabaseSettings) -> None:
         """Set on connections that the application makes what the driver's arguments would have set."""
+
+    def session_reset(self, engine: Engine, settings: DatabaseSettings) -> Callable[[Any, Any], None] | None:
+        """Return what resets the session of a connection; None where closing the connection is cheaper.
+
+        Raises:
+            ConfigError: the driver cannot.
+        """
 
 
 def of(backend: str) -> Dialect:

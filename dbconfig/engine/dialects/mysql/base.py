@@ -10,6 +10,7 @@ from sqlalchemy.exc import NotSupportedError
 
 from dbconfig.engine.dialects.arguments import milliseconds, unknown_argument, variable_names
 from dbconfig.engine.dialects.mysql import idle_rollbacks
+from dbconfig.engine.dialects.mysql import session_reset as session_resets
 from dbconfig.engine.dialects.mysql import tls as async_tls
 from dbconfig.engine.dialects.set_up import on_connect
 from dbconfig.errors import ConfigError, printable
@@ -18,6 +19,8 @@ from dbconfig.settings import client_defaults, small_files, tls
 from dbconfig.settings.secret_sources import Secret
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sqlalchemy.engine.interfaces import DBAPIConnection
     from sqlalchemy.pool import ConnectionPoolEntry
 
@@ -125,6 +128,16 @@ def attach(engine: Engine, settings: DatabaseSettings) -> None:
 
 def set_up_foreign(engine: Engine, settings: DatabaseSettings) -> None:
     """Do nothing: all that a session needs is set by statements on each new connection."""
+
+
+def session_reset(engine: Engine, settings: DatabaseSettings) -> Callable[[Any, Any], None]:
+    """Return what resets a session."""
+    if engine.dialect.driver not in session_resets.DRIVERS:
+        key = "pool_reset" if settings.pool_reset == "discard" else "pool_reset_on_return"
+        message = f"`{key}: discard` is unsupported with {engine.dialect.driver}"
+        help = f"use mysql+{' or mysql+'.join(session_resets.DRIVERS)}"
+        raise ConfigError([Problem("not-applicable", message, settings.origin(key), key, help)])
+    return session_resets.of_driver(engine, settings.isolation_level)
 
 
 def _timeouts(settings: DatabaseSettings, mariadb: bool) -> dict[str, Any]:

@@ -72,6 +72,11 @@ def begin_before_streams(engine: Engine) -> None:
                 await_only(driver.execute("BEGIN READ ONLY"))
 
 
+def execute_script(connection: Any, script: str) -> None:
+    """Execute statements without parameters or rows, in one message and outside of a transaction."""
+    await_only(connection.driver_connection.execute(script))
+
+
 def _text(value: Any) -> str:
     return {True: "on", False: "off"}[value] if isinstance(value, bool) else str(value)
 

@@ -17,6 +17,8 @@ from dbconfig.settings import client_defaults, tls
 from dbconfig.settings.secret_sources import Secret
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sqlalchemy import URL, Engine
 
     from dbconfig.settings.database import DatabaseSettings
@@ -27,6 +29,16 @@ _OWN: Final = {
     "psycopg2": frozenset({"dsn", "connection_factory", "cursor_factory"}),
     "psycopg": frozenset({"autocommit", "prepare_threshold", "context", "row_factory", "cursor_factory"}),
 }
+
+
+# DISCARD ALL without DEALLOCATE ALL: these drivers keep statements prepared, and would execute what is gone.
+# https://www.postgresql.org/docs/current/sql-discard.html
+_DISCARD_BUT_PLANS: Final = "; ".join(
+    (
+        *("CLOSE ALL", "SET SESSION AUTHORIZATION DEFAULT", "RESET ALL", "UNLISTEN *"),
+        *("SELECT pg_advisory_unlock_all()", "DISCARD PLANS", "DISCARD TEMP", "DISCARD SEQUENCES"),
+    )
+)
 
 
 def address(settings: DatabaseSettings, drivername: str) -> URL:
@@ -105,6 +117,26 @@ def set_up_foreign(engine: Engine, settings: DatabaseSettings) -> None:
         connection.autocommit = before
 
     on_connect(engine, set_session, session=True)
+
+
+def session_reset(engine: Engine, settings: DatabaseSettings) -> Callable[[Any, Any], None]:
+    """Return what resets a session to its startup options, which hold the limits and the refusal of writes."""
+    if engine.dialect.driver == "asyncpg":
+        return lambda connection, record: asyncpg.execute_script(connection, _DISCARD_BUT_PLANS)
+    if engine.dialect.driver.startswith("psycopg") and engine.dialect.driver != "psycopg2":
+        from dbconfig.engine.dialects.postgresql import psycopg
+
+        return lambda connection, record: psycopg.execute_script(engine, connection, _DISCARD_BUT_PLANS)
+
+    def discard(connection: Any, record: Any) -> None:
+        before = connection.autocommit
+        connection.autocommit = True
+        cursor = connection.cursor()
+        cursor.execute("DISCARD ALL")
+        cursor.close()
+        connection.autocommit = before
+
+    return discard
 
 
 def attach_to_readers(engine: Engine, settings: DatabaseSettings) -> None:

@@ -14,6 +14,7 @@ import psycopg
 from psycopg import pq, sql
 from sqlalchemy import Engine, event
 from sqlalchemy.engine import ExceptionContext
+from sqlalchemy.util import await_only
 
 _IDLE: Final = pq.TransactionStatus.IDLE
 _JOINABLE: Final = (str, bytes, sql.Composable)
@@ -115,6 +116,17 @@ class AsyncReadingServerCursor(_Guarded, psycopg.AsyncServerCursor[Any]):
         if self._is_due():
             await self.connection.execute(self._begin())
         return await super().execute(query, params, **options)
+
+
+def execute_script(engine: Engine, connection: Any, script: str) -> None:
+    """Execute statements without parameters, in one message and outside of a transaction."""
+    before = connection.autocommit
+    connection.autocommit = True
+    driver: Any = engine.dialect.get_driver_connection(connection)
+    executed = driver.execute(script, prepare=False)  # several statements cannot be prepared
+    if engine.dialect.is_async:
+        await_only(executed)
+    connection.autocommit = before
 
 
 def forget_stale_plans(engine: Engine) -> None:

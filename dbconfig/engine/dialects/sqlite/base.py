@@ -119,6 +119,10 @@ def set_up_foreign(engine: Engine, settings: DatabaseSettings) -> None:
     """Do nothing: there are no such connections here."""
 
 
+def session_reset(engine: Engine, settings: DatabaseSettings) -> None:
+    """Return nothing: a new connection costs less than to find out what was attached, set and created."""
+
+
 def watch_memory(engine: Engine) -> None:
     """Let the connections of a database in memory queue to write, and begin late."""
     database = f"memory:{engine.url.database}"
