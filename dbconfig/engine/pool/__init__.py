@@ -18,6 +18,7 @@ from dbconfig.engine.pool.options import SYSTEM_ERRORS, Judge, LineOptions
 from dbconfig.engine.pool.queue import FairPool
 from dbconfig.engine.pool.retiring import close_on_return, retire
 from dbconfig.engine.pool.sockets import descriptor
+from dbconfig.engine.pool.tasks import TaskPool
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
@@ -28,6 +29,7 @@ __all__ = [
     "Histogram",
     "PoolSettings",
     "PoolStats",
+    "TaskPool",
     "attach",
     "caretaker",
     "close_on_return",
@@ -103,7 +105,7 @@ def pool_arguments(
         }
     elif issubclass(poolclass, SingletonThreadPool):
         arguments["pool_size"] = settings.pool_size
-    if issubclass(poolclass, FairPool):
+    if issubclass(poolclass, FairPool | TaskPool):
         arguments["line"] = LineOptions(
             name=name,
             max_waiting=settings.pool_max_waiting,
@@ -126,7 +128,7 @@ def attach(
     judge: Judge = SYSTEM_ERRORS,
 ) -> None:
     """Attach the behaviours to an engine; for an async one pass its ``sync_engine``. Off means not attached."""
-    ours = isinstance(engine.pool, FairPool)
+    ours = isinstance(engine.pool, FairPool | TaskPool)
     sockets.attach(engine)
     interrupted.attach(engine)
     limit_connect_time(engine, settings.connect_timeout)
@@ -144,9 +146,8 @@ def attach(
     holders = None
     if settings.pool_leak_warning is not None:
         holders = leaks.attach(engine, name, settings.pool_leak_warning)
-    if isinstance(engine.pool, FairPool | timeout_report.ExplainingAsyncPool):
+    if isinstance(engine.pool, FairPool | TaskPool):
         engine.pool.explain = timeout_report.explainer(weakref.ref(engine), ledger, settings, holders)
-    if isinstance(engine.pool, FairPool):
         engine.pool.server, engine.pool.disown = _server(engine), ledger.disown
         engine.pool.at_dispose = holders.rest if holders is not None else None
 
@@ -221,7 +222,7 @@ def _poolclass(settings: PoolSettings, is_async: bool) -> type[Pool]:
     if settings.poolclass is not None:
         poolclass: type[Pool] = getattr(sqlalchemy.pool, settings.poolclass)
         return poolclass
-    return timeout_report.ExplainingAsyncPool if is_async else FairPool
+    return TaskPool if is_async else FairPool
 
 
 def _check(settings: PoolSettings) -> ping.Check | None:

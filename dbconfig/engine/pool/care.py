@@ -24,23 +24,37 @@ class Care:
         rules = line.rules
         self.wanted = bool(rules.min_idle) or rules.idle_timeout is not None or rules.keepalive is not None
         self._refill_at = -NEVER
+        self._due = NEVER  # when the driver has been told to come again
+
+    def begin(self, now: float) -> None:
+        """Take care from the first connection on: a moment later, when that is mostly back already, and counts."""
+        if self.wanted:
+            self.wake(now + SHORTEST_ROUND)
 
     def wake(self, when: float) -> None:
-        self._line.commands.append(WakeAt(when))
+        """Have a round at this time, unless there is one earlier."""
+        if when < self._due:
+            self._due = when
+            self._line.commands.append(WakeAt(when))
 
     def round(self, now: float) -> None:
         """Do what is due, and say when the next round is."""
         line = self._line
-        due = line.retry_at if line.retry_at > now else NEVER  # due, but another connect has still to end
-        if line._shed is not None and line.callers:
-            due = min(due, max(line._shed.ends, now + SHORTEST_ROUND))
+        self._due = NEVER
+        if line.retry_at > now:  # otherwise it is due, but another connect has still to end
+            self.wake(line.retry_at)
+        if line.callers:
+            if line._shed is not None:
+                self.wake(max(line._shed.ends, now + SHORTEST_ROUND))
+            for place in line.connects:
+                stalls = place.started_at + line.rules.connect_stalls
+                if stalls > now:
+                    self.wake(stalls)
         if self.wanted and not line.disposed:
             self._close_what_rested_too_long(now)
             self._ask_the_quiet(now)
             self._refill(now)
-            due = min(due, self._next(now))
-        if due < NEVER:
-            self.wake(due)
+            self.wake(self._next(now))
 
     def _close_what_rested_too_long(self, now: float) -> None:
         line, timeout = self._line, self._line.rules.idle_timeout

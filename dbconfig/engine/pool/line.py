@@ -29,7 +29,7 @@ class Line:
         self.idle: deque[Place] = deque()
         self.callers: OrderedDict[Caller, None] = OrderedDict()
         self.open = 0  # places that count: connecting, idle, lent, being checked, closing
-        self.connecting = 0
+        self.connects: set[Place] = set()
         self.generation = 0  # of the connections made from now on; the older ones are invalid
         self.disposed = False
         self.warm = False  # a connect has succeeded
@@ -105,6 +105,10 @@ class Line:
         return most is not None and len(self.callers) - (self.rules.limit - self.in_use) >= most
 
     @property
+    def connecting(self) -> int:
+        return len(self.connects)
+
+    @property
     def in_use(self) -> int:
         return self.open - self.connecting
 
@@ -123,7 +127,9 @@ class Line:
 
     def connected(self, place: Place, now: float, expires: float = NEVER) -> None:
         """The connect in this place has succeeded."""
-        self.connecting -= 1
+        self.connects.discard(place)
+        if not self.warm:
+            self.care.begin(now)
         self.warm, self.trouble, self.failures, self.retry_at = True, None, 0, NEVER
         self.counters.create.observe(now - place.started_at)
         place.returned_at = place.checked_at = place.lent_at = now
@@ -136,7 +142,7 @@ class Line:
         self.failures += 1
         others_in_use = self.in_use > 0
         place.state = State.FREE
-        self.connecting -= 1
+        self.connects.discard(place)
         self.open -= 1
         if self.callers and self.warm and self.rules.patient and (transient or others_in_use):
             # One tries, the others wait: for this attempt, for a connection that is still in use, or their deadline.
@@ -155,6 +161,10 @@ class Line:
         if not transient:
             return rules.retry_refused
         return float(min(rules.retry_first * 2.0 ** min(self.failures - 1, 8), rules.retry_longest))
+
+    def retire(self, place: Place, reason: str) -> None:
+        """A caller leaves a connection that must not be lent again."""
+        self._close(place, reason)
 
     def closed(self, place: Place, now: float) -> None:
         """The connection in this place is closed."""
@@ -224,7 +234,9 @@ class Line:
 
     def _staff(self, now: float) -> None:
         """Open connections for those who wait, as many at once as is useful."""
-        wanted = min(self.at_once(now), len(self.callers)) - self.connecting
+        # A connect that takes so long that it may never end is no reason to begin none for those who have come since.
+        hopeful = sum(now - place.started_at < self.rules.connect_stalls for place in self.connects)
+        wanted = min(self.at_once(now) - self.connecting, len(self.callers) - hopeful)
         while wanted > 0 and self.connect(now):
             wanted -= 1
 
@@ -245,8 +257,11 @@ class Line:
             return False
         self.retry_at = NEVER
         self.open += 1
-        self.connecting += 1
-        self.commands.append(Connect(Place(now, self.generation)))
+        place = Place(now, self.generation)
+        self.connects.add(place)
+        self.commands.append(Connect(place))
+        if self.callers:
+            self.care.wake(now + self.rules.connect_stalls)
         return True
 
     # -- the whole
@@ -291,7 +306,9 @@ class Line:
         self.idle.clear()
         self.callers.clear()
         self.commands.clear()
-        self.open = self.connecting = self.failures = 0
+        self.connects.clear()
+        self.open = self.failures = 0
         self.trouble, self.retry_at, self.warm = None, NEVER, False
+        self.care = Care(self)  # no timer runs in a child
         self.generation += 1
         return inherited

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
+
+from sqlalchemy.pool import QueuePool
 
 from dbconfig.engine.pool.ping import Check
 
@@ -49,3 +51,20 @@ class LineOptions:
     keepalive: float | None = None
     judge: Judge = SYSTEM_ERRORS
     patient: bool = True  # wait for a server that cannot be reached; else its callers have another one to go to
+
+
+def own_arguments(pool: QueuePool) -> dict[str, Any]:
+    """Return QueuePool's own arguments of a pool, to make another one like it."""
+    return {
+        "pool_size": pool._pool.maxsize,
+        "max_overflow": pool._max_overflow,
+        "pre_ping": pool._pre_ping,
+        "use_lifo": pool._pool.use_lifo,
+        "timeout": pool._timeout,
+        "recycle": pool._recycle,
+        "echo": pool.echo,
+        "logging_name": pool._orig_logging_name,
+        "reset_on_return": pool._reset_on_return,
+        "_dispatch": pool.dispatch,
+        "dialect": pool._dialect,
+    }

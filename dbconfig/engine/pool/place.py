@@ -80,6 +80,7 @@ class Rules:
     keepalive: float | None = None
     patient: bool = True  # wait for a server that cannot be reached, until the deadline; or fail at once
     connects_at_once: int = 3
+    connect_stalls: float = 1.0
     retry_first: float = 0.1
     retry_longest: float = 0.5
     retry_refused: float = 5.0  # after an error that time alone does not cure

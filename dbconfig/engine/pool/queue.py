@@ -13,6 +13,7 @@ from dbconfig.engine.pool.connecting import Connector
 from dbconfig.engine.pool.diagnostics import timeout_errors
 from dbconfig.engine.pool.diagnostics.stats import BOUNDS
 from dbconfig.engine.pool.garbage import garbage
+from dbconfig.engine.pool.options import own_arguments
 from dbconfig.engine.pool.places import Places
 from dbconfig.engine.pool.record import Record, Slot, Waiter
 from dbconfig.engine.pool.sockets import Verdict
@@ -205,22 +206,7 @@ class FairPool(Places):
     def recreate(self) -> FairPool:
         # No lock here: after a fork this runs in the child, where another thread's lock stays locked for ever.
         self.logger.info("Pool recreating")
-        pool = self.__class__(
-            self._creator,
-            line=self.options,
-            past=self.past.and_of(self),
-            pool_size=self._pool.maxsize,
-            max_overflow=self._max_overflow,
-            pre_ping=self._pre_ping,
-            use_lifo=self._pool.use_lifo,
-            timeout=self._timeout,
-            recycle=self._recycle,
-            echo=self.echo,
-            logging_name=self._orig_logging_name,
-            reset_on_return=self._reset_on_return,
-            _dispatch=self.dispatch,
-            dialect=self._dialect,
-        )
+        pool = self.__class__(self._creator, line=self.options, past=self.past.and_of(self), **own_arguments(self))
         pool.explain, pool.at_dispose = self.explain, self.at_dispose
         pool.server, pool.disown = self.server, self.disown
         return pool

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import weakref
 from threading import Lock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.pool.base import _ConnectionRecord
 
 from dbconfig.engine.pool.sockets import Look
 
 if TYPE_CHECKING:
+    import asyncio
+
     from dbconfig.engine.pool.places import Places
 
 NEVER = float("inf")
@@ -65,6 +68,7 @@ class Record(_ConnectionRecord):
         "reason",
         "returned_at",
         "slot",
+        "task",
         "thread",
     )
 
@@ -76,6 +80,7 @@ class Record(_ConnectionRecord):
         self.doubtful_at = NEVER  # from then on it is looked at before it is lent
         self.returned_at = self.lent_at = self.checked_at = now
         self.thread = 0
+        self.task: weakref.ref[asyncio.Task[Any]] | None = None
         self.reason: str | None = None  # why it is being closed, for the statistics
         self.look: Look | None = None
         super().__init__(pool)
@@ -84,6 +89,12 @@ class Record(_ConnectionRecord):
         """SQLAlchemy has connected anew in this record, because a listener of the application asked it to."""
         self.generation = self.slot.line.generation
         self.look = None
+
+    def count_closed(self) -> None:
+        pool = self.slot.line
+        with pool.lock:
+            pool.counters.count_closed(self.reason or "invalidated")
+        self.reason = None
 
     def part(self, reason: str) -> None:
         """Close the connection. The place is kept: it is the caller's to use again or to release."""

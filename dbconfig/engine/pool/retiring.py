@@ -16,6 +16,7 @@ from dbconfig.engine.pool import sockets
 from dbconfig.engine.pool.clock import monotonic
 from dbconfig.engine.pool.queue import FairPool
 from dbconfig.engine.pool.record import Record
+from dbconfig.engine.pool.tasks import TaskPool
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
@@ -57,7 +58,7 @@ def retire(engine: Engine, records: Iterable[Any]) -> None:
     for record in records:
         if record.dbapi_connection is not None:
             record.invalidate(soft=True)
-    if isinstance(pool, FairPool):
+    if isinstance(pool, FairPool | TaskPool):
         pool._discard_idle(lambda record: id(record) in condemned, "invalidated")
 
 
@@ -66,7 +67,7 @@ def close_on_return(engine: Engine) -> None:
 
     The engine still works for whoever holds it, and keeps no connection.
     """
-    if isinstance(engine.pool, FairPool):
+    if isinstance(engine.pool, FairPool | TaskPool):
         engine.pool.dispose()  # not engine.dispose(), which would give it a new pool that keeps its connections
         return
     old = engine.pool
@@ -85,7 +86,7 @@ class Drain:
         self._pool = engine.pool
         self._dialect: Any = engine.dialect
         engine.pool = ClosedPool(ledger.name, engine.pool)
-        if isinstance(self._pool, FairPool):
+        if isinstance(self._pool, FairPool | TaskPool):
             self._pool.dispose()  # who stands in the line already is still served
 
     def busy(self) -> int:
@@ -143,7 +144,7 @@ class Drain:
                 record.part("disposed")
             else:
                 record.close()
-        if not isinstance(self._pool, FairPool):
+        if not isinstance(self._pool, FairPool | TaskPool):
             self._pool.dispose()
 
 

@@ -5,6 +5,10 @@ from __future__ import annotations
 import os
 import sys
 from types import CodeType, FrameType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import asyncio
 
 # Recognised by the module's name, not by its file: SQLAlchemy has frames whose file is "<string>".
 _LIBRARIES = frozenset(
@@ -48,6 +52,18 @@ def running(depth: int = DEPTH) -> list[Place]:
         found += application_frames(parent.gr_frame, depth - len(found))
         parent = parent.parent
     return found
+
+
+def frames_of_task(task: asyncio.Task[Any], depth: int = 1) -> list[Place]:
+    """Return where a task waits now, the innermost place first."""
+    found: list[Place] = []
+    waiting: Any = task.get_coro()
+    while waiting is not None:
+        frame: FrameType | None = getattr(waiting, "cr_frame", None) or getattr(waiting, "gi_frame", None)
+        if frame is not None and not _is_library(frame.f_globals.get("__name__", "")):
+            found.append((frame.f_code, frame.f_lineno))
+        waiting = getattr(waiting, "cr_await", None) or getattr(waiting, "gi_yieldfrom", None)
+    return found[: -depth - 1 : -1]
 
 
 def describe(place: Place) -> str:

@@ -19,6 +19,7 @@ from dbconfig.engine.pool.clock import monotonic
 from dbconfig.engine.pool.diagnostics.stats import Counters, PoolStats, histogram, total_closed
 from dbconfig.engine.pool.queue import FairPool
 from dbconfig.engine.pool.record import REASON, Record
+from dbconfig.engine.pool.tasks import TaskPool
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
@@ -74,20 +75,21 @@ class Ledger:
         found = []
         for record in self.records():
             if isinstance(record, Record):
-                found.append(Holder(record, now - record.lent_at, record.thread, None))
+                task = record.task() if record.task is not None else None
+                found.append(Holder(record, now - record.lent_at, record.thread, task))
             elif LENT in record.info:
                 thread, task = record.info.get(BY, (0, None))
                 found.append(Holder(record, now - record.info[LENT], thread, task and task()))
         return found
 
     def stats(self, pool: Pool) -> PoolStats:
-        if isinstance(pool, FairPool):
+        if isinstance(pool, FairPool | TaskPool):
             every = (*pool.past.counters(), pool.counters)
             connecting, idle, waiting = pool.connecting, len(pool.idle), len(pool.waiters)
             used = max(0, pool.open - connecting - idle)
         else:
             every = (self.counters,)
-            used, connecting, waiting = len(self.records()), 0, getattr(pool, "waiting", 0)
+            used, connecting, waiting = len(self.records()), 0, 0
             with self.lock:
                 idle = sum(record.dbapi_connection is not None and not record.in_use for record in self.known)
         size, most = _sizes(pool)
@@ -102,7 +104,7 @@ class Ledger:
             waiting=waiting,
             created=create.count,
             closed=total_closed(every),
-            timeouts=sum(each.timeouts for each in every) + getattr(pool, "timeouts", 0),
+            timeouts=sum(each.timeouts for each in every),
             refused=sum(each.refused for each in every),
             wait=histogram(each.wait for each in every),
             use=histogram(each.use for each in every),
@@ -128,7 +130,7 @@ def attach(engine: Engine, name: str) -> Ledger:
             ledger.known.add(record)
 
     event.listen(engine, "connect", connect)
-    if isinstance(engine.pool, FairPool):
+    if isinstance(engine.pool, FairPool | TaskPool):
         _count_closing(engine)
     else:
         _count_everything(engine, ledger)
@@ -144,10 +146,7 @@ def _count_closing(engine: Engine) -> None:
 
     def close(connection: Any, record: Any) -> None:
         if isinstance(record, Record):
-            pool = record.slot.line
-            with pool.lock:
-                pool.counters.count_closed(record.reason or "invalidated")
-            record.reason = None
+            record.count_closed()
 
     event.listen(engine, "invalidate", invalidate)
     event.listen(engine, "close", close)

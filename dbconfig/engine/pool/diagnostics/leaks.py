@@ -14,7 +14,7 @@ from sqlalchemy import event
 
 from dbconfig.engine.pool import forks
 from dbconfig.engine.pool.clock import monotonic
-from dbconfig.engine.pool.diagnostics.call_sites import Place, application_frames, describe
+from dbconfig.engine.pool.diagnostics.call_sites import Place, application_frames, describe, running
 from dbconfig.engine.pool.maintenance import caretaker
 
 if TYPE_CHECKING:
@@ -59,8 +59,9 @@ def current_task_name() -> str | None:
 class Leaks:
     """Remembers the holds of one engine and reports those that last."""
 
-    def __init__(self, name: str, seconds: float) -> None:
+    def __init__(self, name: str, seconds: float, *, awaits: bool = False) -> None:
         self.name = name
+        self._awaits = awaits  # of an asynchronous engine
         self._seconds = seconds
         self._round = min(max(seconds / ROUNDS, SHORTEST_ROUND), LONGEST_ROUND)
         self._forget()
@@ -73,15 +74,15 @@ class Leaks:
         self._quiet = 0
 
     def taken(self, connection: Any, record: Any, fairy: Any) -> None:
-        hold = Hold(application_frames(sys._getframe(1)))
+        hold = Hold(running() if self._awaits else application_frames(sys._getframe(1)))
         with self._lock:
             self._holds[id(record)] = hold
             if self._watching:
                 return
-            self._watching = True
             self._quiet = 0
         myself = weakref.ref(self)
         caretaker.add(id(self), lambda: known._report() if (known := myself()) is not None else None, self._round)
+        self._watching = True  # last: an interrupted checkout leaves it to the next one
 
     def returned(self, connection: Any, record: Any) -> None:
         with self._lock:
@@ -135,7 +136,7 @@ class Leaks:
 
 def attach(engine: Engine, name: str, seconds: float) -> Leaks:
     """Report connections of an engine that are held for longer than this."""
-    leaks = Leaks(name, seconds)
+    leaks = Leaks(name, seconds, awaits=engine.dialect.is_async)
     event.listen(engine, "checkout", leaks.taken)
     event.listen(engine, "checkin", leaks.returned)
     event.listen(engine, "reset", leaks.reset)

@@ -6,10 +6,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
-from sqlalchemy import exc
-from sqlalchemy.pool import AsyncAdaptedQueuePool
-
-from dbconfig.engine.pool.diagnostics.call_sites import application_frames, describe
+from dbconfig.engine.pool.diagnostics.call_sites import application_frames, describe, frames_of_task
 from dbconfig.engine.pool.diagnostics.timeout_errors import HELD
 
 if TYPE_CHECKING:
@@ -24,35 +21,6 @@ GROUPS = 5  # places that a note names; the rest is summed up
 
 class _Origins(Protocol):
     def origin(self, key: str) -> object: ...
-
-
-class ExplainingAsyncPool(AsyncAdaptedQueuePool):
-    """SQLAlchemy's pool for asyncio; its timeouts have notes, and who waits is counted."""
-
-    _sqla_logger_namespace = "sqlalchemy.pool.impl.AsyncAdaptedQueuePool"  # the name that logging is configured for
-
-    explain: Explain | None = None
-    waiting = 0  # this and the next are touched by the event loop's thread only
-    timeouts = 0
-
-    def _do_get(self) -> Any:
-        self.waiting += 1
-        try:
-            return super()._do_get()
-        except exc.TimeoutError as error:
-            self.timeouts += 1
-            if self.explain is not None:
-                for note in self.explain():
-                    error.add_note(note)
-            raise
-        finally:
-            self.waiting -= 1
-
-    def recreate(self) -> ExplainingAsyncPool:
-        pool = super().recreate()
-        assert isinstance(pool, ExplainingAsyncPool)
-        pool.explain, pool.timeouts = self.explain, self.timeouts
-        return pool
 
 
 def explainer(engine_of: Callable[[], Engine | None], ledger: Ledger, settings: _Origins, leaks: Any) -> Explain:
@@ -102,11 +70,7 @@ def _place(holder: Holder, leaks: Any, frames: dict[int, Any]) -> str:
         return f"at {taken}"
     # Where it was taken is known only with pool_leak_warning, which has a price at each checkout. Where its holder is
     # at this moment costs nothing before it is asked.
-    if holder.task is not None:
-        stack = holder.task.get_stack(limit=8)
-        frame = stack[-1] if stack else None
-    else:
-        frame = frames.get(holder.thread)
-    now = application_frames(frame, 1)
+    task, frame = holder.task, frames.get(holder.thread)
+    now = frames_of_task(task) if task is not None else application_frames(frame, 1)
     who = "task" if holder.task is not None else "thread"
     return f"at an unknown place, its {who} now at {describe(now[0])}" if now else "at an unknown place"

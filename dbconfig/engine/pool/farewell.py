@@ -1,0 +1,50 @@
+"""How a connection of asyncio ends: politely within a limit of time, or at once."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+from sqlalchemy.util import greenlet_spawn
+
+logger = logging.getLogger(__name__)
+
+# Seconds for a polite end. A server that is gone does not answer one, and an end must not wait for it.
+CLOSE_LIMIT = 2.0
+
+
+def transport_of(connection: Any) -> asyncio.WriteTransport | None:
+    """Return what a driver's connection writes to; None where the driver does not use asyncio's transports."""
+    writer = getattr(connection, "_writer", None)  # aiomysql
+    found: asyncio.WriteTransport | None = getattr(writer or connection, "_transport", None)  # asyncpg, asyncmy
+    return found
+
+
+async def close(dialect: Any, connection: Any, *, terminate: bool) -> None:
+    """Close a connection politely; when that takes too long, fails, or is cancelled, at once."""
+    end = dialect.do_terminate if terminate and dialect.has_terminate else dialect.do_close
+    try:
+        async with asyncio.timeout(CLOSE_LIMIT):
+            await greenlet_spawn(end, connection)
+    except Exception as error:
+        logger.debug("a connection did not end politely: %s", error)
+        cut(dialect, connection)
+    except BaseException:  # the loop ends, and cancels all that is under way in it
+        cut(dialect, connection)
+        raise
+
+
+def cut(dialect: Any, connection: Any) -> None:
+    """Close a connection at once, without a word. Not where SQLAlchemy can await: it would say good-bye."""
+    driver = dialect.get_driver_connection(connection)
+    transport = transport_of(driver)
+    try:
+        if dialect.has_terminate:
+            dialect.do_terminate(connection)
+        elif hasattr(driver, "pgconn"):  # psycopg
+            driver.pgconn.finish()
+        if transport is not None:
+            transport.abort()  # a closed transport first sends what it has, to a server that may not take it
+    except Exception as error:  # closed already, or its loop is
+        logger.debug("a connection could not be cut: %s", error)

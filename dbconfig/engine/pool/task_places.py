@@ -1,0 +1,239 @@
+"""The places of an asynchronous pool: carries out what the waiting line commands, in tasks of one event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import weakref
+from threading import get_ident
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy.pool import AsyncAdaptedQueuePool
+from sqlalchemy.util import await_only, greenlet_spawn
+from sqlalchemy.util.concurrency import in_greenlet
+
+from dbconfig.engine.pool import farewell
+from dbconfig.engine.pool.clock import monotonic
+from dbconfig.engine.pool.diagnostics.stats import Counters, Past
+from dbconfig.engine.pool.line import Line
+from dbconfig.engine.pool.options import LineOptions
+from dbconfig.engine.pool.ping import PING_LIMIT
+from dbconfig.engine.pool.place import NEVER, Caller, Close, Command, Connect, Ping, Place, Rules, Serve
+from dbconfig.engine.pool.sockets import Verdict
+from dbconfig.engine.pool.task_record import TaskRecord
+
+if TYPE_CHECKING:
+    from collections import OrderedDict, deque
+    from collections.abc import Callable, Coroutine
+
+logger = logging.getLogger("dbconfig.pool.line")
+
+
+class TaskPlaces(AsyncAdaptedQueuePool):
+    """What `TaskPool` is made of, without the ways of its callers.
+
+    A connect is a task of its own: whoever waits for it may be cancelled at any moment, and the connection goes to the
+    next, or rests. An end is one, too: a cancelled caller does not stop it, and it is limited in time.
+    """
+
+    _sqla_logger_namespace = "sqlalchemy.pool.impl.AsyncAdaptedQueuePool"  # the name that logging is configured for
+
+    def __init__(
+        self, creator: Any, line: LineOptions | None = None, past: Past | None = None, **arguments: Any
+    ) -> None:
+        super().__init__(creator, **arguments)
+        self.options = options = line or LineOptions()
+        self.counters = Counters()
+        self.past = past or Past()
+        self.explain: Callable[[], list[str]] | None = None  # writes the notes of a timeout
+        self.at_dispose: Callable[[], None] | None = None
+        self.server = "the server"  # as errors call it
+        self.disown: Callable[[], list[Any]] | None = None
+        size = self._pool.maxsize or NEVER
+        rules = Rules(
+            size=size,
+            limit=NEVER if self._max_overflow == -1 else size + self._max_overflow,
+            lifo=self._pool.use_lifo,
+            max_waiting=options.max_waiting,
+            min_idle=options.min_idle,
+            idle_timeout=options.idle_timeout,
+            keepalive=options.keepalive,
+            patient=options.patient,
+            connect_stalls=min(1.0, max(self._timeout, 0.1) / 2),
+        )
+        self.line = Line(rules, self.counters)
+        self._check = options.check
+        self._trust = NEVER if self._check is None else self._check.trust
+        self._loop: Any = None  # of the first use
+        self._thread = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._connects: set[asyncio.Task[None]] = set()
+        self._closes: set[asyncio.Task[None]] = set()
+        self._abruptly = False  # what is being closed now is closed without a word
+
+    def _lost(self, place: Place) -> None:
+        self.line.lost(place, monotonic())
+        self._run()
+
+    def _run(self) -> None:
+        """Carry out what the line commands."""
+        line = self.line
+        while line.commands:
+            commands, line.commands = line.commands, []
+            for command in commands:
+                self._obey(command)
+
+    def _obey(self, command: Command) -> None:
+        if isinstance(command, Serve):
+            if not command.caller.key.done():
+                command.caller.key.set_result(None)
+        elif isinstance(command, Connect):
+            self._spawn(self._connect(command.place), self._connects)
+        elif isinstance(command, Close):
+            self._close(command.place, command.reason)
+        elif isinstance(command, Ping):
+            self._spawn(self._ping(command.place), self._closes)
+        else:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = self._loop.call_later(max(0.0, command.when - monotonic()), _tick, weakref.ref(self))
+
+    def _spawn(self, work: Coroutine[Any, Any, None], known: set[asyncio.Task[None]]) -> asyncio.Task[None]:
+        task: asyncio.Task[None] = self._loop.create_task(work)
+        known.add(task)
+        task.add_done_callback(known.discard)
+        return task
+
+    async def _connect(self, place: Place) -> None:
+        try:
+            record = await greenlet_spawn(TaskRecord, self, place)
+        except BaseException as error:
+            await self._connect_failed(place, error)
+            if not isinstance(error, Exception):
+                raise
+            return
+        place.connection = record
+        now = monotonic()
+        record.doubtful_at = min(now + self._trust, place.expires)
+        self.line.connected(place, now, place.expires)
+        self._run()
+
+    async def _connect_failed(self, place: Place, error: BaseException) -> None:
+        transient = True
+        try:
+            if isinstance(error, Exception):
+                # In a thread: it may have to ask the network what the driver does not say.
+                transient = await asyncio.to_thread(self.options.judge.connects_again, error)
+            else:  # the loop ends, and cancels what is under way in it; who waits is not cancelled by that
+                error = ConnectionAbortedError("the connect was cancelled, together with its event loop's tasks")
+        finally:
+            self.line.connect_failed(place, error, transient=transient, now=monotonic())
+            self._run()
+
+    async def _ping(self, place: Place) -> None:
+        """Ask a connection at rest."""
+        verdict = Verdict.SILENT
+        try:
+            now = monotonic()
+            verdict = await greenlet_spawn(self._ask_or_look, place.connection, now, now + PING_LIMIT)
+        finally:
+            self.line.checked(place, alive=verdict is Verdict.ALIVE, now=monotonic())
+            if verdict is not Verdict.ALIVE:
+                logger.info("%s: a connection died while it rested and is replaced", self.options.name)
+            if verdict is Verdict.SILENT:
+                self.line.invalidate(monotonic())
+            self._run()
+
+    def _close(self, place: Place, reason: str) -> None:
+        place.connection.reason = reason
+        if reason == "ping" or self._loop.is_closed():
+            self._abruptly = True  # nobody on the other side listens
+            try:
+                place.connection.close()
+            finally:
+                self._abruptly = False
+                self.line.closed(place, monotonic())
+        else:
+            self._spawn(self._part(place), self._closes)
+
+    async def _part(self, place: Place) -> None:
+        try:
+            await greenlet_spawn(place.connection.close)
+        finally:
+            self.line.closed(place, monotonic())
+            self._run()
+
+    def _close_connection(self, connection: Any, *, terminate: bool = False) -> None:
+        """Close a driver's connection, within a limit of time, whatever becomes of the caller meanwhile."""
+        self.logger.debug("%s connection %r", "Hard-closing" if terminate else "Closing", connection)
+        here = get_ident() == self._thread and not self._loop.is_closed()
+        if not in_greenlet() and (here or self._loop is None or self._loop.is_closed()):
+            farewell.cut(self._dialect, connection)
+        elif not here:
+            self._loop.call_soon_threadsafe(farewell.cut, self._dialect, connection)
+        elif self._abruptly:
+            self._loop.call_soon(farewell.cut, self._dialect, connection)
+        else:
+            good_bye = farewell.close(self._dialect, connection, terminate=terminate)
+            await_only(asyncio.shield(self._spawn(good_bye, self._closes)))
+
+    def _ask_or_look(self, record: TaskRecord, now: float, deadline: float) -> Verdict:
+        if record.transport is not None and record.transport.is_closing():
+            return Verdict.DEAD  # the loop has seen its end, and its descriptor may be somebody else's
+        assert self._check is not None
+        return self._check.of_record(self._dialect, record, now, deadline)
+
+    # -- the whole
+
+    def _invalidate(self, connection: Any, exception: BaseException | None = None, _checkin: bool = True) -> None:
+        # By generation and not, as SQLAlchemy does, by the wall clock, which may be set back.
+        record = getattr(connection, "_connection_record", None)
+        if not isinstance(record, TaskRecord) or record.place.generation == self.line.generation:
+            self.invalidate_all()
+        if _checkin and getattr(connection, "is_valid", False):
+            connection.invalidate(exception)
+
+    def invalidate_all(self) -> None:
+        """Let no connection that exists now be lent again; what is in use closes when it comes back."""
+        self.line.invalidate(monotonic())
+        self._run()
+
+    def _discard_idle(self, condemned: Callable[[Any], bool], reason: str) -> None:
+        self.line.close_idle(lambda place: condemned(place.connection), reason)
+        self._run()
+
+    def is_over(self) -> bool:
+        return self.line.disposed and not self.line.open and not self.line.callers
+
+    @property
+    def open(self) -> int:
+        return self.line.open
+
+    @property
+    def connecting(self) -> int:
+        return self.line.connecting
+
+    @property
+    def idle(self) -> deque[Place]:
+        return self.line.idle
+
+    @property
+    def waiters(self) -> OrderedDict[Caller, None]:
+        return self.line.callers
+
+    def checkedin(self) -> int:
+        return len(self.line.idle)
+
+    def checkedout(self) -> int:
+        return self.line.in_use - len(self.line.idle)
+
+    def overflow(self) -> int:
+        return self.line.open - self._pool.maxsize if self._pool.maxsize else 0
+
+
+def _tick(known: weakref.ref[TaskPlaces]) -> None:
+    pool = known()  # weakly: a timer must not keep a pool alive
+    if pool is not None:
+        pool._timer = None
+        pool.line.tick(monotonic())
+        pool._run()

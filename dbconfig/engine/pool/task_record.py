@@ -1,0 +1,68 @@
+"""SQLAlchemy's connection record with its place in the waiting line, for pools of asyncio."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy.pool.base import _ConnectionRecord
+
+from dbconfig.engine.pool.farewell import transport_of
+from dbconfig.engine.pool.record import NEVER, Record
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from dbconfig.engine.pool.place import Place
+    from dbconfig.engine.pool.task_places import TaskPlaces
+
+
+class TaskRecord(Record):
+    """A record whose times stand in its place, where the line reads them."""
+
+    __slots__ = ("_home", "place", "transport")
+
+    def __init__(self, pool: TaskPlaces, place: Place) -> None:
+        self._home = pool
+        self.place = place
+        self.transport: asyncio.WriteTransport | None = None
+        self.deadline = NEVER  # no caller's: it has a task of its own
+        self.doubtful_at = NEVER
+        self.thread = 0
+        self.task = None
+        self.reason = None
+        self.look = None
+        _ConnectionRecord.__init__(self, pool)
+
+    def renewed(self) -> None:
+        self.look = None
+        self.transport = transport_of(self.driver_connection)
+        if self.place.connection is self:  # a second time, because a listener of the application asked for it
+            self.place.generation = self._home.line.generation
+
+    def count_closed(self) -> None:
+        self._home.counters.count_closed(self.reason or "invalidated")
+        self.reason = None
+
+    @property
+    def lent_at(self) -> float:  # type: ignore[override]  # a plain attribute above
+        return self.place.lent_at
+
+    @property
+    def returned_at(self) -> float:  # type: ignore[override]
+        return self.place.returned_at
+
+    @property
+    def checked_at(self) -> float:
+        return self.place.checked_at
+
+    @checked_at.setter
+    def checked_at(self, when: float) -> None:
+        self.place.checked_at = when
+
+    @property
+    def expires(self) -> float:
+        return self.place.expires
+
+    @expires.setter
+    def expires(self, when: Any) -> None:
+        self.place.expires = when

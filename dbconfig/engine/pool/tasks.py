@@ -1,0 +1,179 @@
+"""The waiting line driven by asyncio: callers wait for futures, and nothing is locked."""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from asyncio import current_task
+from threading import get_ident
+
+from sqlalchemy.util import await_only
+from sqlalchemy.util.concurrency import in_greenlet
+
+from dbconfig.engine.pool import farewell
+from dbconfig.engine.pool.clock import monotonic
+from dbconfig.engine.pool.connecting import Connector
+from dbconfig.engine.pool.diagnostics import timeout_errors
+from dbconfig.engine.pool.garbage import garbage
+from dbconfig.engine.pool.options import own_arguments
+from dbconfig.engine.pool.place import Caller, Place
+from dbconfig.engine.pool.sockets import Verdict
+from dbconfig.engine.pool.task_places import TaskPlaces
+from dbconfig.engine.pool.task_record import TaskRecord
+
+LONGEST_WAIT = 86_400.0  # seconds; "for ever" is not a time a caller means
+
+
+class TaskPool(TaskPlaces):
+    """SQLAlchemy's pool for asyncio with another line: `Line`, which it asks and obeys.
+
+    Everything runs in the thread of one event loop, so that nothing happens between two awaits.
+    """
+
+    def _do_get(self) -> TaskRecord:
+        now = monotonic()
+        place = self.line.take(now)
+        if place is None or now >= place.connection.doubtful_at:
+            place = self._get_slowly(place, now)
+        record: TaskRecord = place.connection
+        task = current_task(self._loop)
+        record.task = None if task is None else weakref.ref(task)
+        record.thread = self._thread
+        return record
+
+    def _get_slowly(self, place: Place | None, now: float) -> Place:
+        self._bind(place)
+        deadline = now + min(self._timeout, LONGEST_WAIT) if self._timeout > 0 else now
+        caller = Caller(deadline, now)
+        rested = place is not None
+        if place is None:
+            self.line.ask(caller, now)
+            place, rested = self._wait(caller)
+        while (unfit := self._why_unfit(place, deadline, rested=rested)) is not None:
+            self.line.ask_again(caller, place, unfit, monotonic())
+            place, rested = self._wait(caller)
+        return place
+
+    def _bind(self, place: Place | None) -> None:
+        """Belong to the running loop."""
+        try:
+            loop = asyncio.get_running_loop()
+            if self._loop is None or (self._loop is not loop and self._loop.is_closed()):
+                self.line.forget()  # nobody can use the connections of a loop that has ended
+                self._loop, self._thread, self._timer = loop, get_ident(), None
+            elif self._loop is not loop:
+                raise RuntimeError("an asynchronous engine belongs to one event loop, and another one is running here")
+        except BaseException:
+            if place is not None:
+                self.line.give_back(place, monotonic())
+            raise
+
+    def _wait(self, caller: Caller) -> tuple[Place, bool]:
+        """Return the connection that the line decides on, as soon as it does, and whether that has rested."""
+        caller.key = future = self._loop.create_future()
+        self._run()
+        decided = caller.place is not None or caller.error is not None
+        if not decided:
+            left = max(0.0, caller.deadline - monotonic())
+            if self._timeout <= 0 and self.line.in_use < self.line.rules.limit:
+                left = LONGEST_WAIT  # for its own connect, which has limits of its own
+            timers = [self._loop.call_later(left, self._expire, caller)]
+            if left > 1.0:
+                # A session that was never closed, and that nobody refers to any more, may hold what is waited for.
+                timers.append(self._loop.call_later(left / 2, garbage.collect, left / 2))
+            try:
+                await_only(future)
+            except BaseException:  # cancelled; or not where SQLAlchemy can await
+                self.line.leave(caller, monotonic())
+                self._run()
+                raise
+            finally:
+                for timer in timers:
+                    timer.cancel()
+        self.counters.wait.observe(monotonic() - caller.arrived)
+        if caller.place is None:
+            raise self._error_for(caller)
+        return caller.place, decided
+
+    def _expire(self, caller: Caller) -> None:
+        if not caller.key.done():
+            self.line.leave(caller, monotonic())
+            self.counters.timeouts += 1
+            caller.error = self._timeout_error(monotonic() - caller.arrived)
+            caller.key.set_result(None)
+
+    def _error_for(self, caller: Caller) -> BaseException:
+        if isinstance(caller.error, BaseException):
+            return caller.error
+        waiting = len(self.line.callers)
+        most = self.options.max_waiting
+        return timeout_errors.full(self, f"the line is full: {waiting} callers wait (pool_max_waiting is {most})")
+
+    def _timeout_error(self, waited: float) -> BaseException:
+        line, trouble = self.line, self.line.trouble
+        if line.in_use >= line.rules.limit:
+            error = timeout_errors.full(self, f"waited {waited:.1f} s")
+            error.__cause__ = trouble
+            return error
+        return timeout_errors.silent(self, waited) if trouble is None else Connector.copy_of(trouble, waited)
+
+    def _why_unfit(self, place: Place, deadline: float, *, rested: bool) -> str | None:
+        record: TaskRecord = place.connection
+        now = monotonic()
+        unfit = self.line.why_unfit(place, now)
+        if unfit is not None or not rested or now < record.doubtful_at or self._check is None:
+            return unfit
+        try:
+            verdict = self._ask_or_look(record, now, deadline)
+        except BaseException:
+            # Cancelled in the middle of a ping: its answer may still be under way to the next user.
+            self.line.retire(place, "ping")
+            self._run()
+            raise
+        if verdict is Verdict.SILENT and place.generation == self.line.generation:
+            # As SQLAlchemy's pre-ping: the others, of the same age, would each cost a caller the same wait.
+            self.line.invalidate(monotonic())
+        return None if verdict is Verdict.ALIVE else "ping"
+
+    # -- connections
+
+    def _do_return_conn(self, record: TaskRecord) -> None:  # type: ignore[override]  # our own records are all there are
+        now = monotonic()
+        record.task = None
+        if record.dbapi_connection is None:
+            if get_ident() == self._thread or self._loop.is_closed():
+                self._lost(record.place)
+            else:  # the garbage collector, wherever it ran
+                self._loop.call_soon_threadsafe(self._lost, record.place)
+            return
+        place = record.place
+        if record.starttime < record._soft_invalidate_time:
+            place.condemned = True
+        record.doubtful_at = min(now + self._trust, place.expires)
+        self.line.give_back(place, now)
+        if self.line.commands:
+            self._run()
+
+    def dispose(self) -> None:
+        """Close what is idle now and what is in use when it comes back. Who waits is still served, and closed then."""
+        self.line.dispose(monotonic())
+        if self._timer is not None:
+            self._timer.cancel()
+        if not self.line.callers:
+            for task in self._connects:
+                task.cancel()
+        ending = [*self._connects, *self._closes] if not self.line.callers else list(self._closes)
+        self._run()
+        ending += [task for task in self._closes if task not in ending]
+        if self.at_dispose is not None:
+            self.at_dispose()
+        if ending and in_greenlet():
+            await_only(asyncio.wait(ending, timeout=2 * farewell.CLOSE_LIMIT))  # which a cancellation does not pass on
+        self.logger.info("Pool disposed. %s", self.status())
+
+    def recreate(self) -> TaskPool:
+        self.logger.info("Pool recreating")
+        pool = self.__class__(self._creator, line=self.options, past=self.past.and_of(self), **own_arguments(self))
+        pool.explain, pool.at_dispose = self.explain, self.at_dispose
+        pool.server, pool.disown = self.server, self.disown
+        return pool
