@@ -97,6 +97,15 @@ def build(
     return engine
 
 
+def hold_memory(settings: DatabaseSettings) -> Engine:
+    """Return an engine that keeps a database in memory for asynchronous engines to share; it is not for sessions."""
+    from dbconfig.engine.dialects.sqlite import base
+
+    engine = sqlalchemy.create_engine(base.address(settings, "sqlite"))
+    base.keep(engine)
+    return engine
+
+
 def engine_options(
     settings: DatabaseSettings,
     name: str,

@@ -110,6 +110,7 @@ class Engines(Generic[E, F, R]):
         self._engines: dict[Key, E] = {}  # by the names of profile and database, as the next
         self._servers: dict[Key, R] = {}  # what reading sessions of each database by itself are made with
         self._reading: list[E] = []
+        self._memories: dict[Key, Engine] = {}  # of databases that have asynchronous engines alone
         # Every engine that was ever made here, as long as somebody uses it: for whom it was made, None for reading.
         self._made: weakref.WeakKeyDictionary[Any, Resolved | None] = weakref.WeakKeyDictionary()
         self._overrides: dict[Key, tuple[F, R]] = {}
@@ -181,12 +182,21 @@ class Engines(Generic[E, F, R]):
     def build(self, found: Resolved) -> E:
         """Return a new engine of a database, which nobody is given yet."""
         shared = self._memory if found.settings.in_memory else None
-        beside = shared.factory(found.key[1], found.key[0]).engine if shared is not None else None
+        beside = shared.of_memory(found) if shared is not None else None
         engine = create.build(
             found.settings, found.label, self._plan.options, asynchronous=self._style.asynchronous, beside=beside
         )
         read_your_writes.attach(engine, found.settings, found.label)
         return self._adopt(engine, found)
+
+    def of_memory(self, found: Resolved) -> Engine:
+        """Return the engine whose database in memory others share."""
+        if found.settings.serves(asynchronous=self._style.asynchronous):
+            return self._style.bare(self.factory(found.key[1], found.key[0]).engine)
+        with self._plan.profiles.lock:
+            if found.key not in self._memories:
+                self._memories[found.key] = create.hold_memory(found.settings)
+            return self._memories[found.key]
 
     def _adopt(self, engine: Engine, found: Resolved | None) -> E:
         adopted = self._style.adopt(engine)
@@ -197,7 +207,7 @@ class Engines(Generic[E, F, R]):
     def _server(self, found: Resolved) -> R:
         if found.key not in self._servers:
             owner: Any = self._memory or self
-            beside = owner.factory(found.key[1], found.key[0]).engine if found.settings.in_memory else None
+            beside = owner.of_memory(found) if found.settings.in_memory else None
             self._servers[found.key] = self._style.readers(found.settings, found.label, self._open_reader, beside)
         return self._servers[found.key]
 
@@ -228,7 +238,7 @@ class Engines(Generic[E, F, R]):
     def forget(self) -> None:
         """Let the next use make everything anew; whoever calls this closes what is alive."""
         with self._plan.profiles.lock:
-            self._engines = {}
+            self._engines, self._memories = {}, {}
             self.forget_readers()
 
     def forget_readers(self) -> list[E]:

@@ -65,7 +65,13 @@ class DatabaseSettings(Keys):
     @property
     def in_memory(self) -> bool:
         """Whether this is SQLite without a file."""
-        return self.address.in_memory
+        address = self.address
+        if self.backend != "sqlite" or address.in_memory:
+            return address.in_memory
+        # A URI without a shared cache: a database of its own for whoever opens it, were it not shared here.
+        query = address.query
+        is_private = "shared" not in query.get("cache", ()) and "memdb" not in query.get("vfs", ())
+        return is_private and (address.database == "file::memory:" or "memory" in query.get("mode", ()))
 
     @property
     def path(self) -> Path | None:
@@ -138,6 +144,14 @@ class DatabaseSettings(Keys):
                 raise (other if named_asynchronous else error) from None
             return True
         return False
+
+    def serves(self, *, asynchronous: bool) -> bool:
+        """Return whether the driver that the profile names, if it names one, is of this kind of engine."""
+        try:
+            self.driver(asynchronous=asynchronous)
+        except ConfigError as error:
+            return error.problems[0].slug not in ("async-driver", "sync-driver")
+        return True
 
     def sqlalchemy_url(self) -> URL:
         """Return SQLAlchemy's URL, with the installed driver and with its secrets read now.

@@ -433,3 +433,76 @@ def _until(condition: Callable[[], bool]) -> None:
             return
         pause.wait(0.01)
     raise AssertionError("it did not come true within 30 s")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "sqlite+aiosqlite://",
+        "sqlite+aiosqlite:///:memory:",
+        "sqlite+aiosqlite:///file::memory:?uri=true",
+        "sqlite+aiosqlite:///file:mine?mode=memory&uri=true",
+    ],
+)
+def test_a_database_in_memory_of_an_asynchronous_url_is_one_for_all_its_sessions_and_loops(url: str) -> None:
+    pytest.importorskip("aiosqlite")
+    with registry(url) as db:
+
+        async def write() -> None:
+            async with db.async_transaction() as session:
+                await session.exec(text("CREATE TABLE t (x INT)"))
+                await session.exec(text("INSERT INTO t VALUES (1)"))
+
+        async def count(*, read_only: bool) -> Any:
+            async with db.async_session(read_only=read_only) as session:
+                return (await session.exec(text("SELECT count(*) FROM t"))).scalar()
+
+        async def use() -> list[Any]:
+            await write()
+            return [await count(read_only=False), await count(read_only=True)]
+
+        assert asyncio.run(use()) == [1, 1]
+        assert asyncio.run(count(read_only=False)) == 1
+        with pytest.raises(ConfigError, match="asynchronous driver"):
+            db.engine()
+
+
+@pytest.mark.parametrize("url", ["sqlite:///file::memory:?uri=true", "sqlite:///file:own?mode=memory&uri=true"])
+def test_an_unnamed_database_in_memory_is_one_for_writing_and_reading_sessions(url: str) -> None:
+    with registry(url) as db:
+        Lite(db, "sync").script("CREATE TABLE t (x INT)")
+        with db.session(read_only=True) as session:
+            assert session.execute(text("SELECT count(*) FROM t")).scalar() == 0
+
+
+def test_a_detached_connection_goes_on(lite: Lite) -> None:
+    def work(connection: Connection) -> int:
+        connection.detach()
+        connection.exec_driver_sql("CREATE TABLE t (x INT)")
+        connection.exec_driver_sql("INSERT INTO t VALUES (1)")
+        connection.commit()
+        connection.exec_driver_sql("INSERT INTO t VALUES (2)")
+        connection.rollback()
+        return int(connection.exec_driver_sql("SELECT count(*) FROM t").scalar_one())
+
+    assert lite.connection(work) == 1
+    assert lite.ask("SELECT x FROM t") == 1
+
+
+def test_autocommit_commits_each_statement_and_leaves_the_next_user_his_transactions(lite: Lite) -> None:
+    def work(connection: Connection) -> None:
+        auto = connection.execution_options(isolation_level="AUTOCOMMIT")
+        auto.exec_driver_sql("CREATE TABLE t (x INT)")
+        auto.exec_driver_sql("INSERT INTO t VALUES (1)")
+        auto.rollback()
+        auto.exec_driver_sql("VACUUM")
+
+    lite.connection(work)
+    assert lite.ask("SELECT count(*) FROM t") == 1
+
+    def undone(connection: Connection) -> None:
+        connection.exec_driver_sql("INSERT INTO t VALUES (2)")
+        connection.rollback()
+
+    lite.connection(undone)
+    assert lite.ask("SELECT count(*) FROM t") == 1

@@ -80,7 +80,7 @@ def attach(engine: Engine, settings: DatabaseSettings) -> None:
     memory = engine.url.query.get("vfs") == "memdb"
     place = "" if memory else f": {_file(settings)}"
     if memory:
-        _keep(engine)
+        keep(engine)
         watch_memory(engine)
     else:
         _open_by(engine, settings, _file(settings))
@@ -148,7 +148,7 @@ def _file(settings: DatabaseSettings) -> Path:
     return path.absolute()
 
 
-def _keep(engine: Engine) -> None:
+def keep(engine: Engine) -> None:
     """Hold one connection, so that the database in memory lives as long as its engine, whatever its pool closes."""
     database = str(engine.url.database)
     keeper = sqlite3.connect(f"{database}?vfs=memdb", uri=True, check_same_thread=False)
