@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -136,10 +137,20 @@ def lifespan(
                     yield state
         finally:
             with anyio.CancelScope(shield=True):
-                await source.async_dispose()
+                if _runs_asyncio():
+                    await source.async_dispose()
                 await run_sync(source.dispose)
 
     return living if app is None else living(app)
+
+
+def _runs_asyncio() -> bool:
+    """Whether there can be asynchronous engines here, and not Trio."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 async def _ping(registry: Registry, database: str, asynchronous: bool | None) -> None:

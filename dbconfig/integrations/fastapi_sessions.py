@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import astuple, dataclass
 from functools import partial
@@ -82,13 +82,15 @@ async def _opened(connection: HTTPConnection, kind: RequestedSession, registry: 
         manager = kind.open(registry)
         limiter = _ending(registry.engine(kind.database), registry.profile.database(kind.database))
         found = manager.__enter__()  # connects to nothing yet
-        watched = RequestSession(found, place.use, place.leave)
+        stack = _rests_after(connection, kind, registry)
+        watched = RequestSession(found, place.use, place.leave, statements=stack is not None)
 
         async def rest() -> None:
             with anyio.CancelScope(shield=True):
                 await run_sync(watched.rest, limiter=limiter)
 
-        _after_endpoint(connection, kind, registry, rest)
+        if stack is not None:
+            stack.push_async_callback(rest)
         try:
             try:
                 yield found
@@ -107,13 +109,14 @@ async def _async_opened(connection: HTTPConnection, kind: RequestedSession, regi
     try:
         async with kind.open(registry) as found:
             sync_session = found.sync_session
-            watched = RequestSession(sync_session)
+            if (stack := _rests_after(connection, kind, registry)) is not None:
+                watched = RequestSession(sync_session)
 
-            async def rest() -> None:
-                with anyio.CancelScope(shield=True):
-                    await found.run_sync(lambda _: watched.rest())
+                async def rest() -> None:
+                    with anyio.CancelScope(shield=True):
+                        await found.run_sync(lambda _: watched.rest())
 
-            _after_endpoint(connection, kind, registry, rest)
+                stack.push_async_callback(rest)
             yield found
     finally:
         if sync_session is not None:
@@ -128,17 +131,15 @@ async def _left(manager: Any, error: BaseException | None, limiter: anyio.Capaci
     return bool(handled) and not scope.cancelled_caught
 
 
-def _after_endpoint(
-    connection: HTTPConnection, kind: RequestedSession, registry: Registry, rest: Callable[[], Awaitable[None]]
-) -> None:
-    """Let a session that has only read rest while the response is sent: a slow client holds no connection.
+def _rests_after(connection: HTTPConnection, kind: RequestedSession, registry: Registry) -> AsyncExitStack | None:
+    """Return what ends with the endpoint, if a session that has only read may rest from then on.
 
-    Not where the session must go on seeing what it saw.
+    Then a slow client holds no connection. Not where the session must go on seeing what it saw.
     """
+    stack = connection.scope.get("fastapi_function_astack")  # FastAPI's own name; without it, nothing rests
     isolation = registry.profile.database(kind.database).isolation_level
-    stack = connection.scope.get("fastapi_function_astack")  # FastAPI's own name for what ends with the endpoint
-    if isinstance(stack, AsyncExitStack) and not kind.transaction and not kind.snapshot and isolation in _PLAIN:
-        stack.push_async_callback(rest)
+    rests = not kind.transaction and not kind.snapshot and isolation in _PLAIN and connection.scope["type"] == "http"
+    return stack if rests and isinstance(stack, AsyncExitStack) else None
 
 
 def _end(session: Session, connection: HTTPConnection, kind: RequestedSession) -> None:

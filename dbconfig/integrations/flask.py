@@ -169,7 +169,7 @@ def create_tables(database: str, tables: tuple[str, ...]) -> None:
         made = registry.create_tables(*tables, database=database)
     except ConfigError as error:
         raise _told(error) from error
-    _refuse_no_models(made)
+    _refuse_no_models(registry, made)
     click.echo("created: " + (", ".join(made) or "none, they exist"))
 
 
@@ -179,16 +179,17 @@ def create_tables(database: str, tables: tuple[str, ...]) -> None:
 @click.confirmation_option(prompt="Drop the tables and their rows?")
 def drop_tables(database: str, tables: tuple[str, ...]) -> None:
     """Drop the tables of the models, or the named ones; refused where the profile is protected."""
+    registry = _of_command()
     try:
-        dropped = _of_command().drop_tables(*tables, database=database)
+        dropped = registry.drop_tables(*tables, database=database)
     except ConfigError as error:
         raise _told(error) from error
-    _refuse_no_models(dropped)
+    _refuse_no_models(registry, dropped)
     click.echo("dropped: " + (", ".join(dropped) or "none"))
 
 
-def _refuse_no_models(names: list[str]) -> None:
-    if not names and not SQLModel.metadata.tables:
+def _refuse_no_models(registry: Registry, names: list[str]) -> None:
+    if not names and not SQLModel.metadata.tables and not registry.parts.homes:
         raise click.ClickException("no table is known: import the modules of your models in the application's module")
 
 

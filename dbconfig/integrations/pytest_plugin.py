@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, ExitStack
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -20,6 +21,7 @@ from dbconfig.integrations.testing.async_fixtures import (
     async_db_session,
     async_db_session_committed,
     databases,
+    databases_of,
 )
 from dbconfig.settings.environment_variables import Environment
 
@@ -30,8 +32,9 @@ if TYPE_CHECKING:
     from dbconfig.integrations.testing.checkouts import Checkouts
     from dbconfig.integrations.testing.isolation import Isolation
     from dbconfig.integrations.testing.queries import Queries
-    from dbconfig.integrations.testing.testbed import Setup, Testbed
+    from dbconfig.integrations.testing.testbed import Commits, Setup, Testbed
     from dbconfig.registry.registry import Registry
+    from dbconfig.sessions.sessionmaker import AsyncSessionFactory
 
 __all__ = [
     "_anyio_db_committed",
@@ -50,6 +53,7 @@ _MARK = (
     "db(*databases, commit=False): the test uses these databases, `default` unless named; what it does is rolled back, "
     "or with commit=True committed and removed afterwards"
 )
+_EVERYWHERE = ("_db_mark", "_db_early")  # the fixtures of every test
 _watch = pytest.StashKey["Checkouts"]()
 
 
@@ -128,6 +132,26 @@ def _db_testbed(request: pytest.FixtureRequest, db_registry: Registry, db_setup:
         yield bed
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _db_early(request: pytest.FixtureRequest) -> None:
+    """Exchange the databases before a fixture of the application's, for the whole session, puts rows into them."""
+    item: pytest.Item = request._pyfuncitem
+    users = [each for each in request.session.items if _uses_testbed(each)]
+    if not users or (item not in users and request.config.getini("db_block_unmarked")):
+        return
+    # Where the users' folder has a registry of its own, the databases are made with the first of its tests.
+    of = request.session._fixturemanager.getfixturedefs
+    if any(of(name, item) != of(name, users[0]) for name in ("db_registry", "db_setup")):
+        return
+    try:
+        bed: Testbed = request.getfixturevalue("_db_testbed")
+        bed.fill(bed.needed([name for each in users for name in databases_of(each)]))
+    except (Exception, pytest.skip.Exception, pytest.fail.Exception):
+        if item in users:
+            raise
+        # The first test that uses a database has the same error; this one needs none.
+
+
 @pytest.fixture(scope="session")
 def db_engine(_db_testbed: Testbed) -> Engine:
     """The engine of the tests' own `default` database, which has its tables."""
@@ -139,38 +163,38 @@ def db_engine(_db_testbed: Testbed) -> Engine:
 
 @pytest.fixture
 def _db_isolations(request: pytest.FixtureRequest, _db_testbed: Testbed) -> Iterator[dict[str, Isolation]]:
-    from dbconfig.integrations.testing.isolation import isolated
+    from dbconfig.integrations.testing.isolation import Isolation, isolated
 
-    found: dict[str, Isolation] = {}
-    try:
+    bed, found = _db_testbed, dict[str, Isolation]()
+    names = bed.needed(databases(request))
+    with bed.cleaned(names) as commits:
         with ExitStack() as stack:
-            for name in _db_testbed.needed(databases(request)):
-                found[name] = stack.enter_context(isolated(_db_testbed.factory(name)))
+            for name in names:
+                isolation = isolated(bed.factory(name), bed.homes_of(name), lambda name: found[name].connection)
+                found[name] = stack.enter_context(isolation)
+            # An asynchronous application in a loop of its own, as FastAPI's TestClient runs it, is on them as well.
+            stack.enter_context(bed.registry.parts.join({name: partial(_join, found, commits, name) for name in names}))
             yield found
-    finally:
-        for name, isolation in found.items():
-            if isolation.committed:
-                _db_testbed.clean(name)
+        commits.databases |= {name for name, each in found.items() if each.committed}
+
+
+def _join(found: dict[str, Isolation], commits: Commits, name: str, usual: AsyncSessionFactory) -> Any:
+    commits.watch(usual.engine.sync_engine, name)
+    return found[name].join(usual)
 
 
 @pytest.fixture
 def db_override(_db_testbed: Testbed, _db_isolations: dict[str, Isolation]) -> Iterator[Registry]:
     """The registry, whose sessions are on the test's connection for the time of the test: all is rolled back."""
-    found = _db_isolations.items()
-    makers = {
-        name: each.factories(_db_testbed.homes_of(name), lambda name: _db_isolations[name].connection)
-        for name, each in found
-    }
     registry = _db_testbed.registry
-    with registry.parts.engines.override(makers):
+    with registry.parts.engines.override({name: each.factories() for name, each in _db_isolations.items()}):
         yield registry
 
 
 @pytest.fixture
-def db_session(_db_testbed: Testbed, _db_isolations: dict[str, Isolation], db_override: Registry) -> Iterator[Session]:
+def db_session(_db_isolations: dict[str, Isolation], db_override: Registry) -> Iterator[Session]:
     """A session that is rolled back after the test; a commit within is a savepoint, which the application sees."""
-    name, isolation = next(iter(_db_isolations.items()))
-    with isolation.home(_db_testbed.homes_of(name), lambda name: _db_isolations[name].connection) as session:
+    with next(iter(_db_isolations.values())).home() as session:
         yield session
 
 
@@ -195,6 +219,8 @@ def db_session_committed(request: pytest.FixtureRequest, _db_committed: Testbed)
 @pytest.fixture(autouse=True)
 def _db_mark(request: pytest.FixtureRequest) -> None:
     """Give a test with the mark `db` what the mark says, also if it names no fixture."""
+    if _uses_testbed(request.node):
+        request.getfixturevalue("_db_testbed").filled()
     mark = request.node.get_closest_marker("db")
     if mark is None:
         return
@@ -214,12 +240,16 @@ def db_count_queries() -> Callable[..., AbstractContextManager[Queries]]:
     return counted
 
 
+def _uses_testbed(item: pytest.Item) -> bool:
+    return "_db_testbed" in getattr(item, "fixturenames", ()) or item.get_closest_marker("db") is not None
+
+
 # Guards.
 
 
 def _uses_database(item: pytest.Item) -> bool:
     names = getattr(item, "fixturenames", ())
-    own = any(name.startswith(("db_", "_db_", "async_db_")) and name != "_db_mark" for name in names)
+    own = any(name.startswith(("db_", "_db_", "async_db_")) and name not in _EVERYWHERE for name in names)
     return own or item.get_closest_marker("db") is not None
 
 

@@ -64,12 +64,19 @@ class RequestSession:
         session: made for the request, not used yet.
         taken: called when the session takes a connection.
         given_back: called when its transaction has ended.
+        statements: look at each statement, for `rest` and `would_lose`.
     """
 
     def __init__(
-        self, session: Session, taken: Callable[[], object] = _nothing, given_back: Callable[[], object] = _nothing
+        self,
+        session: Session,
+        taken: Callable[[], object] = _nothing,
+        given_back: Callable[[], object] = _nothing,
+        *,
+        statements: bool = True,
     ) -> None:
         self._session, self._taken, self._given_back = session, taken, given_back
+        self._statements = statements
         self._connections: list[Connection] = []
         self._only_read, self._wrote = True, False
         event.listen(session, "after_begin", self._began)
@@ -80,7 +87,8 @@ class RequestSession:
             self._taken()
         if connection not in self._connections:
             self._connections.append(connection)
-            event.listen(connection, "before_cursor_execute", self._note)
+            if self._statements:
+                event.listen(connection, "before_cursor_execute", self._note)
 
     def _note(self, connection: Connection, cursor: Any, statement: str, *_: object) -> None:
         self._only_read = self._only_read and only_reads(statement)
@@ -89,8 +97,9 @@ class RequestSession:
     def _ended(self, session: Session, transaction: SessionTransaction) -> None:
         if transaction.parent is not None or not self._connections:
             return
-        for connection in self._connections:  # the one of a test is used on
-            event.remove(connection, "before_cursor_execute", self._note)
+        if self._statements:
+            for connection in self._connections:  # the one of a test is used on
+                event.remove(connection, "before_cursor_execute", self._note)
         self._connections.clear()
         self._only_read, self._wrote = True, False
         self._given_back()

@@ -31,6 +31,9 @@ class Plan:
     options: Mapping[str, Any]  # arguments of create_engine that only code can express
     homes: Homes = field(default_factory=Homes)
     overridden: int = 0  # how many overrides are in force
+    # In tests, by the names of profile and database: what the sessions of every event loop are made with instead, of
+    # what they were made with.
+    joining: Mapping[Key, Callable[[Any], tuple[Any, Any]]] = field(default_factory=dict)
 
 
 E = TypeVar("E")  # Engine or AsyncEngine
@@ -137,6 +140,8 @@ class Engines(Generic[E, F, R]):
                     return self._style.bare(other)
 
                 made = self._style.factory(engine, found.settings, self._several(database, open_))
+                if joined := self._joined(found):
+                    made = joined[0]
                 self._factories[found.key] = made
             self._factories[profile, database] = made
             if profile is None:
@@ -148,9 +153,15 @@ class Engines(Generic[E, F, R]):
             found = self._plan.profiles.resolve(database, profile)
             made = self._readers.get(found.key)
             if made is None:
-                made = self._readers[found.key] = self._over_several(self._server(found), found)
+                joined = self._joined(found)
+                made = joined[1] if joined else self._over_several(self._server(found), found)
+                self._readers[found.key] = made
             self._readers[profile, database] = made
             return made
+
+    def _joined(self, found: Resolved) -> tuple[F, R] | None:
+        join = self._plan.joining.get(found.key) if self._style.asynchronous else None
+        return None if join is None else join(self._style.factory(self._engine(found), found.settings, None))
 
     def _several(self, database: str, open_: Callable[[str], Engine]) -> Several | None:
         homes = self._plan.homes

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from dbconfig.engine.pool import forks
 from dbconfig.errors import ConfigError
 from dbconfig.errors.problem import Problem
-from dbconfig.registry.engines import Engines, Plan, ProcessEngines, Threads
+from dbconfig.registry.engines import Engines, Key, Plan, ProcessEngines, Threads
 from dbconfig.registry.profiles import Profiles
 from dbconfig.registry.reloading import Reload
 
@@ -39,6 +40,26 @@ class Parts:
         if self.event_loops is None:
             self.event_loops = _import_event_loops().EventLoops(self.plan, self.engines)
         return self.event_loops
+
+    @contextmanager
+    def join(self, makers: Mapping[str, Callable[[Any], tuple[Any, Any]]]) -> Iterator[None]:
+        """Make the asynchronous sessions of some databases with something else for a while, in every event loop.
+
+        Args:
+            makers: by database; of a loop's factory they make another one, and what reading sessions are made with.
+        """
+        name, before = self.profiles.get().name, self.plan.joining
+        self._join({**before, **{(name, database): make for database, make in makers.items()}}, 1)
+        try:
+            yield
+        finally:
+            self._join(before, -1)
+
+    def _join(self, joining: Mapping[Key, Callable[[Any], tuple[Any, Any]]], change: int) -> None:
+        self.plan.joining = joining
+        self.plan.overridden += change
+        if self.event_loops is not None:
+            self.event_loops.forget_sessions()
 
     def _leave_to_the_parent(self) -> None:
         self.reload.forget_callers()

@@ -14,7 +14,7 @@ pytest.importorskip("flask")
 from flask import Flask, stream_with_context
 
 from dbconfig import Profile, Registry
-from dbconfig.integrations.flask import DBConfig
+from dbconfig.integrations.flask import DBConfig, commands
 from tests.integrations.conftest import Project
 
 EXAMPLE = Path(__file__).parents[2] / "examples/flask_app"
@@ -276,3 +276,16 @@ def test_a_command_without_models_says_what_to_import(project, command):
     done = project.run("flask", "--app", "app", "dbconfig", command, *yes)
     assert done.returncode == 1
     assert "no table is known: import the modules of your models" in done.stderr
+
+
+def test_a_command_knows_the_tables_that_are_bound(tmp_path):
+    """None of them is in SQLModel.metadata."""
+    more = {"facts": {"url": f"sqlite:///{tmp_path}/facts.db"}}
+    profile = Profile(name="tests", url=f"sqlite:///{tmp_path}/app.db", databases=more)
+    app = Flask("bound")
+    with Registry.from_profile(profile) as registry:
+        registry.bind(facts=Base.metadata)
+        db.init_app(app, registry)
+        run = app.test_cli_runner().invoke
+        assert "created: flask_note" in run(commands, ["create-tables"]).output
+        assert run(commands, ["create-tables"]).output == "created: none, they exist\n"

@@ -92,6 +92,10 @@ class Async(Sync):
         self.pool = self.registry.async_engine().pool
         return await session.run_sync(work)
 
+    async def run_once(self):
+        async with self.registry.async_session() as session:
+            await self.run(session, one)
+
     async def stream(self, session, work, times=3):
         for _ in range(times):
             yield await self.run(session, work)
@@ -482,8 +486,9 @@ def test_requests_wait_for_a_place_under_either_event_loop(url, backend):
     if backend == "trio":
         pytest.importorskip("trio")
     with registry_of(url, pool_timeout=LIMIT) as registry:
-        app, way = FastAPI(), Sync(registry)
+        app, way = FastAPI(lifespan=lifespan(registry=registry)), Sync(registry)
         install(app, registry=registry)
+        asyncio.run(Async(registry).run_once())  # there are event loops already, of another part of the program
 
         @app.get("/session")
         def index(session: way.dep()):
@@ -501,6 +506,7 @@ def test_requests_wait_for_a_place_under_either_event_loop(url, backend):
 
             transport = httpx2.ASGITransport(app)
             async with (
+                app.router.lifespan_context(app),
                 httpx2.AsyncClient(transport=transport, base_url="http://test", timeout=LIMIT) as client,
                 anyio.create_task_group() as group,
             ):

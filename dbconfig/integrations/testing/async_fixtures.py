@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 
 def databases(request: pytest.FixtureRequest) -> tuple[str, ...]:
     """Return the databases that the test's mark names."""
-    mark = request.node.get_closest_marker("db")
+    return databases_of(request.node)
+
+
+def databases_of(node: pytest.Item) -> tuple[str, ...]:
+    mark = node.get_closest_marker("db")
     names: tuple[str, ...] = mark.args if mark is not None else ()
     return names or ("default",)
 
@@ -26,25 +30,20 @@ def databases(request: pytest.FixtureRequest) -> tuple[str, ...]:
 async def _override(request: pytest.FixtureRequest, _db_testbed: Testbed) -> AsyncIterator[dict[str, Any]]:
     from contextlib import AsyncExitStack
 
-    from dbconfig.integrations.testing.async_isolation import isolated
+    from dbconfig.integrations.testing.isolation import AsyncIsolation, async_isolated
 
-    found: dict[str, Any] = {}
-
-    def open_(name: str) -> Any:
-        return found[name].connection.sync_connection
-
-    try:
+    bed, found = _db_testbed, dict[str, AsyncIsolation]()
+    names = bed.needed(databases(request))
+    with bed.cleaned(names) as commits:
         async with AsyncExitStack() as stack:
-            for name in _db_testbed.needed(databases(request)):
-                usual = _db_testbed.async_factory(name)
-                found[name] = await stack.enter_async_context(isolated(usual))
-            makers = {name: each.factories(_db_testbed.homes_of(name), open_) for name, each in found.items()}
-            with _db_testbed.registry.parts.loops.here().override(makers):
+            for name in names:
+                usual = bed.async_factory(name)
+                commits.watch(usual.engine.sync_engine, name)
+                isolation = async_isolated(usual, bed.homes_of(name), lambda name: found[name].connection)
+                found[name] = await stack.enter_async_context(isolation)
+            with bed.registry.parts.loops.here().override({name: each.factories() for name, each in found.items()}):
                 yield found
-    finally:
-        for name, isolation in found.items():
-            if isolation.committed:
-                _db_testbed.clean(name)
+        commits.databases |= {name for name, each in found.items() if each.committed}
 
 
 async def _committed(request: pytest.FixtureRequest, _db_committed: Testbed) -> AsyncIterator[AsyncSession]:
@@ -106,11 +105,9 @@ def async_db_override(request: pytest.FixtureRequest, _db_testbed: Testbed) -> R
 
 
 @pytest.fixture
-def async_db_session(request: pytest.FixtureRequest, _db_testbed: Testbed, async_db_override: Registry) -> AsyncSession:
+def async_db_session(request: pytest.FixtureRequest, async_db_override: Registry) -> AsyncSession:
     """A session that is rolled back after the test; a commit within is a savepoint, which the application sees."""
-    found, name = _run(request, "override"), databases(request)[0]
-    homes = _db_testbed.homes_of(name)
-    session: AsyncSession = found[name].home(homes, lambda name: found[name].connection.sync_connection)
+    session: AsyncSession = _run(request, "override")[databases(request)[0]].home()
     return session
 
 

@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import Engine, MetaData, inspect, text
+from sqlalchemy import Connection, Engine, MetaData, Table, cast, func, inspect, select, text
+from sqlalchemy.dialects.postgresql import REGCLASS
 
 _LOCK_TIMEOUT: Final = 5000  # milliseconds; a session that a test left open must not hold up the cleaning for ever
 
@@ -51,7 +52,22 @@ class Baseline:
                 for table in reversed(kept):
                     if table.name in self.rows:
                         connection.execute(table.insert(), self.rows[table.name])
+                        _continue_sequences(connection, table)
             return known <= present
+
+
+def _continue_sequences(connection: Connection, table: Table) -> None:
+    """Let the next row get a number after those of the rows that are there: PostgreSQL does not look at them."""
+    if connection.dialect.name != "postgresql":
+        return
+    quote = connection.dialect.identifier_preparer.quote
+    for column in table.columns:
+        owned = func.pg_get_serial_sequence(quote(table.name), column.name)
+        sequence = connection.scalar(select(owned))
+        if sequence is not None:
+            connection.execute(
+                select(func.setval(cast(sequence, REGCLASS), select(func.max(column)).scalar_subquery()))
+            )
 
 
 @contextmanager

@@ -1,293 +1,163 @@
-"""Sessions on one connection whose outer transaction is rolled back: their commits are savepoints."""
+"""Sessions on one connection whose outer transaction is rolled back, sync and async: their commits are savepoints."""
 
 from __future__ import annotations
 
-import asyncio
-import re
-import threading
-import time
-import warnings
-import weakref
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, ExceptionContext, event
-from sqlalchemy.orm import SessionTransaction
+from sqlalchemy import Connection
 from sqlmodel import Session
 
-from dbconfig.sessions.model_databases import Bound, Homes
-from dbconfig.sessions.session import ReadOnlySession, UnitOfWork
-from dbconfig.sessions.sessionmaker import Readers, SessionFactory
+from dbconfig.integrations.testing.turns import HOME, Open, Turns, kinds
+from dbconfig.sessions.model_databases import Homes
+from dbconfig.sessions.sessionmaker import AsyncSessionFactory, Readers, SessionFactory
 
-HOME: Final = "dbconfig.home"  # in a session's info: the test's own session, which stays open while others work
-
-_PATIENCE: Final = 10.0  # seconds that a thread or task waits for the one before it
-_POLL: Final = 0.002  # seconds
-_SAVEPOINT: Final = re.compile(r"\s*(RELEASE SAVEPOINT|ROLLBACK TO SAVEPOINT|SAVEPOINT)\s+(\S+)", re.IGNORECASE)
-_READS: Final = re.compile(r"\s*(SELECT|SHOW|EXPLAIN|PRAGMA|SET)\b", re.IGNORECASE)
-# https://mariadb.com/kb/en/sql-statements-that-cause-an-implicit-commit/
-_COMMITS: Final = re.compile(
-    r"\s*(CREATE|ALTER|DROP|RENAME|TRUNCATE|ANALYZE|OPTIMIZE|REPAIR|GRANT|REVOKE|LOCK TABLES)\b", re.IGNORECASE
-)
-
-
-class IsolatedSession(Session):
-    """A session of an isolated connection; it takes its turn on it."""
-
-
-class IsolatedUnitOfWork(UnitOfWork, IsolatedSession):
-    """The same for `run_in_transaction`."""
-
-
-class IsolatedReading(ReadOnlySession, IsolatedSession):
-    """The same for reading: on the one connection, so that it sees what the test has written; a flush is refused."""
-
-
-class IsolatedBound(Bound, IsolatedSession):
-    """An isolated session over several databases, each of which has its isolated connection."""
-
-
-class IsolatedBoundUnitOfWork(Bound, IsolatedUnitOfWork):
-    """The same for `run_in_transaction`."""
-
-
-class IsolatedBoundReading(Bound, IsolatedReading):
-    """The same for reading."""
-
-
-Open = Callable[[str], Any]
-
-
-def kinds(homes: Homes | None, open_: Open | None) -> tuple[tuple[type[Session], ...], dict[str, Any]]:
-    """Return the classes for sessions, units of work and reading, and the arguments that they all take.
-
-    Args:
-        homes: which table lives where; None for a session of one database.
-        open_: gives what a session is bound to, by the database's name.
-    """
-    if homes is None:
-        return (IsolatedSession, IsolatedUnitOfWork, IsolatedReading), {}
-    several = {"homes": homes, "open_": open_}
-    return (IsolatedBound, IsolatedBoundUnitOfWork, IsolatedBoundReading), several
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncConnection
+    from sqlmodel.ext.asyncio.session import AsyncSession
 
 
 class Isolation:
-    """The turns of threads and tasks on one connection, and what its savepoints need.
+    """An isolated connection, for sessions.
 
-    Savepoints are a stack: two transactions that overlap on one connection would take each other back. A thread (or
-    task) keeps the connection from its first statement to the end of its transaction; the test's own session does not.
+    Args:
+        connection: whose outer transaction is rolled back.
+        usual: the factory of sessions that are not isolated.
+        homes: which table lives where; None for sessions of one database.
+        open_: gives the isolated connection of another database, by its name.
     """
 
-    def __init__(self, connection: Connection, usual: Any) -> None:
+    def __init__(
+        self, connection: Connection, usual: SessionFactory, homes: Homes | None = None, open_: Open | None = None
+    ) -> None:
         self.connection = connection
-        self.usual = usual  # the factory of sessions that are not isolated
-        self.committed = False  # by DDL on MySQL and MariaDB, which ends a transaction
-        self._savepoints: list[_Savepoint] = []
-        self._owner: object = None
-        self._depth = 0
-        self._turn = threading.Lock()
-        # A driver's connection carries one statement at a time; asynchronous drivers see to that by themselves.
-        self._wire = threading.RLock() if not connection.dialect.is_async else None
-        self._mine = threading.local()
-        _isolations[connection] = self
-        event.listen(connection, "savepoint", lambda *_: self.enter())
-        event.listen(connection, "before_cursor_execute", self._before_statement, retval=True)
-        event.listen(connection, "after_cursor_execute", self._after_statement)
-        event.listen(connection.engine, "handle_error", self._after_error)
+        self._turns = Turns(connection)
+        self._usual = usual
+        self._homes, self._open = homes, open_
 
-    def close(self) -> None:
-        event.remove(self.connection.engine, "handle_error", self._after_error)
+    @property
+    def committed(self) -> bool:
+        return self._turns.committed
 
-    def factories(
-        self, homes: Homes | None = None, open_: Open | None = None
-    ) -> tuple[SessionFactory, Readers[Session]]:
+    def factories(self) -> tuple[SessionFactory, Readers[Session]]:
         """Return what the registry makes sessions with during the test: the same arguments, this connection."""
-        session, unit_of_work, reading = self._makers(homes, open_)
-        readers = Readers(reading, reading, lambda: self.usual.engine)
-        return SessionFactory(self.usual.engine, session, session, unit_of_work), readers
+        session, unit_of_work, reading = self._makers()
+        readers = Readers(reading, reading, lambda: self._usual.engine)
+        return SessionFactory(self._usual.engine, session, session, unit_of_work), readers
 
-    def home(self, homes: Homes | None = None, open_: Open | None = None) -> Session:
+    def home(self) -> Session:
         """Return the test's own session."""
-        session: Session = self._makers(homes, open_)[0](info={HOME: True})
+        session: Session = self._makers()[0](info={HOME: True})
         return session
 
-    def _makers(self, homes: Homes | None, open_: Open | None) -> list[Any]:
-        found, more = kinds(homes, open_)
-        return [partial(kind, self.connection, **arguments(self.usual.session), **more) for kind in found]
+    def _makers(self) -> list[Any]:
+        found, more = kinds(self._homes, self._open)
+        return [partial(kind, self.connection, **_arguments(self._usual.session), **more) for kind in found]
 
-    def enter(self) -> None:
-        """Wait until no other thread or task is within a transaction, and be the one that is."""
-        me = _me()
-        end = time.monotonic() + _PATIENCE
-        while not self._taken_by(me):
-            if time.monotonic() > end:
-                raise TimeoutError(
-                    f"another thread or task has kept the test's one connection for {_PATIENCE:.0f} s: "
-                    "transactions that must overlap need `db_session_committed`"
-                )
-            _pause(self.connection.dialect.is_async)
+    def join(self, usual: AsyncSessionFactory) -> tuple[AsyncSessionFactory, Readers[AsyncSession]]:
+        """Return what makes asynchronous sessions of this connection, for the application's part in a loop of its own.
 
-    def _taken_by(self, me: object) -> bool:
-        with self._turn:
-            if self._owner is not None and self._owner != me:
-                return False
-            self._owner = me
-            self._depth += 1
-            return True
+        The synchronous driver works in the loop's thread, which waits for it.
+        """
+        from sqlmodel.ext.asyncio.session import AsyncSession
 
-    def leave(self) -> None:
-        with self._turn:
-            self._depth -= 1
-            if self._depth <= 0:
-                self._owner, self._depth = None, 0
+        found, more = kinds(self._homes, self._open)
 
-    def claim(self, session: Session) -> None:
-        """Note that the savepoint that was just set is this session's."""
-        if self._savepoints:
-            self._savepoints[-1].session = weakref.ref(session)
+        def maker(kind: type[Session]) -> Any:
+            def make(**given: Any) -> AsyncSession:
+                session = AsyncSession(sync_session_class=kind, **_arguments(usual.session), **more, **given)
+                session.sync_session.bind = self.connection
+                return session
 
-    def _before_statement(
-        self, connection: Connection, cursor: Any, statement: str, parameters: Any, context: Any, many: bool
-    ) -> tuple[str, Any]:
-        if self._wire is not None:
-            self._wire.acquire()
-            self._mine.count = getattr(self._mine, "count", 0) + 1
-        found = _SAVEPOINT.match(statement)
-        if found is None:
-            if self._savepoints and not _READS.match(statement):
-                self._savepoints[-1].wrote = True
-        elif found[1].upper().startswith("ROLLBACK") and self._keeps(found[2]):
-            return f"RELEASE SAVEPOINT {found[2]}", parameters
-        return statement, parameters
+            return make
 
-    def _keeps(self, name: str) -> bool:
-        """Whether what other sessions committed within a session that now ends must stay: it wrote nothing itself."""
-        savepoint = next((each for each in self._savepoints if each.name == name), None)
-        if savepoint is None or not savepoint.kept:
-            return False
-        if savepoint.wrote:
-            warnings.warn(
-                "a session that wrote is rolled back, and with it what other sessions committed meanwhile, since the "
-                "sessions of a test share one connection: such a test needs `db_session_committed`",
-                stacklevel=2,
-            )
-        return not savepoint.wrote
+        session, unit_of_work, reading = map(maker, found)
+        readers = Readers(reading, reading, lambda: usual.engine.sync_engine)
+        return AsyncSessionFactory(usual.engine, session, session, unit_of_work), readers
 
-    def _after_error(self, context: ExceptionContext) -> None:
-        if context.connection is self.connection:
-            self._hang_up()
+    def close(self) -> None:
+        self._turns.close()
 
-    def _hang_up(self) -> None:
-        held: int = getattr(self._mine, "count", 0)
-        if self._wire is not None and held:
-            self._mine.count = held - 1
-            self._wire.release()
 
-    def _after_statement(
-        self, connection: Connection, cursor: Any, statement: str, parameters: Any, context: Any, many: bool
+class AsyncIsolation:
+    """The same of an asynchronous connection, for asynchronous sessions."""
+
+    def __init__(
+        self, connection: AsyncConnection, usual: AsyncSessionFactory, homes: Homes | None, open_: Open | None
     ) -> None:
-        try:
-            found = _SAVEPOINT.match(statement)
-            if found:
-                self._note(found[1].upper(), found[2])
-            elif connection.dialect.name in ("mysql", "mariadb") and _COMMITS.match(statement):
-                self.committed = True
-                for savepoint in self._savepoints:  # they went with the transaction
-                    cursor.execute(f"SAVEPOINT {savepoint.name}")
-        finally:
-            self._hang_up()
+        assert connection.sync_connection is not None
+        self.connection = connection.sync_connection
+        self._asynchronous = connection
+        self._turns = Turns(self.connection)
+        self._usual = usual
+        self._homes, self._open = homes, open_
+        self._own: list[AsyncSession] = []
 
-    def _note(self, what: str, name: str) -> None:
-        if what == "SAVEPOINT":
-            self._savepoints.append(_Savepoint(name))
-            return
-        place = next((place for place, each in enumerate(self._savepoints) if each.name == name), None)
-        if place is None:
-            return
-        ended = self._savepoints[place]
-        del self._savepoints[place:]
-        if what.startswith("RELEASE") and place:
-            outer = self._savepoints[-1]
-            own = outer.session is not None and ended.session is not None and outer.session() is ended.session()
-            outer.wrote |= own and ended.wrote
-            outer.kept |= ended.kept or (ended.wrote and not own)
+    @property
+    def committed(self) -> bool:
+        return self._turns.committed
 
+    def factories(self) -> tuple[AsyncSessionFactory, Readers[AsyncSession]]:
+        session, unit_of_work, reading = self._makers()
+        readers = Readers(reading, reading, lambda: self._usual.engine.sync_engine)
+        return AsyncSessionFactory(self._usual.engine, session, session, unit_of_work), readers
 
-@dataclass(slots=True)
-class _Savepoint:
-    """A savepoint that is set.
+    def home(self) -> AsyncSession:
+        """Return the test's own session; it is closed with the isolation."""
+        session: AsyncSession = self._makers()[0](info={HOME: True})
+        self._own.append(session)
+        return session
 
-    Attributes:
-        name: SQLAlchemy's.
-        session: whose it is.
-        wrote: that session changed something since.
-        kept: another session committed something since.
-    """
+    def _makers(self) -> list[Any]:
+        from sqlmodel.ext.asyncio.session import AsyncSession
 
-    name: str
-    session: weakref.ref[Session] | None = None
-    wrote: bool = False
-    kept: bool = False
+        found, more = kinds(self._homes, self._open)
+        how = {**_arguments(self._usual.session), **more}
+        return [partial(AsyncSession, self._asynchronous, sync_session_class=kind, **how) for kind in found]
+
+    async def close(self) -> None:
+        for session in self._own:
+            await session.close()
+        self._turns.close()
 
 
-_isolations: weakref.WeakKeyDictionary[Connection, Isolation] = weakref.WeakKeyDictionary()
-_begun: weakref.WeakKeyDictionary[SessionTransaction, list[Isolation]] = weakref.WeakKeyDictionary()
-
-
-@event.listens_for(IsolatedSession, "after_begin", propagate=True)
-def _after_begin(session: Session, transaction: SessionTransaction, connection: Connection) -> None:
-    isolation = _isolations.get(connection)
-    if isolation is None:
-        return  # a session that was bound to something else
-    isolation.claim(session)
-    if session.info.get(HOME):
-        isolation.leave()
-    else:
-        _begun.setdefault(transaction, []).append(isolation)
-
-
-@event.listens_for(IsolatedSession, "after_transaction_end", propagate=True)
-def _after_end(session: Session, transaction: SessionTransaction) -> None:
-    for isolation in _begun.pop(transaction, ()):
-        isolation.leave()
-
-
-def arguments(maker: Any) -> dict[str, Any]:
+def _arguments(maker: Any) -> dict[str, Any]:
     """Return the arguments of a factory's sessions, and the one that makes their commits savepoints."""
     ours = ("sync_session_class", "homes", "open_")
     usual = {name: value for name, value in maker.keywords.items() if name not in ours}
     return {**usual, "join_transaction_mode": "create_savepoint"}
 
 
-def _me() -> object:
-    try:
-        task = asyncio.current_task()
-    except RuntimeError:
-        task = None
-    return threading.get_ident(), id(task)
-
-
-def _pause(asynchronous: bool) -> None:
-    if asynchronous:
-        from sqlalchemy.util import await_only
-
-        await_only(asyncio.sleep(_POLL))
-    else:
-        time.sleep(_POLL)
+# Two drivers of the same steps: what differs is who waits.
 
 
 @contextmanager
-def isolated(usual: SessionFactory) -> Iterator[Isolation]:
+def isolated(usual: SessionFactory, homes: Homes | None = None, open_: Open | None = None) -> Iterator[Isolation]:
     """Yield the isolation of a new connection; whatever is done on it is rolled back."""
     with usual.engine.connect() as connection:
         outer = connection.begin()
-        isolation = Isolation(connection, usual)
+        isolation = Isolation(connection, usual, homes, open_)
         try:
             yield isolation
         finally:
             isolation.close()
             if outer.is_active and not connection.invalidated:
                 outer.rollback()
+
+
+@asynccontextmanager
+async def async_isolated(
+    usual: AsyncSessionFactory, homes: Homes | None = None, open_: Open | None = None
+) -> AsyncIterator[AsyncIsolation]:
+    """Do the same with an asynchronous connection."""
+    async with usual.engine.connect() as connection:
+        outer = await connection.begin()
+        isolation = AsyncIsolation(connection, usual, homes, open_)
+        try:
+            yield isolation
+        finally:
+            await isolation.close()
+            if outer.is_active and not connection.invalidated:
+                await outer.rollback()

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
-from sqlalchemy import Engine
+from sqlalchemy import Engine, event
 
 from dbconfig.engine import create_tables
 from dbconfig.errors import ConfigError
@@ -64,8 +64,11 @@ class Testbed:
         self._original = original
         self._options = options
         self._setup = setup
+        self._prepared: dict[str, Engine] = {}
         self._baselines: dict[str, Baseline] = {}
         self._made: list[Place] = []
+        self._filling = False
+        self.early: Mapping[str, Engine] = {}  # what was made before, at an application's import
 
     def engine(self, database: str = DEFAULT) -> Engine:
         """Return the engine of a database, which exists and has its tables."""
@@ -93,13 +96,43 @@ class Testbed:
         return homes if homes and database == DEFAULT else None
 
     def prepare(self, database: str = DEFAULT) -> None:
-        if database in self._baselines:
+        if database in self._prepared:
             return
         engine = self.registry.engine(database)
         place = Place.of(self._original.databases[database], self._options)
         if place.make(lambda: self._set_up(database)):
             self._made.append(place)
-        self._baselines[database] = Baseline.of(engine)
+        self._prepared[database] = engine
+        if not self._filling:
+            self._baselines[database] = Baseline.of(engine)
+
+    def fill(self, databases: Iterable[str]) -> None:
+        """Make databases now, for fixtures that put rows into them for the whole run; `filled` ends that."""
+        self._filling = True
+        for name in databases:
+            if name in self._original.databases:  # the test that names another one gets the error
+                self.prepare(name)
+
+    def filled(self) -> None:
+        """Take what the databases hold now for what each test begins with."""
+        if self._filling:
+            self._filling = False
+            self._baselines |= {name: Baseline.of(engine) for name, engine in self._prepared.items()}
+
+    @contextmanager
+    def cleaned(self, databases: Iterable[str]) -> Iterator[Commits]:
+        """Clean, at the end, the databases in which somebody has committed: beside the test's connection, or by DDL."""
+        commits = Commits()
+        for name in databases:
+            commits.watch(self.engine(name), name)
+            if name in self.early:
+                commits.watch(self.early[name], name)
+        try:
+            yield commits
+        finally:
+            commits.stop()
+            for name in commits.databases:
+                self.clean(name)
 
     def _set_up(self, database: str) -> None:
         engine = self.registry.engine(database)
@@ -133,17 +166,54 @@ class Testbed:
                 place.drop()
 
 
+class Commits:
+    """In which databases something was committed."""
+
+    def __init__(self) -> None:
+        self.databases: set[str] = set()
+        self._watched: list[tuple[Engine, Callable[..., None]]] = []
+
+    def watch(self, engine: Engine, database: str) -> None:
+        def note(connection: object) -> None:
+            self.databases.add(database)
+
+        self._watched.append((engine, note))
+        event.listen(engine, "commit", note)
+
+    def stop(self) -> None:
+        for engine, note in self._watched:
+            event.remove(engine, "commit", note)
+        self._watched.clear()
+
+
 @contextmanager
 def opened(registry: Registry, options: Options, setup: Setup | None) -> Iterator[Testbed]:
     """Let a registry use databases for tests for a while."""
     refuse_unless_for_tests(registry, options)
     original = registry.profile
     exchanged = {name: Place.of(each, options).settings for name, each in original.databases.items()}
+    opened = registry.parts.engines.opened()
+    early = {name: engine for (profile, name), engine in opened.items() if profile == original.name}
     registry.dispose()
     # Kept for the whole run: an application that disposes at its end would come back to the profile's own database.
     bed = Testbed(registry, original, options, setup)
+    bed.early = early
     try:
-        with registry.parts.profiles.exchange(exchanged):
+        with registry.parts.profiles.exchange(exchanged), _redirected(early, registry):
             yield bed
     finally:
         bed.close()
+
+
+@contextmanager
+def _redirected(engines: Mapping[str, Engine], registry: Registry) -> Iterator[None]:
+    """Let engines that an application keeps from its import lead to the databases of the tests."""
+    kept = [(engine, engine.pool, engine.dialect, engine.url) for engine in engines.values()]
+    for name, engine in engines.items():
+        tests = registry.engine(name)
+        engine.pool, engine.dialect, engine.url = tests.pool, tests.dialect, tests.url
+    try:
+        yield
+    finally:
+        for engine, pool, dialect, url in kept:
+            engine.pool, engine.dialect, engine.url = pool, dialect, url
