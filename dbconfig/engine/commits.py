@@ -26,11 +26,12 @@ _IN_ERROR: Final = 3  # libpq's PQTRANS_INERROR, the same number in psycopg2 and
 
 _HARMLESS: Final = ("SELECT", "INSERT", "UPDATE", "DELETE", "WITH")
 _SKIPPED: Final = r"(?:\s|;|--[^\n]*\n|/\*.*?\*/)*"
-# Statements that commit, or begin anew, which on MySQL commits.
+# Statements that end a transaction, or begin another one, which on MySQL commits; after a ROLLBACK that the driver does
+# not know of, psycopg2 commits each statement for itself.
 _CONTROL: Final = re.compile(
     _SKIPPED
-    + r"(?:COMMIT|END|BEGIN(?!\s+NOT\s+ATOMIC)|START\s+TRANSACTION|PREPARE\s+TRANSACTION|XA"
-    + r"|SET\s+(?:SESSION\s+|@@)?autocommit)\b",
+    + r"(?:COMMIT|END|ABORT|ROLLBACK(?!\s+(?:WORK\s+|TRANSACTION\s+)?TO\b)|BEGIN(?!\s+NOT\s+ATOMIC)|START\s+TRANSACTION"
+    + r"|PREPARE\s+TRANSACTION|XA|SET\s+(?:(?:SESSION|LOCAL)\s+|@@(?:session\.|local\.)?)?autocommit)\b",
     re.IGNORECASE | re.DOTALL,
 )
 # https://mariadb.com/kb/en/sql-statements-that-cause-an-implicit-commit/; a temporary table does not
@@ -68,7 +69,16 @@ REFUSAL: Final = "run_in_transaction commits when its function returns; a commit
 
 def mark(connection: Connection, found: Mark) -> None:
     """Say whose transaction a connection has begun, until it ends."""
-    connection.connection.info[_MARK] = found
+    pooled: Any = connection.connection
+    pooled.info[_MARK] = found
+    if not found.allowed:  # a unit's: what the pool lends has a `commit` of its own, past SQLAlchemy
+        commit = pooled.dbapi_connection.commit
+
+        def commit_if_due() -> Any:
+            found.refuse()
+            return commit()
+
+        pooled.commit = commit_if_due
 
 
 def refuse_broken(connection: Connection, statement: str = "COMMIT") -> None:

@@ -11,7 +11,7 @@ from sqlmodel import Session
 
 from dbconfig.engine.commits import Mark, refuse_broken
 from dbconfig.engine.dialects.error_table import Fate
-from dbconfig.engine.dialects.errors import COMMITTED, fate_of
+from dbconfig.engine.dialects.errors import COMMITTED, fate_of, is_answer
 from dbconfig.engine.pool.sockets import Look, Verdict
 from dbconfig.sessions import several_databases
 from dbconfig.sessions.session import COMMITTING, begun
@@ -137,6 +137,6 @@ def _is_certain(error: Exception) -> bool:
     if not isinstance(error, DBAPIError):
         return False
     fate = fate_of(error)
-    if fate is Fate.FINAL:  # the server has answered, with an error
-        return not error.connection_invalidated
+    if fate is Fate.FINAL:
+        return not error.connection_invalidated and is_answer(error.orig)
     return fate in (Fate.CONFLICT, Fate.READ_ONLY)

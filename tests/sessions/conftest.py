@@ -64,6 +64,23 @@ class Units:
 
             return asyncio.run(_in_task(db, within))
 
+    def session(self, work: Work) -> Any:
+        """Run it in `session()`, and commit."""
+        with self.open() as db:
+            if not self.asynchronous:
+                with db.session() as session:
+                    result = work(session)
+                    session.commit()
+                    return result
+
+            async def within() -> Any:
+                async with db.async_session() as session:
+                    result = await session.run_sync(work)
+                    await session.commit()
+                    return result
+
+            return asyncio.run(_in_task(db, within))
+
     def sql(self, statement: str) -> list[tuple[Any, ...]]:
         """Return what a statement answers, past the library."""
         engine = create_engine(self.direct)

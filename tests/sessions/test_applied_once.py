@@ -106,7 +106,7 @@ def test_an_uncertain_commit_within_a_unit_of_another_database_repeats_neither()
 # Errors that the work catches
 
 
-@pytest.mark.parametrize("way", ["run", "transaction"])
+@pytest.mark.parametrize("way", ["run", "transaction", "session"])
 def test_a_failed_transaction_of_postgresql_is_not_reported_as_saved(postgresql_units: Units, way: str) -> None:
     def work(session: Session) -> None:
         session.execute(INSERT)
@@ -118,7 +118,7 @@ def test_a_failed_transaction_of_postgresql_is_not_reported_as_saved(postgresql_
     assert postgresql_units.sql(ROWS) == []
 
 
-@pytest.mark.parametrize("way", ["run", "transaction"])
+@pytest.mark.parametrize("way", ["run", "transaction", "session"])
 def test_an_error_that_a_savepoint_has_taken_back_is_none(units: Units, way: str) -> None:
     def work(session: Session) -> None:
         session.execute(INSERT)
@@ -144,7 +144,7 @@ def test_a_rollback_of_the_session_makes_the_transaction_whole(units: Units) -> 
     assert units.sql(ROWS) == [(1,)]
 
 
-@pytest.mark.parametrize("way", ["run", "transaction"])
+@pytest.mark.parametrize("way", ["run", "transaction", "session"])
 def test_a_transaction_that_sqlite_has_rolled_back_is_not_reported_as_saved(sqlite_units: Units, way: str) -> None:
     def work(session: Session) -> None:
         session.execute(INSERT)
@@ -228,7 +228,9 @@ REFUSED: dict[str, Callable[[Session], Any]] = {
     "the connection's commit": lambda session: session.connection().commit(),
     "COMMIT": lambda session: session.execute(text("COMMIT")),
     "COMMIT by the connection": lambda session: session.connection().exec_driver_sql("/* now */ commit"),
+    "the pooled connection's commit": lambda session: session.connection().connection.commit(),
     "BEGIN": lambda session: session.execute(text("BEGIN")),
+    "ROLLBACK": lambda session: session.execute(text("ROLLBACK")),
 }
 
 
@@ -469,10 +471,13 @@ def test_an_error_that_no_driver_wraps_leaves_the_outcome_of_a_commit_unknown() 
     assert isinstance(found, CommitUncertain)
     assert found.unknown == ("db0",)
     assert isinstance(found.orig, OSError)
+    # As drivers say it that have read something else than an answer.
+    garbled = OperationalError("COMMIT", None, ErrorOfServer("Packet sequence number wrong - got 0 expected 1"))
+    assert isinstance(told(garbled), CommitUncertain)
 
 
 def test_an_error_of_the_second_database_names_the_first_one() -> None:
-    refused = ProgrammingError("COMMIT", None, ErrorOfServer("deferred constraint"))
+    refused = ProgrammingError("COMMIT", None, ErrorOfServer("deferred constraint", "23505"))
     found = told(refused, committed=1, sent=2, of=3)
     assert isinstance(found, CommitUncertain)
     assert (found.committed, found.unknown) == (("db0",), ())
@@ -485,3 +490,7 @@ def test_an_error_of_the_second_database_names_the_first_one() -> None:
 
 class ErrorOfServer(Exception):
     """An error as a driver raises it."""
+
+    def __init__(self, words: str, sqlstate: str | None = None) -> None:
+        super().__init__(words)
+        self.sqlstate = sqlstate

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import create_engine, text
 from sqlalchemy.exc import OperationalError
 from sqlmodel import Field, MetaData, Session, SQLModel
 
@@ -284,3 +284,28 @@ def test_a_server_that_cannot_be_reached_is_sqlalchemys_error(name: str) -> None
             await db.async_dispose()
 
         asyncio.run(main())
+
+
+def test_a_user_that_has_all_its_connections_in_use_is_waited_for(
+    remote: Units, request: pytest.FixtureRequest
+) -> None:
+    """The pool retried MySQL's 1226, and units took it for final."""
+    server = request.getfixturevalue(remote.system)
+    if remote.system == "postgresql":
+        server.sql("ALTER ROLE app CONNECTION LIMIT 1")
+    else:
+        server.sql("GRANT USAGE ON *.* TO app@'%' WITH MAX_USER_CONNECTIONS 1")
+    holder = create_engine(remote.direct).connect()
+    gate = threading.Timer(1.0, holder.close)  # back into a pool, which is disposed of
+    try:
+        holder.detach()
+        gate.start()
+        remote.run(transfer(1, 2), attempts=1, timeout=120)
+    finally:
+        gate.join()
+        holder.close()
+        if remote.system == "postgresql":
+            server.sql("ALTER ROLE app CONNECTION LIMIT -1")
+        else:
+            server.sql("GRANT USAGE ON *.* TO app@'%' WITH MAX_USER_CONNECTIONS 0")
+    assert saved(remote) == [99, 101, 100, 100]

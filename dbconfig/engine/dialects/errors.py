@@ -66,6 +66,13 @@ def fate_of(error: BaseException) -> Fate:
     return row.fate
 
 
+def is_answer(error: Any) -> bool:
+    """Whether an error is what the database said, and not what the driver made of a broken connection."""
+    number = error.args[0] if error.args and isinstance(error.args[0], int) else 0
+    states = (getattr(error, name, None) for name in ("sqlstate", "pgcode", "sqlite_errorname"))
+    return number not in mysql.CLIENT if number else any(isinstance(state, str) for state in states)
+
+
 def _system_of(error: Any) -> str:
     if isinstance(error, sqlite3.Error):
         return "sqlite"

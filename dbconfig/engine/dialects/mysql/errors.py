@@ -112,7 +112,7 @@ CODES: Final[Mapping[int, Meaning]] = {
     1969: TOO_SLOW,  # [a] ER_STATEMENT_TIMEOUT
     3024: TOO_SLOW,  # [m] ER_QUERY_TIMEOUT
 }
-_CLIENT: Final = range(2000, 3000)
+CLIENT: Final = range(2000, 3000)  # the numbers of errors that the client makes
 # What the drivers say where there is no server's answer, so no number: of a peer that speaks another protocol, and of
 # a connection that ended while it was being set up.
 WORDS: Final = (
@@ -132,6 +132,6 @@ def meaning(error: Any) -> Meaning | None:
     if row is not None and not row.valid_for(text):
         row = NEVER
     # A server's number says all; its text may repeat the statement's. A client's may stand for several things.
-    if number and number not in _CLIENT:
+    if number and number not in CLIENT:
         return row
     return next((found for pattern, found in WORDS if re.search(pattern, text)), row)
