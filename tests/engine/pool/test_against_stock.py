@@ -70,8 +70,10 @@ def test_twenty_threads_on_two_connections_get_the_same_share(server: Any, make:
     select(engine)
     shares: Counter[int] = Counter()
     stop = threading.Event()
+    start = threading.Barrier(20)
 
     def work(number: int) -> None:
+        start.wait(60)
         while not stop.is_set():
             select(engine)
             shares[number] += 1

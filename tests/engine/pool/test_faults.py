@@ -205,8 +205,10 @@ def test_p02_thirty_threads_share_four_connections_fairly(server: Any) -> None:
     with running_engine(url_of(server), pool_size=4, max_overflow=0) as engine:
         counts = [0] * 30
         stop = threading.Event()
+        start = threading.Barrier(30)
 
         def work(number: int) -> None:
+            start.wait(60)
             while not stop.is_set():
                 select(engine)
                 counts[number] += 1
