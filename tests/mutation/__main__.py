@@ -107,7 +107,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=1, help="which ones (default: 1)")
     parser.add_argument("--workers", type=int, default=3, help="how many at the same time (default: 3)")
     parser.add_argument("--record", action="store_true", help="learn anew which tests run which line")
-    parser.add_argument("--tests", nargs="+", default=[], help="files of tests, or tests, to run instead of those")
+    parser.add_argument("--tests", nargs="+", default=[], help="tests to run instead of those, or to record alone")
     return parser.parse_args()
 
 
@@ -120,12 +120,12 @@ def main() -> None:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="mutants-", ignore_cleanup_errors=True))
             workshops.put(Workshop(Path(folder)))
         workshop = workshops.get()
-        if options.tests:
-            if workshop.run(options.tests) != "survived":
-                raise SystemExit("these tests fail without any change")
-        elif options.record or not record.read():
-            record.take(workshop.folder, options.workers)
+        if options.record or not (options.tests or record.read()):
+            record.take(workshop.folder, options.workers, options.tests)
+            options.tests = []
             record.read()
+        elif options.tests and workshop.run(options.tests) != "survived":
+            raise SystemExit("these tests fail without any change")
         workshops.put(workshop)
         selected = chosen(options)
         stale = [] if options.tests else record.stale(change.path for change in selected)

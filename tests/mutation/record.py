@@ -27,8 +27,8 @@ class Record:
         self._seconds: dict[str, float] = {}
         self._digests: dict[str, str] = {}
 
-    def take(self, copy: Path, workers: int) -> None:
-        """Run the tests in a copy of the project; those that fail there are of no use."""
+    def take(self, copy: Path, workers: int, tests: Sequence[str] = ()) -> None:
+        """Run the tests, all or some, in a copy of the project; those that fail there are of no use."""
         self._folder.mkdir(exist_ok=True)
         settings = self._folder / "coveragerc"
         data, source = self._folder / "coverage", copy / "dbconfig"
@@ -37,7 +37,7 @@ class Record:
         options += ["-p", "tests.mutation.plugin", "-n", str(workers), "--dist", "worksteal"]
         seconds = self._folder / "seconds.json"
         environ = {**os.environ, "PYTHONPATH": str(copy), "MUTANTS_SECONDS": str(seconds)}
-        done = subprocess.run([sys.executable, "-m", "pytest", "-q", *options], cwd=copy, env=environ)
+        done = subprocess.run([sys.executable, "-m", "pytest", "-q", *options, *tests], cwd=copy, env=environ)
         if done.returncode not in (0, 1):
             raise SystemExit(f"the tests could not be run: pytest ended with {done.returncode}")
         self._keep(CoverageData(str(data)), copy, json.loads(seconds.read_text()))

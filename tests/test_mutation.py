@@ -1,0 +1,107 @@
+"""What a mutation run changes, and which tests it then asks."""
+
+import ast
+import hashlib
+import json
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.mutation.changes import changes
+
+ROOT = Path(__file__).parents[1]
+
+
+def changed(source: str) -> list[str]:
+    return [change.apply(source.encode()).decode() for change in changes("a.py", source)]
+
+
+@pytest.mark.parametrize(
+    ("source", "results"),
+    [
+        ("a < b", ["(a <= b)"]),
+        ("a is not b", ["(a is b)"]),
+        ("a or b", ["(a and b)"]),
+        ("not a", ["(a)"]),
+        ("a = 3", ["a = 4"]),
+        ("a = True", ["a = False"]),
+        ("a = b if c else d", ["a = (d if c else b)"]),
+        ("a += b", ["pass"]),
+        ("a()", ["pass"]),
+        ("raise a", ["pass"]),
+        ("for a in b:\n    break", ["for a in b:\n    continue"]),
+        ("def a():\n    return b", ["def a():\n    return None"]),
+        ("def a():\n    return None", []),
+        ("a: int | None", []),
+        ("a = f'{b + 1}'", []),
+        ("if TYPE_CHECKING:\n    a()", []),
+        ("é = ö < 1", ["é = (ö <= 1)", "é = ö < 2"]),
+        ("a = (b <\n     c)", ["a = ((b <= c))"]),
+    ],
+)
+def test_a_change_is_one_place(source: str, results: list[str]) -> None:
+    assert changed(source) == results
+
+
+def test_a_change_is_shown_on_one_line() -> None:
+    (change,) = changes("folder/a.py", "x\na = (b <\n     c)")
+    assert str(change) == "folder/a.py:2 b < c → (b <= c)"
+    assert set(change.lines) == {2, 3}
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "dbconfig/errors").glob("*.py")), ids=lambda path: path.name)
+def test_every_change_is_still_python(path: Path) -> None:
+    source = path.read_text(encoding="utf-8")
+    for change in changes(path.name, source):
+        ast.parse(change.apply(source.encode()))
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    for name in ("module.py", "test_one.py", "test_two.py"):
+        (tmp_path / name).write_text("a = 1\n")
+    seconds = {
+        "test_one.py::slow": 5.0,
+        "test_one.py::quick": 0.1,
+        "test_two.py::other": 1.0,
+        "test_two.py::long": 90.0,
+    }
+    digests = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in tmp_path.glob("*.py")}
+    lines = {"module.py": {"1": [0, 1, 2, 3], "2": [2]}}
+    (tmp_path / ".mutants").mkdir()
+    content = {"tests": list(seconds.items()), "lines": lines, "digests": digests}
+    (tmp_path / ".mutants/record.json").write_text(json.dumps(content))
+    return tmp_path
+
+
+def recorded(project: Path) -> Any:
+    pytest.importorskip("coverage")  # which only development has
+    record = import_module("tests.mutation.record").Record(project)
+    assert record.read()
+    return record
+
+
+def chosen(project: Path, source: str) -> list[str]:
+    record = recorded(project)
+    return record.tests(next(changes("module.py", source)))
+
+
+def test_each_files_quickest_test_comes_first_and_the_budget_is_kept(project: Path) -> None:
+    assert chosen(project, "a = 1") == ["test_one.py::quick", "test_two.py::other", "test_one.py::slow"]
+
+
+def test_a_line_that_no_test_runs_has_the_tests_of_its_module(project: Path) -> None:
+    assert chosen(project, "\n\n\na = 1") == chosen(project, "a = 1")
+
+
+def test_of_a_file_of_tests_that_has_changed_all_are_run(project: Path) -> None:
+    (project / "test_two.py").write_text("changed = 1\n")
+    assert chosen(project, "\na = 1") == ["test_two.py"]
+
+
+def test_a_module_that_has_changed_is_told(project: Path) -> None:
+    (project / "module.py").write_text("changed = 1\n")
+    record = recorded(project)
+    assert record.stale(["module.py", "test_one.py"]) == ["module.py"]
