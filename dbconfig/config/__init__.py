@@ -1,1 +1,1 @@
-"""From YAML files to settings; no SQLAlchemy here."""
+"""From YAML files to settings, without SQLAlchemy."""

@@ -1,4 +1,4 @@
-"""Which profile, and which files make it: ENVIRONMENT, the configuration folder, `default.yaml`, `extends`."""
+"""The active profile: the argument, else ENVIRONMENT, else development."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ def select(profile: str | None, environment: Environment, folder: Folder) -> Sel
 def _check_name(selection: Selection, folder: Folder) -> None:
     name, known = selection.name, folder.profiles()
     listed = ", ".join(known) if known else "none"
-    origin = {"argument": "the name was given by the caller; ENVIRONMENT is not looked at"}.get(
+    origin = {"argument": "the caller passed the name; ENVIRONMENT is ignored"}.get(
         selection.reason, f"the name comes from {selection.reason}"
     )
     notes = (origin, f"profiles in {folder.shown()}: {listed}")
     if not name.strip():
         problem = Problem(
             "profile-name",
-            f"{'the name' if selection.reason == 'argument' else VARIABLE} is empty: blank is no profile",
+            f"{'the name' if selection.reason == 'argument' else VARIABLE} is empty",
             selection.location,
             VARIABLE,
             f"unset it for {UNSET}, or name a profile",
@@ -62,7 +62,8 @@ def _check_name(selection: Selection, folder: Folder) -> None:
     help = did_you_mean(near)
     key = VARIABLE if selection.location is not None else ""
     if not NAME.fullmatch(name) or name == SHARED:
-        message = f"{quoted(shown_name(name))} cannot be a profile's name: letters, digits, `_` and `-`, not `{SHARED}`"
+        letters = f"use letters, digits, `_`, and `-`, but not `{SHARED}`"
+        message = f"{quoted(shown_name(name))} is not a valid profile name: {letters}"
         raise ProfileNotFound([Problem("profile-name", message, selection.location, key, help, notes)])
     if name not in known:
         raise ProfileNotFound(

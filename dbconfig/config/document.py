@@ -1,4 +1,4 @@
-"""A YAML file as values that remember where they stand."""
+"""A YAML file as values that remember where they were written."""
 
 from __future__ import annotations
 
@@ -61,10 +61,10 @@ def _parsed(source: Source) -> tuple[MappingNode, list[Problem]]:
     if isinstance(root, MappingNode):
         return root, composer.problems
     if isinstance(root, Scalar) and root.value is None:
-        _refuse("missing-value", "the file is empty: there are no settings in it", source, help="give at least `url:`")
+        _refuse("missing-value", "the file is empty: there are no settings in it", source, help="write at least `url:`")
     what = "text" if isinstance(root, Scalar) else "a list"
     message = f"the file must be a mapping of keys to values, not {what}"
-    help = "write `url: …` and the other settings as `key: value`, one a line"
+    help = "write `url: …` and the other settings as `key: value`, one per line"
     return _refuse("wrong-type", message, source, root.location.line, root.location.column, help)
 
 
@@ -92,7 +92,7 @@ def _text(path: Path, shown: str) -> str:
             "yaml-syntax", said.partition(":")[0] if line is None else said, source, line, help="save the file as UTF-8"
         )
     if too_large:
-        help = "configuration is small; is this the right file?"
+        help = "check whether this is the right file"
         _refuse("too-large", f"larger than {SIZE_LIMIT // 1024} KiB", source, help=help)
     help = "a profile is a plain YAML file" if "regular" in reason else ""
     _refuse("file-unreadable", f"{quoted(shown)}: {reason}", source, help=help)
@@ -139,8 +139,8 @@ class _Composer:
         self._next()  # document end
         end = self._next()
         if not isinstance(end, yaml.StreamEndEvent):
-            message, mark = "a second document (`---`) begins here", end.start_mark
-            _refuse("yaml-syntax", message, self.source, mark.line + 1, mark.column + 1, "one file is one document")
+            message, mark = "a second document (`---`) starts here", end.start_mark
+            _refuse("yaml-syntax", message, self.source, mark.line + 1, mark.column + 1, "write one document per file")
         return root
 
     def _next(self) -> Any:
@@ -219,13 +219,13 @@ class _Composer:
         # `password: {abc}` is a mapping whose key is the password.
         at, key = replace(self._at(event), width=1), ".".join(path)
         help = "put it in quotes: '…'; or write {file: PATH} or {env: NAME}"
-        self.problems.append(Problem("invalid-value", f"{key}: braces make a mapping of it", at, key, help))
+        self.problems.append(Problem("invalid-value", f"{key}: the braces make it a mapping", at, key, help))
 
     def _duplicate(self, path: Path_, name: str, at: Location, first: Location) -> None:
         help = "remove one of the two"
         if name == "password":
             help = f"a password is either text or `{{file: …}}` (compose's PASSWORD_FILE), not both: {help}"
-        message = f"duplicate key {quoted(shown_name(name))}: it stands twice, first on line {first.line}"
+        message = f"duplicate key {quoted(shown_name(name))}: it is also on line {first.line}"
         key = ".".join((*path, name))
         also = ((first, "first here"),)
         self.problems.append(Problem("duplicate-key", message, at, key, help, label="again here", also=also))
@@ -249,24 +249,24 @@ class _Composer:
         return None
 
     def _key_problem(self, event: Any, message: str) -> None:
-        self.problems.append(Problem("wrong-type", message, self._at(event), help="put it in quotes, if it is a name"))
+        self.problems.append(Problem("wrong-type", message, self._at(event), help="put it in quotes if it is a name"))
 
     def _merge_sources(self, node: Node, at: Location) -> list[MappingNode]:
         sources = node.items if isinstance(node, SequenceNode) else (node,)
         good = [source for source in sources if isinstance(source, MappingNode)]
         if len(good) != len(sources):
-            self.problems.append(Problem("wrong-type", "the merge key `<<` takes an alias of a mapping", at, "<<"))
+            self.problems.append(Problem("wrong-type", "the merge key `<<` needs an alias of a mapping", at, "<<"))
         return good
 
     def _alias(self, event: Any, path: Path_) -> Node:
         known = self._anchors.get(event.anchor, ...)
         mark = event.start_mark
         if known is ...:
-            message = f"alias {_named(path, '*' + event.anchor)}: there is no anchor of this name above"
-            help = "a text that begins with `*` must be put in quotes: '…'"
+            message = f"alias {_named(path, '*' + event.anchor)}: no anchor above has this name"
+            help = "put a text that begins with `*` in quotes: '…'"
             _refuse("yaml-syntax", message, self.source, mark.line + 1, mark.column + 1, help)
         if known is None:
-            message = f"alias {_named(path, '*' + event.anchor)} stands inside its own anchor"
+            message = f"alias {_named(path, '*' + event.anchor)} is inside its own anchor"
             _refuse("yaml-syntax", message, self.source, mark.line + 1, mark.column + 1)
         node, size = known
         self._count(size, event)
@@ -276,7 +276,7 @@ class _Composer:
         self._values += values
         if self._values > VALUE_LIMIT:
             mark = event.start_mark
-            message = f"more than {VALUE_LIMIT} values, aliases written out: an alias bomb, or no configuration"
+            message = f"more than {VALUE_LIMIT} values after expanding aliases: an alias bomb, or not a configuration"
             _refuse("alias-bomb", message, self.source, mark.line + 1, mark.column + 1)
 
     def _check_tag(self, event: Any, path: Path_) -> None:
@@ -286,9 +286,9 @@ class _Composer:
         key = ".".join(path)
         named = _named(path, tag.replace("tag:yaml.org,2002:", "!!"))
         what = f"tag {named} is not allowed" + (f" at {quoted(path[-1])}" if path else "")
-        help = "YAML is data here: write plain text (a string), a number, a list or a mapping"
+        help = "write plain text (a string), a number, a list, or a mapping: YAML is data here"
         if path and _is_secret(path):
-            help = "a text that begins with `!` must be put in quotes: '…'"
+            help = "put a text that begins with `!` in quotes: '…'"
         at = self._at(event) if named != MASK else replace(self._at(event), width=1)
         self.problems.append(Problem("yaml-tag", what, at, key, help))
 

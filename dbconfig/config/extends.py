@@ -1,4 +1,4 @@
-"""default.yaml and the chain of `extends`, one layer over the other."""
+"""The layers of a profile: default.yaml and the chain of `extends`."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def read_layers(folder: Folder, name: str) -> tuple[list[MappingNode], list[Prob
             problems.append(
                 Problem(
                     "invalid-value",
-                    f"{SHARED}.yaml extends nothing: every profile is laid over it",
+                    f"{SHARED}.yaml cannot have `extends`: every profile is laid over it",
                     root.entries["extends"].key,
                     "extends",
                     "remove it",
@@ -52,8 +52,8 @@ def _read(folder: Folder, files: dict[str, list[str]], name: str) -> tuple[Mappi
             [
                 Problem(
                     "given-twice",
-                    f"profile {quoted(name)} has two files, both {both}: which one counts is ambiguous",
-                    help="keep the .yaml",
+                    f"profile {quoted(name)} has two files, {both}: it is ambiguous which one counts",
+                    help="keep one of them",
                 )
             ]
         )
@@ -81,10 +81,10 @@ def _parent(root: MappingNode, folder: Folder, chain: list[str], problems: list[
         problems.append(
             Problem(
                 "extends-cycle",
-                f"`extends` goes in a circle (a cycle): {circle}",
+                f"`extends` forms a cycle: {circle}",
                 entry.key,
                 "extends",
-                "end it at one profile",
+                "remove `extends` from one of them",
             )
         )
     elif value not in known:

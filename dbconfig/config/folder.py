@@ -1,4 +1,4 @@
-"""The folder `config/`: where it is, and which files are in it."""
+"""The folder `config/`: where it is, and which files it contains."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def find_folder(path: str | os.PathLike[str] | None = None) -> Folder:
         [
             Problem(
                 "no-config",
-                f"there is no `{FOLDER}` folder with YAML files in it: not found",
+                f"no `{FOLDER}` folder with YAML files was found",
                 help=f"run `dbconfig init`, or make {FOLDER}/{UNSET}.yaml with `url: sqlite:///data/app.db`",
                 notes=notes,
             )

@@ -1,4 +1,4 @@
-"""`${VAR}` in a document: the references of the shell and of compose, replaced after YAML is parsed."""
+"""`${VAR}` references, replaced after YAML is parsed."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from urllib.parse import quote
 
 from dbconfig.errors.printable import printable, suggest
 from dbconfig.errors.problem import Problem
+from dbconfig.errors.redaction import is_secret_name
 from dbconfig.settings import hosts
 from dbconfig.settings.environment_variables import Environment, Variable
 from dbconfig.settings.located_values import Entry, MappingNode, Node, Scalar, SequenceNode
-from dbconfig.settings.secret_sources import bare
+from dbconfig.settings.secret_sources import bare, unexpanded_secret
 
 NESTING_LIMIT = 8  # of defaults within defaults
 
@@ -137,26 +138,28 @@ class _Interpolation:
             return None
         names = tuple(_names(parts))
         self.unresolved = []
-        value = self._url(parts) if path[-1] == "url" else "".join(self._text(part) for part in parts)
+        literal = is_secret_name(path[-1])
+        value = self._url(parts) if path[-1] == "url" else "".join(self._text(part, literal) for part in parts)
         for one in dict.fromkeys(self.unresolved):
             self.problems.append(replace(one, message=f"{key}: {one.message}", location=entry.key, key=key))
         if self.unresolved:
             return None
         return replace(node, value=value, ambiguity="", variables=names) if names else replace(node, value=value)
 
-    def _text(self, part: str | Reference) -> str:
-        return part if isinstance(part, str) else self._resolved(part)
+    def _text(self, part: str | Reference, literal: bool) -> str:
+        return part if isinstance(part, str) else self._resolved(part, literal)
 
-    def _resolved(self, reference: Reference) -> str:
+    def _resolved(self, reference: Reference, literal: bool) -> str:
+        """Return the value of a reference; a `literal` one may contain what looks like another reference."""
         name, argument = reference.name, reference.argument
         variable = self.environment.get(name)
         if variable is not None and (variable.missing or variable.value != ""):
-            left = variable.unexpanded()
+            left = unexpanded_secret(variable) if literal else variable.unexpanded()
             if left:
                 self.unresolved.append(_unexpanded(variable, left))
             return variable.value
         if reference.operator == ":-":
-            return "".join(self._text(part) for part in argument)
+            return "".join(self._text(part, literal) for part in argument)
         self.unresolved.append(self._missing(reference, variable))
         return ""
 
@@ -186,8 +189,8 @@ class _Interpolation:
                 text.append(part.replace("${", "%24{"))  # written as `$${`: text, and no reference that was left
                 position += len(part)
             else:
-                value = bare(self._resolved(part))
-                text.append(_escaped(value, _component(skeleton, position)))
+                component = _component(skeleton, position)
+                text.append(_escaped(bare(self._resolved(part, component == "userinfo")), component))
                 position += 1
         return "".join(text)
 
@@ -244,7 +247,7 @@ def _parts(text: str, i: int, depth: int) -> tuple[Parts, int]:
         elif text[i] == "$" and _NAME.match(text, i + 1):
             # The name is not repeated: in a password it is a piece of the password.
             raise _BadReference(
-                "a `$` before a name is no reference", "write ${NAME} for a variable, $$ for a dollar sign"
+                "a `$` before a name is not a reference", "write ${NAME} for a variable, $$ for a dollar sign"
             )
         else:
             literal.append(text[i])

@@ -1,4 +1,4 @@
-"""The JSON schema of the YAML files, for editors: what may be written, with the texts of the settings."""
+"""The JSON schema of the YAML files, for editors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One document laid over another, and the environment over them all."""
+"""Layers of a profile, one over another, with `DBCONFIG_…` variables on top."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def without_nulls(tree: MappingNode) -> tuple[MappingNode, list[Problem]]:
                 problems.append(
                     Problem(
                         "empty-value",
-                        f"`{key}` is empty: null is no value",
+                        f"`{key}` is empty: null is not a value",
                         entry.key,
                         key,
                         "give it a value, or remove the line",

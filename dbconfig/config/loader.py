@@ -1,4 +1,4 @@
-"""From a profile's name to its validated, frozen settings; from pydantic's errors to problems with a place."""
+"""Loads a profile: from its name to validated, frozen settings."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dbconfig.config.folder import Folder, find_folder, shown_path
 from dbconfig.config.interpolation import interpolate
 from dbconfig.config.layering import lay, reconciled, without_nulls
 from dbconfig.config.risky_settings import advice
-from dbconfig.config.validation import _Validation
+from dbconfig.config.validation import Validation
 from dbconfig.settings.environment_variables import Environment
 from dbconfig.settings.located_values import places
 from dbconfig.settings.profile import Profile
@@ -58,7 +58,7 @@ def load_selected(folder: Folder, environment: Environment, selection: Selection
     laid, empty = without_nulls(stacked)
     tree, unresolved = interpolate(laid, environment)
     order = [document.location.source for document in documents]
-    validation = _Validation(reconciled(tree, order), selection.name, folder, order)
+    validation = Validation(reconciled(tree, order), selection.name, folder, order)
     validation.take([*problems, *misspelt, *empty, *unresolved])
     profile = validation.run().settle(places(laid), folder.project, selection.reason)
     for database in profile.databases.values():

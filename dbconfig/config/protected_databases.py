@@ -1,4 +1,4 @@
-"""Which other profile protects the database that this one points at."""
+"""Finds out whether another profile protects the database that this one points at."""
 
 from __future__ import annotations
 

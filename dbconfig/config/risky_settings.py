@@ -70,16 +70,15 @@ def _database(profile: Profile, name: str, settings: DatabaseSettings) -> Iterat
 
     if not settings.in_memory and (settings.max_overflow == -1 or settings.pool_size == 0):
         key = "max_overflow" if settings.max_overflow == -1 else "pool_size"
-        message = f"{getattr(settings, key)} is no limit: an unlimited pool does not protect the server"
+        message = f"{getattr(settings, key)} removes the limit: an unlimited pool does not protect the server"
         yield warning("unlimited-pool", key, message, "write a limit")
     if settings.echo and settings.protected:
-        message = f"every statement of {profile.name} is logged, as if it were no production database" + (
-            "" if settings.hide_parameters else "; the parameters too, for hide_parameters is not set"
-        )
+        shown = "" if settings.hide_parameters else ", with its parameters (hide_parameters is not set)"
+        message = f"every statement of {profile.name} is logged, although the database is protected{shown}"
         yield warning("echo-in-production", "echo", message, "remove it")
     if settings.in_memory and settings.protected:
-        message = "the data of a protected database are in memory, and gone when the process ends"
-        yield warning("memory-in-production", address_key(settings), message, "name a file or a server")
+        message = "the data of a protected database is in memory, and lost when the process ends"
+        yield warning("memory-in-production", address_key(settings), message, "use a file or a server")
     for option, why in _HOLES.items():
         if settings.connect_args.get(option) or option in settings.address.query:
             key = "connect_args" if settings.connect_args.get(option) else "query"
@@ -96,7 +95,7 @@ def _access(settings: DatabaseSettings, warning: _Warning) -> Iterator[Problem]:
     if address.username in _ADMINISTRATORS[settings.backend]:
         key = "username" if settings.username else address_key(settings)
         message = f"the application logs in as {quoted(address.username or '')}, the administrator of the server"
-        yield warning("superuser", key, message, "make a user of its own for the application")
+        yield warning("superuser", key, message, "create a separate user for the application")
     remote = address.host not in _LOCAL and not str(address.host).startswith("/") and "unix_socket" not in address.query
     if remote and _sslmode(settings) not in tls.VERIFYING:
         message = "the server's TLS certificate is not verified: anyone on the way can read and change everything"
@@ -115,14 +114,14 @@ def _password(settings: DatabaseSettings, warning: _Warning) -> Iterator[Problem
     key = "password" if settings.password is not None else "url"
     exposed = settings.protected or settings.address.host not in _LOCAL
     if exposed and password.kind == "text" and password.read().lower() in _GUESSABLE:
-        yield warning("guessable-password", key, "the password is a default one, easy to guess", "set another one")
+        yield warning("guessable-password", key, "the password is a default one and easy to guess", "set another one")
     if exposed and password.written and _readable_by_others(settings.origin(key)):
-        message = "the password is written in plain text in a file that others can read: write ${VAR} or {file: …}"
+        message = "the password is in plain text in a file that others can read: write ${VAR} or {file: …}"
         yield warning("secret-in-file", key, message, "{file: PATH} is read again for each new connection")
     file = password.file(settings.folder)
     if file is not None and small_files.readable_by_others(file):
         message = f"the secret file {quoted(password.argument)} is readable by other users of this machine"
-        yield warning("secret-file-readable", key, message, "its permissions should be 600")
+        yield warning("secret-file-readable", key, message, "set its permissions to 600")
     if file is not None and small_files.writable_by_others(file):
         message = f"the secret file {quoted(password.argument)} can be written or replaced by other users"
         yield warning("file-writable", key, message, _ONLY_OWNER)

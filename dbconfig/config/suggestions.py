@@ -1,4 +1,4 @@
-"""What a person may have meant by a key that is not ours: near misses, and the names that other tools use."""
+"""Suggestions for unknown keys: near misses, and the names that other tools use."""
 
 from __future__ import annotations
 
@@ -146,9 +146,9 @@ def unknown_key(
     key = printable(".".join(shown_name(part) for part in path))
     help = _help(path, location.variable, known)
     if nested and not location.variable and (written in profiles or _normal(written) in _GROUPS):
-        help = "settings stand at the top of the file, and each profile has a file of its own: do not indent them"
+        help = "do not indent settings: they go to the top of the file, and each profile has its own file"
     elif written.startswith("x-"):
-        help = "there are no extension keys: what profiles share stands in default.yaml"
+        help = "extension keys are not supported: put what profiles share into default.yaml"
     return Problem(
         "unknown-key", f"unknown key {shown}", location, key, help, tuple(notes), "not a setting of a database"
     )

@@ -1,4 +1,4 @@
-"""What the YAML parser's complaints mean to the person who wrote the file."""
+"""The YAML parser's complaints, explained to the author of the file."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ _QUOTE: Final = "put the value in quotes: '…'"
 _NO_ESCAPES: Final = "use '…', in which `\\` is plain text: 'sqlite:///C:\\data\\app.db'"
 # Pieces of libyaml's messages, and of PyYAML's own, which differ in words.
 _MEANINGS: Final = (
-    ("end of stream", "a quotation mark is opened here and never closed", "close it; within '…' a ' is written ''"),
+    ("end of stream", "the quotation mark that opens here is never closed", "close it; within '…' a ' is written ''"),
     ("could not find expected ':'", "a key needs a colon and a space before its value", "write `key: value`"),
     ("expected ',' or", "a flow mapping or list is not closed: `}` or `]` is missing", f"close it, or {_QUOTE}"),
     (
         "mapping values are not allowed",
-        "a `:` at the end of a value, or before a blank in it, begins a mapping",
+        "a `:` at the end of a value, or before a space in it, starts a mapping",
         _QUOTE,
     ),
-    ("cannot start any token", "a value cannot begin with this character: in YAML it cannot start any token", _QUOTE),
+    ("cannot start any token", "a value cannot start with this character: in YAML it cannot start any token", _QUOTE),
     *(
         (piece, 'a `\\` in "…" begins an escape, and this is none', _NO_ESCAPES)
         for piece in ("escape", "hexdec", "hexadec")
     ),
-    ("chomping or indentation", "behind `|` or `>` the text begins on the next line", _QUOTE),
-    ("comment or line break", "behind `|` or `>` the text begins on the next line", _QUOTE),
-    ("sequence entries are not allowed", "a `-` and a blank begin a list, which cannot stand here", _QUOTE),
-    ("mapping keys are not allowed", "a `?` and a blank begin a key, which cannot stand here", _QUOTE),
-    ("expected node content", "a value cannot begin like this", _QUOTE),
-    ("expected key", "this line fits neither the indentation nor the quotation marks above it", "indent keys alike"),
+    ("chomping or indentation", "after `|` or `>` the text starts on the next line", _QUOTE),
+    ("comment or line break", "after `|` or `>` the text starts on the next line", _QUOTE),
+    ("sequence entries are not allowed", "a `-` and a space start a list, which is not allowed here", _QUOTE),
+    ("mapping keys are not allowed", "a `?` and a space start a key, which is not allowed here", _QUOTE),
+    ("expected node content", "a value cannot start like this", _QUOTE),
+    ("expected key", "this line matches neither the indentation nor the quotation marks above it", "indent keys alike"),
     (
         "expected <block end>",
-        "this line fits neither the indentation nor the quotation marks above it",
+        "this line matches neither the indentation nor the quotation marks above it",
         "indent keys alike",
     ),
-    ("undefined tag handle", "a value cannot begin with `!`: it makes a tag of it", _QUOTE),
+    ("undefined tag handle", "a value cannot start with `!`, which makes it a tag", _QUOTE),
 )
 
 
@@ -61,8 +61,8 @@ def explained(error: yaml.MarkedYAMLError, source: Source) -> tuple[int, int, st
         return (
             line,
             len(written) - len(written.lstrip()) + 1,
-            "this key is indented, and belongs to no key above it",
-            ("begin it in the same column as the keys beside it"),
+            "this key is indented, but not part of the key above it",
+            ("start it in the same column as the other keys"),
         )
     for piece, message, help in _MEANINGS:
         if piece in problem:

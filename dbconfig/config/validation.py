@@ -1,4 +1,4 @@
-"""Findings placed in their files, and turned into problems."""
+"""Validates a profile, and turns findings into problems with their places."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _DATABASE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", re.ASCII)
 Path_ = tuple[str, ...]  # of a key in the flat form of a profile: ("databases", "analytics", "echo")
 
 
-class _Validation:
+class Validation:
     """Validates, sets what is wrong aside, and validates the rest, until every problem is known."""
 
     def __init__(self, tree: MappingNode, name: str, folder: Folder, order: list[str]) -> None:
@@ -98,15 +98,15 @@ class _Validation:
             self.problems.append(
                 Problem(
                     "invalid-value",
-                    "the profile's own keys are the database `default`",
+                    "`default` is reserved for the profile's own keys",
                     entry.key,
                     "databases.default",
-                    "write them without `databases:`",
+                    "write them at the top of the file",
                 )
             )
             self.aside.add(path)
         elif not _DATABASE.fullmatch(key):
-            message = f"{quoted(shown_name(key))} cannot be a database's name: letters, digits, `_` and `-`"
+            message = f"{quoted(shown_name(key))} is not a valid database name: use letters, digits, `_`, and `-`"
             self.problems.append(Problem("invalid-value", message, entry.key, "databases"))
             self.aside.add(path)
         elif not isinstance(entry.node, MappingNode):
@@ -183,7 +183,7 @@ class _Validation:
         key = ".".join(path)
         said = finding.message if finding.message.startswith(("`", "'")) else f"{key}: {finding.message}"
         also = self._against(database, within, finding, entry)
-        label = ("this one here" if finding.against else "cannot act here") if also else ""
+        label = ("this one here" if finding.against else "has no effect here") if also else ""
         self.problems.append(Problem(finding.slug, said, place, key, finding.help, _notes(entry), label, also))
 
     def _is_of_primary(self, database: str, inside: Path_, finding: Finding) -> bool:

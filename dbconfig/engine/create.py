@@ -141,7 +141,7 @@ def _check_paramstyle(settings: DatabaseSettings, drivername: str) -> None:
     """Refuse what the chosen driver does not take: at load it was not known which of a system's drivers that is."""
     wrong = not_its_paramstyle(settings.paramstyle, drivername) if settings.paramstyle else ""
     if wrong:
-        help = "remove it: the driver's own is taken"
+        help = "remove it to use the driver's own"
         raise ConfigError([Problem("not-applicable", wrong, settings.origin("paramstyle"), "paramstyle", help)])
 
 

@@ -120,7 +120,7 @@ def _prove_secrets(settings: DatabaseSettings) -> None:
     if file is None:
         return  # what was loaded from a profile has been checked at load
     if small_files.readable_by_others(file):
-        _log.warning("secret file %s is readable by other users: its permissions should be 600", file)
+        _log.warning("secret file %s is readable by other users: set its permissions to 600", file)
     if small_files.writable_by_others(file):
         _log.warning("secret file %s can be written or replaced by other users", file)
 

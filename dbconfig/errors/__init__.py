@@ -1,4 +1,4 @@
-"""What goes wrong, said so that a person can mend it: the exceptions, a problem, and the place where it stands."""
+"""Exceptions, and the problems that they carry."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from dbconfig.errors.printable import display_width, printable, quoted
-from dbconfig.errors.problem import BUILT_IN, Location, Problem, SourceText, _position, render
+from dbconfig.errors.problem import BUILT_IN, Location, Problem, SourceText, position_of, render
 
 __all__ = [
     "BUILT_IN",
@@ -40,7 +40,7 @@ class ConfigError(DBConfigError, ValueError):
             self.problems: tuple[Problem, ...] = ()
             super().__init__(problems)
             return
-        self.problems = tuple(sorted(problems, key=_position))
+        self.problems = tuple(sorted(problems, key=position_of))
         super().__init__("\n\n".join(str(problem) for problem in self.problems))
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -9,8 +9,6 @@ from typing import Final, Literal, Protocol
 
 from dbconfig.errors.printable import PLAIN, Palette, display_width, harmless, printable
 
-pass
-
 
 class SourceText(Protocol):
     """The text that a location points into."""
@@ -78,7 +76,7 @@ class Problem:
         return render(self)
 
 
-def _position(problem: Problem) -> tuple[str, int, int, str]:
+def position_of(problem: Problem) -> tuple[str, int, int, str]:
     return problem.location.position if problem.location is not None else ("", 0, 0, "")
 
 

@@ -1,4 +1,4 @@
-"""What of a value may be shown in a message: never a secret, nor what might be one in the wrong place."""
+"""What of a value a message may show: never a secret, nor what might be one in the wrong place."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What may be written: settings, validated and frozen."""
+"""Settings: what may be written, validated and frozen."""

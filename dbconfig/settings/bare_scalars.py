@@ -1,4 +1,4 @@
-"""What a bare YAML scalar means: YAML 1.2's core schema, and what YAML 1.1 would have made of it."""
+"""Bare YAML scalars: their meaning in YAML 1.2's core schema, and in YAML 1.1 where it differs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Settings that take one of some words."""
+"""Settings that accept one of a few words."""
 
 from __future__ import annotations
 

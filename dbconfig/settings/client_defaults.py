@@ -1,4 +1,4 @@
-"""What client libraries add to an address by themselves: PGHOST and its like, service files, MySQL's option files."""
+"""What client libraries add to an address: PGHOST and its like, service files, MySQL's option files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The settings of one database: its keys checked together; its address, password and URL."""
+"""The settings of one database: its keys checked together, and its address, password, and URL."""
 
 from __future__ import annotations
 

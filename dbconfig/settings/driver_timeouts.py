@@ -1,4 +1,4 @@
-"""How long opening a connection may take, where that is written as an argument of the driver."""
+"""The time limit of a connect, written as a driver's own argument."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Durations such as `30m`: read, written, and their pattern."""
+"""Durations such as `30m`: parsed, written, and their pattern."""
 
 from __future__ import annotations
 

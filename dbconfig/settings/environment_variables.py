@@ -1,4 +1,4 @@
-"""Environment variables, with a `.env` file beneath them, each knowing where it was set."""
+"""Environment variables above those of a `.env` file, each with the place where it was set."""
 
 from __future__ import annotations
 

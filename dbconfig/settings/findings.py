@@ -1,4 +1,4 @@
-"""What is wrong with a value, told through pydantic to the loader, which knows where the value stands."""
+"""Problems with a value, carried through pydantic to the loader, which knows where the value is."""
 
 from __future__ import annotations
 

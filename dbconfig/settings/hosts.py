@@ -1,4 +1,4 @@
-"""Hosts: one or several, with or without a port, in a key, a URL or its parameters."""
+"""Hosts: one or several, with or without a port, in a key, a URL, or its parameters."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How each key is written: its kind, limits and default, for the schema, the reference and the command line."""
+"""How each key is written: its kind, limits, and default, for the schema, the reference, and the command line."""
 
 from __future__ import annotations
 

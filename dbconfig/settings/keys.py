@@ -1,4 +1,4 @@
-"""Every YAML key: its type, default, limits, group and text; and where each was written."""
+"""Every YAML key: its type, default, limits, group, and text; and where each was written."""
 
 from __future__ import annotations
 

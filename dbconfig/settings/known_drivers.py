@@ -1,4 +1,4 @@
-"""Which database systems and drivers there are, and which driver is installed."""
+"""The supported database systems and drivers, and which driver is installed."""
 
 from __future__ import annotations
 
@@ -82,13 +82,13 @@ def backend_of(drivername: str) -> str:
         meant = did_you_mean(_ELSEWHERE.get(system) or _ALIASES.get(near, near))
         hint = f"; {meant}" if meant else ""
         named = quoted(shown_name(system))
-        raise ValueError(f"{named} is no dialect that is supported: sqlite, postgresql, mysql and mariadb are{hint}")
+        raise ValueError(f"unsupported database {named} (supported: sqlite, postgresql, mysql, mariadb){hint}")
     known = [candidate.name for candidate in DRIVERS[backend]]
     if plus and driver not in known:
         meant = did_you_mean(suggest(driver, known))
         hint = f"; {meant}" if meant else ""
         raise ValueError(
-            f"{quoted(shown_name(driver))} is no supported driver of {backend}: {', '.join(known)} are{hint}"
+            f"unsupported driver {quoted(shown_name(driver))} of {backend} (supported: {', '.join(known)}){hint}"
         )
     return backend
 
@@ -127,7 +127,9 @@ def not_its_paramstyle(style: str, drivername: str) -> str:
     known = DRIVERS[_ALIASES.get(backend, backend)]
     taken = dict.fromkeys(each for driver in known if named in ("", driver.name) for each in driver.paramstyles)
     return (
-        "" if style in taken else f"`paramstyle: {style}` cannot act here: {named or backend} takes {', '.join(taken)}"
+        ""
+        if style in taken
+        else f"`paramstyle: {style}` has no effect here: {named or backend} takes {', '.join(taken)}"
     )
 
 

@@ -1,4 +1,4 @@
-"""What a configuration is made of: values that remember where they stand."""
+"""Values of a configuration that remember where they were written."""
 
 from __future__ import annotations
 

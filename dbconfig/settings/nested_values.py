@@ -1,4 +1,4 @@
-"""What stands inside connect_args, execution_options, dialect_options and variables: names, types, and no code."""
+"""Checks of connect_args, execution_options, dialect_options, and variables: names, types, and no code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Passwords from code: providers by name, asked at each new connection and given a time limit."""
+"""Password providers: functions by name, called for each new connection within a time limit."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def _load(name: str, secret: Secret, own: dict[str, Provider]) -> Function:
         register = f"register it before the first use, db.password_provider({name!r}, function), or install its package"
         help = did_you_mean(suggest(name, known)) or register
         notes = (f"known: {', '.join(known)}",) if known else ("no provider is known",)
-        message = f"there is no password provider {quoted(name)}"
+        message = f"unknown password provider {quoted(name)}"
         raise ConfigError([Problem("unknown-provider", message, secret.location, "password", help, notes)])
     try:
         function: Function = points[name].load()

@@ -1,4 +1,4 @@
-"""A profile: the settings of all its databases, from explicit sources."""
+"""A profile: the settings of all its databases."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A replica's settings: all of its primary's, and over them what the replica says."""
+"""The settings of a replica: those of its primary, and what the replica overrides."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def inherit(data: Mapping[str, Any]) -> dict[str, Any]:
     if address is None:
         return own  # the primary's address is wrong: that is told, and nothing can be inherited from it
     if items and _is_sqlite(address):
-        message = "`replicas` cannot act on SQLite: it is a file"
+        message = "`replicas` has no effect on SQLite: it is a file"
         because = "drivername" if "drivername" in own else "url"
         raise reject_all([Finding("not-applicable", message, "remove it", ("replicas",), because=because)])
     shared = {key: value for key, value in own.items() if key not in _ADDRESS and key not in NOT_FOR_REPLICA}
@@ -93,8 +93,8 @@ def _refuse_foreign(data: Mapping[str, Any]) -> None:
     findings = [
         Finding(
             "not-applicable",
-            f"`{key}` is said of a database, not of one of its replicas",
-            "write it beside `replicas`",
+            f"`{key}` applies to a database, not to a replica",
+            "move it next to `replicas`",
             (key,),
         )
         for key in data  # a primary hands none of these down

@@ -1,4 +1,4 @@
-"""Which keys can act together: what contradicts, and what cannot work on a database system or a pool."""
+"""Keys that contradict each other, or have no effect on a database system or a pool."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SIZES: Final = ("pool_size", "max_overflow", "pool_timeout", "pool_use_lifo")
 _CARE: Final = ("pool_recycle", "pool_pre_ping")
 # What the waiting line and the idle care of our own pool can do, and no pool of SQLAlchemy's.
 _OWN: Final = ("pool_min_idle", "pool_idle_timeout", "pool_keepalive", "pool_max_waiting")
-# Arguments that each pool class does not take (SQLAlchemy raises TypeError), or that cannot act with it.
+# Arguments that each pool class does not take (SQLAlchemy raises TypeError), or that have no effect with it.
 NOT_FOR_POOL: Final = {
     "QueuePool": _OWN,
     "NullPool": (*_SIZES, *_CARE, *_OWN),
@@ -52,8 +52,8 @@ def contradictions(settings: Keys) -> list[Finding]:
         return [
             Finding(
                 "missing-value",
-                "there is no database: neither `url` nor `drivername` is given",
-                "give `url: sqlite:///data/app.db`, `url: ${DATABASE_URL}` or the parts",
+                "no database: set `url` or `drivername`",
+                "write `url: sqlite:///data/app.db`, `url: ${DATABASE_URL}`, or the parts",
             )
         ]
     address = compose(settings)
@@ -101,25 +101,25 @@ def _for_system(settings: Keys, address: DatabaseURL) -> Iterator[Finding]:
             at=("isolation_level",),
         )
     if isinstance(settings.host, tuple) and backend != "postgresql":
-        message = f"a list of hosts cannot act on {backend}: only the drivers of PostgreSQL look for the primary"
+        message = f"a list of hosts has no effect on {backend}: only PostgreSQL's drivers look for the primary"
         yield Finding("not-applicable", message, "name one host", ("host",), because=system_key(settings))
     if backend == "sqlite":
         for part in ("username", "password", "host", "port"):
             if getattr(address, part) is not None:
                 at = part if getattr(settings, part) is not None else "url"
-                why = f"`{part}` cannot act on SQLite: it is a file"
+                why = f"`{part}` has no effect on SQLite: it is a file"
                 yield Finding("not-applicable", why, "remove it", (at,), because=system_key(settings))
         if (address.database or "").startswith("~"):
             at = "database" if settings.database is not None else "url"
-            help = "write the whole path: sqlite:////home/…"
-            yield Finding("invalid-value", "`~` is not replaced in the path of a database", help, (at,))
+            help = "write the absolute path: sqlite:////home/…"
+            yield Finding("invalid-value", "`~` is not expanded in the path of a database", help, (at,))
         unable = {
             "connect_timeout": "there is no server to connect to",
             "idle_in_transaction_timeout": "nothing ends an idle SQLite transaction",
         }
         for key, why in unable.items():
             if key in settings.model_fields_set and getattr(settings, key) is not None:
-                message = f"`{key}` cannot act on SQLite: {why}"
+                message = f"`{key}` has no effect on SQLite: {why}"
                 yield Finding("not-applicable", message, "remove it", (key,), because=system_key(settings))
 
 
@@ -139,14 +139,14 @@ def _mismatches(settings: Keys, backend: str) -> Iterator[Finding]:
 def _fast_begin(settings: Keys, address: DatabaseURL) -> Iterator[Finding]:
     system, _, driver = address.drivername.lower().partition("+")
     if settings.fast_begin and (backend_of(system) != "postgresql" or driver not in ("", "psycopg2")):
-        why = "it is made of what psycopg2 alone can do"
-        yield Finding("not-applicable", f"`fast_begin` cannot act here: {why}", "remove it", ("fast_begin",))
+        why = "only psycopg2 supports it"
+        yield Finding("not-applicable", f"`fast_begin` has no effect here: {why}", "remove it", ("fast_begin",))
 
 
 def _paramstyle(settings: Keys, address: DatabaseURL) -> Iterator[Finding]:
     wrong = not_its_paramstyle(settings.paramstyle, address.drivername) if settings.paramstyle else ""
     if wrong:
-        help = "remove it: the driver's own is taken"
+        help = "remove it to use the driver's own"
         yield Finding("not-applicable", wrong, help, ("paramstyle",), because=system_key(settings))
 
 
@@ -154,15 +154,15 @@ def _for_pool(settings: Keys, address: DatabaseURL) -> Iterator[Finding]:
     if address.in_memory and settings.poolclass is None:
         for key in (*_SIZES, *_CARE, *_OWN):
             if key in settings.model_fields_set:
-                why = "an in-memory SQLite database is one database whatever its pool, and lives as long as its engine"
+                why = "an in-memory SQLite database lives as long as its engine, whatever the pool"
                 at = "database" if settings.database is not None else system_key(settings)
-                yield Finding("not-applicable", f"`{key}` cannot act here: {why}", "remove it", (key,), because=at)
+                yield Finding("not-applicable", f"`{key}` has no effect here: {why}", "remove it", (key,), because=at)
         return
     for key in NOT_FOR_POOL.get(settings.poolclass or "", ()):
         if key in settings.model_fields_set:
             yield Finding(
                 "not-applicable",
-                f"`{key}` cannot act with `poolclass: {settings.poolclass}`",
+                f"`{key}` has no effect with `poolclass: {settings.poolclass}`",
                 "remove one of the two",
                 (key,),
                 because="poolclass",
@@ -195,7 +195,7 @@ def applicable_to_pgbouncer(settings: Keys, backend: str) -> Iterator[Finding]:
     if not settings.pgbouncer:
         return
     if backend != "postgresql":
-        message = f"`pgbouncer` cannot act on {backend}: it stands before PostgreSQL"
+        message = f"`pgbouncer` has no effect on {backend}: it is a pooler for PostgreSQL"
         yield Finding("not-applicable", message, "remove it", ("pgbouncer",), because=system_key(settings))
         return
     for key in ("connect_args", "query"):

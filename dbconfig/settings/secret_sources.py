@@ -1,4 +1,4 @@
-"""Where a secret is read from: written text, an environment variable, a file."""
+"""Secrets and where they are read from: written text, an environment variable, a file."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ class Secret:
         named = f"environment variable {self._argument}"
         if variable is None or not variable.value:
             return Unusable(f"{named} is {'not set' if variable is None else 'empty'}")
-        missing = _reference(variable)
+        missing = unexpanded_secret(variable)
         if missing:
             return Unusable(f"{named} contains ${{{missing}}}, which is not set")
         value = bare(variable.value)
@@ -152,7 +152,8 @@ def _file(path: Path) -> str | Unusable:
     return Unusable("it is empty" if not text else unusable(text)) if not text or unusable(text) else text
 
 
-def _reference(variable: Variable) -> str:
+def unexpanded_secret(variable: Variable) -> str:
+    """Return the name of a reference that stands for a whole secret and that nothing has expanded, or ""."""
     # A password may contain anything; but one that consists of a reference was meant to be something else.
     value = "" if variable.literal else variable.value
     whole = unexpanded(value) if value.startswith("${") and value.endswith("}") else ""
@@ -169,5 +170,5 @@ def unusable(text: str) -> str:
     if any("\ud800" <= ch <= "\udfff" for ch in text):
         return "it is not UTF-8 text"
     if "\n" in text or "\r" in text or "\0" in text:
-        return "it has more than one line, or a NUL character: a password has neither"
+        return "it has more than one line, or a NUL character"
     return ""

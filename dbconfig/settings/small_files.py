@@ -1,4 +1,4 @@
-"""Small files read whole: regular, of a limited size, and decoded without a byte order mark."""
+"""Small files read whole: regular, limited in size, decoded without a byte order mark."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TLS by libpq's words for every driver: whether, and whose certificates count."""
+"""TLS for every driver in libpq's terms: `sslmode` and its files."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def check_files(settings: Keys) -> None:
             message = f"{key}: {printable(path, 300)}: {wrong}"
             problems.append(Problem("file-unreadable", message, settings.origin(key), key))
         elif key == "sslkey" and small_files.readable_by_others(Path(path)):
-            _log.warning("key file %s is readable by other users: its permissions should be 600", path)
+            _log.warning("key file %s is readable by other users: set its permissions to 600", path)
         elif small_files.writable_by_others(Path(path)):
             _log.warning("%s file %s can be written or replaced by other users", key, path)
     if problems:
@@ -122,14 +122,14 @@ def applicable_tls(settings: Keys, backend: str) -> Iterator[Finding]:
     given = [key for key in ("sslmode", *_FILES) if getattr(settings, key) is not None]
     if backend == "sqlite":
         for key in given:
-            message = f"`{key}` cannot act on SQLite: there is no network"
+            message = f"`{key}` has no effect on SQLite: there is no network"
             yield Finding("not-applicable", message, "remove it", (key,), because=system_key(settings))
         return
     query = settings.url.query if settings.url is not None else {}
     for where, names in (("connect_args", settings.connect_args), ("query", settings.query), ("url", query)):
         for name in names if given else ():
             if name.startswith("ssl"):
-                message = f"{name!r} is TLS by the driver's own words, beside `{given[0]}`"
+                message = f"{name!r} sets TLS in the driver's own terms, in addition to `{given[0]}`"
                 at = (where,) if where == "url" else (where, name)
                 yield Finding("given-twice", message, "remove one of the two", at)
     yield from _files(settings)
@@ -138,14 +138,16 @@ def applicable_tls(settings: Keys, backend: str) -> Iterator[Finding]:
 def _files(settings: Keys) -> Iterator[Finding]:
     mode = settings.sslmode
     if mode in VERIFYING and settings.sslrootcert is None:
-        help = "`sslrootcert: system` trusts the authorities of the machine, a file only those in it"
-        yield Finding("missing-value", f"`sslmode: {mode}` needs `sslrootcert`: whom to trust", help, ("sslmode",))
+        help = "write `sslrootcert: system` for the authorities of the operating system, or the name of a file"
+        yield Finding(
+            "missing-value", f"`sslmode: {mode}` needs `sslrootcert`: which authorities to trust", help, ("sslmode",)
+        )
     if settings.sslrootcert is not None and mode not in VERIFYING:
         # libpq verifies with `require` if there is such a file, other drivers do not: say what is meant.
-        message = "`sslrootcert` acts with `sslmode: verify-ca` or `verify-full`"
+        message = "`sslrootcert` needs `sslmode: verify-ca` or `verify-full`"
         yield Finding("not-applicable", message, "write `sslmode: verify-full`", ("sslrootcert",), because="sslmode")
     if settings.sslrootcert == SYSTEM and mode == "verify-ca":
-        message = "`sslrootcert: system` with `verify-ca` would take anybody with a certificate for the server"
+        message = "`sslrootcert: system` with `verify-ca` would accept any server with a certificate"
         yield Finding("invalid-value", message, "write `sslmode: verify-full`", ("sslmode",))
     if (settings.sslcert is None) != (settings.sslkey is None):
         key, other = ("sslcert", "sslkey") if settings.sslcert is not None else ("sslkey", "sslcert")

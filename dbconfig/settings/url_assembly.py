@@ -1,4 +1,4 @@
-"""The address of a database: what its URL says, what keys complete, and what PostgreSQL takes as parameters."""
+"""The address of a database, assembled from its URL, its keys, and PostgreSQL's parameters."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Parameters of URLs that other tools know, and the keys that mean the same here."""
+"""URL parameters of other tools, and the keys that replace them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A database URL as its parts, read strictly: nothing in it can be taken for something else than was meant."""
+"""Database URLs split into their parts, strictly: ambiguous ones are rejected."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ _PLACEHOLDER = re.compile(
 )
 # What else people paste, by how it begins: a console's command, Java's form, the keywords of libpq.
 _PASTED = (
-    (re.compile(r"jdbc:", re.I), "it is a JDBC URL", "leave `jdbc:` out, and write user and password before the host"),
+    (re.compile(r"jdbc:", re.I), "it is a JDBC URL", "remove `jdbc:`, and write user and password before the host"),
     (
         re.compile(r"(?:psql|mysql|mariadb|export|set)\s", re.I),
-        "it is a command, not a URL alone",
-        "leave the command out",
+        "it is a command, not only a URL",
+        "remove the command",
     ),
     (
         re.compile(r"\w+ ?=[\"' ]*[A-Za-z][\w+.-]*://"),
@@ -140,7 +140,7 @@ def parse_url(text: str) -> DatabaseURL:
         if pasted is not None:
             raise InvalidURL(*pasted)
         raise InvalidURL(
-            "it has no scheme: no `postgresql://`, `mysql://` or `sqlite:///` at its beginning",
+            "it does not begin with a scheme: `postgresql://`, `mysql://`, or `sqlite:///`",
             "write scheme://user@host/database",
         )
     try:
@@ -154,7 +154,7 @@ def parse_url(text: str) -> DatabaseURL:
     if any((ch.isspace() and ch != " ") or not ch.isprintable() for ch in rest) or (
         " " in rest and backend != "sqlite"
     ):
-        raise InvalidURL("it has a blank or a control character in it", _ESCAPE)
+        raise InvalidURL("it contains a space or a control character", _ESCAPE)
     return _sqlite(scheme[1], rest) if backend == "sqlite" else _server(scheme[1], rest)
 
 
@@ -179,12 +179,12 @@ def _server(drivername: str, rest: str) -> DatabaseURL:
         or (question and not authority.count("@") and "@" in query.split("=")[0])
     ):
         raise InvalidURL(
-            "a character of the user name or password is not encoded: it is not clear where the host begins", _ESCAPE
+            "a character of the user name or password is not encoded: it is ambiguous where the host begins", _ESCAPE
         )
     userinfo, _, address = authority.rpartition("@")
     username, colon, password = userinfo.partition(":")
     if any(_PLACEHOLDER.fullmatch(part) for part in (username, password, address.partition(":")[0])):
-        raise InvalidURL("it still has a placeholder in it", "write the user, the password and the host that are meant")
+        raise InvalidURL("it still contains a placeholder", "replace it by the real user, password, and host")
     host, port = _host(address)
     return DatabaseURL(
         drivername,
@@ -203,17 +203,17 @@ def _host(address: str) -> tuple[str | None, int | None]:
     found = hosts.split(address)
     if found is None:
         raise InvalidURL(
-            "what follows the user name is no `host:port`: a special character of the password may not be encoded",
+            "what follows the user name is not `host:port`: is a special character of the password not encoded?",
             "an IPv6 address stands in brackets: [::1]" if address.count(":") > 1 else _ESCAPE,
         )
     host, port = _decoded(found[0]), found[1]
     if address.startswith("["):
         if not hosts.is_ipv6(host):
-            raise InvalidURL("what stands in brackets is no IPv6 address", "[::1]")
+            raise InvalidURL("the text in brackets is not an IPv6 address", "[::1]")
     elif host and not host.startswith("/") and not hosts.NAME.fullmatch(host):
-        raise InvalidURL("its host is no host name", _ESCAPE)
+        raise InvalidURL("its host is not a host name", _ESCAPE)
     if port == "":
-        raise InvalidURL("the port after the `:` is empty", "write the port, or leave the colon out")
+        raise InvalidURL("the port after the `:` is empty", "write the port, or remove the colon")
     if port is not None and not hosts.is_port(port):
         raise InvalidURL("its port is not between 1 and 65535", slug="out-of-range")
     return host or None, int(port) if port else None

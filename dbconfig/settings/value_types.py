@@ -1,4 +1,4 @@
-"""The types of settings: each takes what a person may write, and says what it wants of what it refuses."""
+"""Types of settings: text, numbers, flags, mappings, and secrets as people write them."""
 
 from __future__ import annotations
 
@@ -57,12 +57,12 @@ def whole_number(value: Any) -> int:
     if ambiguity(value):
         raise reject(
             "ambiguous-value",
-            f"must be a whole number; YAML 1.1 reads this as {ambiguity(value)}",
+            f"must be a whole number, but YAML 1.1 reads this as {ambiguity(value)}",
             "write the number in plain digits",
         )
     help = "write it in digits, without a unit"
     if isinstance(raw, str) and raw.startswith("tcp://"):
-        help = "Kubernetes sets such a variable for each service: take one of another name"
+        help = "use a variable with another name: Kubernetes sets one like this for each service"
     raise reject("wrong-type", f"must be a whole number, not {kind_of(raw)}", help)
 
 
@@ -81,12 +81,12 @@ def text(value: Any) -> str:
     raw = plain(value)
     if ambiguity(value):
         raise reject(
-            "ambiguous-value", f"must be text; YAML 1.1 reads this as {ambiguity(value)}", "put it in quotes: '…'"
+            "ambiguous-value", f"must be text, but YAML 1.1 reads this as {ambiguity(value)}", "put it in quotes: '…'"
         )
     if not isinstance(raw, str):
         help = "put it in quotes: '…'" if isinstance(raw, (bool, int, float)) else "write one text (a string)"
         if isinstance(raw, Mapping):
-            help = "write one text; settings stand at the top of the file, further databases under `databases:`"
+            help = "write one text: settings go to the top of the file, further databases under `databases:`"
         raise reject("wrong-type", f"must be text (a string), not {kind_of(raw)}", help)
     return raw
 
@@ -97,7 +97,7 @@ def name(value: Any) -> str:
     if not raw:
         raise reject("missing-value", "is empty")
     if not all(ch.isprintable() for ch in raw):
-        raise reject("invalid-value", "has a line break or another control character in it")
+        raise reject("invalid-value", "contains a line break or another control character")
     left = "" if isinstance(value, Scalar) else unexpanded(raw)  # of a file's values those are left that say `$${…}`
     if left:
         raise reject("bad-reference", f"contains `${{{left}}}`, which is expanded in YAML files only", "pass its value")

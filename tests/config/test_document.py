@@ -70,7 +70,7 @@ def test_anchors_and_merge_keys_are_written_out_and_own_keys_win():
 def test_a_key_twice_is_told_at_the_second_with_the_line_of_the_first():
     _, (problem,) = parse("databases:\n  one:\n    url: a\n    url: b\n", "a.yaml")
     assert (problem.slug, str(problem.location), problem.key) == ("duplicate-key", "a.yaml:4:5", "databases.one.url")
-    assert problem.message == "duplicate key 'url': it stands twice, first on line 3"
+    assert problem.message == "duplicate key 'url': it is also on line 3"
     assert [(str(place), words) for place, words in problem.also] == [("a.yaml:3:5", "first here")]
 
 
@@ -97,7 +97,7 @@ def test_a_tag_is_named_but_not_where_it_may_be_a_secret():
     assert tag.message == "tag '!!python/name:os.system' is not allowed at 'a'"
     _, (secret,) = parse("password: !hunter x\n", "a.yaml")
     assert secret.message == "tag *** is not allowed at 'password'"
-    assert secret.help == "a text that begins with `!` must be put in quotes: '…'"
+    assert secret.help == "put a text that begins with `!` in quotes: '…'"
 
 
 @pytest.mark.parametrize(
@@ -107,10 +107,10 @@ def test_a_tag_is_named_but_not_where_it_may_be_a_secret():
         ("# only a comment\n", "missing-value", "the file is empty: there are no settings in it"),
         ("- a\n", "wrong-type", "the file must be a mapping of keys to values, not a list"),
         ("hello\n", "wrong-type", "the file must be a mapping of keys to values, not text"),
-        ("a: 1\n---\nb: 2\n", "yaml-syntax", "a second document (`---`) begins here"),
-        ("a: *b\n", "yaml-syntax", "alias '*b': there is no anchor of this name above"),
-        ("password: *hunter\n", "yaml-syntax", "alias ***: there is no anchor of this name above"),
-        ("a: &a [*a]\n", "yaml-syntax", "alias '*a' stands inside its own anchor"),
+        ("a: 1\n---\nb: 2\n", "yaml-syntax", "a second document (`---`) starts here"),
+        ("a: *b\n", "yaml-syntax", "alias '*b': no anchor above has this name"),
+        ("password: *hunter\n", "yaml-syntax", "alias ***: no anchor above has this name"),
+        ("a: &a [*a]\n", "yaml-syntax", "alias '*a' is inside its own anchor"),
         ("a: b\x07c\n", "yaml-syntax", "control character #x0007 is not allowed in YAML"),
         ("a: " + "[" * 40, "too-large", "nested more than 32 levels deep"),
     ],

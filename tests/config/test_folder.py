@@ -55,7 +55,7 @@ def test_an_unknown_profile_is_told_with_its_origin_and_those_that_exist(project
 def test_an_unknown_profile_that_was_asked_for_in_code_says_so(project, name, help):
     problem = project.problem({"development.yaml": LITE, "production.yaml": LITE}, {"ENVIRONMENT": "x"}, name)
     assert problem.help == help
-    assert problem.notes[0] == "the name was given by the caller; ENVIRONMENT is not looked at"
+    assert problem.notes[0] == "the caller passed the name; ENVIRONMENT is ignored"
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_a_name_that_is_no_safe_file_name_is_never_looked_for(project, name):
     error = project.refuse({"default.yaml": LITE, "production.yaml": LITE}, {"ENVIRONMENT": name})
     (problem,) = error.problems
     assert (type(error), problem.slug) == (ProfileNotFound, "profile-name")
-    assert problem.message.endswith("cannot be a profile's name: letters, digits, `_` and `-`, not `default`")
+    assert problem.message.endswith("is not a valid profile name: use letters, digits, `_`, and `-`, but not `default`")
     assert "hunter" not in str(error)
     assert "\x1b" not in str(error)
 
@@ -92,7 +92,7 @@ def test_a_name_that_is_no_safe_file_name_is_never_looked_for(project, name):
 )
 def test_an_empty_name_is_no_profile(project, environ, argument, subject):
     problem = project.problem({"development.yaml": LITE}, environ, argument)
-    assert problem.message == f"{subject} is empty: blank is no profile"
+    assert problem.message == f"{subject} is empty"
 
 
 def test_profiles_are_laid_over_each_other(project):
@@ -110,11 +110,11 @@ def test_profiles_are_laid_over_each_other(project):
     ("files", "slug", "place", "message", "help"),
     [
         ({"development.yaml": "extends: a\n", "a.yaml": "extends: b\n", "b.yaml": f"{LITE}extends: a\n"},
-         "extends-cycle", "config/b.yaml:2:1", "`extends` goes in a circle (a cycle): a → b → a",
-          "end it at one profile"),
+         "extends-cycle", "config/b.yaml:2:1", "`extends` forms a cycle: a → b → a",
+          "remove `extends` from one of them"),
         ({"development.yaml": f"{LITE}extends: development\n"},
          "extends-cycle", "config/development.yaml:2:1",
-         "`extends` goes in a circle (a cycle): development → development", "end it at one profile"),
+         "`extends` forms a cycle: development → development", "remove `extends` from one of them"),
         ({"development.yaml": f"{LITE}extends: prod\n", "production.yaml": LITE},
          "unknown-profile", "config/development.yaml:2:1", "`extends` names a profile that does not exist: 'prod'",
          "did you mean 'production'?"),
@@ -124,7 +124,7 @@ def test_profiles_are_laid_over_each_other(project):
          "`extends` must be the name of a profile (text), not a path", "profiles: development"),
         ({"default.yaml": "extends: development\n", "development.yaml": LITE}, "invalid-value",
          "config/default.yaml:1:1",
-         "default.yaml extends nothing: every profile is laid over it", "remove it"),
+         "default.yaml cannot have `extends`: every profile is laid over it", "remove it"),
     ],
 )  # fmt: skip
 def test_extends_that_leads_nowhere_is_told(project, files, slug, place, message, help):
@@ -136,8 +136,8 @@ def test_extends_that_leads_nowhere_is_told(project, files, slug, place, message
 def test_two_files_of_one_profile_are_ambiguous(project):
     problem = project.problem({"development.yaml": LITE, "development.yml": LITE})
     assert problem.message == (
-        "profile 'development' has two files, both config/development.yaml and config/development.yml: "
-        "which one counts is ambiguous"
+        "profile 'development' has two files, config/development.yaml and config/development.yml: "
+        "it is ambiguous which one counts"
     )
 
 
@@ -187,7 +187,7 @@ class TestTheFolder:
         with pytest.raises(ConfigError) as caught:
             load()
         assert str(caught.value) == (
-            "error[no-config]: there is no `config` folder with YAML files in it: not found\n"
+            "error[no-config]: no `config` folder with YAML files was found\n"
             f"  = note: looked for {inner / 'config'}\n"
             "  = help: run `dbconfig init`, or make config/development.yaml with `url: sqlite:///data/app.db`"
         )

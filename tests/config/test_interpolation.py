@@ -48,7 +48,7 @@ def test_a_reference_is_replaced_as_in_the_shell_and_compose(written, value):
         ("${NONE:?ask ${A}}", "unset-variable", "ask ${A}: environment variable NONE is not set", "set NONE"),
         ("${EMPTY:?ask Ann}", "empty-variable", "ask Ann: environment variable EMPTY is empty (EMPTY, environment)",
          "set EMPTY"),
-        ("$A", "bad-reference", "a `$` before a name is no reference",
+        ("$A", "bad-reference", "a `$` before a name is not a reference",
          "write ${NAME} for a variable, $$ for a dollar sign"),
         ("${A", "bad-reference", "`${` is not closed: its `}` is missing", "write ${NAME}"),
         ("${}", "bad-reference", "a reference needs the name of a variable: letters, digits and `_`",
@@ -121,6 +121,15 @@ def test_a_variable_whose_value_still_has_a_reference_is_refused():
         ("bad-reference", "username"),
     ]
     assert problems[0].message == "url: environment variable X contains `${DB_USER}`, which nothing has expanded"
+
+
+@pytest.mark.parametrize(("key", "text"), [("password", "${X}"), ("url", "postgresql://u:${X}@h/d")])
+def test_a_password_may_contain_what_looks_like_a_reference(key, text):
+    root, _ = parse(f"{key}: {text}\n", "a.yaml")
+    node, problems = interpolate(root, Environment({"X": "a${HOME}b"}))
+    assert (problems, "HOME" in plain(node)[key]) == ([], True)
+    (problem,) = interpolate(root, Environment({"X": "${DB_PASSWORD}"}))[1]
+    assert problem.slug == "bad-reference"
 
 
 def test_a_dollar_that_is_written_twice_is_text_in_a_url_too():

@@ -60,7 +60,7 @@ def test_a_value_from_a_variable_says_so(project):
 
 def test_the_variable_that_kubernetes_sets_for_a_service_is_recognised(project):
     problem = project.problem("url: postgresql://h/d\nport: ${DB_PORT}\n", {"DB_PORT": "tcp://10.0.0.1:5432"})
-    assert problem.help == "Kubernetes sets such a variable for each service: take one of another name"
+    assert problem.help == "use a variable with another name: Kubernetes sets one like this for each service"
 
 
 def test_all_problems_of_all_files_are_told_together(project):
@@ -117,7 +117,7 @@ def test_a_missing_address_of_one_database_is_told_though_another_has_it_under_a
         ("url: sqlite://\nname: x\n", "unknown-key", "unknown key 'name'"),
         ("url: sqlite://\ndatabases: [a]\n", "wrong-type", "`databases` must be a mapping of names to settings"),
         ("url: sqlite://\ndatabases: {a.b: {url: 'sqlite://'}}\n", "invalid-value",
-         "'a.b' cannot be a database's name: letters, digits, `_` and `-`"),
+         "'a.b' is not a valid database name: use letters, digits, `_`, and `-`"),
         ("url: sqlite://\ndatabases: {a: sqlite://}\n", "wrong-type", "`databases.a` must be a mapping of settings"),
     ],
 )  # fmt: skip

@@ -5,8 +5,8 @@ import os
 
 import pytest
 
-WEAK = "the password is a default one, easy to guess"
-PLAIN = "the password is written in plain text in a file that others can read: write ${VAR} or {file: …}"
+WEAK = "the password is a default one and easy to guess"
+PLAIN = "the password is in plain text in a file that others can read: write ${VAR} or {file: …}"
 
 
 @pytest.fixture
@@ -25,21 +25,21 @@ def warned(project, caplog):
     ("text", "messages"),
     [
         ("url: sqlite:///a.db\nmax_overflow: -1", ["config/development.yaml:2:1: profile development: max_overflow: "
-         "-1 is no limit: an unlimited pool does not protect the server"]),
+         "-1 removes the limit: an unlimited pool does not protect the server"]),
         ("url: sqlite:///a.db\necho: true\nprotected: true\nhide_parameters: true",
          ["config/development.yaml:2:1: profile "
-         "development: echo: every statement of development is logged, as if it were no production database"]),
+         "development: echo: every statement of development is logged, although the database is protected"]),
         ("url: sqlite:///a.db\necho: true\nprotected: true", ["config/development.yaml:2:1: profile development: echo: "
-         "every statement of development is logged, as if it were no production database; the parameters too, for "
-         "hide_parameters is not set"]),
+         "every statement of development is logged, although the database is protected, with its parameters "
+         "(hide_parameters is not set)"]),
         ("url: mysql://h/d\nconnect_args: {local_infile: true}", ["config/development.yaml:2:1: profile development: "
          "connect_args: 'local_infile' lets the server read files of this machine"]),
         ("url: postgresql://u:s3cret-x@h/d", [f"config/development.yaml:1:1: profile development: url: {PLAIN}"]),
         ("url: postgresql://u@h/d\npassword: s3cret-x",
          [f"config/development.yaml:2:1: profile development: password: {PLAIN}"]),
         ("url: sqlite:///a.db\ndatabases: {a: {url: 'mysql://h/d', max_overflow: -1}}", [
-         "config/development.yaml:2:37: profile development: databases.a.max_overflow: -1 is no limit: an unlimited "
-         "pool does not protect the server"]),
+         "config/development.yaml:2:37: profile development: databases.a.max_overflow: "
+         "-1 removes the limit: an unlimited pool does not protect the server"]),
         ("url: postgresql://u:s3cret-x@localhost/d", []),
         ("url: sqlite:///a.db\necho: true", []),
     ],

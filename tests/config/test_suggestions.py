@@ -60,7 +60,7 @@ def test_a_name_from_elsewhere_is_no_second_spelling_but_names_ours(written, our
         ("json_serializer", "it is code, which YAML cannot name: give it as Registry(engine_options={…})"),
         ("future", "SQLAlchemy 2 does not have it any more: remove it"),
         ("executemany_mode", "write it into `dialect_options`"),
-        ("x-shared", "there are no extension keys: what profiles share stands in default.yaml"),
+        ("x-shared", "extension keys are not supported: put what profiles share into default.yaml"),
         ("xyz", ""),
     ],
 )
@@ -71,7 +71,7 @@ def test_what_needs_another_form_is_told_with_that_form(written, help):
 @pytest.mark.parametrize("written", ["production", "connection", "Database", "pool"])
 def test_settings_in_a_group_are_told_to_stand_at_the_top(written):
     assert help_for(written, profiles=["production"], nested=True) == (
-        "settings stand at the top of the file, and each profile has a file of its own: do not indent them"
+        "do not indent settings: they go to the top of the file, and each profile has its own file"
     )
 
 

@@ -38,23 +38,18 @@ def url(part: str) -> Callable[[Registry], Any]:
     return lambda db: getattr(db.engine().url, part)
 
 
-def on_dialect(part: str) -> Callable[[Registry], Any]:
-    """Say whether the dialect of an engine has something of its own."""
-    return lambda db: part in vars(db.engine().dialect)
-
-
-def connects_by(function: str) -> Callable[[Registry], Any]:
-    """Say whether a function of that name is among those that an engine connects by; each calls the next."""
+def made_in(part: str, module: str) -> Callable[[Registry], Any]:
+    """Say whether a function of a module is among those that a part of the dialect consists of; each calls the next."""
 
     def look(db: Registry) -> bool:
-        found, waiting = set(), [vars(db.engine().dialect).get("connect")]
+        found, waiting = set(), [vars(db.engine().dialect).get(part)]
         while waiting:
             each = waiting.pop()
             if each is not None:
-                found.add(each.__name__)
+                found.add(getattr(each, "__module__", ""))
                 cells = [cell.cell_contents for cell in getattr(each, "__closure__", None) or ()]
                 waiting += [cell for cell in cells if hasattr(cell, "__closure__")]
-        return function in found
+        return any(str(name).endswith(module) for name in found)
 
     return look
 
@@ -234,10 +229,10 @@ CASES: dict[str, Case] = {
     "variables": Case({"cache_size": 77}, 77, lambda db: ask(db, "PRAGMA cache_size")),
     "pgbouncer": Case(True, None, option("options"), SERVER, {"statement_timeout": "1s"}),
     "replicas": Case([{"host": "db2"}], ["db2"], lambda db: [each.name for each in db.readers()], SERVER, NO_LOOK),
-    "read_your_writes": Case(False, False, on_dialect("do_commit"), SERVER, REPLICA | NO_LOOK),
+    "read_your_writes": Case(False, False, made_in("do_commit", "read_your_writes"), SERVER, REPLICA | NO_LOOK),
     "replica_max_lag": Case(False, False, lambda db: router(db)._key in caretaker._jobs, SERVER, REPLICA),
     "replica_fallback": Case(False, False, falls_back, SERVER, REPLICA | NO_LOOK),
-    "fast_begin": Case(True, True, connects_by("connect_ours"), SERVER),
+    "fast_begin": Case(True, True, made_in("connect", "fast_begin"), SERVER),
     "expire_on_commit": Case(False, False, session("expire_on_commit")),
     "autoflush": Case(False, False, session("autoflush")),
     "protected": Case(True, True, refuses_to_drop),

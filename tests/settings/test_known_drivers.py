@@ -79,7 +79,7 @@ def test_a_system_that_is_not_supported_is_told_with_the_one_that_was_meant(driv
     with pytest.raises(ValueError) as caught:
         known_drivers.backend_of(drivername)
     assert str(caught.value) == (
-        f"'{drivername}' is no dialect that is supported: sqlite, postgresql, mysql and mariadb are{hint}"
+        f"unsupported database '{drivername}' (supported: sqlite, postgresql, mysql, mariadb){hint}"
     )
 
 
@@ -87,7 +87,8 @@ def test_a_driver_that_is_not_supported_is_told_with_those_that_are():
     with pytest.raises(ValueError) as caught:
         known_drivers.backend_of("postgresql+psycopg2cffi")
     assert str(caught.value) == (
-        "'psycopg2cffi' is no supported driver of postgresql: psycopg2, psycopg, asyncpg are; did you mean 'psycopg2'?"
+        "unsupported driver 'psycopg2cffi' of postgresql (supported: psycopg2, psycopg, asyncpg); "
+        "did you mean 'psycopg2'?"
     )
 
 

@@ -22,7 +22,7 @@ def test_a_profile_made_in_code_takes_nothing_from_the_environment(monkeypatch):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"name": "t"}, "there is no database"),
+        ({"name": "t"}, "no database: set"),
         ({"name": "t", "url": "sqlite://", "databases": 3}, "databases: "),
         ({"name": "t", "url": "sqlite://", "databases": {"a": 3}}, "databases"),
         ({"url": "sqlite://"}, "name: "),
@@ -75,4 +75,4 @@ def test_a_profile_of_named_databases_has_no_default(project):
 
 def test_a_profile_that_says_default_among_its_databases_is_told_where_it_belongs(project):
     problem = project.problem("databases:\n  default: {url: 'sqlite://'}\n  a: {url: 'sqlite://'}\n")
-    assert (problem.slug, problem.help) == ("invalid-value", "write them without `databases:`")
+    assert (problem.slug, problem.help) == ("invalid-value", "write them at the top of the file")

@@ -135,7 +135,7 @@ def test_what_is_wrong_with_the_primary_is_told_once_and_not_of_each_replica(tmp
 
 def test_the_other_key_of_a_disagreement_is_shown_in_the_replica(tmp_path: Path) -> None:
     text = PRIMARY + "pool_size: 5\nreplicas: [{host: db2, poolclass: NullPool}]\n"
-    with pytest.raises(ConfigError, match="`pool_size` cannot act with") as raised:
+    with pytest.raises(ConfigError, match="`pool_size` has no effect with") as raised:
         profile(tmp_path, text)
     (problem,) = raised.value.problems
     assert [(str(place).partition(":")[2], words) for place, words in problem.also] == [("3:24", "because of this")]

@@ -13,24 +13,24 @@ POSTGRESQL, MYSQL, FILE, MEMORY = (
 @pytest.mark.parametrize(
     ("text", "slug", "message", "key"),
     [
-        ("pool_size: 5", "missing-value", "there is no database: neither `url` nor `drivername` is given", ""),
+        ("pool_size: 5", "missing-value", "no database: set `url` or `drivername`", ""),
         (f"{POSTGRESQL}\nhost: other", "given-twice", "`host` is given both by `url` and by `host`", "host"),
         (f"{POSTGRESQL}?a=b\nquery: {{a: c}}", "given-twice", "'a' is given both by `url` and by `query`", "query.a"),
         (f"{POSTGRESQL}\npoolclass: NullPool\npool_size: 5", "not-applicable",
-         "`pool_size` cannot act with `poolclass: NullPool`", "pool_size"),
+         "`pool_size` has no effect with `poolclass: NullPool`", "pool_size"),
         (f"{FILE}\npoolclass: StaticPool\nmax_overflow: 5", "not-applicable",
-         "`max_overflow` cannot act with `poolclass: StaticPool`", "max_overflow"),
+         "`max_overflow` has no effect with `poolclass: StaticPool`", "max_overflow"),
         (f"{FILE}\npoolclass: SingletonThreadPool\npool_timeout: 5", "not-applicable",
-         "`pool_timeout` cannot act with `poolclass: SingletonThreadPool`", "pool_timeout"),
-        (f"{MEMORY}\npool_size: 5", "not-applicable", "`pool_size` cannot act here: an in-memory SQLite database is "
-         "one database whatever its pool, and lives as long as its engine", "pool_size"),
-        (f"{FILE}\nusername: me", "not-applicable", "`username` cannot act on SQLite: it is a file", "username"),
+         "`pool_timeout` has no effect with `poolclass: SingletonThreadPool`", "pool_timeout"),
+        (f"{MEMORY}\npool_size: 5", "not-applicable", "`pool_size` has no effect here: an in-memory SQLite database "
+         "lives as long as its engine, whatever the pool", "pool_size"),
+        (f"{FILE}\nusername: me", "not-applicable", "`username` has no effect on SQLite: it is a file", "username"),
         (f"{FILE}\nconnect_timeout: 5s", "not-applicable",
-         "`connect_timeout` cannot act on SQLite: there is no server to connect to", "connect_timeout"),
-        (f"{FILE}\nidle_in_transaction_timeout: 5s", "not-applicable", "`idle_in_transaction_timeout` cannot act on "
+         "`connect_timeout` has no effect on SQLite: there is no server to connect to", "connect_timeout"),
+        (f"{FILE}\nidle_in_transaction_timeout: 5s", "not-applicable", "`idle_in_transaction_timeout` has no effect on "
          "SQLite: nothing ends an idle SQLite transaction", "idle_in_transaction_timeout"),
-        ("url: sqlite:///~/a.db", "invalid-value", "`~` is not replaced in the path of a database", "url"),
-        ("drivername: sqlite\ndatabase: ~/a.db", "invalid-value", "`~` is not replaced in the path of a database",
+        ("url: sqlite:///~/a.db", "invalid-value", "`~` is not expanded in the path of a database", "url"),
+        ("drivername: sqlite\ndatabase: ~/a.db", "invalid-value", "`~` is not expanded in the path of a database",
          "database"),
         (f"{FILE}\nisolation_level: read committed", "invalid-value",
          "`isolation_level` must be one of AUTOCOMMIT, READ UNCOMMITTED, SERIALIZABLE on sqlite", "isolation_level"),
@@ -59,13 +59,13 @@ POSTGRESQL, MYSQL, FILE, MEMORY = (
         (f"{POSTGRESQL}\nexecution_options: {{stream_result: true}}", "unknown-key",
          "'stream_result' is not an execution option of SQLAlchemy", "execution_options.stream_result"),
         (f"{POSTGRESQL}\nparamstyle: qmark", "not-applicable",
-         "`paramstyle: qmark` cannot act here: postgresql takes format, pyformat, numeric_dollar", "paramstyle"),
+         "`paramstyle: qmark` has no effect here: postgresql takes format, pyformat, numeric_dollar", "paramstyle"),
         ("url: postgresql+asyncpg://u@h/d\nparamstyle: format", "not-applicable",
-         "`paramstyle: format` cannot act here: asyncpg takes numeric_dollar", "paramstyle"),
+         "`paramstyle: format` has no effect here: asyncpg takes numeric_dollar", "paramstyle"),
         (f"{MYSQL}\nparamstyle: named", "not-applicable",
-         "`paramstyle: named` cannot act here: mysql takes format, pyformat", "paramstyle"),
+         "`paramstyle: named` has no effect here: mysql takes format, pyformat", "paramstyle"),
         (f"{FILE}\nparamstyle: numeric_dollar", "not-applicable",
-         "`paramstyle: numeric_dollar` cannot act here: sqlite takes qmark, named", "paramstyle"),
+         "`paramstyle: numeric_dollar` has no effect here: sqlite takes qmark, named", "paramstyle"),
     ],
 )  # fmt: skip
 def test_settings_that_cannot_act_together_are_refused(project, text, slug, message, key):
