@@ -170,7 +170,7 @@ def test_a_dotenv_file_that_cannot_be_used(tmp_path, line):
 def test_a_value_of_the_environment_that_is_wrong(tmp_path):
     (tmp_path / "config").mkdir()
     (tmp_path / "config" / "development.yaml").write_text("url: postgresql://h/d\npassword: ${PW}\n")
-    for environ in ({"PW": CANARY + "\nx"}, {"PW": CANARY, "DBCONFIG_PASSWRD": CANARY}, {"PW": CANARY + "${X}"}):
+    for environ in ({"PW": CANARY + "\nx"}, {"PW": CANARY, "DBCONFIG_PASSWRD": CANARY}):
         loading = lambda environ=environ: load(path=tmp_path / "config", environ=_Quiet(environ))  # noqa: E731
         assert refused(loading) == set()
 

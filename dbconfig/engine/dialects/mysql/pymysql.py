@@ -47,9 +47,11 @@ def attach(engine: Engine, *, share_tls_context: bool) -> None:
 
     def connect_sharing(*arguments: Any, **keywords: Any) -> Any:
         # What stands there instead of the driver's own class is called: a tracer's function, a given `module`.
-        if dialect.loaded_dbapi.connect is not Connection:
-            return connect(*arguments, **keywords)
-        return sharing(*arguments, **keywords)
+        chosen = sharing if dialect.loaded_dbapi.connect is Connection else connect
+        try:
+            return chosen(*arguments, **keywords)
+        finally:
+            keywords.clear()  # no frame of a traceback may hold the password
 
     if share_tls_context:
         dialect.connect = connect_sharing  # on the dialect object of this engine alone
