@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING
 
 from dbconfig.cli.output import Output
 from dbconfig.errors import ConfigError
@@ -14,17 +14,12 @@ from dbconfig.errors.printable import did_you_mean, printable, quoted, suggest
 from dbconfig.errors.problem import Problem
 
 if TYPE_CHECKING:
-    from sqlalchemy import Engine
-
     from dbconfig.config.active_profile import Selection
     from dbconfig.config.folder import Folder
+    from dbconfig.engine.any_driver import Database
     from dbconfig.settings.database import DatabaseSettings
     from dbconfig.settings.environment_variables import Environment
     from dbconfig.settings.profile import Profile
-
-T = TypeVar("T")
-
-_FAREWELL: Final = 1.0  # seconds that a server may take to let a connection go; then the process ends without it
 
 
 class Context:
@@ -92,83 +87,16 @@ class Context:
         return f"profile {self.selection.name} ({self.reason}), {file}"
 
 
-class Database:
-    """A database as commands reach it: through a synchronous driver, or an asynchronous one where there is no other."""
-
-    def __init__(self, engine: Engine, loop: _Loop | None) -> None:
-        self.engine = engine
-        self._loop = loop
-
-    def call(self, work: Callable[[Engine], T]) -> T:
-        """Return what a function of the engine returns; it must use the engine only within the call."""
-        return work(self.engine) if self._loop is None else self._loop.call(work, self.engine)
-
-
-class _Loop:
-    """An event loop in a thread, so that commands are written once, for both kinds of drivers."""
-
-    def __init__(self) -> None:
-        import asyncio
-        import threading
-
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="dbconfig-loop", daemon=True)
-        self._thread.start()
-
-    def call(self, work: Callable[..., T], *arguments: Any) -> T:
-        """Return what a function returns whose waiting is the loop's; from any thread but the loop's own."""
-        import asyncio
-
-        from sqlalchemy.util import greenlet_spawn
-
-        return asyncio.run_coroutine_threadsafe(greenlet_spawn(work, *arguments), self._loop).result()
-
-    def close(self, engine: Engine) -> None:
-        """End what still runs, close the connections, and stop."""
-        import asyncio
-
-        asyncio.run_coroutine_threadsafe(self._end(engine), self._loop).result()
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
-
-    async def _end(self, engine: Engine) -> None:
-        import asyncio
-
-        from sqlalchemy.ext.asyncio import AsyncEngine
-
-        running = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in running:
-            task.cancel()
-        if running:
-            await asyncio.wait(running, timeout=_FAREWELL)
-        with suppress(TimeoutError):  # a server that stays silent: the sockets go with the process
-            async with asyncio.timeout(_FAREWELL):
-                await AsyncEngine(engine).dispose()
-        await self._loop.shutdown_asyncgens()
-
-
 @contextmanager
 def connected(
     settings: DatabaseSettings, label: str, *, read_only: bool = False, **changes: object
 ) -> Iterator[Database]:
     """Return a database whose connections are closed at the end; it writes no log: stdout is the command's answer."""
-    from dbconfig.engine import create
+    from dbconfig.engine import any_driver
 
     quiet = settings.model_copy(update={"echo": False, "echo_pool": False, **changes})
-    asynchronous = quiet.only_asynchronous()
-    engine = create.build(quiet, label, asynchronous=asynchronous, read_only=read_only)
-    if not asynchronous:
-        try:
-            yield Database(engine, None)
-        finally:
-            engine.dispose()
-        return
-    loop = _Loop()
-    try:
-        yield Database(engine, loop)
-    finally:
-        loop.close(engine)
+    with any_driver.connected(quiet, label, read_only=read_only) as database:
+        yield database
 
 
 def as_problem(error: BaseException, settings: DatabaseSettings, database: str) -> Problem:

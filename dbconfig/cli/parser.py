@@ -1,4 +1,4 @@
-"""What may be written on the command line; it imports argparse alone, so that `--help` and completion start at once."""
+"""The command line's arguments; only argparse is imported, so that `--help` and completion start immediately."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class UsageError(Exception):
-    """A command line that cannot be understood; the text says what was probably meant."""
+    """A command line that cannot be parsed; the text suggests what was probably meant."""
 
 
 class Argument:
@@ -43,8 +43,8 @@ def _option(*names: str, **options: Any) -> Argument:
     return Argument(names, options)
 
 
-_PROFILE: Final = _option("profile_argument", metavar="PROFILE", nargs="?", help="the profile; as --profile")
-_DATABASE: Final = _option("--database", metavar="NAME", help="one of the databases: of the profile")
+_PROFILE: Final = _option("profile_argument", metavar="PROFILE", nargs="?", help="the profile, like --profile")
+_DATABASE: Final = _option("--database", metavar="NAME", help="one database of the profile (all)")
 _ALL: Final = "--all"
 
 
@@ -62,88 +62,88 @@ def seconds(text: str) -> float:
 def count(text: str) -> int:
     """Return a number of at least one."""
     if not re.fullmatch(r"[1-9]\d{0,5}", text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of at least 1")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least 1")
     return int(text)
 
 
 _TIMEOUT: Final = _option(
-    "--timeout", metavar="SECONDS", type=seconds, default=5.0, help="how long each step may take (5s)"
+    "--timeout", metavar="SECONDS", type=seconds, default=5.0, help="time limit of each step (5s)"
 )
 
 COMMANDS: Final[dict[str, Command]] = {
-    "list": Command("profiles, their databases and pools, and the variables that each needs"),
+    "list": Command("list the profiles with their databases, pools, and required variables"),
     "show": Command(
-        "each value of a profile, and where it came from",
+        "show each value of a profile and where it comes from",
         (
             _PROFILE,
-            _option(_ALL, action="store_true", help="every key, and the values that are overridden"),
-            _option("--engine", action="store_true", help="the create_engine call that results, secrets masked"),
+            _option(_ALL, action="store_true", help="show every key, and overridden values too"),
+            _option("--engine", action="store_true", help="show the resulting create_engine call, with secrets masked"),
             _option("--diff", metavar="OTHER", help="compare with another profile, side by side"),
             _DATABASE,
         ),
     ),
     "validate": Command(
-        "is every profile well-formed? needs no network, no secret, no driver",
+        "check what the files say, without network, secrets, or drivers",
         (
             _PROFILE,
-            _option(_ALL, action="store_true", help="every profile, not only the selected one"),
-            _option("--strict", action="store_true", help="advice counts as a problem"),
+            _option(_ALL, action="store_true", help="validate every profile, not only the selected one"),
+            _option("--strict", action="store_true", help="treat warnings as errors"),
         ),
         ("text", "json", "github"),
     ),
     "check": Command(
-        "can the databases be reached, and does the pool fit the server? step by step",
+        "connect to every server step by step, and check that the pools fit",
         (
             _PROFILE,
             _DATABASE,
-            _option("--workers", metavar="N", type=count, default=1, help="processes of each replica (1)"),
-            _option("--replicas", metavar="M", type=count, default=1, help="replicas of the application (1)"),
+            _option("--workers", metavar="N", type=count, default=1, help="worker processes per instance of the application (1)"),
+            _option("--replicas", metavar="M", type=count, default=1, help="instances of the application (1)"),
             _TIMEOUT,
         ),
     ),
-    "ping": Command("does the database answer? one query", (_PROFILE, _DATABASE, _TIMEOUT)),
+    "ping": Command("send one query to each database, for health checks", (_PROFILE, _DATABASE, _TIMEOUT)),
     "wait": Command(
-        "wait until the database answers, for container entry points",
+        "wait until the databases answer, for container entry points",
         (
             _PROFILE,
             _DATABASE,
-            _option("--timeout", metavar="SECONDS", type=seconds, default=30.0, help="how long to wait in all (30s)"),
+            _option("--timeout", metavar="SECONDS", type=seconds, default=30.0, help="time limit of the whole wait (30s)"),
         ),
-        description="Errors that waiting cannot mend (a wrong password, a missing database) end it at once.",
+        description="Permanent errors, such as a wrong password, end the wait immediately.",
     ),
     "create-tables": Command(
-        "create tables that are not there yet",
+        "create the tables that do not exist yet",
         (
-            _option("metadata", metavar="MODULE:METADATA", help="where the tables are, such as shop.models:metadata"),
-            _option("tables", metavar="TABLE", nargs="*", help="tables to create; all if none is named"),
+            _option("metadata", metavar="MODULE:METADATA", help="where the tables are defined, such as shop.models:metadata"),
+            _option("tables", metavar="TABLE", nargs="*", help="tables to create (all)"),
             _DATABASE,
         ),
     ),
     "shell": Command(
-        "open the database's own shell: psql, mysql, mariadb or sqlite3",
+        "open the database's own shell: psql, mysql, mariadb, or sqlite3",
         (_PROFILE, _DATABASE),
         ("text",),
-        "The password goes by the environment or an option file, never by the command line.",
+        "No value is passed on the command line, where other users could read it.",
     ),
     "init": Command(
         "write a config folder with four commented profiles",
         (
-            _option("folder", metavar="FOLDER", nargs="?", default=".", help="the project (the working directory)"),
+            _option("folder", metavar="FOLDER", nargs="?", default=".", help="the project folder (the working directory)"),
             _option(
-                "--alembic", metavar="DIR", nargs="?", const="migrations", help="migrations in DIR too (migrations)"
+                "--alembic", metavar="DIR", nargs="?", const="migrations", help="write migrations too, in DIR (migrations)"
             ),
-            _option("--models", metavar="MODULE", help="what the migrations import (app.models)"),
+            _option("--models", metavar="MODULE", help="the module that the migrations import (app.models)"),
         ),
         ("text",),
-        "With --alembic a config folder that is there already stays as it is.",
+        "With --alembic, an existing config folder stays as it is.",
     ),
-    "schema": Command("the JSON schema of the YAML files, for editors", (), ("json",)),
+    "schema": Command("print the JSON schema of the YAML files, for editors", (), ("json",)),
     "explain": Command(
-        "what a kind of problem means, an example, what to do",
-        (_option("slug", metavar="SLUG", nargs="?", help="the word in brackets; without it, all are listed"),),
+        "explain a problem or a key: what it means, an example, what to do",
+        (_option("slug", metavar="SLUG", nargs="?", help="the word in brackets, or a key of the YAML (list all)"),),
     ),
     "completion": Command(
-        "a script that completes commands, options and profile names",
+        "print a script that completes commands, options, and profile names",
         (
             # `profiles` is what the scripts themselves ask for.
             _option("shell", metavar="SHELL", choices=("bash", "zsh", "fish", "profiles"), help="bash, zsh or fish"),
@@ -166,10 +166,10 @@ def build(wanted: str | None = None) -> argparse.ArgumentParser:
     """Return the parser, with the arguments of one command: those of the others are not asked for."""
     parser = _Parser(
         prog="dbconfig",
-        description="Database connections for SQLModel, written down in YAML.",
-        epilog="exit codes: 0 fine, 1 a check found a problem, 2 could not run, 130 interrupted",
+        description="Database connections for SQLModel, configured in YAML.",
+        epilog="exit codes: 0 success, 1 a check found a problem, 2 the command could not run, 130 interrupted",
     )
-    parser.add_argument("--version", action="store_true", help="print the version and end")
+    parser.add_argument("--version", action="store_true", help="print the version and exit")
     _common(parser, None)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command", parser_class=_Parser)
     for name, command in COMMANDS.items():
@@ -188,7 +188,7 @@ def _common(parser: argparse.ArgumentParser, command: Command | None) -> None:
     group = parser.add_argument_group("common options")
     default = None if command is None else argparse.SUPPRESS
     group.add_argument("--config", metavar="PATH", default=default, help="the folder of the profiles (config/)")
-    group.add_argument("--profile", metavar="NAME", default=default, help="the profile, instead of ENVIRONMENT")
+    group.add_argument("--profile", metavar="NAME", default=default, help="the profile, instead of the one that ENVIRONMENT names")
     formats = ("text", "json", "github") if command is None else command.formats
     text = f"{', '.join(formats[:-1])} or {formats[-1]}" if len(formats) > 1 else formats[0]
     group.add_argument("--format", choices=formats, default=default, help=f"{text} ({formats[0]})")
@@ -196,7 +196,7 @@ def _common(parser: argparse.ArgumentParser, command: Command | None) -> None:
         "--color",
         choices=("auto", "always", "never"),
         default=default,
-        help="auto (by NO_COLOR, FORCE_COLOR, terminal)",
+        help="auto decides by NO_COLOR, FORCE_COLOR, and the terminal",
     )
 
 

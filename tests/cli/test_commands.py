@@ -280,7 +280,7 @@ class TestHelp:
             (["lst"], "there is no command 'lst'; did you mean 'list'?"),
             (["--profile", "x", "chek"], "did you mean 'check'?"),
             (["show", "--engin"], "`dbconfig show` has no option '--engin'; did you mean '--engine'?"),
-            (["check", "--workers", "0"], "no number of at least 1"),
+            (["check", "--workers", "0"], "not a number of at least 1"),
             (["wait", "--timeout", "soon"], "not a duration"),
             (["ping", "--format", "github"], "invalid choice"),
             (["show", "a", "--profile", "b"], "two profiles"),

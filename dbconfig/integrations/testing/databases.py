@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy import text
+from sqlalchemy import Engine, text
 
-from dbconfig.engine import create
+from dbconfig.engine import any_driver
 from dbconfig.errors import ConfigError
 from dbconfig.errors.printable import quoted
 from dbconfig.errors.problem import Problem
@@ -165,23 +165,28 @@ class Place:
         """Yield a function that runs one statement beside the databases, in autocommit."""
         postgresql = self.settings.backend == "postgresql"
         beside = _with_database(self.original, "postgres" if postgresql else None)
-        engine = create.build(beside.model_copy(update={"isolation_level": "AUTOCOMMIT"}), "tests")
-
-        def run(statement: str, **parameters: Any) -> Any:
-            result = connection.execute(text(statement), parameters)
-            return result.scalar() if result.returns_rows else None
-
+        in_autocommit = beside.model_copy(update={"isolation_level": "AUTOCOMMIT"})
         try:
-            with engine.connect() as connection:
-                yield run
+            with any_driver.connected(in_autocommit, "tests") as database:
+                connection = database.call(lambda engine: engine.connect())
+
+                def run(statement: str, **parameters: Any) -> Any:
+                    def execute(_: Engine) -> Any:
+                        result = connection.execute(text(statement), parameters)
+                        return result.scalar() if result.returns_rows else None
+
+                    return database.call(execute)
+
+                try:
+                    yield run
+                finally:
+                    database.call(lambda _: connection.close())
         except Exception as error:
             if not _is_denied(error):
                 raise
             message = f"the database for tests, {quoted(self.name)}, cannot be made: {_first_line(error)}"
             help = "let the user create databases, or let tests use the profile's own: db_in_place = true"
             raise ConfigError([Problem("test-database", message, help=help)]) from error
-        finally:
-            engine.dispose()
 
 
 def _is_denied(error: Exception) -> bool:
