@@ -96,7 +96,13 @@ COMMANDS: Final[dict[str, Command]] = {
         (
             _PROFILE,
             _DATABASE,
-            _option("--workers", metavar="N", type=count, default=1, help="worker processes per instance of the application (1)"),
+            _option(
+                "--workers",
+                metavar="N",
+                type=count,
+                default=1,
+                help="worker processes per instance of the application (1)",
+            ),
             _option("--replicas", metavar="M", type=count, default=1, help="instances of the application (1)"),
             _TIMEOUT,
         ),
@@ -107,14 +113,18 @@ COMMANDS: Final[dict[str, Command]] = {
         (
             _PROFILE,
             _DATABASE,
-            _option("--timeout", metavar="SECONDS", type=seconds, default=30.0, help="time limit of the whole wait (30s)"),
+            _option(
+                "--timeout", metavar="SECONDS", type=seconds, default=30.0, help="time limit of the whole wait (30s)"
+            ),
         ),
         description="Permanent errors, such as a wrong password, end the wait immediately.",
     ),
     "create-tables": Command(
         "create the tables that do not exist yet",
         (
-            _option("metadata", metavar="MODULE:METADATA", help="where the tables are defined, such as shop.models:metadata"),
+            _option(
+                "metadata", metavar="MODULE:METADATA", help="where the tables are defined, such as shop.models:metadata"
+            ),
             _option("tables", metavar="TABLE", nargs="*", help="tables to create (all)"),
             _DATABASE,
         ),
@@ -128,9 +138,15 @@ COMMANDS: Final[dict[str, Command]] = {
     "init": Command(
         "write a config folder with four commented profiles",
         (
-            _option("folder", metavar="FOLDER", nargs="?", default=".", help="the project folder (the working directory)"),
             _option(
-                "--alembic", metavar="DIR", nargs="?", const="migrations", help="write migrations too, in DIR (migrations)"
+                "folder", metavar="FOLDER", nargs="?", default=".", help="the project folder (the working directory)"
+            ),
+            _option(
+                "--alembic",
+                metavar="DIR",
+                nargs="?",
+                const="migrations",
+                help="write migrations too, in DIR (migrations)",
             ),
             _option("--models", metavar="MODULE", help="the module that the migrations import (app.models)"),
         ),
@@ -188,7 +204,9 @@ def _common(parser: argparse.ArgumentParser, command: Command | None) -> None:
     group = parser.add_argument_group("common options")
     default = None if command is None else argparse.SUPPRESS
     group.add_argument("--config", metavar="PATH", default=default, help="the folder of the profiles (config/)")
-    group.add_argument("--profile", metavar="NAME", default=default, help="the profile, instead of the one that ENVIRONMENT names")
+    group.add_argument(
+        "--profile", metavar="NAME", default=default, help="the profile, instead of the one that ENVIRONMENT names"
+    )
     formats = ("text", "json", "github") if command is None else command.formats
     text = f"{', '.join(formats[:-1])} or {formats[-1]}" if len(formats) > 1 else formats[0]
     group.add_argument("--format", choices=formats, default=default, help=f"{text} ({formats[0]})")
