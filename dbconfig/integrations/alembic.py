@@ -86,6 +86,8 @@ def run_migrations(
         if context.is_offline_mode():
             run.offline(settings, asynchronous)
         elif (connection := config.attributes.get("connection")) is not None:
+            if connection.dialect.name == "sqlite":
+                _suspend_foreign_keys(connection)
             run.on(connection)
         else:
             run.online(settings, asynchronous, f"{source.profile.name}/{name}")
@@ -202,6 +204,13 @@ def _alone(connection: Connection) -> Iterator[None]:
         connection.rollback()
         connection.execute(text(give), key)
         connection.commit()
+
+
+def _suspend_foreign_keys(connection: Connection) -> None:
+    """Let a batch migration make anew a table that others refer to; without effect once the caller has written."""
+    from dbconfig.engine.dialects.sqlite.foreign_keys import suspend_foreign_keys  # its driver is for those who use it
+
+    suspend_foreign_keys(connection)
 
 
 @contextmanager

@@ -1,12 +1,19 @@
 """Alembic with an `env.py` of one call: every profile, sync and async, offline and online, many at once."""
 
+import asyncio
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError
 
 pytest.importorskip("alembic")
+
+from alembic import command
+from alembic.config import Config
 
 from dbconfig import ConfigError, Profile, Registry
 from dbconfig.integrations.alembic import upgrade
@@ -272,3 +279,126 @@ def test_it(db_session_committed, round):
     )
     finished = project.pytest()
     assert "2 passed" in finished.stdout, finished.stdout + finished.stderr
+
+
+# SQLite: a batch migration makes a table anew and drops the old one, to which the rows of other tables refer.
+
+BATCH = {
+    "one": """
+    op.create_table("team", sa.Column("id", sa.Integer, primary_key=True), sa.Column("old", sa.Integer))
+    team = sa.ForeignKey("team.id", ondelete="CASCADE")
+    op.create_table("hero", sa.Column("id", sa.Integer, primary_key=True), sa.Column("team_id", sa.Integer, team))
+    op.execute("INSERT INTO team VALUES (1, 1)")
+    op.execute("INSERT INTO hero VALUES (1, 1), (2, 1)")
+""",
+    "two": """
+    with op.batch_alter_table("team") as batch:
+        batch.drop_column("old")
+""",
+}
+STOCK_ENV = """
+from alembic import context
+connection = context.config.attributes["connection"]
+context.configure(connection=connection, render_as_batch=True)
+with context.begin_transaction():
+    context.run_migrations()
+"""
+OUR_ENV = """
+from dbconfig.integrations.alembic import run_migrations
+from sqlmodel import SQLModel
+run_migrations(SQLModel.metadata)
+"""
+
+
+@pytest.fixture
+def batches(tmp_path, monkeypatch):
+    """Write two revisions, the second of which drops a column of the parent table."""
+
+    def make(env):
+        versions = tmp_path / "migrations/versions"
+        versions.mkdir(parents=True)
+        (versions.parent / "env.py").write_text(env)
+        before = None
+        for name, body in BATCH.items():
+            head = f"import sqlalchemy as sa\nfrom alembic import op\nrevision, down_revision = {name!r}, {before!r}\n"
+            (versions / f"{name}.py").write_text(f"{head}def upgrade():{body}")
+            before = name
+        (tmp_path / "alembic.ini").write_text("[alembic]\nscript_location = %(here)s/migrations\n")
+        return Config(str(tmp_path / "alembic.ini"))
+
+    return make
+
+
+@pytest.fixture(params=["sync", "async"])
+def registry(request, tmp_path):
+    driver = "sqlite" if request.param == "sync" else "sqlite+aiosqlite"
+    with Registry.from_profile(Profile(name="tests", url=f"{driver}:///{tmp_path}/app.db")) as made:
+        yield made
+
+
+def on_own_connection(registry, work):
+    """Do something with a connection of the registry's engine, in a transaction."""
+    if not registry.profile.databases["default"].only_asynchronous():
+        with registry.engine().begin() as connection:
+            return work(connection)
+
+    async def run():
+        async with registry.async_engine().begin() as connection:
+            return await connection.run_sync(work)
+
+    return asyncio.run(run())
+
+
+def heroes(connection):
+    return connection.scalar(text("SELECT count(*) FROM hero"))
+
+
+def old(connection):
+    return [row.name for row in connection.execute(text("PRAGMA table_info(team)"))].count("old")
+
+
+def test_a_batch_migration_on_the_programs_connection_keeps_the_children(batches, registry):
+    config = batches(OUR_ENV)
+    for revision in BATCH:
+
+        def work(connection, revision=revision):
+            config.attributes["connection"] = connection
+            command.upgrade(config, revision)
+
+        on_own_connection(registry, work)
+    assert on_own_connection(registry, lambda connection: (heroes(connection), old(connection))) == (2, 0)
+    # The next one who takes the connection has foreign keys again.
+    assert on_own_connection(registry, lambda connection: connection.scalar(text("PRAGMA foreign_keys"))) == 1
+
+
+def test_a_stock_env_on_our_engine_loses_no_row(batches, registry):
+    config = batches(STOCK_ENV)
+
+    def work(connection):
+        config.attributes["connection"] = connection
+        command.upgrade(config, "two")
+
+    with pytest.raises(IntegrityError, match="hero"):
+        on_own_connection(registry, work)
+
+    def again(connection):
+        connection.execute(text("PRAGMA foreign_keys = OFF"))
+        work(connection)
+
+    on_own_connection(registry, again)
+    assert on_own_connection(registry, lambda connection: (heroes(connection), old(connection))) == (2, 0)
+
+
+def test_upgrade_keeps_the_children(batches, registry):
+    batches(OUR_ENV)
+    ini = str(Path(registry.profile.databases["default"].path).with_name("alembic.ini"))
+
+    async def in_a_loop():
+        upgrade(registry.async_engine(), ini=ini)
+
+    if registry.profile.databases["default"].only_asynchronous():
+        asyncio.run(in_a_loop())
+    else:
+        upgrade(registry.engine(), ini=ini)
+    assert on_own_connection(registry, lambda connection: (heroes(connection), old(connection))) == (2, 0)
+    assert on_own_connection(registry, lambda connection: connection.scalar(text("PRAGMA foreign_keys"))) == 1
