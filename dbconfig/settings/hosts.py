@@ -111,7 +111,7 @@ def hosts(value: Any) -> str | tuple[str, ...]:
 def _host_and_port(item: Any) -> str:
     if not isinstance(item, str):
         raise reject("wrong-type", "each host must be text", "[db1.internal, 'db2.internal:5433']")
-    name, port = split(item) or (item, None)
+    name, port = split(item) or (item.rpartition(":")[::2] if item.count(":") == 1 else (item, None))
     if port is None:
         return host(item)
     if not is_port(port):

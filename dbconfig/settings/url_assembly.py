@@ -18,10 +18,10 @@ def compose(settings: Keys) -> DatabaseURL:
         query |= {name: (value,) for name, value in tls.parameters(settings).items()}
     if isinstance(host, tuple):
         names, ports = hosts.separated(host, port or PORTS["postgresql"])
-        # Not whichever answers first: a standby that does would refuse every write. A replica is to be one.
-        wanted = "any" if isinstance(settings, ReplicaKeys) else "read-write"
-        query = {"target_session_attrs": (wanted,), **query, "host": (names,), "port": (ports,)}
+        query |= {"host": (names,), "port": (ports,)}
         host = port = None
+    if "host" in query and len(hosts.servers(None, None, query, 0)) > 1:
+        query = {"target_session_attrs": (_wanted(settings),), **query}
     return DatabaseURL(
         drivername,
         settings.username or base.username,
@@ -31,3 +31,11 @@ def compose(settings: Keys) -> DatabaseURL:
         settings.database or base.database,
         query,
     )
+
+
+def _wanted(settings: Keys) -> str:
+    """Return which of several servers is wanted: not whichever answers first, a standby would refuse every write."""
+    if isinstance(settings, ReplicaKeys):
+        return "any"
+    # To libpq no server is "read-write" whose sessions are read-only by default, as those of our readers are.
+    return "primary" if settings.variables.get("default_transaction_read_only") else "read-write"

@@ -151,9 +151,9 @@ def test_hosts_and_ports_are_written_as_libpq_reads_them(hosts: list[str], names
         ("postgresql://", ["one:0"], "a port between 1 and 65535"),
         ("postgresql://", ["one:x"], "a port between 1 and 65535"),
         ("postgresql://", [3], "each host must be text"),
-        ("postgresql://", ["a b:1"], "no `host` or `host:port`"),
+        ("postgresql://", ["a b:1"], "not a `host` or `host:port`"),
         ("postgresql://one", ["two"], "given both by `url` and by `host`"),
-        ("mysql://", ["one", "two"], "only the drivers of PostgreSQL"),
+        ("mysql://", ["one", "two"], "only PostgreSQL's drivers"),
         ("sqlite://", ["one", "two"], "has no effect on"),
     ],
 )
