@@ -258,6 +258,16 @@ class TestHelp:
         )
         subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, cwd=project.folder)
 
+    def test_what_needs_no_engine_imports_no_sqlalchemy(self, shop: Project) -> None:
+        script = (
+            "import sys, dbconfig.cli\n"
+            "for command in ('list', 'show', 'show --diff testing', 'validate --all', 'explain busy', 'schema'):\n"
+            "    assert dbconfig.cli.main(command.split()) == 0, command\n"
+            "    assert 'sqlalchemy' not in sys.modules, command\n"
+        )
+        env = {name: value for name, value in os.environ.items() if name != "ENVIRONMENT"}
+        subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, cwd=shop.folder, env=env)
+
     @pytest.mark.parametrize("command", COMMANDS)
     def test_every_command_has_help(self, project: Project, command: str) -> None:
         result = project.run(command, "--help")

@@ -131,6 +131,10 @@ class TestCompletion:
         done = subprocess.run([program, "-n", script], capture_output=True, text=True)
         assert (done.returncode, done.stderr) == (0, "")
 
+    @pytest.mark.parametrize("shell", ["zsh", "fish"])
+    def test_summaries_keep_their_words(self, project: Project, shell: str) -> None:
+        assert "the database'\"'\"'s own shell" in project.run("completion", shell).out
+
     @pytest.mark.parametrize(
         ("words", "expected"),
         [

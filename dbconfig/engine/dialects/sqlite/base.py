@@ -209,4 +209,5 @@ def _check(settings: DatabaseSettings) -> None:
 
 
 def _instead(name: str) -> str:
-    return "`isolation_level` is a key of its own" if name in ("isolation_level", "autocommit") else ""
+    # Python's driver has them, and would begin and commit by itself.
+    return "`isolation_level: AUTOCOMMIT` commits each statement" if name in ("isolation_level", "autocommit") else ""
