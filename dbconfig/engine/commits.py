@@ -16,7 +16,7 @@ from sqlalchemy.engine import Dialect, ExceptionContext
 from sqlalchemy.exc import DBAPIError, InvalidRequestError
 
 from dbconfig.engine.dialects import errors
-from dbconfig.engine.dialects.error_table import JUDGED, UNKNOWN, Meaning
+from dbconfig.engine.dialects.error_table import JUDGED, UNKNOWN, Fate, Meaning
 from dbconfig.settings.database import DatabaseSettings
 
 _BROKEN: Final = "dbconfig.broken"  # in the info of a connection: the error that ended its transaction
@@ -49,7 +49,7 @@ _checks: weakref.WeakKeyDictionary[Dialect, Callable[[Any], None]] = weakref.Wea
 class Mark:
     """Whose transaction a connection is in, and how far its COMMIT has come."""
 
-    __slots__ = ("alive", "allowed", "committed", "name", "partly", "sent")
+    __slots__ = ("alive", "allowed", "caught", "committed", "name", "partly", "sent")
 
     def __init__(self, name: str, *, allowed: bool) -> None:
         self.name = name  # of the database
@@ -58,6 +58,7 @@ class Mark:
         self.sent = False
         self.committed = False
         self.partly = False  # a statement has committed what came before it
+        self.caught = Fate.FINAL  # of the last error of a statement, which the application may have caught
 
     def refuse(self) -> None:
         if self.alive and not self.allowed:
@@ -110,12 +111,19 @@ def attach(engine: Engine, settings: DatabaseSettings) -> None:
     @event.listens_for(engine, "handle_error")
     def note(context: ExceptionContext) -> None:
         error, connection = context.original_exception, context.connection
-        if connection is None or context.is_disconnect or not isinstance(error, dialect.loaded_dbapi.Error):
+        if connection is None or connection.closed or connection.invalidated:
             return
-        if connection.closed or connection.invalidated or _is_autocommit(connection, settings):
+        if not isinstance(error, dialect.loaded_dbapi.Error):
+            return
+        info = connection.connection.info
+        found: Mark | None = info.get(_MARK)
+        if found is not None:
+            row = errors.of_statement(error, backend)
+            found.caught = row.fate if row is not None else Fate.LOST if context.is_disconnect else Fate.FINAL
+        if context.is_disconnect or _is_autocommit(connection, settings):
             return
         if _may_break(backend, error, connection):
-            connection.connection.info.setdefault(_BROKEN, _like(error, backend))
+            info.setdefault(_BROKEN, _like(error, backend))
 
     def refuse(connection: Any) -> None:
         info = _info(connection)

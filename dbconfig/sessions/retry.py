@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from sqlalchemy.exc import PendingRollbackError
 from sqlalchemy.util import greenlet_spawn
 from sqlmodel import Session
 
@@ -162,6 +163,9 @@ def _attempt(session: Any) -> _Steps:
     return _Done(result)
 
 
+_TRANSIENT: Final = (Fate.CONFLICT, Fate.LOST, Fate.ABSENT)
+
+
 def _end(session: Session) -> None:
     for _, mark in begun(session):
         mark.alive = False  # of a connection that is shared with others, in tests
@@ -175,6 +179,11 @@ def _fate(error: BaseException, session: Session) -> Fate:
         error.add_note("dbconfig: a statement of this unit has committed what came before it, so it is not repeated")
         return Fate.FINAL
     fate = fate_of(error)
+    if isinstance(
+        error, PendingRollbackError
+    ):  # the session goes on only after a rollback, because of an earlier error
+        caught = [mark.caught for _, mark in begun(session) if mark.caught in _TRANSIENT and not mark.sent]
+        return caught[0] if caught else Fate.FINAL
     if fate is not Fate.FINAL or not hasattr(error, "orig"):
         return fate
     # A failed transaction refuses the next statement too, with an error that says nothing of the first.

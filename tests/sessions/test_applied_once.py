@@ -7,13 +7,14 @@ import contextlib
 import contextvars
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pymysql
 import pytest
 from sqlalchemy import event, text
 from sqlalchemy.exc import DBAPIError, InvalidRequestError, OperationalError, ProgrammingError
-from sqlmodel import Session
+from sqlmodel import Field, MetaData, Session, SQLModel
 
 from dbconfig import CommitUncertain, Profile, Registry
 from dbconfig.engine.commits import Mark
@@ -21,6 +22,17 @@ from dbconfig.engine.dialects.error_table import Fate
 from dbconfig.engine.dialects.errors import fate_of
 from dbconfig.sessions.commit import uncertain_after
 from tests.sessions.conftest import Units
+
+
+class Base(SQLModel):
+    metadata = MetaData()
+
+
+class Row(Base, table=True):
+    __tablename__ = "t"
+    id: int = Field(primary_key=True)
+    x: int
+
 
 INSERT = text("INSERT INTO t (x) VALUES (1)")
 ROWS = "SELECT x FROM t"
@@ -209,6 +221,16 @@ def test_a_deadlock_caught_inside_a_savepoint_is_run_again(mariadb_units: Units)
     def second(session: Session, row: int) -> None:
         with session.begin_nested(), contextlib.suppress(DBAPIError):
             session.execute(text("UPDATE t SET x = x + 1 WHERE id = :id"), {"id": row})
+
+    in_opposite_order(mariadb_units, second)
+
+
+def test_a_deadlock_of_a_flush_that_the_work_catches_is_run_again(mariadb_units: Units) -> None:
+    def second(session: Session, row: int) -> None:
+        found = session.get_one(Row, row)
+        found.x += 1
+        with suppress(DBAPIError):
+            session.flush()  # after which the session refuses everything but a rollback
 
     in_opposite_order(mariadb_units, second)
 

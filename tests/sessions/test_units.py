@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import create_engine, text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlmodel import Field, MetaData, Session, SQLModel
 
 from dbconfig import CommitUncertain, Profile, Registry
@@ -219,6 +219,26 @@ def test_a_connection_lost_before_the_commit_costs_an_attempt_and_nothing_else(
         attempts.append(session.info["attempt"])
         if len(attempts) == 1:
             server.terminate(session.execute(text(identify)).scalar_one())
+        transfer(1, 2)(session)
+
+    remote.run(work)
+    assert attempts == [1, 2]
+    assert saved(remote) == [99, 101, 100, 100]
+
+
+def test_a_lost_connection_that_the_work_catches_costs_an_attempt_as_well(
+    remote: Units, request: pytest.FixtureRequest
+) -> None:
+    server = request.getfixturevalue(remote.system)
+    identify = "SELECT pg_backend_pid()" if remote.system == "postgresql" else "SELECT CONNECTION_ID()"
+    attempts = []
+
+    def work(session: Session) -> None:
+        attempts.append(session.info["attempt"])
+        if len(attempts) == 1:
+            server.terminate(session.execute(text(identify)).scalar_one())
+            with suppress(DBAPIError):
+                session.execute(text("SELECT 1"))
         transfer(1, 2)(session)
 
     remote.run(work)

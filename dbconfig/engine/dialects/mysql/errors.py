@@ -40,7 +40,7 @@ _ROLLED_BACK: Final = replace(CONFLICT, rolls_back=True)
 CODES: Final[Mapping[int, Meaning]] = {
     # the server rolled back in favor of another transaction
     1213: _ROLLED_BACK,  # [m] ER_LOCK_DEADLOCK; Galera gives it at COMMIT too
-    1020: _ROLLED_BACK,  # [a] ER_CHECKREAD: MariaDB's innodb_snapshot_isolation
+    1020: _ROLLED_BACK,  # [a] ER_CHECKREAD, under MariaDB's innodb_snapshot_isolation; by experiment on 10.11
     1613: _ROLLED_BACK,  # [m] ER_XA_RBTIMEOUT
     1614: _ROLLED_BACK,  # [m] ER_XA_RBDEADLOCK
     3101: _ROLLED_BACK,  # [m] ER_TRANSACTION_ROLLBACK_DURING_COMMIT: group replication's certification
