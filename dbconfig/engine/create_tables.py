@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Iterator, Sequence
@@ -10,6 +11,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, MetaData, Table, inspect, text
 from sqlalchemy.schema import sort_tables_and_constraints
+from sqlalchemy.util import await_only
 from sqlmodel import SQLModel
 
 from dbconfig.errors import ConfigError
@@ -153,4 +155,11 @@ def _wait_for_lock(connection: Connection, ask: str, name: int | str) -> None:
             raise TimeoutError(
                 f"another process has been creating tables for {_LOCK_TIMEOUT:.0f} s: its lock {_LOCK:x} is not free"
             )
+        _pause(connection)
+
+
+def _pause(connection: Connection) -> None:
+    if connection.dialect.is_async:
+        await_only(asyncio.sleep(_LOCK_PAUSE))
+    else:
         time.sleep(_LOCK_PAUSE)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Final
 
 from sqlalchemy import Engine, text
+from sqlalchemy.util import greenlet_spawn
 
 from dbconfig.engine.connection_failures import Failure, classify, server_of
 from dbconfig.settings.database import DatabaseSettings
@@ -71,6 +74,17 @@ def ping(engine: Engine, timeout: float, call: Call | None = None) -> float:
     return attempt.seconds
 
 
+async def async_ping(engine: Engine, timeout: float) -> float:
+    """Do the same in the running event loop, for the engine of an asynchronous driver."""
+    begin = time.perf_counter()
+    try:
+        async with asyncio.timeout(timeout):
+            await greenlet_spawn(_select_one, engine)
+    except TimeoutError:
+        raise TimeoutError(f"no answer within {timeout:.3g} s") from None
+    return time.perf_counter() - begin
+
+
 def wait(
     engine: Engine,
     settings: DatabaseSettings,
@@ -91,16 +105,58 @@ def wait(
         TimeoutError: it did not answer within the time; the last error is the cause.
         sqlalchemy.exc.DBAPIError: an error that waiting cannot mend, such as a wrong password, at once.
     """
+    steps = _steps(engine, settings, timeout, report)
+    for step in steps:
+        if step.pause:
+            time.sleep(step.pause)
+            continue
+        attempt = _Attempt(engine, call)
+        # A hanging attempt is the only one: its thread would otherwise gather others.
+        step.answered = attempt.done(step.seconds)
+        step.error = attempt.error
+
+
+async def async_wait(engine: Engine, settings: DatabaseSettings, timeout: float) -> None:
+    """Do the same in the running event loop, for the engine of an asynchronous driver."""
+    for step in _steps(engine, settings, timeout, None):
+        if step.pause:
+            await asyncio.sleep(step.pause)
+            continue
+        # Not cancelled before its time is up: then it is the last one.
+        attempt = asyncio.ensure_future(greenlet_spawn(_select_one, engine))
+        try:
+            await asyncio.wait([attempt], timeout=step.seconds)
+        finally:
+            step.answered = attempt.done()
+            if not step.answered:
+                attempt.cancel()
+        step.error = attempt.exception() if step.answered else None
+
+
+@dataclass(slots=True)
+class _Step:
+    """What to do next: pause, or attempt for so long, and note what came of it."""
+
+    seconds: float = 0.0
+    pause: float = 0.0
+    answered: bool = False
+    error: BaseException | None = None
+
+
+def _steps(
+    engine: Engine, settings: DatabaseSettings, timeout: float, report: Callable[[BaseException], None] | None
+) -> Iterator[_Step]:
+    """Yield attempts and pauses until an attempt succeeds, for threads and for an event loop alike."""
     deadline = time.monotonic() + timeout
     what = f"{engine.logging_name}: {server_of(settings)}"
     report = report or _logged(what, settings)
     pause, last = _PAUSE[0], None
     while True:
-        attempt = _Attempt(engine, call)
-        # A hanging attempt is the only one: its thread would otherwise gather others.
-        if attempt.done(deadline - time.monotonic()):
-            if attempt.error is None:
-                return
+        attempt = _Step(seconds=max(0.0, deadline - time.monotonic()))
+        yield attempt
+        if attempt.answered and attempt.error is None:
+            return
+        if attempt.error is not None:
             last = attempt.error
             if classify(last, settings).permanent:
                 raise last
@@ -108,7 +164,7 @@ def wait(
         remaining = deadline - time.monotonic()
         if remaining <= 0:
             raise TimeoutError(f"{what} did not answer within {timeout:.3g} s") from last
-        time.sleep(min(pause, remaining))
+        yield _Step(pause=min(pause, remaining))
         pause = min(pause * 2, _PAUSE[1])
 
 

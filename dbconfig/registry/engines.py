@@ -13,6 +13,7 @@ from sqlalchemy import Engine
 from sqlmodel import Session
 
 from dbconfig.engine import create, draining, pool, read_only
+from dbconfig.engine.pool import PoolStats
 from dbconfig.registry.profiles import Profiles, Resolved
 from dbconfig.replicas import read_your_writes, routing
 from dbconfig.sessions.model_databases import Homes
@@ -243,6 +244,12 @@ class Engines(Generic[E, F, R]):
         """Return every engine that was made here and that somebody uses: those of before a `dispose` too."""
         with self._plan.profiles.lock:
             return list(self._made)
+
+    def stats(self) -> list[PoolStats]:
+        """Return the statistics of the pools that are in use here, or have connections open."""
+        current = {id(engine) for engine in (*self._engines.values(), *self._reading)}
+        found = [(engine, pool.stats(self._style.bare(engine))) for engine in self.alive()]
+        return [each for engine, each in found if id(engine) in current or each.idle + each.used + each.connecting]
 
     # What changes
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
-from dbconfig.engine.pool import forks
+from sqlalchemy import Engine
+
+from dbconfig.config import protected_databases
+from dbconfig.engine import create_tables, draining, pool
+from dbconfig.engine.pool import PoolStats, forks
 from dbconfig.errors import ConfigError
 from dbconfig.errors.problem import Problem
 from dbconfig.registry.engines import Engines, Key, Plan, ProcessEngines, Threads
@@ -15,6 +19,16 @@ from dbconfig.registry.reloading import Reload
 
 if TYPE_CHECKING:
     from dbconfig.registry.event_loops import EventLoops
+    from dbconfig.settings.database import DatabaseSettings
+
+T = TypeVar("T")
+
+
+TableVerb = Literal["create", "drop"]
+VERBS: Final[Mapping[TableVerb, Callable[[Engine, Sequence[Any]], list[str]]]] = {
+    "create": create_tables.create,
+    "drop": create_tables.drop,
+}
 
 
 class Parts:
@@ -61,11 +75,86 @@ class Parts:
         if self.event_loops is not None:
             self.event_loops.forget_sessions()
 
+    def dispose(self, timeout: float | None) -> None:
+        """Close every engine of the process, after work in progress if there is a limit to wait for it."""
+        if timeout is not None:
+            draining.check(timeout)
+        try:
+            if timeout is not None and not self.profiles.exchanged:
+                draining.drain(self.engines.alive(), timeout)
+        finally:
+            # Also if an interrupt ends the waiting: engines that lend nothing any more must not be found again.
+            with self.profiles.lock:
+                alive = self.engines.alive()
+                if self.profiles.forget():
+                    self.engines.forget()
+            for engine in alive:
+                engine.dispose()
+
+    def stats(self, database: str) -> PoolStats:
+        """Return the statistics of a database's pool for writing: of the process, or else of the running loop.
+
+        Raises:
+            RuntimeError: there is only an asynchronous driver, and no loop runs.
+        """
+        found = self.profiles.resolve(database)
+        engine = self.engines.opened().get(found.key)
+        if engine is None:
+            here = self.event_loops.of_the_running_one() if self.event_loops is not None else None
+            if here is not None and found.key in here.opened():
+                return pool.stats(here.opened()[found.key].sync_engine)
+            if found.settings.only_asynchronous():
+                raise RuntimeError(_unsuited(found.settings, "stats()", "all_stats(), or stats() in a coroutine"))
+            engine = self.engines.factory(database).engine
+        return pool.stats(engine)
+
+    def all_stats(self) -> list[PoolStats]:
+        """Return the statistics of every pool that is in use, or has connections open, by name."""
+        found = self.engines.stats()
+        if self.event_loops is not None:
+            found += self.event_loops.stats()
+        return sorted(found, key=lambda each: each.name)
+
+    def tables(self, models: Sequence[Any], database: str, verb: TableVerb) -> dict[str, Sequence[Any]]:
+        """Return the tables that are to be created or dropped, by database.
+
+        Raises:
+            ConfigError: a name is no table's, or a database is protected, by this profile or by another one.
+        """
+        if self.plan.overridden and verb == "create":
+            return {}  # they are there; on SQLite the lock to look for them would wait for the test's own transaction
+        found = self.homes.grouped(models, database)
+        for name in found:
+            settings = self.profiles.resolve(name).settings
+            if verb == "drop":
+                protected_databases.refuse_protected(self.profiles.get(), settings)
+            self.profiles.refuse_elsewhere(settings, f"{verb} tables", destructive=verb == "drop")
+        return found
+
+    def drive(self, database: str, verb: str, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Run the asynchronous twin of a verb in an event loop of its own, for a driver that is only asynchronous.
+
+        Raises:
+            RuntimeError: a loop is running in this thread, which would stand still.
+        """
+        import asyncio
+
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return asyncio.run(work())
+        settings = self.profiles.resolve(database).settings
+        raise RuntimeError(_unsuited(settings, f"{verb}()", f"await async_{verb}()"))
+
     def _leave_to_the_parent(self) -> None:
         self.reload.forget_callers()
         self.engines.forget_readers()
         if self.event_loops is not None:
             self.event_loops.leave_to_the_parent()
+
+
+def _unsuited(settings: DatabaseSettings, verb: str, instead: str) -> str:
+    return f"{settings.driver(asynchronous=True)} is an asynchronous driver: use {instead}, not {verb}"
 
 
 def _import_event_loops() -> Any:

@@ -88,6 +88,11 @@ class Profiles:
             self._begin_anew()
         return not self._exchanged
 
+    @property
+    def exchanged(self) -> bool:
+        """Whether tests have put databases of their own in the place of the profile's."""
+        return self._exchanged
+
     def known(self) -> dict[str | None, Profile]:
         """Return the profiles that have been loaded, by the names under which they were asked for."""
         return dict(self._found)

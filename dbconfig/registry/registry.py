@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, Self, SupportsIndex, TypeVar
 
 from sqlalchemy import Engine, Table
 from sqlmodel import Session, SQLModel
 
-from dbconfig.config import protected_databases
-from dbconfig.engine import create_tables, draining, pool, probes
+from dbconfig.engine import probes
 from dbconfig.engine.pool import PoolStats
 from dbconfig.errors.printable import quoted
-from dbconfig.registry.parts import Parts
+from dbconfig.registry.parts import VERBS, Parts, TableVerb
 from dbconfig.registry.profiles import Profiles
 from dbconfig.replicas import read_your_writes
 from dbconfig.replicas.health import ReaderStats
@@ -75,6 +75,12 @@ class Registry:
         return (
             f"<Registry of profile {quoted(known.name) if known else 'not loaded yet'}, {len(self._engines)} engines>"
         )
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> str | tuple[Any, ...]:
+        # copy, deepcopy and pickle all ask here. Half a copy would share locks and pools that it does not look after.
+        if self is default:
+            return "default"  # itself, here; in another process, that one's own
+        raise TypeError("a Registry cannot be copied or pickled: it owns connections. Share it, or make another one")
 
     def __enter__(self) -> Self:
         return self
@@ -274,13 +280,11 @@ class Registry:
         Raises:
             ConfigError: a name is no table's, or another profile protects this database.
         """
-        if self.parts.plan.overridden:
-            return []  # they are there; on SQLite the lock to look for them would wait for the test's own transaction
-        created = []
-        for name, found in self.parts.homes.grouped(models, database).items():
-            self._profiles.refuse_elsewhere(self._settings(name), "create tables", destructive=False)
-            created += create_tables.create(self.engine(name), found)
-        return created
+        return self._on_tables(models, database, "create")
+
+    async def async_create_tables(self, *models: type[SQLModel] | Table | str, database: str = DEFAULT) -> list[str]:
+        """Do the same in the running event loop."""
+        return await self._async_on_tables(models, database, "create")
 
     def drop_tables(self, *models: type[SQLModel] | Table | str, database: str = DEFAULT) -> list[str]:
         """Drop the tables of models, or of all that are imported.
@@ -291,11 +295,29 @@ class Registry:
         Raises:
             ConfigError: the database is protected, by this profile or by another one that points at it.
         """
-        wanted = self.parts.homes.grouped(models, database)
-        for name in wanted:
-            protected_databases.refuse_protected(self.profile, self._settings(name))
-            self._profiles.refuse_elsewhere(self._settings(name), "drop tables", destructive=True)
-        return [name for home, found in wanted.items() for name in create_tables.drop(self.engine(home), found)]
+        return self._on_tables(models, database, "drop")
+
+    async def async_drop_tables(self, *models: type[SQLModel] | Table | str, database: str = DEFAULT) -> list[str]:
+        """Do the same in the running event loop."""
+        return await self._async_on_tables(models, database, "drop")
+
+    def _on_tables(self, models: Sequence[Any], database: str, verb: TableVerb) -> list[str]:
+        found: list[str] = []
+        for name, tables in self.parts.tables(models, database, verb).items():
+            if self._settings(name).only_asynchronous():
+                work = partial(self._async_on_tables, tables, name, verb)
+                found += self.parts.drive(name, f"{verb}_tables", work)
+            else:
+                found += VERBS[verb](self.engine(name), tables)
+        return found
+
+    async def _async_on_tables(self, models: Sequence[Any], database: str, verb: TableVerb) -> list[str]:
+        from sqlalchemy.util import greenlet_spawn
+
+        found: list[str] = []
+        for name, tables in self.parts.tables(models, database, verb).items():
+            found += await greenlet_spawn(VERBS[verb], self.async_engine(name).sync_engine, tables)
+        return found
 
     def _settings(self, database: str) -> DatabaseSettings:
         return self._profiles.resolve(database).settings
@@ -345,7 +367,11 @@ class Registry:
 
     def stats(self, database: str = DEFAULT) -> PoolStats:
         """Return what the pool of a database has done and how it is: sizes, line, counters, histograms."""
-        return pool.stats(self.engine(database))
+        return self.parts.stats(database)
+
+    def all_stats(self) -> list[PoolStats]:
+        """Return the same of every pool: for writing, for reading, of each replica, and of each event loop."""
+        return self.parts.all_stats()
 
     def ping(self, database: str = DEFAULT, *, timeout: float = 5.0) -> float:
         """Return how long the database takes to answer a query, in seconds.
@@ -354,7 +380,13 @@ class Registry:
             TimeoutError: it does not answer within the time.
             sqlalchemy.exc.DBAPIError: it cannot be reached; the notes say at which stage, and what to do.
         """
+        if self._settings(database).only_asynchronous():
+            return self.parts.drive(database, "ping", lambda: self.async_ping(database, timeout=timeout))
         return probes.ping(self.engine(database), timeout)
+
+    async def async_ping(self, database: str = DEFAULT, *, timeout: float = 5.0) -> float:
+        """Do the same in the running event loop."""
+        return await probes.async_ping(self.async_engine(database).sync_engine, timeout)
 
     def wait(self, database: str = DEFAULT, *, timeout: float = 30.0) -> None:
         """Return when the database answers, as the first thing in a container.
@@ -363,7 +395,13 @@ class Registry:
             TimeoutError: it does not answer within the time.
             sqlalchemy.exc.DBAPIError: waiting cannot help: a wrong password, a database that does not exist.
         """
-        probes.wait(self.engine(database), self._settings(database), timeout)
+        if self._settings(database).only_asynchronous():
+            return self.parts.drive(database, "wait", lambda: self.async_wait(database, timeout=timeout))
+        return probes.wait(self.engine(database), self._settings(database), timeout)
+
+    async def async_wait(self, database: str = DEFAULT, *, timeout: float = 30.0) -> None:
+        """Do the same in the running event loop."""
+        await probes.async_wait(self.async_engine(database).sync_engine, self._settings(database), timeout)
 
     def password_provider(
         self, name: str, function: Callable[[DatabaseSettings], str], *, timeout: float = TIMEOUT
@@ -404,15 +442,7 @@ class Registry:
             timeout: seconds to wait for them, while nobody gets a new one. What is then still in use is cancelled on
                 the server and closed: afterwards no connection is left, and the old engines refuse to lend one.
         """
-        engines = self._engines
-        if timeout is not None:
-            draining.drain(engines.alive(), timeout)
-        with self._profiles.lock:
-            found = engines.alive()
-            if self._profiles.forget():
-                engines.forget()
-        for engine in found:
-            engine.dispose()
+        self.parts.dispose(timeout)
 
     async def async_dispose(self, *, timeout: float | None = None) -> None:
         """Close the asynchronous engines of the running loop; those of another loop close with it.

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Iterable
-from threading import Thread
+from threading import Thread, get_ident
 from time import sleep
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from sqlalchemy import exc
 from sqlalchemy.pool import NullPool, Pool
+from sqlalchemy.pool.base import _ConnectionFairy
 from sqlalchemy.util import await_only
 
 from dbconfig.engine.pool import sockets
@@ -85,6 +87,7 @@ class Drain:
         self._ledger = ledger
         self._pool = engine.pool
         self._dialect: Any = engine.dialect
+        self._runs_in_process = engine.dialect.name == "sqlite" and not engine.dialect.is_async
         engine.pool = ClosedPool(ledger.name, engine.pool)
         if isinstance(self._pool, FairPool | TaskPool):
             self._pool.dispose()  # who stands in the line already is still served
@@ -140,12 +143,32 @@ class Drain:
         for record in records:
             if record.dbapi_connection is None:
                 continue
+            if self._runs_in_process and _in_a_call(record.dbapi_connection):
+                # Closed under a running statement, SQLite ends the process. It closes when it comes back.
+                logger.warning("%s: a statement goes on in this process; its connection closes when it ends", self.name)
+                continue
             if isinstance(record, Record):
                 record.part("disposed")
             else:
                 record.close()
         if not isinstance(self._pool, FairPool | TaskPool):
             self._pool.dispose()
+
+
+def _in_a_call(connection: Any) -> bool:
+    """Return whether a thread may be in a statement of a sqlite3 connection: it has the connection or a cursor at hand.
+
+    Python says of no thread that it is inside of a function in C; but what it has called it with is in its last frame.
+    """
+    from sqlite3 import Cursor
+
+    others = (frame for thread, frame in sys._current_frames().items() if thread != get_ident())
+    for frame in others:
+        for each in frame.f_locals.values():
+            held = each.connection if isinstance(each, Cursor) else each
+            if held is connection or (isinstance(held, _ConnectionFairy) and held.dbapi_connection is connection):
+                return True
+    return False
 
 
 def _number(connection: Any) -> int:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import weakref
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from types import MappingProxyType
-from typing import Protocol
+from typing import Any, Protocol
 
 # Upper bounds in seconds; OpenTelemetry's advice for db.client.connection.*_time, which it also calls seconds.
 BOUNDS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0)
@@ -24,6 +24,10 @@ class Histogram:
     @property
     def count(self) -> int:
         return sum(self.counts)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the same as what JSON can carry."""
+        return {"bounds": list(self.bounds), "counts": list(self.counts), "sum": self.sum, "count": self.count}
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,12 @@ class PoolStats:
     wait: Histogram
     use: Histogram
     create: Histogram
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the same as what JSON can carry."""
+        plain = {each.name: getattr(self, each.name) for each in fields(self)}
+        histograms = {name: value.as_dict() for name, value in plain.items() if isinstance(value, Histogram)}
+        return {**plain, **histograms, "closed": dict(self.closed)}
 
 
 class Tally:

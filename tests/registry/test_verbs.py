@@ -1,0 +1,196 @@
+"""The same verbs for threads and for event loops, and synchronous ones on a driver that is only asynchronous."""
+
+import asyncio
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy.exc import DBAPIError
+
+from dbconfig import ConfigError, PoolStats, Profile, Registry
+from tests.registries import Hero, Team, registry
+from tests.support.ports import free_port
+from tests.support.server import Server
+
+Verbs = Callable[..., Any]
+
+DRIVERS = [
+    "sqlite",
+    "sqlite+aiosqlite",
+    *(
+        pytest.param(each, marks=pytest.mark.server)
+        for each in (
+            "postgresql+psycopg2",
+            "postgresql+asyncpg",
+            "postgresql+psycopg",
+            "mysql+pymysql",
+            "mysql+asyncmy",
+            "mysql+aiomysql",
+        )
+    ),
+]
+ONLY_ASYNC = [
+    "sqlite+aiosqlite",
+    *(pytest.param(each, marks=pytest.mark.server) for each in ("postgresql+asyncpg", "mysql+asyncmy")),
+]
+
+
+def url(drivername: str, request: pytest.FixtureRequest, tmp_path: Path, **parts: Any) -> str:
+    system, _, driver = drivername.partition("+")
+    if driver:
+        pytest.importorskip(driver)
+    if system == "sqlite":
+        return f"{drivername}:///{tmp_path}/app.db"
+    server: Server = request.getfixturevalue({"mysql": "mariadb"}.get(system, system))
+    return str(server.url(drivername, **parts))
+
+
+def verb(db: Registry, drivername: str, style: str) -> Verbs:
+    """Return what calls a verb: of threads, its twin in an event loop, or the synchronous one on any driver."""
+
+    def call(name: str, *arguments: Any, **keywords: Any) -> Any:
+        if style == "sync":
+            return getattr(db, name)(*arguments, **keywords)
+
+        async def twin() -> Any:
+            return await getattr(db, f"async_{name}")(*arguments, **keywords)
+
+        return asyncio.run(twin())
+
+    return call
+
+
+def styles() -> list[Any]:
+    found = []
+    for each in DRIVERS:
+        drivername = each if isinstance(each, str) else each.values[0]
+        marks = () if isinstance(each, str) else each.marks
+        both = ("sync", "async") if "+" not in drivername or drivername.endswith("psycopg") else ()
+        only = ("async",) if drivername.endswith(("aiosqlite", "asyncpg", "asyncmy", "aiomysql")) else ("sync",)
+        # The synchronous verbs work on a driver that is only asynchronous too: they drive a loop of their own.
+        for style in both or (*only, *(("sync",) if only == ("async",) else ())):
+            found.append(pytest.param(drivername, style, marks=marks, id=f"{drivername}-{style}"))
+    return found
+
+
+@pytest.mark.parametrize(("drivername", "style"), styles())
+def test_tables_are_created_and_dropped(
+    drivername: str, style: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    with registry(url(drivername, request, tmp_path)) as db:
+        call = verb(db, drivername, style)
+        assert call("create_tables", Hero, Team) == ["engine_team", "engine_hero"]
+        assert call("create_tables", Hero) == []
+        assert call("drop_tables", Hero, Team) == ["engine_hero", "engine_team"]
+        assert call("drop_tables", Hero, Team) == []
+
+
+@pytest.mark.parametrize(("drivername", "style"), styles())
+def test_a_database_that_answers_is_pinged_and_waited_for(
+    drivername: str, style: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    with registry(url(drivername, request, tmp_path)) as db:
+        call = verb(db, drivername, style)
+        assert 0 < call("ping", timeout=60.0) < 60
+        assert call("wait", timeout=60.0) is None
+
+
+@pytest.mark.parametrize(("drivername", "style"), [each for each in styles() if "sqlite" not in each.values[0]])
+def test_a_wrong_password_is_told_at_once_and_a_server_that_is_away_in_time(
+    drivername: str, style: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    wrong = url(drivername, request, tmp_path, password="wrong")
+    with registry(wrong) as db, pytest.raises(Exception) as refused:  # looked at below
+        verb(db, drivername, style)("wait", timeout=600.0)
+    assert not isinstance(refused.value, TimeoutError)
+    assert any("password" in note.lower() for note in getattr(refused.value, "__notes__", ()))
+    away = url(drivername, request, tmp_path, host="127.0.0.1", port=free_port())
+    with registry(away) as db, pytest.raises(TimeoutError, match=r"did not answer within 0\.3 s") as late:
+        verb(db, drivername, style)("wait", timeout=0.3)
+    assert isinstance(late.value.__cause__, (DBAPIError, OSError))
+
+
+@pytest.mark.parametrize("style", ["sync", "async"])
+def test_a_protected_database_keeps_its_tables(style: str) -> None:
+    with registry("sqlite://", protected=True) as db, pytest.raises(ConfigError, match="protected"):
+        verb(db, "sqlite", style)("drop_tables", Hero)
+
+
+@pytest.mark.parametrize("name", ["create_tables", "drop_tables", "ping", "wait"])
+def test_within_a_loop_the_synchronous_verb_says_which_to_await(name: str, tmp_path: Path) -> None:
+    pytest.importorskip("aiosqlite")
+
+    async def main() -> None:
+        with pytest.raises(RuntimeError, match=rf"aiosqlite is an asynchronous driver: use await async_{name}\(\)"):
+            getattr(db, name)(*([Hero] if "tables" in name else []))
+
+    with registry(f"sqlite+aiosqlite:///{tmp_path}/app.db") as db:
+        asyncio.run(main())
+
+
+def test_several_loops_that_create_at_once_create_once(postgresql: Server) -> None:
+    pytest.importorskip("asyncpg")
+    with registry(postgresql.url("postgresql+asyncpg")) as db:
+
+        async def main() -> list[list[str]]:
+            return await asyncio.gather(*(db.async_create_tables(Hero, Team) for _ in range(5)))
+
+        created = sorted(asyncio.run(main()))
+        assert created == [[]] * 4 + [["engine_team", "engine_hero"]]
+
+
+# Statistics
+
+
+def shown(found: list[PoolStats]) -> dict[str, tuple[int, int]]:
+    return {each.name.rpartition(", event loop")[0] or each.name: (each.used, each.idle) for each in found}
+
+
+def test_all_pools_are_told_by_name(tmp_path: Path) -> None:
+    pytest.importorskip("aiosqlite")
+    profile = Profile(name="shop", url=f"sqlite:///{tmp_path}/a.db", databases={"facts": {"url": "sqlite://"}})
+    with Registry.from_profile(profile) as db:
+        assert db.all_stats() == []
+        with db.session() as session, db.session("facts") as facts, db.session(read_only=True) as reading:
+            for each in (session, facts, reading):
+                each.connection()
+
+            async def main() -> list[PoolStats]:
+                async with db.async_session() as one, db.async_session(read_only=True) as other:
+                    await one.connection()
+                    await other.connection()
+                    assert db.stats().used == 1
+                    return db.all_stats()
+
+            found = asyncio.run(main())
+        names = [each.name.rstrip("0123456789") for each in found]
+        loop = ", event loop "
+        assert names == ["shop", f"shop{loop}", "shop/facts", "shop/reads", f"shop/reads{loop}"]
+        assert {each.used for each in found} == {1}
+        assert json.loads(json.dumps([each.as_dict() for each in found]))[0]["wait"]["count"] >= 0
+        # The loop has ended, and its pools with it.
+        assert [each.name for each in db.all_stats()] == ["shop", "shop/facts", "shop/reads"]
+
+
+def test_statistics_in_a_coroutine_are_of_the_loops_pool_and_make_no_second_engine(tmp_path: Path) -> None:
+    pytest.importorskip("aiosqlite")
+    with registry(f"sqlite:///{tmp_path}/app.db") as db:
+
+        async def main() -> None:
+            async with db.async_session() as session:
+                await session.connection()
+                assert db.stats().used == 1
+            assert len(db.parts.engines) == 0
+
+        asyncio.run(main())
+
+
+def test_statistics_of_an_asynchronous_driver_outside_of_a_loop_say_where_they_are(tmp_path: Path) -> None:
+    pytest.importorskip("aiosqlite")
+    with (
+        registry(f"sqlite+aiosqlite:///{tmp_path}/app.db") as db,
+        pytest.raises(RuntimeError, match=r"use all_stats\(\), or stats\(\) in a coroutine, not stats\(\)"),
+    ):
+        db.stats()
