@@ -71,8 +71,16 @@ def by_task(db: Registry) -> None:
     asyncio.run(ask())
 
 
+def by_session_in_a_coroutine(db: Registry) -> None:
+    async def ask() -> None:
+        by_session(db)
+
+    asyncio.run(ask())
+
+
 WAYS = {
     "psycopg2": by_session,
+    "psycopg2 in a coroutine": by_session_in_a_coroutine,
     "psycopg": by_session,
     "psycopg async": by_task,
     "asyncpg": by_task,

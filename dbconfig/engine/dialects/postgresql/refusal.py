@@ -9,6 +9,7 @@ import struct
 from contextlib import closing
 from typing import TYPE_CHECKING, Final
 
+from sqlalchemy.exc import MissingGreenlet
 from sqlalchemy.util import await_only
 
 from dbconfig.engine.dialects.error_table import Meaning
@@ -41,8 +42,13 @@ def ask(settings: DatabaseSettings) -> Meaning | None:
         asyncio.get_running_loop()
     except RuntimeError:
         return _ask(settings)
-    # In an event loop a connection attempt runs in SQLAlchemy's greenlet, which can wait.
-    found: Meaning | None = await_only(asyncio.to_thread(_ask, settings))
+    question = asyncio.to_thread(_ask, settings)
+    try:
+        # The connection attempt of an asynchronous driver runs in SQLAlchemy's greenlet, which can wait.
+        found: Meaning | None = await_only(question)
+    except (MissingGreenlet, ImportError):  # a synchronous driver, in a coroutine: it has stopped the loop already
+        question.close()
+        return _ask(settings)
     return found
 
 
