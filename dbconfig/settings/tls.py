@@ -22,6 +22,7 @@ _log = logging.getLogger("dbconfig.tls")
 SYSTEM: Final = "system"  # as `sslrootcert`: the authorities that the operating system trusts
 VERIFYING: Final = ("verify-ca", "verify-full")
 _FILES: Final = ("sslrootcert", "sslcert", "sslkey")
+_FILES_OF_DRIVERS: Final = frozenset({*_FILES, "sslcrl", "ssl_ca", "ssl_cert", "ssl_key"})
 # Where systems keep them, for drivers that want one file.
 _BUNDLES: Final = (
     "/etc/ssl/certs/ca-certificates.crt",  # Debian, Alpine
@@ -57,7 +58,7 @@ def check_files(settings: Keys) -> None:
     Raises:
         ConfigError: a certificate or a key cannot be read.
     """
-    problems = []
+    problems = [*_unusable_files_of_the_driver(settings)]
     for key, path in parameters(settings).items():
         if key == "sslmode" or path == SYSTEM:
             continue
@@ -71,6 +72,27 @@ def check_files(settings: Keys) -> None:
             _log.warning("%s file %s can be written or replaced by other users", key, path)
     if problems:
         raise ConfigError(problems)
+
+
+def _unusable_files_of_the_driver(settings: Keys) -> Iterator[Problem]:
+    """Yield the certificates in the driver's own terms that would be read without a limit, or wait for ever.
+
+    One that does not exist is the driver's to report: libpq does without, in some modes.
+    """
+    of_url = settings.url.query if settings.url is not None else {}
+    places: tuple[tuple[str, Mapping[str, Any]], ...] = (
+        ("url", of_url),
+        ("query", settings.query),
+        ("connect_args", settings.connect_args),
+    )
+    for where, given in places:
+        for name in _FILES_OF_DRIVERS & given.keys():
+            path: Any = given[name][-1] if isinstance(given[name], tuple) else given[name]
+            wrong = small_files.check(Path(path), small_files.CERTIFICATES) if isinstance(path, str) else ""
+            if wrong and Path(path).exists():
+                key = where if where == "url" else f"{where}.{name}"
+                message = f"{name}: {printable(path, 300)}: {wrong}"
+                yield Problem("file-unreadable", message, settings.origin(key), key)
 
 
 def bundle(settings: Keys) -> str:

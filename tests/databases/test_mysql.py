@@ -96,8 +96,8 @@ def test_what_mysql_does_not_have_is_told_at_the_first_connection() -> None:
 @pytest.mark.parametrize(
     ("extra", "settings", "message"),
     [
-        ("?ssl_disabled=false", {}, "write it into `connect_args`, where true and false are booleans"),
-        ("?sslmode=require", {}, "'sslmode' is no argument of pymysql in a URL"),
+        ("?ssl_verify_cert=false", {}, "write it into `connect_args`, where true and false are booleans"),
+        ("?sslmod=require", {}, "'sslmod' is no argument of pymysql in a URL"),
         ("", {"connect_args": {"options": "-c x=1"}}, "'options' is no argument of pymysql"),
         ("", {"connect_args": {"read_timout": 1}}, "'read_timout' is no argument of pymysql"),
         ("", {"dialect_options": {"use_native_hstore": False}}, "is no argument of mysql+pymysql's dialect"),
@@ -105,7 +105,7 @@ def test_what_mysql_does_not_have_is_told_at_the_first_connection() -> None:
     ],
 )
 def test_an_unknown_name_is_told_before_anything_connects(extra: str, settings: dict[str, Any], message: str) -> None:
-    with registry(f"mysql://nobody@192.0.2.1/none{extra}", **settings) as db, pytest.raises(ConfigError) as caught:
+    with pytest.raises(ConfigError) as caught, registry(f"mysql://nobody@192.0.2.1/none{extra}", **settings) as db:
         db.engine()
     assert message in str(caught.value)
 

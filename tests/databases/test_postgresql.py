@@ -185,7 +185,7 @@ def test_a_transaction_that_rests_too_long_is_ended_and_the_pool_goes_on(postgre
     ],
 )
 def test_an_unknown_name_is_told_before_anything_connects(extra: str, settings: dict[str, Any], message: str) -> None:
-    with registry(f"postgresql://nobody@192.0.2.1/none{extra}", **settings) as db, pytest.raises(ConfigError) as caught:
+    with pytest.raises(ConfigError) as caught, registry(f"postgresql://nobody@192.0.2.1/none{extra}", **settings) as db:
         db.engine()
     assert message in str(caught.value)
 
