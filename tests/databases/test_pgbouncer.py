@@ -231,8 +231,8 @@ def test_the_end_of_a_registry_does_not_cancel_the_statement_of_another_client(
             "variables.default_transaction_isolation",
             "is for the next transaction",
         ),
-        ({"url": "mysql://h/d"}, "pgbouncer", "stands before PostgreSQL"),
-        ({"url": "sqlite://"}, "pgbouncer", "stands before PostgreSQL"),
+        ({"url": "mysql://h/d"}, "pgbouncer", "is a pooler for PostgreSQL"),
+        ({"url": "sqlite://"}, "pgbouncer", "is a pooler for PostgreSQL"),
     ],
 )
 def test_what_cannot_work_is_refused_when_the_profile_is_loaded(settings: dict, key: str, told: str) -> None:
