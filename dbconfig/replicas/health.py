@@ -27,6 +27,7 @@ LONGEST_PAUSE: Final = 15.0
 # Seconds between two looks at how far the replicas are, at the most; and for how long the primary's positions are kept.
 LONGEST_LOOK: Final = 5.0
 KEPT: Final = 60.0
+MOST_SERVERS: Final = 100  # behind one address, whose positions are kept
 
 
 class Route(OptionEngine):
@@ -40,6 +41,7 @@ class Route(OptionEngine):
         self.weight = weight
         self.reads = 0  # connections that were handed to sessions
         self.position: Any = None  # how far the server was when it was last asked
+        self.servers: dict[str | None, Any] = {}  # the same for each server that the address has led to
         self.lag: float | None = None
         self.lagged_at = 0.0  # monotonic time when it last lacked what a reader had written
         self.out = ""  # why it is left out; "" while it is read from
@@ -214,11 +216,12 @@ class Fleet:
         try:
             with route.open() as connection:
                 text = self.ask(connection, positions.positions_of(route).replica)
+                server = positions.server_of(connection)
         except Exception as error:  # whatever it is, it is no server to read from
             self._postpone(route)
             self.failed(route, error)
             return
-        self.note_position(route, text)
+        self.note_position(route, server, text)
         if self._has_parted(route):
             route.lag = None
             self._postpone(route)
@@ -242,8 +245,12 @@ class Fleet:
 
     # How far they are
 
-    def note_position(self, route: Route, text: str) -> None:
+    def note_position(self, route: Route, server: str | None, text: str) -> None:
         route.position = positions.positions_of(route).parse(text) if text else None
+        route.servers.pop(server, None)
+        route.servers[server] = route.position
+        if len(route.servers) > MOST_SERVERS:  # of an address behind which servers come and go
+            route.servers.pop(next(iter(route.servers)), None)
 
     def _sample_primary(self) -> None:
         try:

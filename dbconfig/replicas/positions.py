@@ -10,6 +10,8 @@ from sqlalchemy import Connection, Engine
 
 from dbconfig.engine.pool import descriptor, watch
 
+_SERVER: Final = "dbconfig.server"  # in the info of a connection: which server it leads to
+
 # Seconds that a server has for telling its position. One that needs longer is in no state to be read from.
 ANSWER_LIMIT: Final = 2.0
 
@@ -49,8 +51,13 @@ def _mysql_gtids(text: str) -> dict[str, list[tuple[int, int]]]:
     found: dict[str, list[tuple[int, int]]] = {}
     for part in text.replace("\n", "").split(","):
         source, *intervals = part.strip().split(":")
-        pairs = (interval.partition("-") for interval in intervals)
-        found[source] = [(int(first), int(last or first)) for first, _, last in pairs]
+        of = source
+        for interval in intervals:
+            if not interval[:1].isdigit():  # MySQL 8.3 and later: a tag, of which the intervals after it are
+                of = f"{source}:{interval.strip()}"
+                continue
+            first, _, last = interval.partition("-")
+            found.setdefault(of, []).append((int(first), int(last or first)))
     return found
 
 
@@ -98,7 +105,9 @@ _POSTGRESQL: Final = Positions(
     f"pg_size_bytes(current_setting('wal_segment_size')), {_TIMELINE}",
     # A server out of recovery is the primary itself, or one that was promoted and goes its own way: its timeline tells.
     "SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn()::text "
-    f"ELSE {_TIMELINE} || ':' || pg_current_wal_insert_lsn() END",
+    f"ELSE {_TIMELINE} || ':' || pg_current_wal_insert_lsn() END, "
+    # With the time of its start: one that was restored from an older copy is another server.
+    "concat_ws(' ', inet_server_addr(), inet_server_port(), date_part('epoch', pg_postmaster_start_time()))",
     _history_and_lsn,
     _reaches,
     _parted,
@@ -106,12 +115,18 @@ _POSTGRESQL: Final = Positions(
 
 
 _MARIADB: Final = Positions(
-    "SELECT @@global.gtid_current_pos", "SELECT @@global.gtid_current_pos", _mariadb_gtids, _has_domains
+    "SELECT @@global.gtid_current_pos",
+    "SELECT @@global.gtid_current_pos, concat_ws(' ', @@hostname, @@port, @@global.server_id)",
+    _mariadb_gtids,
+    _has_domains,
 )
 
 
 _MYSQL: Final = Positions(
-    "SELECT @@global.gtid_executed", "SELECT @@global.gtid_executed", _mysql_gtids, _has_intervals
+    "SELECT @@global.gtid_executed",
+    "SELECT @@global.gtid_executed, concat_ws(' ', @@global.server_uuid, @@hostname, @@port)",
+    _mysql_gtids,
+    _has_intervals,
 )
 
 
@@ -120,6 +135,15 @@ def positions_of(engine: Engine) -> Positions:
     if engine.dialect.name == "postgresql":
         return _POSTGRESQL
     return _MARIADB if getattr(engine.dialect, "is_mariadb", False) else _MYSQL
+
+
+def server_of(connection: Connection) -> str | None:
+    """Return which server a connection leads to; None before it was asked for its position.
+
+    An address does not say that: a balancer, or a group of hosts, leads to one server here and to another there.
+    """
+    found: str | None = connection.connection.info.get(_SERVER)
+    return found
 
 
 def _answer(proxied: Any, question: str) -> Any:
@@ -132,7 +156,10 @@ def _answer(proxied: Any, question: str) -> Any:
 
 
 def ask(connection: Connection, question: str) -> str:
-    """Ask a server for its position; "" if it has none. One round trip, and bounded, whatever the server does."""
+    """Ask a server for its position; "" if it has none. One round trip, and bounded, whatever the server does.
+
+    A replica tells with it which server it is; that is kept as long as the connection.
+    """
     proxied = connection.connection
     try:
         row, in_time = watch.call(descriptor(proxied.driver_connection), ANSWER_LIMIT, _answer, proxied, question)
@@ -142,9 +169,11 @@ def ask(connection: Connection, question: str) -> str:
     if not in_time:
         connection.invalidate()
         raise TimeoutError(f"no answer within {ANSWER_LIMIT:g} s")
+    if row and len(row) == 2:
+        proxied.info[_SERVER] = str(row[1])
     if not row or not row[0]:
         return ""
-    if len(row) == 1:
+    if len(row) <= 2:
         return str(row[0])
     text, block, segment, timeline = row
     return f"{timeline}:{_without_header(text, block, segment)}"

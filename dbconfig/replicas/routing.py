@@ -81,7 +81,7 @@ class Router(Fleet):
         order = others if first.out else [first, *others]
         if mark is not None:  # who lagged a moment ago is not the one to ask
             recently = time.monotonic() - LATELY
-            order.sort(key=lambda route: route.lagged_at > recently and not self._covers(route, mark))
+            order.sort(key=lambda route: route.lagged_at > recently and not self._may_have(route, mark))
         return iter(order)
 
     def _try(
@@ -90,7 +90,7 @@ class Router(Fleet):
         trouble: BaseException | None = None
         asked = False
         for route in candidates:
-            if mark is not None and asked and not self._covers(route, mark):
+            if mark is not None and asked and not self._may_have(route, mark):
                 continue  # one that lags is seldom alone, and each further question is a round trip
             try:
                 connection = route.open()
@@ -174,22 +174,28 @@ class Router(Fleet):
         """Say whether a server has what was written; it is asked if it is not known to be far enough."""
         if not mark.position:
             return False
-        if self._covers(route, mark):
+        server = positions.server_of(connection)
+        if server is not None and self._covers(route.servers.get(server), route, mark):
             return True
         try:
             text = self.ask(connection, positions.positions_of(route).replica)
         except Exception as error:
             self.failed(route, error)
             return False
-        self.note_position(route, text)
-        return self._covers(route, mark)
+        server = positions.server_of(connection)
+        self.note_position(route, server, text)
+        return self._covers(route.servers.get(server), route, mark)
 
-    def _covers(self, route: Route, mark: read_your_writes.Mark) -> bool:
-        if route.position is None or not mark.position:
+    def _may_have(self, route: Route, mark: read_your_writes.Mark) -> bool:
+        """Say whether one of the servers behind an address is known to have what was written."""
+        return any(self._covers(position, route, mark) for position in list(route.servers.values()))
+
+    def _covers(self, position: Any, route: Route, mark: read_your_writes.Mark) -> bool:
+        if position is None or not mark.position:
             return False
         known = positions.positions_of(route)
         try:
-            return known.covers(route.position, known.parse(mark.position))
+            return known.covers(position, known.parse(mark.position))
         except ValueError:  # a token that somebody made up
             return False
 

@@ -31,6 +31,11 @@ from dbconfig.replicas.read_your_writes import Mark, from_token, marks, note, sc
         (_MYSQL, "a:1-5:7-10", "a:6", False),
         (_MYSQL, "a:1-5,\nb:1-3", "b:3", True),
         (_MYSQL, "a:1-5", "b:1", False),
+        (_MYSQL, "a:1-5:blue:1-3", "a:5", True),  # tags, of MySQL 8.3 and later
+        (_MYSQL, "a:1-5:blue:1-3", "a:blue:2-3", True),
+        (_MYSQL, "a:1-5:blue:1-3", "a:blue:4", False),
+        (_MYSQL, "a:blue:1-9", "a:3", False),
+        (_MYSQL, "a:1-5:7:blue:1-3:5:red_1:1,b:4", "a:7:blue:5:red_1:1", True),
     ],
 )
 def test_a_server_has_a_position_or_not(positions: Positions, seen: str, needed: str, enough: bool) -> None:

@@ -140,6 +140,10 @@ class Proxy:
 
     # What a network does.
 
+    def lead_to(self, host: str, port: int) -> None:
+        """Lead new connections to another server, as a balancer does, or a failover; those that exist stay."""
+        self._target = (host, port)
+
     def pass_through(self) -> None:
         """Heal: listen, forward at once, and let go of `cut_when`. Connections that lost bytes remain silent."""
         self._order(self._heal)
