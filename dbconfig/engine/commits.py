@@ -9,13 +9,14 @@ from __future__ import annotations
 import re
 import weakref
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.engine import Dialect, ExceptionContext
 from sqlalchemy.exc import DBAPIError, InvalidRequestError
 
-from dbconfig.engine.dialects import errors
+from dbconfig.engine.dialects import driver_protocol, errors
 from dbconfig.engine.dialects.error_table import JUDGED, UNKNOWN, Fate, Meaning
 from dbconfig.settings.database import DatabaseSettings
 
@@ -106,7 +107,12 @@ def attach(engine: Engine, settings: DatabaseSettings) -> None:
     """Let COMMIT tell the truth on an engine that writes; by the dialect, since a listener costs every statement."""
     dialect: Any = engine.dialect
     backend = settings.backend
-    is_broken = {"postgresql": _is_in_error, "sqlite": _is_noted}.get(backend, _is_rolled_back)
+    driver = driver_protocol.of(engine.dialect)
+    judges: dict[str, Callable[[Any, dict[str, Any]], bool]] = {
+        "postgresql": partial(_is_in_error, driver),
+        "sqlite": _is_noted,
+    }
+    is_broken = judges.get(backend, _is_rolled_back)
 
     @event.listens_for(engine, "handle_error")
     def note(context: ExceptionContext) -> None:
@@ -270,14 +276,11 @@ def _is_noted(connection: Any, info: dict[str, Any]) -> bool:
     return _BROKEN in info
 
 
-def _is_in_error(connection: Any, info: dict[str, Any]) -> bool:
-    """PostgreSQL: the server has told its state with its last answer; asyncpg keeps that to itself."""
-    driver: Any = getattr(connection, "driver_connection", None)
-    if hasattr(driver, "get_transaction_status"):  # psycopg2
-        return bool(driver.get_transaction_status() == _IN_ERROR)
-    if hasattr(driver, "pgconn"):  # psycopg
-        return bool(driver.pgconn.transaction_status == _IN_ERROR)
-    return _BROKEN in info and _refuses(connection)
+def _is_in_error(driver: driver_protocol.Driver, connection: Any, info: dict[str, Any]) -> bool:
+    """PostgreSQL: the server has told its state with its last answer; a driver may keep that to itself."""
+    own = getattr(connection, "driver_connection", None)
+    failed = None if own is None else driver.in_failed_transaction(own)
+    return failed if failed is not None else _BROKEN in info and _refuses(connection)
 
 
 def _refuses(connection: Any) -> bool:

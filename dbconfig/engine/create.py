@@ -22,7 +22,7 @@ from dbconfig.engine import (
     pickled_notes,
     pool,
 )
-from dbconfig.engine.dialects import errors, session_reset
+from dbconfig.engine.dialects import driver_protocol, errors, session_reset
 from dbconfig.engine.dialects.error_table import TABLE_MISSING
 from dbconfig.engine.password_rotation import _prove_secrets, _supply_secrets
 from dbconfig.errors import ConfigError
@@ -85,7 +85,8 @@ def build(
     # In this order: the dialect's listener may connect by itself. (`insert=True` has no effect on this event.)
     _supply_secrets(engine, settings)
     password_rotation.attach(engine, settings, name)
-    pool.attach(engine, settings, name=name, read_only=read_only, judge=connection_failures.Judge(settings))
+    judge, driver = connection_failures.Judge(settings), driver_protocol.of(engine.dialect)
+    pool.attach(engine, settings, name=name, read_only=read_only, judge=judge, driver=driver)
     dialect.attach(engine, settings)
     if given_options.makes_connections(extra or {}):
         dialect.set_up_foreign(engine, settings)

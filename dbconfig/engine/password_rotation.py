@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import Engine, event
 
 from dbconfig.engine import pool
+from dbconfig.engine.dialects import driver_protocol
 from dbconfig.engine.pool.maintenance import caretaker
 from dbconfig.settings import small_files
 from dbconfig.settings.database import DatabaseSettings
@@ -134,8 +135,7 @@ def _supply_secrets(engine: Engine, settings: DatabaseSettings) -> None:
     }
     if password is None and not arguments:
         return
-    # PyMySQL and its descendants encode text as Latin-1; the server wants UTF-8. aiomysql takes no bytes.
-    in_latin1 = engine.dialect.driver in ("pymysql", "asyncmy", "aiomysql")
+    driver = driver_protocol.of(engine.dialect)
     read = settings.read_password
     if engine.dialect.is_async and password is not None and password.kind == "provider":
         read = _without_blocking(read)
@@ -145,8 +145,7 @@ def _supply_secrets(engine: Engine, settings: DatabaseSettings) -> None:
         for name, value in arguments.items():
             cparams[name] = value.read()
         if password is not None:
-            text = read() or ""
-            cparams["password"] = text.encode().decode("latin-1") if in_latin1 else text
+            cparams["password"] = driver.password(read() or "")
 
 
 def _without_blocking(read: Callable[[], str | None]) -> Callable[[], str | None]:

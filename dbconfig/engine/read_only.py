@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from sqlalchemy import Engine
 
 from dbconfig.engine import create
+from dbconfig.engine.dialects import driver_protocol
 from dbconfig.engine.dialects.postgresql import base
 from dbconfig.engine.dialects.set_up import on_connect
 from dbconfig.settings.database import DatabaseSettings
@@ -20,10 +21,6 @@ _GUARDS: Final[Mapping[str, Mapping[str, Any]]] = {
 }
 # One statement at each new connection. The level is for snapshots; by itself each statement sees what is committed.
 _MYSQL_GUARD: Final = "SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"
-# Of PyMySQL's server_status. With autocommit on, a transaction begins by a statement whose answer says so; it is
-# without autocommit that a SELECT begins one and nobody is told.
-_IN_TRANSACTION: Final = 1
-_AUTOCOMMIT: Final = 2
 
 
 def open_engine(
@@ -98,39 +95,18 @@ def guard_mysql(connection: Any, record: Any) -> None:
 
 def skip_what_carries_nothing(engine: Engine) -> None:
     """Send COMMIT and ROLLBACK only where a transaction is open: a snapshot, or one that a statement has begun."""
-    in_transaction = _look_of(engine.dialect.driver + ("_async" if engine.dialect.is_async else ""))
-    if in_transaction is None:
+    driver, dialect = driver_protocol.of(engine.dialect), cast("Any", engine.dialect)
+    if not driver.tells_transactions:
         return
 
     def end(proxied: Any, word: str) -> None:
         connection = proxied.dbapi_connection
-        if in_transaction(connection):
+        if driver.in_transaction(dialect.get_driver_connection(connection)):
             cursor = connection.cursor()
             try:
                 cursor.execute(word)
             finally:
                 cursor.close()
 
-    dialect: Any = engine.dialect
     dialect.do_rollback = lambda proxied: end(proxied, "ROLLBACK")
     dialect.do_commit = lambda proxied: end(proxied, "COMMIT")
-
-
-def _look_of(driver: str) -> Callable[[Any], bool] | None:
-    """Return what tells of a connection in AUTOCOMMIT, without asking the server, whether a transaction is open."""
-    looks: dict[str, Callable[[Any], bool]] = {
-        "psycopg2": lambda connection: connection.get_transaction_status() != 0,
-        "psycopg": lambda connection: connection.pgconn.transaction_status != 0,
-        "psycopg_async": lambda connection: connection.driver_connection.pgconn.transaction_status != 0,
-        "asyncpg_async": lambda connection: connection.driver_connection.is_in_transaction(),
-        "pymysql": lambda connection: _by_status(connection.server_status),
-        "aiomysql_async": lambda connection: _by_status(connection.driver_connection.server_status),
-        "asyncmy_async": lambda connection: _by_status(connection.driver_connection.server_status),
-        "pysqlite": lambda connection: connection.in_transaction,
-        "aiosqlite_async": lambda connection: connection.driver_connection.in_transaction,
-    }
-    return looks.get(driver)
-
-
-def _by_status(status: int) -> bool:
-    return bool(status & _IN_TRANSACTION) or not status & _AUTOCOMMIT

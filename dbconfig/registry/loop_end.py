@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.util import greenlet_spawn
 
+from dbconfig.engine.dialects import driver_protocol
 from dbconfig.engine.pool import forks
 
 PATIENCE: Final = 1.0  # seconds that others get to close what they hold when a loop ends
@@ -47,7 +48,8 @@ class OpenEngine:
         """Close every connection, also those that somebody still holds: nobody can use them after the loop's end."""
         records = [record for record in list(self._records) if record.dbapi_connection is not None]
         connections = [record.driver_connection for record in records]
-        transports = [_transport(connection) for connection in connections]
+        driver = driver_protocol.of(self.engine.dialect)
+        transports = [driver.transport(connection) for connection in connections]
         await self.dispose()
         for record in records:
             if record.dbapi_connection is not None:
@@ -60,15 +62,8 @@ class OpenEngine:
         await _last_words(connections)
 
 
-def _transport(connection: Any) -> asyncio.WriteTransport | None:
-    """Return what a driver's connection writes to; None where the driver does not use asyncio's transports."""
-    writer = getattr(connection, "_writer", None)  # aiomysql
-    found: asyncio.WriteTransport | None = getattr(writer or connection, "_transport", None)  # asyncpg, asyncmy
-    return found
-
-
 async def _within(seconds: float, closing: Coroutine[Any, Any, None]) -> None:
-    """Wait for a close, but not for ever, as aiosqlite would after one that was cancelled."""
+    """Wait for a close, but not for ever, as a driver in a thread of its own would after one that was cancelled."""
     before = asyncio.all_tasks()
     task = asyncio.ensure_future(closing)
     await asyncio.wait([task], timeout=seconds)

@@ -162,7 +162,9 @@ def ask(connection: Connection, question: str) -> str:
     """
     proxied = connection.connection
     try:
-        row, in_time = watch.call(descriptor(proxied.driver_connection), ANSWER_LIMIT, _answer, proxied, question)
+        row, in_time = watch.call(
+            descriptor(connection.dialect, proxied.driver_connection), ANSWER_LIMIT, _answer, proxied, question
+        )
     except BaseException:  # of a cancelled task too: the answer would come to whoever asks next
         connection.invalidate()
         raise

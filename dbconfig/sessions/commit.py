@@ -101,7 +101,7 @@ def refuse_dead(connection: Connection) -> None:
     """
     if connection.closed or connection.invalidated:
         return
-    look = Look.at(connection.connection.driver_connection)
+    look = Look.at(connection.dialect, connection.connection.driver_connection)
     if look is not None and look.verdict() is Verdict.DEAD:
         cause = ConnectionError("the connection was closed by the other side before COMMIT was sent")
         connection.invalidate(cause)

@@ -1,1 +1,41 @@
-"""What the engine half asks of a driver."""
+"""What the engine half asks of a driver; each driver answers in a file of its own, and nothing asks for its name."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+from sqlalchemy import Dialect
+
+from dbconfig.engine.pool import driver as of_pool
+from dbconfig.settings.known_drivers import family
+
+
+class Driver(of_pool.Driver):
+    """A driver of which nothing is known; `connection` is the driver's own, never SQLAlchemy's adapter of it."""
+
+    tells_transactions = False  # `in_transaction` knows, without asking the server
+
+    def in_transaction(self, connection: Any) -> bool:
+        """Return whether a transaction is open on a connection in AUTOCOMMIT."""
+        return True
+
+    def in_failed_transaction(self, connection: Any) -> bool | None:
+        """Return whether the transaction has failed and only waits for its ROLLBACK; None where it is not known."""
+        return None
+
+    def password(self, text: str) -> str:
+        """Return a password as the driver takes it."""
+        return text
+
+
+def of(dialect: Dialect) -> Driver:
+    """Return the driver of an engine's dialect."""
+    name = dialect.driver.removesuffix("_async")
+    place = f"{__package__}.{family(dialect.name)}"
+    if find_spec(place) is None or find_spec(f"{place}.{name}") is None:
+        return Driver()
+    module: Any = import_module(f"{place}.{name}")
+    found: Driver = module.DRIVER
+    return found

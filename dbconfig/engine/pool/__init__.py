@@ -13,6 +13,7 @@ from dbconfig.engine.pool.call_watchdog import watch
 from dbconfig.engine.pool.connect_limit import limit_connect_time
 from dbconfig.engine.pool.diagnostics import counters, leaks, timeout_report
 from dbconfig.engine.pool.diagnostics.stats import Histogram, PoolStats
+from dbconfig.engine.pool.driver import Driver, introduce
 from dbconfig.engine.pool.maintenance import caretaker
 from dbconfig.engine.pool.options import SYSTEM_ERRORS, Judge, LineOptions
 from dbconfig.engine.pool.queue import FairPool
@@ -126,12 +127,14 @@ def attach(
     name: str,
     read_only: bool = False,
     judge: Judge = SYSTEM_ERRORS,
+    driver: Driver,
 ) -> None:
     """Attach the behaviours to an engine; for an async one pass its ``sync_engine``. Off means not attached."""
+    introduce(engine.dialect, driver)
     ours = isinstance(engine.pool, FairPool | TaskPool)
     sockets.attach(engine)
     interrupted.attach(engine)
-    limit_connect_time(engine, settings.connect_timeout)
+    limit_connect_time(engine, settings.connect_timeout, driver)
     if settings.statement_timeout is not None:
         statement_limit.attach(engine, settings.statement_timeout)
     if settings.pool_recycle >= 0:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import event
 
+from dbconfig.engine.pool import driver
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -71,16 +73,7 @@ def _is_off(connection: Any, variables: Sequence[str]) -> bool:
 def _parameter(connection: Any, key: str) -> str | None:
     """Return what the server last reported of a setting, without a round trip."""
     try:
-        driver = connection.connection.driver_connection
-        if hasattr(driver, "get_parameter_status"):  # psycopg2
-            value = driver.get_parameter_status(key)
-        elif hasattr(driver, "pgconn"):  # psycopg
-            raw = driver.pgconn.parameter_status(key.encode())
-            value = None if raw is None else raw.decode()
-        elif hasattr(driver, "get_settings"):  # asyncpg
-            value = getattr(driver.get_settings(), key, None)
-        else:
-            value = None
+        value = driver.of(connection.dialect).parameter(connection.connection.driver_connection, key)
     except Exception as error:  # the connection broke together with the statement
         logger.debug("no parameter %s: %s", key, error)
         return None

@@ -8,17 +8,12 @@ from typing import Any
 
 from sqlalchemy.util import greenlet_spawn
 
+from dbconfig.engine.pool import driver
+
 logger = logging.getLogger(__name__)
 
 # Seconds for a polite end. A server that is gone does not answer one, and an end must not wait for it.
 CLOSE_LIMIT = 2.0
-
-
-def transport_of(connection: Any) -> asyncio.WriteTransport | None:
-    """Return what a driver's connection writes to; None where the driver does not use asyncio's transports."""
-    writer = getattr(connection, "_writer", None)  # aiomysql
-    found: asyncio.WriteTransport | None = getattr(writer or connection, "_transport", None)  # asyncpg, asyncmy
-    return found
 
 
 async def close(dialect: Any, connection: Any, *, terminate: bool) -> None:
@@ -37,13 +32,13 @@ async def close(dialect: Any, connection: Any, *, terminate: bool) -> None:
 
 def cut(dialect: Any, connection: Any) -> None:
     """Close a connection at once, without a word. Not where SQLAlchemy can await: it would say good-bye."""
-    driver = dialect.get_driver_connection(connection)
-    transport = transport_of(driver)
+    own, under = driver.of(dialect), dialect.get_driver_connection(connection)
+    transport = own.transport(under)
     try:
         if dialect.has_terminate:
             dialect.do_terminate(connection)
-        elif hasattr(driver, "pgconn"):  # psycopg
-            driver.pgconn.finish()
+        else:
+            own.hang_up(under)
         if transport is not None:
             transport.abort()  # a closed transport first sends what it has, to a server that may not take it
     except Exception as error:  # closed already, or its loop is

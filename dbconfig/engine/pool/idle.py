@@ -83,7 +83,7 @@ def _ask_the_quiet(pool: Places) -> None:
                 pool.idle.remove(record)
             except ValueError:
                 continue  # lent in the meantime
-        look = Look.at(record.driver_connection)
+        look = Look.at(pool._dialect, record.driver_connection)
         verdict = Verdict.ASK if look is None else look.verdict()
         if verdict is not Verdict.DEAD:
             verdict = ping(pool._dialect, record.dbapi_connection, record.driver_connection, PING_LIMIT)

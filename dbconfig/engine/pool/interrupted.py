@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import traceback
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sqlalchemy import event
+
+from dbconfig.engine.pool import driver
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Engine, ExceptionContext
 
 # What drivers and type adapters raise for values that they cannot send. Nothing has been sent then.
 _MISTAKES = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, NotImplementedError)
-_ACTIVE = 1  # psycopg2 and psycopg: a statement has been sent, and its answer not been read
-# Python modules that send and read; psycopg2 and mysqlclient do so in C, where no signal handler strikes.
-_WIRE = frozenset({"pymysql.connections"})
 _BEFORE_THE_WIRE = frozenset({"escape", "escape_string", "literal"})
 
 
@@ -25,7 +24,7 @@ def attach(engine: Engine) -> None:
     strikes. SQLAlchemy closes the connection for KeyboardInterrupt and other exits only. Without a rollback at the end
     of a use, as in reading sessions, the next user would then get the answer to this statement.
     """
-    of_the_driver = engine.dialect.loaded_dbapi.Error
+    of_the_driver, own = engine.dialect.loaded_dbapi.Error, driver.of(engine.dialect)
 
     def handle_error(context: ExceptionContext) -> None:
         error = context.original_exception
@@ -33,7 +32,11 @@ def attach(engine: Engine) -> None:
             return
         if context.statement is not None and context.execution_context is None:
             return  # while the statement was being compiled
-        if type(error).__module__ == "builtins" and isinstance(error, _MISTAKES) and not _mid_answer(context, error):
+        if (
+            type(error).__module__ == "builtins"
+            and isinstance(error, _MISTAKES)
+            and not _mid_answer(own, context, error)
+        ):
             return
         context.is_disconnect = True
         context.invalidate_pool_on_disconnect = False  # the others are whole
@@ -41,10 +44,11 @@ def attach(engine: Engine) -> None:
     event.listen(engine, "handle_error", handle_error)
 
 
-def _mid_answer(context: ExceptionContext, error: BaseException) -> bool:
+def _mid_answer(own: driver.Driver, context: ExceptionContext, error: BaseException) -> bool:
     for frame, _ in traceback.walk_tb(error.__traceback__):
-        if frame.f_globals.get("__name__") in _WIRE and frame.f_code.co_name not in _BEFORE_THE_WIRE:
+        if frame.f_globals.get("__name__") in own.wire and frame.f_code.co_name not in _BEFORE_THE_WIRE:
             return True
     connection = context.connection
-    driver: Any = None if connection is None or connection.invalidated else connection.connection.driver_connection
-    return getattr(getattr(driver, "info", None), "transaction_status", None) == _ACTIVE
+    if connection is None or connection.invalidated:
+        return False
+    return own.awaits_answer(connection.connection.driver_connection)

@@ -50,7 +50,7 @@ class Check:
         """Check a connection of our own pool."""
         look = record.look
         if look is None:
-            look = record.look = Look.at(record.driver_connection)
+            look = record.look = Look.at(dialect, record.driver_connection)
         verdict = Verdict.ASK if look is None else look.verdict()
         if verdict is Verdict.ALIVE and now - max(record.returned_at, record.checked_at) >= self.rest:
             verdict = Verdict.ASK
@@ -65,7 +65,9 @@ def ping(dialect: _ConnDialect | Dialect, connection: Any, driver_connection: An
     in_time = True
     limit = min(PING_LIMIT, max(limit, PING_LEAST))
     try:
-        answered, in_time = watch.call(descriptor(driver_connection), limit, dialect._do_ping_w_event, connection)
+        answered, in_time = watch.call(
+            descriptor(dialect, driver_connection), limit, dialect._do_ping_w_event, connection
+        )
     except Exception as error:
         if not _is_of_the_driver(error, dialect):
             raise  # of a signal handler: a time limit, which is not ours to swallow
@@ -95,7 +97,7 @@ def attach(engine: Engine, check: Check, pool_timeout: float) -> None:
             return
         driver_connection = record.driver_connection
         if _LOOK not in info:
-            info[_LOOK] = Look.at(driver_connection)
+            info[_LOOK] = Look.at(dialect, driver_connection)
         look = info[_LOOK]
         verdict = Verdict.ASK if look is None else look.verdict()
         if verdict is Verdict.ALIVE and rested >= check.rest:

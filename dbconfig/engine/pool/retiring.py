@@ -14,7 +14,7 @@ from sqlalchemy.pool import NullPool, Pool
 from sqlalchemy.pool.base import _ConnectionFairy
 from sqlalchemy.util import await_only
 
-from dbconfig.engine.pool import sockets
+from dbconfig.engine.pool import driver, sockets
 from dbconfig.engine.pool.clock import monotonic
 from dbconfig.engine.pool.queue import FairPool
 from dbconfig.engine.pool.record import Record
@@ -86,8 +86,8 @@ class Drain:
         self.name = ledger.name
         self._ledger = ledger
         self._pool = engine.pool
-        self._dialect: Any = engine.dialect
         self._runs_in_process = engine.dialect.name == "sqlite" and not engine.dialect.is_async
+        self._driver = driver.of(engine.dialect)
         engine.pool = ClosedPool(ledger.name, engine.pool)
         if isinstance(self._pool, FairPool | TaskPool):
             self._pool.dispose()  # who stands in the line already is still served
@@ -107,36 +107,28 @@ class Drain:
         """Do so without a limit; in a thread, or, for asynchronous drivers, where SQLAlchemy can await."""
         connections = [record.driver_connection for record in self._ledger.records()]
         try:
-            if hasattr(connections[0], "interrupt"):  # sqlite3, aiosqlite
+            if self._driver.interrupts:
                 for connection in connections:
-                    interrupted = connection.interrupt()
-                    if self._dialect.is_async:
+                    interrupted = self._driver.interrupt(connection)
+                    if interrupted is not None:
                         await_only(interrupted)
                 return
-            # Not psycopg2's cancel(): it connects by itself, without a time limit, and holds the interpreter's lock.
+            # Not the driver's own cancel(): it connects by itself, without a time limit, and holds Python's lock.
             beside = self._pool.recreate().connect()
             try:
                 cursor = beside.cursor()
                 for connection in connections:
-                    self._cancel_by(cursor, beside.driver_connection, connection)
+                    self._driver.cancel(cursor, beside.driver_connection, connection)
             finally:
-                beside.invalidate()  # detached, it would stay open with psycopg's asynchronous dialect
+                beside.invalidate()  # detached, it would stay open with an asynchronous dialect
         except Exception as error:  # the server is away, or will not have another connection
             logger.info("%s: statements could not be cancelled on the server: %s", self.name, error)
-
-    def _cancel_by(self, cursor: Any, beside: Any, connection: Any) -> None:
-        if self._dialect.name == "postgresql":
-            # The same number on both sides: no pooler stands between, which would make up numbers of its own.
-            here, there = _number(beside), _number(connection)
-            cursor.execute(f"SELECT CASE WHEN pg_backend_pid() = {here:d} THEN pg_cancel_backend({there:d}) END")
-        elif hasattr(connection, "thread_id"):  # PyMySQL, mysqlclient, asyncmy, aiomysql
-            cursor.execute(f"KILL QUERY {connection.thread_id():d}")
 
     def cut(self) -> None:
         """Close every connection that is left, in whosever hands."""
         records = self._ledger.live()
         for record in self._ledger.records():
-            fd = sockets.descriptor(record.driver_connection)
+            fd = self._driver.socket(record.driver_connection)
             if fd is not None:
                 sockets.shut(fd)  # frees the driver call that a thread may be blocked in
         wait_until_idle([self], GRACE)
@@ -169,13 +161,6 @@ def _in_a_call(connection: Any) -> bool:
             if held is connection or (isinstance(held, _ConnectionFairy) and held.dbapi_connection is connection):
                 return True
     return False
-
-
-def _number(connection: Any) -> int:
-    """Return the server's number of a connection."""
-    if hasattr(connection, "get_server_pid"):  # asyncpg
-        return int(connection.get_server_pid())
-    return int(connection.info.backend_pid)  # psycopg2, psycopg
 
 
 def wait_until_idle(drains: list[Drain], seconds: float) -> bool:

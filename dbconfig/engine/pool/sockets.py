@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import event
 
+from dbconfig.engine.pool import driver
+
 if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
 
@@ -36,26 +38,9 @@ class Verdict(enum.Enum):
     SILENT = enum.auto()  # asked, and no proper answer came
 
 
-def descriptor(connection: Any) -> int | None:
+def descriptor(dialect: Any, connection: Any) -> int | None:
     """Return the file descriptor of a driver's connection, ``None`` where there is none or it is closed."""
-    try:
-        fileno = getattr(connection, "fileno", None)  # psycopg2, psycopg
-        if fileno is not None:
-            return _valid(fileno())
-        for attribute in ("_sock", "_transport", "_writer"):  # PyMySQL, asyncpg, aiomysql
-            under = getattr(connection, attribute, None)
-            if under is None:
-                continue
-            if hasattr(under, "get_extra_info"):
-                under = under.get_extra_info("socket")
-            return None if under is None else _valid(under.fileno())
-    except Exception as error:  # a closed connection says so in its driver's own way
-        logger.debug("no socket to look at under %r: %s", connection, error)
-    return None
-
-
-def _valid(fd: Any) -> int | None:
-    return fd if isinstance(fd, int) and fd >= 0 else None
+    return driver.of(dialect).socket(connection)
 
 
 class Look:
@@ -69,9 +54,9 @@ class Look:
         self._poll = poll.poll
 
     @classmethod
-    def at(cls, connection: Any) -> Look | None:
+    def at(cls, dialect: Any, connection: Any) -> Look | None:
         """Return the look at this driver connection, ``None`` for a driver or a platform that gives no socket."""
-        fd = descriptor(connection) if hasattr(select, "poll") else None
+        fd = descriptor(dialect, connection) if hasattr(select, "poll") else None
         return None if fd is None else cls(fd)
 
     def verdict(self) -> Verdict:
@@ -92,13 +77,13 @@ def shut(fd: int) -> None:
         logger.debug("could not shut down descriptor %s: %s", fd, error)
 
 
-def set_time_limits(connection: Any) -> None:
+def set_time_limits(dialect: Any, connection: Any) -> None:
     """Let a half-open TCP connection end: by keepalive while it waits, by user timeout while it sends.
 
     Set on the socket after connecting, so that one function serves every driver, under TLS as well. What the driver or
     the URL asked for by itself (``keepalives_idle=…``) is left alone.
     """
-    fd = descriptor(connection)
+    fd = descriptor(dialect, connection)
     if fd is None:
         return
     with socket.socket(fileno=os.dup(fd)) as duplicate:
@@ -133,6 +118,6 @@ def attach(engine: Engine) -> None:
     """Set the time limits on each new connection of an engine."""
 
     def connect(connection: Any, record: Any) -> None:
-        set_time_limits(record.driver_connection)
+        set_time_limits(engine.dialect, record.driver_connection)
 
     event.listen(engine, "connect", connect)

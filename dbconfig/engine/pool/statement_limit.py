@@ -47,6 +47,6 @@ def _guard(engine: Engine, name: str, connection_of: Callable[[Any], Any], limit
     call = getattr(dialect, name)
 
     def guarded(first: Any, *arguments: Any, **keywords: Any) -> Any:
-        return watch.call(descriptor(connection_of(first)), limit, call, first, *arguments, **keywords)[0]
+        return watch.call(descriptor(dialect, connection_of(first)), limit, call, first, *arguments, **keywords)[0]
 
     setattr(dialect, name, guarded)  # on the dialect object of this engine alone

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.pool.base import _ConnectionRecord
 
-from dbconfig.engine.pool.farewell import transport_of
+from dbconfig.engine.pool import driver
 from dbconfig.engine.pool.record import NEVER, Record
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class TaskRecord(Record):
 
     def renewed(self) -> None:
         self.look = None
-        self.transport = transport_of(self.driver_connection)
+        self.transport = driver.of(self._home._dialect).transport(self.driver_connection)
         if self.place.connection is self:  # a second time, because a listener of the application asked for it
             self.place.generation = self._home.line.generation
 

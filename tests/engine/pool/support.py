@@ -14,6 +14,7 @@ from sqlalchemy import URL, Engine, create_engine, make_url
 from sqlalchemy.pool import Pool
 
 from dbconfig.engine import pool as dbconfig_pool
+from dbconfig.engine.dialects import driver_protocol
 from dbconfig.engine.dialects.error_table import Fate
 from dbconfig.engine.dialects.errors import of_connect, of_statement
 from dbconfig.engine.pool.options import LineOptions
@@ -72,7 +73,8 @@ def engine_of(
     engine = create_engine(
         url, **dbconfig_pool.pool_arguments(chosen, name="testing/default", judge=JUDGE), **(create or {})
     )
-    dbconfig_pool.attach(engine, chosen, name="testing/default", read_only=read_only, judge=JUDGE)
+    driver = driver_protocol.of(engine.dialect)
+    dbconfig_pool.attach(engine, chosen, name="testing/default", read_only=read_only, judge=JUDGE, driver=driver)
     return engine
 
 

@@ -313,7 +313,7 @@ def test_new_connections_have_time_limits_against_half_open_sockets(twin: Twin, 
     engine = twin(server)
     connection = engine.connect()
     raw = connection.sync_connection if engine.kind == "async" else connection
-    fd = sockets.descriptor(raw.connection.driver_connection)
+    fd = sockets.descriptor(raw.dialect, raw.connection.driver_connection)
     assert fd is not None
     with socket.socket(fileno=os.dup(fd)) as plug:
         assert plug.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1

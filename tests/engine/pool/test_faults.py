@@ -34,7 +34,7 @@ def select(engine: Engine, statement: str = "SELECT 1") -> Any:
 def warm(engine: Engine, count: int) -> list[int]:
     """Open so many connections; return the descriptors of their sockets."""
     connections = [engine.connect() for _ in range(count)]
-    found = [sockets.descriptor(connection.connection.driver_connection) for connection in connections]
+    found = [sockets.descriptor(engine.dialect, connection.connection.driver_connection) for connection in connections]
     for connection in connections:
         connection.execute(text("SELECT 1"))
         connection.close()

@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 
 from dbconfig.engine import pool as dbconfig_pool
+from dbconfig.engine.dialects import driver_protocol
 from dbconfig.engine.pool import TaskPool, farewell, stats
 from tests.support.proxy import Proxy
 
@@ -51,7 +52,8 @@ class Engines:
         chosen = Settings(**settings)
         arguments = dbconfig_pool.pool_arguments(chosen, name="testing/default", is_async=True)
         engine = create_async_engine(url, **arguments)
-        dbconfig_pool.attach(engine.sync_engine, chosen, name="testing/default")
+        driver = driver_protocol.of(engine.dialect)
+        dbconfig_pool.attach(engine.sync_engine, chosen, name="testing/default", driver=driver)
         self._made.append(engine)
         return engine
 

@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import Engine, create_engine, text
 
 from dbconfig.engine import pool as dbconfig_pool
+from dbconfig.engine.dialects import driver_protocol
 from tests.engine.pool.support import JUDGE, Settings, url_of
 
 NAME = "testing/default"
@@ -24,7 +25,8 @@ class Sync:
         if url.startswith("mysql"):
             arguments["connect_args"] = {"ssl_disabled": True}
         self.engine: Engine = create_engine(url, **arguments)
-        dbconfig_pool.attach(self.engine, chosen, name=NAME, read_only=read_only, judge=JUDGE)
+        driver = driver_protocol.of(self.engine.dialect)
+        dbconfig_pool.attach(self.engine, chosen, name=NAME, read_only=read_only, judge=JUDGE, driver=driver)
 
     def connect(self) -> Any:
         return self.engine.connect()
@@ -71,7 +73,8 @@ class Async(Sync):
             url_of(server, at, driver), **dbconfig_pool.pool_arguments(chosen, name=NAME, is_async=True, judge=JUDGE)
         )
         self.engine = self.async_engine.sync_engine
-        dbconfig_pool.attach(self.engine, chosen, name=NAME, read_only=read_only, judge=JUDGE)
+        driver = driver_protocol.of(self.engine.dialect)
+        dbconfig_pool.attach(self.engine, chosen, name=NAME, read_only=read_only, judge=JUDGE, driver=driver)
 
     def connect(self) -> Any:
         async def connect() -> Any:

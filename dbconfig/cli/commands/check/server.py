@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
+from dbconfig.engine.dialects import driver_protocol
 from dbconfig.settings.database import DatabaseSettings
 
 
@@ -66,7 +67,7 @@ def _postgresql(connection: Connection, settings: DatabaseSettings) -> Server:
     found.tls = tls.scalar_one_or_none() or "no TLS"
     driver: Any = connection.connection.driver_connection
     # A pooler in between tells the driver a number of its own.
-    number = driver.get_server_pid() if hasattr(driver, "get_server_pid") else driver.info.backend_pid  # asyncpg's way
+    number = driver_protocol.of(connection.dialect).number(driver)
     found.pooler = bool(number != pid)
     _postgresql_limits(connection, found)
     idle = connection.execute(text("SELECT setting FROM pg_settings WHERE name = 'idle_session_timeout'")).scalar()

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
+from typing import Any, Final
 
 from pymysql.connections import Connection
 from sqlalchemy import Engine, event
 
+from dbconfig.engine.dialects.mysql.driver import MySQLDriver
+from dbconfig.engine.pool.driver import Parameters
+
+_HANDSHAKE: Final = "dbconfig.read_timeout"  # in record.info: the driver's own limit, while ours is set
 _build_context: Any = getattr(Connection, "_create_ssl_ctx")  # noqa: B009  # private, not declared
 
 
@@ -83,3 +87,25 @@ def _sharing_tls_context() -> type[Connection]:
             return contexts[wanted]
 
     return SharedContextConnection
+
+
+class PyMySQL(MySQLDriver):
+    """The driver PyMySQL."""
+
+    wire = frozenset({"pymysql.connections"})
+
+    def plug(self, connection: Any) -> Any:
+        return connection._sock
+
+    def limit_connect(self, dialect: Any, record: Any, parameters: Parameters, seconds: float) -> None:
+        # Its connect_timeout ends when TCP is connected; a server that accepts and is mute would hold it for ever.
+        parameters.at_most("connect_timeout", seconds)
+        record.info[_HANDSHAKE] = parameters.written("read_timeout")
+        parameters.at_most("read_timeout", seconds)
+
+    def connected(self, connection: Any, record: Any) -> None:
+        if _HANDSHAKE in record.info:
+            connection._read_timeout = record.info.pop(_HANDSHAKE)
+
+
+DRIVER = PyMySQL()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
@@ -10,6 +11,8 @@ from sqlalchemy import event
 from sqlalchemy.util import await_only
 
 from dbconfig.engine.dialects.arguments import unknown_argument
+from dbconfig.engine.dialects.postgresql.driver import PostgreSQLDriver
+from dbconfig.engine.pool.driver import Parameters, in_time
 from dbconfig.errors import ConfigError, Location, Problem
 from dbconfig.settings.secret_sources import Secret
 
@@ -149,3 +152,28 @@ def _check(settings: DatabaseSettings) -> None:
                 problems.append(unknown_argument(settings, name, "asyncpg", key, help))
     if problems:
         raise ConfigError(problems)
+
+
+class Asyncpg(PostgreSQLDriver):
+    """The driver asyncpg, which knows no libpq."""
+
+    def transport(self, connection: Any) -> asyncio.WriteTransport | None:
+        found: asyncio.WriteTransport | None = connection._transport
+        return found
+
+    def limit_connect(self, dialect: Any, record: Any, parameters: Parameters, seconds: float) -> None:
+        connect = parameters.written("async_creator_fn") or dialect.loaded_dbapi.asyncpg.connect
+        parameters.set("async_creator_fn", in_time(connect, seconds))
+
+    def number(self, connection: Any) -> int:
+        return int(connection.get_server_pid())
+
+    def parameter(self, connection: Any, key: str) -> str | None:
+        found: str | None = getattr(connection.get_settings(), key, None)
+        return found
+
+    def in_transaction(self, connection: Any) -> bool:
+        return bool(connection.is_in_transaction())
+
+
+DRIVER = Asyncpg()

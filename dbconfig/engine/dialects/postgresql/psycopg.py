@@ -16,6 +16,8 @@ from sqlalchemy import Engine, event
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.util import await_only
 
+from dbconfig.engine.dialects.postgresql.driver import LibpqDriver
+
 _IDLE: Final = pq.TransactionStatus.IDLE
 _JOINABLE: Final = (str, bytes, sql.Composable)
 
@@ -172,3 +174,26 @@ def attach(engine: Engine, limits: Sequence[str]) -> None:
 
 def _with_factory(ours: type, chosen: type) -> type:
     return ours if issubclass(ours, chosen) else type(ours.__name__, (ours, chosen), {})
+
+
+class Psycopg(LibpqDriver):
+    """The driver psycopg, for both kinds of engine."""
+
+    def parameter(self, connection: Any, key: str) -> str | None:
+        raw = connection.pgconn.parameter_status(key.encode())
+        return None if raw is None else str(raw.decode())
+
+    def hang_up(self, connection: Any) -> None:
+        connection.pgconn.finish()
+
+    def awaits_answer(self, connection: Any) -> bool:
+        return bool(connection.pgconn.transaction_status == pq.TransactionStatus.ACTIVE)
+
+    def in_transaction(self, connection: Any) -> bool:
+        return bool(connection.pgconn.transaction_status != _IDLE)
+
+    def in_failed_transaction(self, connection: Any) -> bool:
+        return bool(connection.pgconn.transaction_status == pq.TransactionStatus.INERROR)
+
+
+DRIVER = Psycopg()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg2
 from psycopg2 import extensions
 
+from dbconfig.engine.dialects.postgresql.driver import LibpqDriver
 from dbconfig.engine.dialects.postgresql.fast_begin import FastBeginConnection, with_factory
 
 if TYPE_CHECKING:
@@ -66,3 +67,23 @@ class ReadingConnection(FastBeginConnection):
 
     def tpc_begin(self, xid: Any) -> None:
         raise psycopg2.NotSupportedError("a reading session has nothing to commit in two phases")
+
+
+class Psycopg2(LibpqDriver):
+    """The driver psycopg2."""
+
+    def parameter(self, connection: Any, key: str) -> str | None:
+        found: str | None = connection.get_parameter_status(key)
+        return found
+
+    def awaits_answer(self, connection: Any) -> bool:
+        return bool(connection.get_transaction_status() == extensions.TRANSACTION_STATUS_ACTIVE)
+
+    def in_transaction(self, connection: Any) -> bool:
+        return bool(connection.get_transaction_status() != extensions.TRANSACTION_STATUS_IDLE)
+
+    def in_failed_transaction(self, connection: Any) -> bool:
+        return bool(connection.get_transaction_status() == extensions.TRANSACTION_STATUS_INERROR)
+
+
+DRIVER = Psycopg2()

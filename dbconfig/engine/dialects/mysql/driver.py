@@ -1,0 +1,51 @@
+"""What MySQL's drivers have in common."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+from dbconfig.engine.dialects.driver_protocol import Driver
+from dbconfig.engine.pool.driver import Parameters, in_time
+
+# Of the status that comes with the server's answers. With autocommit on, a transaction begins by a statement whose
+# answer says so; it is without autocommit that a SELECT begins one and nobody is told.
+_IN_TRANSACTION: Final = 1
+_AUTOCOMMIT: Final = 2
+
+
+class MySQLDriver(Driver):
+    """A driver that knows the number of its session, and keeps the server's last status."""
+
+    tells_transactions = True
+
+    def number(self, connection: Any) -> int:
+        return int(connection.thread_id())
+
+    def cancel(self, cursor: Any, beside: Any, connection: Any) -> None:
+        cursor.execute(f"KILL QUERY {self.number(connection):d}")
+
+    def in_transaction(self, connection: Any) -> bool:
+        status = connection.server_status
+        return bool(status & _IN_TRANSACTION) or not status & _AUTOCOMMIT
+
+    def password(self, text: str) -> str:
+        # It encodes text as Latin-1, the server wants UTF-8, and not every descendant of PyMySQL takes bytes.
+        return text.encode().decode("latin-1")
+
+
+class AsynchronousMySQLDriver(MySQLDriver):
+    """A descendant of PyMySQL on asyncio."""
+
+    def limit_connect(self, dialect: Any, record: Any, parameters: Parameters, seconds: float) -> None:
+        connect = parameters.written("async_creator_fn") or self.connect(dialect)
+        parameters.set("async_creator_fn", in_time(connect, seconds))
+
+    def connect(self, dialect: Any) -> Callable[..., Awaitable[Any]]:
+        """Return the driver's own coroutine function that SQLAlchemy would call."""
+        raise NotImplementedError
+
+    def transport(self, connection: Any) -> asyncio.WriteTransport | None:
+        found: asyncio.WriteTransport | None = connection._transport
+        return found

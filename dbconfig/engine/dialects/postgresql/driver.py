@@ -1,0 +1,48 @@
+"""What PostgreSQL's drivers have in common."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Final
+
+from dbconfig.engine.dialects.driver_protocol import Driver
+from dbconfig.engine.pool.driver import Parameters
+
+# libpq's numbers of a transaction's status, the same in both drivers that are made of it.
+_IDLE: Final = 0
+_ACTIVE: Final = 1
+_IN_ERROR: Final = 3
+
+
+class PostgreSQLDriver(Driver):
+    """A driver that knows the number of its server process."""
+
+    tells_transactions = True
+
+    def cancel(self, cursor: Any, beside: Any, connection: Any) -> None:
+        # The same number on both sides: no pooler stands between, which would make up numbers of its own.
+        here, there = self.number(beside), self.number(connection)
+        cursor.execute(f"SELECT CASE WHEN pg_backend_pid() = {here:d} THEN pg_cancel_backend({there:d}) END")
+
+
+class LibpqDriver(PostgreSQLDriver):
+    """A driver that is made of libpq."""
+
+    def plug(self, connection: Any) -> Any:
+        return connection
+
+    def limit_connect(self, dialect: Any, record: Any, parameters: Parameters, seconds: float) -> None:
+        # in whole seconds
+        parameters.set("connect_timeout", math.ceil(parameters.at_most("connect_timeout", seconds)))
+
+    def number(self, connection: Any) -> int:
+        return int(connection.info.backend_pid)
+
+    def awaits_answer(self, connection: Any) -> bool:
+        return bool(connection.info.transaction_status == _ACTIVE)
+
+    def in_transaction(self, connection: Any) -> bool:
+        return bool(connection.info.transaction_status != _IDLE)
+
+    def in_failed_transaction(self, connection: Any) -> bool:
+        return bool(connection.info.transaction_status == _IN_ERROR)

@@ -1,0 +1,25 @@
+"""aiosqlite: its answers to what the engine half asks of a driver."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from typing import Any
+
+from dbconfig.engine.dialects.driver_protocol import Driver
+
+
+class Aiosqlite(Driver):
+    """The driver aiosqlite: sqlite3 in a thread of its own."""
+
+    interrupts = True
+    tells_transactions = True
+
+    def interrupt(self, connection: Any) -> Awaitable[None]:
+        interrupted: Awaitable[None] = connection.interrupt()
+        return interrupted
+
+    def in_transaction(self, connection: Any) -> bool:
+        return bool(connection.in_transaction)
+
+
+DRIVER = Aiosqlite()

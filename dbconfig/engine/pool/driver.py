@@ -1,0 +1,117 @@
+"""What the pool asks of a driver. Each driver's own file, in the dialects, answers; nothing here knows one by name."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import weakref
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+logger = logging.getLogger("dbconfig.pool.sockets")
+
+
+class Parameters:
+    """The arguments of one connect, and what was written for them.
+
+    SQLAlchemy 2.0 passes the same dictionary to every connect, so that a limit set for one caller's deadline would
+    limit all who come later: each time we begin with what was there the first time.
+    """
+
+    def __init__(self, now: dict[str, Any], written: dict[str, Any]) -> None:
+        self._now = now
+        self._written = written
+
+    def written(self, key: str) -> Any:
+        return self._written.setdefault(key, self._now.get(key))
+
+    def at_most(self, key: str, seconds: float) -> float:
+        limit = min(float(self.written(key) or math.inf), seconds)
+        self._now[key] = limit
+        return limit
+
+    def set(self, key: str, value: Any) -> None:
+        self._now[key] = value
+
+
+class Driver:
+    """A driver of which nothing is known. `connection` is the driver's own, never SQLAlchemy's adapter of it."""
+
+    interrupts = False  # statements are ended by `interrupt`, on the connection itself
+    wire: frozenset[str] = frozenset()  # Python modules that send and read, where a signal handler may strike
+
+    def socket(self, connection: Any) -> int | None:
+        """Return the file descriptor of a connection; None where there is none, or it is closed."""
+        try:
+            found = self.plug(connection)
+            fd = None if found is None else found.fileno()
+        except Exception as error:  # a closed connection says so in its driver's own way
+            logger.debug("no socket to look at under %r: %s", connection, error)
+            return None
+        return fd if isinstance(fd, int) and fd >= 0 else None
+
+    def plug(self, connection: Any) -> Any:
+        """Return what has the `fileno` of a connection; None where nothing has. May raise."""
+        transport = self.transport(connection)
+        return None if transport is None else transport.get_extra_info("socket")
+
+    def transport(self, connection: Any) -> asyncio.WriteTransport | None:
+        """Return what a connection writes to, if that is a transport of asyncio's."""
+        return None
+
+    def limit_connect(self, dialect: Any, record: Any, parameters: Parameters, seconds: float) -> None:
+        """Change the arguments of a connect so that it ends in time."""
+
+    def connected(self, connection: Any, record: Any) -> None:
+        """Take back what `limit_connect` has set for the connect alone."""
+
+    def number(self, connection: Any) -> int | None:
+        """Return the server's number of a connection, as it was told at login."""
+        return None
+
+    def cancel(self, cursor: Any, beside: Any, connection: Any) -> None:
+        """Ask the server, by the cursor of another connection (`beside`), to end what a connection executes."""
+
+    def interrupt(self, connection: Any) -> Awaitable[None] | None:
+        """End what a connection executes, where there is no server."""
+        return None
+
+    def parameter(self, connection: Any, key: str) -> str | None:
+        """Return what the server last reported of a setting, without a round trip. May raise."""
+        return None
+
+    def awaits_answer(self, connection: Any) -> bool:
+        """Return whether a statement has been sent and its answer has not been read."""
+        return False
+
+    def hang_up(self, connection: Any) -> None:
+        """Close a connection of asyncio without a word, where SQLAlchemy has no way to."""
+
+
+def in_time(connect: Callable[..., Awaitable[Any]], seconds: float) -> Callable[..., Awaitable[Any]]:
+    """Return a coroutine function that connects within a limit of time."""
+
+    async def connect_in_time(*arguments: Any, **keywords: Any) -> Any:
+        try:
+            # Not wait_for, which on Python 3.11 loses a connection that is ready in the moment of a cancellation.
+            async with asyncio.timeout(seconds):
+                return await connect(*arguments, **keywords)
+        finally:
+            keywords.clear()  # error reporters print the local variables of a frame, and one is the password
+
+    return connect_in_time
+
+
+_known: weakref.WeakKeyDictionary[Any, Driver] = weakref.WeakKeyDictionary()
+_UNKNOWN = Driver()
+
+
+def introduce(dialect: Any, driver: Driver) -> None:
+    """Say which driver the connections of a dialect object are of."""
+    _known[dialect] = driver
+
+
+def of(dialect: Any) -> Driver:
+    """Return the driver of a dialect object."""
+    return _known.get(dialect, _UNKNOWN)
