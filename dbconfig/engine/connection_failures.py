@@ -77,7 +77,7 @@ def judged(error: BaseException, settings: DatabaseSettings) -> Meaning:
     if settings.backend == "postgresql" and row in (None, CONNECTION_LOST):
         from dbconfig.engine.dialects.postgresql import refusal  # only where a connection failed
 
-        # asyncpg hangs up when it cannot decode what the server says.
+        # A driver may hang up when it cannot decode what the server says.
         row = refusal.ask(settings) or row
     row = row or UNKNOWN
     setattr(error, JUDGED, row)  # the answer of this moment, and nobody asks twice
@@ -108,8 +108,8 @@ class Judge:
 def name_errors(engine: Engine) -> None:
     """Let whatever a driver raises at a connect be an error of its own kind, which SQLAlchemy wraps and explains.
 
-    asyncpg raises the system's OSError; psycopg2 a UnicodeDecodeError where the server's language is not in UTF-8;
-    PyMySQL a RuntimeError where a package is missing for the server's way to log in.
+    One raises the system's OSError; another a UnicodeDecodeError where the server's language is not in UTF-8; a third a
+    RuntimeError where a package is missing for the server's way to log in.
     """
     dialect: Any = engine.dialect
     connect = dialect.connect

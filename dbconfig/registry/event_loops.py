@@ -39,7 +39,7 @@ def _no_loop() -> str:
 class Tasks:
     """The style of an event loop.
 
-    asyncpg, asyncmy and aiomysql cannot use a connection in another loop than the one that opened it.
+    Most drivers cannot use a connection in another loop than the one that opened it.
     """
 
     asynchronous = True

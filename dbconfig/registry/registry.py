@@ -179,8 +179,8 @@ class Registry:
     def async_engine(self, database: str = DEFAULT, *, profile: str | None = None) -> AsyncEngine:
         """Return the asynchronous engine of a database, always the same one in an event loop.
 
-        The same profile serves both kinds of engine: `postgresql://` is asyncpg, or psycopg, here; `mysql://` asyncmy
-        or aiomysql; `sqlite://` aiosqlite. An explicit `+driver` is kept.
+        The same profile serves both kinds of engine: without a `+driver` the installed asynchronous driver of the
+        system is used here. An explicit `+driver` is kept.
 
         Raises:
             ConfigError: as for `engine`; or greenlet or an asynchronous driver is not installed.

@@ -120,7 +120,7 @@ class DatabaseSettings(Keys):
         return bound
 
     def driver(self, *, asynchronous: bool = False) -> str:
-        """Return the drivername with the installed driver, such as postgresql+psycopg2 or postgresql+asyncpg.
+        """Return the drivername with the installed driver, such as postgresql+psycopg2.
 
         Raises:
             ConfigError: the driver is not installed, or is of the other kind.

@@ -14,7 +14,7 @@ from dbconfig.settings.value_types import plain
 KEY: Final = "connect_timeout"  # libpq's name, PyMySQL's, and ours
 
 _WHERE: Final = {"url": "in the URL", "query": "in `query`", "connect_args": "in connect_args"}
-_ARGUMENTS: Final = (KEY, "timeout")  # the second is asyncpg's
+_ARGUMENTS: Final = (KEY, "timeout")  # the second is one driver's word
 
 
 def settled(data: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -171,7 +171,7 @@ def _argument(name: str, value: Any, backend: str) -> str:
         return _settings_by_name(value)
     if name in _TEXTS:
         return _text(value)
-    # libpq's keywords; `ssl` is asyncpg's, and may be true.
+    # libpq's keywords; `ssl` is one driver's own, and may be true.
     libpq = backend == "postgresql" and name != "ssl" and name not in _CODE["connect_args"]
     return _scalar(value) if libpq else ""
 

@@ -11,7 +11,7 @@ from sqlalchemy.pool import QueuePool, SingletonThreadPool
 from dbconfig.engine.pool import failover, forks, interrupted, lifetime, ping, retiring, sockets, statement_limit
 from dbconfig.engine.pool.call_watchdog import watch
 from dbconfig.engine.pool.connect_limit import limit_connect_time
-from dbconfig.engine.pool.diagnostics import counters, leaks, timeout_report
+from dbconfig.engine.pool.diagnostics import call_sites, counters, leaks, timeout_report
 from dbconfig.engine.pool.diagnostics.stats import Histogram, PoolStats
 from dbconfig.engine.pool.driver import Driver, introduce
 from dbconfig.engine.pool.maintenance import caretaker
@@ -131,6 +131,7 @@ def attach(
 ) -> None:
     """Attach the behaviours to an engine; for an async one pass its ``sync_engine``. Off means not attached."""
     introduce(engine.dialect, driver)
+    call_sites.skip(driver.package)
     ours = isinstance(engine.pool, FairPool | TaskPool)
     sockets.attach(engine)
     interrupted.attach(engine)

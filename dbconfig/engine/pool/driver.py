@@ -39,6 +39,7 @@ class Driver:
     """A driver of which nothing is known. `connection` is the driver's own, never SQLAlchemy's adapter of it."""
 
     interrupts = False  # statements are ended by `interrupt`, on the connection itself
+    package = ""  # the Python package whose frames are no part of the application
     wire: frozenset[str] = frozenset()  # Python modules that send and read, where a signal handler may strike
 
     def socket(self, connection: Any) -> int | None:

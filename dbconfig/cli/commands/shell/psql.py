@@ -48,7 +48,7 @@ def start(settings: DatabaseSettings, environ: dict[str, str], path: str) -> Sta
         **{name: value for name, value in settings.connect_args.items() if value is not None},
         **tls.parameters(settings),
     }
-    if "ssl" in given and written(given["ssl"]) in _MODES:  # asyncpg's word for sslmode
+    if "ssl" in given and written(given["ssl"]) in _MODES:  # a driver's own word for sslmode
         given.setdefault("sslmode", given["ssl"])
     wanted = {variable: written(given[name]) for name, variable in _PARAMETERS.items() if name in given}
     wanted["PGCONNECT_TIMEOUT"] = str(max(1, round(settings.connect_timeout)))

@@ -12,6 +12,8 @@ from dbconfig.engine.dialects.mysql.driver import AsynchronousMySQLDriver
 class Aiomysql(AsynchronousMySQLDriver):
     """The driver aiomysql, which writes by a stream."""
 
+    package = "aiomysql"
+
     def connect(self, dialect: Any) -> Callable[..., Awaitable[Any]]:
         connect: Callable[..., Awaitable[Any]] = dialect.loaded_dbapi.aiomysql.connect
         return connect

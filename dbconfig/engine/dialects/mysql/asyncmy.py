@@ -11,6 +11,8 @@ from dbconfig.engine.dialects.mysql.driver import AsynchronousMySQLDriver
 class Asyncmy(AsynchronousMySQLDriver):
     """The driver asyncmy, written in Cython."""
 
+    package = "asyncmy"
+
     def connect(self, dialect: Any) -> Callable[..., Awaitable[Any]]:
         connect: Callable[..., Awaitable[Any]] = dialect.loaded_dbapi.asyncmy.connect
         return connect

@@ -92,6 +92,7 @@ def _sharing_tls_context() -> type[Connection]:
 class PyMySQL(MySQLDriver):
     """The driver PyMySQL."""
 
+    package = "pymysql"
     wire = frozenset({"pymysql.connections"})
 
     def plug(self, connection: Any) -> Any:

@@ -157,6 +157,8 @@ def _check(settings: DatabaseSettings) -> None:
 class Asyncpg(PostgreSQLDriver):
     """The driver asyncpg, which knows no libpq."""
 
+    package = "asyncpg"
+
     def transport(self, connection: Any) -> asyncio.WriteTransport | None:
         found: asyncio.WriteTransport | None = connection._transport
         return found

@@ -179,6 +179,8 @@ def _with_factory(ours: type, chosen: type) -> type:
 class Psycopg(LibpqDriver):
     """The driver psycopg, for both kinds of engine."""
 
+    package = "psycopg"
+
     def parameter(self, connection: Any, key: str) -> str | None:
         raw = connection.pgconn.parameter_status(key.encode())
         return None if raw is None else str(raw.decode())

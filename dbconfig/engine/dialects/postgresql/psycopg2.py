@@ -72,6 +72,8 @@ class ReadingConnection(FastBeginConnection):
 class Psycopg2(LibpqDriver):
     """The driver psycopg2."""
 
+    package = "psycopg2"
+
     def parameter(self, connection: Any, key: str) -> str | None:
         found: str | None = connection.get_parameter_status(key)
         return found

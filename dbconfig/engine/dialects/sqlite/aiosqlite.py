@@ -11,6 +11,7 @@ from dbconfig.engine.dialects.driver_protocol import Driver
 class Aiosqlite(Driver):
     """The driver aiosqlite: sqlite3 in a thread of its own."""
 
+    package = "aiosqlite"
     interrupts = True
     tells_transactions = True
 

@@ -11,18 +11,22 @@ if TYPE_CHECKING:
     import asyncio
 
 # Recognised by the module's name, not by its file: SQLAlchemy has frames whose file is "<string>".
-_LIBRARIES = frozenset(
-    [
-        *("sqlalchemy", "sqlmodel", "dbconfig", "greenlet", "pydantic"),
-        *("psycopg", "psycopg2", "pymysql", "asyncpg", "aiomysql", "aiosqlite"),
-        *("starlette", "fastapi", "anyio", "uvicorn", "gunicorn", "flask", "flask_sqlalchemy", "werkzeug"),
-        *("click", "typer", "celery", "pytest", "_pytest", "pluggy", "pytest_asyncio"),
-    ]
-)
+_LIBRARIES = {
+    *("sqlalchemy", "sqlmodel", "dbconfig", "greenlet", "pydantic"),
+    *("starlette", "fastapi", "anyio", "uvicorn", "gunicorn", "flask", "flask_sqlalchemy", "werkzeug"),
+    *("click", "typer", "celery", "pytest", "_pytest", "pluggy", "pytest_asyncio"),
+}
 _known: dict[str, bool] = {}  # by module name; filled without a lock, as any two threads write the same
 
 Place = tuple[CodeType, int]
 DEPTH = 6  # frames of the application; more say little that these do not
+
+
+def skip(package: str) -> None:
+    """Let the frames of a package, a driver's, be no part of the application."""
+    if package and package not in _LIBRARIES:
+        _LIBRARIES.add(package)
+        _known.clear()
 
 
 def _is_library(module: str) -> bool:
