@@ -1,0 +1,23 @@
+"""mysqlclient: its answers to what the engine half asks of a driver."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dbconfig.engine.dialects.mysql.driver import MySQLDriver
+
+
+class MySQLdb(MySQLDriver):
+    """The driver mysqlclient, written in C, which does not keep the server's status."""
+
+    package = "MySQLdb"
+    tells_transactions = False
+
+    def plug(self, connection: Any) -> Any:
+        return connection if hasattr(connection, "fileno") else None
+
+    def password(self, text: str) -> str:
+        return text
+
+
+DRIVER = MySQLdb()
