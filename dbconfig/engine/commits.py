@@ -99,7 +99,7 @@ def broken_by(connection: Connection) -> BaseException | None:
     """Return the error that has ended the transaction of a connection, though somebody caught it."""
     if connection.closed or connection.invalidated:
         return None
-    found: BaseException | None = connection.connection.info.get(_BROKEN)
+    found: BaseException | None = _info(connection.connection).get(_BROKEN)
     return found
 
 
@@ -121,7 +121,7 @@ def attach(engine: Engine, settings: DatabaseSettings) -> None:
             return
         if not isinstance(error, dialect.loaded_dbapi.Error):
             return
-        info = connection.connection.info
+        info = _info(connection.connection)
         found: Mark | None = info.get(_MARK)
         if found is not None:
             row = errors.of_statement(error, backend)
@@ -184,7 +184,7 @@ def _watch_savepoints(dialect: Any, *, forgets: bool) -> None:
     roll_back_to, release = dialect.do_rollback_to_savepoint, dialect.do_release_savepoint
 
     def do_rollback_to_savepoint(connection: Connection, name: str) -> None:
-        info = connection.connection.info
+        info = _info(connection.connection)
         if forgets:
             roll_back_to(connection, name)
             info.pop(_BROKEN, None)  # PostgreSQL's transaction is whole again
@@ -206,7 +206,7 @@ def _watch_statements(dialect: Any, *, implicit: bool) -> None:
             return
         if not (_CONTROL.match(statement) or (implicit and _IMPLICIT.match(statement))):
             return
-        found: Mark | None = context.root_connection.connection.info.get(_MARK)
+        found: Mark | None = _info(context.root_connection.connection).get(_MARK)
         if found is None or found.allowed or not found.alive:
             return
         if _CONTROL.match(statement):

@@ -275,6 +275,28 @@ def test_a_connection_lost_during_the_commit_is_told_and_never_repeated(
     assert saved(remote) == ([99, 101, 100, 100] if delivered else [100] * 4)
 
 
+@pytest.mark.parametrize("question", ["current_schema", "standard_conforming_strings", "@@", "VERSION"])
+def test_a_connection_that_dies_at_the_first_questions_to_its_server_was_no_attempt(
+    remote: Units, request: pytest.FixtureRequest, proxy: Callable[[Any], Proxy], question: str
+) -> None:
+    """SQLAlchemy asks them on a connection that has no information yet, and takes some errors for an answer."""
+    if (remote.system == "postgresql") != (question in ("current_schema", "standard_conforming_strings")):
+        pytest.skip("a question to the other system")
+    server = request.getfixturevalue(remote.system)
+    network = proxy(server)
+    url = server.url(remote.url.partition(":")[0], host=network.host, port=network.port)
+    network.cut_when(question.encode(), after_forwarding=True)
+    calls = []
+
+    def work(session: Session) -> None:
+        calls.append(session.info["attempt"])
+        transfer(1, 2)(session)
+
+    Units(remote.system, remote.asynchronous, url, remote.direct).run(work, timeout=60)
+    assert len(calls) in (1, 2)  # the work may have asked for its connection, and so have begun
+    assert saved(remote) == [99, 101, 100, 100]
+
+
 def test_a_server_that_is_down_is_waited_for(remote: Units, request: pytest.FixtureRequest) -> None:
     server = request.getfixturevalue(remote.system)
     server.stop()
