@@ -136,6 +136,8 @@ def _text(error: Exception) -> str:
         return error.object.decode("utf-8", "replace")
     if isinstance(error, OSError) and not isinstance(error, ssl.SSLError) and error.errno and error.errno > 0:
         return f"{os.strerror(error.errno)}: {error}"  # SSLError's number is OpenSSL's, not the system's
+    if "'cryptography' package is required" in str(error):  # PyMySQL and its descendants, for MySQL 8 without TLS
+        return f"{error}: install it (pip install cryptography), or write `sslmode: require`, which needs no package"
     return str(error) or ("timed out" if isinstance(error, TimeoutError) else type(error).__name__)
 
 
