@@ -243,8 +243,8 @@ class Registry:
         """Say which tables live in which database: ``db.bind(analytics=AnalyticsBase.metadata)``.
 
         From then on `session()`, `transaction()` and `run_in_transaction()` without a database serve all of them, each
-        statement where its tables are, and `create_tables()` sends each table to its own. Each database commits for
-        itself: between two of them there is no atomicity.
+        statement where its tables are, and `create_tables()` sends each table to its own. At a commit they commit in
+        two phases where their servers keep prepared transactions, else one after the other.
 
         Args:
             databases: by name, metadata, a base class with metadata of its own, a model, or a list of them.

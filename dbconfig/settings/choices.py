@@ -64,6 +64,7 @@ POOL_CLASSES: Final = ("QueuePool", "NullPool", "StaticPool", "SingletonThreadPo
 # https://www.postgresql.org/docs/current/libpq-ssl.html#LIBPQ-SSL-SSLMODE-STATEMENTS; libpq's `allow` is left out: it
 # prefers not to encrypt.
 SSL_MODES: Final = ("disable", "prefer", "require", "verify-ca", "verify-full")
+LIBPQ_SSL_MODES: Final = (*SSL_MODES, "allow")
 
 
 Echo = Annotated[bool | Literal["debug"], BeforeValidator(flag_or("debug"))]

@@ -22,6 +22,7 @@ class Driver:
     synchronous: bool = True
     asynchronous: bool = False
     paramstyles: tuple[str, ...] = ("format", "pyformat")  # its own is among them
+    ssl_is_sslmode: bool = False  # `?ssl=` of its URLs is libpq's `sslmode`
 
     @property
     def installed(self) -> bool:
@@ -35,7 +36,7 @@ class Driver:
 _POSTGRESQL = (
     Driver("psycopg2", "psycopg2", "psycopg2-binary"),
     Driver("psycopg", "psycopg", "'psycopg[binary]'", asynchronous=True),  # one driver for both
-    Driver("asyncpg", "asyncpg", "asyncpg", synchronous=False, asynchronous=True, paramstyles=("numeric_dollar",)),
+    Driver("asyncpg", "asyncpg", "asyncpg", False, True, paramstyles=("numeric_dollar",), ssl_is_sslmode=True),
 )
 _MYSQL = (
     Driver("pymysql", "pymysql", "pymysql"),
@@ -119,6 +120,12 @@ def choose(drivername: str, at: Location | None, key: str, *, asynchronous: bool
         raise ConfigError([Problem("missing-driver", message, at, key, f"pip install {candidates[0].package}")])
     # SQLAlchemy's name of a driver's other half, where one driver is both.
     return f"{backend}+{installed.name}{'_async' if asynchronous and installed.synchronous else ''}"
+
+
+def ssl_is_sslmode(drivername: str) -> bool:
+    """Return whether `?ssl=` of the URLs of a driver, which is named, is its word for libpq's `sslmode`."""
+    backend, _, named = drivername.lower().partition("+")
+    return any(driver.ssl_is_sslmode for driver in DRIVERS[_ALIASES.get(backend, backend)] if driver.name == named)
 
 
 def not_its_paramstyle(style: str, drivername: str) -> str:

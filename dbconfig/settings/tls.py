@@ -46,7 +46,7 @@ def mode(settings: Keys, given: Mapping[str, Any], backend: str) -> str:
     if settings.sslmode is not None:
         return settings.sslmode
     if backend == "postgresql":
-        found = given.get("sslmode", "")
+        found = given.get("sslmode", given.get("ssl", ""))  # `ssl` is a driver's own word
         return str(found[0] if isinstance(found, tuple) else found)
     names = ("ssl_ca", "ssl_capath", "ssl_verify_cert", "ssl_verify_identity", "ssl")
     return "verify-ca" if any(given.get(name) not in (None, False) for name in names) else ""

@@ -6,9 +6,10 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
+from dbconfig.settings.choices import LIBPQ_SSL_MODES
 from dbconfig.settings.findings import Finding
 from dbconfig.settings.keys import Keys
-from dbconfig.settings.known_drivers import family
+from dbconfig.settings.known_drivers import backend_of, family, ssl_is_sslmode
 
 _TLS: Final = "tls"
 _SSL_MODES: Final = {
@@ -59,8 +60,9 @@ _KNOWN: Final = {
 }
 
 
-def foreign(settings: Keys, backend: str) -> Iterator[Finding]:
+def foreign(settings: Keys, drivername: str) -> Iterator[Finding]:
     """Yield the parameters that another tool would understand, each with the key that means the same."""
+    backend = backend_of(drivername)
     system = family(backend)
     table = {"postgresql": _POSTGRESQL, "mysql": _MYSQL}.get(system)
     if table is None:
@@ -69,7 +71,8 @@ def foreign(settings: Keys, backend: str) -> Iterator[Finding]:
     for where, query in (("url", of_url), ("query", settings.query)):
         for name, values in query.items():
             help = _help(table, name, values) if name not in _KNOWN[system] else ""
-            if help:
+            own = name == "ssl" and ssl_is_sslmode(drivername) and values[-1] in LIBPQ_SSL_MODES
+            if help and not own:
                 at = (where,) if where == "url" else (where, name)
                 yield Finding("unknown-key", f"{name!r} is not a parameter of {backend}'s URLs", help, at)
 

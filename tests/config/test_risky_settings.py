@@ -5,6 +5,9 @@ import os
 
 import pytest
 
+from dbconfig import Profile
+from dbconfig.cli.commands.check.network import demands_tls
+
 WEAK = "the password is a default one and easy to guess"
 PLAIN = "the password is in plain text in a file that others can read: write ${VAR} or {file: …}"
 
@@ -70,6 +73,16 @@ def test_a_file_that_others_may_write_is_said(project, warned):
         "'config/development.yaml' can be written or replaced by other users of this machine",
         "the secret file 'secret' can be written or replaced by other users",
     ]
+
+
+@pytest.mark.parametrize(("mode", "is_said"), [("verify-full", False), ("require", True)])
+def test_a_drivers_own_word_for_sslmode_counts(warned, mode, is_said):
+    url = f"postgresql+asyncpg://app@db.internal/d?ssl={mode}"
+    messages = warned(f"url: {url}\nprotected: true\n")
+    assert any("certificate is not verified" in message for message in messages) == is_said
+    settings = Profile(name="p", url=url).databases["default"]
+    assert demands_tls(settings)
+    assert not demands_tls(Profile(name="p", url=url.replace(mode, "prefer")).databases["default"])
 
 
 def test_the_sslmode_key_counts_on_every_system(warned):

@@ -132,6 +132,25 @@ def test_each_word_encrypts_verifies_and_refuses_what_it_says(
             assert outcome(server, driver, asynchronous, name, **settings) == expected
 
 
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ({"ssl": "disable"}, "plaintext"),
+        ({"ssl": "require"}, "encrypted"),
+        ({"ssl": "disable", "sslmode": "disable"}, "are the same setting"),
+    ],
+)
+def test_asyncpgs_own_word_in_a_url_is_understood_as_sqlalchemy_promises(
+    with_tls: dict[str, Server], query: dict[str, str], expected: str
+) -> None:
+    pytest.importorskip("asyncpg")
+    try:
+        found = outcome(with_tls["postgresql"], "postgresql+asyncpg", True, None, query=query)
+    except ConfigError as error:
+        found = str(error)
+    assert expected in found
+
+
 def _resolve_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     resolve = socket.getaddrinfo
     monkeypatch.setattr(

@@ -86,7 +86,8 @@ def test_what_is_right_is_taken(url, settings):
 @pytest.mark.parametrize(
     ("parameters", "help"),
     [
-        ("postgresql+asyncpg://u@h/d?ssl=disable", "write the key `sslmode: disable`"),
+        ("postgresql+asyncpg://u@h/d?ssl=true", "write the key `sslmode: require`"),
+        ("postgresql://u@h/d?ssl=disable", "write the key `sslmode: disable`"),
         ("mysql://u@h/d?ssl-mode=REQUIRED", "write the key `sslmode: require`"),
         ("mysql://u@h/d?ssl_mode=VERIFY_IDENTITY", "write the key `sslmode: verify-full`, and `sslrootcert: system`"),
         ("mysql://u@h/d?sslmode=verify-ca", "write the key `sslmode: verify-ca`"),

@@ -131,7 +131,7 @@ def demands_tls(settings: DatabaseSettings) -> bool:
         return settings.sslmode not in ("disable", "allow", "prefer")
     given = {**settings.address.query, **settings.connect_args}
     if settings.backend == "postgresql":
-        mode = given.get("sslmode", "")
+        mode = given.get("sslmode", given.get("ssl", ""))  # `ssl` is a driver's own word
         return str(mode[0] if isinstance(mode, tuple) else mode) in ("require", "verify-ca", "verify-full")
     return any(given.get(name) is not None for name in ("ssl_ca", "ssl_verify_cert", "ssl"))
 

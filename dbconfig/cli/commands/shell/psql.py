@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from dbconfig.cli.commands.shell.start import CannotPass, Start, written
 from dbconfig.settings import hosts, tls
+from dbconfig.settings.choices import LIBPQ_SSL_MODES
 from dbconfig.settings.database import DatabaseSettings
 from dbconfig.settings.known_drivers import PORTS
 
@@ -37,7 +38,6 @@ _PARAMETERS: Final = {
     "target_session_attrs": "PGTARGETSESSIONATTRS",
     "load_balance_hosts": "PGLOADBALANCEHOSTS",
 }
-_MODES: Final = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 
 
 def start(settings: DatabaseSettings, environ: dict[str, str], path: str) -> Start:
@@ -48,7 +48,7 @@ def start(settings: DatabaseSettings, environ: dict[str, str], path: str) -> Sta
         **{name: value for name, value in settings.connect_args.items() if value is not None},
         **tls.parameters(settings),
     }
-    if "ssl" in given and written(given["ssl"]) in _MODES:  # a driver's own word for sslmode
+    if "ssl" in given and written(given["ssl"]) in LIBPQ_SSL_MODES:  # a driver's own word for sslmode
         given.setdefault("sslmode", given["ssl"])
     wanted = {variable: written(given[name]) for name, variable in _PARAMETERS.items() if name in given}
     wanted["PGCONNECT_TIMEOUT"] = str(max(1, round(settings.connect_timeout)))

@@ -25,8 +25,11 @@ if TYPE_CHECKING:
 
 READ_ONLY: Final = "default_transaction_read_only"
 _TLS: Final = ("sslmode", "sslrootcert", "sslcert", "sslkey", "sslcrl")
+# asyncpg's own word for `sslmode` in a URL; as an argument it may be a context.
+_SSL: Final = "ssl"
 # libpq's parameters that have another name or another form here; they are taken out of the URL.
-TRANSLATED: Final = frozenset({*_TLS, "options", "application_name", "connect_timeout", "target_session_attrs"})
+_LIBPQ: Final = frozenset({*_TLS, "options", "application_name", "connect_timeout", "target_session_attrs"})
+TRANSLATED: Final = _LIBPQ | {_SSL}
 # Read by SQLAlchemy's dialect, which understands their text in a URL.
 _DIALECT: Final = frozenset({"prepared_statement_cache_size", "prepared_statement_name_func", "async_creator_fn"})
 _IN_URL: Final = TRANSLATED | {"host", "port", "prepared_statement_cache_size"}
@@ -41,7 +44,9 @@ def arguments(settings: DatabaseSettings, session: Mapping[str, Any]) -> dict[st
         key: value for key, value in settings.connect_args.items() if not isinstance(value, Secret) and key != "timeout"
     }
     libpq = {key: str(found[-1]) for key, found in settings.address.query.items() if key in TRANSLATED}
-    libpq |= {key: value for key in list(given) if key in TRANSLATED and (value := given.pop(key)) is not None}
+    if _SSL in libpq:
+        libpq["sslmode"] = _mode(settings, libpq)
+    libpq |= {key: value for key in list(given) if key in _LIBPQ and (value := given.pop(key)) is not None}
     parameters = {name: _text(value) for name, value in session.items()}
     parameters |= _options(settings, str(libpq.get("options", "")))
     if "application_name" in libpq:
@@ -128,6 +133,15 @@ def _tls(settings: DatabaseSettings, wanted: Mapping[str, str]) -> SSLContext | 
     return context
 
 
+def _mode(settings: DatabaseSettings, libpq: Mapping[str, Any]) -> str:
+    """Return the `sslmode` that `?ssl=` of a URL means: one of libpq's words, or the profile would not have loaded."""
+    if "sslmode" in libpq:
+        message = "'ssl' and 'sslmode' of the URL are the same setting"
+        place = _place(settings, _SSL)
+        raise ConfigError([Problem("given-twice", message, place, "query.ssl", "remove one of the two")])
+    return str(libpq[_SSL])
+
+
 def _place(settings: DatabaseSettings, name: str) -> Location:
     """Return where a parameter was written: among the arguments, in the query, or in the URL."""
     places = (settings.origin(key) for key in (f"connect_args.{name}", f"query.{name}"))
@@ -139,7 +153,7 @@ def _check(settings: DatabaseSettings) -> None:
 
     import asyncpg
 
-    known = {*signature(asyncpg.connect).parameters} | TRANSLATED | _DIALECT
+    known = {*signature(asyncpg.connect).parameters} | _LIBPQ | _DIALECT
     problems: list[Problem] = []
     for key, names in (("connect_args", settings.connect_args), ("query", settings.address.query)):
         for name in names:
