@@ -12,6 +12,7 @@ from dbconfig.engine.dialects.mysql import errors as mysql
 from dbconfig.engine.dialects.postgresql import errors as postgresql
 from dbconfig.engine.dialects.sqlite import errors as sqlite
 from dbconfig.engine.dialects.system_errors import of_system
+from dbconfig.engine.pool.diagnostics.timeout_errors import is_silent
 
 _TABLES: Final = {
     "postgresql": postgresql.meaning,
@@ -52,6 +53,8 @@ def of_statement(error: BaseException, backend: str = "") -> Meaning | None:
 
 def fate_of(error: BaseException) -> Fate:
     """Return what an error says about the work that it ended."""
+    if is_silent(error):
+        return Fate.ABSENT  # as when the server refuses: nothing has reached it
     if not isinstance(error, DBAPIError) or getattr(error, COMMITTED, False):
         return Fate.FINAL
     row: Meaning | None = getattr(error.orig, JUDGED, None) or getattr(error, JUDGED, None)

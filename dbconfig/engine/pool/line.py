@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .care import Care
+from .diagnostics.stats import BOUNDS, Counters
 from .place import NEVER, Caller, Close, Command, Connect, Place, Refusal, Rules, Serve, State
 from .shedding import Shedding
-
-if TYPE_CHECKING:
-    from .diagnostics.stats import Counters
 
 
 class Line:
@@ -116,9 +115,15 @@ class Line:
 
     def give_back(self, place: Place, now: float) -> None:
         """A caller is done with a connection that is whole."""
-        self.counters.use.observe(now - place.lent_at)
+        use, held = self.counters.use, now - place.lent_at
+        use.counts[bisect_left(BOUNDS, held)] += 1  # Tally.observe, without the call
+        use.sum += held
         place.returned_at = now
-        self._hand_over(place, now)
+        if self.callers or self.disposed or self._shed is not None or self.why_unfit(place, now) is not None:
+            self._hand_over(place, now)
+            return
+        place.state = State.IDLE
+        self._put(place) if self.open <= self.rules.size else self._put_surplus(place)
 
     def lost(self, place: Place, now: float) -> None:
         """A caller is done, and there is no connection any more: it was invalidated, detached or forgotten."""

@@ -65,7 +65,7 @@ class TaskPlaces(AsyncAdaptedQueuePool):
         self._check = options.check
         self._trust = NEVER if self._check is None else self._check.trust
         self._loop: Any = None  # of the first use
-        self._thread = 0
+        self.thread = 0
         self._timer: asyncio.TimerHandle | None = None
         self._connects: set[asyncio.Task[None]] = set()
         self._closes: set[asyncio.Task[None]] = set()
@@ -166,7 +166,7 @@ class TaskPlaces(AsyncAdaptedQueuePool):
     def _close_connection(self, connection: Any, *, terminate: bool = False) -> None:
         """Close a driver's connection, within a limit of time, whatever becomes of the caller meanwhile."""
         self.logger.debug("%s connection %r", "Hard-closing" if terminate else "Closing", connection)
-        here = get_ident() == self._thread and not self._loop.is_closed()
+        here = get_ident() == self.thread and not self._loop.is_closed()
         if not in_greenlet() and (here or self._loop is None or self._loop.is_closed()):
             farewell.cut(self._dialect, connection)
         elif not here:

@@ -38,7 +38,6 @@ class TaskPool(TaskPlaces):
         record: TaskRecord = place.connection
         task = current_task(self._loop)
         record.task = None if task is None else weakref.ref(task)
-        record.thread = self._thread
         return record
 
     def _get_slowly(self, place: Place | None, now: float) -> Place:
@@ -60,7 +59,7 @@ class TaskPool(TaskPlaces):
             loop = asyncio.get_running_loop()
             if self._loop is None or (self._loop is not loop and self._loop.is_closed()):
                 self.line.forget()  # nobody can use the connections of a loop that has ended
-                self._loop, self._thread, self._timer = loop, get_ident(), None
+                self._loop, self.thread, self._timer = loop, get_ident(), None
             elif self._loop is not loop:
                 raise RuntimeError("an asynchronous engine belongs to one event loop, and another one is running here")
         except BaseException:
@@ -141,7 +140,7 @@ class TaskPool(TaskPlaces):
         now = monotonic()
         record.task = None
         if record.dbapi_connection is None:
-            if get_ident() == self._thread or self._loop.is_closed():
+            if get_ident() == self.thread or self._loop.is_closed():
                 self._lost(record.place)
             else:  # the garbage collector, wherever it ran
                 self._loop.call_soon_threadsafe(self._lost, record.place)

@@ -39,8 +39,15 @@ def silent(pool: _Pool, waited: float) -> exc.TimeoutError:
         f"{pool.server} did not answer within {pool.timeout():g} s (pool_timeout) while a connection was being opened"
     )
     error.__cause__ = TimeoutError(f"no answer for {waited:.1f} s")
+    setattr(error, _SILENT, True)
     error.add_note("dbconfig[timed-out]: the pool has free places: the server, or the network to it, is at fault")
     return error
 
 
+def is_silent(error: BaseException) -> bool:
+    """Return whether a caller waited in vain for the server, and not for other callers."""
+    return getattr(error, _SILENT, False)
+
+
 HELD = "held longest: "
+_SILENT = "_dbconfig_silent"  # on an error
