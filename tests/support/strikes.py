@@ -5,12 +5,14 @@ from __future__ import annotations
 import dis
 import gc
 import sys
+from _thread import get_ident
 from collections.abc import Callable
 from itertools import pairwise
 from types import CodeType, FrameType
 from typing import Any
 
 # CPython looks for signals when a function begins, after a call, and when a loop begins anew (its "eval breaker").
+_TOOL = 4  # none of those that the standard library names
 _POINTS = ("RESUME", "CALL", "JUMP_BACKWARD")
 
 
@@ -44,31 +46,67 @@ class Strike:
         if event != "opcode":
             self._next = None
             return self._trace
-        expected, self._next = self._next, (frame, _after_points(frame.f_code).get(frame.f_lasti))
-        # An instruction may have gone unreported: Python 3.13 begins in the middle of a function that it sees first.
-        if expected is not None and expected[0] is frame and expected[1] == frame.f_lasti:
-            self.left -= 1
-            if self.left == 0:
-                sys.settrace(None)
-                self._next = expected = None  # a frame keeps its variables alive
-                raise self._error
+        self._pass(frame, frame.f_lasti)
         return self._trace
 
     def during(self, work: Callable[[], Any]) -> bool:
         """Do some work; return whether the strike fell into it. Any other exception is passed on."""
         unraisable, sys.unraisablehook = sys.unraisablehook, _ignore_strikes
-        before = sys.gettrace()
-        sys.settrace(self._trace)
         try:
-            work()
+            self._watched(work)
         except self._error as error:
             error.__traceback__ = None
         finally:
-            sys.settrace(before)
             self._next = None
             gc.collect(0)
             sys.unraisablehook = unraisable
         return self.left <= 0
+
+    def _watched(self, work: Callable[[], Any]) -> None:
+        if sys.version_info < (3, 12):
+            before = sys.gettrace()
+            sys.settrace(self._trace)
+            try:
+                work()
+            finally:
+                sys.settrace(before)
+            return
+        # Trace functions see some instructions only there (Python 3.13.0).
+        monitoring = sys.monitoring
+        self._thread = get_ident()
+        monitoring.use_tool_id(_TOOL, "strikes")
+        monitoring.register_callback(_TOOL, monitoring.events.INSTRUCTION, self._instruction)
+        monitoring.register_callback(_TOOL, monitoring.events.PY_START, self._begun)
+        monitoring.restart_events()
+        monitoring.set_events(_TOOL, monitoring.events.INSTRUCTION | monitoring.events.PY_START)
+        try:
+            work()
+        finally:
+            monitoring.set_events(_TOOL, 0)
+            monitoring.free_tool_id(_TOOL)
+
+    def _begun(self, code: CodeType, offset: int) -> Any:
+        if not code.co_filename.startswith(self._files):
+            return sys.monitoring.DISABLE
+        if get_ident() == self._thread:
+            # The first instruction is a point, and is not reported as others are.
+            self._next = (sys._getframe(1), _after_points(code).get(offset))
+        return None
+
+    def _instruction(self, code: CodeType, offset: int) -> Any:
+        if not code.co_filename.startswith(self._files):
+            return sys.monitoring.DISABLE
+        if get_ident() == self._thread:
+            self._pass(sys._getframe(1), offset)
+        return None
+
+    def _pass(self, frame: FrameType, offset: int) -> None:
+        expected, self._next = self._next, (frame, _after_points(frame.f_code).get(offset))
+        if expected is not None and expected[0] is frame and expected[1] == offset and self.left > 0:
+            self.left -= 1
+            if self.left == 0:
+                self._next = expected = None  # a frame keeps its variables alive
+                raise self._error
 
 
 def _ignore_strikes(unraisable: Any) -> None:
@@ -83,15 +121,10 @@ def sweep(attempt: Callable[[Strike], bool], *files: str) -> int:
         attempt: does its work `during` the strike, says whether it fell, and looks whether all is well.
         files: whose code is struck.
     """
-    for _ in range(3):  # Python 3.13 reports the instructions of a function from the second time on
-        attempt(Strike(sys.maxsize, *files))
-    number = missed = struck = 0
-    while missed < 3:
+    number = 1
+    while attempt(Strike(number, *files)):
         number += 1
-        fell = attempt(Strike(number, *files))
-        struck += fell
-        missed = 0 if fell else missed + 1
-    return struck
+    return number - 1
 
 
 _known: dict[CodeType, dict[int, int]] = {}

@@ -290,7 +290,7 @@ def test_a_signal_in_the_middle_of_an_answer_costs_the_connection_and_nothing_el
                         for _ in range(50):
                             connection.exec_driver_sql(sleep % 0.0001)
                     signal.setitimer(signal.ITIMER_REAL, 0)
-                except (Limit, exc.DBAPIError):
+                except (Limit, exc.StatementError):  # SQLAlchemy wraps what strikes while it prepares a statement
                     signal.setitimer(signal.ITIMER_REAL, 0)
                 for asked in (number, -number):
                     with autocommitting(engine) as connection:
