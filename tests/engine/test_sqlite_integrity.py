@@ -16,6 +16,7 @@ from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlmodel import Session
 
 from dbconfig import ConfigError, Registry
+from dbconfig.engine.dialects.sqlite import file_identity
 from tests.registries import registry
 
 T = TypeVar("T")
@@ -225,7 +226,10 @@ def test_an_own_class_of_connections_keeps_what_ours_does(tmp_path: Path, open_l
 
 
 @pytest.mark.parametrize("how", ["deleted", "replaced"])
-def test_nothing_is_written_into_a_file_that_was_deleted_or_replaced(file: Lite, tmp_path: Path, how: str) -> None:
+def test_nothing_is_written_into_a_file_that_was_deleted_or_replaced(
+    file: Lite, tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(file_identity, "TRUST", 0.0)
     file.script("CREATE TABLE t (x INT)", "INSERT INTO t VALUES (1)")
     with closing(sqlite3.connect(tmp_path / "backup.db")) as backup:
         backup.execute("CREATE TABLE t (x INT)")

@@ -27,6 +27,9 @@ class Cursor(sqlite3.Cursor):
         if kind is Kind.READ and not connection.in_memory:
             connection.fresh = False
             super().execute(sql, parameters)
+        elif kind is Kind.BEGIN:  # of every transaction: no detour
+            super().execute(sql, parameters)
+            connection.begun(sql)
         else:
             with connection.prepared_for(kind, sql) as done:
                 if not done:
@@ -142,6 +145,11 @@ class Connection(sqlite3.Connection):
         if self._turn is not None:
             self._turn.remember()
 
+    def begun(self, sql: str) -> None:
+        """Note that a transaction has begun by this statement."""
+        self.late = self._wrote = False
+        self.fresh, self._begun = True, sql
+
     @contextmanager
     def prepared_for(self, kind: Kind, sql: str) -> Iterator[bool]:
         """Do what must precede a statement, and clean up after it; yield whether that was all there is to do."""
@@ -158,9 +166,9 @@ class Connection(sqlite3.Connection):
                 self._nested = True
                 self._begin_if_late("BEGIN")
             elif kind is Kind.BEGIN:
-                self.late = self._wrote = False
+                self.late = False
             elif kind is Kind.BEGIN_WRITING:
-                self.late = self._wrote = False
+                self.late = False
                 self._take_turn()
             else:
                 self._take_turn()
@@ -170,7 +178,7 @@ class Connection(sqlite3.Connection):
                     dropped_parents.refuse_script(self, sql, self.dropping)
             yield done
             if kind in (Kind.BEGIN, Kind.BEGIN_WRITING):
-                self.fresh, self._begun = True, sql
+                self.begun(sql)
             elif not done:
                 self.fresh = False
         finally:
