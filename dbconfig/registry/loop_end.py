@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import itertools
 import threading
 import time
 import weakref
 from collections.abc import AsyncGenerator, Coroutine, Iterable
+from contextlib import suppress
+from types import CoroutineType
 from typing import Any, Final, Protocol
 
 from sqlalchemy import Engine, event
@@ -16,7 +19,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.util import greenlet_spawn
 
 from dbconfig.engine.dialects import driver_protocol
-from dbconfig.engine.pool import forks
+from dbconfig.engine.pool import forks, sockets
 
 PATIENCE: Final = 1.0  # seconds that others get to close what they hold when a loop ends
 
@@ -44,13 +47,25 @@ class OpenEngine:
         event.listen(self.engine, "checkin", _close_on_return)
         await self.dispose()
 
+    def abandon(self) -> None:
+        """Shut the sockets, where nothing can be awaited any more."""
+        driver = driver_protocol.of(self.engine.dialect)
+        for record in list(self._records):
+            if record.dbapi_connection is None:
+                continue
+            fd = driver.socket(record.driver_connection)
+            if fd is not None:
+                sockets.shut(fd)
+            driver.forget(record.driver_connection)
+        self.engine.dispose(close=False)
+
     async def end(self) -> None:
         """Close every connection, also those that somebody still holds: nobody can use them after the loop's end."""
         records = [record for record in list(self._records) if record.dbapi_connection is not None]
         connections = [record.driver_connection for record in records]
         driver = driver_protocol.of(self.engine.dialect)
         transports = [driver.transport(connection) for connection in connections]
-        await self.dispose()
+        await _within(PATIENCE, self.dispose())
         for record in records:
             if record.dbapi_connection is not None:
                 await _within(PATIENCE, greenlet_spawn(record.invalidate))
@@ -92,7 +107,11 @@ def _close_on_return(connection: Any, record: ConnectionPoolEntry) -> None:
 async def _other_generators() -> None:
     """Let the other asynchronous generators of a loop that ends be closed first."""
     current = asyncio.current_task()
-    others = [each for each in asyncio.all_tasks() if each is not current and not _shuts_down(each)]
+    others = [
+        each
+        for each in asyncio.all_tasks()
+        if each is not current and not _shuts_down(each) and not isinstance(each.get_coro(), CoroutineType)
+    ]
     if others:
         await asyncio.wait(others, timeout=PATIENCE)
 
@@ -178,10 +197,34 @@ class LoopEnd:
         found, self._opened = list(self._opened.values()), {}
         return found
 
+    def finish(self, loop: asyncio.AbstractEventLoop) -> None:
+        """End everything before a loop is closed, if nobody has done so by `shutdown_asyncgens`."""
+        if self.over or loop.is_closed() or loop.is_running() or self._guard is None:
+            return
+        closing = self._guard.aclose()
+        try:
+            loop.run_until_complete(closing)
+        except RuntimeError:  # another loop is running in this thread
+            closing.close()
+
     def abandon(self) -> None:
-        """Let go of the sockets of a loop that was closed without its `shutdown_asyncgens`: nothing can be awaited."""
+        """Let go of the sockets of a loop that is closed already: nothing can be awaited."""
         for opened in self.take():
-            opened.engine.dispose(close=False)
+            opened.abandon()
+
+
+def _finish_before_closing(loop: asyncio.AbstractEventLoop, end: LoopEnd) -> None:
+    """Have a loop end what is open in it when somebody closes it without the `shutdown_asyncgens` of a runner."""
+    close = loop.close
+
+    def finish_and_close() -> None:
+        end.finish(loop)
+        close()
+
+    with suppress(
+        AttributeError
+    ):  # a loop that takes no attributes: what is open is let go of when the next one begins
+        loop.close = finish_and_close  # type: ignore[method-assign]  # no other hook runs when a loop is closed
 
 
 _ends: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, LoopEnd] = weakref.WeakKeyDictionary()
@@ -199,6 +242,7 @@ def end_of_this_loop() -> LoopEnd:
         found = _ends.get(loop)
         if found is None or found.over:
             found = _ends[loop] = LoopEnd(loop)
+            _finish_before_closing(loop, found)
         return found
 
 
@@ -210,7 +254,15 @@ def keep_inherited(engines: object) -> None:
 def _leave_to_the_parent() -> None:
     global _ends, _lock
     keep_inherited(_ends)
+    for end in _ends.values():
+        end.over = True
     _ends, _lock = weakref.WeakKeyDictionary(), threading.Lock()
 
 
 forks.after_fork_in_child(_leave_to_the_parent)
+
+
+@atexit.register
+def _say_goodbye() -> None:
+    for loop, end in list(_ends.items()):
+        end.finish(loop)

@@ -140,6 +140,54 @@ def test_engines_close_when_neither_they_nor_their_registry_are_kept(
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("looped", ["asyncio", "uvloop"])
+@pytest.mark.parametrize("drivername", ASYNC)
+def test_a_loop_that_is_closed_without_a_runner_leaves_no_connection(
+    drivername: str, looped: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    loops = pytest.importorskip(looped)
+    with registry(url(drivername, request, tmp_path)) as db:
+
+        async def main() -> Any:
+            async with db.async_session() as session:
+                await (await session.connection()).execute(text("SELECT 1"))
+            assert db.async_engine().pool.checkedin() == 1  # type: ignore[attr-defined]  # SQLAlchemy's Pool lacks it
+            return db.async_engine().pool
+
+        for _ in range(2):
+            loop = loops.new_event_loop()
+            pool = loop.run_until_complete(main())
+            loop.close()
+            assert pool.checkedin() == 0
+            assert db.all_stats() == []
+        gc.collect()  # whatever was left open warns now, and fails the test
+
+
+UNCLOSED = """
+import asyncio, sys, warnings
+from sqlalchemy import text
+from dbconfig import Profile, Registry
+db = Registry.from_profile(Profile(name="t", url=sys.argv[1]))
+async def main():
+    async with db.async_session() as session:
+        await (await session.connection()).execute(text("SELECT 1"))
+loop = asyncio.new_event_loop()
+loop.run_until_complete(main())
+warnings.filterwarnings("ignore", "unclosed event loop")  # that is the program's own affair
+"""
+
+
+@pytest.mark.parametrize("drivername", ASYNC)
+def test_a_program_that_never_closes_its_loop_ends_in_silence(
+    drivername: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-X", "dev", "-c", UNCLOSED, url(drivername, request, tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0
+    # Python's debugging mode tells of slow steps, which a loaded machine has.
+    assert [line for line in done.stderr.splitlines() if not line.startswith("Executing <")] == []
+
+
 def test_a_bind_changes_the_sessions_of_a_loop_in_the_loops_own_thread(tmp_path: Path) -> None:
     profile = Profile(name="t", url=f"sqlite:///{tmp_path}/a.db", databases={"other": {"url": "sqlite://"}})
     db = Registry.from_profile(profile)

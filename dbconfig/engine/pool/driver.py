@@ -86,6 +86,9 @@ class Driver:
         """Return whether a statement has been sent and its answer has not been read."""
         return False
 
+    def forget(self, connection: Any) -> None:
+        """Let a connection be collected whose event loop is closed, and can be asked for nothing."""
+
     def hang_up(self, connection: Any) -> None:
         """Close a connection of asyncio without a word, where SQLAlchemy has no way to."""
 

@@ -23,5 +23,8 @@ class Aiomysql(AsynchronousMySQLDriver):
         found: asyncio.WriteTransport | None = None if writer is None else writer.transport
         return found
 
+    def forget(self, connection: Any) -> None:
+        connection._writer = None  # its `__del__` would have the closed loop close it
+
 
 DRIVER = Aiomysql()
