@@ -163,6 +163,36 @@ def test_a_loop_that_is_closed_without_a_runner_leaves_no_connection(
         gc.collect()  # whatever was left open warns now, and fails the test
 
 
+WITHIN = """
+import asyncio, gc, sys
+from sqlalchemy import text
+from dbconfig import Profile, Registry
+db = Registry.from_profile(Profile(name="t", url=sys.argv[1]))
+async def use():
+    async with db.async_session() as session:
+        await (await session.connection()).execute(text("SELECT 1"))
+async def main():
+    loop = asyncio.new_event_loop()
+    await asyncio.to_thread(loop.run_until_complete, use())
+    loop.close()
+    await use()
+    del loop
+    gc.collect()
+    print(len(db.all_stats()))
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("drivername", ASYNC)
+def test_a_loop_that_is_closed_while_another_one_runs_is_let_go_of_in_silence(
+    drivername: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    """Nothing can be awaited in it any more: the loop that begins next shuts its sockets."""
+    command = [sys.executable, "-c", WITHIN, url(drivername, request, tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "1\n", "")
+
+
 UNCLOSED = """
 import asyncio, sys, warnings
 from sqlalchemy import text
