@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, Final, TypeVar
 
@@ -65,14 +65,28 @@ class _Loop:
 
 
 @contextmanager
-def connected(settings: DatabaseSettings, label: str, *, read_only: bool = False) -> Iterator[Database]:
+def connected(
+    settings: DatabaseSettings,
+    label: str,
+    extra: Mapping[str, Any] | None = None,
+    *,
+    read_only: bool = False,
+    beside: Engine | None = None,
+) -> Iterator[Database]:
     """Return a database by a synchronous driver, or by an asynchronous one where there is no other; closed at the end.
+
+    Args:
+        settings: of the database.
+        label: of its engine.
+        extra: arguments of create_engine that only code can express.
+        read_only: a server that refuses writes does as it should.
+        beside: the engine whose database in memory this one shares.
 
     Raises:
         ConfigError: no driver is installed, or a setting cannot be used.
     """
     asynchronous = settings.only_asynchronous()
-    engine = create.build(settings, label, asynchronous=asynchronous, read_only=read_only)
+    engine = create.build(settings, label, extra, asynchronous=asynchronous, beside=beside, read_only=read_only)
     if not asynchronous:
         try:
             yield Database(engine, None)

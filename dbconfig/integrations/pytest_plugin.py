@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from functools import partial
+from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -155,6 +156,7 @@ def _db_early(request: pytest.FixtureRequest) -> None:
 @pytest.fixture(scope="session")
 def db_engine(_db_testbed: Testbed) -> Engine:
     """The engine of the tests' own `default` database, which has its tables."""
+    _require_synchronous(_db_testbed, ("default",), "db_engine")
     return _db_testbed.engine()
 
 
@@ -167,6 +169,7 @@ def _db_isolations(request: pytest.FixtureRequest, _db_testbed: Testbed) -> Iter
 
     bed, found = _db_testbed, dict[str, Isolation]()
     names = bed.needed(databases(request))
+    _require_synchronous(bed, names, "db_session" if "db_session" in request.fixturenames else "db_override")
     with bed.cleaned(names) as commits:
         with ExitStack() as stack:
             for name in names:
@@ -212,8 +215,15 @@ def _db_committed(request: pytest.FixtureRequest, _db_testbed: Testbed) -> Itera
 @pytest.fixture
 def db_session_committed(request: pytest.FixtureRequest, _db_committed: Testbed) -> Iterator[Session]:
     """A session that commits for real; every row is removed after the test. For threads and code with its own."""
-    with _db_committed.registry.session(databases(request)[0]) as session:
+    names = databases(request)
+    _require_synchronous(_db_committed, _db_committed.needed(names), "db_session_committed")
+    with _db_committed.registry.session(names[0]) as session:
         yield session
+
+
+def _require_synchronous(bed: Testbed, names: Sequence[str], fixture: str) -> None:
+    committed = "" if fixture.endswith("_committed") else ", or @pytest.mark.db(commit=True) for a synchronous test"
+    bed.require_synchronous(names, fixture, f"use `async_{fixture}` in a coroutine{committed}")
 
 
 @pytest.fixture(autouse=True)
@@ -226,10 +236,18 @@ def _db_mark(request: pytest.FixtureRequest) -> None:
         return
     if mark.kwargs.get("commit"):
         request.getfixturevalue("_db_committed")
-    elif any(name.startswith("async_db_") for name in request.fixturenames):
+    elif any(name.startswith("async_db_") for name in request.fixturenames) or _needs_a_loop(request):
         request.getfixturevalue("async_db_override")
     elif not any(name.endswith("_committed") for name in request.fixturenames):
         request.getfixturevalue("db_override")
+
+
+def _needs_a_loop(request: pytest.FixtureRequest) -> bool:
+    """Whether a test is a coroutine of whose databases the mark alone speaks, with an asynchronous driver alone."""
+    if not iscoroutinefunction(getattr(request.node, "obj", None)):
+        return False
+    bed: Testbed = request.getfixturevalue("_db_testbed")
+    return any(bed.only_asynchronous(name) for name in bed.needed(databases(request)))
 
 
 @pytest.fixture

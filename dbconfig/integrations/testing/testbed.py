@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from sqlalchemy import Engine, event
 
-from dbconfig.engine import create_tables
+from dbconfig.engine import any_driver, create_tables
 from dbconfig.errors import ConfigError
 from dbconfig.errors.printable import quoted
 from dbconfig.errors.problem import Problem
@@ -22,6 +22,7 @@ from dbconfig.settings.profile import DEFAULT, Profile
 if TYPE_CHECKING:
     from dbconfig.sessions.sessionmaker import AsyncSessionFactory, SessionFactory
 
+T = TypeVar("T")
 Setup = Callable[[Engine], object]
 
 _FOR_TESTS: Final = re.compile(r"(^|[_-])(tests?|testing|ci)([_-]|$)", re.IGNORECASE)
@@ -64,7 +65,9 @@ class Testbed:
         self._original = original
         self._options = options
         self._setup = setup
-        self._prepared: dict[str, Engine] = {}
+        self._prepared: set[str] = set()
+        self._asynchronous: dict[str, any_driver.Database] = {}  # of databases that have no synchronous driver
+        self._closing = ExitStack()
         self._baselines: dict[str, Baseline] = {}
         self._made: list[Place] = []
         self._filling = False
@@ -98,13 +101,12 @@ class Testbed:
     def prepare(self, database: str = DEFAULT) -> None:
         if database in self._prepared:
             return
-        engine = self.registry.engine(database)
-        place = Place.of(self._original.databases[database], self._options)
+        place = Place.of(self._original.database(database), self._options)
         if place.make(lambda: self._set_up(database)):
             self._made.append(place)
-        self._prepared[database] = engine
+        self._prepared.add(database)
         if not self._filling:
-            self._baselines[database] = Baseline.of(engine)
+            self._baselines[database] = self._on(database, Baseline.of)
 
     def fill(self, databases: Iterable[str]) -> None:
         """Make databases now, for fixtures that put rows into them for the whole run; `filled` ends that."""
@@ -117,14 +119,16 @@ class Testbed:
         """Take what the databases hold now for what each test begins with."""
         if self._filling:
             self._filling = False
-            self._baselines |= {name: Baseline.of(engine) for name, engine in self._prepared.items()}
+            self._baselines |= {name: self._on(name, Baseline.of) for name in self._prepared}
 
     @contextmanager
     def cleaned(self, databases: Iterable[str]) -> Iterator[Commits]:
         """Clean, at the end, the databases in which somebody has committed: beside the test's connection, or by DDL."""
         commits = Commits()
         for name in databases:
-            commits.watch(self.engine(name), name)
+            self.prepare(name)
+            if not self.only_asynchronous(name):
+                commits.watch(self.registry.engine(name), name)
             if name in self.early:
                 commits.watch(self.early[name], name)
         try:
@@ -134,14 +138,43 @@ class Testbed:
             for name in commits.databases:
                 self.clean(name)
 
-    def _set_up(self, database: str) -> None:
-        engine = self.registry.engine(database)
-        self._create_tables(database)
-        if not engine.url.query.get("vfs"):
-            engine.dispose()  # a template may have no connections
+    def only_asynchronous(self, database: str) -> bool:
+        """Return whether a database has no synchronous driver."""
+        return self.registry.parts.profiles.resolve(database).settings.only_asynchronous()
 
-    def _create_tables(self, database: str) -> None:
-        engine = self.registry.engine(database)
+    def require_synchronous(self, databases: Iterable[str], fixture: str, help: str) -> None:
+        """Raise which fixture to use, where a synchronous one has no driver.
+
+        Raises:
+            ConfigError: a database has an asynchronous driver alone.
+        """
+        for name in databases:
+            settings = self.registry.parts.profiles.resolve(name).settings
+            if settings.only_asynchronous():
+                driver = settings.driver(asynchronous=True)
+                message = f"`{fixture}` needs a synchronous driver, and {driver} is an asynchronous one"
+                raise ConfigError([Problem("async-driver", message, settings.origin("url"), "url", help)])
+
+    def _on(self, database: str, work: Callable[[Engine], T]) -> T:
+        """Return what a function of a database's engine returns, by whatever driver there is."""
+        if not self.only_asynchronous(database):
+            return work(self.registry.engine(database))
+        if database not in self._asynchronous:
+            found, parts = self.registry.parts.profiles.resolve(database), self.registry.parts
+            beside = parts.engines.of_memory(found) if found.settings.in_memory else None
+            made = any_driver.connected(found.settings, found.label, parts.plan.options, beside=beside)
+            self._asynchronous[database] = self._closing.enter_context(made)
+        return self._asynchronous[database].call(work)
+
+    def _set_up(self, database: str) -> None:
+        def set_up(engine: Engine) -> None:
+            self._create_tables(engine, database)
+            if not engine.url.query.get("vfs"):
+                engine.dispose()  # a template may have no connections
+
+        self._on(database, set_up)
+
+    def _create_tables(self, engine: Engine, database: str) -> None:
         if self._setup is not None:
             self._setup(engine)
         elif self.registry.parts.homes:
@@ -152,15 +185,22 @@ class Testbed:
     def clean(self, database: str = DEFAULT) -> None:
         """Take back what was committed: rows, and tables that were not there before."""
         baseline = self._baselines.get(database)
-        if baseline is not None and not baseline.restore(self.registry.engine(database)):
-            self._create_tables(database)
+        if baseline is None:
+            return
+
+        def clean(engine: Engine) -> None:
+            if not baseline.restore(engine):
+                self._create_tables(engine, database)
+
+        self._on(database, clean)
 
     def clean_all(self) -> None:
         for database in self._baselines:
             self.clean(database)
 
     def close(self) -> None:
-        self.registry.dispose()
+        with self._closing:
+            self.registry.dispose()
         if not self._options.reuse:
             for place in self._made:
                 place.drop()
