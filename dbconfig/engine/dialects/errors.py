@@ -12,7 +12,7 @@ from dbconfig.engine.dialects.mysql import errors as mysql
 from dbconfig.engine.dialects.postgresql import errors as postgresql
 from dbconfig.engine.dialects.sqlite import errors as sqlite
 from dbconfig.engine.dialects.system_errors import of_system
-from dbconfig.engine.pool.diagnostics.timeout_errors import is_silent
+from dbconfig.engine.pool.timeout_errors import is_silent
 
 _TABLES: Final = {
     "postgresql": postgresql.meaning,

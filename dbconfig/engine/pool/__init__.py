@@ -12,13 +12,13 @@ from dbconfig.engine.pool import failover, forks, interrupted, lifetime, ping, r
 from dbconfig.engine.pool.call_watchdog import watch
 from dbconfig.engine.pool.connect_limit import limit_connect_time
 from dbconfig.engine.pool.diagnostics import call_sites, counters, leaks, timeout_report
-from dbconfig.engine.pool.diagnostics.stats import Histogram, PoolStats
 from dbconfig.engine.pool.driver import Driver, introduce
 from dbconfig.engine.pool.maintenance import caretaker
 from dbconfig.engine.pool.options import SYSTEM_ERRORS, Judge, LineOptions
 from dbconfig.engine.pool.queue import FairPool
 from dbconfig.engine.pool.retiring import close_on_return, retire
 from dbconfig.engine.pool.sockets import descriptor
+from dbconfig.engine.pool.stats import Histogram, PoolStats
 from dbconfig.engine.pool.tasks import TaskPool
 
 if TYPE_CHECKING:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
-from .place import NEVER, Ping, Place, State, WakeAt
+from .place import NEVER, Command, Ping, Place, Rules, State, WakeAt
 
 if TYPE_CHECKING:
-    from .line import Line
+    from collections import deque
+    from collections.abc import Callable, Collection
+
+    from .shedding import Shedding
 
 # Seconds between two rounds: no shorter than makes sense, and no longer than a lowered number of idle ones may last.
 SHORTEST_ROUND = 0.05
@@ -16,10 +19,38 @@ LONGEST_ROUND = 10.0
 LONGEST_REFILL_PAUSE = 30.0
 
 
+class Tended(Protocol):
+    """The line that is cared for: what its care reads, and what it has done to it."""
+
+    rules: Rules
+    commands: list[Command]
+    idle: deque[Place]
+    shedding: Shedding | None
+    open: int
+    failures: int
+    retry_at: float
+    disposed: bool
+
+    @property
+    def callers(self) -> Collection[object]: ...
+
+    @property
+    def connects(self) -> Collection[Place]: ...
+
+    @property
+    def connecting(self) -> int: ...
+
+    def close_idle(self, condemned: Callable[[Place], bool], reason: str) -> None: ...
+
+    def at_once(self, now: float) -> int: ...
+
+    def connect(self, now: float) -> bool: ...
+
+
 class Care:
     """The part of a line that acts while nobody asks."""
 
-    def __init__(self, line: Line) -> None:
+    def __init__(self, line: Tended) -> None:
         self._line = line
         rules = line.rules
         self.wanted = bool(rules.min_idle) or rules.idle_timeout is not None or rules.keepalive is not None
@@ -44,8 +75,8 @@ class Care:
         if line.retry_at > now:  # otherwise it is due, but another connect has still to end
             self.wake(line.retry_at)
         if line.callers:
-            if line._shed is not None:
-                self.wake(max(line._shed.ends, now + SHORTEST_ROUND))
+            if line.shedding is not None:
+                self.wake(max(line.shedding.ends, now + SHORTEST_ROUND))
             for place in line.connects:
                 stalls = place.started_at + line.rules.connect_stalls
                 if stalls > now:

@@ -14,7 +14,7 @@ from dbconfig.engine.pool.clock import monotonic
 from dbconfig.engine.pool.record import NEVER, Record, Slot
 
 if TYPE_CHECKING:
-    from dbconfig.engine.pool.places import Places
+    from dbconfig.engine.pool.owner import Owner
 
 logger = logging.getLogger("dbconfig.pool.connecting")
 
@@ -91,7 +91,7 @@ class Connector:
     connection, or leaves at its deadline, however long the driver hangs.
     """
 
-    def __init__(self, pool: Places, *, inline: bool) -> None:
+    def __init__(self, pool: Owner, *, inline: bool) -> None:
         self._pool = pool
         self.inline = inline  # opening a local file needs no helper
         self.warm = False  # a connect has succeeded
@@ -133,7 +133,7 @@ class Connector:
     def _connect_in(self, slot: Slot, deadline: float = NEVER) -> Record:
         pool = self._pool
         started = monotonic()
-        record = Record(pool, slot, deadline, started)
+        record = pool.new_record(slot, deadline, started)
         try:
             pool.settle(slot)
             now = monotonic()

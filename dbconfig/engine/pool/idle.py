@@ -12,7 +12,7 @@ from dbconfig.engine.pool.ping import PING_LIMIT, ping
 from dbconfig.engine.pool.sockets import Look, Verdict
 
 if TYPE_CHECKING:
-    from dbconfig.engine.pool.places import Places
+    from dbconfig.engine.pool.owner import Owner
     from dbconfig.engine.pool.record import Record
 
 logger = logging.getLogger("dbconfig.pool.idle")
@@ -24,7 +24,7 @@ LONGEST_ROUND = 10.0
 LONGEST_REFILL_PAUSE = 30.0
 
 
-def begin(pool: Places) -> None:
+def begin(pool: Owner) -> None:
     """Take a pool into care from its first connection on."""
     options = pool.options
     if options.min_idle or options.idle_timeout is not None or options.keepalive is not None:
@@ -32,14 +32,14 @@ def begin(pool: Places) -> None:
         caretaker.add(id(pool), _Care(pool), SHORTEST_ROUND)
 
 
-def end(pool: Places) -> None:
+def end(pool: Owner) -> None:
     caretaker.remove(id(pool))
 
 
 class _Care:
     """The caretaker's job for one pool, which it does not keep alive."""
 
-    def __init__(self, pool: Places) -> None:
+    def __init__(self, pool: Owner) -> None:
         self._pool = weakref.ref(pool)
 
     def __call__(self) -> float | None:
@@ -51,7 +51,7 @@ class _Care:
         return _refill(pool) or _until_next(pool)
 
 
-def _close_what_rested_too_long(pool: Places) -> None:
+def _close_what_rested_too_long(pool: Owner) -> None:
     now = monotonic()
     timeout = pool.options.idle_timeout
     condemned: list[tuple[Record, str]] = []
@@ -70,7 +70,7 @@ def _close_what_rested_too_long(pool: Places) -> None:
         pool.discard(record, reason)
 
 
-def _ask_the_quiet(pool: Places) -> None:
+def _ask_the_quiet(pool: Owner) -> None:
     """Ping what has rested for the keepalive time, one at a time, so that a caller still finds the others."""
     keepalive = pool.options.keepalive
     if keepalive is None:
@@ -97,7 +97,7 @@ def _ask_the_quiet(pool: Places) -> None:
             pool.invalidate_all()
 
 
-def _refill(pool: Places) -> float | None:
+def _refill(pool: Owner) -> float | None:
     """Connect, in parallel, up to ``pool_min_idle``. Return when to look again if that is not done yet."""
     missing = 0
     slots = []
@@ -113,7 +113,7 @@ def _refill(pool: Places) -> float | None:
     return float(min(LONGEST_REFILL_PAUSE, SHORTEST_ROUND * 2**pool.connector.failures))
 
 
-def _until_next(pool: Places) -> float:
+def _until_next(pool: Owner) -> float:
     options = pool.options
     now = monotonic()
     rests = [options.idle_timeout or LONGEST_ROUND, options.keepalive or LONGEST_ROUND, LONGEST_ROUND]

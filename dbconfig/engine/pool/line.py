@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from .care import Care
-from .diagnostics.stats import BOUNDS, Counters
 from .place import NEVER, Caller, Close, Command, Connect, Place, Refusal, Rules, Serve, State
 from .shedding import Shedding
+from .stats import BOUNDS, Counters
 
 
 class Line:
@@ -35,7 +35,7 @@ class Line:
         self.trouble: BaseException | None = None  # the error of the last connect, while it is being retried
         self.failures = 0  # in a row
         self.retry_at = NEVER
-        self._shed = None if rules.queue_target is None else Shedding(rules.queue_target, rules.queue_interval)
+        self.shedding = None if rules.queue_target is None else Shedding(rules.queue_target, rules.queue_interval)
         self._take: Callable[[], Place] = self.idle.pop if rules.lifo else self.idle.popleft
         # Beyond the steady size a returned connection is the next to go, so that the surplus rests and can time out
         # as idle; in strict rotation a trickle of requests would keep all of them in use for ever.
@@ -119,7 +119,7 @@ class Line:
         use.counts[bisect_left(BOUNDS, held)] += 1  # Tally.observe, without the call
         use.sum += held
         place.returned_at = now
-        if self.callers or self.disposed or self._shed is not None or self.why_unfit(place, now) is not None:
+        if self.callers or self.disposed or self.shedding is not None or self.why_unfit(place, now) is not None:
             self._hand_over(place, now)
             return
         place.state = State.IDLE
@@ -193,12 +193,12 @@ class Line:
             return
         while self.callers:  # of a disposed line as well: they came before its end, and were promised a connection
             caller = self._first()
-            if self._shed is not None and self._shed.drops(caller.arrived, now):
+            if self.shedding is not None and self.shedding.drops(caller.arrived, now):
                 self.counters.refused += 1
                 self._decide(caller, error=Refusal.SHED)
                 continue
-            if self._shed is not None:
-                self._shed.waited(now - caller.arrived, now)
+            if self.shedding is not None:
+                self.shedding.waited(now - caller.arrived, now)
             place.state = State.LENT
             place.lent_at = now
             self._decide(caller, place=place)
@@ -206,8 +206,8 @@ class Line:
         if self.disposed:
             self._close(place, "disposed")
             return
-        if self._shed is not None:
-            self._shed.waited(0.0, now)  # nobody has to wait
+        if self.shedding is not None:
+            self.shedding.waited(0.0, now)  # nobody has to wait
         place.state = State.IDLE
         (put or (self._put if self.open <= self.rules.size else self._put_surplus))(place)
 
@@ -280,7 +280,7 @@ class Line:
         self.care.round(now)
 
     def _drop_late(self, now: float) -> None:
-        while self._shed is not None and self.callers and self._shed.drops(next(iter(self.callers)).arrived, now):
+        while self.shedding is not None and self.callers and self.shedding.drops(next(iter(self.callers)).arrived, now):
             self.counters.refused += 1
             self._decide(self._first(), error=Refusal.SHED)
 

@@ -11,9 +11,9 @@ from sqlalchemy.pool import QueuePool
 
 from dbconfig.engine.pool import forks
 from dbconfig.engine.pool.connecting import Connector
-from dbconfig.engine.pool.diagnostics.stats import Counters, Past
 from dbconfig.engine.pool.options import LineOptions
 from dbconfig.engine.pool.record import NEVER, Record, Slot, Waiter
+from dbconfig.engine.pool.stats import Counters, Past
 
 
 class Places(QueuePool):
@@ -106,6 +106,9 @@ class Places(QueuePool):
         with self.lock:
             slot.connecting = True
             self.connecting += 1
+
+    def new_record(self, slot: Slot, deadline: float, now: float) -> Record:
+        return Record(self, slot, deadline, now)
 
     def settle(self, slot: Slot) -> None:
         """The connect in this place has succeeded."""

@@ -7,16 +7,15 @@ from bisect import bisect_left
 from threading import RLock, get_ident
 from typing import Any
 
-from dbconfig.engine.pool import forks, idle
+from dbconfig.engine.pool import forks, idle, timeout_errors
 from dbconfig.engine.pool.clock import monotonic
 from dbconfig.engine.pool.connecting import Connector
-from dbconfig.engine.pool.diagnostics import timeout_errors
-from dbconfig.engine.pool.diagnostics.stats import BOUNDS
 from dbconfig.engine.pool.garbage import garbage
 from dbconfig.engine.pool.options import own_arguments
 from dbconfig.engine.pool.places import Places
 from dbconfig.engine.pool.record import Record, Slot, Waiter
 from dbconfig.engine.pool.sockets import Verdict
+from dbconfig.engine.pool.stats import BOUNDS
 
 logger = logging.getLogger("dbconfig.pool.line")
 

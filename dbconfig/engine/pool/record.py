@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from sqlalchemy.pool.base import _ConnectionRecord
 
@@ -12,11 +12,24 @@ from dbconfig.engine.pool.sockets import Look
 
 if TYPE_CHECKING:
     import asyncio
+    from threading import RLock
 
-    from dbconfig.engine.pool.places import Places
+    from sqlalchemy.pool import Pool
+
+    from dbconfig.engine.pool.stats import Counters
 
 NEVER = float("inf")
 REASON = "dbconfig.reason"  # in record.info of SQLAlchemy's own pools: why a connection is being closed
+
+
+class Home(Protocol):
+    """What a slot and its record ask of the pool they belong to."""
+
+    lock: RLock
+    counters: Counters
+    generation: int
+
+    def take_back(self, slot: Slot) -> None: ...
 
 
 class Slot:
@@ -29,7 +42,7 @@ class Slot:
 
     __slots__ = ("__weakref__", "cold", "connecting", "held", "line")
 
-    def __init__(self, line: Places) -> None:
+    def __init__(self, line: Home) -> None:
         self.line = line
         self.held = False  # until the line has counted it
         self.connecting = False
@@ -72,9 +85,9 @@ class Record(_ConnectionRecord):
         "thread",
     )
 
-    def __init__(self, pool: Places, slot: Slot, deadline: float, now: float) -> None:
+    def __init__(self, pool: Pool, slot: Slot, deadline: float, now: float) -> None:
         self.slot = slot
-        self.generation = pool.generation
+        self.generation = slot.line.generation
         self.deadline = deadline  # of the caller who waits for this connect; read by the driver's time limits
         self.expires = NEVER
         self.doubtful_at = NEVER  # from then on it is looked at before it is lent

@@ -14,12 +14,12 @@ from sqlalchemy.util.concurrency import in_greenlet
 
 from dbconfig.engine.pool import farewell
 from dbconfig.engine.pool.clock import monotonic
-from dbconfig.engine.pool.diagnostics.stats import Counters, Past
 from dbconfig.engine.pool.line import Line
 from dbconfig.engine.pool.options import LineOptions
 from dbconfig.engine.pool.ping import PING_LIMIT
 from dbconfig.engine.pool.place import NEVER, Caller, Close, Command, Connect, Ping, Place, Rules, Serve
 from dbconfig.engine.pool.sockets import Verdict
+from dbconfig.engine.pool.stats import Counters, Past
 from dbconfig.engine.pool.task_record import TaskRecord
 
 if TYPE_CHECKING:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from sqlalchemy.pool.base import _ConnectionRecord
 
@@ -12,8 +12,22 @@ from dbconfig.engine.pool.record import NEVER, Record
 if TYPE_CHECKING:
     import asyncio
 
+    from sqlalchemy.engine.interfaces import Dialect
+
+    from dbconfig.engine.pool.line import Line
     from dbconfig.engine.pool.place import Place
-    from dbconfig.engine.pool.task_places import TaskPlaces
+    from dbconfig.engine.pool.stats import Counters
+
+
+class TaskHome(Protocol):
+    """What a record asks of the pool of asyncio that it belongs to."""
+
+    line: Line
+    counters: Counters
+    thread: int
+
+    @property
+    def _dialect(self) -> Dialect: ...
 
 
 class TaskRecord(Record):
@@ -21,8 +35,8 @@ class TaskRecord(Record):
 
     __slots__ = ("_home", "place", "transport")
 
-    def __init__(self, pool: TaskPlaces, place: Place) -> None:
-        self._home = pool
+    def __init__(self, pool: Any, place: Place) -> None:  # a Pool that is a TaskHome, for which there is no type
+        self._home: TaskHome = pool
         self.place = place
         self.transport: asyncio.WriteTransport | None = None
         self.deadline = NEVER  # no caller's: it has a task of its own

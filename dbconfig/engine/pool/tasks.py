@@ -10,10 +10,9 @@ from threading import get_ident
 from sqlalchemy.util import await_only
 from sqlalchemy.util.concurrency import in_greenlet
 
-from dbconfig.engine.pool import farewell
+from dbconfig.engine.pool import farewell, timeout_errors
 from dbconfig.engine.pool.clock import monotonic
 from dbconfig.engine.pool.connecting import Connector
-from dbconfig.engine.pool.diagnostics import timeout_errors
 from dbconfig.engine.pool.garbage import garbage
 from dbconfig.engine.pool.options import own_arguments
 from dbconfig.engine.pool.place import Caller, Place

@@ -16,9 +16,9 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
-from dbconfig.engine.pool.diagnostics.stats import Counters
 from dbconfig.engine.pool.line import Line
 from dbconfig.engine.pool.place import NEVER, Caller, Close, Connect, Ping, Place, Refusal, Rules, Serve, State, WakeAt
+from dbconfig.engine.pool.stats import Counters
 
 TIMEOUT = 2.0  # pool_timeout
 CONNECT_LIMIT = 1.0

@@ -15,9 +15,9 @@ import pytest
 from sqlalchemy import exc, text
 
 from dbconfig.engine.pool import clock, forks, stats
-from dbconfig.engine.pool.diagnostics.stats import Counters, Past
 from dbconfig.engine.pool.garbage import garbage
 from dbconfig.engine.pool.queue import FairPool
+from dbconfig.engine.pool.stats import Counters, Past
 from tests.support.proxy import Proxy
 
 from .support import FakeServer, callers, engine_of, eventually, fair_pool, running_engine, through, url_of

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from dbconfig.engine.pool.diagnostics.call_sites import application_frames, describe, frames_of_task
-from dbconfig.engine.pool.diagnostics.timeout_errors import HELD
+from dbconfig.engine.pool.timeout_errors import HELD
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
