@@ -9,7 +9,7 @@ from typing import Any, Final, NoReturn
 
 import yaml
 
-from dbconfig.config.syntax_errors import explained
+from dbconfig.config.yaml_syntax import explained
 from dbconfig.errors import ConfigError
 from dbconfig.errors.printable import quoted, suggest
 from dbconfig.errors.problem import Location, Problem

@@ -13,7 +13,7 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool, Pool, QueuePool, SingletonThr
 from sqlalchemy.util import get_cls_kwargs
 
 from dbconfig.engine import (
-    commits,
+    commit_guard,
     connection_failures,
     dialects,
     echo,
@@ -93,7 +93,7 @@ def build(
     session_reset.attach(engine, settings)
     connection_failures.name_errors(engine)
     if not read_only:
-        commits.attach(engine, settings)
+        commit_guard.attach(engine, settings)
     _explain_failures(engine, settings)
     return engine
 

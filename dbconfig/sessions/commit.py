@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlmodel import Session
 
-from dbconfig.engine.commits import Mark, refuse_broken
+from dbconfig.engine.commit_guard import Mark, refuse_broken
 from dbconfig.engine.dialects.error_table import Fate
 from dbconfig.engine.dialects.errors import COMMITTED, fate_of, is_answer
 from dbconfig.engine.pool.sockets import Look, Verdict

@@ -16,7 +16,7 @@ from sqlalchemy.exc import PendingRollbackError
 from sqlalchemy.util import greenlet_spawn
 from sqlmodel import Session
 
-from dbconfig.engine.commits import broken_by
+from dbconfig.engine.commit_guard import broken_by
 from dbconfig.engine.dialects.error_table import JUDGED, Fate, Meaning
 from dbconfig.engine.dialects.errors import COMMITTED, fate_of
 from dbconfig.sessions.commit import commit, tell_committed

@@ -10,7 +10,7 @@ from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.orm import SessionTransaction, UOWTransaction
 from sqlmodel import Session
 
-from dbconfig.engine.commits import REFUSAL, Mark, mark
+from dbconfig.engine.commit_guard import REFUSAL, Mark, mark
 
 
 class Committing(Session):

@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.orm import SessionTransaction
 from sqlmodel import Session
 
-from dbconfig.engine.commits import Mark
+from dbconfig.engine.commit_guard import Mark
 from dbconfig.sessions.session import begun
 
 _log = logging.getLogger("dbconfig.two_phase")

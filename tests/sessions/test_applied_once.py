@@ -17,7 +17,7 @@ from sqlalchemy.exc import DBAPIError, InvalidRequestError, OperationalError, Pr
 from sqlmodel import Field, MetaData, Session, SQLModel
 
 from dbconfig import CommitUncertain, Profile, Registry
-from dbconfig.engine.commits import Mark
+from dbconfig.engine.commit_guard import Mark
 from dbconfig.engine.dialects.error_table import Fate
 from dbconfig.engine.dialects.errors import fate_of
 from dbconfig.sessions.commit import uncertain_after

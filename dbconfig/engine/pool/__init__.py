@@ -15,11 +15,11 @@ from dbconfig.engine.pool.diagnostics import call_sites, counters, leaks, timeou
 from dbconfig.engine.pool.driver import Driver, introduce
 from dbconfig.engine.pool.maintenance import caretaker
 from dbconfig.engine.pool.options import SYSTEM_ERRORS, Judge, LineOptions
-from dbconfig.engine.pool.queue import FairPool
 from dbconfig.engine.pool.retiring import close_on_return, retire
 from dbconfig.engine.pool.sockets import descriptor
 from dbconfig.engine.pool.stats import Histogram, PoolStats
 from dbconfig.engine.pool.tasks import TaskPool
+from dbconfig.engine.pool.threads import FairPool
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Engine

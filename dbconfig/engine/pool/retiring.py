@@ -16,9 +16,9 @@ from sqlalchemy.util import await_only
 
 from dbconfig.engine.pool import driver, sockets
 from dbconfig.engine.pool.clock import monotonic
-from dbconfig.engine.pool.queue import FairPool
 from dbconfig.engine.pool.record import Record
 from dbconfig.engine.pool.tasks import TaskPool
+from dbconfig.engine.pool.threads import FairPool
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Engine

@@ -19,7 +19,7 @@ from dbconfig.engine.dialects.error_table import Fate
 from dbconfig.engine.dialects.errors import of_connect, of_statement
 from dbconfig.engine.pool.options import LineOptions
 from dbconfig.engine.pool.ping import Check
-from dbconfig.engine.pool.queue import FairPool
+from dbconfig.engine.pool.threads import FairPool
 
 
 class Judge:

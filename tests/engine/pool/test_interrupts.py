@@ -18,7 +18,7 @@ from dbconfig.engine.pool import call_watchdog
 from dbconfig.engine.pool.call_watchdog import Watch
 from dbconfig.engine.pool.maintenance import Caretaker
 from dbconfig.engine.pool.options import LineOptions
-from dbconfig.engine.pool.queue import FairPool
+from dbconfig.engine.pool.threads import FairPool
 from tests.support.strikes import Strike, Struck, sweep
 
 from .support import FakeServer, callers, eventually, fair_pool, running_engine, url_of

@@ -13,7 +13,7 @@ from sqlalchemy import Engine, create_engine, event, exc, text
 from sqlalchemy.pool import QueuePool
 
 from dbconfig.engine.pool.options import LineOptions
-from dbconfig.engine.pool.queue import FairPool
+from dbconfig.engine.pool.threads import FairPool
 from tests.engine.pool.support import (
     FakeServer,
     assert_whole,

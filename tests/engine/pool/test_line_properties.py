@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from sqlalchemy import exc
 
-from dbconfig.engine.pool.queue import FairPool
 from dbconfig.engine.pool.record import Record
+from dbconfig.engine.pool.threads import FairPool
 from tests.engine.pool.support import FakeServer, eventually, fair_pool
 
 
@@ -198,7 +198,7 @@ class Line(RuleBasedStateMachine):
         """Ctrl-C strikes after the line let go of a connection and before the caller has it."""
         if not self.pool.idle or self.waiters:
             return
-        import dbconfig.engine.pool.queue as line
+        import dbconfig.engine.pool.threads as line
 
         def strike(*_: object) -> Any:
             raise Interrupt

@@ -16,8 +16,8 @@ from sqlalchemy import exc, text
 
 from dbconfig.engine.pool import clock, forks, stats
 from dbconfig.engine.pool.garbage import garbage
-from dbconfig.engine.pool.queue import FairPool
 from dbconfig.engine.pool.stats import Counters, Past
+from dbconfig.engine.pool.threads import FairPool
 from tests.support.proxy import Proxy
 
 from .support import FakeServer, callers, engine_of, eventually, fair_pool, running_engine, through, url_of

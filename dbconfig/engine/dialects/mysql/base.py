@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import URL, Engine
 from sqlalchemy.exc import NotSupportedError
 
-from dbconfig.engine.dialects.arguments import milliseconds, unknown_argument, variable_names
+from dbconfig.engine.dialects.driver_arguments import milliseconds, unknown_argument, variable_names
 from dbconfig.engine.dialects.mysql import idle_rollbacks
 from dbconfig.engine.dialects.mysql import session_reset as session_resets
 from dbconfig.engine.dialects.mysql import tls as async_tls

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import event
 from sqlalchemy.util import await_only
 
-from dbconfig.engine.dialects.arguments import unknown_argument
+from dbconfig.engine.dialects.driver_arguments import unknown_argument
 from dbconfig.engine.dialects.postgresql.driver import PostgreSQLDriver
 from dbconfig.engine.pool.driver import Parameters, in_time
 from dbconfig.errors import ConfigError, Location, Problem

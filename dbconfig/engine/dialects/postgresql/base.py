@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import event
 
-from dbconfig.engine.dialects.arguments import milliseconds, unknown_argument, variable_names
+from dbconfig.engine.dialects.driver_arguments import milliseconds, unknown_argument, variable_names
 from dbconfig.engine.dialects.postgresql import asyncpg, pgbouncer
 from dbconfig.engine.dialects.set_up import on_connect
 from dbconfig.errors import ConfigError

@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from sqlalchemy import URL, Engine, event
 
-from dbconfig.engine.dialects.arguments import unknown_argument, variable_names
+from dbconfig.engine.dialects.driver_arguments import unknown_argument, variable_names
 from dbconfig.engine.dialects.set_up import on_connect
 from dbconfig.engine.dialects.sqlite import file_identity
 from dbconfig.engine.dialects.sqlite import foreign_keys as foreign_keys

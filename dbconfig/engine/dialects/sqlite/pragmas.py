@@ -7,7 +7,7 @@ import time
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, Final
 
-from dbconfig.engine.dialects.arguments import unknown_argument, variable_names
+from dbconfig.engine.dialects.driver_arguments import unknown_argument, variable_names
 from dbconfig.engine.dialects.sqlite.transactions import run
 from dbconfig.errors.printable import did_you_mean, suggest
 from dbconfig.errors.problem import Problem

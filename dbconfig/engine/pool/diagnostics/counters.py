@@ -16,10 +16,10 @@ from sqlalchemy.pool import QueuePool
 
 from dbconfig.engine.pool import forks
 from dbconfig.engine.pool.clock import monotonic
-from dbconfig.engine.pool.queue import FairPool
 from dbconfig.engine.pool.record import REASON, Record
 from dbconfig.engine.pool.stats import Counters, PoolStats, histogram, total_closed
 from dbconfig.engine.pool.tasks import TaskPool
+from dbconfig.engine.pool.threads import FairPool
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Engine

@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from dbconfig.config.syntax_errors import explained
+from dbconfig.config.yaml_syntax import explained
 from dbconfig.settings.located_values import Source
 
 

@@ -12,10 +12,10 @@ from dbconfig.engine.pool.clock import monotonic
 from dbconfig.engine.pool.connecting import Connector
 from dbconfig.engine.pool.garbage import garbage
 from dbconfig.engine.pool.options import own_arguments
-from dbconfig.engine.pool.places import Places
 from dbconfig.engine.pool.record import Record, Slot, Waiter
 from dbconfig.engine.pool.sockets import Verdict
 from dbconfig.engine.pool.stats import BOUNDS
+from dbconfig.engine.pool.thread_places import Places
 
 logger = logging.getLogger("dbconfig.pool.line")
 
