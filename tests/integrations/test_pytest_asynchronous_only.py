@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.integrations.test_pytest_plugin import ASYNC_SUITE, furnish, passed
+from tests.integrations.test_pytest_plugin import ASYNC_SUITE, BOUND_MODELS, BOUND_SUITE, furnish, passed
 
 pytest.importorskip("pytest_asyncio")
 
@@ -108,6 +108,14 @@ def test_seeds_marks_and_an_application_in_a_loop_of_its_own(project, url, syste
     with (project.path / "conftest.py").open("a") as file:
         file.write(SEED)
     passed(project.pytest(asyncio=True), 4)
+
+
+@pytest.mark.parametrize("system", ["sqlite-file", "postgresql"])
+def test_an_application_over_several_databases(project, url, system, tmp_path):
+    facts = f"databases: {{facts: {{url: 'sqlite+aiosqlite:///{tmp_path}/facts.db'}}}}\n"
+    furnish(project, url, suite=BOUND_SUITE, extra=facts)
+    (project.path / "models.py").write_text(BOUND_MODELS)
+    passed(project.pytest("-k", "in_a_loop", asyncio=True), 2)
 
 
 @pytest.mark.parametrize("system", ["sqlite-memory", "postgresql"])
