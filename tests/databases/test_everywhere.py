@@ -186,8 +186,9 @@ def test_after_dispose_the_next_use_begins_anew(place: Place) -> None:
         session.execute(text("SELECT 1"))
     db.dispose()
     assert first.pool.checkedin() == 0
-    assert db.engine() is not first
     assert ask(db, "SELECT 1") == 1
+    # Somebody has kept the engine: it stays the registry's, so that statistics, drains, and forks know its pool.
+    assert (db.engine() is first) == (place.kind != "memory")
 
 
 def test_what_is_under_way_survives_a_dispose(db: Registry) -> None:
