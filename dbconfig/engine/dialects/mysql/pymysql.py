@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from typing import Any, Final
 
 from pymysql.connections import Connection
+from pymysql.err import MySQLError
 from sqlalchemy import Engine, event
 
 from dbconfig.engine.dialects.mysql.driver import MySQLDriver
 from dbconfig.engine.pool.driver import Parameters
 
 _HANDSHAKE: Final = "dbconfig.read_timeout"  # in record.info: the driver's own limit, while ours is set
+_force_close: Any = getattr(Connection, "_force_close")  # noqa: B009  # private, not declared
 _build_context: Any = getattr(Connection, "_create_ssl_ctx")  # noqa: B009  # private, not declared
 
 
@@ -27,21 +30,31 @@ class Tracking(Connection):
 
     def query(self, sql: Any, unbuffered: bool = False) -> Any:
         self.clean = False
-        return super().query(sql, unbuffered)
+        return self._whole(super().query, sql, unbuffered)
 
     def begin(self) -> None:
         self.clean = False
         super().begin()
 
     def commit(self) -> None:
-        super().commit()
+        self._whole(super().commit)
         self.clean = True
 
     def rollback(self) -> None:
         if self.clean and self.open:
             return  # a broken connection is to say so, and not to go back to the pool
-        super().rollback()
+        self._whole(super().rollback)
         self.clean = True
+
+    def _whole(self, call: Callable[..., Any], *arguments: Any) -> Any:
+        """Close the connection when something else than the server ends a call: nobody may read its answer."""
+        try:
+            return call(*arguments)
+        except MySQLError:
+            raise
+        except BaseException:  # a time limit by signal, for instance, in raw use of the driver as well
+            _force_close(self)
+            raise
 
 
 def attach(engine: Engine, *, share_tls_context: bool) -> None:
