@@ -157,17 +157,27 @@ class TaskPool(TaskPlaces):
         self.line.dispose(monotonic())
         if self._timer is not None:
             self._timer.cancel()
-        if not self.line.callers:
-            for task in self._connects:
-                task.cancel()
-        ending = [*self._connects, *self._closes] if not self.line.callers else list(self._closes)
         self._run()
-        ending += [task for task in self._closes if task not in ending]
         if self.at_dispose is not None:
             self.at_dispose()
-        if ending and in_greenlet():
-            await_only(asyncio.wait(ending, timeout=2 * farewell.CLOSE_LIMIT))  # which a cancellation does not pass on
+        if (self._connects or self._closes) and in_greenlet():
+            await_only(self._settle())
         self.logger.info("Pool disposed. %s", self.status())
+
+    async def _settle(self) -> None:
+        """Wait for what is under way, within limits; a connect for which nobody waits ends in a close."""
+        end = self._loop.time() + farewell.CLOSE_LIMIT
+        while (tasks := self._under_way()) and (left := end - self._loop.time()) > 0:
+            await asyncio.wait(tasks, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+        # Not sooner: psycopg leaves a connect that is cancelled to the garbage collector.
+        for task in tasks:
+            if task in self._connects:
+                task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=farewell.CLOSE_LIMIT)
+
+    def _under_way(self) -> set[asyncio.Task[None]]:
+        return self._closes | self._connects if not self.line.callers else set(self._closes)
 
     def recreate(self) -> TaskPool:
         self.logger.info("Pool recreating")
