@@ -8,7 +8,6 @@ from sqlalchemy import event
 from sqlalchemy.exc import OperationalError
 
 from dbconfig import ConfigError, Profile, Registry
-from dbconfig.engine.pool import connect_limit
 from tests.registries import registry
 
 POSTGRESQL, MYSQL = "postgresql://u@h/d", "mysql://u@h/d"
@@ -71,7 +70,7 @@ def test_an_asynchronous_connect_is_not_cut_either(
         async with registry(url, **settings).async_engine().connect():
             pass
 
-    monkeypatch.setattr(connect_limit.asyncio, "timeout", stop)
+    monkeypatch.setattr(asyncio, "timeout", stop)
     with pytest.raises(OperationalError, match="Stop"):
         asyncio.run(main())
     assert bounds == [20.0]
