@@ -201,11 +201,11 @@ class LoopEnd:
         """End everything before a loop is closed, if nobody has done so by `shutdown_asyncgens`."""
         if self.over or loop.is_closed() or loop.is_running() or self._guard is None:
             return
-        closing = self._guard.aclose()
         try:
-            loop.run_until_complete(closing)
-        except RuntimeError:  # another loop is running in this thread
-            closing.close()
+            asyncio.get_running_loop()
+        except RuntimeError:
+            loop.run_until_complete(self._guard.aclose())
+        # Else another loop is running in this thread, and nothing can be awaited in this one.
 
     def abandon(self) -> None:
         """Let go of the sockets of a loop that is closed already: nothing can be awaited."""

@@ -211,11 +211,10 @@ warnings.filterwarnings("ignore", "unclosed event loop")  # that is the program'
 def test_a_program_that_never_closes_its_loop_ends_in_silence(
     drivername: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
-    command = [sys.executable, "-X", "dev", "-c", UNCLOSED, url(drivername, request, tmp_path)]
+    # Not in Python's development mode: there 3.13 complains of any loop that is left to the end, with no driver at all.
+    command = [sys.executable, "-W", "always", "-c", UNCLOSED, url(drivername, request, tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0
-    # Python's debugging mode tells of slow steps, which a loaded machine has.
-    assert [line for line in done.stderr.splitlines() if not line.startswith("Executing <")] == []
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_bind_changes_the_sessions_of_a_loop_in_the_loops_own_thread(tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 from sqlalchemy.util import await_only, greenlet_spawn
-from sqlalchemy.util.concurrency import in_greenlet
 
 from dbconfig.engine.pool import farewell
 from dbconfig.engine.pool.clock import monotonic
@@ -167,6 +166,8 @@ class TaskPlaces(AsyncAdaptedQueuePool):
         """Close a driver's connection, within a limit of time, whatever becomes of the caller meanwhile."""
         self.logger.debug("%s connection %r", "Hard-closing" if terminate else "Closing", connection)
         here = get_ident() == self.thread and not self._loop.is_closed()
+        from sqlalchemy.util.concurrency import in_greenlet  # below 2.0.58, threads alone are served
+
         if not in_greenlet() and (here or self._loop is None or self._loop.is_closed()):
             farewell.cut(self._dialect, connection)
         elif not here:

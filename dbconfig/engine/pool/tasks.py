@@ -8,7 +8,6 @@ from asyncio import current_task
 from threading import get_ident
 
 from sqlalchemy.util import await_only
-from sqlalchemy.util.concurrency import in_greenlet
 
 from dbconfig.engine.pool import farewell, timeout_errors
 from dbconfig.engine.pool.clock import monotonic
@@ -160,6 +159,8 @@ class TaskPool(TaskPlaces):
         self._run()
         if self.at_dispose is not None:
             self.at_dispose()
+        from sqlalchemy.util.concurrency import in_greenlet  # below 2.0.58, threads alone are served
+
         if (self._connects or self._closes) and in_greenlet():
             await_only(self._settle())
         self.logger.info("Pool disposed. %s", self.status())
