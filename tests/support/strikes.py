@@ -11,6 +11,8 @@ from itertools import pairwise
 from types import CodeType, FrameType
 from typing import Any
 
+import pytest
+
 # CPython looks for signals when a function begins, after a call, and when a loop begins anew (its "eval breaker").
 _TOOL = 4  # none of those that the standard library names
 _POINTS = ("RESUME", "CALL", "JUMP_BACKWARD")
@@ -121,6 +123,9 @@ def sweep(attempt: Callable[[Strike], bool], *files: str) -> int:
         attempt: does its work `during` the strike, says whether it fell, and looks whether all is well.
         files: whose code is struck.
     """
+    if sys.version_info[:2] == (3, 12):
+        # 3.12.1 reports an instruction behind the point, where no signal is delivered: within the end of a `with`.
+        pytest.skip("Python 3.12 does not report each instruction where it is; 3.11 and 3.13 do")
     number = 1
     while attempt(Strike(number, *files)):
         number += 1
