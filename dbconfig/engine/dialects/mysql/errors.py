@@ -61,7 +61,6 @@ CODES: Final[Mapping[int, Meaning]] = {
     1161: CONNECTION_LOST,  # [m] ER_NET_WRITE_INTERRUPTED
     1184: CONNECTION_LOST,  # [m] ER_NEW_ABORTING_CONNECTION
     1927: CONNECTION_LOST,  # [a] ER_CONNECTION_KILLED
-    0: CONNECTION_LOST,  # PyMySQL's InterfaceError of a connection whose socket it has closed already
     2006: CONNECTION_LOST,  # [c] CR_SERVER_GONE_ERROR
     2013: CONNECTION_LOST,  # [c] CR_SERVER_LOST
     2055: CONNECTION_LOST,  # [c] CR_SERVER_LOST_EXTENDED
@@ -122,6 +121,7 @@ WORDS: Final = (
     (r"'?cryptography'? package is required", TLS_REQUIRED),  # of PyMySQL and asyncmy: the password needs TLS, or RSA
     (r"(?i)lost connection|not connected|connection (?:is|was) closed|closed connection", CONNECTION_LOST),
     (r"0 bytes read on a total of|readexactly", CONNECTION_LOST),
+    (r"^\(0, ''\)$", CONNECTION_LOST),  # PyMySQL's InterfaceError of a connection whose socket it has closed already
 )
 
 
