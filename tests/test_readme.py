@@ -72,4 +72,4 @@ def test_the_shipped_configuration_says_what_the_readme_says() -> None:
     settings = production.databases["default"]
     assert (settings.pool_size, settings.max_overflow, settings.protected) == (20, 40, True)
     assert load("testing", path=ROOT / "config", environ={}).databases["default"].in_memory
-    assert load("development", path=ROOT / "config", environ={}).databases["default"].echo is True
+    assert load("development", path=ROOT / "config", environ={}).databases["default"].echo is False

@@ -149,9 +149,12 @@ COMMANDS: Final[dict[str, Command]] = {
                 help="write migrations too, in DIR (migrations)",
             ),
             _option("--models", metavar="MODULE", help="the module that the migrations import (app.models)"),
+            _option("--from-env", action="store_true", help="connect development to the database in DATABASE_URL"),
+            _option("--fastapi", action="store_true", help="write a small FastAPI application and its tests too"),
+            _option("--flask", action="store_true", help="write a small Flask application and its tests too"),
         ),
         ("text",),
-        "With --alembic, an existing config folder stays as it is.",
+        "Nothing is overwritten. With --alembic, --fastapi or --flask, an existing config folder stays as it is.",
     ),
     "schema": Command("print the JSON schema of the YAML files, for editors", (), ("json",)),
     "explain": Command(
@@ -238,6 +241,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         raise UsageError(f"{parser.format_help().rstrip()}\n\nerror: no command")
     if getattr(found, "engine", False) and found.diff is not None:
         raise UsageError("error: `--engine` and `--diff` are two views of a profile: give one of them")
+    if getattr(found, "fastapi", False) and found.flask:
+        raise UsageError("error: `--fastapi` and `--flask` write the same files: give one of them")
     positional = getattr(found, "profile_argument", None)
     if positional is not None and found.profile is not None and positional != found.profile:
         raise UsageError(f"error: two profiles: {positional!r} and --profile {found.profile!r}")

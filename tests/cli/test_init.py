@@ -1,5 +1,9 @@
 """`dbconfig init`: what it writes, and what it refuses."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 from dbconfig import load
@@ -154,3 +158,116 @@ def test_a_gitignore_of_any_size_is_not_read(project: Project) -> None:
     assert made.code == 0
     assert "note: .gitignore: it is larger than 256 KiB; it should have the lines .env /data/" in made.err
     assert path.stat().st_size == 400_000
+
+
+PURPOSES = {
+    "config/default.yaml": "settings that every profile shares",
+    "config/development.yaml": "the profile used when ENVIRONMENT is not set",
+    "config/testing.yaml": "SQLite in memory, for tests",
+    "config/production.yaml": "reads DATABASE_URL, and rejects drop_tables",
+    "config/schema.json": "completion and checks in your editor",
+}
+
+
+def test_it_says_what_each_file_is_for_and_logs_no_statement(project: Project) -> None:
+    written = [line.split(maxsplit=2) for line in project.run("init").out.splitlines() if line.startswith("wrote ")]
+    assert PURPOSES.items() <= {name: purpose for _, name, purpose in written}.items()
+    development = project.folder / "config" / "development.yaml"
+    assert "echo: false             # true logs every SQL statement\n" in development.read_text()
+
+
+@pytest.mark.parametrize("where", ["environment", ".env"])
+def test_the_variables_of_the_environment_are_used_on_request(project: Project, where: str) -> None:
+    url = "postgresql://app:geheim@db.internal/shop"
+    if where == ".env":
+        project.write(".env", f"DATABASE_URL={url}\n")
+    env = {"DATABASE_URL": url} if where == "environment" else {}
+    result = project.run("init", "--from-env", env=env)
+    assert (result.code, result.err) == (0, "")
+    source = "from .env" if where == ".env" else "from the environment"
+    assert f"development uses DATABASE_URL {source} (postgresql); production uses PRODUCTION_DATABASE_URL" in result.out
+    assert "geheim" not in result.out
+    text = (project.folder / "config" / "development.yaml").read_text()
+    assert f"url: ${{DATABASE_URL}}   # {source}\n" in text
+    profile = load("development", path=project.folder / "config", environ=env)
+    assert str(profile.databases["default"].address) == "postgresql://app:***@db.internal/shop"
+    assert project.run("validate", env=env).code == 0
+
+
+@pytest.mark.parametrize(
+    ("env", "told"),
+    [
+        ({}, "neither the environment nor .env names a database; looked for DATABASE_URL, SQLALCHEMY_DATABASE_URL"),
+        ({"DATABASE_URL": "psql://app@db/shop"}, "DATABASE_URL from the environment is not used: "),
+    ],
+)
+def test_variables_that_name_no_database_are_refused_and_nothing_is_written(
+    project: Project, env: dict[str, str], told: str
+) -> None:
+    result = project.run("init", "--from-env", env=env)
+    assert (result.code, told in result.err) == (2, True)
+    assert not (project.folder / "config").exists()
+
+
+@pytest.mark.parametrize("migrated", [False, True], ids=["tables", "migrations"])
+@pytest.mark.parametrize("framework", ["fastapi", "flask"])
+def test_the_application_that_it_writes_runs_and_passes_its_tests(
+    project: Project, framework: str, migrated: bool
+) -> None:
+    pytest.importorskip(framework)
+    if migrated:
+        pytest.importorskip("alembic")
+    result = project.run("init", f"--{framework}", *(["--alembic"] if migrated else []))
+    assert (result.code, result.err) == (0, "")
+    assert "next: dbconfig check" in result.out
+    done = _python(project, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:asyncio", "-p", "no:randomly")
+    assert "2 passed" in done.stdout, done.stdout + done.stderr
+    assert not (project.folder / "data").exists()
+    script = SCRIPTS[framework]
+    if migrated:
+        for arguments in (("revision", "--autogenerate", "-m", "first"), ("upgrade", "head")):
+            assert _python(project, "-m", "alembic", *arguments).returncode == 0
+    elif framework == "flask":
+        assert _python(project, "-m", "flask", "--app", "app", "dbconfig", "create-tables").returncode == 0
+    answered = _python(project, "-W", "error", "-c", script)
+    assert (answered.stdout, answered.stderr) == ("[{'name': 'Ada', 'id': 1}]\n", "")
+
+
+SCRIPTS = {
+    "fastapi": """
+from fastapi.testclient import TestClient
+from app.main import app
+with TestClient(app) as client:
+    assert client.get("/health/db").json()["status"] == "ok"
+    client.post("/heroes", json={"name": "Ada"})
+    print([{"name": hero["name"], "id": hero["id"]} for hero in client.get("/heroes").json()])
+""",
+    "flask": """
+from app import create_app, db
+app = create_app()
+client = app.test_client()
+client.post("/heroes", json={"name": "Ada"})
+print([{"name": hero["name"], "id": hero["id"]} for hero in client.get("/heroes").json])
+with app.app_context():
+    db.registry.dispose()
+""",
+}
+
+
+def _python(project: Project, *arguments: str) -> subprocess.CompletedProcess[str]:
+    kept = {name: value for name, value in os.environ.items() if name not in ("ENVIRONMENT", "DATABASE_URL")}
+    return subprocess.run(
+        [sys.executable, *arguments], cwd=project.folder, env=kept, capture_output=True, text=True, timeout=250
+    )
+
+
+def test_an_application_is_added_to_a_project_that_has_its_profiles_and_overwrites_nothing(project: Project) -> None:
+    project.profile("url: sqlite:///mine.db\n")
+    result = project.run("init", "--fastapi")
+    assert (result.code, result.err) == (0, "")
+    assert "config/ is there already, and stays as it is" in result.out
+    again = project.run("init", "--flask")
+    assert again.code == 2
+    assert "app/__init__.py, app/models.py, tests/conftest.py, tests/test_heroes.py, pytest.ini" in again.err
+    both = project.run("init", "--fastapi", "--flask")
+    assert (both.code, "give one of them" in both.err) == (2, True)

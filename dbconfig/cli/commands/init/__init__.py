@@ -1,4 +1,4 @@
-"""`dbconfig init`: a configuration folder with four commented profiles, what belongs around it, and migrations."""
+"""`dbconfig init`: write a configuration folder, and on request migrations and a small application."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
-from dbconfig.cli.commands.init import dotenv, migrations, templates
+from dbconfig.cli.commands.init import applications, dotenv, migrations, templates
 from dbconfig.cli.commands.schema import text as schema_text
 from dbconfig.cli.context import Context
 from dbconfig.cli.exit_codes import FAILED, OK
@@ -14,6 +14,7 @@ from dbconfig.config.folder import FOLDER, shown_path
 from dbconfig.settings import small_files
 
 _IGNORED: Final = (".env", "/data/")
+_WIDTH: Final = len("wrote config/development.yaml")
 
 
 def run(context: Context) -> int:
@@ -21,36 +22,48 @@ def run(context: Context) -> int:
     if not project.is_dir():
         context.out.note(f"error: there is no folder {shown_path(project)}")
         return FAILED
+    framework = next((each for each in applications.FRAMEWORKS if getattr(context.arguments, each)), None)
     try:
         of_alembic = _migrations(context)
+        plan = dotenv.plan(project, context.environ, from_process=context.arguments.from_env)
     except ValueError as error:
         context.out.note(f"error: {error}")
         return FAILED
-    plan = dotenv.plan(project, context.environ)
+    of_application = applications.files(framework, migrated=bool(of_alembic)) if framework else {}
     files = {f"{FOLDER}/{name}": text for name, text in templates.profiles(plan.connection, plan.production).items()}
     files |= plan.more or {}
     files[f"{FOLDER}/schema.json"] = schema_text()
     configured = _existing(project, files)
-    existing = _existing(project, of_alembic) if of_alembic else configured
+    added = of_application | of_alembic
+    existing = _existing(project, added) if added else configured
     if existing:
         context.out.note(f"error: nothing is overwritten, and there is already {', '.join(existing)}")
         context.out.note("move it away first, or name another folder: dbconfig init FOLDER")
         return FAILED
+    purposes = {name: text.format(name=plan.production) for name, text in templates.PURPOSES.items()}
+    if framework:
+        purposes |= applications.purposes(framework)
     if configured:
         context.out.line(f"{FOLDER}/ is there already, and stays as it is")
     else:
-        _configure(context, project, files, plan)
-    for name, text in of_alembic.items():
-        _write(context, project / name, text)
+        _configure(context, project, files, plan, purposes)
+    for name, text in added.items():
+        _write(context, project, name, text, purposes)
     context.out.line()
     if not configured:
         for note in plan.notes:
             context.out.line(note)
-        context.out.line("next: dbconfig check")
-    for note in migrations.notes() if of_alembic else ():
+    for note in _next_steps(framework, migrated=bool(of_alembic), configured=bool(configured)):
         context.out.line(note)
-    context.out.line("then, in Python: from dbconfig import db; with db.session() as session: ...")
     return OK
+
+
+def _next_steps(framework: str | None, *, migrated: bool, configured: bool) -> list[str]:
+    found = [] if configured else ["next: dbconfig check"]
+    found += migrations.notes() if migrated else []
+    if framework:
+        return found + applications.notes(framework, migrated=migrated)
+    return [*found, "then, in Python: from dbconfig import db; with db.session() as session: ..."]
 
 
 def _migrations(context: Context) -> dict[str, str]:
@@ -65,19 +78,24 @@ def _existing(project: Path, names: Iterable[str]) -> list[str]:
     return [name for name in names if (project / name).exists() or (project / name).is_symlink()]
 
 
-def _configure(context: Context, project: Path, files: Mapping[str, str], plan: dotenv.Plan) -> None:
+def _configure(
+    context: Context, project: Path, files: Mapping[str, str], plan: dotenv.Plan, purposes: Mapping[str, str]
+) -> None:
     for name, text in files.items():
-        _write(context, project / name, text)
+        _write(context, project, name, text, purposes)
     if not (project / ".env.example").exists():
-        _write(context, project / ".env.example", templates.ENV_EXAMPLE.format(name=plan.production))
+        _write(context, project, ".env.example", templates.ENV_EXAMPLE.format(name=plan.production), purposes)
     _ignore(context, project / ".gitignore")
 
 
-def _write(context: Context, path: Path, text: str) -> None:
+def _write(context: Context, project: Path, name: str, text: str, purposes: Mapping[str, str]) -> None:
+    path = project / name
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("x", encoding="utf-8", newline="\n") as file:  # "x": what appeared meanwhile is not overwritten
         file.write(text)
-    context.out.line(f"wrote {shown_path(path)}")
+    purpose = purposes.get(name, "")
+    shown = f"wrote {shown_path(path)}"
+    context.out.line(f"{shown:<{_WIDTH}}  {purpose}" if purpose else shown)
 
 
 def _ignore(context: Context, path: Path) -> None:

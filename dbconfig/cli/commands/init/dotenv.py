@@ -1,4 +1,4 @@
-"""What a `.env` that is there already says: the variables that development connects by, and the profile it selects."""
+"""Find the connection of development, and the selected profile, in a `.env` file or in the environment."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dbconfig.cli.commands.init import templates
 from dbconfig.config.active_profile import VARIABLE
 from dbconfig.config.folder import FOLDER, NAME, SHARED
 from dbconfig.errors.printable import quoted
-from dbconfig.settings.environment_variables import Environment
+from dbconfig.settings.environment_variables import Environment, Variable
 from dbconfig.settings.url_parsing import InvalidURL, parse_url
 
 _URLS: Final = ("DATABASE_URL", "SQLALCHEMY_DATABASE_URL", "SQLALCHEMY_DATABASE_URI", "DB_URL", "POSTGRES_URL")
@@ -47,10 +47,22 @@ class Plan:
     more: Mapping[str, str] | None = None  # the files of further profiles
 
 
-def plan(project: Path, environ: Mapping[str, str]) -> Plan:
-    """Return what to write, by what a `.env` says; its values are looked at and never shown."""
-    environment = Environment({}, project / ".env", ".env")
+def plan(project: Path, environ: Mapping[str, str], *, from_process: bool = False) -> Plan:
+    """Return what to write; the values of variables are looked at, but never shown.
+
+    Args:
+        project: the folder of the `.env`.
+        environ: the variables of the process; they may select the profile.
+        from_process: read the connection from them too.
+
+    Raises:
+        ValueError: `from_process`, and no variable names a database.
+    """
+    environment = Environment(environ if from_process else {}, project / ".env", ".env")
     found = _connection(environment)
+    if from_process and found.connection == templates.DEVELOPMENT_CONNECTION:
+        looked = ", ".join((*_URLS, *(f"{prefix}_USER" for prefix in _PREFIXES)))
+        raise ValueError(*(found.notes or (f"neither the environment nor .env names a database; looked for {looked}",)))
     selected = environment.get(VARIABLE)
     where = f"{VARIABLE} of .env"
     if environ.get(VARIABLE):
@@ -82,13 +94,15 @@ def _connection(environment: Environment) -> Plan:
         try:
             backend = parse_url(variable.value).drivername
         except InvalidURL as error:
-            return Plan(production=production, notes=(f"note: {name} in .env is not used: {error}",))
-        note = f"development connects by {name} of .env ({backend}); production by {production}"
-        return Plan(templates.FROM_URL.format(name=name), production, (note,))
+            return Plan(production=production, notes=(f"note: {name} {_source(variable)} is not used: {error}",))
+        note = f"development uses {name} {_source(variable)} ({backend}); production uses {production}"
+        return Plan(templates.FROM_URL.format(name=name, source=_source(variable)), production, (note,))
     for prefix, system in _PREFIXES.items():
         names = _names(environment, prefix)
         if "username" in names or "password" in names:
-            return Plan(_from_parts(system, prefix, names), notes=(f"development connects by {prefix}_… of .env",))
+            variable = environment.get(next(iter(names.values())))
+            source = _source(variable) if variable is not None else ""
+            return Plan(_from_parts(system, prefix, names, source), notes=(f"development uses {prefix}_… {source}",))
     return Plan()
 
 
@@ -103,8 +117,12 @@ def _names(environment: Environment, prefix: str) -> dict[str, str]:
     return found
 
 
-def _from_parts(system: str, prefix: str, names: Mapping[str, str]) -> str:
-    lines = [f"drivername: {system}   # the parts are from .env; a special character in one needs no escape"]
+def _source(variable: Variable) -> str:
+    return "from .env" if variable.location.source == ".env" else "from the environment"
+
+
+def _from_parts(system: str, prefix: str, names: Mapping[str, str], source: str) -> str:
+    lines = [f"drivername: {system}   # the parts come {source}; special characters in them need no escaping"]
     for part, endings in _PARTS.items():
         name = names.get(part, f"{prefix}_{endings[0]}")
         usual = _USUAL[system].get(part)

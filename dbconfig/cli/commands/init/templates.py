@@ -1,4 +1,4 @@
-"""What `dbconfig init` writes; config/ in the repository is the same, and a test compares them."""
+"""The profiles that `dbconfig init` writes; config/ in the repository is the same, and a test compares them."""
 
 from __future__ import annotations
 
@@ -6,48 +6,58 @@ from typing import Final
 
 _MODELINE: Final = "# yaml-language-server: $schema=schema.json\n"
 
-DEFAULT: Final = f"""{_MODELINE}# What all profiles share; each profile is laid over it.
-pool_size: 5          # connections that are kept open
-max_overflow: 10      # and how many more under load
-pool_timeout: 30s     # how long a caller waits for one
+DEFAULT: Final = f"""{_MODELINE}# Settings that every profile shares; a profile overrides them.
+pool_size: 5          # connections to keep open
+max_overflow: 10      # further connections under load
+pool_timeout: 30s     # how long a caller waits for a connection
 connect_timeout: 5s
 """
 
-DEVELOPMENT: Final = f"""{_MODELINE}# Development: a SQLite file in the project, and every statement in the log.
-# This profile is taken where ENVIRONMENT is not set.
+DEVELOPMENT: Final = f"""{_MODELINE}# Development: this profile is used when ENVIRONMENT is not set.
 {{connection}}
-echo: true
-hide_parameters: true   # bound values may be personal data or secrets
+echo: false             # true logs every SQL statement
+hide_parameters: true   # keeps bound values, which may be secrets, out of the log
 """
 
 DEVELOPMENT_CONNECTION: Final = "url: sqlite:///data/development.db"
 
-FROM_URL: Final = "url: ${{{name}}}   # from .env"
+FROM_URL: Final = "url: ${{{name}}}   # {source}"
 
-LIKE_ANOTHER: Final = f"""{_MODELINE}# The profile that ENVIRONMENT names.
+LIKE_ANOTHER: Final = f"""{_MODELINE}# The profile that ENVIRONMENT selects.
 extends: {{like}}
 """
 
-TESTING: Final = f"""{_MODELINE}# Testing: a database in memory, private to the process and gone with it.
+TESTING: Final = f"""{_MODELINE}# Testing: a database in memory, private to the process.
 url: 'sqlite:///:memory:'
 """
 
-PRODUCTION: Final = f"""{_MODELINE}# Production: the database that {{name}} names, and a pool for many requests.
-# `dbconfig check --workers N` says whether the server has that many connections.
+PRODUCTION: Final = f"""{_MODELINE}# Production: the database in {{name}}, and a pool for many requests.
+# `dbconfig check --workers N` tells you whether the server allows that many connections.
 url: ${{{{{{name}}:?the database of production, such as postgresql://app:secret@db.internal/shop}}}}
 pool_size: 20
 max_overflow: 40
 pool_recycle: 30m
 pool_pre_ping: true
-protected: true   # tables are never dropped here
+protected: true   # reject drop_tables and other destructive commands
 """
 
-ENV_EXAMPLE: Final = """# Copy to .env: what is read there lies beneath the real environment. Never commit .env.
+ENV_EXAMPLE: Final = """# Copy this file to .env. Real environment variables override it. Never commit .env.
 # ENVIRONMENT=production
 # {name}=postgresql://app:secret@localhost/shop
-# Any key of the profile, as DBCONFIG_…
+# DBCONFIG_… overrides any key of the profile:
 # DBCONFIG_POOL_SIZE=5
 """
+
+
+# What each file is for, as `dbconfig init` prints it.
+PURPOSES: Final = {
+    "config/default.yaml": "settings that every profile shares",
+    "config/development.yaml": "the profile used when ENVIRONMENT is not set",
+    "config/testing.yaml": "SQLite in memory, for tests",
+    "config/production.yaml": "reads {name}, and rejects drop_tables",
+    "config/schema.json": "completion and checks in your editor",
+    ".env.example": "a template for .env",
+}
 
 
 def profiles(connection: str = DEVELOPMENT_CONNECTION, name: str = "DATABASE_URL") -> dict[str, str]:
@@ -55,7 +65,7 @@ def profiles(connection: str = DEVELOPMENT_CONNECTION, name: str = "DATABASE_URL
 
     Args:
         connection: the lines of development's connection.
-        name: the variable of production's URL.
+        name: the variable with production's URL.
     """
     return {
         "default.yaml": DEFAULT,
