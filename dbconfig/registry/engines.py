@@ -227,6 +227,7 @@ class Engines(Generic[E, F, R]):
         engine = read_only.open_engine(
             settings, label, self._plan.options, asynchronous=self._style.asynchronous, **how
         )
+        pool.ledger(engine).role = "reads"
         adopted = self._adopt(engine, None)
         self._reading.append(adopted)
         return adopted

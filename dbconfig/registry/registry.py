@@ -171,7 +171,7 @@ class Registry:
             CommitUncertain: the connection was lost while COMMIT was under way; this is never repeated.
         """
         factory = self._engines.factory(database)
-        tries = retry.Attempts(attempts, timeout, f"{self.profile.name}/{database}")
+        tries = retry.Attempts(attempts, timeout, f"{self.profile.name}/{database}", retry.counted(factory.engine))
         return retry.run(factory.unit_of_work, work, tries, (id(self), database, False))
 
     # Asynchronous twins. Engines are kept per event loop, and close with it.
@@ -233,7 +233,7 @@ class Registry:
             CommitUncertain: the connection was lost while COMMIT was under way; this is never repeated.
         """
         factory = self.parts.loops.here().factory(database)
-        tries = retry.Attempts(attempts, timeout, f"{self.profile.name}/{database}")
+        tries = retry.Attempts(attempts, timeout, f"{self.profile.name}/{database}", retry.counted(factory.engine))
         result: T = await retry.async_run(factory.unit_of_work, work, tries, (id(self), database, True))
         return result
 

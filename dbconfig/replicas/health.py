@@ -15,7 +15,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, Engine, exc
 from sqlalchemy.engine.base import OptionEngine
 
-from dbconfig.engine.pool import caretaker
+from dbconfig.engine.pool import caretaker, ledger_if_any
 from dbconfig.replicas import positions, read_your_writes
 from dbconfig.settings.database import DatabaseSettings, ReplicaSettings
 
@@ -47,6 +47,10 @@ class Route(OptionEngine):
         self.out = ""  # why it is left out; "" while it is read from
         self.pause = FIRST_PAUSE
         self.again = 0.0  # monotonic time of the next try
+        books = ledger_if_any(engine)
+        if books is not None:  # its pool's statistics say the same
+            books.reader = weakref.ref(self)
+            books.role = "replica" if weight or name != "primary" else "reads"
 
     open = OptionEngine.connect
 

@@ -12,6 +12,7 @@ from sqlmodel import Session
 from dbconfig.engine.commit_guard import Mark, refuse_broken
 from dbconfig.engine.dialects.error_table import Fate
 from dbconfig.engine.dialects.errors import COMMITTED, fate_of, is_answer
+from dbconfig.engine.pool import ledger_if_any
 from dbconfig.engine.pool.sockets import Look, Verdict
 from dbconfig.sessions import several_databases
 from dbconfig.sessions.session import COMMITTING, begun
@@ -89,6 +90,10 @@ def commit(session: Session) -> None:
         uncertain = uncertain_after(error, [mark for _, mark in known])
         if uncertain is None:
             raise
+        for connection, mark in known:
+            books = ledger_if_any(connection.engine)
+            if books is not None and not mark.committed:
+                books.count_uncertain_commit()
         raise uncertain from error
     finally:
         del session.info[COMMITTING]

@@ -19,6 +19,7 @@ from sqlmodel import Session
 from dbconfig.engine.commit_guard import broken_by
 from dbconfig.engine.dialects.error_table import JUDGED, Fate, Meaning
 from dbconfig.engine.dialects.errors import COMMITTED, fate_of
+from dbconfig.engine.pool import ledger_if_any
 from dbconfig.sessions.commit import commit, tell_committed
 from dbconfig.sessions.nesting import Key, joined, running
 from dbconfig.sessions.session import begun
@@ -45,16 +46,25 @@ def pauses(first: float = FIRST_PAUSE, longest: float = LONGEST_PAUSE) -> Iterat
         pause = min(pause * 2, longest)
 
 
+def counted(engine: Any) -> Callable[[str], None]:
+    """Return what counts a retry, by its reason, in the statistics of an engine of either kind."""
+    books = ledger_if_any(engine)
+    return books.count_retry if books is not None else lambda reason: None
+
+
 class Attempts:
     """Counts the attempts at one unit of work, and decides after each failure whether there is another one."""
 
-    def __init__(self, limit: int | None, timeout: float, label: str) -> None:
+    def __init__(
+        self, limit: int | None, timeout: float, label: str, count: Callable[[str], None] = lambda reason: None
+    ) -> None:
         """Begin.
 
         Args:
             limit: attempts at the most; None: as many as begin before the deadline.
             timeout: seconds from now; no attempt begins after it.
             label: names the database in log records.
+            count: called with the reason of each further attempt.
         """
         if limit is not None and limit < 1:
             raise ValueError(f"attempts must be at least 1, not {limit}")
@@ -62,6 +72,7 @@ class Attempts:
         self._limit = limit
         self._timeout = timeout
         self._label = label
+        self._count = count
         self._deadline = time.monotonic() + timeout
         self._pauses = pauses()
 
@@ -78,6 +89,7 @@ class Attempts:
             return None
         _log.info("%s: attempt %d: %s; again in %.3f s", self._label, self.number, fate.value, pause)
         self.number += fate is not Fate.ABSENT
+        self._count(fate.name.lower())
         return pause
 
 

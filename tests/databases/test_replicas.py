@@ -62,6 +62,27 @@ def test_reads_are_spread_by_weight(group: Group) -> None:
         assert read(db, 10) == {name(group.replicas[1]): 10}
 
 
+def test_the_statistics_of_a_pool_say_how_its_server_serves_reads(group: Group) -> None:
+    with group.registry({"weight": 3}, {"weight": 0}, replica_max_lag=10.0) as db:
+        db.engine()
+        for _ in range(4):
+            with db.session(read_only=True) as session:
+                session.execute(text("SELECT 1"))
+        wait_until(
+            lambda: {each.role for each in db.all_stats()} == {"primary", "reads", "replica"}, "each pool is there"
+        )
+        wait_until(lambda: all(each.lag is not None for each in db.all_stats() if each.reads), "the lag is known")
+        found = {each.name: each for each in db.all_stats()}
+        assert {name: each.reads for name, each in found.items() if each.role == "replica"} == {
+            "group/replica1": 4,
+            "group/replica2": 0,
+        }
+        assert all(each.out == "" for each in found.values())
+        router = db._engines.readers("default").router
+        router.leave(router.replicas[0], "it is ill")
+        assert {each.name: each.out for each in db.all_stats() if each.out} == {"group/replica1": "it is ill"}
+
+
 def test_threads_get_their_shares_as_well(group: Group) -> None:
     with group.registry({"weight": 2}, {"weight": 1}) as db, ThreadPoolExecutor(8) as threads:
         total = sum(threads.map(lambda _: read(db, 30), range(8)), Counter())

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 DOCS = Path(__file__).parents[2] / "docs"
-PAGES = ("async", "fastapi", "flask", "alembic", "testing", "workers")
+PAGES = ("async", "fastapi", "flask", "alembic", "testing", "workers", "observability")
 
 
 @pytest.mark.parametrize("page", PAGES)

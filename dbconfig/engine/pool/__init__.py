@@ -39,6 +39,7 @@ __all__ = [
     "drain",
     "engines",
     "ledger",
+    "ledger_if_any",
     "pin_in_flight",
     "pool_arguments",
     "retire",
@@ -146,10 +147,10 @@ def attach(
     ledger = counters.attach(engine, name)
     _ledgers[engine] = ledger
     if not read_only:
-        failover.attach(engine, name, judge)
+        failover.attach(engine, name, judge, ledger.count_failover)
     holders = None
     if settings.pool_leak_warning is not None:
-        holders = leaks.attach(engine, name, settings.pool_leak_warning)
+        holders = leaks.attach(engine, name, settings.pool_leak_warning, ledger.count_leak)
     if isinstance(engine.pool, FairPool | TaskPool):
         engine.pool.explain = timeout_report.explainer(weakref.ref(engine), ledger, settings, holders)
         engine.pool.server, engine.pool.disown = _server(engine), ledger.disown
@@ -171,6 +172,12 @@ def pin_in_flight(engine: Engine) -> None:
 def ledger(engine: Engine) -> counters.Ledger:
     """Return the books of an engine that ``attach`` has seen."""
     return _ledgers[engine]
+
+
+def ledger_if_any(engine: Any) -> counters.Ledger | None:
+    """Return the books of an engine of either kind, which somebody else may have made."""
+    engine = getattr(engine, "sync_engine", engine)
+    return _ledgers.get(getattr(engine, "_proxied", engine))
 
 
 def connect_beside(engine: Engine) -> None:

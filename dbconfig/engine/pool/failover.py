@@ -10,7 +10,7 @@ from sqlalchemy import event
 from dbconfig.engine.pool import driver
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from sqlalchemy.engine import Engine, ExceptionContext
 
@@ -22,8 +22,8 @@ logger = logging.getLogger("dbconfig.pool.failover")
 _SERVER_READ_ONLY = ("read_only", "innodb_read_only", "tx_read_only", "transaction_read_only")
 
 
-def attach(engine: Engine, name: str, judge: Judge) -> None:
-    """Invalidate the pool of a primary when it refuses a write for being read-only, or goes down."""
+def attach(engine: Engine, name: str, judge: Judge, count: Callable[[], None]) -> None:
+    """Invalidate the pool of a primary when it refuses a write for being read-only, which is counted, or goes down."""
 
     of_driver = engine.dialect.loaded_dbapi.Error
 
@@ -36,6 +36,7 @@ def attach(engine: Engine, name: str, judge: Judge) -> None:
             context.is_disconnect = True
         elif judge.refuses_writes(error) and not _asked_for_read_only(context):
             logger.warning("%s: the primary is read-only now; all its connections are replaced (%s)", name, error)
+            count()
             context.is_disconnect = True
 
     event.listen(engine, "handle_error", handle_error)

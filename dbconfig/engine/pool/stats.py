@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
 from typing import Any, Protocol
 
@@ -45,15 +45,23 @@ class PoolStats:
     closed: Mapping[str, int] = field(hash=False)  # by reason: recycled, ping, invalidated, idle, disposed
     timeouts: int
     refused: int  # turned away by pool_max_waiting
-    wait: Histogram
+    wait: Histogram  # of every checkout, also of those that timed out; without a wait in the first bucket
     use: Histogram
     create: Histogram
+    leaks: int = 0  # connections held for longer than pool_leak_warning, or never closed
+    failovers: int = 0  # how often the primary was found to be read-only, and all connections were replaced
+    retries: Mapping[str, int] = field(default_factory=dict, hash=False)  # of units of work, by reason
+    uncertain_commits: int = 0
+    role: str = "primary"  # or "reads" of the primary, or "replica"
+    reads: int = 0  # connections that read-only sessions were given here; 0 without replicas
+    lag: float | None = None  # seconds behind the primary; None where nobody asks, or nothing can be told
+    out: str = ""  # why a replica is out of rotation, or ""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the same as what JSON can carry."""
         plain = {each.name: getattr(self, each.name) for each in fields(self)}
         histograms = {name: value.as_dict() for name, value in plain.items() if isinstance(value, Histogram)}
-        return {**plain, **histograms, "closed": dict(self.closed)}
+        return {**plain, **histograms, "closed": dict(self.closed), "retries": dict(self.retries)}
 
 
 class Tally:
@@ -73,9 +81,10 @@ class Tally:
 class Counters:
     """The counters of one pool, guarded by that pool's lock; read without it, each number for itself."""
 
-    __slots__ = ("closed", "create", "refused", "timeouts", "use", "wait")
+    __slots__ = ("at_once", "closed", "create", "refused", "timeouts", "use", "wait")
 
     def __init__(self) -> None:
+        self.at_once = 0  # checkouts of a connection that was idle: `wait` without a look at the clock
         self.wait = Tally()
         self.use = Tally()
         self.create = Tally()
@@ -93,6 +102,7 @@ class Counters:
             mine.sum += its.sum
         for reason, count in other.closed.items():
             self.closed[reason] = self.closed.get(reason, 0) + count
+        self.at_once += other.at_once
         self.timeouts += other.timeouts
         self.refused += other.refused
 
@@ -133,6 +143,13 @@ def histogram(tallies: Iterable[Tally]) -> Histogram:
     tallies = list(tallies)
     counts = tuple(sum(column) for column in zip(*(list(tally.counts) for tally in tallies), strict=True))
     return Histogram(counts=counts, sum=sum(tally.sum for tally in tallies))
+
+
+def waits(counters: Iterable[Counters]) -> Histogram:
+    """Add up how long callers waited, including those that did not wait."""
+    every = list(counters)
+    waited, at_once = histogram(each.wait for each in every), sum(each.at_once for each in every)
+    return replace(waited, counts=(waited.counts[0] + at_once, *waited.counts[1:]))
 
 
 def total_closed(counters: Iterable[Counters]) -> Mapping[str, int]:

@@ -33,6 +33,8 @@ class TaskPool(TaskPlaces):
         place = self.line.take(now)
         if place is None or now >= place.connection.doubtful_at:
             place = self._get_slowly(place, now)
+        else:
+            self.counters.at_once += 1
         record: TaskRecord = place.connection
         task = current_task(self._loop)
         record.task = None if task is None else weakref.ref(task)
@@ -49,6 +51,7 @@ class TaskPool(TaskPlaces):
         while (unfit := self._why_unfit(place, deadline, rested=rested)) is not None:
             self.line.ask_again(caller, place, unfit, monotonic())
             place, rested = self._wait(caller)
+        self.counters.wait.observe(monotonic() - now)
         return place
 
     def _bind(self, place: Place | None) -> None:
@@ -87,7 +90,6 @@ class TaskPool(TaskPlaces):
             finally:
                 for timer in timers:
                     timer.cancel()
-        self.counters.wait.observe(monotonic() - caller.arrived)
         if caller.place is None:
             raise self._error_for(caller)
         return caller.place, decided
@@ -96,6 +98,7 @@ class TaskPool(TaskPlaces):
         if not caller.key.done():
             self.line.leave(caller, monotonic())
             self.counters.timeouts += 1
+            self.counters.wait.observe(monotonic() - caller.arrived)
             caller.error = self._timeout_error(monotonic() - caller.arrived)
             caller.key.set_result(None)
 

@@ -32,15 +32,18 @@ class FairPool(Places):
         now = monotonic()
         if not self.in_its_process[0]:
             self._start_afresh()
+        record: Record | None
         with self.lock:
             try:
-                record = self._take()
+                taken = record = self._take()
             except IndexError:
                 record = None
-        if record is not None and now < record.doubtful_at:
-            record.lent_at = now
-            record.thread = get_ident()
-            return record
+            else:
+                if now < taken.doubtful_at:
+                    self.counters.at_once += 1
+                    taken.lent_at = now
+                    taken.thread = get_ident()
+                    return taken
         return self._get_slowly(record, now)
 
     def _get_slowly(self, record: Record | None, start: float) -> Record:
@@ -49,7 +52,7 @@ class FairPool(Places):
         while record is not None:
             unfit = self._why_unfit(record, start, deadline)
             if unfit is None:
-                return self._lend(record)
+                return self._lend(record, start)
             slot = record.slot  # the place stays ours: nobody who came later may connect in it before us
             record.part(unfit)
             self.reuse(slot)
@@ -61,7 +64,7 @@ class FairPool(Places):
         if isinstance(outcome, Slot):
             outcome = self.connector.connect(outcome, deadline)
         try:
-            return self._lend(outcome)
+            return self._lend(outcome, start)
         except BaseException:
             self.hand_over(outcome)
             raise
@@ -144,10 +147,10 @@ class FairPool(Places):
 
     def _leave(self, waiter: Waiter, start: float) -> Record | Slot | BaseException:
         with self.lock:
-            waited = monotonic() - start
-            self.counters.wait.observe(waited)
             if waiter.outcome is not None:
                 return waiter.outcome
+            waited = monotonic() - start
+            self.counters.wait.observe(waited)
             self.waiters.pop(waiter, None)
             self.counters.timeouts += 1
             trouble, full = self.connector.trouble, self.open - self.connecting >= self.limit
@@ -167,9 +170,11 @@ class FairPool(Places):
         elif isinstance(outcome, Slot):
             outcome.release()
 
-    def _lend(self, record: Record) -> Record:
-        record.lent_at = monotonic()
+    def _lend(self, record: Record, start: float) -> Record:
+        record.lent_at = now = monotonic()
         record.thread = get_ident()
+        with self.lock:
+            self.counters.wait.observe(now - start)
         return record
 
     def _do_return_conn(self, record: Record) -> None:  # type: ignore[override]  # our own records are all there are

@@ -141,7 +141,7 @@ def test_a_timeout_counts(server: Any) -> None:
     with engine.connect(), pytest.raises(exc.TimeoutError):
         engine.connect()
     assert stats(engine).timeouts == 1
-    assert stats(engine).wait.count == 1
+    assert stats(engine).wait.count == 2
     engine.dispose()
 
 

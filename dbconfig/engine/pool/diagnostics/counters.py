@@ -8,7 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from threading import RLock, get_ident
 from time import time
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakSet
 
 from sqlalchemy import event
@@ -17,7 +18,7 @@ from sqlalchemy.pool import QueuePool
 from dbconfig.engine.pool import forks
 from dbconfig.engine.pool.clock import monotonic
 from dbconfig.engine.pool.record import REASON, Record
-from dbconfig.engine.pool.stats import Counters, PoolStats, histogram, total_closed
+from dbconfig.engine.pool.stats import Counters, PoolStats, histogram, total_closed, waits
 from dbconfig.engine.pool.tasks import TaskPool
 from dbconfig.engine.pool.threads import FairPool
 
@@ -40,6 +41,14 @@ class Holder:
     task: asyncio.Task[Any] | None
 
 
+class Reader(Protocol):
+    """How the server of an engine serves read-only sessions."""
+
+    reads: int
+    lag: float | None
+    out: str
+
+
 class Ledger:
     """The books of one engine, across all the pools that ``dispose`` makes it have."""
 
@@ -47,11 +56,32 @@ class Ledger:
         self.name = name
         self.counters = Counters()  # of SQLAlchemy's own pools; ours count in their line
         self.known: WeakSet[Any] = WeakSet()
+        self.role = "primary"
+        # What serves read-only sessions by this engine, where there are replicas. Weakly: it refers to the engine.
+        self.reader: Callable[[], Reader | None] = lambda: None
+        self.leaks = self.failovers = self.uncertain_commits = 0
+        self.retries: dict[str, int] = {}
         self._unlock()
         forks.after_fork_in_child(self._unlock)
 
     def _unlock(self) -> None:
         self.lock = RLock()  # re-entrant: the garbage collector may check a connection in at any time
+
+    def count_leak(self) -> None:
+        with self.lock:
+            self.leaks += 1
+
+    def count_failover(self) -> None:
+        with self.lock:
+            self.failovers += 1
+
+    def count_uncertain_commit(self) -> None:
+        with self.lock:
+            self.uncertain_commits += 1
+
+    def count_retry(self, reason: str) -> None:
+        with self.lock:
+            self.retries[reason] = self.retries.get(reason, 0) + 1
 
     def records(self) -> list[Any]:
         """Return the records of connections in use."""
@@ -94,6 +124,7 @@ class Ledger:
                 idle = sum(record.dbapi_connection is not None and not record.in_use for record in self.known)
         size, most = _sizes(pool)
         create = histogram(each.create for each in every)
+        reader = self.reader()
         return PoolStats(
             name=self.name,
             size=size,
@@ -106,9 +137,17 @@ class Ledger:
             closed=total_closed(every),
             timeouts=sum(each.timeouts for each in every),
             refused=sum(each.refused for each in every),
-            wait=histogram(each.wait for each in every),
+            wait=waits(every),
             use=histogram(each.use for each in every),
             create=create,
+            leaks=self.leaks,
+            failovers=self.failovers,
+            retries=MappingProxyType(dict(self.retries)),
+            uncertain_commits=self.uncertain_commits,
+            role=self.role,
+            reads=0 if reader is None else reader.reads,
+            lag=None if reader is None else reader.lag,
+            out="" if reader is None else reader.out,
         )
 
 

@@ -7,6 +7,7 @@ import logging
 import sys
 import threading
 import weakref
+from collections.abc import Callable
 from threading import RLock
 from typing import TYPE_CHECKING, Any
 
@@ -59,8 +60,9 @@ def current_task_name() -> str | None:
 class Leaks:
     """Remembers the holds of one engine and reports those that last."""
 
-    def __init__(self, name: str, seconds: float, *, awaits: bool = False) -> None:
+    def __init__(self, name: str, seconds: float, *, awaits: bool = False, count: Callable[[], None]) -> None:
         self.name = name
+        self._count = count
         self._awaits = awaits  # of an asynchronous engine
         self._seconds = seconds
         self._round = min(max(seconds / ROUNDS, SHORTEST_ROUND), LONGEST_ROUND)
@@ -98,6 +100,8 @@ class Leaks:
         with self._lock:
             hold = self._holds.pop(id(record), None)
         if hold is not None:
+            if not hold.reported:
+                self._count()
             held = monotonic() - hold.since
             logger.warning(
                 "%s: a connection was never closed; the garbage collector reclaimed it after %.1f s, taken at %s",
@@ -130,13 +134,14 @@ class Leaks:
             if done:
                 self._watching = False
         for hold in overdue:
+            self._count()
             logger.warning("%s: a connection is held for %.1f s by %s", self.name, now - hold.since, hold.who())
         return None if done else self._round
 
 
-def attach(engine: Engine, name: str, seconds: float) -> Leaks:
-    """Report connections of an engine that are held for longer than this."""
-    leaks = Leaks(name, seconds, awaits=engine.dialect.is_async)
+def attach(engine: Engine, name: str, seconds: float, count: Callable[[], None]) -> Leaks:
+    """Report, and count, connections of an engine that are held for longer than this."""
+    leaks = Leaks(name, seconds, awaits=engine.dialect.is_async, count=count)
     event.listen(engine, "checkout", leaks.taken)
     event.listen(engine, "checkin", leaks.returned)
     event.listen(engine, "reset", leaks.reset)
