@@ -19,7 +19,15 @@ from dbconfig.settings.rules import NOT_FOR_POOL
 # What a pool that was made elsewhere has decided already.
 _OF_POOL: Final = (
     *("pool_size", "max_overflow", "pool_timeout", "pool_use_lifo", "pool_reset_on_return", "poolclass"),
-    *("pool_min_idle", "pool_idle_timeout", "pool_keepalive", "pool_max_waiting", "echo_pool", "pool_logging_name"),
+    *(
+        "pool_min_idle",
+        "pool_idle_timeout",
+        "pool_keepalive",
+        "pool_max_waiting",
+        "pool_queue_target",
+        "echo_pool",
+        "pool_logging_name",
+    ),
 )
 # What only our own call of the driver can give it.
 _OF_CONNECT: Final = (

@@ -27,7 +27,15 @@ _PLACE_KEYS = frozenset(
 # Keys whose values are numbers, durations, flags or one of some words: what stands there is a mistake, and no secret.
 PLAIN_KEYS: Final = frozenset(
     {"port", "sslmode", "pool_size", "max_overflow", "pool_timeout", "pool_recycle", "pool_pre_ping", "pool_min_idle"}
-    | {"pool_idle_timeout", "pool_keepalive", "pool_max_waiting", "pool_leak_warning", "pool_use_lifo", "poolclass"}
+    | {
+        "pool_idle_timeout",
+        "pool_keepalive",
+        "pool_max_waiting",
+        "pool_queue_target",
+        "pool_leak_warning",
+        "pool_use_lifo",
+        "poolclass",
+    }
     | {
         "pool_reset",
         "pool_reset_on_return",

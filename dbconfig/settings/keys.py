@@ -138,6 +138,16 @@ class Keys(BaseModel):
         ge=0,
         le=1_000_000,
     )
+    pool_queue_target: durations.SecondsOrOff = setting(
+        None,
+        "pool",
+        (
+            "Wait for a connection that callers accept: while nobody is served sooner, those who wait twice as long "
+            "fail, so that the others are served soon; false disables it"
+        ),
+        ge=0.001,
+        le=3600,
+    )
     pool_leak_warning: durations.SecondsOrOff = setting(
         None,
         "pool",

@@ -17,7 +17,7 @@ _PARTS: Final = ("drivername", "username", "password", "host", "port", "database
 _SIZES: Final = ("pool_size", "max_overflow", "pool_timeout", "pool_use_lifo")
 _CARE: Final = ("pool_recycle", "pool_pre_ping")
 # What the waiting line and the idle care of our own pool can do, and no pool of SQLAlchemy's.
-_OWN: Final = ("pool_min_idle", "pool_idle_timeout", "pool_keepalive", "pool_max_waiting")
+_OWN: Final = ("pool_min_idle", "pool_idle_timeout", "pool_keepalive", "pool_max_waiting", "pool_queue_target")
 # Arguments that each pool class does not take (SQLAlchemy raises TypeError), or that have no effect with it.
 NOT_FOR_POOL: Final = {
     "QueuePool": _OWN,

@@ -199,6 +199,7 @@ CASES: dict[str, Case] = {
     "pool_idle_timeout": Case("3s", 3.0, line("idle_timeout")),
     "pool_keepalive": Case("4s", 4.0, line("keepalive")),
     "pool_max_waiting": Case(9, 9, line("max_waiting")),
+    "pool_queue_target": Case("50ms", 0.05, line("queue_target")),
     "pool_leak_warning": Case("20ms", True, warned_of_a_leak),
     "pool_use_lifo": Case(True, True, pool(lambda found: found._pool.use_lifo)),
     "pool_reset": Case("discard", True, starts_anew),

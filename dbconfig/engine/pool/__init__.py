@@ -72,6 +72,8 @@ class PoolSettings(Protocol):
     @property
     def pool_max_waiting(self) -> int | None: ...
     @property
+    def pool_queue_target(self) -> float | None: ...
+    @property
     def pool_leak_warning(self) -> float | None: ...
     @property
     def poolclass(self) -> str | None: ...  # None: ours
@@ -111,6 +113,7 @@ def pool_arguments(
         arguments["line"] = LineOptions(
             name=name,
             max_waiting=settings.pool_max_waiting,
+            queue_target=settings.pool_queue_target,
             check=_check(settings),
             min_idle=settings.pool_min_idle,
             idle_timeout=settings.pool_idle_timeout,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from .place import NEVER, Command, Ping, Place, Rules, State, WakeAt
+from .place import NEVER, Caller, Command, Ping, Place, Rules, State, WakeAt
 
 if TYPE_CHECKING:
     from collections import deque
@@ -32,7 +32,7 @@ class Tended(Protocol):
     disposed: bool
 
     @property
-    def callers(self) -> Collection[object]: ...
+    def callers(self) -> Collection[Caller]: ...
 
     @property
     def connects(self) -> Collection[Place]: ...
@@ -76,7 +76,7 @@ class Care:
             self.wake(line.retry_at)
         if line.callers:
             if line.shedding is not None:
-                self.wake(max(line.shedding.ends, now + SHORTEST_ROUND))
+                self.wake(line.shedding.due(next(iter(line.callers)).arrived, now))
             for place in line.connects:
                 stalls = place.started_at + line.rules.connect_stalls
                 if stalls > now:

@@ -35,7 +35,7 @@ class Line:
         self.trouble: BaseException | None = None  # the error of the last connect, while it is being retried
         self.failures = 0  # in a row
         self.retry_at = NEVER
-        self.shedding = None if rules.queue_target is None else Shedding(rules.queue_target, rules.queue_interval)
+        self.shedding = None if rules.queue_target is None else Shedding(rules.queue_target)
         self._take: Callable[[], Place] = self.idle.pop if rules.lifo else self.idle.popleft
         # Beyond the steady size a returned connection is the next to go, so that the surplus rests and can time out
         # as idle; in strict rotation a trickle of requests would keep all of them in use for ever.
@@ -65,6 +65,9 @@ class Line:
             self.counters.refused += 1
             self._decide(caller, error=Refusal.FULL)
         else:
+            if self.shedding is not None and not self.callers:
+                self.shedding.relax()
+                self.care.wake(self.shedding.due(now, now))
             self.callers[caller] = None
             self._staff(now)
 
@@ -119,7 +122,7 @@ class Line:
         use.counts[bisect_left(BOUNDS, held)] += 1  # Tally.observe, without the call
         use.sum += held
         place.returned_at = now
-        if self.callers or self.disposed or self.shedding is not None or self.why_unfit(place, now) is not None:
+        if self.callers or self.disposed or self.why_unfit(place, now) is not None:
             self._hand_over(place, now)
             return
         place.state = State.IDLE
@@ -137,6 +140,8 @@ class Line:
             self.care.begin(now)
         self.warm, self.trouble, self.failures, self.retry_at = True, None, 0, NEVER
         self.counters.create.observe(now - place.started_at)
+        if self.shedding is not None and self.in_use <= 1:
+            self.shedding.relax()  # they have waited for the server, and not for each other
         place.returned_at = place.checked_at = place.lent_at = now
         place.expires = expires
         self._hand_over(place, now)
@@ -191,14 +196,12 @@ class Line:
         if unfit is not None:
             self._close(place, unfit)
             return
-        while self.callers:  # of a disposed line as well: they came before its end, and were promised a connection
-            caller = self._first()
-            if self.shedding is not None and self.shedding.drops(caller.arrived, now):
-                self.counters.refused += 1
-                self._decide(caller, error=Refusal.SHED)
-                continue
+        if self.callers:  # of a disposed line as well: they came before its end, and were promised a connection
             if self.shedding is not None:
-                self.shedding.waited(now - caller.arrived, now)
+                self._shed(now)
+            caller = self._first()
+            if self.shedding is not None:
+                self.shedding.served(now - caller.arrived, now)
             place.state = State.LENT
             place.lent_at = now
             self._decide(caller, place=place)
@@ -206,8 +209,6 @@ class Line:
         if self.disposed:
             self._close(place, "disposed")
             return
-        if self.shedding is not None:
-            self.shedding.waited(0.0, now)  # nobody has to wait
         place.state = State.IDLE
         (put or (self._put if self.open <= self.rules.size else self._put_surplus))(place)
 
@@ -275,12 +276,19 @@ class Line:
         """Do what is due: retry a connect, close what rested too long, ping what is quiet, open what is missing."""
         if self.trouble is not None and not self.callers:
             self.trouble, self.retry_at = None, NEVER
-        self._drop_late(now)
+        if self.shedding is not None and self.callers and self.in_use >= self.rules.limit:
+            self.shedding.stands(now - next(iter(self.callers)).arrived, now)
+            self._shed(now)
         self._staff(now)
         self.care.round(now)
 
-    def _drop_late(self, now: float) -> None:
-        while self.shedding is not None and self.callers and self.shedding.drops(next(iter(self.callers)).arrived, now):
+    def _shed(self, now: float) -> None:
+        """Drop who has waited too long. The last one stays, so that no connection ever rests for want of callers."""
+        while (
+            self.shedding is not None
+            and len(self.callers) > 1
+            and self.shedding.drops(now - next(iter(self.callers)).arrived, now)
+        ):
             self.counters.refused += 1
             self._decide(self._first(), error=Refusal.SHED)
 

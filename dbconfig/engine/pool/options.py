@@ -45,6 +45,7 @@ class LineOptions:
 
     name: str = "pool"
     max_waiting: int | None = None
+    queue_target: float | None = None
     check: Check | None = None
     min_idle: int = 0
     idle_timeout: float | None = None

@@ -9,6 +9,7 @@ from sqlalchemy.engine.interfaces import Dialect
 from sqlalchemy.pool.base import _ConnDialect
 
 from dbconfig.engine.pool.options import LineOptions
+from dbconfig.engine.pool.place import Refusal
 from dbconfig.engine.pool.record import Home, Record, Slot, Waiter
 
 
@@ -47,7 +48,7 @@ class Owner(Home, Protocol):
 
     def settle(self, slot: Slot) -> None: ...
 
-    def serve_first(self, outcome: Record | Slot | BaseException) -> None: ...
+    def serve_first(self, outcome: Record | Slot | BaseException | Refusal) -> None: ...
 
     def give_first(self, slot: Slot) -> None: ...
 

@@ -84,8 +84,7 @@ class Rules:
     retry_first: float = 0.1
     retry_longest: float = 0.5
     retry_refused: float = 5.0  # after an error that time alone does not cure
-    queue_target: float | None = None
-    queue_interval: float = 1.0
+    queue_target: float | None = None  # shed load while nobody is served sooner
 
 
 # Commands. A driver carries them out in this order, each once.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from sqlalchemy.pool.base import _ConnectionRecord
 
+from dbconfig.engine.pool.place import Refusal
 from dbconfig.engine.pool.sockets import Look
 
 if TYPE_CHECKING:
@@ -119,13 +120,15 @@ class Record(_ConnectionRecord):
 class Waiter:
     """A caller in the line. ``gate`` opens when ``outcome`` is there.
 
-    The outcome is a connection, a place in which to connect, or the error of the connect that was meant for it.
+    The outcome is a connection, a place in which to connect, the error of the connect that was meant for it, or why
+    it gets none.
     """
 
-    __slots__ = ("deadline", "gate", "outcome")
+    __slots__ = ("arrived", "deadline", "gate", "outcome")
 
-    def __init__(self, deadline: float) -> None:
+    def __init__(self, deadline: float, arrived: float) -> None:
         self.deadline = deadline
-        self.outcome: Record | Slot | BaseException | None = None
+        self.arrived = arrived
+        self.outcome: Record | Slot | BaseException | Refusal | None = None
         self.gate = Lock()
         self.gate.acquire()

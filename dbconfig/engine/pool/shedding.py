@@ -1,48 +1,57 @@
-"""Load shedding by CoDel: when even the luckiest caller of an interval waited too long, drop those who wait longest."""
+"""Load shedding by CoDel: while the line never empties and everybody in it waits too long, drop who waits longest."""
 
 from __future__ import annotations
 
 from .place import NEVER
 
-# A standing queue only adds delay. Callers that have waited this many times the target are dropped while it stands.
+# Callers that have waited for this many times the target are dropped while the line stands.
 PATIENCE = 2.0
+# Times the target for which the line has to stand first: a burst that drains sooner is left alone. CoDel's ratio.
+INTERVAL = 10.0
+SHORTEST_INTERVAL = 0.1  # seconds
 
 
 class Shedding:
-    """Decides by the shortest wait of each interval (CoDel, RFC 8289, as database pools with short queues use it).
+    """Decides by how long everybody has had to wait (CoDel, RFC 8289, as Ecto and Facebook's servers use it).
 
-    A burst makes some callers wait, but drains: somebody is soon served at once. Only a standing queue makes everybody
-    wait, and only then is anybody dropped.
+    A burst makes callers wait, but drains. A line that stands only adds the same delay to every answer, and grows
+    until callers give up whose work is then done in vain. The rule needs no length of the line: it goes by time.
     """
 
-    def __init__(self, target: float, interval: float) -> None:
+    def __init__(self, target: float) -> None:
         self._target = target
-        self._interval = interval
-        self._ends = -NEVER
-        self._shortest = NEVER
-        self.shedding = False
+        self._interval = max(SHORTEST_INTERVAL, INTERVAL * target)
+        self._standing_since = NEVER  # since when nobody has been served within the target
 
-    def waited(self, seconds: float, now: float) -> None:
-        """Take note that a caller has been served after this wait."""
-        self._turn(now)
-        self._shortest = min(self._shortest, seconds)
-        if seconds <= self._target:
-            self.shedding = False
+    def relax(self) -> None:
+        """The line is empty, or what it has waited for was not a connection in use."""
+        self._standing_since = NEVER
 
-    def drops(self, arrived: float, now: float) -> bool:
-        """Return whether a caller that is still waiting is dropped now."""
-        self._turn(now)
-        return self.shedding and now - arrived > PATIENCE * self._target
+    def served(self, waited: float, now: float) -> None:
+        """Somebody has got a connection after this wait."""
+        if waited <= self._target:
+            self._standing_since = NEVER
+        else:
+            self._standing_since = min(self._standing_since, now)
 
-    def _turn(self, now: float) -> None:
-        if now < self._ends:
-            return
-        # After a pause of more than an interval nothing is known of the queue.
-        stale = now >= self._ends + self._interval
-        self.shedding = not stale and self._target < self._shortest < NEVER
-        self._ends = now + self._interval
-        self._shortest = NEVER
+    def stands(self, waiting: float, now: float) -> None:
+        """Every connection is in use, and the first of the line has waited for so long."""
+        if waiting > self._target:
+            self._standing_since = min(self._standing_since, now)
 
-    @property
-    def ends(self) -> float:
-        return self._ends
+    def drops(self, waiting: float, now: float) -> bool:
+        """Return whether a caller that has waited for so long is dropped."""
+        return now - self._standing_since >= self._interval and waiting > PATIENCE * self._target
+
+    def due(self, arrived: float, now: float) -> float:
+        """Return when to look again at a line whose first caller arrived at this time."""
+        if self._standing_since == NEVER:
+            due = arrived + self._target
+        else:
+            due = max(arrived + PATIENCE * self._target, self._standing_since + self._interval)
+        # A hair later: a clock's resolution must not make it a moment too early.
+        return due + 0.001 if due >= now else now + self._interval
+
+    def standing(self, now: float) -> float:
+        """Return for how long nobody has been served within the target, in seconds."""
+        return max(0.0, now - self._standing_since)

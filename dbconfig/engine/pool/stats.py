@@ -44,7 +44,7 @@ class PoolStats:
     created: int
     closed: Mapping[str, int] = field(hash=False)  # by reason: recycled, ping, invalidated, idle, disposed
     timeouts: int
-    refused: int  # turned away by pool_max_waiting
+    refused: int  # turned away by pool_max_waiting or pool_queue_target
     wait: Histogram  # of every checkout, also of those that timed out; without a wait in the first bucket
     use: Histogram
     create: Histogram

@@ -20,6 +20,7 @@ from dbconfig.engine.pool.place import NEVER, Caller, Close, Command, Connect, P
 from dbconfig.engine.pool.sockets import Verdict
 from dbconfig.engine.pool.stats import Counters, Past
 from dbconfig.engine.pool.task_record import TaskRecord
+from dbconfig.engine.pool.timeout_errors import Explain
 
 if TYPE_CHECKING:
     from collections import OrderedDict, deque
@@ -44,7 +45,7 @@ class TaskPlaces(AsyncAdaptedQueuePool):
         self.options = options = line or LineOptions()
         self.counters = Counters()
         self.past = past or Past()
-        self.explain: Callable[[], list[str]] | None = None  # writes the notes of a timeout
+        self.explain: Explain | None = None  # writes the notes of a timeout
         self.at_dispose: Callable[[], None] | None = None
         self.server = "the server"  # as errors call it
         self.disown: Callable[[], list[Any]] | None = None
@@ -54,6 +55,7 @@ class TaskPlaces(AsyncAdaptedQueuePool):
             limit=NEVER if self._max_overflow == -1 else size + self._max_overflow,
             lifo=self._pool.use_lifo,
             max_waiting=options.max_waiting,
+            queue_target=options.queue_target,
             min_idle=options.min_idle,
             idle_timeout=options.idle_timeout,
             keepalive=options.keepalive,

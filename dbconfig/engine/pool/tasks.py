@@ -14,7 +14,7 @@ from dbconfig.engine.pool.clock import monotonic
 from dbconfig.engine.pool.connecting import Connector
 from dbconfig.engine.pool.garbage import garbage
 from dbconfig.engine.pool.options import own_arguments
-from dbconfig.engine.pool.place import Caller, Place
+from dbconfig.engine.pool.place import Caller, Place, Refusal
 from dbconfig.engine.pool.sockets import Verdict
 from dbconfig.engine.pool.task_places import TaskPlaces
 from dbconfig.engine.pool.task_record import TaskRecord
@@ -105,6 +105,8 @@ class TaskPool(TaskPlaces):
     def _error_for(self, caller: Caller) -> BaseException:
         if isinstance(caller.error, BaseException):
             return caller.error
+        if caller.error is Refusal.SHED:
+            return timeout_errors.shed(self, monotonic() - caller.arrived)
         waiting = len(self.line.callers)
         most = self.options.max_waiting
         return timeout_errors.full(self, f"the line is full: {waiting} callers wait (pool_max_waiting is {most})")

@@ -10,10 +10,14 @@ from typing import Any
 from sqlalchemy.pool import QueuePool
 
 from dbconfig.engine.pool import forks
+from dbconfig.engine.pool.clock import monotonic
 from dbconfig.engine.pool.connecting import Connector
 from dbconfig.engine.pool.options import LineOptions
+from dbconfig.engine.pool.place import Refusal
 from dbconfig.engine.pool.record import NEVER, Record, Slot, Waiter
+from dbconfig.engine.pool.shedding import Shedding
 from dbconfig.engine.pool.stats import Counters, Past
+from dbconfig.engine.pool.timeout_errors import Explain
 
 
 class Places(QueuePool):
@@ -34,7 +38,7 @@ class Places(QueuePool):
         super().__init__(creator, **arguments)
         self.options = line or LineOptions()
         self.counters = Counters()
-        self.explain: Callable[[], list[str]] | None = None  # writes the notes of a timeout
+        self.explain: Explain | None = None  # writes the notes of a timeout
         self.at_dispose: Callable[[], None] | None = None
         self.server = "the server"  # as errors call it
         self.disown: Callable[[], list[Record]] | None = None  # forgets and returns the connections of the parent
@@ -49,6 +53,8 @@ class Places(QueuePool):
         self.disposed = False
         self.limit = float("inf") if self._max_overflow == -1 else self._pool.maxsize + self._max_overflow
         self.connector = Connector(self, inline=getattr(self._dialect, "name", "") == "sqlite" or self._timeout <= 0)
+        target = self.options.queue_target
+        self.shedding = None if target is None else Shedding(target)
         self._check = self.options.check
         self.trust = NEVER if self._check is None else self._check.trust
         # Beyond the steady size a returned connection is the next to go, so that the surplus rests and can time out
@@ -62,6 +68,8 @@ class Places(QueuePool):
         """Give a sound connection to who has waited longest, else let it rest."""
         with self.lock:
             if self.waiters:  # of a disposed pool as well: they came before its end, and were promised a connection
+                if self.shedding is not None:
+                    self._shed_for_next(self.shedding)
                 self.serve_first(record)
                 return
             if not self.disposed:
@@ -75,13 +83,33 @@ class Places(QueuePool):
         finally:
             record.slot.release()
 
-    def serve_first(self, outcome: Record | Slot | BaseException) -> None:
+    def serve_first(self, outcome: Record | Slot | BaseException | Refusal) -> None:
         """Give this to who has waited longest. The lock is held, and somebody waits."""
         waiter = next(iter(self.waiters))
         # An exception out of a signal handler strikes after a call: here after nothing, or after everything.
         del self.waiters[waiter]
         waiter.outcome = outcome
         waiter.gate.release()
+
+    def _shed_for_next(self, shedding: Shedding) -> None:
+        """Somebody gets a connection: drop who has waited too long. The lock is held, and somebody waits."""
+        now = monotonic()
+        self._shed(shedding, now)
+        shedding.served(now - next(iter(self.waiters)).arrived, now)
+
+    def shed(self, shedding: Shedding) -> None:
+        """Drop who has waited too long while no connection comes back."""
+        now = monotonic()
+        with self.lock:
+            if self.waiters and self.open - self.connecting >= self.limit:
+                shedding.stands(now - next(iter(self.waiters)).arrived, now)
+                self._shed(shedding, now)
+
+    def _shed(self, shedding: Shedding, now: float) -> None:
+        # The last one stays, so that no connection ever rests for want of callers.
+        while len(self.waiters) > 1 and shedding.drops(now - next(iter(self.waiters)).arrived, now):
+            self.counters.refused += 1
+            self.serve_first(Refusal.SHED)
 
     def give_first(self, slot: Slot) -> None:
         """Give a place to who has waited longest, for a connect on its own thread."""
@@ -118,6 +146,8 @@ class Places(QueuePool):
             if slot.cold:
                 slot.cold = self.connector.first_under_way = False
             self.connector.succeeded()
+            if self.shedding is not None and self.open - self.connecting <= 1:
+                self.shedding.relax()  # they have waited for the server, and not for each other
 
     def take_back(self, slot: Slot) -> None:
         try:

@@ -12,6 +12,7 @@ from dbconfig.engine.pool.clock import monotonic
 from dbconfig.engine.pool.connecting import Connector
 from dbconfig.engine.pool.garbage import garbage
 from dbconfig.engine.pool.options import own_arguments
+from dbconfig.engine.pool.place import Refusal
 from dbconfig.engine.pool.record import Record, Slot, Waiter
 from dbconfig.engine.pool.sockets import Verdict
 from dbconfig.engine.pool.stats import BOUNDS
@@ -60,7 +61,7 @@ class FairPool(Places):
             if record is not None:
                 slot.release()
                 slot = None
-        outcome = self._join(Waiter(deadline), slot, start)
+        outcome = self._join(Waiter(deadline, start), slot, start)
         if isinstance(outcome, Slot):
             outcome = self.connector.connect(outcome, deadline)
         try:
@@ -92,7 +93,7 @@ class FairPool(Places):
             return self._take() if self.idle else None
 
     def _join(self, waiter: Waiter, slot: Slot | None, start: float) -> Record | Slot:
-        outcome: Record | Slot | BaseException | None
+        outcome: Record | Slot | BaseException | Refusal | None
         try:
             outcome = self._enter(waiter, slot)
             if outcome is None:
@@ -103,14 +104,27 @@ class FairPool(Places):
             raise
         if isinstance(outcome, BaseException):
             raise outcome
+        if isinstance(outcome, Refusal):
+            raise timeout_errors.shed(self, monotonic() - start)
         return outcome
 
     def _wait(self, waiter: Waiter) -> None:
         left = max(0.0, waiter.deadline - monotonic())
-        if not waiter.gate.acquire(timeout=left / 2):
+        if not self._opens(waiter, left / 2):
             # A session that was never closed, and that nobody refers to any more, may hold what is waited for.
             garbage.collect(left / 2)
-            waiter.gate.acquire(timeout=max(0.0, waiter.deadline - monotonic()))
+            self._opens(waiter, max(0.0, waiter.deadline - monotonic()))
+
+    def _opens(self, waiter: Waiter, seconds: float) -> bool:
+        """Wait for so long at most until it is decided what becomes of this caller; return whether it is."""
+        if self.shedding is None:
+            return waiter.gate.acquire(timeout=seconds)
+        end = monotonic() + seconds
+        while (left := end - (now := monotonic())) > 0:
+            if waiter.gate.acquire(timeout=min(left, self.shedding.due(waiter.arrived, now) - now)):
+                return True
+            self.shed(self.shedding)
+        return waiter.gate.acquire(timeout=0)
 
     def _enter(self, waiter: Waiter, slot: Slot | None) -> Record | Slot | None:
         """Stand in the line, at its head when a place is already held. Return what needs no wait at once."""
@@ -123,6 +137,8 @@ class FairPool(Places):
                     return self.new_slot()
                 if slot is None:
                     self._refuse_beyond_max_waiting()
+                if self.shedding is not None and not self.waiters:
+                    self.shedding.relax()
                 self.waiters[waiter] = None
                 self.waiters.move_to_end(waiter, last=slot is None)
         if back is None and slot is None:
@@ -145,7 +161,7 @@ class FairPool(Places):
                 self, f"the line is full: {len(self.waiters)} callers wait (pool_max_waiting is {most})"
             )
 
-    def _leave(self, waiter: Waiter, start: float) -> Record | Slot | BaseException:
+    def _leave(self, waiter: Waiter, start: float) -> Record | Slot | BaseException | Refusal:
         with self.lock:
             if waiter.outcome is not None:
                 return waiter.outcome

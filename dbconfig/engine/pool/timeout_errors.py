@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Protocol
 
 from sqlalchemy import exc
 
 CODE = "3o7r"  # SQLAlchemy's own, of its page about pool timeouts
 
 
+Explain = Callable[[str], list[str]]  # writes the notes of a timeout under this slug
+
+
 class _Pool(Protocol):
-    explain: Any
+    explain: Explain | None
     server: str
 
     def size(self) -> int: ...
@@ -20,7 +24,7 @@ class _Pool(Protocol):
 
 def full(pool: _Pool, what: str) -> exc.TimeoutError:
     """Return the error of SQLAlchemy's own pool, with who holds the connections and what to change."""
-    notes: list[str] = pool.explain() if pool.explain is not None else []
+    notes = _notes(pool, "pool-timeout")
     message = (
         f"QueuePool limit of size {pool.size()} overflow {pool.overflow()} reached, "
         f"connection timed out, timeout {pool.timeout():0.2f}"
@@ -31,6 +35,19 @@ def full(pool: _Pool, what: str) -> exc.TimeoutError:
     for note in (what, *notes):
         error.add_note(note)
     return error
+
+
+def shed(pool: _Pool, waited: float) -> exc.TimeoutError:
+    """Return the error of a caller that is dropped, so that those who came after it are served soon."""
+    message = f"dropped after waiting {waited:.2f} s for a connection: callers wait longer than pool_queue_target"
+    error = exc.TimeoutError(message, code=CODE)
+    for note in _notes(pool, OVERLOADED):
+        error.add_note(note)
+    return error
+
+
+def _notes(pool: _Pool, slug: str) -> list[str]:
+    return pool.explain(slug) if pool.explain is not None else []
 
 
 def silent(pool: _Pool, waited: float) -> exc.TimeoutError:
@@ -49,5 +66,6 @@ def is_silent(error: BaseException) -> bool:
     return getattr(error, _SILENT, False)
 
 
+OVERLOADED = "pool-overloaded"
 HELD = "held longest: "
 _SILENT = "_dbconfig_silent"  # on an error

@@ -186,6 +186,17 @@ CONNECTIONS: Final[dict[str, Entry]] = {
             "check --workers N`."
         ),
     ),
+    "pool-overloaded": Entry(
+        (
+            "More callers want connections than the pool can serve. For ten times `pool_queue_target` nobody has been "
+            "served within it, so the pool drops those who have waited for twice as long and serves the others soon."
+        ),
+        "pool_queue_target: 50ms   # and twice the requests that 10 connections can answer",
+        (
+            "Answer 503 and let clients retry later; the FastAPI integration does. For more capacity, shorten the use "
+            "of each connection, then raise `pool_size`."
+        ),
+    ),
     "pool-over-budget": Entry(
         (
             "All processes together may open more connections than the server has left. Under load some "

@@ -88,7 +88,6 @@ def draw(seed: int) -> Schedule:
         keepalive=pick.choice([None, 0.5, 5.0]),
         patient=pick.random() < 0.8,
         queue_target=pick.choice([None, None, 0.05]),
-        queue_interval=0.5,
     )
     kinds = pick.choices(_NAMES, _WEIGHTS, k=pick.randint(4, 36))
     pauses = pick.choices((0.0, 0.001, 0.01, 0.05, 0.3), (60, 20, 15, 8, 5), k=len(kinds))
@@ -138,11 +137,14 @@ class Pool:
         self.closing: set[Place] = set()
         self.invalid: set[Place] = set()
         self.tick_at = NEVER
+        self.served_soon = world.now  # when somebody was last served within the target, or nobody waited
 
     # -- what the line is told
 
     def ask(self) -> None:
         world = self.world
+        if not self.queue:
+            self.served_soon = world.now
         caller = Caller(world.now + TIMEOUT, world.now)
         place = self.line.take(world.now)
         if place is not None:
@@ -244,12 +246,25 @@ class Pool:
             raise Broken("neither a connection nor an error, or both")
         if caller.error is Refusal.FULL and (most := self.rules.max_waiting) is not None and len(self.queue) <= most:
             raise Broken("refused although the line is not full")
+        if caller.error is Refusal.SHED:
+            self.check_shed(caller)
         self.queue.remove(caller)
         if caller.place is not None:
+            if self.rules.queue_target is not None and self.world.now - caller.arrived <= self.rules.queue_target:
+                self.served_soon = self.world.now
             if caller.place in self.invalid or self.world.now >= caller.place.connection.expires:
                 raise Broken("an invalidated connection is lent")
             self.served.append(caller)
             self.world.at(self.world.now, self.awake, caller)
+
+    def check_shed(self, caller: Caller) -> None:
+        target, now = self.rules.queue_target, self.world.now
+        if target is None or now - caller.arrived <= 2 * target:
+            raise Broken("somebody is dropped who has not waited for long")
+        if now - self.served_soon < 10 * target:
+            raise Broken("somebody is dropped although the line does not stand")
+        if len(self.queue) == 1:
+            raise Broken("the last one is dropped")
 
     def awake(self, caller: Caller) -> None:
         if caller in self.served:
@@ -355,6 +370,8 @@ class Pool:
             raise Broken("not those stand in the line who wait")
         if line.idle:
             raise Broken("somebody waits although a connection is idle")
+        if self.rules.queue_target is not None and line.in_use >= self.rules.limit and self.tick_at == NEVER:
+            raise Broken("somebody waits, and nobody will look whether the line stands")
         if self.queue[0].deadline < self.world.now:
             raise Broken("somebody waits beyond the deadline")
         if not line.connecting and line.open < self.rules.limit and (line.trouble is None or self.tick_at == NEVER):
@@ -498,7 +515,7 @@ def shrink(schedule: Schedule, kind: type[Line] = Line) -> Schedule:
                 break
     rules = schedule.rules
     for name, value in vars(Rules()).items():
-        if name not in ("size", "limit", "queue_interval"):
+        if name not in ("size", "limit"):
             simpler_rules = replace(rules, **{name: value})
             if failure(Schedule(simpler_rules, tuple(steps)), kind) is not None:
                 rules = simpler_rules

@@ -55,6 +55,7 @@ class Settings:
     pool_idle_timeout: float | None = 600.0
     pool_keepalive: float | None = 120.0
     pool_max_waiting: int | None = None
+    pool_queue_target: float | None = None
     pool_leak_warning: float | None = None
     poolclass: str | None = None
     connect_timeout: float = 5.0

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from dbconfig.engine.pool.line import Line
-from dbconfig.engine.pool.place import Caller, Place, State
+from dbconfig.engine.pool.place import Caller, Place, Refusal, State
 
 from .simulator import Broken, Schedule, draw, failure, first_failure, report, run, shrink
 
@@ -78,6 +78,34 @@ class GoesOnInTheChild(Line):
         return inherited
 
 
+class NeverLooks(Line):
+    """While all connections are stuck nobody is dropped."""
+
+    def ask(self, caller: Caller, now: float) -> None:
+        shedding, self.shedding = self.shedding, None
+        super().ask(caller, now)
+        self.shedding = shedding
+
+
+class DropsTheLast(Line):
+    def _shed(self, now: float) -> None:
+        while (
+            self.shedding is not None
+            and self.callers
+            and self.shedding.drops(now - next(iter(self.callers)).arrived, now)
+        ):
+            self._decide(self._first(), error=Refusal.SHED)
+
+
+class DropsInABurst(Line):
+    """A connection that is returned drops who has waited for long, however short the burst."""
+
+    def give_back(self, place: Place, now: float) -> None:
+        while self.shedding is not None and len(self.callers) > 1 and now - next(iter(self.callers)).arrived > 0.1:
+            self._decide(self._first(), error=Refusal.SHED)
+        super().give_back(place, now)
+
+
 BUGS = [
     LosesAPlace,
     ForgetsWhoWaits,
@@ -87,6 +115,9 @@ BUGS = [
     OpensOneTooMany,
     NeverRetries,
     GoesOnInTheChild,
+    NeverLooks,
+    DropsTheLast,
+    DropsInABurst,
 ]
 
 

@@ -7,14 +7,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from dbconfig.engine.pool.diagnostics.call_sites import application_frames, describe, frames_of_task
-from dbconfig.engine.pool.timeout_errors import HELD
+from dbconfig.engine.pool.timeout_errors import HELD, OVERLOADED, Explain
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
 
     from dbconfig.engine.pool.diagnostics.counters import Holder, Ledger
-
-Explain = Callable[[], list[str]]
 
 GROUPS = 5  # places that a note names; the rest is summed up
 
@@ -26,19 +24,25 @@ class _Origins(Protocol):
 def explainer(engine_of: Callable[[], Engine | None], ledger: Ledger, settings: _Origins, leaks: Any) -> Explain:
     """Return what writes the notes of a timeout of this engine."""
 
-    def explain() -> list[str]:
+    def explain(slug: str) -> list[str]:
         engine = engine_of()  # weakly: the pool must not keep its engine alive
         if engine is None:
             return []
         stats = ledger.stats(engine.pool)
         overflow = "unlimited" if stats.max is None else stats.max - stats.size
         notes = [
-            f"dbconfig[pool-timeout]: {stats.name}: {stats.used} in use of {stats.size} + {overflow} "
+            f"dbconfig[{slug}]: {stats.name}: {stats.used} in use of {stats.size} + {overflow} "
             f"(pool_size + max_overflow), {stats.idle} idle, {stats.connecting} connecting, {stats.waiting} waiting"
         ]
         holders = ledger.holders()
         if holders:
             notes.append(HELD + "; ".join(_grouped(holders, leaks)))
+        if slug == OVERLOADED:
+            notes.append(
+                "help: answer 503 and let clients retry later, or give connections back sooner; "
+                f"pool_queue_target ({settings.origin('pool_queue_target')}) is the wait that callers accept"
+            )
+            return notes
         notes.append(
             "help: give connections back sooner, or raise "
             f"pool_size ({settings.origin('pool_size')}) or max_overflow ({settings.origin('max_overflow')})"
