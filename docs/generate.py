@@ -22,6 +22,7 @@ GROUPS = {
     "pool": ("Pool", "How many connections are kept, and how long."),
     "timeout": ("Timeouts and session variables", "One vocabulary for three database systems."),
     "replica": ("Replicas", "What `session(read_only=True)` reads from; each inherits the whole of its primary."),
+    "observability": ("Observability", "What others see of this program; docs/observability.md shows it."),
     "engine": ("Engine", "The other arguments of `create_engine`, under their own names."),
     "session": ("Session", "What sessions do, and what is refused."),
 }

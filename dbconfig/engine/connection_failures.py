@@ -63,7 +63,9 @@ class Failure:
 def classify(error: BaseException, settings: DatabaseSettings) -> Failure:
     """Return why a connection to a database failed; the error is the driver's, or SQLAlchemy's around it."""
     original: BaseException = getattr(error, "orig", None) or error
-    words = scrubbed(" ".join(str(original).split()), settings)
+    # libpq tries once more without the program's name where a parameter is unknown, and repeats what it was told.
+    lines = dict.fromkeys(" ".join(line.split()) for line in str(original).splitlines())
+    words = scrubbed(" ".join(lines).strip(), settings)
     row = judged(original, settings)
     return Failure(row.slug, row.stage, words, permanent=not row.connects_again)
 

@@ -23,7 +23,7 @@ from dbconfig.engine import (
     pickled_notes,
     pool,
 )
-from dbconfig.engine.dialects import driver_protocol, errors, session_reset
+from dbconfig.engine.dialects import application_name, driver_protocol, errors, session_reset
 from dbconfig.engine.dialects.error_table import TABLE_MISSING
 from dbconfig.engine.password_rotation import _prove_secrets, _supply_secrets
 from dbconfig.errors import ConfigError
@@ -141,7 +141,8 @@ def engine_options(
     options |= pool.pool_arguments(settings, name=name, is_async=is_async, patient=patient, judge=judge)
     if is_async:
         options["poolclass"] = _asynchronous(options["poolclass"], settings)
-    options["connect_args"] = dialects.of(settings.backend).arguments(settings, drivername)
+    arguments = dialects.of(settings.backend).arguments(settings, drivername)
+    options["connect_args"] = application_name.named(arguments, settings, drivername, name)
     return given_options.merged(options | _checked_dialect_options(settings, drivername), given)
 
 

@@ -17,7 +17,7 @@ Origins = Mapping[tuple[str, ...], tuple[Location, ...]]
 
 
 def setting(default: Any, group: str, description: str, **constraints: Any) -> Any:
-    """Return a field; `group` is what it is about: connection, tls, engine, pool, timeout, replica or session."""
+    """Return a field; `group` is what it is about, such as connection, tls, pool, or observability."""
     return Field(default, description=description, json_schema_extra={"group": group}, **constraints)
 
 
@@ -267,6 +267,15 @@ class Keys(BaseModel):
     )
     replica_fallback: value_types.Flag = setting(
         True, "replica", "Read from the primary when no replica is available; false raises an error instead"
+    )
+
+    application_name: value_types.Name | None = setting(
+        None,
+        "observability",
+        (
+            "How this program is called in pg_stat_activity and session_connect_attrs; the name of the project "
+            "folder and of the profile unless set. A URL's own name wins; no effect on SQLite"
+        ),
     )
 
     fast_begin: value_types.Flag = setting(

@@ -26,6 +26,7 @@ NOT_FOR_POOL: Final = {
     "AssertionPool": (*_SIZES, *_OWN),
     "SingletonThreadPool": (*(key for key in _SIZES if key != "pool_size"), *_OWN),
 }
+LONGEST_APPLICATION_NAME: Final = 63  # bytes, of every name in PostgreSQL
 _LEVELS: Final = ("AUTOCOMMIT", "READ COMMITTED", "READ UNCOMMITTED", "REPEATABLE READ", "SERIALIZABLE")
 _SQLITE_LEVELS: Final = ("AUTOCOMMIT", "READ UNCOMMITTED", "SERIALIZABLE")
 # The session variables that a key sets, by the database system.
@@ -70,6 +71,7 @@ def contradictions(settings: Keys) -> list[Finding]:
         *_mismatches(settings, address.backend),
         *_fast_begin(settings, address),
         *_paramstyle(settings, address),
+        *_application_name(settings),
     ]
 
 
@@ -148,6 +150,13 @@ def _paramstyle(settings: Keys, address: DatabaseURL) -> Iterator[Finding]:
     if wrong:
         help = "remove it to use the driver's own"
         yield Finding("not-applicable", wrong, help, ("paramstyle",), because=system_key(settings))
+
+
+def _application_name(settings: Keys) -> Iterator[Finding]:
+    length = len((settings.application_name or "").encode())
+    if length > LONGEST_APPLICATION_NAME:
+        message = f"`application_name` must be at most {LONGEST_APPLICATION_NAME} bytes long, and has {length}"
+        yield Finding("out-of-range", message, "shorten it: PostgreSQL would cut it", ("application_name",))
 
 
 def _for_pool(settings: Keys, address: DatabaseURL) -> Iterator[Finding]:

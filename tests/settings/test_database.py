@@ -20,7 +20,7 @@ variables: {{my.token: {SECRET}}}
 
 def test_every_setting_has_a_group_and_a_description():
     for name, field in DatabaseSettings.model_fields.items():
-        groups = {"connection", "tls", "engine", "pool", "timeout", "replica", "session"}
+        groups = {"connection", "tls", "engine", "pool", "timeout", "replica", "session", "observability"}
         assert field.json_schema_extra["group"] in groups, name
         assert field.description, name
 

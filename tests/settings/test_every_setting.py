@@ -233,6 +233,7 @@ CASES: dict[str, Case] = {
     "read_your_writes": Case(False, False, made_in("do_commit", "read_your_writes"), SERVER, REPLICA | NO_LOOK),
     "replica_max_lag": Case(False, False, lambda db: router(db)._key in caretaker._jobs, SERVER, REPLICA),
     "replica_fallback": Case(False, False, falls_back, SERVER, REPLICA | NO_LOOK),
+    "application_name": Case("shop", "shop", option("application_name"), SERVER),
     "fast_begin": Case(True, True, made_in("connect", "fast_begin"), SERVER),
     "expire_on_commit": Case(False, False, session("expire_on_commit")),
     "autoflush": Case(False, False, session("autoflush")),
