@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,6 +26,13 @@ _VARIABLES: Final = {
     "database": "PGDATABASE",
     "options": "PGOPTIONS",
 }
+# What libpq makes parameters of each session; they count more than its `options`.
+SESSION: Final = {
+    "PGAPPNAME": "application_name",
+    "PGTZ": "timezone",
+    "PGDATESTYLE": "datestyle",
+    "PGGEQO": "geqo",
+}
 _OF_SERVICE: Final = {"host": "host", "port": "port", "user": "username", "dbname": "database", "options": "options"}
 _OF_OPTION_FILE: Final = {
     "host": "host",
@@ -40,13 +47,13 @@ _OF_OPTION_FILE: Final = {
 class Default:
     """A value that the profile does not say, and where the client library finds it."""
 
-    value: str
+    value: str = field(repr=False)  # a service may have a password
     location: Location
 
 
 def defaults(settings: Keys, environ: Mapping[str, str] | None = None) -> dict[str, Default]:
     """Return the parts of an address, and `options`, that the client library takes from elsewhere; no secret."""
-    address, environ = compose(settings), process() if environ is None else environ
+    address, environ = compose(settings), variables(environ)
     given = {**address.query, **settings.connect_args}
     if family(address.backend) == "mysql":
         file = _text(given.get(OPTION_FILE))
@@ -60,8 +67,9 @@ def defaults(settings: Keys, environ: Mapping[str, str] | None = None) -> dict[s
         for part, name in _VARIABLES.items()
         if environ.get(name)
     }
-    service = _text(given.get("service")) or environ.get("PGSERVICE", "")
-    return {**found, **_of_service(service, environ)} if service else found  # libpq asks the service first
+    named = service_of(settings, environ)
+    lines = (service(named, environ) if named else None) or {}
+    return {**found, **{_OF_SERVICE[name]: one for name, one in lines.items() if name in _OF_SERVICE}}  # asked first
 
 
 def completed(settings: Keys, environ: Mapping[str, str] | None = None) -> DatabaseURL:
@@ -86,32 +94,55 @@ def option_file(settings: Keys, written: str) -> Path:
     return (settings.folder or Path()) / Path(written).expanduser()
 
 
-def _of_service(service: str, environ: Mapping[str, str]) -> dict[str, Default]:
-    """Return a service's values, from the user's file or else from the system's."""
-    named = environ.get("PGSERVICEFILE")
+def variables(environ: Mapping[str, str] | None = None) -> Mapping[str, str]:
+    """Return the variables that a client library reads."""
+    return process() if environ is None else environ
+
+
+def is_written(settings: Keys, name: str) -> bool:
+    """Whether a URL's query or `connect_args` have a parameter."""
+    return name in compose(settings).query or name in settings.connect_args
+
+
+def service_of(settings: Keys, environ: Mapping[str, str] | None = None) -> str:
+    """Return the name of PostgreSQL's service that is asked for, or ""."""
+    given = {**compose(settings).query, **settings.connect_args}
+    return _text(given.get("service")) or variables(environ).get("PGSERVICE", "")
+
+
+def service(name: str, environ: Mapping[str, str] | None = None) -> dict[str, Default] | None:
+    """Return a service's lines, from the user's file or else from the system's; None if neither has it."""
+    environ = variables(environ)
+    file = environ.get("PGSERVICEFILE")
     folder = environ.get("PGSYSCONFDIR")
-    paths = [Path(named) if named else Path(environ.get("HOME", "~")).expanduser() / ".pg_service.conf"]
+    paths = [Path(file) if file else Path(environ.get("HOME", "~")).expanduser() / ".pg_service.conf"]
     paths += [Path(folder) / "pg_service.conf"] if folder else []
-    found = (_read(path, service, _OF_SERVICE) for path in paths)
-    return next(filter(None, found), {})
+    found = (_section(path, name) for path in paths)
+    return next((lines for lines in found if lines is not None), None)
 
 
 def _read(path: Path, section: str, names: Mapping[str, str]) -> dict[str, Default]:
-    """Return the known values of a section; none where the file cannot be read, which the client library tells."""
+    found = _section(path, section) or {}
+    return {names[key]: Default(one.value.strip("\"'"), one.location) for key, one in found.items() if key in names}
+
+
+def _section(path: Path, section: str) -> dict[str, Default] | None:
+    """Return the lines of a section; None where there is none, or no file, which the client library tells."""
     try:
         lines = small_files.read(path).decode("utf-8", "replace").splitlines()
     except small_files.Unreadable:
-        return {}
-    found: dict[str, Default] = {}
+        return None
+    found: dict[str, Default] | None = None
     inside = False
     for number, line in enumerate(lines, 1):
         text = line.strip()
         if text.startswith("["):
             inside = text == f"[{section}]"
+            if inside and found is None:
+                found = {}
         key, equals, value = text.partition("=")
-        part = names.get(key.strip())
-        if inside and equals and part is not None and not text.startswith(("#", ";")):
-            found[part] = Default(value.strip().strip("\"'"), Location(str(path), number))
+        if inside and found is not None and equals and not text.startswith(("#", ";", "[")):
+            found[key.strip()] = Default(value.strip(), Location(str(path), number))
     return found
 
 

@@ -78,7 +78,7 @@ def host(value: Any) -> str:
     if "://" in raw:
         raise reject("invalid-value", "is a URL, not a host", "a URL belongs under `url:`")
     if raw.startswith("/"):
-        return raw  # the folder of PostgreSQL's socket
+        return raw  # the folder of PostgreSQL's socket, or MySQL's socket
     bare = raw[1:-1] if raw.startswith("[") and raw.endswith("]") else raw
     address, zone = bare.partition("%")[0], bare.partition("%")[1:]
     try:

@@ -31,6 +31,8 @@ NOT_FOR_REPLICA: Final = (
 _OFF: Final = frozenset({"off", "false", "no"})
 # A standby is no primary: inherited, this would refuse every replica.
 _FOR_PRIMARY: Final = "target_session_attrs"
+# Where the primary is, in a query: it would count more than the `host` of a replica, which would read from the primary.
+_WHERE: Final = frozenset({"host", "hostaddr", "port", "unix_socket", "service"})
 
 
 def switched_off(value: Any) -> bool:
@@ -127,7 +129,9 @@ def _is_sqlite(address: Mapping[str, Any]) -> bool:
 def _completed(address: Mapping[str, Any], says: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a replica takes over of the primary's address."""
     if "url" not in says:
-        return dict(address)
+        if says.get("host") is None:
+            return dict(address)
+        return {**address, "query": {key: value for key, value in address["query"].items() if key not in _WHERE}}
     url = parsed_url(says["url"])
     # A URL names a host of its own, and a port of its own or the usual one; who logs in is mostly the same.
     return {

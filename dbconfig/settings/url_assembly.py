@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dbconfig.settings import hosts, tls
 from dbconfig.settings.keys import Keys, ReplicaKeys
-from dbconfig.settings.known_drivers import PORTS, backend_of
+from dbconfig.settings.known_drivers import PORTS, backend_of, family
 from dbconfig.settings.url_parsing import DatabaseURL
 
 
@@ -16,6 +16,9 @@ def compose(settings: Keys) -> DatabaseURL:
     host, port = settings.host or base.host, settings.port or base.port
     if drivername and backend_of(drivername) == "postgresql":
         query |= {name: (value,) for name, value in tls.parameters(settings).items()}
+    if isinstance(host, str) and host.startswith("/") and drivername and family(backend_of(drivername)) == "mysql":
+        query = {"unix_socket": (host,), **query}  # a file, and its drivers have a name of their own for it
+        host = port = None
     if isinstance(host, tuple):
         names, ports = hosts.separated(host, port or PORTS["postgresql"])
         query |= {"host": (names,), "port": (ports,)}

@@ -51,7 +51,7 @@ _MYSQL: Final = {
     "sslcert": "write it as the key `sslcert`",
     "sslkey": "write it as the key `sslkey`",
     "schema": "write it as `database`",
-    "socket": "write `query: {unix_socket: /file}`",
+    "socket": "write it as `host: /file`",
 }
 # What the drivers take, or SQLAlchemy for them; asked by their exact names.
 _KNOWN: Final = {

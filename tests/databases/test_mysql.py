@@ -1,5 +1,6 @@
 """MariaDB, and MySQL as far as it is the same: addresses, passwords, session variables, TLS."""
 
+import asyncio
 import ssl
 import subprocess
 from collections.abc import Callable, Iterator
@@ -8,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 from sqlalchemy.exc import NotSupportedError, OperationalError
 
-from dbconfig import ConfigError, DatabaseSettings, Registry
+from dbconfig import ConfigError, DatabaseSettings, Profile, Registry
 from dbconfig.engine.dialects.mysql import base
 from tests.databases.secrets_in_places import PASSWORD, PLACES, opened
 from tests.registries import Hero, Team, ask, from_yaml, names, registry
@@ -32,6 +34,32 @@ def test_a_socket_is_a_parameter_of_the_url(mariadb: MariaDBServer) -> None:
     server = mariadb
     with registry(f"mysql://{server.user}:{server.password}@/{server.database}?unix_socket={server.socket}") as db:
         assert ask(db, "SELECT USER()") == "app@localhost"
+
+
+@pytest.mark.parametrize("driver", ["pymysql", "asyncmy", "aiomysql"])
+@pytest.mark.parametrize("where", ["host", "url"])
+def test_a_host_that_is_a_path_is_the_socket(driver: str, where: str, mariadb: MariaDBServer) -> None:
+    login = {"username": mariadb.user, "password": mariadb.password, "database": mariadb.database}
+    profile = Profile(name="p", drivername=f"mysql+{driver}", host=str(mariadb.socket), **login)
+    if where == "url":
+        host = str(mariadb.socket).replace("/", "%2F")
+        url = f"mysql+{driver}://{mariadb.user}:{mariadb.password}@{host}/{mariadb.database}"
+        profile = Profile(name="p", url=url)
+
+    async def user() -> object:
+        async with Registry.from_profile(profile) as db, db.async_session() as session:
+            return await session.scalar(text("SELECT USER()"))
+
+    if driver == "pymysql":
+        with Registry.from_profile(profile) as db:
+            assert ask(db, "SELECT USER()") == "app@localhost"
+    else:
+        assert asyncio.run(user()) == "app@localhost"
+
+
+def test_two_sockets_are_one_too_many() -> None:
+    with pytest.raises(ConfigError, match="both as the host and as 'unix_socket'"):
+        Profile(name="p", url="mysql://u@%2Frun%2Fa.sock/d?unix_socket=/run/b.sock")
 
 
 @pytest.mark.parametrize("place", PLACES)

@@ -33,7 +33,8 @@ def search_path(db, *, read_only, asynchronous):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("source", ["PGOPTIONS", "service"])
 @pytest.mark.parametrize(
-    ("driver", "asynchronous"), [*((driver, False) for driver in LIBPQ), ("postgresql+psycopg", True)]
+    ("driver", "asynchronous"),
+    [*((driver, False) for driver in LIBPQ), ("postgresql+psycopg", True), ("postgresql+asyncpg", True)],
 )
 def test_options_of_the_environment_act_in_every_session(
     postgresql, monkeypatch, tmp_path, driver, asynchronous, source, kind
@@ -43,7 +44,8 @@ def test_options_of_the_environment_act_in_every_session(
         monkeypatch.setenv("PGOPTIONS", "-c search_path=tenant_a")
     else:
         lines = {"host": postgresql.host, "port": postgresql.port, "dbname": postgresql.database}
-        lines |= {"user": postgresql.user, "password": postgresql.password, "options": "-c search_path=tenant_a"}
+        lines |= {"user": postgresql.user, "options": "-c search_path=tenant_a"}
+        monkeypatch.setenv("PGPASSWORD", postgresql.password)
         (tmp_path / "services").write_text("[shop]\n" + "".join(f"{key}={value}\n" for key, value in lines.items()))
         monkeypatch.setenv("PGSERVICEFILE", str(tmp_path / "services"))
         url = f"{driver}:///?service=shop"
@@ -54,15 +56,91 @@ def test_options_of_the_environment_act_in_every_session(
         asyncio.run(db.async_dispose()) if asynchronous else db.dispose()
 
 
-@pytest.mark.parametrize("driver", LIBPQ)
+def shown(url, name, **settings):
+    """Return what a setting is in a session: of an asynchronous one for the driver that has no other."""
+    if url.startswith("postgresql+asyncpg"):
+
+        async def ask():
+            async with registry(url, **settings) as db, db.async_session() as session:
+                return await session.scalar(text(f"SHOW {name}"))
+
+        return asyncio.run(ask())
+    with registry(url, **settings) as db, db.session() as session:
+        return session.scalar(text(f"SHOW {name}"))
+
+
+@pytest.mark.parametrize("driver", [*LIBPQ, "postgresql+asyncpg"])
 def test_what_the_profile_says_counts_more_than_the_environment(postgresql, monkeypatch, driver):
     monkeypatch.setenv("PGOPTIONS", "-c search_path=tenant_a -c statement_timeout=1000")
-    with registry(postgresql.url(driver), statement_timeout=5, variables={"search_path": "tenant_b"}) as db:
-        assert search_path(db, read_only=False, asynchronous=False) == "tenant_b"
-        with db.session() as session:
-            assert session.scalar(text("SHOW statement_timeout")) == "5s"
-    with registry(f"{postgresql.url(driver)}?options=-c%20work_mem%3D8MB", statement_timeout=5) as db:
-        assert search_path(db, read_only=False, asynchronous=False) != "tenant_a"  # as libpq itself does
+    profile = {"statement_timeout": 5, "variables": {"search_path": "tenant_b"}}
+    assert shown(postgresql.url(driver), "search_path", **profile) == "tenant_b"
+    assert shown(postgresql.url(driver), "statement_timeout", **profile) == "5s"
+    url = f"{postgresql.url(driver)}?options=-c%20work_mem%3D8MB"
+    assert shown(url, "search_path", statement_timeout=5) != "tenant_a"  # as libpq itself does
+    assert shown(url, "work_mem", statement_timeout=5) == "8MB"
+
+
+@pytest.mark.parametrize("driver", [*LIBPQ, "postgresql+asyncpg"])
+def test_variables_of_libpq_that_set_up_a_session_act_with_every_driver(postgresql, monkeypatch, driver):
+    monkeypatch.setenv("PGTZ", "Asia/Tokyo")
+    monkeypatch.setenv("PGAPPNAME", "from-outside")
+    assert shown(postgresql.url(driver), "timezone") == "Asia/Tokyo"
+    assert shown(postgresql.url(driver), "application_name") == "from-outside"
+    assert shown(f"{postgresql.url(driver)}?application_name=own", "application_name") == "own"
+    assert shown(postgresql.url(driver), "timezone", variables={"timezone": "Asia/Seoul"}) == "Asia/Seoul"
+
+
+@pytest.mark.parametrize("named", ["PGSERVICE", "url", "connect_args"])
+@pytest.mark.parametrize("driver", [*LIBPQ, "postgresql+asyncpg"])
+def test_a_service_says_where_the_server_is(postgresql, monkeypatch, tmp_path, driver, named):
+    lines = f"host=127.0.0.1\nport={postgresql.port}\nuser={postgresql.user}\napplication_name=shop\nsslmode=disable\n"
+    (tmp_path / "services").write_text(f"[shop]\n{lines}dbname=postgres\n")
+    monkeypatch.setenv("PGSERVICEFILE", str(tmp_path / "services"))
+    if driver != "postgresql+psycopg":  # it resolves PGHOST before it knows the service
+        monkeypatch.setenv("PGHOST", "nobody.invalid")
+    monkeypatch.setenv("PGPASSWORD", postgresql.password)
+    url, more = f"{driver}:///", {}
+    if named == "PGSERVICE":
+        monkeypatch.setenv("PGSERVICE", "shop")
+    elif named == "url":
+        url += "?service=shop"
+    else:
+        more = {"connect_args": {"service": "shop"}}
+    assert shown(url, "application_name", **more) == "shop"
+    assert shown(url, "port", **more) == str(postgresql.port)
+    assert shown(f"{driver}://{postgresql.user}@/template1" + url[len(f"{driver}:///"):], "port", **more) == str(postgresql.port)
+
+
+@pytest.mark.parametrize(
+    ("variables", "words"),
+    [
+        ({"PGOPTIONS": "-c geqo=off -d 5"}, "has something else than `-c name=value`"),
+        ({"PGCHANNELBINDING": "require"}, "'PGCHANNELBINDING'"),
+        ({"PGREQUIREAUTH": "scram-sha-256"}, "'PGREQUIREAUTH'"),
+        ({"PGHOSTADDR": "10.0.0.1"}, "'PGHOSTADDR'"),
+        ({"PGSERVICE": "none"}, "'none' is in none of the service files"),
+        ({"PGSERVICE": "secret"}, "does not support 'password'"),
+        ({"PGSERVICE": "strict"}, "does not support 'channel_binding'"),
+        ({"PGSERVICE": "typo"}, "the port '54x' is not a number"),
+    ],
+)
+def test_what_asyncpg_would_ignore_is_refused_with_its_place(monkeypatch, tmp_path, variables, words):
+    services = tmp_path / "services"
+    services.write_text("[secret]\npassword=hunter2\n[strict]\nchannel_binding=require\n[typo]\nport=54x\n")
+    monkeypatch.setenv("PGSERVICEFILE", str(services))
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+
+    async def ask():
+        async with registry("postgresql+asyncpg://u@h/d") as db:
+            db.async_engine()
+
+    with pytest.raises(ConfigError) as caught:
+        asyncio.run(ask())
+    assert words in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+    in_file = variables.get("PGSERVICE", "none") != "none"
+    assert (str(services) if in_file else next(iter(variables))) in str(caught.value)
 
 
 @pytest.mark.parametrize("place", ["url", "connect_args"])

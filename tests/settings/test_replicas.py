@@ -165,3 +165,17 @@ def test_no_secret_of_a_replica_is_shown(tmp_path: Path) -> None:
 def test_replicas_can_be_given_in_code() -> None:
     made = Profile(name="code", url="postgresql://a@b/c", replicas=[{"port": 6000, "weight": 2}])
     assert addresses(made) == ["postgresql://a@b:6000/c"]
+
+
+@pytest.mark.parametrize(
+    ("primary", "replica"),
+    [
+        ("mysql+pymysql://u@/d?unix_socket=/a", "mysql+pymysql://u@db2/d"),
+        ("mysql+pymysql://u@%2Fa/d", "mysql+pymysql://u@db2/d"),
+        ("postgresql+psycopg2://u@/d?host=/a&port=1", "postgresql+psycopg2://u@db2/d"),
+        ("postgresql+psycopg2://u@/d?host=one,two&application_name=x", "postgresql+psycopg2://u@db2/d?application_name=x"),
+    ],
+)
+def test_a_replica_with_a_host_does_not_read_from_the_socket_of_its_primary(primary: str, replica: str) -> None:
+    found = Profile(name="p", url=primary, replicas=[{"host": "db2"}]).databases["default"]
+    assert str(found.replicas[0].public_url()) == replica

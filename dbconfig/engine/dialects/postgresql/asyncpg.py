@@ -11,6 +11,7 @@ from sqlalchemy import event
 from sqlalchemy.util import await_only
 
 from dbconfig.engine.dialects.driver_arguments import unknown_argument
+from dbconfig.engine.dialects.postgresql import asyncpg_environment
 from dbconfig.engine.dialects.postgresql.driver import PostgreSQLDriver
 from dbconfig.engine.pool.driver import Parameters, in_time
 from dbconfig.errors import ConfigError, Location, Problem
@@ -29,7 +30,7 @@ _TLS: Final = ("sslmode", "sslrootcert", "sslcert", "sslkey", "sslcrl")
 _SSL: Final = "ssl"
 # libpq's parameters that have another name or another form here; they are taken out of the URL.
 _LIBPQ: Final = frozenset({*_TLS, "options", "application_name", "connect_timeout", "target_session_attrs"})
-TRANSLATED: Final = _LIBPQ | {_SSL}
+TRANSLATED: Final = _LIBPQ | {_SSL, "service"}
 # Read by SQLAlchemy's dialect, which understands their text in a URL.
 _DIALECT: Final = frozenset({"prepared_statement_cache_size", "prepared_statement_name_func", "async_creator_fn"})
 _IN_URL: Final = TRANSLATED | {"host", "port", "prepared_statement_cache_size"}
@@ -43,12 +44,19 @@ def arguments(settings: DatabaseSettings, session: Mapping[str, Any]) -> dict[st
     given = {
         key: value for key, value in settings.connect_args.items() if not isinstance(value, Secret) and key != "timeout"
     }
+    elsewhere = asyncpg_environment.look(settings)
+    given.pop("service", None)
     libpq = {key: str(found[-1]) for key, found in settings.address.query.items() if key in TRANSLATED}
     if _SSL in libpq:
         libpq["sslmode"] = _mode(settings, libpq)
     libpq |= {key: value for key in list(given) if key in _LIBPQ and (value := given.pop(key)) is not None}
-    parameters = {name: _text(value) for name, value in session.items()}
-    parameters |= _options(settings, str(libpq.get("options", "")))
+    libpq = {**elsewhere.words, **libpq}
+    options = str(libpq.get("options", ""))
+    parameters = dict(elsewhere.session)
+    if elsewhere.options is not None and not options:  # libpq takes those of the environment only where it has no others
+        parameters |= _options(elsewhere.options.value, elsewhere.options.location)
+    parameters |= {name: _text(value) for name, value in session.items()}
+    parameters |= _options(options, _place(settings, "options"))
     if "application_name" in libpq:
         parameters["application_name"] = str(libpq["application_name"])
     parameters |= {name: _text(value) for name, value in (given.pop("server_settings", None) or {}).items()}
@@ -66,7 +74,7 @@ def arguments(settings: DatabaseSettings, session: Mapping[str, Any]) -> dict[st
         # on the server connection, since the message that takes it away may go to another one.
         found |= {"statement_cache_size": 0, "prepared_statement_cache_size": 0}
         found["prepared_statement_name_func"] = str
-    return {**found, **given}
+    return {**elsewhere.address, **found, **given}
 
 
 def begin_before_streams(engine: Engine) -> None:
@@ -89,14 +97,14 @@ def _text(value: Any) -> str:
     return {True: "on", False: "off"}[value] if isinstance(value, bool) else str(value)
 
 
-def _options(settings: DatabaseSettings, text: str) -> dict[str, str]:
+def _options(text: str, location: Location) -> dict[str, str]:
     found = {
         match["name"].replace("-", "_"): re.sub(r"\\(.)", r"\1", match["value"]) for match in _OPTION.finditer(text)
     }
     if _OPTION.sub("", text).strip():
         message = "`options` has something else than `-c name=value`, and asyncpg takes nothing else"
         help = "write server parameters into `variables`"
-        raise ConfigError([Problem("invalid-value", message, _place(settings, "options"), "options", help)])
+        raise ConfigError([Problem("invalid-value", message, location, "options", help)])
     return found
 
 
@@ -153,7 +161,7 @@ def _check(settings: DatabaseSettings) -> None:
 
     import asyncpg
 
-    known = {*signature(asyncpg.connect).parameters} | _LIBPQ | _DIALECT
+    known = {*signature(asyncpg.connect).parameters} - {"servicefile"} | _LIBPQ | _DIALECT | {"service"}
     problems: list[Problem] = []
     for key, names in (("connect_args", settings.connect_args), ("query", settings.address.query)):
         for name in names:

@@ -17,7 +17,7 @@ from dbconfig.settings import client_defaults, tls
 from dbconfig.settings.secret_sources import Secret
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from sqlalchemy import URL, Engine
 
@@ -89,6 +89,8 @@ def attach(engine: Engine, settings: DatabaseSettings) -> None:
         from dbconfig.engine.dialects.postgresql import psycopg
 
         psycopg.forget_stale_plans(engine)
+    if driver in _OWN and not settings.pgbouncer:  # there each transaction sets them
+        _set_by_statement(engine, _overridden(settings))
     limits = _limits(settings)
     if settings.fast_begin and driver == "psycopg2":
         from dbconfig.engine.dialects.postgresql import fast_begin
@@ -103,7 +105,17 @@ def attach(engine: Engine, settings: DatabaseSettings) -> None:
 
 def set_up_foreign(engine: Engine, settings: DatabaseSettings) -> None:
     """Set the session's variables by a statement: connections that the application makes have no startup options."""
-    session = _session(settings)
+    _set_by_statement(engine, _session(settings))
+
+
+def _overridden(settings: DatabaseSettings) -> dict[str, Any]:
+    """Return the variables that libpq takes from the environment, which counts more than startup options for it."""
+    environ = client_defaults.variables()
+    taken = {key for name, key in client_defaults.SESSION.items() if environ.get(name)}
+    return {name: value for name, value in variable_names(settings).items() if name.lower() in taken}
+
+
+def _set_by_statement(engine: Engine, session: Mapping[str, Any]) -> None:
     if not session:
         return
     calls = ", ".join(f"set_config({_quoted(name)}, {_quoted(_text(value))}, false)" for name, value in session.items())
