@@ -74,9 +74,7 @@ _ADVICE: Final = {
     ),
     **dict.fromkeys(("schema", "search_path"), "write `variables: {search_path: …}`"),
     **dict.fromkeys(("sslmode", "ssl", "sslrootcert", "ssl_ca", "ssl_mode"), "write it into `query` or `connect_args`"),
-    **dict.fromkeys(
-        ("socket", "unix_socket"), "write `host: /folder` for PostgreSQL, `host: /file` for MySQL"
-    ),
+    **dict.fromkeys(("socket", "unix_socket"), "write `host: /folder` for PostgreSQL, `host: /file` for MySQL"),
     **dict.fromkeys(("password_file", "passwordfile"), "write `password: {file: PATH}`"),
     **dict.fromkeys(("init_command",), "write `variables: {name: value}`"),
     **dict.fromkeys(("json_serializer", "json_deserializer", "creator", "module", "plugins", "pool_events"), _IN_CODE),

@@ -6,7 +6,6 @@ ROLLBACK then, MySQL and SQLite have rolled back and go on in a new transaction.
 
 from __future__ import annotations
 
-import re
 import weakref
 from collections.abc import Callable
 from functools import partial
@@ -16,32 +15,17 @@ from sqlalchemy import Connection, Engine, event
 from sqlalchemy.engine import Dialect, ExceptionContext
 from sqlalchemy.exc import DBAPIError, InvalidRequestError
 
+from dbconfig.engine import raw_commits
 from dbconfig.engine.dialects import driver_protocol, errors
 from dbconfig.engine.dialects.error_table import JUDGED, UNKNOWN, Fate, Meaning
+from dbconfig.engine.transaction_statements import HARMLESS, commits_implicitly, ends_transaction
 from dbconfig.settings.database import DatabaseSettings
+from dbconfig.settings.known_drivers import family
 
 _BROKEN: Final = "dbconfig.broken"  # in the info of a connection: the error that ended its transaction
-_MARK: Final = "dbconfig.mark"  # in the info of a connection: whose transaction it is
+_MARK: Final = raw_commits.MARK
 _CODES: Final = ("sqlstate", "pgcode", "sqlite_errorname", "sqlite_errorcode")
 _IN_ERROR: Final = 3  # libpq's PQTRANS_INERROR, the same number in psycopg2 and psycopg
-
-_HARMLESS: Final = ("SELECT", "INSERT", "UPDATE", "DELETE", "WITH")
-_SKIPPED: Final = r"(?:\s|;|--[^\n]*\n|/\*.*?\*/)*"
-# Statements that end a transaction, or begin another one, which on MySQL commits; after a ROLLBACK that the driver does
-# not know of, psycopg2 commits each statement for itself.
-_CONTROL: Final = re.compile(
-    _SKIPPED
-    + r"(?:COMMIT|END|ABORT|ROLLBACK(?!\s+(?:WORK\s+|TRANSACTION\s+)?TO\b)|BEGIN(?!\s+NOT\s+ATOMIC)|START\s+TRANSACTION"
-    + r"|PREPARE\s+TRANSACTION|XA|SET\s+(?:(?:SESSION|LOCAL)\s+|@@(?:session\.|local\.)?)?autocommit)\b",
-    re.IGNORECASE | re.DOTALL,
-)
-# https://mariadb.com/kb/en/sql-statements-that-cause-an-implicit-commit/; a temporary table does not
-_IMPLICIT: Final = re.compile(
-    _SKIPPED
-    + r"(?:(?:ALTER|CREATE|DROP)\s+(?!(?:OR\s+REPLACE\s+)?TEMPORARY)"
-    + r"|RENAME|TRUNCATE|GRANT|REVOKE|LOCK\s+TABLES?)\b",
-    re.IGNORECASE | re.DOTALL,
-)
 
 
 _checks: weakref.WeakKeyDictionary[Dialect, Callable[[Any], None]] = weakref.WeakKeyDictionary()
@@ -73,14 +57,8 @@ def mark(connection: Connection, found: Mark) -> None:
     """Say whose transaction a connection has begun, until it ends."""
     pooled: Any = connection.connection
     pooled.info[_MARK] = found
-    if not found.allowed:  # a unit's: what the pool lends has a `commit` of its own, past SQLAlchemy
-        commit = pooled.dbapi_connection.commit
-
-        def commit_if_due() -> Any:
-            found.refuse()
-            return commit()
-
-        pooled.commit = commit_if_due
+    if not found.allowed:
+        raw_commits.watch(pooled, found, family(connection.dialect.name))
 
 
 def refuse_broken(connection: Connection, statement: str = "COMMIT") -> None:
@@ -140,7 +118,9 @@ def attach(engine: Engine, settings: DatabaseSettings) -> None:
     _checks[engine.dialect] = refuse
     _watch_ends(dialect, refuse)
     _watch_savepoints(dialect, forgets=backend == "postgresql")
-    _watch_statements(dialect, implicit=backend in ("mysql", "mariadb"))
+    _watch_statements(dialect, family(backend))
+    driver.let_class_change(engine)
+    raw_commits.attach(engine)
 
 
 _ABORTED: Final = "a statement of this transaction has failed, so COMMIT would roll it back"
@@ -198,20 +178,19 @@ def _watch_savepoints(dialect: Any, *, forgets: bool) -> None:
     dialect.do_rollback_to_savepoint, dialect.do_release_savepoint = do_rollback_to_savepoint, do_release_savepoint
 
 
-def _watch_statements(dialect: Any, *, implicit: bool) -> None:
-    execute, plainly = dialect.do_execute, dialect.do_execute_no_params
+def _watch_statements(dialect: Any, system: str) -> None:
+    execute, plainly, many = dialect.do_execute, dialect.do_execute_no_params, dialect.do_executemany
 
     def look(statement: str, context: Any) -> None:
-        if statement.startswith(_HARMLESS) or context is None:  # nearly always
-            return
-        if not (_CONTROL.match(statement) or (implicit and _IMPLICIT.match(statement))):
+        if (statement.startswith(HARMLESS) and ";" not in statement) or context is None:  # nearly always
             return
         found: Mark | None = _info(context.root_connection.connection).get(_MARK)
         if found is None or found.allowed or not found.alive:
             return
-        if _CONTROL.match(statement):
+        if ends_transaction(statement, system):
             raise dialect.loaded_dbapi.ProgrammingError(REFUSAL)
-        found.partly = True
+        if commits_implicitly(statement, system):
+            found.partly = True
 
     def do_execute(cursor: Any, statement: str, parameters: Any, context: Any = None) -> None:
         look(statement, context)
@@ -221,7 +200,12 @@ def _watch_statements(dialect: Any, *, implicit: bool) -> None:
         look(statement, context)
         plainly(cursor, statement, context)
 
+    def do_executemany(cursor: Any, statement: str, parameters: Any, context: Any = None) -> None:
+        look(statement, context)
+        many(cursor, statement, parameters, context)
+
     dialect.do_execute, dialect.do_execute_no_params = do_execute, do_execute_no_params
+    dialect.do_executemany = do_executemany
 
 
 def _info(connection: Any) -> dict[str, Any]:

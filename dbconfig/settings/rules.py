@@ -106,11 +106,11 @@ def _for_system(settings: Keys, address: DatabaseURL) -> Iterator[Finding]:
         message = f"a list of hosts has no effect on {backend}: only PostgreSQL's drivers look for the primary"
         yield Finding("not-applicable", message, "name one host", ("host",), because=system_key(settings))
     host = settings.host or (settings.url.host if settings.url is not None else None)
-    if family(backend) == "mysql" and isinstance(host, str) and host.startswith("/"):
-        if address.query["unix_socket"] != (host,):
-            message = "the socket is given both as the host and as 'unix_socket'"
-            at = ("host",) if settings.host is not None else ("url",)
-            yield Finding("given-twice", message, "remove one of the two", at)
+    socket = host if family(backend) == "mysql" and isinstance(host, str) and host.startswith("/") else None
+    if socket is not None and address.query["unix_socket"] != (socket,):
+        message = "the socket is given both as the host and as 'unix_socket'"
+        key = "host" if settings.host is not None else "url"
+        yield Finding("given-twice", message, "remove one of the two", (key,))
     if backend == "sqlite":
         for part in ("username", "password", "host", "port"):
             if getattr(address, part) is not None:

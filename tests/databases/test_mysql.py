@@ -87,11 +87,11 @@ def test_a_variable_is_set_after_the_drivers_own_and_may_have_any_text_in_it(mar
         assert ask(db, "SELECT @@collation_connection") == "utf8mb4_bin"
         assert ask(db, "SELECT @@sql_mode") == "ANSI_QUOTES,NO_BACKSLASH_ESCAPES"
         assert ask(db, "SELECT @@default_week_format") == 3
-    for text in ("it's", 'say "x"', "back\\slash", "100%s", "é€"):
-        with registry(mariadb.url(), variables={"sql_mode": text}) as db, pytest.raises(OperationalError) as caught:
+    for each in ("it's", 'say "x"', "back\\slash", "100%s", "é€"):
+        with registry(mariadb.url(), variables={"sql_mode": each}) as db, pytest.raises(OperationalError) as caught:
             ask(db, "SELECT 1")
         cause: Any = caught.value.orig
-        assert cause.args[1] == f"Variable 'sql_mode' can't be set to the value of '{text}'"
+        assert cause.args[1] == f"Variable 'sql_mode' can't be set to the value of '{each}'"
 
 
 def test_a_transaction_that_rests_too_long_is_ended_and_the_pool_goes_on(mariadb: MariaDBServer) -> None:

@@ -108,7 +108,9 @@ def test_a_service_says_where_the_server_is(postgresql, monkeypatch, tmp_path, d
         more = {"connect_args": {"service": "shop"}}
     assert shown(url, "application_name", **more) == "shop"
     assert shown(url, "port", **more) == str(postgresql.port)
-    assert shown(f"{driver}://{postgresql.user}@/template1" + url[len(f"{driver}:///"):], "port", **more) == str(postgresql.port)
+    assert shown(f"{driver}://{postgresql.user}@/template1" + url[len(f"{driver}:///") :], "port", **more) == str(
+        postgresql.port
+    )
 
 
 @pytest.mark.parametrize(

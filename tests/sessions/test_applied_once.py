@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import inspect
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pymysql
 import pytest
 from sqlalchemy import event, text
 from sqlalchemy.exc import DBAPIError, InvalidRequestError, OperationalError, ProgrammingError
+from sqlalchemy.util import await_only
 from sqlmodel import Field, MetaData, Session, SQLModel
 
 from dbconfig import CommitUncertain, Profile, Registry
@@ -21,7 +24,7 @@ from dbconfig.engine.commit_guard import Mark
 from dbconfig.engine.dialects.error_table import Fate
 from dbconfig.engine.dialects.errors import fate_of
 from dbconfig.sessions.commit import uncertain_after
-from tests.sessions.conftest import Units
+from tests.sessions.conftest import KINDS, Units, units_of
 
 
 class Base(SQLModel):
@@ -243,6 +246,28 @@ def by_begin(session: Session) -> None:
         session.execute(INSERT)
 
 
+def raw(session: Session) -> Any:
+    return session.connection().connection.driver_connection
+
+
+def awaited(found: Any) -> Any:
+    return await_only(found) if inspect.isawaitable(found) else found
+
+
+def by_block_of_the_driver(session: Session) -> None:
+    driver = raw(session)
+
+    async def enter() -> None:
+        async with driver:
+            pass
+
+    if hasattr(driver, "__aenter__"):
+        await_only(enter())
+    else:
+        with driver:
+            pass
+
+
 REFUSED: dict[str, Callable[[Session], Any]] = {
     "commit": lambda session: session.commit(),
     "begin": by_begin,
@@ -251,9 +276,62 @@ REFUSED: dict[str, Callable[[Session], Any]] = {
     "COMMIT": lambda session: session.execute(text("COMMIT")),
     "COMMIT by the connection": lambda session: session.connection().exec_driver_sql("/* now */ commit"),
     "the pooled connection's commit": lambda session: session.connection().connection.commit(),
+    "the pooled connection's rollback": lambda session: session.connection().connection.rollback(),
+    "a cursor's COMMIT": lambda session: session.connection().connection.cursor().execute("COMMIT"),
     "BEGIN": lambda session: session.execute(text("BEGIN")),
     "ROLLBACK": lambda session: session.execute(text("ROLLBACK")),
 }
+# What some drivers have, or take.
+REFUSED_BY_SOME: dict[str, tuple[set[str], Callable[[Session], Any]]] = {
+    "the driver's commit": ({"asyncpg"}, lambda session: awaited(raw(session).commit())),
+    "the driver's rollback": ({"asyncpg"}, lambda session: awaited(raw(session).rollback())),
+    # asyncpg and SQLite take one statement at a time, the block of PyMySQL and its like does not commit
+    "INSERT and COMMIT": (
+        {"asyncpg", "sqlite", "aiosqlite"},
+        lambda session: session.execute(text("INSERT INTO t VALUES (8);\n-- saved\n commit")),
+    ),
+    "many of INSERT and COMMIT": (
+        {"asyncpg", "sqlite", "aiosqlite"},
+        lambda session: session.connection().exec_driver_sql("INSERT INTO t VALUES (8); COMMIT", [(), ()]),
+    ),
+    "the driver's block": ({"asyncpg", "pymysql", "asyncmy", "aiomysql", "aiosqlite"}, by_block_of_the_driver),
+    "a script": (
+        {*KINDS} - {"sqlite", "aiosqlite"},
+        lambda session: awaited(raw(session).executescript("INSERT INTO t VALUES (8)")),
+    ),
+    "autocommit": (
+        {*KINDS} - {"pymysql", "asyncmy", "aiomysql"},
+        lambda session: awaited(raw(session).autocommit(True)),
+    ),
+}
+NAMES = [*((kind, how) for kind in KINDS for how, (but, _) in REFUSED_BY_SOME.items() if kind not in but)]
+
+
+@pytest.mark.parametrize(("kind", "how"), NAMES)
+def test_what_a_driver_commits_by_is_refused_within_the_work(
+    kind: str, how: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    units = units_of(kind, request, tmp_path)
+    units.sql("CREATE TABLE t (x INT)")
+
+    def work(session: Session) -> None:
+        session.execute(INSERT)
+        REFUSED_BY_SOME[how][1](session)
+
+    with pytest.raises((InvalidRequestError, ProgrammingError), match="commits when its function returns"):
+        units.run(work)
+    assert units.sql(ROWS) == []
+
+
+@pytest.mark.parametrize("statement", ["SELECT 1; ", "SELECT ';' || 'COMMIT'", "SELECT 1 -- ; COMMIT"])
+def test_a_semicolon_alone_ends_no_unit(units: Units, statement: str) -> None:
+    def work(session: Session) -> None:
+        session.execute(INSERT)
+        session.execute(text(statement))
+        session.connection().connection.cursor().execute(statement)
+
+    units.run(work)
+    assert units.sql(ROWS) == [(1,)]
 
 
 @pytest.mark.parametrize("how", REFUSED)

@@ -173,7 +173,10 @@ def test_replicas_can_be_given_in_code() -> None:
         ("mysql+pymysql://u@/d?unix_socket=/a", "mysql+pymysql://u@db2/d"),
         ("mysql+pymysql://u@%2Fa/d", "mysql+pymysql://u@db2/d"),
         ("postgresql+psycopg2://u@/d?host=/a&port=1", "postgresql+psycopg2://u@db2/d"),
-        ("postgresql+psycopg2://u@/d?host=one,two&application_name=x", "postgresql+psycopg2://u@db2/d?application_name=x"),
+        (
+            "postgresql+psycopg2://u@/d?host=one,two&application_name=x",
+            "postgresql+psycopg2://u@db2/d?application_name=x",
+        ),
     ],
 )
 def test_a_replica_with_a_host_does_not_read_from_the_socket_of_its_primary(primary: str, replica: str) -> None:

@@ -6,7 +6,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
-from sqlalchemy import Dialect
+from sqlalchemy import Dialect, Engine
 
 from dbconfig.engine.pool import driver as of_pool
 from dbconfig.settings.known_drivers import family
@@ -28,6 +28,9 @@ class Driver(of_pool.Driver):
     def password(self, text: str) -> str:
         """Return a password as the driver takes it."""
         return text
+
+    def let_class_change(self, engine: Engine) -> None:
+        """Let an engine connect with connections whose class can be exchanged, where the driver's own cannot."""
 
 
 def of(dialect: Dialect) -> Driver:

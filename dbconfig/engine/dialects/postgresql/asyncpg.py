@@ -53,7 +53,9 @@ def arguments(settings: DatabaseSettings, session: Mapping[str, Any]) -> dict[st
     libpq = {**elsewhere.words, **libpq}
     options = str(libpq.get("options", ""))
     parameters = dict(elsewhere.session)
-    if elsewhere.options is not None and not options:  # libpq takes those of the environment only where it has no others
+    if (
+        elsewhere.options is not None and not options
+    ):  # libpq takes those of the environment only where it has no others
         parameters |= _options(elsewhere.options.value, elsewhere.options.location)
     parameters |= {name: _text(value) for name, value in session.items()}
     parameters |= _options(options, _place(settings, "options"))

@@ -72,7 +72,11 @@ def look(settings: DatabaseSettings, environ: Mapping[str, str] | None = None) -
     if problems:
         raise ConfigError(problems)
     given = settings.address
-    has = {"host": given.host or "host" in given.query, "user": given.username, "database": given.database}
+    has: dict[str, Any] = {
+        "host": given.host or "host" in given.query,
+        "user": given.username,
+        "database": given.database,
+    }
     has["port"] = has["host"] or given.port or "port" in given.query  # a service's port is that of its host
     for name in [name for name in found.address if has.get(name)]:
         del found.address[name]

@@ -21,17 +21,25 @@ def hold_cursors(engine: Engine) -> None:
                 keywords.setdefault("withhold", True)
             return super().cursor(name, *arguments, **keywords)
 
+    _connect_with(engine, HoldingConnection)
+
+
+def _connect_with(engine: Engine, ours: type) -> None:
     dialect: Any = engine.dialect
     connect = dialect.connect
+    classes: dict[Any, type] = {}
 
-    def connect_holding(*arguments: Any, **keywords: Any) -> Any:
-        keywords["connection_factory"] = with_factory(HoldingConnection, keywords.get("connection_factory"))
+    def connect_ours(*arguments: Any, **keywords: Any) -> Any:
+        chosen = keywords.get("connection_factory")
+        if chosen not in classes:
+            classes[chosen] = with_factory(ours, chosen)
+        keywords["connection_factory"] = classes[chosen]
         try:
             return connect(*arguments, **keywords)
         finally:
             keywords.clear()  # no frame of a traceback may hold the password
 
-    dialect.connect = connect_holding
+    dialect.connect = connect_ours
 
 
 def discreet_connection() -> type:
@@ -73,6 +81,12 @@ class Psycopg2(LibpqDriver):
     """The driver psycopg2."""
 
     package = "psycopg2"
+
+    def let_class_change(self, engine: Engine) -> None:
+        class Connection(extensions.connection):  # a class of Python's: the driver's own is one of C
+            pass
+
+        _connect_with(engine, Connection)
 
     def parameter(self, connection: Any, key: str) -> str | None:
         found: str | None = connection.get_parameter_status(key)
