@@ -222,7 +222,7 @@ def test_p02_thirty_threads_share_four_connections_fairly(server: Any) -> None:
         with callers(30) as run:
             for number in range(30):
                 run(work, number)
-            assert eventually(lambda: sum(counts) >= 3000)
+            assert eventually(lambda: sum(counts) >= 3000, 200)
             stop.set()
         jain = sum(counts) ** 2 / (30 * sum(count * count for count in counts))
         assert jain > 0.95
