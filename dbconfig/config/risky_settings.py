@@ -32,7 +32,7 @@ _GUESSABLE: Final = frozenset(
         "passw0rd",
     ]
 )
-_LOCAL: Final = hosts.LOCAL | {None}
+_LOCAL: Final = hosts.LOCAL | {""}
 _HOLES: Final = {
     "local_infile": "lets the server read files of this machine",
     "allow_local_infile": "lets the server read files of this machine",
@@ -96,11 +96,19 @@ def _access(settings: DatabaseSettings, warning: _Warning) -> Iterator[Problem]:
         key = "username" if settings.username else address_key(settings)
         message = f"the application logs in as {quoted(address.username or '')}, the administrator of the server"
         yield warning("superuser", key, message, "create a separate user for the application")
-    remote = address.host not in _LOCAL and not str(address.host).startswith("/") and "unix_socket" not in address.query
-    if remote and _sslmode(settings) not in tls.VERIFYING:
+    if _is_remote(settings) and _sslmode(settings) not in tls.VERIFYING:
         message = "the server's TLS certificate is not verified: anyone on the way can read and change everything"
         help = "write `sslmode: verify-full` and `sslrootcert: system`, or the file of your provider's authority"
         yield warning("tls-not-verified", address_key(settings), message, help)
+
+
+def _is_remote(settings: DatabaseSettings) -> bool:
+    """Return whether a server, or one of several, is reached over a network."""
+    address = settings.address
+    if settings.backend == "sqlite" or "unix_socket" in address.query:
+        return False
+    found = hosts.servers(address.host, address.port, address.query, 0)
+    return any(host not in _LOCAL and not host.startswith("/") for host, _ in found)
 
 
 def _sslmode(settings: DatabaseSettings) -> str:
@@ -112,7 +120,7 @@ def _password(settings: DatabaseSettings, warning: _Warning) -> Iterator[Problem
     if password is None:
         return
     key = "password" if settings.password is not None else "url"
-    exposed = settings.protected or settings.address.host not in _LOCAL
+    exposed = settings.protected or _is_remote(settings)
     if exposed and password.kind == "text" and password.read().lower() in _GUESSABLE:
         yield warning("guessable-password", key, "the password is a default one and easy to guess", "set another one")
     if exposed and password.written and _readable_by_others(settings.origin(key)):

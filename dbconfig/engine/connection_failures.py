@@ -46,6 +46,7 @@ _AT_FAULT: Final = {
     "database-denied": ("username",),
     "database-file": ("database",),
     "read-only": ("host",),
+    "no-primary": ("host",),
     "connection-lost": ("host",),
 }
 
@@ -221,6 +222,7 @@ def _message(slug: str, settings: DatabaseSettings, place: str = "", key: str = 
         "starting-up": f"the server at {place} is not ready",
         "database-file": f"the file {database} cannot be opened",
         "read-only": f"{place} takes no writes",
+        "no-primary": f"none of {place} is a primary",
         "variable-refused": f"the server refuses a session variable: `{key or 'variables'}`",
         "busy": f"the database {database} is locked or too slow",
     }

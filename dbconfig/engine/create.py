@@ -22,6 +22,7 @@ from dbconfig.engine import (
     password_rotation,
     pickled_notes,
     pool,
+    primary,
 )
 from dbconfig.engine.dialects import application_name, driver_protocol, errors, session_reset
 from dbconfig.engine.dialects.error_table import TABLE_MISSING
@@ -99,6 +100,8 @@ def build(
         dialect.set_up_foreign(engine, settings)
     session_reset.attach(engine, settings)
     connection_failures.name_errors(engine)
+    if not given_options.makes_connections(extra or {}):
+        primary.attach(engine, settings, name)
     if not read_only:
         commit_guard.attach(engine, settings)
     _explain_failures(engine, settings)

@@ -16,7 +16,7 @@ from dbconfig.settings.findings import reject
 
 NAME: Final = re.compile(r"[^\W_](?:[\w.-]{0,251}\w)?\.?")
 LOCAL: Final = frozenset({"localhost", "127.0.0.1", "::1"})
-_HOSTS_AT_MOST: Final = 32  # each may cost a connect_timeout
+_HOSTS_AT_MOST: Final = 32  # each is asked by a thread or a task of its own
 _HOST_PORT: Final = re.compile(r"(?:\[(?P<six>[^\[\]]*)\]|(?P<host>[^:\[\]]*))(?P<port>:[0-9]*)?", re.ASCII)
 
 
@@ -99,7 +99,7 @@ def host(value: Any) -> str:
 
 
 def hosts(value: Any) -> str | tuple[str, ...]:
-    """Take one host, or a list of hosts that are tried in turn, each with or without a port of its own."""
+    """Take one host, or a list among which the primary is looked for, each with or without a port of its own."""
     raw = value_types.plain(value)
     if not isinstance(raw, (list, tuple)):
         return host(value)

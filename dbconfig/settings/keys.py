@@ -68,8 +68,8 @@ class Keys(BaseModel):
         None,
         "connection",
         (
-            "Host name, IP address, the folder of PostgreSQL's socket, or MySQL's socket; for PostgreSQL also a list, "
-            "[one, two:5433], of which the first primary is used"
+            "Host name, IP address, the folder of PostgreSQL's socket, or MySQL's socket; or a list, [one, two:5433], "
+            "among which the primary is looked for, and looked for again after a failover"
         ),
     )
     port: value_types.WholeNumber | None = setting(None, "connection", "TCP port", ge=1, le=65535)

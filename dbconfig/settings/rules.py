@@ -102,9 +102,9 @@ def _for_system(settings: Keys, address: DatabaseURL) -> Iterator[Finding]:
             f"`isolation_level` must be one of {', '.join(levels)} on {backend}",
             at=("isolation_level",),
         )
-    if isinstance(settings.host, tuple) and backend != "postgresql":
-        message = f"a list of hosts has no effect on {backend}: only PostgreSQL's drivers look for the primary"
-        yield Finding("not-applicable", message, "name one host", ("host",), because=system_key(settings))
+    if isinstance(settings.host, tuple) and family(backend) == "mysql" and _has_socket(settings.host):
+        message = "a list of hosts has no sockets on MySQL"
+        yield Finding("invalid-value", message, "name the host and the port of each server", ("host",))
     host = settings.host or (settings.url.host if settings.url is not None else None)
     socket = host if family(backend) == "mysql" and isinstance(host, str) and host.startswith("/") else None
     if socket is not None and address.query["unix_socket"] != (socket,):
@@ -129,6 +129,10 @@ def _for_system(settings: Keys, address: DatabaseURL) -> Iterator[Finding]:
             if key in settings.model_fields_set and getattr(settings, key) is not None:
                 message = f"`{key}` has no effect on SQLite: {why}"
                 yield Finding("not-applicable", message, "remove it", (key,), because=system_key(settings))
+
+
+def _has_socket(hosts: tuple[str, ...]) -> bool:
+    return any(host.startswith("/") for host in hosts)
 
 
 def _levels(backend: str) -> tuple[str, ...]:

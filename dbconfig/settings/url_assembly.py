@@ -14,16 +14,19 @@ def compose(settings: Keys) -> DatabaseURL:
     drivername = settings.drivername or base.drivername
     query = {**base.query, **settings.query}
     host, port = settings.host or base.host, settings.port or base.port
-    if drivername and backend_of(drivername) == "postgresql":
+    backend = backend_of(drivername) if drivername else ""
+    if backend == "postgresql":
         query |= {name: (value,) for name, value in tls.parameters(settings).items()}
-    if isinstance(host, str) and host.startswith("/") and drivername and family(backend_of(drivername)) == "mysql":
+    if isinstance(host, str) and host.startswith("/") and backend and family(backend) == "mysql":
         query = {"unix_socket": (host,), **query}  # a file, and its drivers have a name of their own for it
         host = port = None
+    if isinstance(host, tuple) and backend == "sqlite":
+        host = host[0]  # which is refused
     if isinstance(host, tuple):
-        names, ports = hosts.separated(host, port or PORTS["postgresql"])
+        names, ports = hosts.separated(host, port or PORTS.get(backend, 0))
         query |= {"host": (names,), "port": (ports,)}
         host = port = None
-    if "host" in query and len(hosts.servers(None, None, query, 0)) > 1:
+    if backend == "postgresql" and "host" in query and len(hosts.servers(None, None, query, 0)) > 1:
         query = {"target_session_attrs": (_wanted(settings),), **query}
     return DatabaseURL(
         drivername,

@@ -399,6 +399,15 @@ def _(project: Project, options: tuple[str, ...], fixture: Fixture) -> Result:
     return _check(project, server.url(), options)
 
 
+@provokes("no-primary")
+def _(project: Project, options: tuple[str, ...], fixture: Fixture) -> Result:
+    server = _postgresql(fixture)
+    if server.sql("SHOW default_transaction_read_only") == [("off",)]:
+        server.sql(f'ALTER DATABASE "{server.database}" SET default_transaction_read_only = on')
+    url = f"postgresql://{server.user}:{server.password}@/{server.database}"
+    return _check(project, f"{url}?host=127.0.0.1:{server.port}&host=localhost:{server.port}", options)
+
+
 @provokes("busy")
 def _(project: Project, options: tuple[str, ...], fixture: Fixture) -> Result:
     path = Path(project.folder / "app.db")

@@ -5,6 +5,7 @@ import os
 import shutil
 import stat
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -12,6 +13,7 @@ from urllib.parse import quote
 import pytest
 
 from tests.cli.conftest import Project
+from tests.support.proxy import Proxy
 from tests.support.servers import MariaDBServer, PostgreSQLServer, Server
 
 
@@ -89,6 +91,18 @@ def test_the_real_shells_log_in(project: Project, server: Server) -> None:
         pytest.skip(result.err)
     assert result.code == 0, result.err
     assert "42" in result.out
+
+
+def test_the_client_of_mysql_is_led_to_the_primary_among_several_hosts(
+    project: Project, mariadb: Server, proxy: Callable[[Server], Proxy]
+) -> None:
+    dead = proxy(mariadb)
+    dead.refuse()
+    login = f"username: {mariadb.user}\npassword: {mariadb.password}\ndatabase: {mariadb.database}\n"
+    started = _started(
+        project, "mysql", f"drivername: mysql\n{login}host: ['127.0.0.1:{dead.port}', '127.0.0.1:{mariadb.port}']\n"
+    )
+    assert f'port="{mariadb.port}"' in started["file"]
 
 
 def test_sqlite_opens_the_file_of_the_project(project: Project) -> None:

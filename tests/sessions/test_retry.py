@@ -47,6 +47,9 @@ def busy() -> sqlite3.OperationalError:
         (wrapped(pymysql.err.OperationalError(2013, "Lost connection"), lost=True), Fate.LOST),
         (wrapped(psycopg2.OperationalError("server closed the connection unexpectedly"), lost=True), Fate.LOST),
         (wrapped(psycopg2.OperationalError("Connection refused"), statement=None), Fate.ABSENT),
+        # a balancer that has no server accepts, and closes
+        (wrapped(psycopg2.OperationalError("server closed the connection unexpectedly"), statement=None), Fate.ABSENT),
+        (wrapped(pymysql.err.OperationalError(2013, "Lost connection"), statement=None), Fate.ABSENT),
         (wrapped(psycopg2.OperationalError("FATAL: the database system is starting up"), statement=None), Fate.ABSENT),
         (wrapped(psycopg2.OperationalError("password authentication failed"), statement=None), Fate.FINAL),
         (wrapped(pymysql.err.OperationalError(1045, "Access denied"), statement=None), Fate.FINAL),

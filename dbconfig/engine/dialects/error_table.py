@@ -67,6 +67,8 @@ UNREACHABLE: Final = Meaning(Fate.ABSENT, "unreachable", "tcp")
 TIMED_OUT: Final = Meaning(Fate.ABSENT, "timed-out", "tcp")
 CONNECTION_LOST: Final = Meaning(Fate.LOST, "connection-lost", "login")
 STARTING_UP: Final = Meaning(Fate.ABSENT, "starting-up", "login")
+# Of several hosts none is what is wanted, at this moment of a failover.
+NO_PRIMARY: Final = Meaning(Fate.ABSENT, "no-primary", "login")
 TOO_MANY: Final = Meaning(Fate.ABSENT, "too-many-connections", "login")
 LOGIN_REJECTED: Final = Meaning(Fate.FINAL, "login-rejected", "login")
 DATABASE_MISSING: Final = Meaning(Fate.FINAL, "database-missing", "login")

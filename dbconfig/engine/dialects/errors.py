@@ -61,6 +61,8 @@ def fate_of(error: BaseException) -> Fate:
     if row is None:
         connecting = error.statement is None and not error.connection_invalidated
         row = of_connect(error) if connecting else of_statement(error)
+        if connecting and row is not None and row.fate is Fate.LOST:
+            return Fate.ABSENT  # a balancer without a server accepts, and closes: nothing has reached one
     if row is None:
         return Fate.LOST if error.connection_invalidated else Fate.FINAL
     if row.fate is Fate.READ_ONLY:

@@ -139,14 +139,19 @@ CONNECTIONS: Final[dict[str, Entry]] = {
             ),
         },
     ),
+    "no-primary": Entry(
+        (
+            "Several hosts are configured, and at this moment none of them is the primary: they are standbys, nodes "
+            "that are not ready, or cannot be reached. The pool keeps looking, as after any failover."
+        ),
+        "host: [db1.internal, db2.internal]   # while db2 is being promoted",
+        "Wait for the failover to end; if it does not, check what the message says of each host.",
+    ),
     # query and what follows
     "read-only": Entry(
         "The server rejects writes: it is a standby, was demoted to one, or is configured as read-only.",
         "url: postgresql://app@replica.internal/shop",
-        (
-            "Point the profile at the primary; behind several addresses of PostgreSQL `query: "
-            "{target_session_attrs: read-write}`."
-        ),
+        ("Point the profile at the primary; if it moves, list all servers: `host: [db1, db2]`."),
         on={
             "sqlite": (
                 "Give the user of the application write permission on the file and its folder, and check whether "

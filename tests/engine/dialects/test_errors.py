@@ -68,7 +68,7 @@ def row_of(error: DBAPIError) -> Meaning:
         (of_libpq("timeout expired"), "timed-out"),
         (of_libpq("FATAL:  terminating connection due to administrator command"), "connection-lost"),
         (of_libpq("FATAL:  the database system is starting up"), "starting-up"),
-        (of_libpq("connection to server failed: session is read-only"), "read-only"),
+        (of_libpq("connection to server failed: session is read-only"), "no-primary"),
         (of_libpq("FATAL:  server login has been failing, cached error (server_login_retry)"), "starting-up"),
     ],
     ids=lambda value: str(getattr(value, "orig", value))[:40],

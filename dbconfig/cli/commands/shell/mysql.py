@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from dbconfig.cli.commands.shell.start import CannotPass, Start, written
-from dbconfig.settings import tls
+from dbconfig.settings import hosts, tls
 from dbconfig.settings.database import DatabaseSettings
+from dbconfig.settings.known_drivers import PORTS
 
 # Lines of an option file are cut at 4096 bytes, and the rest is read as a line of its own: as an option.
 _LONGEST_LINE: Final = 4000
@@ -32,11 +33,12 @@ def start(settings: DatabaseSettings, environ: dict[str, str], path: str) -> Sta
     address = settings.address
     given = _given(settings)
     socket = given.get("unix_socket")
+    host, port = _server(settings)
     options = {
         "user": address.username,
         "password": settings.read_password(),
-        "host": address.host or "localhost",
-        "port": str(address.port) if address.port else None,
+        "host": host,
+        "port": str(port) if port else None,
         "socket": written(socket) if socket else None,
         "protocol": None if socket else "tcp",
         "database": address.database,
@@ -60,6 +62,26 @@ def start(settings: DatabaseSettings, environ: dict[str, str], path: str) -> Sta
     # MySQL's client reads ~/.mylogin.cnf too, after our file.
     kept["MYSQL_TEST_LOGIN_FILE"] = os.devnull
     return [f"--defaults-file=/dev/fd/{descriptor}"], kept
+
+
+def _server(settings: DatabaseSettings) -> tuple[str, int | None]:
+    """Return host and port; of several hosts those of the primary, which the client would not look for."""
+    address = settings.address
+    if "host" not in address.query:
+        return address.host or "localhost", address.port
+    from sqlalchemy.exc import DBAPIError
+
+    from dbconfig.engine import create, primary
+
+    engine = create.build(settings, "shell")
+    try:
+        with engine.connect() as connection:
+            host: tuple[str, int] = connection.info[primary.PLACE]
+    except DBAPIError:  # the client is to say what is wrong
+        return hosts.servers(None, None, address.query, PORTS[settings.backend])[0]
+    finally:
+        engine.dispose()
+    return host
 
 
 def _given(settings: DatabaseSettings) -> dict[str, Any]:

@@ -15,7 +15,8 @@ from dbconfig.engine.dialects.mysql import tls as async_tls
 from dbconfig.engine.dialects.set_up import on_connect
 from dbconfig.errors import ConfigError, printable
 from dbconfig.errors.problem import Problem
-from dbconfig.settings import client_defaults, small_files, tls
+from dbconfig.settings import client_defaults, hosts, small_files, tls
+from dbconfig.settings.known_drivers import PORTS
 from dbconfig.settings.secret_sources import Secret
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from dbconfig.settings.database import DatabaseSettings
 
+SEVERAL: Final = frozenset({"host", "port"})  # the hosts of a list, and their ports, as PostgreSQL's URLs write them
 # What SQLAlchemy converts from the text of a URL. Others would reach the driver as text, where "false" is true:
 # `?ssl_disabled=false` would switch TLS off.
 _FROM_QUERY: Final = frozenset(
@@ -49,6 +51,9 @@ _FROM_QUERY: Final = frozenset(
 
 def address(settings: DatabaseSettings, drivername: str) -> URL:
     url = settings.public_url(drivername)
+    if SEVERAL & url.query.keys():  # of several hosts each connect takes one
+        host, port = hosts.servers(None, None, settings.address.query, PORTS["mysql"])[0]
+        url = url.difference_update_query(SEVERAL).set(host=host, port=port)
     if drivername.partition("+")[2] not in async_tls.DRIVERS:
         return url
     # These take TLS as a context, which stands among the arguments.
@@ -215,7 +220,7 @@ def _check(settings: DatabaseSettings, driver: str) -> None:
     for name in settings.address.query:
         if name in async_tls.TIMEOUTS and names is not None and name not in names:
             problems.append(unknown_argument(settings, name, driver, "query", async_tls.NO_TIMEOUT))
-        elif name not in _FROM_QUERY:
+        elif name not in _FROM_QUERY | SEVERAL:
             help = (
                 "write it into `connect_args`, where true and false are booleans"
                 if names is None or name in names

@@ -15,6 +15,7 @@ from dbconfig.engine.dialects.error_table import (
     HOST_UNKNOWN,
     LOGIN_REJECTED,
     NEVER,
+    NO_PRIMARY,
     NOT_A_DATABASE,
     READ_ONLY,
     REFUSED,
@@ -34,8 +35,6 @@ from dbconfig.engine.dialects.error_table import (
 
 _UNCERTAIN: Final = Meaning(Fate.UNCERTAIN)
 _POOLER: Final = Meaning(Fate.FINAL, "pooler-undeclared", "login")
-# target_session_attrs: none of the hosts is what is wanted, at this moment of a failover.
-_NO_PRIMARY: Final = Meaning(Fate.ABSENT, "read-only", "login")
 
 # By SQLSTATE. Source: https://www.postgresql.org/docs/current/errcodes-appendix.html, and the reason where the name of
 # the condition does not say it.
@@ -104,7 +103,7 @@ WORDS: Final = (
     (r"permission denied to set parameter|parameter \"[^\"\n]*\" (?:cannot|requires)", VARIABLE_REFUSED),
     (r"authentication failed|no password supplied|no pg_hba\.conf entry", LOGIN_REJECTED),
     (r'role "[^"\n]*" does not exist|is not permitted to log in|no such user', LOGIN_REJECTED),
-    (r"session is not read-only|session is read-only|server is (?:not )?in hot standby", _NO_PRIMARY),
+    (r"session is not read-only|session is read-only|server is (?:not )?in hot standby", NO_PRIMARY),
     (r"unsupported startup parameter", _POOLER),
     (r"(?i)server closed the connection|connection reset|closed unexpectedly|EOF detected", CONNECTION_LOST),
     (r"terminating connection due to|server terminated abnormally|client_login_timeout", CONNECTION_LOST),

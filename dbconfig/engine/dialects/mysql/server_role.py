@@ -1,0 +1,52 @@
+"""MySQL and MariaDB: writable or read-only; and a node of Galera, whether it is ready."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from dbconfig.engine.dialects.server_role import Answer, Role
+
+# By SHOW, which a node of Galera answers that is not ready, and which gives no error for what one system does not have.
+_VARIABLES: Final = (
+    "SHOW GLOBAL VARIABLES WHERE Variable_name IN "
+    "('read_only', 'super_read_only', 'innodb_read_only', 'offline_mode', 'wsrep_on')"
+)
+_STATUS: Final = (
+    "SHOW GLOBAL STATUS WHERE Variable_name IN ('wsrep_ready', 'wsrep_cluster_status', 'wsrep_local_state', "
+    "'wsrep_local_state_comment')"
+)
+_SYNCED: Final = "4"  # https://galeracluster.com/library/documentation/node-states.html
+
+
+def ask(connection: Any, *, strictly: bool) -> Answer:
+    """Ask a server whether it takes writes."""
+    variables = _shown(connection, _VARIABLES)
+    for name in ("offline_mode", "super_read_only", "read_only", "innodb_read_only"):
+        if variables.get(name, "OFF").upper() not in ("OFF", "0"):
+            return Answer(Role.OTHER, f"{name} is on")
+    if variables.get("wsrep_on", "OFF").upper() in ("OFF", "0"):
+        return Answer(Role.PRIMARY, "it takes writes")
+    return node(_shown(connection, _STATUS))
+
+
+def node(status: dict[str, str]) -> Answer:
+    """Return what the status of a node of Galera means.
+
+    A donor, and a node that is desynchronized for a backup, would take writes, late; another node takes them now.
+    """
+    if status.get("wsrep_cluster_status") != "Primary":
+        return Answer(Role.OTHER, "it has no contact with the majority of its cluster")
+    if status.get("wsrep_ready", "").upper() not in ("ON", "1"):
+        return Answer(Role.OTHER, "the node is not ready")
+    if status.get("wsrep_local_state") != _SYNCED:
+        return Answer(Role.OTHER, f"the node is {status.get('wsrep_local_state_comment', 'not synced')}")
+    return Answer(Role.ONE_OF_SEVERAL, "the node is synced")
+
+
+def _shown(connection: Any, question: str) -> dict[str, str]:
+    cursor = connection.cursor()
+    try:
+        cursor.execute(question)
+        return {str(name).lower(): str(value) for name, value in cursor.fetchall()}
+    finally:
+        cursor.close()

@@ -1,0 +1,47 @@
+"""What a server says of itself: whether it is the one that takes writes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from importlib import import_module
+from typing import Any
+
+from dbconfig.settings.known_drivers import family
+
+
+class Role(Enum):
+    """What a server is among the hosts of its database."""
+
+    PRIMARY = "the primary"  # it takes writes, and no other one does
+    ONE_OF_SEVERAL = "one of several primaries"  # as each node of a Galera cluster
+    OTHER = "not a primary"  # a standby, or not ready
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a server says of itself.
+
+    Attributes:
+        role: whether it takes writes.
+        words: the same for people.
+        term: a number that grows with each promotion, where the system has one: of two servers that call themselves
+            primary, the one with the lower number was left behind.
+    """
+
+    role: Role
+    words: str
+    term: int = 0
+
+
+def ask(backend: str, connection: Any, *, strictly: bool) -> Answer:
+    """Ask a server what it is, on a new connection of the DBAPI.
+
+    Args:
+        backend: the database system.
+        connection: nothing has been executed on it.
+        strictly: a primary whose transactions are read-only by default is none.
+    """
+    module: Any = import_module(f"{__package__}.{family(backend)}.server_role")
+    answer: Answer = module.ask(connection, strictly=strictly)
+    return answer

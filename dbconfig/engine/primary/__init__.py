@@ -1,0 +1,236 @@
+"""Several hosts of one database: new connections go to the primary, and old ones to another server are ended."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import weakref
+from functools import partial
+from threading import Thread
+from types import SimpleNamespace
+from typing import Any, Final
+
+from sqlalchemy import Engine, event
+from sqlalchemy.engine import ExceptionContext
+from sqlalchemy.util import greenlet_spawn
+
+from dbconfig.engine import pool
+from dbconfig.engine.dialects import errors
+from dbconfig.engine.dialects.error_table import JUDGED, NO_PRIMARY, UNKNOWN, Fate, Meaning
+from dbconfig.engine.dialects.set_up import on_connect
+from dbconfig.engine.pool import caretaker, driver, farewell, forks, sockets
+from dbconfig.engine.pool.clock import monotonic
+from dbconfig.engine.primary.finder import Finder, NoPrimary, TaskFinder, ThreadFinder
+from dbconfig.engine.primary.search import SPACING, Host
+from dbconfig.settings import hosts
+from dbconfig.settings.database import DatabaseSettings, ReplicaSettings
+from dbconfig.settings.known_drivers import PORTS
+
+logger = logging.getLogger("dbconfig.primary")
+
+PLACE: Final = "dbconfig.host"  # in the info of a connection's record: where it leads
+# Seconds that a connection is in use before somebody looks whether its server is still the primary: it may wait for a
+# machine that stands still. And seconds until the next look, when it was.
+HELD: Final = 2.0
+HEALTHY: Final = 5.0
+
+# Ways to choose a server that are the driver's own.
+_OWN: Final = ("hostaddr", "load_balance_hosts", "service")
+
+
+def wants(settings: DatabaseSettings) -> str:
+    """Return which of several hosts is looked for: "primary", "read-write", "any"; "" is for the driver to decide."""
+    query = settings.address.query
+    if len(_hosts(settings)) < 2 or any(name in query or name in settings.connect_args for name in _OWN):
+        return ""
+    if settings.backend != "postgresql":
+        return "any" if isinstance(settings, ReplicaSettings) else "primary"
+    wanted = str(settings.connect_args.get("target_session_attrs") or query["target_session_attrs"][-1])
+    return wanted if wanted in ("primary", "read-write", "any") else ""
+
+
+def _hosts(settings: DatabaseSettings) -> list[Host]:
+    address = settings.address
+    if settings.backend == "sqlite" or "host" not in address.query:
+        return []
+    return list(dict.fromkeys(hosts.servers(None, address.port, address.query, PORTS[settings.backend])))
+
+
+def attach(engine: Engine, settings: DatabaseSettings, name: str) -> None:
+    """Let each connect of an engine look for the primary, where its settings name several hosts."""
+    wanted = wants(settings)
+    if not wanted:
+        return
+    dialect: Any = engine.dialect
+    kind = TaskFinder if dialect.is_async else ThreadFinder
+    finder = kind(dialect, settings.backend, _hosts(settings), settings.connect_timeout, wants=wanted)
+    connect, known = dialect.connect, weakref.ref(engine)
+
+    def connect_to_primary(*arguments: Any, **keywords: Any) -> Any:
+        try:
+            return finder.connect(partial(connect, *arguments), keywords)
+        except NoPrimary as found:
+            raise _error(dialect, settings, found) from next(
+                (each for each in found.said.values() if isinstance(each, BaseException)), None
+            )
+        finally:
+            keywords.clear()  # the password, which error reporters print with the local variables of a frame
+
+    dialect.connect = connect_to_primary  # on the dialect object of this engine alone
+
+    def replace(host: Host, alone: bool) -> None:
+        found = known()
+        if found is not None:
+            _replace(found, name, host, alone=alone)
+
+    finder.on_change = replace
+    if isinstance(finder, TaskFinder):
+        finder.pool = lambda: getattr(known(), "pool", None)
+    watch = _Watch(engine, finder) if wanted != "any" else None
+
+    def note(connection: Any, record: Any) -> None:
+        record.info[PLACE] = place = finder.place_of(connection)
+        if watch is None:
+            return
+        if place != finder.memory.last:
+            error = dialect.loaded_dbapi.OperationalError("another connect has found another primary meanwhile")
+            setattr(error, JUDGED, NO_PRIMARY)
+            raise error
+        watch.begin()
+
+    on_connect(engine, note, first=True)
+
+    @event.listens_for(engine, "handle_error")
+    def doubt(context: ExceptionContext) -> None:
+        if context.is_disconnect and context.connection is not None:
+            proxied = context.connection._dbapi_connection
+            place = proxied.info.get(PLACE) if proxied is not None and proxied.is_valid else None
+            finder.memory.doubt(place)
+
+
+def _replace(engine: Engine, name: str, host: Host, *, alone: bool) -> None:
+    """End the connections to other servers than the primary.
+
+    Args:
+        engine: whose connections.
+        name: its name in logs.
+        host: the primary.
+        alone: no other server may be written to, so that what is under way there ends as well.
+    """
+    ledger = pool.ledger(engine)
+    others = [record for record in ledger.live() if record.info.get(PLACE) not in (None, host)]
+    place = hosts.joined(*host)
+    logger.warning("%s: the primary is %s now: %d connections to others are replaced", name, place, len(others))
+    pool.retire(engine, others)
+    if not alone:
+        return
+    busy = {id(record) for record in ledger.records()}
+    own = driver.of(engine.dialect)
+    for record in others:
+        if id(record) in busy and record.dbapi_connection is not None:
+            fd = own.socket(record.driver_connection)
+            if fd is not None:
+                sockets.shut(fd)
+
+
+def _error(dialect: Any, settings: DatabaseSettings, found: NoPrimary) -> Exception:
+    """Return what was said by all hosts as one error of the driver's kind, which knows what it means."""
+    rows: list[Meaning] = []
+    words = []
+    for host, said in found.said.items():
+        text = " ".join(str(said).split()) or type(said).__name__
+        words.append(f"{hosts.joined(*host)}: {text}")
+        rows.append(_meaning(said, settings))
+    words += [f"{hosts.joined(*host)}: no answer yet" for host in found.silent]
+    text = f"none of the hosts is a primary that can be used ({'; '.join(words)})"
+    error: Exception = dialect.loaded_dbapi.OperationalError(text)
+    # Who was let in knows that the login is right; else one that is refused for good is what has to be mended.
+    final = next((row for row in rows if row.fate is Fate.FINAL and row is not UNKNOWN), None)
+    alike = rows[0] if rows and not found.silent and all(row == rows[0] for row in rows) else None
+    setattr(error, JUDGED, NO_PRIMARY if NO_PRIMARY in rows else final or alike or NO_PRIMARY)
+    return error
+
+
+def _meaning(said: str | BaseException, settings: DatabaseSettings) -> Meaning:
+    if isinstance(said, str):
+        return NO_PRIMARY
+    return errors.of_connect(said, settings.backend) or UNKNOWN
+
+
+class _Watch:
+    """Looks for the primary while a connection is in use for long: nobody else would, if all wait for a dead one."""
+
+    def __init__(self, engine: Engine, finder: Finder) -> None:
+        self._engine = weakref.ref(engine)
+        self._finder = finder
+        self._running = False
+        self._looking = False
+        self._quiet_until = 0.0
+        self._loop: weakref.ref[asyncio.AbstractEventLoop] | None = None
+        self._tasks: set[asyncio.Future[None]] = set()
+        forks.after_fork_in_child(self.forget)
+
+    def forget(self) -> None:
+        self._running = self._looking = False
+
+    def begin(self) -> None:
+        engine = self._engine()
+        if engine is not None and engine.dialect.is_async:
+            self._loop = weakref.ref(asyncio.get_running_loop())
+        if not self._running:
+            self._running = True
+            caretaker.add(id(self), self, SPACING)
+
+    def __call__(self) -> float | None:
+        engine = self._engine()
+        if engine is None or not (ledger := pool.ledger(engine)).live():
+            self._running = False
+            return None  # until the next connection
+        now = monotonic()
+        if not self._looking and now >= self._quiet_until and any(each.seconds > HELD for each in ledger.holders()):
+            self._looking = True
+            self._begin_look(engine)
+        return SPACING
+
+    def _begin_look(self, engine: Engine) -> None:
+        try:
+            if not engine.dialect.is_async:
+                Thread(target=self._look, args=(engine,), name="dbconfig-primary", daemon=True).start()
+                return
+            loop = self._loop() if self._loop is not None else None
+            if loop is None:
+                raise RuntimeError("the event loop is gone")
+            loop.call_soon_threadsafe(self._look_in_loop, engine)
+        except RuntimeError as error:
+            self._looking = False
+            logger.debug("nobody looks for the primary: %s", error)
+
+    def _look(self, engine: Engine) -> None:
+        try:
+            engine.dialect.do_close(_connect(engine))
+            self._quiet_until = monotonic() + HEALTHY
+        except Exception as error:  # whoever needs a connection is told
+            logger.debug("the primary is not found: %s", error)
+        finally:
+            self._looking = False
+
+    def _look_in_loop(self, engine: Engine) -> None:
+        task = asyncio.ensure_future(self._async_look(engine))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _async_look(self, engine: Engine) -> None:
+        try:
+            connection = await greenlet_spawn(_connect, engine)
+            await farewell.close(engine.dialect, connection, terminate=False)
+            self._quiet_until = monotonic() + HEALTHY
+        except Exception as error:
+            logger.debug("the primary is not found: %s", error)
+        finally:
+            self._looking = False
+
+
+def _connect(engine: Engine) -> Any:
+    """Connect past the pool, as the pool does."""
+    nobodys: Any = SimpleNamespace(info={})
+    return engine.pool._invoke_creator(nobodys)

@@ -1,0 +1,238 @@
+"""The search for the primary, carried out: by threads, or by tasks of an event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from threading import Condition, Thread
+from typing import Any, Final
+
+from sqlalchemy.util import await_only, greenlet_spawn
+
+from dbconfig.engine.dialects import server_role
+from dbconfig.engine.dialects.server_role import Answer, Role
+from dbconfig.engine.pool import TaskPool, descriptor, farewell, forks, watch
+from dbconfig.engine.pool.clock import monotonic
+from dbconfig.engine.primary.search import Host, Memory, Search
+
+logger = logging.getLogger("dbconfig.primary")
+
+# Seconds that a server has for saying what it is, once it has let us in.
+ANSWER_LIMIT: Final = 2.0
+
+Connect = Callable[..., Any]
+Found = Callable[[Host, bool], None]  # the new primary, and whether the others must not be written to any more
+_ANY: Final = Answer(Role.PRIMARY, "it answers")
+_FOR_ALL: Final = ("target_session_attrs", "host", "port")  # arguments of the driver that are of all hosts together
+
+
+class Finder(ABC):
+    """Connects to the primary among several hosts, and remembers where that was."""
+
+    def __init__(self, dialect: Any, backend: str, hosts: Sequence[Host], limit: float, *, wants: str) -> None:
+        """Begin without an idea.
+
+        Args:
+            dialect: of the engine.
+            backend: the database system.
+            hosts: in the order in which they are preferred.
+            limit: seconds that one search has.
+            wants: "any", "primary", or "read-write": a primary whose transactions are not read-only by default.
+        """
+        self.memory = Memory()
+        self.on_change: Found = lambda host, alone: None
+        self._dialect = dialect
+        self._backend = backend
+        self._hosts = hosts
+        self._limit = limit
+        self._wants = wants
+        self._places: dict[int, Host] = {}  # by the identity of a connection, until its record knows
+
+    @abstractmethod
+    def connect(self, connect: Connect, given: Mapping[str, Any]) -> Any:
+        """Return a connection to the primary.
+
+        Raises:
+            NoPrimary: no host is one; it says of each host why.
+        """
+
+    def place_of(self, connection: Any) -> Host | None:
+        """Return the host of a connection that was just made; it is told once."""
+        return self._places.pop(id(connection), None)
+
+    def _search(self) -> Search:
+        return Search(self._hosts, self.memory, monotonic(), any_server=self._wants == "any")
+
+    def _ask(self, connection: Any) -> Answer:
+        if self._wants == "any":
+            return _ANY
+        return server_role.ask(self._backend, connection, strictly=self._wants == "read-write")
+
+    def _won(self, search: Search, connection: Any, answer: Answer) -> Any:
+        host = search.winner
+        assert host is not None
+        self._places[id(connection)] = host
+        if self.memory.found(host, answer, monotonic()):
+            self.on_change(host, answer.role is Role.PRIMARY and self._wants != "any")
+        return connection
+
+
+class NoPrimary(Exception):
+    """None of the hosts is the primary; what each of them said."""
+
+    def __init__(self, said: Mapping[Host, str | BaseException], silent: Sequence[Host]) -> None:
+        super().__init__("no primary")
+        self.said = said
+        self.silent = silent
+
+
+def _parameters(given: Mapping[str, Any], host: Host) -> dict[str, Any]:
+    own = {name: value for name, value in given.items() if name not in _FOR_ALL}
+    return {**own, "host": host[0], "port": host[1]}
+
+
+class ThreadFinder(Finder):
+    """Asks each host in a thread of its own; none of them keeps the caller longer than the first good answer."""
+
+    def __init__(self, *arguments: Any, **keywords: Any) -> None:
+        super().__init__(*arguments, **keywords)
+        self._unlock()
+        forks.after_fork_in_child(self._unlock)
+
+    def _unlock(self) -> None:
+        self._bell = Condition()  # rings when somebody has answered
+
+    def connect(self, connect: Connect, given: Mapping[str, Any]) -> Any:
+        search, deadline = self._search(), monotonic() + self._limit
+        kept: dict[Host, tuple[Any, Answer]] = {}
+        try:
+            with self._bell:
+                while True:
+                    now = monotonic()
+                    search.hear(now)
+                    for host in search.due(now):
+                        self._begin(search, host, kept, connect, _parameters(given, host))
+                    if search.choose(now) is not None:
+                        break
+                    if search.is_over or now >= deadline:
+                        raise NoPrimary(search.answers(), search.silent())
+                    self._bell.wait(max(0.0, min(search.next(), deadline) - now))
+                assert search.winner is not None
+                connection, answer = kept.pop(search.winner)
+        finally:
+            with self._bell:
+                search.abandon()
+                rest = [connection for connection, _ in kept.values()]
+            for each in rest:
+                self._close(each)
+        return self._won(search, connection, answer)
+
+    def _begin(self, search: Search, host: Host, kept: dict[Host, Any], connect: Connect, own: dict[str, Any]) -> None:
+        arguments = (search, host, kept, connect, own)
+        try:
+            Thread(target=self._attempt, args=arguments, name="dbconfig-host", daemon=True).start()
+        except RuntimeError:  # the interpreter goes down, and starts no thread any more
+            self._attempt(*arguments)
+
+    def _attempt(
+        self, search: Search, host: Host, kept: dict[Host, Any], connect: Connect, own: dict[str, Any]
+    ) -> None:
+        connection, answer = None, None
+        found: Answer | BaseException
+        try:
+            connection = connect(**own)
+            fd = descriptor(self._dialect, self._dialect.get_driver_connection(connection))
+            answer, in_time = watch.call(fd, ANSWER_LIMIT, self._ask, connection)
+            found = answer if in_time else TimeoutError("it does not say what it is")
+        except BaseException as error:
+            found = error
+        finally:
+            own.clear()  # the password
+        with self._bell:
+            keep = search.answered(host, found, monotonic())
+            if keep:
+                kept[host] = (connection, answer)
+            self._bell.notify_all()
+        if connection is not None and not keep:
+            self._close(connection)
+
+    def _close(self, connection: Any) -> None:
+        try:
+            self._dialect.do_close(connection)
+        except Exception as error:
+            logger.debug("a connection to one of several hosts did not close: %s", error)
+
+
+class TaskFinder(Finder):
+    """The same in an event loop, where each host is asked by a task."""
+
+    def __init__(self, *arguments: Any, **keywords: Any) -> None:
+        super().__init__(*arguments, **keywords)
+        self.pool: Callable[[], Any] = lambda: None  # which waits for the tasks when it ends
+        self._bells: set[asyncio.Event] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def connect(self, connect: Connect, given: Mapping[str, Any]) -> Any:
+        return await_only(self._connect(connect, given))
+
+    async def _connect(self, connect: Connect, given: Mapping[str, Any]) -> Any:
+        search, deadline = self._search(), monotonic() + self._limit
+        kept: dict[Host, tuple[Any, Answer]] = {}
+        bell = asyncio.Event()
+        self._bells.add(bell)
+        try:
+            while True:
+                now = monotonic()
+                search.hear(now)
+                for host in search.due(now):
+                    self._spawn(self._attempt(search, host, kept, connect, _parameters(given, host)))
+                if search.choose(now) is not None:
+                    break
+                if search.is_over or now >= deadline:
+                    raise NoPrimary(search.answers(), search.silent())
+                bell.clear()
+                try:
+                    async with asyncio.timeout(max(0.0, min(search.next(), deadline) - now)):
+                        await bell.wait()
+                except TimeoutError:
+                    continue
+            assert search.winner is not None
+            connection, answer = kept.pop(search.winner)
+        finally:
+            self._bells.discard(bell)
+            search.abandon()
+            for each, _ in kept.values():
+                self._spawn(farewell.close(self._dialect, each, terminate=False))
+        return self._won(search, connection, answer)
+
+    def _spawn(self, work: Any) -> None:
+        pool = self.pool()
+        if isinstance(pool, TaskPool) and pool._loop is asyncio.get_running_loop():
+            pool._spawn(work, pool._closes)
+            return
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _attempt(
+        self, search: Search, host: Host, kept: dict[Host, Any], connect: Connect, own: dict[str, Any]
+    ) -> None:
+        connection, answer = None, None
+        found: Answer | BaseException = ConnectionAbortedError("the event loop ends")
+        try:
+            connection = await greenlet_spawn(connect, **own)
+            async with asyncio.timeout(ANSWER_LIMIT):
+                found = answer = await greenlet_spawn(self._ask, connection)
+        except Exception as error:
+            found = error
+        finally:
+            own.clear()  # the password
+            keep = search.answered(host, found, monotonic())
+            if keep:
+                kept[host] = (connection, answer)
+            for bell in self._bells:
+                bell.set()
+        if connection is not None and not keep:
+            await farewell.close(self._dialect, connection, terminate=False)

@@ -1,0 +1,155 @@
+"""The search for the primary among several hosts: whom to ask when, and whose answer counts. It does nothing itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from dbconfig.engine.dialects.server_role import Answer, Role
+
+Host = tuple[str, int]
+
+# Seconds between two questions to a host that was not the primary: a cluster that elects one must not be stormed.
+SPACING: Final = 1.0
+# Seconds that the server of before has for its answer before the others are asked, and an earlier host of the list
+# before a later one is taken. A server in another country answers in less.
+PATIENCE: Final = 0.25
+# Seconds for which a lower term is no primary any more. A cluster that was restored from a backup begins anew.
+STALE: Final = 60.0
+
+NEVER: Final = float("inf")
+
+
+@dataclass(slots=True)
+class Memory:
+    """What is known of the hosts from one search to the next.
+
+    Attributes:
+        primary: where the next connection goes first; None after a doubt.
+        last: the primary that was found last, in doubt or not.
+        asked: when a host was last asked that was not the primary then.
+        term: the highest term that a primary has named, and when it was last heard.
+        changes: how often the primary was found to be another one.
+    """
+
+    primary: Host | None = None
+    last: Host | None = None
+    asked: dict[Host, float] = field(default_factory=dict)
+    term: int = 0
+    term_heard: float = -NEVER
+    changes: int = 0
+
+    def doubt(self, host: Host | None = None) -> None:
+        """Ask everybody next time; a host that is named must be the one in use."""
+        if host is None or host == self.primary:
+            self.primary = None
+
+    def found(self, host: Host, answer: Answer, now: float) -> bool:
+        """Note where the primary is; return whether it is another one than before."""
+        self.primary = host
+        self.asked.pop(host, None)
+        if answer.term >= self.term or now - self.term_heard > STALE:
+            self.term, self.term_heard = answer.term, now
+        changed = self.last not in (None, host)
+        self.last = host
+        self.changes += changed
+        return changed
+
+    def is_stale(self, answer: Answer, now: float) -> bool:
+        """Return whether a server calls itself primary that was left behind by a promotion."""
+        return answer.term < self.term and now - self.term_heard <= STALE
+
+
+class Search:
+    """One search. `any_server` takes whatever answers, the hosts in their order."""
+
+    def __init__(self, hosts: Sequence[Host], memory: Memory, now: float, *, any_server: bool = False) -> None:
+        self.hosts = hosts
+        self.said: dict[Host, str | BaseException] = {}  # the last answer of each host that is not the primary
+        self.winner: Host | None = None
+        self.abandoned = False
+        self._memory = memory
+        self._any = any_server
+        self._asking: set[Host] = set()
+        self._good: dict[Host, float] = {}  # hosts that may be taken, from when on
+        self._due = {host: self._first_time(number, host, now) for number, host in enumerate(hosts)}
+
+    def _first_time(self, number: int, host: Host, now: float) -> float:
+        first = self._memory.primary
+        if host == first:
+            return now
+        wait = PATIENCE if first is not None else number * PATIENCE if self._any else 0.0
+        return max(now + wait, self._memory.asked.get(host, -NEVER) + SPACING)
+
+    def due(self, now: float) -> list[Host]:
+        """Return the hosts that are to be asked now; they count as asked."""
+        found = [host for host, when in self._due.items() if when <= now]
+        for host in found:
+            del self._due[host]
+            self._asking.add(host)
+            self._memory.asked[host] = now
+        return found
+
+    def answered(self, host: Host, answer: Answer | BaseException, now: float) -> bool:
+        """Note the answer of a host; return whether its connection is worth keeping."""
+        self._asking.discard(host)
+        if self.abandoned or self.winner is not None:
+            return False
+        if isinstance(answer, Answer) and self._memory.is_stale(answer, now):
+            answer = Answer(Role.OTHER, "another server was promoted in its place")
+        if isinstance(answer, Answer) and answer.role is not Role.OTHER:
+            several = answer.role is Role.ONE_OF_SEVERAL and host != self._memory.primary
+            self._good[host] = now + PATIENCE if several else now
+            self.choose(now)
+            return self.winner in (None, host)
+        self.said[host] = answer.words if isinstance(answer, Answer) else answer
+        if self._memory.primary in (None, host):
+            self._memory.primary = None
+            others = sorted(self._due, key=self.hosts.index)
+            for other in others[: (not self._asking) if self._any else None]:
+                self._due[other] = max(now, self._memory.asked.get(other, -NEVER) + SPACING)
+        self.choose(now)
+        if self._asking and self.winner is None:
+            # Others still think: this one may have been promoted until then.
+            self._due.setdefault(host, self._memory.asked[host] + SPACING)
+        return False
+
+    def hear(self, now: float) -> None:
+        """Go where another search has found the primary meanwhile."""
+        known = self._memory.primary
+        if known is not None and known not in self._asking and known not in self._good:
+            self._due[known] = now
+
+    def abandon(self) -> None:
+        """Let whoever answers from now on be too late."""
+        self.abandoned = True
+
+    def choose(self, now: float) -> Host | None:
+        """Return whom to take: the first in the list of those that may be taken, when no earlier one is waited for."""
+        if self.winner is None and self._good:
+            first = min(self._good, key=self.hosts.index)
+            earlier = {host for host in self._asking if self.hosts.index(host) < self.hosts.index(first)}
+            if not earlier or self._good[first] <= now:
+                self.winner = first
+        return self.winner
+
+    @property
+    def is_over(self) -> bool:
+        """Whether there is a winner, or nobody whose answer is still to come."""
+        return self.winner is not None or not (self._asking or self._good or self._unasked())
+
+    def _unasked(self) -> set[Host]:
+        return self._due.keys() - self.said.keys()
+
+    def next(self) -> float:
+        """Return when something is to be done though nobody has answered."""
+        return min((*self._due.values(), *self._good.values()), default=NEVER)
+
+    def answers(self) -> dict[Host, str | BaseException]:
+        """Return what each host has said, in the order of the list."""
+        return {host: self.said[host] for host in self.hosts if host in self.said}
+
+    def silent(self) -> list[Host]:
+        """Return the hosts that have not answered yet."""
+        return [host for host in self.hosts if host not in self.said]

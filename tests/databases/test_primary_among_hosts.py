@@ -1,0 +1,272 @@
+"""Several hosts of one database, for threads and for tasks: who is found, and at what cost."""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from sqlalchemy import exc, text
+from sqlmodel import Session
+
+from dbconfig import Profile, Registry
+from dbconfig.engine import pool
+from dbconfig.engine.primary import PLACE
+from dbconfig.engine.primary.search import SPACING
+from tests.support.ports import free_port
+from tests.support.processes import wait_until
+from tests.support.proxy import Proxy
+from tests.support.server import Server
+
+pytestmark = pytest.mark.server
+
+KINDS = [
+    ("postgresql", "psycopg2", "sync"),
+    ("postgresql", "psycopg", "sync"),
+    ("postgresql", "psycopg", "async"),
+    ("postgresql", "asyncpg", "async"),
+    ("mariadb", "pymysql", "sync"),
+    ("mariadb", "aiomysql", "async"),
+    ("mariadb", "asyncmy", "async"),
+]
+PORT = {"postgresql": "SELECT inet_server_port()", "mariadb": "SELECT @@port"}
+
+
+@dataclass
+class Cluster:
+    """A primary and its standby, each behind a proxy, and registries of the list of both."""
+
+    system: str
+    driver: str
+    style: str
+    primary: Server
+    standby: Any
+    stack: ExitStack
+    ways: dict[str, Proxy] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.runner = self.stack.enter_context(asyncio.Runner()) if self.style == "async" else None
+        for name in ("primary", "standby"):
+            server = getattr(self, name)
+            self.ways[name] = self.stack.enter_context(Proxy(server.host, server.port))
+
+    def hosts(self, *names: str) -> list[str]:
+        return [f"{self.ways[name].host}:{self.ways[name].port}" for name in names]
+
+    def registry(self, hosts: list[str] | None = None, **settings: Any) -> Registry:
+        known = self.primary
+        given = {"username": known.user, "password": known.password, "database": known.database, **settings}
+        system = "postgresql" if self.system == "postgresql" else "mysql"
+        hosts = hosts or self.hosts("standby", "primary")
+        return Registry.from_profile(Profile(name="several", drivername=f"{system}+{self.driver}", host=hosts, **given))
+
+    def use(self, db: Registry, work: Callable[[Session], Any], *, read_only: bool = False) -> Any:
+        """Run a function with a session."""
+        if self.runner is None:
+            with db.session(read_only=read_only) as session:
+                return work(session)
+
+        async def twin() -> Any:
+            async with db.async_session(read_only=read_only) as session:
+                return await session.run_sync(work)
+
+        return self.runner.run(twin())
+
+    def port(self, db: Registry, *, read_only: bool = False) -> int:
+        return int(self.use(db, lambda session: session.scalar(text(PORT[self.system])), read_only=read_only))
+
+    def unit(self, db: Registry, statement: str) -> None:
+        """Run a statement as a unit of work."""
+        if self.runner is None:
+            db.run_in_transaction(lambda session: session.execute(text(statement)))
+            return
+
+        async def work(session: Any) -> None:
+            await session.run_sync(lambda inner: inner.execute(text(statement)))
+
+        self.runner.run(db.async_run_in_transaction(work))
+
+    def engine(self, db: Registry) -> Any:
+        if self.runner is None:
+            return db.engine()
+
+        async def here() -> Any:
+            return db.async_engine().sync_engine
+
+        return self.runner.run(here())
+
+    def wait(self, condition: Callable[[], bool], what: str) -> None:
+        """Wait for something that the event loop, if there is one, has still to do."""
+
+        def holds() -> bool:
+            if self.runner is not None:
+                self.runner.run(asyncio.sleep(0.01))
+            return condition()
+
+        wait_until(holds, what, timeout=120)
+
+    def end(self, db: Registry) -> None:
+        if self.runner is not None:
+            self.runner.run(db.async_dispose())
+        db.dispose()
+
+    def promote(self) -> None:
+        if self.system == "postgresql":
+            self.standby.promote()
+        else:
+            self.standby.catch_up()
+            self.standby.sql("SET GLOBAL read_only = OFF")
+
+
+@pytest.fixture(params=KINDS, ids="-".join)
+def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    system, driver, style = request.param
+    pytest.importorskip(driver)
+    primary = request.getfixturevalue(system)
+    with ExitStack() as stack:
+        standby = stack.enter_context(primary.standby() if system == "postgresql" else primary.replica())
+        standby.database = primary.database
+        standby.catch_up()
+        yield Cluster(system, driver, style, primary, standby, stack)
+
+
+class Opened:
+    """A registry whose engines end with the block."""
+
+    def __init__(self, cluster: Cluster, hosts: list[str] | None = None, **settings: Any) -> None:
+        self.cluster, self.db = cluster, cluster.registry(hosts, **settings)
+
+    def __enter__(self) -> Registry:
+        return self.db
+
+    def __exit__(self, *_: object) -> None:
+        self.cluster.end(self.db)
+
+
+def test_each_kind_of_session_finds_the_primary_and_the_next_connection_goes_straight_there(cluster: Cluster) -> None:
+    with Opened(cluster) as db:
+        assert cluster.port(db) == cluster.primary.port
+        cluster.wait(lambda: cluster.ways["standby"].connections == 0, "the end of what asked the standby")
+        cluster.ways["standby"].reset_counters()
+
+        def two(session: Session) -> int:
+            session.connection()
+            beside = session.get_bind().pool.connect()  # type: ignore[union-attr]
+            beside.close()
+            return 0
+
+        cluster.use(db, two)
+        assert pool.stats(cluster.engine(db)).created == 2
+        assert cluster.ways["standby"].accepted == 0
+        assert cluster.port(db, read_only=True) == cluster.primary.port
+
+
+def test_hosts_that_are_silent_or_close_what_they_accept_cost_no_connect_timeout(cluster: Cluster) -> None:
+    cluster.ways["standby"].mute_accept()
+    closes = cluster.stack.enter_context(Proxy(cluster.primary.host, free_port()))  # as a balancer without a server
+    hosts = [*cluster.hosts("standby"), f"{closes.host}:{closes.port}", *cluster.hosts("primary")]
+    with Opened(cluster, hosts, connect_timeout="120s", pool_timeout="300s") as db:
+        started = time.monotonic()
+        assert cluster.port(db) == cluster.primary.port
+        assert time.monotonic() - started < 100
+
+
+def test_after_a_promotion_no_connection_to_the_server_of_before_is_handed_out(cluster: Cluster) -> None:
+    cluster.primary.sql("CREATE TABLE journal (name varchar(10) PRIMARY KEY)")
+    with Opened(cluster, connect_timeout="3s", pool_timeout="60s", pool_size=3) as db:
+        engine = cluster.engine(db)
+
+        def three(session: Session) -> None:
+            held = [session.get_bind().pool.connect() for _ in range(2)]  # type: ignore[union-attr]
+            session.execute(text("INSERT INTO journal VALUES ('before')"))
+            session.commit()
+            for each in held:
+                each.close()
+
+        cluster.use(db, three)
+        assert len(pool.ledger(engine).live()) >= 2
+        cluster.standby.catch_up()
+        cluster.ways["primary"].swallow()  # as a machine that stands still
+        cluster.promote()
+        cluster.unit(db, "INSERT INTO journal VALUES ('after')")
+        cluster.ways["primary"].pass_through()  # it wakes, and calls itself primary still
+        new = cluster.ways["standby"]
+
+        def leads_there() -> bool:
+            return {record.info[PLACE] for record in pool.ledger(engine).live()} == {(new.host, new.port)}
+
+        cluster.wait(leads_there, "the end of all connections to the server of before")
+        for _ in range(5):
+            assert cluster.port(db) == cluster.standby.port
+    assert cluster.standby.sql("SELECT count(*) FROM journal") == [(2,)]
+    assert cluster.primary.sql("SELECT count(*) FROM journal") == [(1,)]
+
+
+def test_a_statement_that_waits_for_a_server_that_stands_still_ends_with_the_promotion(cluster: Cluster) -> None:
+    cluster.primary.sql("CREATE TABLE journal (name varchar(10) PRIMARY KEY)")
+    with Opened(cluster, connect_timeout="3s", pool_timeout="120s") as db:
+        cluster.unit(db, "INSERT INTO journal VALUES ('before')")
+        cluster.standby.catch_up()
+
+        def stand_still(session: Session) -> None:
+            session.connection()
+            cluster.ways["primary"].swallow()
+            cluster.promote()
+            session.execute(text("INSERT INTO journal VALUES ('lost')"))
+
+        started = time.monotonic()
+        with pytest.raises(exc.DBAPIError):
+            cluster.use(db, stand_still)
+        # Not by TCP's own limits alone: the watch has looked where the primary is.
+        assert cluster.port(db) == cluster.standby.port
+        print(f"{cluster.driver}: ended after {time.monotonic() - started:.1f} s")
+    assert cluster.primary.sql("SELECT count(*) FROM journal") == [(1,)]
+
+
+def test_without_a_primary_each_host_is_asked_once_a_second_and_the_error_says_why(cluster: Cluster) -> None:
+    cluster.ways["primary"].refuse()
+    with Opened(cluster, pool_timeout="6s", connect_timeout="5s") as db:
+        started = time.monotonic()
+        with pytest.raises(exc.OperationalError) as told:
+            cluster.port(db)
+        passed = time.monotonic() - started
+        assert "none of the hosts is a primary that can be used" in str(told.value)
+        assert "it is a standby" in str(told.value) or "read_only is on" in str(told.value)
+        assert any("dbconfig[no-primary]" in note for note in told.value.__notes__)
+        assert cluster.ways["standby"].accepted <= passed / SPACING + 1
+        cluster.ways["primary"].pass_through()
+        wait_until(lambda: _succeeds(cluster, db), "the primary, which is back")
+
+
+def _succeeds(cluster: Cluster, db: Registry) -> bool:
+    try:
+        return cluster.port(db) == cluster.primary.port
+    except exc.DBAPIError:
+        return False
+
+
+def test_a_wrong_password_is_told_at_once(cluster: Cluster) -> None:
+    with Opened(cluster, password="wrong", pool_timeout="300s") as db:
+        with pytest.raises(exc.OperationalError) as told:
+            cluster.port(db)
+        assert any("dbconfig[login-rejected]" in note for note in told.value.__notes__)
+
+
+def test_a_server_that_is_the_primary_no_more_is_left(cluster: Cluster) -> None:
+    """As after an orderly switch: the old one stays up, and refuses to write."""
+    cluster.primary.sql("CREATE TABLE journal (name varchar(10) PRIMARY KEY)")
+    with Opened(cluster, pool_timeout="60s") as db:
+        cluster.unit(db, "INSERT INTO journal VALUES ('before')")
+        cluster.standby.catch_up()
+        if cluster.system == "postgresql":
+            cluster.primary.stop()
+        else:
+            cluster.primary.sql("SET GLOBAL read_only = ON")
+        cluster.promote()
+        cluster.unit(db, "INSERT INTO journal VALUES ('after')")
+        assert cluster.port(db) == cluster.standby.port
+        assert cluster.port(db, read_only=True) == cluster.standby.port
+    if cluster.system == "mariadb":
+        cluster.primary.sql("SET GLOBAL read_only = OFF")
