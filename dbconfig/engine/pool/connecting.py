@@ -9,9 +9,8 @@ import time
 from threading import Thread
 from typing import TYPE_CHECKING
 
-from dbconfig.engine.pool import idle
 from dbconfig.engine.pool.clock import monotonic
-from dbconfig.engine.pool.record import NEVER, Record, Slot
+from dbconfig.engine.pool.record import NEVER, Record, Slot, is_held_here
 
 if TYPE_CHECKING:
     from dbconfig.engine.pool.owner import Owner
@@ -114,11 +113,9 @@ class Connector:
 
     def succeeded(self) -> None:
         """Take note that a connect has succeeded; the pool's lock is held."""
-        first, self.warm = not self.warm, True
+        self.warm = True
         self.trouble = None
         self.failures = 0
-        if first:
-            idle.begin(self._pool)
 
     def connect(self, slot: Slot, deadline: float = NEVER) -> Record:
         """Connect in this place, on this thread. On failure the place is free for the next in the line."""
@@ -151,19 +148,24 @@ class Connector:
     def staff(self) -> None:
         """Put each free place to use as long as somebody waits for it."""
         pool = self._pool
+        # By the garbage collector, in the middle of a section of ours: a thread that is started now may wait for us.
+        starts_none = is_held_here(pool.lock)
         while True:
             with pool.lock:
                 if not pool.waiters or pool.open >= pool.limit:
                     return
-                if self.on_callers_thread:
-                    if not self.may_connect_here():
-                        return
-                    pool.serve_first(pool.new_slot())
-                    continue
-                if self.trouble is not None or self._helpers >= min(HELPERS, len(pool.waiters)):
+                here = self.on_callers_thread
+                if here and not self.may_connect_here():
+                    return
+                if not here and (self.trouble is not None or self._helpers >= min(HELPERS, len(pool.waiters))):
                     return
                 slot = pool.new_slot()
-            self.employ(slot)
+                if here or starts_none:
+                    pool.serve_first(slot)
+            if starts_none:
+                return
+            if not here:
+                self.employ(slot)
 
     def employ(self, slot: Slot) -> None:
         """Connect in this place on a helper thread, for whoever is first in the line when it is done."""
@@ -223,22 +225,20 @@ class Connector:
         with pool.lock:
             self.failures += 1
             others_in_use = pool.open - pool.connecting > 0
-            if not pool.waiters:
-                self.trouble = None
-                logger.debug("%s: a connect that nobody waits for any more has failed: %s", pool.options.name, error)
-            elif pool.options.patient and (transient or others_in_use):
-                if self.trouble is not None and attempt == 1:
-                    slot.release()  # another helper is trying already
-                    return None
-                self.trouble = error
-            else:
-                self.trouble = None
+            wanted, another_tries = bool(pool.waiters), self.trouble is not None and attempt == 1
+            again = wanted and pool.options.patient and (transient or others_in_use)
+            if not (again and another_tries):
+                self.trouble = error if again else None
+            if wanted and not again:
                 pool.serve_first(error)
-            if self.trouble is None:
-                if pool.waiters:
-                    return slot
-                slot.release()
-                return None
+            for_the_next = not again and bool(pool.waiters)
+        if not wanted:
+            logger.debug("%s: a connect that nobody waits for any more has failed: %s", pool.options.name, error)
+        if for_the_next:
+            return slot
+        if not again or another_tries:
+            slot.release()
+            return None
         # One tries, the others wait: for this attempt, for a connection that is still in use, or for their deadline.
         time.sleep(self._pause(attempt, transient))
         with pool.lock:

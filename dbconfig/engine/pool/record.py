@@ -23,6 +23,12 @@ NEVER = float("inf")
 REASON = "dbconfig.reason"  # in record.info of SQLAlchemy's own pools: why a connection is being closed
 
 
+def is_held_here(lock: RLock) -> bool:
+    """Return whether this very thread holds the lock."""
+    held: bool = lock._is_owned()  # type: ignore[attr-defined]  # what threading.Condition asks of a lock
+    return held
+
+
 class Home(Protocol):
     """What a slot and its record ask of the pool they belong to."""
 

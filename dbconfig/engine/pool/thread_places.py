@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy.pool import QueuePool
 
-from dbconfig.engine.pool import forks
+from dbconfig.engine.pool import forks, idle
 from dbconfig.engine.pool.clock import monotonic
 from dbconfig.engine.pool.connecting import Connector
 from dbconfig.engine.pool.options import LineOptions
@@ -26,7 +26,9 @@ class Places(QueuePool):
     Two rules hold whenever the lock is free: nobody waits while a connection is idle, and every open or opening
     connection has exactly one slot. The lock is re-entrant, because the garbage collector may return a forgotten
     connection, or drop a slot, in the middle of our own critical section; each section is therefore correct at every
-    point at which a whole other section may run inside it.
+    point at which a whole other section may run inside it. It may do so in any other thread too, and there it waits for
+    the lock. So nobody who holds the lock waits for anything: starts no thread (a start waits until the new thread has
+    begun, and that thread may have to collect), writes no log, and asks no other object that has a lock.
 
     An exception out of a signal handler strikes after a call, or at the beginning of a function, and nowhere else.
     What belongs together is therefore done without a call in between, or undone by the end of an object.
@@ -51,6 +53,7 @@ class Places(QueuePool):
         self.connecting = 0
         self.generation = 0  # of the connections made from now on; the older ones are invalid
         self.disposed = False
+        self._cared_for = False
         self.limit = float("inf") if self._max_overflow == -1 else self._pool.maxsize + self._max_overflow
         self.connector = Connector(self, inline=getattr(self._dialect, "name", "") == "sqlite" or self._timeout <= 0)
         target = self.options.queue_target
@@ -148,6 +151,9 @@ class Places(QueuePool):
             self.connector.succeeded()
             if self.shedding is not None and self.open - self.connecting <= 1:
                 self.shedding.relax()  # they have waited for the server, and not for each other
+        if not self._cared_for:
+            idle.begin(self)
+            self._cared_for = True  # afterwards: when that was interrupted, the next connect does it
 
     def take_back(self, slot: Slot) -> None:
         try:

@@ -130,17 +130,23 @@ class FairPool(Places):
         """Stand in the line, at its head when a place is already held. Return what needs no wait at once."""
         with self.lock:
             back = self._take() if self.idle else None  # it came back since we looked
+            jammed = False
             if back is None:
                 if slot is not None and self.connector.on_callers_thread:
                     return slot
                 if slot is None and not self.waiters and self.open < self.limit and self.connector.may_connect_here():
                     return self.new_slot()
-                if slot is None:
-                    self._refuse_beyond_max_waiting()
-                if self.shedding is not None and not self.waiters:
-                    self.shedding.relax()
-                self.waiters[waiter] = None
-                self.waiters.move_to_end(waiter, last=slot is None)
+                jammed = slot is None and self._is_jammed()
+                if jammed:
+                    self.counters.refused += 1
+                else:
+                    if self.shedding is not None and not self.waiters:
+                        self.shedding.relax()
+                    self.waiters[waiter] = None
+                    self.waiters.move_to_end(waiter, last=slot is None)
+        if jammed:
+            waiting, most = len(self.waiters), self.options.max_waiting
+            raise timeout_errors.full(self, f"the line is full: {waiting} callers wait (pool_max_waiting is {most})")
         if back is None and slot is None:
             self.connector.staff()
         elif back is None and slot is not None:
@@ -149,17 +155,13 @@ class FairPool(Places):
             slot.release()
         return back
 
-    def _refuse_beyond_max_waiting(self) -> None:
+    def _is_jammed(self) -> bool:
         most = self.options.max_waiting
         if most is None:
-            return
+            return False
         # Who waits for a connect that is under way, or for a place that is free, is not part of a jam.
         in_use = self.open - self.connecting
-        if len(self.waiters) - (self.limit - in_use) >= most:
-            self.counters.refused += 1
-            raise timeout_errors.full(
-                self, f"the line is full: {len(self.waiters)} callers wait (pool_max_waiting is {most})"
-            )
+        return len(self.waiters) - (self.limit - in_use) >= most
 
     def _leave(self, waiter: Waiter, start: float) -> Record | Slot | BaseException | Refusal:
         with self.lock:
@@ -236,6 +238,7 @@ class FairPool(Places):
         forks.notice()
         self.in_its_process = forks.mark()
         self.lock = RLock()
+        self._cared_for = False
         inherited = self.disown() if self.disown is not None else list(self.idle)
         for record in inherited:
             record.slot.held = False

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, event, exc, text
+from sqlalchemy import Engine, exc, text
 
 from dbconfig.engine import pool as dbconfig_pool
 from dbconfig.engine.pool import sockets
@@ -172,13 +172,12 @@ def test_n23_a_server_that_is_full_makes_callers_wait(postgresql: Any) -> None:
 
 def test_n27_a_server_that_ends_idle_sessions_costs_no_error(mariadb: Any) -> None:
     with running_engine(url_of(mariadb)) as engine:
-
-        def end_soon(dialect: Any, record: Any, arguments: Any, parameters: dict[str, Any]) -> None:
-            parameters["init_command"] = "SET SESSION wait_timeout=1"
-
-        event.listen(engine, "do_connect", end_soon)
         open_ = warm(engine, 4)
-        event.remove(engine, "do_connect", end_soon)  # the new ones may rest, on a machine that is busy
+        held = [engine.connect() for _ in open_]
+        for connection in held:
+            connection.exec_driver_sql("SET SESSION wait_timeout = 5")  # a busy machine needs its time to return them
+        for connection in held:
+            connection.close()
         assert eventually(lambda: len(polling.select(open_, [], [], 0)[0]) == 4)  # the server's goodbye, or the end
         assert burst(engine, 4) == []
 

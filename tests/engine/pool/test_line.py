@@ -108,15 +108,18 @@ def test_a_burst_makes_few_connections() -> None:
     pool = fair_pool(server, pool_size=50, max_overflow=0)
     for connection in [pool.connect() for _ in range(5)]:
         connection.close()
-    server.delay = 0.15
+    server.gate = threading.Event()  # no connect ends before all have been served by the connections there are
 
     def request() -> None:
         with closing(pool.connect()):
             time.sleep(0.002)
 
-    with callers(50) as run:
-        for future in [run(request) for _ in range(50)]:
-            future.result(10)
+    try:
+        with callers(50) as run:
+            for future in [run(request) for _ in range(50)]:
+                future.result(60)
+    finally:
+        server.gate.set()
     assert eventually(lambda: pool.connecting == 0)
     assert server.attempts <= 5 + 3
     assert_whole(pool)
