@@ -194,9 +194,8 @@ def test_connections_in_use_at_dispose_are_closed_when_they_come_back(server: An
         engine.dispose()
         held.execute(text("SELECT 1"))  # work in flight is unhurt
         held.close()
-        assert eventually(
-            lambda: len(server.connections()) == before,
-        )
+        # SQLAlchemy's own pool never closes it: how long we look for that is ours to choose.
+        assert eventually(lambda: len(server.connections()) == before, within=30 if kind == "ours" else 2)
     finally:
         gc.enable()
 
