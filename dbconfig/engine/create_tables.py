@@ -14,6 +14,7 @@ from sqlalchemy.schema import sort_tables_and_constraints
 from sqlalchemy.util import await_only
 from sqlmodel import SQLModel
 
+from dbconfig.engine import declarative_bases
 from dbconfig.errors import ConfigError
 from dbconfig.errors.printable import did_you_mean, quoted, suggest
 from dbconfig.errors.problem import Problem
@@ -25,7 +26,11 @@ _LOCK_TIMEOUT: Final = 60.0  # seconds; another worker's DDL takes long on a lar
 _LOCK_PAUSE: Final = 0.02  # seconds between two looks at the lock
 
 
-def create(engine: Engine, tables: Sequence[type[SQLModel] | Table | str]) -> list[str]:
+# A model, a table or its name; all tables of metadata, or of a declarative base.
+What = type[Any] | Table | MetaData | str
+
+
+def create(engine: Engine, tables: Sequence[What]) -> list[str]:
     """Create the tables that are not there yet; return their names, in the order of creation."""
     with _locked(engine) as connection:
         missing = [table for table in selected(tables) if not _exists(connection, table)]
@@ -35,7 +40,7 @@ def create(engine: Engine, tables: Sequence[type[SQLModel] | Table | str]) -> li
         return [table.fullname for table in missing]
 
 
-def drop(engine: Engine, tables: Sequence[type[SQLModel] | Table | str]) -> list[str]:
+def drop(engine: Engine, tables: Sequence[What]) -> list[str]:
     """Drop the tables that are there; return their names, in the order of dropping."""
     with _locked(engine) as connection:
         present = [table for table in selected(tables) if _exists(connection, table)]
@@ -63,16 +68,15 @@ def _exists(connection: Connection, table: Table) -> bool:
     return inspect(connection).has_table(table.name, schema=connection.schema_for_object(table))
 
 
-def selected(
-    tables: Sequence[type[SQLModel] | Table | str], metadatas: Sequence[MetaData] = (SQLModel.metadata,)
-) -> list[Table]:
+def selected(tables: Sequence[What], metadatas: Sequence[MetaData] = (SQLModel.metadata,)) -> list[Table]:
     """Return tables, or all that there are, in the order in which their foreign keys allow to create them."""
     if not tables:
         every = [table for metadata in metadatas for table in _sorted(metadata)]
         if not every:
+            _refuse_other_bases()
             _log.warning("no table is known: import the modules of your models before creating or dropping tables")
         return every
-    named = dict.fromkeys(_table(each, metadatas) for each in tables)
+    named = dict.fromkeys(table for each in tables for table in _tables(each, metadatas))
     return [
         table
         for metadata in dict.fromkeys(table.metadata for table in named)
@@ -88,14 +92,33 @@ def _sorted(metadata: MetaData) -> list[Table]:
     return [table for table, _ in pairs if table is not None]
 
 
-def _table(each: type[SQLModel] | Table | str, metadatas: Sequence[MetaData]) -> Table:
+def _refuse_other_bases() -> None:
+    bases = declarative_bases.with_tables()
+    if bases:
+        base = bases[0].partition(" ")[0].rpartition(".")[2]
+        message = "SQLModel.metadata has no tables, but other declarative bases have"
+        help = f"pass the base: db.create_tables({base}); in tests, let the fixture `db_setup` do so"
+        notes = (f"bases found: {', '.join(bases)}",)
+        raise ConfigError([Problem("unknown-table", message, help=help, notes=notes)])
+
+
+def _tables(each: Any, metadatas: Sequence[MetaData]) -> list[Table]:
+    metadata = declarative_bases.metadata_of(each)
+    return [_table(each, metadatas)] if metadata is None else _sorted(metadata)
+
+
+def _table(each: What, metadatas: Sequence[MetaData]) -> Table:
     if isinstance(each, Table):
         return each
     if not isinstance(each, str):
         table: Any = getattr(each, "__table__", None)
         if table is None:
-            message = f"{each.__name__} is no table: its class has no `table=True`"
-            raise ConfigError([Problem("unknown-table", message, help=f"class {each.__name__}(SQLModel, table=True)")])
+            name = getattr(each, "__name__", repr(each))
+            if not (isinstance(each, type) and issubclass(each, SQLModel)):
+                help = "pass a model, a Table, a table's name, MetaData, or a declarative base"
+                raise ConfigError([Problem("unknown-table", f"{name} has no table", help=help)])
+            message = f"{name} is no table: its class has no `table=True`"
+            raise ConfigError([Problem("unknown-table", message, help=f"class {name}(SQLModel, table=True)")])
         return table  # type: ignore[no-any-return]  # SQLModel does not declare __table__
     known = {name: table for metadata in metadatas for name, table in metadata.tables.items()}
     if each in known:

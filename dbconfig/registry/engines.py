@@ -17,6 +17,7 @@ from dbconfig.engine.pool import PoolStats
 from dbconfig.registry.profiles import Profiles, Resolved
 from dbconfig.replicas import read_your_writes, routing
 from dbconfig.sessions.model_databases import Homes
+from dbconfig.sessions.session_classes import SQLMODEL, SessionClasses
 from dbconfig.sessions.sessionmaker import Readers, SessionFactory, Several, readers_over_several
 from dbconfig.settings.database import DatabaseSettings
 from dbconfig.settings.profile import DEFAULT
@@ -30,6 +31,7 @@ class Plan:
 
     profiles: Profiles
     options: Mapping[str, Any]  # arguments of create_engine that only code can express
+    classes: SessionClasses = SQLMODEL
     homes: Homes = field(default_factory=Homes)
     overridden: int = 0  # how many overrides are in force
     # In tests, by the names of profile and database: what the sessions of every event loop are made with instead, of
@@ -65,13 +67,22 @@ class Style(Protocol[E, F_co, R]):
 
     def bare(self, engine: E) -> Engine: ...
 
-    def factory(self, engine: E, settings: DatabaseSettings, several: Several | None) -> F_co: ...
+    def factory(
+        self, engine: E, settings: DatabaseSettings, several: Several | None, classes: SessionClasses
+    ) -> F_co: ...
 
     def readers(
-        self, settings: DatabaseSettings, label: str, open_engine: Callable[..., E], beside: Engine | None
+        self,
+        settings: DatabaseSettings,
+        label: str,
+        open_engine: Callable[..., E],
+        beside: Engine | None,
+        classes: SessionClasses,
     ) -> R: ...
 
-    def readers_over_several(self, found: R, settings: DatabaseSettings, several: Several) -> R: ...
+    def readers_over_several(
+        self, found: R, settings: DatabaseSettings, several: Several, classes: SessionClasses
+    ) -> R: ...
 
 
 class Threads:
@@ -140,7 +151,7 @@ class Engines(Generic[E, F, R]):
                     other = engine if name == DEFAULT else self.factory(name, found.key[0]).engine
                     return self._style.bare(other)
 
-                made = self._style.factory(engine, found.settings, self._several(database, open_))
+                made = self._style.factory(engine, found.settings, self._several(database, open_), self._plan.classes)
                 if joined := self._joined(found):
                     made = joined[0]
                 self._factories[found.key] = made
@@ -162,7 +173,9 @@ class Engines(Generic[E, F, R]):
 
     def _joined(self, found: Resolved) -> tuple[F, R] | None:
         join = self._plan.joining.get(found.key) if self._style.asynchronous else None
-        return None if join is None else join(self._style.factory(self._engine(found), found.settings, None))
+        if join is None:
+            return None
+        return join(self._style.factory(self._engine(found), found.settings, None, self._plan.classes))
 
     def _several(self, database: str, open_: Callable[[str], Engine]) -> Several | None:
         homes = self._plan.homes
@@ -173,7 +186,9 @@ class Engines(Generic[E, F, R]):
             return (server if name == DEFAULT else self.readers(name, found.key[0])).pick()
 
         several = self._several(found.key[1], open_)
-        return server if several is None else self._style.readers_over_several(server, found.settings, several)
+        if several is None:
+            return server
+        return self._style.readers_over_several(server, found.settings, several, self._plan.classes)
 
     def _engine(self, found: Resolved) -> E:
         if found.key not in self._engines:
@@ -220,7 +235,9 @@ class Engines(Generic[E, F, R]):
         if found.key not in self._servers:
             owner: Any = self._memory or self
             beside = owner.of_memory(found) if found.settings.in_memory else None
-            self._servers[found.key] = self._style.readers(found.settings, found.label, self._open_reader, beside)
+            self._servers[found.key] = self._style.readers(
+                found.settings, found.label, self._open_reader, beside, self._plan.classes
+            )
         return self._servers[found.key]
 
     def _open_reader(self, settings: DatabaseSettings, label: str, **how: Any) -> E:

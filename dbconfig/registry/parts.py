@@ -16,6 +16,7 @@ from dbconfig.errors.problem import Problem
 from dbconfig.registry.engines import Engines, Key, Plan, ProcessEngines, Threads
 from dbconfig.registry.profiles import Profiles
 from dbconfig.registry.reloading import Reload
+from dbconfig.sessions.session_classes import SQLMODEL, SessionClasses
 
 if TYPE_CHECKING:
     from dbconfig.registry.event_loops import EventLoops
@@ -34,9 +35,9 @@ VERBS: Final[Mapping[TableVerb, Callable[[Engine, Sequence[Any]], list[str]]]] =
 class Parts:
     """The profiles, the engines of the process, and those of each event loop."""
 
-    def __init__(self, profiles: Profiles, options: Mapping[str, Any]) -> None:
+    def __init__(self, profiles: Profiles, options: Mapping[str, Any], classes: SessionClasses = SQLMODEL) -> None:
         self.profiles = profiles
-        self.plan = Plan(profiles, options)
+        self.plan = Plan(profiles, options, classes)
         self.homes = self.plan.homes
         self.engines: ProcessEngines = Engines(self.plan, Threads())
         self.reload = Reload(profiles, self.engines)

@@ -8,10 +8,12 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self, SupportsIndex, TypeVar
 
-from sqlalchemy import Engine, Table
-from sqlmodel import Session, SQLModel
+from sqlalchemy import Connection, Engine
+from sqlalchemy.orm import Session as PlainSession
+from sqlmodel import Session
 
 from dbconfig.engine import probes
+from dbconfig.engine.create_tables import What
 from dbconfig.engine.pool import PoolStats
 from dbconfig.errors.printable import quoted
 from dbconfig.registry.parts import VERBS, Parts, TableVerb
@@ -19,13 +21,16 @@ from dbconfig.registry.profiles import Profiles
 from dbconfig.replicas import read_your_writes
 from dbconfig.replicas.health import ReaderStats
 from dbconfig.sessions import retry
+from dbconfig.sessions.core import async_begun, begun
 from dbconfig.sessions.model_databases import Home
+from dbconfig.sessions.session_classes import SessionClasses
+from dbconfig.sessions.session_options import making, options, with_options
 from dbconfig.settings.database import DatabaseSettings
 from dbconfig.settings.password_providers import TIMEOUT
 from dbconfig.settings.profile import DEFAULT, Profile
 
 if TYPE_CHECKING:
-    from sqlalchemy.ext.asyncio import AsyncEngine
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
     from sqlmodel.ext.asyncio.session import AsyncSession
 
 T = TypeVar("T")
@@ -50,6 +55,8 @@ class Registry:
         profile: str | None = None,
         environ: Mapping[str, str] | None = None,
         engine_options: Mapping[str, Any] | None = None,
+        session_class: type[PlainSession] = Session,
+        async_session_class: type[Any] | None = None,
     ) -> None:
         """Note what to load at first use.
 
@@ -58,15 +65,24 @@ class Registry:
             profile: the profile; None takes `ENVIRONMENT`.
             environ: the environment variables; None is the process's own.
             engine_options: arguments of `create_engine` that only code can express, for every engine.
+            session_class: the class of sessions, such as `sqlalchemy.orm.Session` or a subclass of it.
+            async_session_class: the class of asynchronous sessions; None is SQLModel's or SQLAlchemy's, as
+                `session_class` is.
         """
         self._profiles = Profiles(path, profile, environ)
-        self.parts = Parts(self._profiles, dict(engine_options or {}))
+        classes = SessionClasses(session_class, async_session_class)
+        self.parts = Parts(self._profiles, dict(engine_options or {}), classes)
         self._engines = self.parts.engines
 
     @classmethod
-    def from_profile(cls, profile: Profile) -> Self:
-        """Return a registry of a profile that was made in code; it needs no file."""
-        registry = cls(profile=profile.name)
+    def from_profile(cls, profile: Profile, **options: Any) -> Self:
+        """Return a registry of a profile that was made in code; it needs no file.
+
+        Args:
+            profile: the profile.
+            options: `engine_options`, `session_class`, and `async_session_class`, as for the class itself.
+        """
+        registry = cls(profile=profile.name, **options)
         registry._profiles.give(profile)
         return registry
 
@@ -123,6 +139,8 @@ class Registry:
         profile: str | None = None,
         read_only: bool = False,
         snapshot: bool = False,
+        schema: str | None = None,
+        execution_options: Mapping[str, Any] | None = None,
     ) -> Session:
         """Return a new session: SQLModel's own, which closes at the end of a `with`, and never commits by itself.
 
@@ -132,19 +150,52 @@ class Registry:
             read_only: read from one of the `replicas`, or from the primary where there is none. Each statement costs
                 one round trip, and sees what is committed when it begins; writes are refused.
             snapshot: let all statements see the same state, for two round trips more; it is read-only too.
+            schema: the schema of tables that name none, such as a tenant's. All tenants share the pool.
+            execution_options: execution options of the session's connections, such as `isolation_level`.
         """
+        if schema is not None or execution_options:
+            found = options(schema, execution_options, read_only=read_only or snapshot)
+            session = self.session(database, profile=profile, read_only=read_only, snapshot=snapshot)
+            return with_options(session, found)
         if read_only or snapshot:
             readers = self._engines.readers(database, profile)
             return readers.snapshot() if snapshot else readers.plain()
         make = self._engines.sessions.get(database) if profile is None else None
         return make() if make is not None else self._engines.factory(database, profile).session()
 
-    def transaction(self, database: str = DEFAULT, *, profile: str | None = None) -> AbstractContextManager[Session]:
+    def transaction(
+        self,
+        database: str = DEFAULT,
+        *,
+        profile: str | None = None,
+        schema: str | None = None,
+        execution_options: Mapping[str, Any] | None = None,
+    ) -> AbstractContextManager[Session]:
         """Return a context manager of a session that commits at the end, or rolls back on an exception.
 
         On SQLite it takes the write lock when it begins, so that what was read is still true when it writes.
+        `schema` and `execution_options` are those of `session`.
         """
-        return self._engines.factory(database, profile).transaction()
+        return self._engines.factory(database, profile).transaction(options(schema, execution_options))
+
+    def connect(self, database: str = DEFAULT, *, read_only: bool = False) -> Connection:
+        """Return a connection for SQLAlchemy Core; `with` closes it, and `commit()` commits.
+
+        Args:
+            database: a name under `databases:`, or the profile's own.
+            read_only: read from one of the `replicas`, or from the primary where there is none. Each statement sees
+                what is committed when it begins; writes are refused.
+        """
+        engine = self._engines.readers(database).pick() if read_only else self.engine(database)
+        return engine.connect()
+
+    def begin(self, database: str = DEFAULT, *, read_only: bool = False) -> AbstractContextManager[Connection]:
+        """Return a context manager of a Core connection whose transaction commits at the end, or rolls back.
+
+        It has the guarantees of `transaction`: SQLite's write lock, and `CommitUncertain`. With `read_only` all
+        statements see the same state, and writes are refused.
+        """
+        return begun(self.session(database, snapshot=True) if read_only else self.transaction(database))
 
     def run_in_transaction(
         self,
@@ -153,6 +204,8 @@ class Registry:
         *,
         attempts: int | None = None,
         timeout: float = 30.0,
+        schema: str | None = None,
+        execution_options: Mapping[str, Any] | None = None,
     ) -> T:
         """Run a function in a transaction, again as a whole after an error that passes by itself.
 
@@ -166,13 +219,16 @@ class Registry:
             attempts: maximum number of attempts; None: until `timeout`. Waiting for a server that cannot be reached
                 is not an attempt.
             timeout: seconds after which no attempt begins.
+            schema: the schema of tables that name none; a call within it for another schema has its own transaction.
+            execution_options: execution options of the session's connections.
 
         Raises:
             CommitUncertain: the connection was lost while COMMIT was under way; this is never repeated.
         """
         factory = self._engines.factory(database)
+        make = making(factory.unit_of_work, options(schema, execution_options))
         tries = retry.Attempts(attempts, timeout, f"{self.profile.name}/{database}", retry.counted(factory.engine))
-        return retry.run(factory.unit_of_work, work, tries, (id(self), database, False))
+        return retry.run(make, work, tries, (id(self), _place(database, schema), False))
 
     # Asynchronous twins. Engines are kept per event loop, and close with it.
 
@@ -195,12 +251,18 @@ class Registry:
         profile: str | None = None,
         read_only: bool = False,
         snapshot: bool = False,
+        schema: str | None = None,
+        execution_options: Mapping[str, Any] | None = None,
     ) -> AsyncSession:
-        """Return a new session: SQLModel's `AsyncSession`; an `async with` closes it, and nothing commits by itself.
+        """Return a new session: SQLModel's `AsyncSession`; `async with` closes it, and `commit()` commits.
 
         Its objects keep their attributes after a commit, unless the profile says `expire_on_commit: true`.
-        `read_only` and `snapshot` are those of `session`.
+        The other arguments are those of `session`.
         """
+        if schema is not None or execution_options:
+            found = options(schema, execution_options, read_only=read_only or snapshot)
+            session = self.async_session(database, profile=profile, read_only=read_only, snapshot=snapshot)
+            return with_options(session, found)
         engines = self.parts.loops.here()
         if read_only or snapshot:
             readers = engines.readers(database, profile)
@@ -208,13 +270,34 @@ class Registry:
         return engines.factory(database, profile).session()
 
     def async_transaction(
-        self, database: str = DEFAULT, *, profile: str | None = None
+        self,
+        database: str = DEFAULT,
+        *,
+        profile: str | None = None,
+        schema: str | None = None,
+        execution_options: Mapping[str, Any] | None = None,
     ) -> AbstractAsyncContextManager[AsyncSession]:
         """Return a context manager of a session that commits at the end, or rolls back.
 
         A cancellation rolls back like an exception. On SQLite it takes the write lock when it begins.
+        `schema` and `execution_options` are those of `session`.
         """
-        return self.parts.loops.here().factory(database, profile).transaction()
+        return self.parts.loops.here().factory(database, profile).transaction(options(schema, execution_options))
+
+    def async_connect(self, database: str = DEFAULT, *, read_only: bool = False) -> AsyncConnection:
+        """Return a connection for SQLAlchemy Core in the running loop, as `connect` does; use it by `async with`."""
+        if not read_only:
+            return self.async_engine(database).connect()
+        from sqlalchemy.ext.asyncio import AsyncEngine
+
+        return AsyncEngine(self.parts.loops.here().readers(database).pick()).connect()
+
+    def async_begin(
+        self, database: str = DEFAULT, *, read_only: bool = False
+    ) -> AbstractAsyncContextManager[AsyncConnection]:
+        """Return a context manager of a Core connection whose transaction commits at the end, as `begin` does."""
+        opened = self.async_session(database, snapshot=True) if read_only else self.async_transaction(database)
+        return async_begun(opened)
 
     async def async_run_in_transaction(
         self,
@@ -223,6 +306,8 @@ class Registry:
         *,
         attempts: int | None = None,
         timeout: float = 30.0,
+        schema: str | None = None,
+        execution_options: Mapping[str, Any] | None = None,
     ) -> T:
         """Await a function in a transaction, again as a whole after an error that passes by itself.
 
@@ -233,8 +318,9 @@ class Registry:
             CommitUncertain: the connection was lost while COMMIT was under way; this is never repeated.
         """
         factory = self.parts.loops.here().factory(database)
+        make = making(factory.unit_of_work, options(schema, execution_options))
         tries = retry.Attempts(attempts, timeout, f"{self.profile.name}/{database}", retry.counted(factory.engine))
-        result: T = await retry.async_run(factory.unit_of_work, work, tries, (id(self), database, True))
+        result: T = await retry.async_run(make, work, tries, (id(self), _place(database, schema), True))
         return result
 
     # Tables
@@ -265,29 +351,31 @@ class Registry:
             if self.parts.event_loops is not None:
                 self.parts.event_loops.forget_sessions()
 
-    def create_tables(self, *models: type[SQLModel] | Table | str, database: str = DEFAULT) -> list[str]:
+    def create_tables(self, *models: What, database: str = DEFAULT, schema: str | None = None) -> list[str]:
         """Create the tables of models, or of all that are imported; those that exist are left alone.
 
         Safe when several processes start at once. Foreign keys decide the order.
 
         Args:
-            models: SQLModel classes or table names; none of them is all.
+            models: models, tables, or table names; or MetaData or a declarative base for all of its tables. None of
+                them is all tables of `SQLModel.metadata` and of what `bind` names.
             database: where; unless one is given, each goes where `bind` has put it.
+            schema: the schema of tables that name none, such as a tenant's; it has to exist.
 
         Returns:
             The names of the tables that were created.
 
         Raises:
-            ConfigError: a name is no table's, or another profile protects this database.
+            ConfigError: a name is no table's, no model is imported, or another profile protects this database.
         """
-        return self._on_tables(models, database, "create")
+        return self._on_tables(models, database, "create", options(schema, None))
 
-    async def async_create_tables(self, *models: type[SQLModel] | Table | str, database: str = DEFAULT) -> list[str]:
+    async def async_create_tables(self, *models: What, database: str = DEFAULT, schema: str | None = None) -> list[str]:
         """Do the same in the running event loop."""
-        return await self._async_on_tables(models, database, "create")
+        return await self._async_on_tables(models, database, "create", options(schema, None))
 
-    def drop_tables(self, *models: type[SQLModel] | Table | str, database: str = DEFAULT) -> list[str]:
-        """Drop the tables of models, or of all that are imported.
+    def drop_tables(self, *models: What, database: str = DEFAULT, schema: str | None = None) -> list[str]:
+        """Drop the tables of models, or of all that are imported; the arguments are those of `create_tables`.
 
         Returns:
             The names of the tables that were dropped.
@@ -295,28 +383,31 @@ class Registry:
         Raises:
             ConfigError: the database is protected, by this profile or by another one that points at it.
         """
-        return self._on_tables(models, database, "drop")
+        return self._on_tables(models, database, "drop", options(schema, None))
 
-    async def async_drop_tables(self, *models: type[SQLModel] | Table | str, database: str = DEFAULT) -> list[str]:
+    async def async_drop_tables(self, *models: What, database: str = DEFAULT, schema: str | None = None) -> list[str]:
         """Do the same in the running event loop."""
-        return await self._async_on_tables(models, database, "drop")
+        return await self._async_on_tables(models, database, "drop", options(schema, None))
 
-    def _on_tables(self, models: Sequence[Any], database: str, verb: TableVerb) -> list[str]:
+    def _on_tables(self, models: Sequence[Any], database: str, verb: TableVerb, how: Mapping[str, Any]) -> list[str]:
         found: list[str] = []
         for name, tables in self.parts.tables(models, database, verb).items():
             if self._settings(name).only_asynchronous():
-                work = partial(self._async_on_tables, tables, name, verb)
+                work = partial(self._async_on_tables, tables, name, verb, how)
                 found += self.parts.drive(name, f"{verb}_tables", work)
             else:
-                found += VERBS[verb](self.engine(name), tables)
+                found += VERBS[verb](_optioned(self.engine(name), how), tables)
         return found
 
-    async def _async_on_tables(self, models: Sequence[Any], database: str, verb: TableVerb) -> list[str]:
+    async def _async_on_tables(
+        self, models: Sequence[Any], database: str, verb: TableVerb, how: Mapping[str, Any]
+    ) -> list[str]:
         from sqlalchemy.util import greenlet_spawn
 
         found: list[str] = []
         for name, tables in self.parts.tables(models, database, verb).items():
-            found += await greenlet_spawn(VERBS[verb], self.async_engine(name).sync_engine, tables)
+            engine = _optioned(self.async_engine(name).sync_engine, how)
+            found += await greenlet_spawn(VERBS[verb], engine, tables)
         return found
 
     def _settings(self, database: str) -> DatabaseSettings:
@@ -453,6 +544,15 @@ class Registry:
         """
         if self.parts.event_loops is not None:
             await self.parts.event_loops.dispose(timeout)
+
+
+def _optioned(engine: Engine, how: Mapping[str, Any]) -> Engine:
+    return engine.execution_options(**how) if how else engine
+
+
+def _place(database: str, schema: str | None) -> str:
+    """Return what a unit of work within another one must share with it to join its transaction."""
+    return database if schema is None else f"{database}\0{schema}"
 
 
 default = Registry()  # `dbconfig.db`; it reads and opens nothing before its first use

@@ -13,13 +13,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Connection, Engine, event, exc
-from sqlalchemy.orm import SessionTransaction
+from sqlalchemy.orm import Session, SessionTransaction
 from sqlalchemy.util import await_only, greenlet_spawn
-from sqlmodel import Session
 
 from dbconfig.replicas import positions, read_your_writes
 from dbconfig.replicas.health import Fleet, Route, is_exhausted
 from dbconfig.sessions.session import ReadOnlySession, SnapshotSession
+from dbconfig.sessions.session_classes import SQLMODEL, SessionClasses
 from dbconfig.sessions.sessionmaker import Readers, async_makers, async_session_arguments, session_arguments
 from dbconfig.settings.database import DatabaseSettings
 
@@ -261,8 +261,12 @@ class AsyncRouter(Router):
 
 
 def open_readers(
-    settings: DatabaseSettings, label: str, open_engine: Callable[..., Engine], beside: Engine | None
-) -> Readers[Session]:
+    settings: DatabaseSettings,
+    label: str,
+    open_engine: Callable[..., Engine],
+    beside: Engine | None,
+    classes: SessionClasses = SQLMODEL,
+) -> Readers[Any]:
     """Return what makes reading sessions; nothing is connected.
 
     Args:
@@ -270,33 +274,38 @@ def open_readers(
         label: its name in logs.
         open_engine: makes an engine for reading of settings, a name, and how.
         beside: the engine whose database in memory is read.
+        classes: of the sessions.
     """
     arguments = session_arguments(settings)
     if settings.replicas:
         router = Router(settings, label, partial(open_engine, patient=False))
         return Readers(
-            partial(RoutedSession, router=router, **arguments),
-            partial(RoutedSnapshot, router=router, **arguments),
+            partial(classes.of(RoutedSession), router=router, **arguments),
+            partial(classes.of(RoutedSnapshot), router=router, **arguments),
             router.choose,
             router,
         )
     engine = open_engine(settings, f"{label}/reads", beside=beside)
     return Readers(
-        partial(ReadOnlySession, engine, **arguments),
-        partial(SnapshotSession, engine, **arguments),
+        partial(classes.of(ReadOnlySession), engine, **arguments),
+        partial(classes.of(SnapshotSession), engine, **arguments),
         lambda: engine,
     )
 
 
 def open_async_readers(
-    settings: DatabaseSettings, label: str, open_engine: Callable[..., AsyncEngine], beside: Engine | None
+    settings: DatabaseSettings,
+    label: str,
+    open_engine: Callable[..., AsyncEngine],
+    beside: Engine | None,
+    classes: SessionClasses = SQLMODEL,
 ) -> Readers[AsyncSession]:
     """Return what makes reading sessions in the running loop; see `open_readers`."""
     arguments = async_session_arguments(settings)
     if settings.replicas:
         router = AsyncRouter(settings, label, open_engine)
-        plain, snapshot = async_makers(None, (RoutedSession, RoutedSnapshot), {**arguments, "router": router})
+        plain, snapshot = async_makers(None, (RoutedSession, RoutedSnapshot), {**arguments, "router": router}, classes)
         return Readers(plain, snapshot, router.choose, router)
     engine = open_engine(settings, f"{label}/reads", beside=beside)
-    plain, snapshot = async_makers(engine, (ReadOnlySession, SnapshotSession), arguments)
+    plain, snapshot = async_makers(engine, (ReadOnlySession, SnapshotSession), arguments, classes)
     return Readers(plain, snapshot, lambda: engine.sync_engine)

@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, OperationalError
-from sqlmodel import Session
+from sqlalchemy.orm import Session
 
 from dbconfig.engine.commit_guard import Mark, refuse_broken
 from dbconfig.engine.dialects.error_table import Fate
@@ -16,6 +16,7 @@ from dbconfig.engine.pool import ledger_if_any
 from dbconfig.engine.pool.sockets import Look, Verdict
 from dbconfig.sessions import several_databases
 from dbconfig.sessions.session import COMMITTING, begun
+from dbconfig.sessions.session_classes import commit_as_the_class_does
 
 
 class CommitUncertain(OperationalError):
@@ -85,7 +86,7 @@ def commit(session: Session) -> None:
         if len(known) > 1:
             several_databases.commit(session)
         else:
-            Session.commit(session)  # not a unit's own, which is refused
+            commit_as_the_class_does(session)
     except BaseException as error:
         uncertain = uncertain_after(error, [mark for _, mark in known])
         if uncertain is None:

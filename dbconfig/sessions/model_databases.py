@@ -7,9 +7,9 @@ from typing import Any
 
 from sqlalchemy import Connection, MetaData, Table, event, inspect
 from sqlalchemy.exc import InvalidRequestError
-from sqlalchemy.orm import SessionTransaction
+from sqlalchemy.orm import Session, SessionTransaction
 from sqlalchemy.sql import visitors
-from sqlmodel import Session, SQLModel
+from sqlmodel import SQLModel
 
 from dbconfig.engine import create_tables
 from dbconfig.errors.printable import quoted

@@ -1,4 +1,4 @@
-"""Sessions of an engine: one that closes, and one that commits."""
+"""What each kind of session does at begin, flush, and commit; `session_classes` combines it with a class."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from typing import Final
 
 from sqlalchemy import Connection, event
 from sqlalchemy.exc import InvalidRequestError
-from sqlalchemy.orm import SessionTransaction, UOWTransaction
-from sqlmodel import Session
+from sqlalchemy.orm import Session, SessionTransaction, UOWTransaction
 
 from dbconfig.engine.commit_guard import REFUSAL, Mark, mark
 

@@ -6,9 +6,11 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
 
 from sqlalchemy import Engine
+from sqlalchemy.orm import Session as Plain
 from sqlalchemy.util import greenlet_spawn
 from sqlmodel import Session
 
@@ -22,6 +24,8 @@ from dbconfig.sessions.model_databases import (
     Homes,
 )
 from dbconfig.sessions.session import Committing, UnitOfWork, WritingSession, WritingUnitOfWork
+from dbconfig.sessions.session_classes import SQLMODEL, SessionClasses
+from dbconfig.sessions.session_options import making
 from dbconfig.settings.database import DatabaseSettings
 
 if TYPE_CHECKING:
@@ -29,6 +33,7 @@ if TYPE_CHECKING:
     from sqlmodel.ext.asyncio.session import AsyncSession
 
 S = TypeVar("S")  # Session or AsyncSession
+NONE: Final[Mapping[str, Any]] = MappingProxyType({})  # no options
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,18 +69,24 @@ class Readers(Generic[S]):
     router: Routing | None = None  # None: there are no replicas
 
 
-def readers_over_several(found: Readers[Session], settings: DatabaseSettings, several: Several) -> Readers[Session]:
+def readers_over_several(
+    found: Readers[Session], settings: DatabaseSettings, several: Several, classes: SessionClasses = SQLMODEL
+) -> Readers[Session]:
     """Return what makes reading sessions that find the database of each statement."""
     how = {**several.arguments(), **session_arguments(settings)}
-    return replace(found, plain=partial(BoundReading, None, **how), snapshot=partial(BoundSnapshot, None, **how))
+    return replace(
+        found,
+        plain=partial(classes.of(BoundReading), None, **how),
+        snapshot=partial(classes.of(BoundSnapshot), None, **how),
+    )
 
 
 def async_readers_over_several(
-    found: Readers[AsyncSession], settings: DatabaseSettings, several: Several
+    found: Readers[AsyncSession], settings: DatabaseSettings, several: Several, classes: SessionClasses = SQLMODEL
 ) -> Readers[AsyncSession]:
     """Do the same for an event loop."""
     how = {**several.arguments(), **async_session_arguments(settings)}
-    plain, snapshot = async_makers(None, (BoundReading, BoundSnapshot), how)
+    plain, snapshot = async_makers(None, (BoundReading, BoundSnapshot), how, classes)
     return replace(found, plain=plain, snapshot=snapshot)
 
 
@@ -94,12 +105,12 @@ def async_session_arguments(settings: DatabaseSettings) -> dict[str, Any]:
     return {"expire_on_commit": expire, "autoflush": settings.autoflush}
 
 
-def _kinds(settings: DatabaseSettings, several: Several | None) -> tuple[type[Session], ...]:
-    """Return the classes of plain sessions, of `transaction` and of `run_in_transaction`."""
+def _kinds(settings: DatabaseSettings, several: Several | None) -> tuple[type[Plain], ...]:
+    """Return the kinds of plain sessions, of `transaction` and of `run_in_transaction`."""
     if several is not None:
         return BoundSession, BoundWriting, BoundUnitOfWork
     sqlite = settings.backend == "sqlite"
-    return (Session, WritingSession, WritingUnitOfWork) if sqlite else (Session, Committing, UnitOfWork)
+    return (Plain, WritingSession, WritingUnitOfWork) if sqlite else (Plain, Committing, UnitOfWork)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,15 +121,23 @@ class SessionFactory:
     session: Callable[[], Session]
     writing: Callable[[], Session]
     unit_of_work: Callable[[], Session]
+    classes: SessionClasses = SQLMODEL
 
     @classmethod
-    def of(cls, engine: Engine, settings: DatabaseSettings, several: Several | None = None) -> SessionFactory:
+    def of(
+        cls,
+        engine: Engine,
+        settings: DatabaseSettings,
+        several: Several | None = None,
+        classes: SessionClasses = SQLMODEL,
+    ) -> SessionFactory:
         arguments = session_arguments(settings) | (several.arguments() if several is not None else {})
-        return cls(engine, *(partial(kind, engine, **arguments) for kind in _kinds(settings, several)))
+        session, writing, unit = (partial(classes.of(kind), engine, **arguments) for kind in _kinds(settings, several))
+        return cls(engine, session, writing, unit, classes)
 
     @contextmanager
-    def transaction(self) -> Iterator[Session]:
-        with self.writing() as session, session.begin():
+    def transaction(self, options: Mapping[str, Any] = NONE) -> Iterator[Session]:
+        with making(self.writing, options)() as session, session.begin():
             yield session
             commit(session)
 
@@ -131,24 +150,34 @@ class AsyncSessionFactory:
     session: Callable[[], AsyncSession]
     writing: Callable[[], AsyncSession]
     unit_of_work: Callable[[], AsyncSession]
+    classes: SessionClasses = SQLMODEL
 
     @classmethod
-    def of(cls, engine: AsyncEngine, settings: DatabaseSettings, several: Several | None = None) -> AsyncSessionFactory:
+    def of(
+        cls,
+        engine: AsyncEngine,
+        settings: DatabaseSettings,
+        several: Several | None = None,
+        classes: SessionClasses = SQLMODEL,
+    ) -> AsyncSessionFactory:
         arguments = async_session_arguments(settings) | (several.arguments() if several is not None else {})
-        return cls(engine, *async_makers(engine, _kinds(settings, several), arguments))
+        session, writing, unit = async_makers(engine, _kinds(settings, several), arguments, classes)
+        return cls(engine, session, writing, unit, classes)
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[AsyncSession]:
+    async def transaction(self, options: Mapping[str, Any] = NONE) -> AsyncIterator[AsyncSession]:
         # The session's own exit is shielded from cancellation, and takes back what the transaction's exit could not.
-        async with self.writing() as session, session.begin():
+        async with making(self.writing, options)() as session, session.begin():
             yield session
             await greenlet_spawn(commit, session.sync_session)
 
 
 def async_makers(
-    engine: AsyncEngine | None, kinds: Iterable[type[Session]], arguments: Mapping[str, Any]
+    engine: AsyncEngine | None,
+    kinds: Iterable[type[Plain]],
+    arguments: Mapping[str, Any],
+    classes: SessionClasses = SQLMODEL,
 ) -> list[Callable[[], AsyncSession]]:
     """Return a function for each kind of session that makes its asynchronous twin."""
-    from sqlmodel.ext.asyncio.session import AsyncSession
-
-    return [partial(AsyncSession, engine, sync_session_class=each, **arguments) for each in kinds]
+    made = classes.async_class()
+    return [partial(made, engine, sync_session_class=classes.of(each), **arguments) for each in kinds]

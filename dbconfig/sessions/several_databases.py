@@ -11,11 +11,11 @@ from uuid import uuid4
 
 from sqlalchemy import Connection, Engine, RootTransaction, Transaction
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
-from sqlalchemy.orm import SessionTransaction
-from sqlmodel import Session
+from sqlalchemy.orm import Session, SessionTransaction
 
 from dbconfig.engine.commit_guard import Mark
 from dbconfig.sessions.session import begun
+from dbconfig.sessions.session_classes import commit_as_the_class_does
 
 _log = logging.getLogger("dbconfig.two_phase")
 
@@ -168,4 +168,4 @@ def _end(session: Session, transaction: SessionTransaction) -> None:
     known: Any = transaction
     for key, (connection, begun_, _, autoclose) in list(known._connections.items()):
         known._connections[key] = (connection, begun_, False, autoclose)  # False: not to be committed
-    Session.commit(session)
+    commit_as_the_class_does(session)

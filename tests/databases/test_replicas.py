@@ -471,3 +471,16 @@ def test_a_forked_child_reads_over_connections_of_its_own(group: Group) -> None:
             session.rollback()
             assert session.get(Note, number)
         assert has(db, number)
+
+
+def test_core_connections_read_from_the_replicas_and_see_what_was_written(group: Group) -> None:
+    found = text("SELECT count(*) FROM replica_note WHERE id = :id")
+    with group.registry() as db:
+        for _ in range(4):
+            number = write(db)
+            with db.connect(read_only=True) as connection, db.begin(read_only=True) as snapshot:
+                assert connection.execute(found, {"id": number}).scalar_one() == 1
+                assert snapshot.execute(found, {"id": number}).scalar_one() == 1
+        assert sum(reads(db).values()) == 8
+        with db.connect(read_only=True) as connection, pytest.raises(DBAPIError, match="read-only"):
+            connection.execute(text("INSERT INTO replica_note (text) VALUES ('x')"))

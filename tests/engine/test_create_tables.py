@@ -2,14 +2,16 @@
 
 import warnings
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from sqlalchemy import ForeignKey, inspect, text
 from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.orm import DeclarativeBase, Mapped, declarative_base, mapped_column
 from sqlmodel import Column, Field, Integer, MetaData, SQLModel
 
 from dbconfig import ConfigError, Registry
-from dbconfig.engine import create_tables
+from dbconfig.engine import create_tables, declarative_bases
 from tests.registries import Account, Hero, Team, registry
 from tests.support.servers import Server
 
@@ -116,7 +118,10 @@ def test_a_connection_that_is_lost_meanwhile_is_told_as_itself(server: Server) -
         assert db.create_tables(Account) == ["engine_account"]
 
 
-def test_where_no_model_is_imported_it_says_so(db: Registry, caplog: pytest.LogCaptureFixture) -> None:
+def test_where_no_model_is_imported_it_says_so(
+    db: Registry, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(declarative_bases, "with_tables", list)
     with caplog.at_level("WARNING", "dbconfig.tables"):
         assert create_tables.selected((), (MetaData(),)) == []
     assert caplog.messages == [
@@ -125,3 +130,55 @@ def test_where_no_model_is_imported_it_says_so(db: Registry, caplog: pytest.LogC
     caplog.clear()
     assert db.create_tables(Registered) == ["tables_registered"]
     assert caplog.messages == []
+
+
+class _Plain(DeclarativeBase):
+    metadata = MetaData()
+
+
+class _Order(_Plain):
+    __tablename__ = "plain_order"
+    id: Mapped[int] = mapped_column(primary_key=True)
+
+
+_Classic: Any = declarative_base(metadata=MetaData())
+
+
+class _Item(_Classic):
+    __tablename__ = "classic_item"
+    id = mapped_column(Integer, primary_key=True)
+
+
+@pytest.mark.parametrize(
+    ("named", "expected"),
+    [
+        ((_Plain,), ["plain_order"]),
+        ((_Plain.metadata,), ["plain_order"]),
+        ((_Classic,), ["classic_item"]),
+        ((_Item,), ["classic_item"]),
+        ((_Order.__table__,), ["plain_order"]),
+        ((_Plain, _Classic.metadata), ["plain_order", "classic_item"]),
+    ],
+)
+def test_plain_sqlalchemy_names_a_base_metadata_a_model_or_a_table(named: tuple[Any, ...], expected: list[str]) -> None:
+    with registry("sqlite://") as db:
+        assert db.create_tables(*named) == expected
+        assert db.create_tables(*named) == []
+        assert sorted(db.drop_tables(*named)) == sorted(expected)
+
+
+def test_where_no_model_is_sqlmodels_the_error_names_the_bases_that_have_tables() -> None:
+    with pytest.raises(ConfigError) as raised:
+        create_tables.selected((), (MetaData(),))
+    (problem,) = raised.value.problems
+    assert problem.slug == "unknown-table"
+    assert "pass the base: db.create_tables(" in problem.help
+    (note,) = problem.notes
+    assert f"{__name__}._Plain (plain_order)" in note
+    assert ".Base (classic_item)" in note
+
+
+@pytest.mark.parametrize("wrong", [int, object()])
+def test_what_has_no_table_is_refused_by_its_name(wrong: Any) -> None:
+    with registry("sqlite://") as db, pytest.raises(ConfigError, match="has no table"):
+        db.create_tables(wrong)

@@ -45,7 +45,7 @@ class Isolation:
         """Return what the registry makes sessions with during the test: the same arguments, this connection."""
         session, unit_of_work, reading = self._makers()
         readers = Readers(reading, reading, lambda: self._usual.engine)
-        return SessionFactory(self._usual.engine, session, session, unit_of_work), readers
+        return SessionFactory(self._usual.engine, session, session, unit_of_work, self._usual.classes), readers
 
     def home(self) -> Session:
         """Return the test's own session."""
@@ -53,7 +53,8 @@ class Isolation:
         return session
 
     def _makers(self) -> list[Any]:
-        found, more = kinds(self._homes, self._open)
+        found: Any
+        found, more = kinds(self._homes, self._open, self._usual.classes)
         return [partial(kind, self.connection, **_arguments(self._usual.session), **more) for kind in found]
 
     def join(self, usual: AsyncSessionFactory) -> tuple[AsyncSessionFactory, Readers[AsyncSession]]:
@@ -61,13 +62,12 @@ class Isolation:
 
         The synchronous driver works in the loop's thread, which waits for it.
         """
-        from sqlmodel.ext.asyncio.session import AsyncSession
+        made = usual.classes.async_class()
+        found, more = kinds(self._homes, self._open, usual.classes)
 
-        found, more = kinds(self._homes, self._open)
-
-        def maker(kind: type[Session]) -> Any:
+        def maker(kind: type[Any]) -> Any:
             def make(**given: Any) -> AsyncSession:
-                session = AsyncSession(sync_session_class=kind, **_arguments(usual.session), **more, **given)
+                session: AsyncSession = made(sync_session_class=kind, **_arguments(usual.session), **more, **given)
                 session.sync_session.bind = self.connection
                 return session
 
@@ -75,7 +75,7 @@ class Isolation:
 
         session, unit_of_work, reading = map(maker, found)
         readers = Readers(reading, reading, lambda: usual.engine.sync_engine)
-        return AsyncSessionFactory(usual.engine, session, session, unit_of_work), readers
+        return AsyncSessionFactory(usual.engine, session, session, unit_of_work, usual.classes), readers
 
     def close(self) -> None:
         self._turns.close()
@@ -102,7 +102,7 @@ class AsyncIsolation:
     def factories(self) -> tuple[AsyncSessionFactory, Readers[AsyncSession]]:
         session, unit_of_work, reading = self._makers()
         readers = Readers(reading, reading, lambda: self._usual.engine.sync_engine)
-        return AsyncSessionFactory(self._usual.engine, session, session, unit_of_work), readers
+        return AsyncSessionFactory(self._usual.engine, session, session, unit_of_work, self._usual.classes), readers
 
     def home(self) -> AsyncSession:
         """Return the test's own session; it is closed with the isolation."""
@@ -111,11 +111,10 @@ class AsyncIsolation:
         return session
 
     def _makers(self) -> list[Any]:
-        from sqlmodel.ext.asyncio.session import AsyncSession
-
-        found, more = kinds(self._homes, self._open)
+        made = self._usual.classes.async_class()
+        found, more = kinds(self._homes, self._open, self._usual.classes)
         how = {**_arguments(self._usual.session), **more}
-        return [partial(AsyncSession, self._asynchronous, sync_session_class=kind, **how) for kind in found]
+        return [partial(made, self._asynchronous, sync_session_class=kind, **how) for kind in found]
 
     async def close(self) -> None:
         for session in self._own:

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from sqlalchemy import Connection, ExceptionContext, event
-from sqlalchemy.orm import SessionTransaction
-from sqlmodel import Session
+from sqlalchemy.orm import Session, SessionTransaction
 
 from dbconfig.sessions.model_databases import Bound, Homes
 from dbconfig.sessions.session import ReadOnlySession, UnitOfWork
+from dbconfig.sessions.session_classes import SessionClasses
 
 HOME: Final = "dbconfig.home"  # in a session's info: the test's own session, which stays open while others work
 
@@ -59,17 +59,22 @@ class IsolatedBoundReading(Bound, IsolatedReading):
 Open = Callable[[str], Any]
 
 
-def kinds(homes: Homes | None, open_: Open | None) -> tuple[tuple[type[Session], ...], dict[str, Any]]:
+def kinds(
+    homes: Homes | None, open_: Open | None, classes: SessionClasses
+) -> tuple[tuple[type[Any], ...], dict[str, Any]]:
     """Return the classes for sessions, units of work and reading, and the arguments that they all take.
 
     Args:
         homes: which table lives where; None for a session of one database.
         open_: gives what a session is bound to, by the database's name.
+        classes: the application's own.
     """
-    if homes is None:
-        return (IsolatedSession, IsolatedUnitOfWork, IsolatedReading), {}
-    several = {"homes": homes, "open_": open_}
-    return (IsolatedBound, IsolatedBoundUnitOfWork, IsolatedBoundReading), several
+    several: dict[str, Any] = {}
+    found: tuple[type[Session], ...] = (IsolatedSession, IsolatedUnitOfWork, IsolatedReading)
+    if homes is not None:
+        several = {"homes": homes, "open_": open_}
+        found = (IsolatedBound, IsolatedBoundUnitOfWork, IsolatedBoundReading)
+    return tuple(map(classes.of, found)), several
 
 
 class Turns:
