@@ -12,6 +12,10 @@ from .place import NEVER, Caller, Close, Command, Connect, Place, Refusal, Rules
 from .shedding import Shedding
 from .stats import BOUNDS, Counters
 
+# Bound once: on Python 3.11 the name of a member is looked up by a function, and these stand in every checkout.
+_LENT, _IDLE = State.LENT, State.IDLE
+_FIRST_BOUND = BOUNDS[0]
+
 
 class Line:
     """Who gets which connection, when one more is opened, and when one closes.
@@ -30,6 +34,7 @@ class Line:
         self.open = 0  # places that count: connecting, idle, lent, being checked, closing
         self.connects: set[Place] = set()
         self.generation = 0  # of the connections made from now on; the older ones are invalid
+        self.first_generation = 0  # of the places that count: those from before `forget` do not
         self.disposed = False
         self.warm = False  # a connect has succeeded
         self.trouble: BaseException | None = None  # the error of the last connect, while it is being retried
@@ -52,7 +57,7 @@ class Line:
             place = self._take()
         except IndexError:
             return None
-        place.state = State.LENT
+        place.state = _LENT
         place.lent_at = now
         return place
 
@@ -119,13 +124,20 @@ class Line:
     def give_back(self, place: Place, now: float) -> None:
         """A caller is done with a connection that is whole."""
         use, held = self.counters.use, now - place.lent_at
-        use.counts[bisect_left(BOUNDS, held)] += 1  # Tally.observe, without the call
+        # Tally.observe, why_unfit, without the calls.
+        use.counts[0 if held <= _FIRST_BOUND else bisect_left(BOUNDS, held)] += 1
         use.sum += held
         place.returned_at = now
-        if self.callers or self.disposed or self.why_unfit(place, now) is not None:
+        if (
+            self.callers
+            or place.generation != self.generation
+            or place.condemned
+            or now >= place.expires
+            or self.disposed
+        ):
             self._hand_over(place, now)
             return
-        place.state = State.IDLE
+        place.state = _IDLE
         self._put(place) if self.open <= self.rules.size else self._put_surplus(place)
 
     def lost(self, place: Place, now: float) -> None:
@@ -233,8 +245,9 @@ class Line:
         if place.state is State.FREE:
             return
         place.state = State.FREE
-        self.open -= 1
-        self._staff(now)
+        if place.generation >= self.first_generation:
+            self.open -= 1
+            self._staff(now)
 
     # -- new connections
 
@@ -314,7 +327,11 @@ class Line:
         self.close_idle(lambda place: True, "disposed")
 
     def forget(self) -> list[Place]:
-        """Start afresh, in a forked child: return what was idle. Nobody may close it: its sockets are the parent's."""
+        """Start afresh, in a forked child or another event loop, and return what was idle.
+
+        Nobody may close it: its sockets are the parent's, or nobody serves them any more. What is in use now may still
+        come back, and does not count.
+        """
         inherited = list(self.idle)
         self.idle.clear()
         self.callers.clear()
@@ -324,4 +341,5 @@ class Line:
         self.trouble, self.retry_at, self.warm = None, NEVER, False
         self.care = Care(self)  # no timer runs in a child
         self.generation += 1
+        self.first_generation = self.generation
         return inherited

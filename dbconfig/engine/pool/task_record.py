@@ -52,6 +52,12 @@ class TaskRecord(Record):
         self.transport = driver.of(self._home._dialect).transport(self.driver_connection)
         if self.place.connection is self:  # a second time, because a listener of the application asked for it
             self.place.generation = self._home.line.generation
+            self.place.condemned = False
+
+    def invalidate(self, e: BaseException | None = None, soft: bool = False) -> None:
+        super().invalidate(e, soft)
+        if soft:
+            self.place.condemned = True
 
     def count_closed(self) -> None:
         self._home.counters.count_closed(self.reason or "invalidated")

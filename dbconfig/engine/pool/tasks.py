@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import weakref
 from asyncio import current_task
 from threading import get_ident
+from weakref import ref
 
 from sqlalchemy.util import await_only
 
@@ -30,18 +30,19 @@ class TaskPool(TaskPlaces):
 
     def _do_get(self) -> TaskRecord:
         now = monotonic()
+        task = current_task(self._loop)  # None: another loop runs, as after the end of ours
         place = self.line.take(now)
-        if place is None or now >= place.connection.doubtful_at:
+        if place is None or task is None or now >= place.connection.doubtful_at:
             place = self._get_slowly(place, now)
+            task = current_task(self._loop)
         else:
             self.counters.at_once += 1
         record: TaskRecord = place.connection
-        task = current_task(self._loop)
-        record.task = None if task is None else weakref.ref(task)
+        record.task = None if task is None else ref(task)
         return record
 
     def _get_slowly(self, place: Place | None, now: float) -> Place:
-        self._bind(place)
+        place = self._bind(place)
         deadline = now + min(self._timeout, LONGEST_WAIT) if self._timeout > 0 else now
         caller = Caller(deadline, now)
         rested = place is not None
@@ -54,19 +55,21 @@ class TaskPool(TaskPlaces):
         self.counters.wait.observe(monotonic() - now)
         return place
 
-    def _bind(self, place: Place | None) -> None:
-        """Belong to the running loop."""
+    def _bind(self, place: Place | None) -> Place | None:
+        """Belong to the running loop; return what was taken, unless that belongs to a loop that has ended."""
         try:
             loop = asyncio.get_running_loop()
             if self._loop is None or (self._loop is not loop and self._loop.is_closed()):
                 self.line.forget()  # nobody can use the connections of a loop that has ended
                 self._loop, self.thread, self._timer = loop, get_ident(), None
-            elif self._loop is not loop:
+                return None
+            if self._loop is not loop:
                 raise RuntimeError("an asynchronous engine belongs to one event loop, and another one is running here")
         except BaseException:
             if place is not None:
                 self.line.give_back(place, monotonic())
             raise
+        return place
 
     def _wait(self, caller: Caller) -> tuple[Place, bool]:
         """Return the connection that the line decides on, as soon as it does, and whether that has rested."""
@@ -141,7 +144,6 @@ class TaskPool(TaskPlaces):
 
     def _do_return_conn(self, record: TaskRecord) -> None:  # type: ignore[override]  # our own records are all there are
         now = monotonic()
-        record.task = None
         if record.dbapi_connection is None:
             if get_ident() == self.thread or self._loop.is_closed():
                 self._lost(record.place)
@@ -149,12 +151,13 @@ class TaskPool(TaskPlaces):
                 self._loop.call_soon_threadsafe(self._lost, record.place)
             return
         place = record.place
-        if record.starttime < record._soft_invalidate_time:
-            place.condemned = True
-        record.doubtful_at = min(now + self._trust, place.expires)
+        doubtful_at, expires = now + self._trust, place.expires
+        record.doubtful_at = doubtful_at if doubtful_at < expires else expires  # min() is a call
         self.line.give_back(place, now)
         if self.line.commands:
             self._run()
+
+    _return_conn = _do_return_conn  # type: ignore[assignment]  # SQLAlchemy's own only calls it
 
     def dispose(self) -> None:
         """Close what is idle now and what is in use when it comes back. Who waits is still served, and closed then."""

@@ -45,3 +45,19 @@ def test_surplus_connections_time_out_though_they_are_kept_alive_and_others_are_
                     line.closed(command.place, now)
     assert closed == ["idle"] * 5
     assert len(line.idle) == 1
+
+
+def test_a_connection_that_was_in_use_in_another_process_or_loop_does_not_count_when_it_comes_back() -> None:
+    line = Line(Rules(size=2, limit=2), Counters())
+    whole, gone = connections(line, 2)
+    line.forget()
+    assert line.open == 0
+    line.give_back(whole, 1.0)
+    line.lost(gone, 1.0)
+    for command in line.commands:
+        if isinstance(command, Close):
+            line.closed(command.place, 1.0)
+    assert (line.open, len(line.idle)) == (0, 0)
+    line.commands.clear()
+    assert len(connections(line, 2, 2.0)) == 2
+    assert line.open == 2

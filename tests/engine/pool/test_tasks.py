@@ -490,3 +490,22 @@ def test_statistics_count_what_happens(engines: Engines) -> None:
         assert stats(engine.sync_engine).closed == {"invalidated": 1, "disposed": 1}
 
     engines.run(main())
+
+
+def test_the_connections_of_a_loop_that_has_ended_are_not_lent_in_the_next(request: pytest.FixtureRequest) -> None:
+    """Also while they are trusted without a look."""
+    engines = Engines(request, "aiosqlite")
+    engine = engines.make(pool_size=1, max_overflow=0, pool_pre_ping=False)
+    left: list[Any] = []
+
+    async def use() -> None:
+        async with engine.connect() as connection:
+            assert await connection.scalar(text("SELECT 1")) == 1
+            left.append((await connection.get_raw_connection()).driver_connection)
+        assert pool_of(engine).open == 1
+
+    asyncio.run(use())
+    engines.run(use())
+    assert left[0] is not left[1]
+    assert pool_of(engine).open == 0
+    left[0].stop()
