@@ -63,6 +63,15 @@ def _may_be_asynchronous(item: pytest.Item) -> bool:
     )
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--cancellations",
+        type=int,
+        default=200,
+        help="random cancellations for each asynchronous driver in tests/asynchronous/test_random_cancellations.py",
+    )
+
+
 @pytest.hookimpl(tryfirst=True)  # before `-m` selects by the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     too_old = _sqlalchemy_version() < ASYNCHRONOUS_FROM

@@ -17,6 +17,8 @@ from sqlmodel import Session
 
 from dbconfig import ConfigError, Registry
 from dbconfig.engine.dialects.sqlite import file_identity
+from dbconfig.engine.dialects.sqlite.connection import Connection as LiteConnection
+from dbconfig.engine.dialects.sqlite.write_queue import WriteQueue
 from tests.registries import registry
 
 T = TypeVar("T")
@@ -366,6 +368,38 @@ def test_a_forgotten_writer_gives_its_turn_back(file: Lite) -> None:
         assert queue.try_enter() is None
         del turn
         assert queue.try_enter() is not None
+
+
+def test_a_writer_that_is_forgotten_while_another_waits_lets_it_go_on(tmp_path: Path) -> None:
+    queue, got = WriteQueue(), []
+    turn = queue.try_enter()
+
+    def wait() -> None:
+        with closing(sqlite3.connect(tmp_path / "lite.db", timeout=60, factory=LiteConnection)) as waiting:
+            got.append(waiting._wait_for_turn(queue))
+
+    waiter = threading.Thread(target=wait)
+    waiter.start()
+    _until(lambda: len(queue._waiters) == 1)
+    del turn
+    waiter.join(30)
+    assert got
+
+
+def test_a_connection_that_is_closed_lets_go_of_the_file_although_a_cursor_is_still_known(file: Lite) -> None:
+    """As one of a cancelled task is by its traceback: SQLite would put the close off, and keep the lock."""
+    file.script("CREATE TABLE t (x INT)")
+    place = str(file.db.engine().url.database)
+    closed = sqlite3.connect(place, uri=True, factory=LiteConnection)
+    closed.execute("BEGIN IMMEDIATE")
+    cursor = closed.execute("INSERT INTO t VALUES (1), (2) RETURNING x")
+    assert cursor.fetchone() == (1,)
+    closed.close()
+    with closing(sqlite3.connect(place, uri=True, timeout=0)) as other:
+        other.execute("INSERT INTO t VALUES (3)")  # not: database is locked
+        other.commit()
+    assert file.ask("SELECT group_concat(x) FROM t") == "3"
+    del cursor
 
 
 # In memory

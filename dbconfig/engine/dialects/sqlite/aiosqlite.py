@@ -6,6 +6,8 @@ from collections.abc import Awaitable
 from typing import Any
 
 from dbconfig.engine.dialects.driver_protocol import Driver
+from dbconfig.engine.dialects.sqlite.aiosqlite_connection import connect
+from dbconfig.engine.pool.driver import Parameters
 
 
 class Aiosqlite(Driver):
@@ -14,6 +16,10 @@ class Aiosqlite(Driver):
     package = "aiosqlite"
     interrupts = True
     tells_transactions = True
+
+    def limit_connect(self, dialect: Any, record: Any, parameters: Parameters, seconds: float) -> None:
+        if parameters.written("async_creator_fn") is None:
+            parameters.set("async_creator_fn", connect)
 
     def interrupt(self, connection: Any) -> Awaitable[None]:
         interrupted: Awaitable[None] = connection.interrupt()

@@ -102,9 +102,19 @@ class Connection(sqlite3.Connection):
 
     def close(self) -> None:
         try:
+            self._let_go()
             super().close()
         finally:
-            self._turn = None
+            self._give_turn_back()
+
+    def _let_go(self) -> None:
+        # Where a cursor is still known to somebody, in a traceback perhaps, SQLite puts the close off until that is
+        # gone, and with it the end of the transaction: it would keep the file locked meanwhile.
+        try:
+            if self.in_transaction:
+                super().rollback()
+        except sqlite3.Error:  # closed before, or by another thread than it may be: `close` says so
+            return
 
     def __exit__(self, *error: Any) -> Any:
         try:
@@ -214,13 +224,15 @@ class Connection(sqlite3.Connection):
     def _wait_for_turn(self, queue: WriteQueue) -> Turn:
         (patience,) = self._ask("PRAGMA busy_timeout")
         holder = queue.holder()
+        thread = holder and holder.thread
+        del holder  # who refers to a turn keeps it from being given back by the end of its connection
         self._waiter = waiter = Waiter()
         try:
             turn = queue.enter(waiter, patience / 1000)
         finally:
             self._waiter = None
         if turn is None:
-            where = f" in this process (thread {holder.thread})" if holder is not None else ""
+            where = f" in this process (thread {thread})" if thread is not None else ""
             error = sqlite3.OperationalError(f"database is locked: another transaction{where} holds the write lock")
             raise _coded(error, "SQLITE_BUSY", sqlite3.SQLITE_BUSY)
         return turn
