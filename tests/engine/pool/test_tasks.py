@@ -167,14 +167,16 @@ def test_a_burst_makes_few_connections(engines: Engines) -> None:
         for connection in held:
             await connection.close()
         before = stats(engine.sync_engine).created
+        served = asyncio.Event()
 
         @event.listens_for(engine.sync_engine, "do_connect")
         def slowly(*_: Any) -> None:
             from sqlalchemy.util import await_only
 
-            await_only(asyncio.sleep(0.3))
+            await_only(served.wait())
 
-        await asyncio.gather(*(select(engine) for _ in range(50)))
+        await asyncio.gather(*(select(engine) for _ in range(50)))  # nobody waits for a connect
+        served.set()
         await until(lambda: pool_of(engine).connecting == 0)
         assert stats(engine.sync_engine).created - before <= 3
         await engine.dispose()
