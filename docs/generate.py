@@ -1,11 +1,13 @@
-"""Write what is generated: config/, docs/reference.md, docs/errors.md and the table of settings in the README.
+"""Write what is generated: config/, docs/reference.md, docs/errors.md, and the picture of the spike.
 
-Run ``python docs/generate.py`` after a setting or a kind of problem has changed; a test fails until then.
+Run ``python docs/generate.py`` after a change to a setting, a kind of problem, or the benchmarks; a test fails until
+then.
 """
 
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 
 from dbconfig.cli.commands.init import templates
@@ -14,8 +16,10 @@ from dbconfig.errors.catalogue import ADVICE, CATALOGUE, CONFIGURATION, CONNECTI
 from dbconfig.settings.key_kinds import description, shown_default, words
 from dbconfig.settings.keys import Keys, group
 
+sys.path.insert(0, str(Path(__file__).parent))
+import spike_picture
+
 ROOT = Path(__file__).parent.parent
-MARKS = "<!-- settings -->", "<!-- /settings -->"
 GROUPS = {
     "connection": ("Connection", "Where the database is. `url`, or the parts, or a URL completed by parts."),
     "tls": ("TLS", "One vocabulary for every driver; docs/security.md says what each word verifies."),
@@ -36,23 +40,8 @@ def files() -> dict[Path, str]:
         ROOT / "config" / "schema.json": schema_text(),
         ROOT / "docs" / "reference.md": reference(),
         ROOT / "docs" / "errors.md": errors(),
+        spike_picture.PICTURE: spike_picture.picture(),
     }
-
-
-def readme(text: str) -> str:
-    """Return the README with its table of settings between the marks, if it has them."""
-    begin, end = MARKS
-    return re.sub(f"{begin}.*?{end}", lambda _: f"{begin}\n{table()}\n{end}", text, flags=re.S)
-
-
-def table() -> str:
-    """Return one row for each setting."""
-    rows = ["| key | default | meaning |", "|---|---|---|"]
-    for name in GROUPS:
-        for key, field in Keys.model_fields.items():
-            if group(field) == name:
-                rows.append(f"| `{key}` | {_shown(key)} | {_cell(str(field.description))} |")
-    return "\n".join(rows)
 
 
 def reference() -> str:
@@ -120,10 +109,6 @@ def _shown(key: str) -> str:
     return "–" if value == "-" else f"`{value}`"
 
 
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|")
-
-
 def _linked(text: str) -> str:
     return re.sub(r" SQLAlchemy: (\S+)$", r" ([SQLAlchemy](\1))", text)
 
@@ -132,8 +117,6 @@ def main() -> None:
     for path, text in files().items():
         path.parent.mkdir(exist_ok=True)
         path.write_text(text, encoding="utf-8")
-    page = ROOT / "README.md"
-    page.write_text(readme(page.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 if __name__ == "__main__":

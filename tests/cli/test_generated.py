@@ -33,8 +33,6 @@ def test_what_is_generated_is_up_to_date() -> None:
     generate = generator()
     for path, text in generate.files().items():
         assert path.read_text(encoding="utf-8") == text, f"{path.name}: run python docs/generate.py"
-    page = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert generate.readme(page) == page, "README.md: run python docs/generate.py"
 
 
 def test_init_and_the_repository_have_the_same_configuration(project: Project) -> None:
