@@ -104,6 +104,15 @@ COMMANDS: Final[dict[str, Command]] = {
                 help="worker processes per instance of the application (1)",
             ),
             _option("--replicas", metavar="M", type=count, default=1, help="instances of the application (1)"),
+            _option(
+                "--pools",
+                metavar="P",
+                type=count,
+                help=(
+                    "pools in each process (1); asynchronous sessions have one more, and reading sessions of either "
+                    "kind one more each"
+                ),
+            ),
             _TIMEOUT,
         ),
     ),

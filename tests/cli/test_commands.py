@@ -499,6 +499,24 @@ class TestCheck:
         assert steps["query"]["facts"]["connections_max"] == 100
         assert "3" in str(steps["query"]["facts"]["variables"])
 
+    def test_a_second_pool_is_counted_where_both_kinds_of_sessions_can_be_used(
+        self, project: Project, server: Server
+    ) -> None:
+        project.profile(f"url: {server.url()}\npool_size: 20\nmax_overflow: 10\n")  # of 100
+        both = project.run("check", "--workers", "2")
+        assert both.code == 0
+        assert "warning[pool-over-budget]: synchronous and asynchronous sessions have a pool each" in both.err
+        assert "may open 120 connections" in both.err
+        one = project.run("check", "--workers", "2", "--pools", "1")
+        assert (one.code, one.err) == (0, "")
+        two = project.run("check", "--workers", "2", "--pools", "2")
+        assert two.code == 1
+        assert "(20 + 10) × 2 pools × 2 workers × 1 replica = 120 connections" in two.out
+
+    def test_one_kind_of_sessions_has_one_pool(self, project: Project, postgresql: Server) -> None:
+        project.profile(f"url: {postgresql.url('postgresql+psycopg2')}\npool_size: 20\nmax_overflow: 10\n")
+        assert project.run("check", "--workers", "2").err == ""
+
     def test_of_several_servers_one_may_be_down(self, project: Project, postgresql: Server) -> None:
         from tests.support.ports import free_port
 

@@ -314,8 +314,8 @@ def test_a_file_that_must_exist_and_does_not_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"connect_args": {"isolation_level": "IMMEDIATE"}}, "'isolation_level' is no argument of sqlite3"),
-        ({"connect_args": {"autocommit": True}}, "'autocommit' is no argument of sqlite3"),
+        ({"connect_args": {"isolation_level": "IMMEDIATE"}}, "'isolation_level' of sqlite3 has no effect here"),
+        ({"connect_args": {"autocommit": True}}, "'autocommit' of sqlite3 has no effect here"),
         ({"connect_args": {"charset": "utf8"}}, "'charset' is no argument of sqlite3"),
         ({"query": {"mode": "ro"}}, "`file:` belongs before the path"),
         ({"variables": {"foriegn_keys": True}}, "did you mean 'foreign_keys'?"),

@@ -13,7 +13,7 @@ import pymysql
 from tests.support.processes import find_program, own, run, wait_until
 from tests.support.server import CONNECT_TIMEOUT, Server, ServerMissing, StopMode
 
-_REPLICATOR = "replicator"
+REPLICATOR = "replicator"
 
 
 class MariaDBServer(Server):
@@ -118,8 +118,8 @@ class MariaDBServer(Server):
             "SELECT user, host FROM mysql.global_priv WHERE user = '' OR user = 'root' AND host <> 'localhost'"
         )
         for name, host in self._administrate(open_to_all):
-            self._administrate(f"DROP USER {_account(name, host)}")
-        self._administrate(f"CREATE USER {_account(self.user)} IDENTIFIED BY {_text(self.password)}")
+            self._administrate(f"DROP USER {account(name, host)}")
+        self._administrate(f"CREATE USER {account(self.user)} IDENTIFIED BY {text(self.password)}")
         self._create_database(self.database)
         # So that the copies have nothing to recover.
         self._administrate("SET GLOBAL innodb_fast_shutdown = 1")
@@ -131,7 +131,7 @@ class MariaDBServer(Server):
     def _grant(self, database: str, user: str) -> None:
         # In a grant the name of a database is a pattern.
         pattern = _backtick(database.replace("_", r"\_").replace("%", r"\%"))
-        self._administrate(f"GRANT ALL ON {pattern}.* TO {_account(user)}")
+        self._administrate(f"GRANT ALL ON {pattern}.* TO {account(user)}")
 
     def drop_database(self, name: str) -> None:
         # An open transaction's metadata locks would make DROP wait for it.
@@ -142,14 +142,14 @@ class MariaDBServer(Server):
         self._administrate(f"DROP DATABASE IF EXISTS {_backtick(name)}")
 
     def _create_user(self, name: str, password: str) -> None:
-        self._administrate(f"CREATE USER {_account(name)} IDENTIFIED BY {_text(password)}")
+        self._administrate(f"CREATE USER {account(name)} IDENTIFIED BY {text(password)}")
         self._grant(self.database, name)
 
     def _drop_user(self, name: str) -> None:
-        self._administrate(f"DROP USER IF EXISTS {_account(name)}")
+        self._administrate(f"DROP USER IF EXISTS {account(name)}")
 
     def _set_password(self, user: str, password: str) -> None:
-        self._administrate(f"ALTER USER {_account(user)} IDENTIFIED BY {_text(password)}")
+        self._administrate(f"ALTER USER {account(user)} IDENTIFIED BY {text(password)}")
 
     def _clients(self) -> list[tuple[Any, ...]]:
         query = f"""
@@ -191,8 +191,8 @@ class MariaDBServer(Server):
         shutil.copytree(self.data, replica.data)
         self.start()
         self._administrate("RESET MASTER")  # the copy begins where the log begins
-        self._administrate(f"CREATE OR REPLACE USER {_account(_REPLICATOR)} IDENTIFIED BY {_text(self.password)}")
-        self._administrate(f"GRANT REPLICATION SLAVE ON *.* TO {_account(_REPLICATOR)}")
+        self._administrate(f"CREATE OR REPLACE USER {account(REPLICATOR)} IDENTIFIED BY {text(self.password)}")
+        self._administrate(f"GRANT REPLICATION SLAVE ON *.* TO {account(REPLICATOR)}")
         replica.start()
         replica.follow()
         return replica
@@ -216,7 +216,7 @@ class MariaDBReplica(MariaDBServer):
     def follow(self) -> None:
         """Begin to follow the primary; from then on each start goes on with it."""
         source = f"master_host = '{self.primary.host}', master_port = {self.primary.port}"
-        account = f"master_user = '{_REPLICATOR}', master_password = {_text(self.password)}"
+        account = f"master_user = '{REPLICATOR}', master_password = {text(self.password)}"
         start = f"master_log_file = 'binlog.000001', master_log_pos = 4, master_delay = {self.delay}"
         self._administrate(f"CHANGE MASTER TO {source}, {account}, {start}, master_connect_retry = 1")
         self._administrate("START SLAVE")
@@ -233,11 +233,11 @@ def _backtick(name: str) -> str:
     return "`" + name.replace("`", "``") + "`"
 
 
-def _account(user: str, host: str = "%") -> str:
+def account(user: str, host: str = "%") -> str:
     """Quote a user; by default the one who may come from anywhere."""
     return f"{_backtick(user)}@{_backtick(host)}"
 
 
-def _text(value: str) -> str:
+def text(value: str) -> str:
     """Quote a string."""
     return "'" + value.replace("\\", r"\\").replace("'", "''") + "'"

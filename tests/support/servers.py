@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from tests.support import mysql
 from tests.support.mariadb import MariaDBServer
 from tests.support.postgresql import PostgreSQLServer
 from tests.support.server import Server, ServerMissing
@@ -26,9 +27,10 @@ def postgresql(
 
 
 def mariadb(*, durable: bool = False, tls: bool = False, settings: Mapping[str, object] | None = None) -> MariaDBServer:
-    """Return a new MariaDB server, running; see `postgresql`.
+    """Return a new MariaDB server, running, or MySQL where the environment asks for it; see `postgresql`.
 
     Raises:
         ServerMissing: MariaDB is not installed.
     """
-    return MariaDBServer(durable=durable, tls=tls, settings=settings).start()
+    kind = mysql.MySQLServer if mysql.wanted() else MariaDBServer
+    return kind(durable=durable, tls=tls, settings=settings).start()

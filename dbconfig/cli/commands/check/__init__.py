@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from dbconfig.cli import value_display
 from dbconfig.cli.commands.check import network
 from dbconfig.cli.commands.check.network import Step
-from dbconfig.cli.commands.check.verdicts import judge
+from dbconfig.cli.commands.check.verdicts import Deployment, judge
 from dbconfig.cli.context import Context, connected
 from dbconfig.cli.exit_codes import FOUND, OK
 from dbconfig.cli.output import described
@@ -138,9 +138,8 @@ class _Check:
                 raise
             self._add(Step(attempt.stage, attempt.seconds, failure=classify(error, settings)))
             return
-        steps, judged = judge(
-            server, settings, self._name, arguments.workers, arguments.replicas, is_replica=self._replica is not None
-        )
+        deployment = Deployment(arguments.replicas, arguments.workers, arguments.pools)
+        steps, judged = judge(server, settings, self._name, deployment, is_replica=self._replica is not None)
         for step in steps:
             self._add(step)
         self.problems += [self._placed(each) for each in judged]

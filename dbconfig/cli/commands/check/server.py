@@ -151,15 +151,16 @@ def _sqlite(connection: Connection, settings: DatabaseSettings) -> Server:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """How many connections all processes may open, and how many the server has free."""
+    """How many connections the pools of all processes may open, and how many the server has free."""
 
-    each: float
+    each: float  # of a pool
+    pools: int  # of a process
     processes: int
     free: int
 
     @property
     def wanted(self) -> float:
-        return self.each * self.processes
+        return self.each * self.pools * self.processes
 
     @property
     def fits(self) -> bool:
@@ -167,16 +168,16 @@ class Budget:
 
     def sizes(self) -> tuple[int, int] | None:
         """Return the largest pool_size and max_overflow that fit; None if not even one connection each does."""
-        each = self.free // self.processes
+        each = self.free // (self.processes * self.pools)
         if each < 1:
             return None
         size = max(1, math.ceil(each / 3))
         return size, each - size
 
 
-def budget(settings: DatabaseSettings, processes: int, free: int) -> Budget:
-    """Return the budget of a pool; a pool without a limit wants infinitely many."""
+def budget(settings: DatabaseSettings, pools: int, processes: int, free: int) -> Budget:
+    """Return the budget of the pools; one without a limit wants infinitely many."""
     if settings.poolclass in ("NullPool", "SingletonThreadPool"):
-        return Budget(1, processes, free)
+        return Budget(1, pools, processes, free)
     unlimited = settings.pool_size == 0 or settings.max_overflow == -1
-    return Budget(math.inf if unlimited else settings.pool_size + settings.max_overflow, processes, free)
+    return Budget(math.inf if unlimited else settings.pool_size + settings.max_overflow, pools, processes, free)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Final
 
 from dbconfig.cli import value_display
 from dbconfig.cli.commands.check.network import Step
-from dbconfig.cli.commands.check.server import Server, budget
+from dbconfig.cli.commands.check.server import Budget, Server, budget
 from dbconfig.cli.output import counted
 from dbconfig.engine.connection_failures import Failure, problem
+from dbconfig.errors import ConfigError
 from dbconfig.errors.catalogue import CATALOGUE
 from dbconfig.errors.problem import Problem
 from dbconfig.settings import durations
@@ -19,8 +21,25 @@ from dbconfig.settings.known_drivers import family
 CLOCK_TOLERANCE: Final = 1.0  # seconds; a time stamp of a request should not be older than its transaction
 
 
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """How often the application runs: instances, worker processes in each, and pools in each of those."""
+
+    instances: int
+    workers: int
+    pools: int | None  # None: nobody said
+
+    @property
+    def processes(self) -> int:
+        return self.instances * self.workers
+
+    def __str__(self) -> str:
+        pools = f"{counted(self.pools, 'pool')} × " if self.pools is not None else ""
+        return f"{pools}{counted(self.workers, 'worker')} × {counted(self.instances, 'replica')}"
+
+
 def judge(
-    server: Server, settings: DatabaseSettings, name: str, workers: int, replicas: int, *, is_replica: bool = False
+    server: Server, settings: DatabaseSettings, name: str, deployment: Deployment, *, is_replica: bool = False
 ) -> tuple[list[Step], list[Problem]]:
     """Return a step for each judgement, and the problems."""
     steps: list[Step] = []
@@ -28,7 +47,7 @@ def judge(
     judgements = (
         _standby(server) if is_replica else _writes(server, settings, name),
         _clock(server, settings, name),
-        _budget(server, settings, name, workers, replicas),
+        _budget(server, settings, name, deployment),
         _recycle(server, settings, name),
         _session(server),
         _pooler(server, settings, name),
@@ -69,28 +88,49 @@ def _clock(server: Server, settings: DatabaseSettings, name: str) -> _Judgement:
     )
 
 
-def _budget(server: Server, settings: DatabaseSettings, name: str, workers: int, replicas: int) -> _Judgement:
+def _budget(server: Server, settings: DatabaseSettings, name: str, deployment: Deployment) -> _Judgement:
     if server.connections_free is None:
         return None, None
-    made = budget(settings, workers * replicas, server.connections_free)
-    each = "unlimited" if math.isinf(made.each) else f"{made.each:.0f}"
-    wanted = "unlimited" if math.isinf(made.wanted) else f"{made.wanted:.0f}"
+    made = budget(settings, deployment.pools or 1, deployment.processes, server.connections_free)
     detail = (
-        f"({settings.pool_size} + {settings.max_overflow}) × {counted(workers, 'worker')} "
-        f"× {counted(replicas, 'replica')} = {wanted} connections; "
+        f"({settings.pool_size} + {settings.max_overflow}) × {deployment} = {_number(made.wanted)} connections; "
         f"{made.free} free of {server.connections_max} ({server.limited_by})"
     )
-    step = Step("pool", detail=detail, facts={"each": each, "processes": made.processes, "free": made.free})
-    if made.fits:
+    step = Step("pool", detail=detail, facts={"each": _number(made.each), "processes": made.processes})
+    step.facts |= {"pools": made.pools, "free": made.free}
+    if not made.fits:
+        message = f"{made.processes} processes may open {_number(made.wanted)} connections"
+        message = f"{message}, and the server has {made.free} free"
+        return step, _found("pool-over-budget", "pool_size", message, settings, name, help=_sizes(made))
+    both = budget(settings, 2, deployment.processes, server.connections_free)
+    asked = deployment.processes > 1 and deployment.pools is None
+    if both.fits or not asked or not _serves_both(settings):
         return step, None
-    sizes = made.sizes()
-    fix = (
-        f"pool_size: {sizes[0]} and max_overflow: {sizes[1]} would fit"
-        if sizes is not None
-        else "not even one connection each fits: put PgBouncer between, or raise max_connections"
+    message = (
+        f"synchronous and asynchronous sessions have a pool each: with both, {made.processes} processes may open "
+        f"{_number(both.wanted)} connections, and the server has {both.free} free"
     )
-    message = f"{made.processes} processes may open {wanted} connections, and the server has {made.free} free"
-    return step, _found("pool-over-budget", "pool_size", message, settings, name, help=fix)
+    help = f"{_sizes(both)}; --pools 1 if the application uses one kind"
+    return step, _found("pool-over-budget", "pool_size", message, settings, name, help=help, warning=True)
+
+
+def _number(count: float) -> str:
+    return "unlimited" if math.isinf(count) else f"{count:.0f}"
+
+
+def _sizes(made: Budget) -> str:
+    sizes = made.sizes()
+    if sizes is None:
+        return "not even one connection each fits: put PgBouncer between, or raise max_connections"
+    return f"pool_size: {sizes[0]} and max_overflow: {sizes[1]} would fit"
+
+
+def _serves_both(settings: DatabaseSettings) -> bool:
+    """Whether the application can have both kinds of sessions, with the drivers that are installed."""
+    try:
+        return bool(settings.driver() and settings.driver(asynchronous=True))
+    except ConfigError:
+        return False
 
 
 def _recycle(server: Server, settings: DatabaseSettings, name: str) -> _Judgement:

@@ -12,6 +12,7 @@ from dbconfig.config.active_profile import VARIABLE
 from dbconfig.config.folder import FOLDER, NAME, SHARED
 from dbconfig.errors.printable import quoted
 from dbconfig.settings.environment_variables import Environment, Variable
+from dbconfig.settings.known_drivers import PORTS
 from dbconfig.settings.url_parsing import InvalidURL, parse_url
 
 _URLS: Final = ("DATABASE_URL", "SQLALCHEMY_DATABASE_URL", "SQLALCHEMY_DATABASE_URI", "DB_URL", "POSTGRES_URL")
@@ -25,9 +26,9 @@ _PARTS: Final = {
     "database": ("DB", "DATABASE", "NAME"),
 }
 _USUAL: Final = {
-    "postgresql": {"username": "postgres", "host": "localhost", "port": "5432", "database": "postgres"},
-    "mysql": {"username": "root", "host": "localhost", "port": "3306"},
-    "mariadb": {"username": "root", "host": "localhost", "port": "3306"},
+    "postgresql": {"username": "postgres", "host": "localhost", "database": "postgres"},
+    "mysql": {"username": "root", "host": "localhost"},
+    "mariadb": {"username": "root", "host": "localhost"},
 }
 # What people call a profile, and which of ours it is like.
 _LIKE: Final = {
@@ -125,7 +126,7 @@ def _from_parts(system: str, prefix: str, names: Mapping[str, str], source: str)
     lines = [f"drivername: {system}   # the parts come {source}; special characters in them need no escaping"]
     for part, endings in _PARTS.items():
         name = names.get(part, f"{prefix}_{endings[0]}")
-        usual = _USUAL[system].get(part)
+        usual = str(PORTS[system]) if part == "port" else _USUAL[system].get(part)
         if part in names or usual is not None:
             lines.append(f"{part}: ${{{name}}}" if usual is None else f"{part}: ${{{name}:-{usual}}}")
     return "\n".join(lines)

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 # Without `isolation_level` and `autocommit`, which are about the driver's own BEGIN: transactions begin by themselves
 # here, and with the second one they would never be committed.
+_OWN_BEGIN: Final = ("isolation_level", "autocommit")
 _CONNECT: Final = frozenset({"timeout", "detect_types", "check_same_thread", "factory", "cached_statements", "uri"})
 _URI: Final = frozenset({"mode", "cache", "vfs", "nolock", "immutable", "psow", "modeof", "uri"})
 _memories = itertools.count(1)
@@ -191,11 +192,7 @@ def _hindrance(path: Path) -> str:
 
 
 def _check(settings: DatabaseSettings) -> None:
-    problems = [
-        unknown_argument(settings, name, "sqlite3", "connect_args", _instead(name))
-        for name in settings.connect_args
-        if name not in _CONNECT
-    ]
+    problems = [_refused(settings, name) for name in settings.connect_args if name not in _CONNECT]
     is_uri = settings.address.database is not None and settings.address.database.startswith("file:")
     for name in settings.address.query:
         if name not in (_URI if is_uri else _CONNECT - {"factory"}):
@@ -208,6 +205,10 @@ def _check(settings: DatabaseSettings) -> None:
         raise ConfigError(problems)
 
 
-def _instead(name: str) -> str:
-    # Python's driver has them, and would begin and commit by itself.
-    return "`isolation_level: AUTOCOMMIT` commits each statement" if name in ("isolation_level", "autocommit") else ""
+def _refused(settings: DatabaseSettings, name: str) -> Problem:
+    if name not in _OWN_BEGIN:
+        return unknown_argument(settings, name, "sqlite3", "connect_args")
+    message = f"{name!r} of sqlite3 has no effect here: dbconfig begins and commits transactions itself"
+    help = "`isolation_level: AUTOCOMMIT` commits each statement"
+    key = f"connect_args.{name}"
+    return Problem("not-applicable", message, settings.origin(key), key, help)

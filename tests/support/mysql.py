@@ -1,0 +1,90 @@
+"""A private MySQL server, where `DBCONFIG_TEST_MYSQL` names a folder that has one; it runs in the place of MariaDB."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from tests.support import mariadb as my
+from tests.support.processes import own, run, wait_until
+from tests.support.server import ServerMissing
+
+VARIABLE = "DBCONFIG_TEST_MYSQL"
+
+
+def wanted() -> bool:
+    """Whether the tests of MariaDB are to run on MySQL."""
+    return bool(os.environ.get(VARIABLE))
+
+
+class MySQLServer(my.MariaDBServer):
+    """MySQL 8.4 or newer, from a folder as its archive has it: bin/mysqld, share, lib/plugin."""
+
+    kind = "mysql"
+
+    def _find_programs(self) -> dict[str, Path]:
+        base = Path(os.environ.get(VARIABLE, ""))
+        found = next((path for path in (base / "bin/mysqld", base / "sbin/mysqld") if path.exists()), None)
+        if found is None:
+            raise ServerMissing(f"{VARIABLE} names no folder that has bin/mysqld")
+        return {"server": found}
+
+    def _configure(self) -> None:
+        super()._configure()
+        base = Path(os.environ[VARIABLE])
+        more = {"basedir": base, "mysqlx": "OFF", "secure-file-priv": "NULL", "gtid-mode": "ON"}
+        more |= {"enforce-gtid-consistency": "ON", "lc-messages-dir": base / "share", "plugin-dir": base / "lib/plugin"}
+        if "server-id" not in self.settings:
+            more["server-id"] = 1
+        lines = self._configuration.read_text().splitlines()
+        kept = [line for line in lines if not line.startswith(("[mariadbd]", "innodb-log-file-size"))]
+        self._configuration.write_text("\n".join(["[mysqld]", *kept, *(f"{k} = {v}" for k, v in more.items())]) + "\n")
+
+    def _install(self) -> None:
+        self._configure()
+        own(self._configuration, self._options)
+        command = [*self._command(), "--initialize-insecure", "--innodb-fast-shutdown=1"]
+        run(command, folder=self.folder, options=self._options)
+
+    def _furnish(self) -> None:
+        self._create_account(self.user, self.password)
+        self._create_database(self.database)
+        self._administrate("SET GLOBAL innodb_fast_shutdown = 1")
+
+    def _create_account(self, name: str, password: str) -> None:
+        self._administrate(f"CREATE USER {my.account(name)} IDENTIFIED BY {my.text(password)}")
+
+    def replica(self, *, delay: int = 0, settings: Mapping[str, object] | None = None) -> MySQLReplica:
+        replica = MySQLReplica(self, delay=delay, settings=settings)
+        self.settings |= {"log-bin": "binlog", "server-id": 1}
+        self._configure()
+        self.stop()
+        shutil.copytree(self.data, replica.data)
+        (replica.data / "auto.cnf").unlink(missing_ok=True)  # its UUID; two servers may not have the same
+        self.start()
+        self._administrate("RESET BINARY LOGS AND GTIDS")
+        self._administrate(f"DROP USER IF EXISTS {my.account(my.REPLICATOR)}")
+        self._create_account(my.REPLICATOR, self.password)
+        self._administrate(f"GRANT REPLICATION SLAVE ON *.* TO {my.account(my.REPLICATOR)}")
+        replica.start()
+        replica.follow()
+        return replica
+
+
+class MySQLReplica(my.MariaDBReplica, MySQLServer):
+    """A copy that follows its primary by GTIDs."""
+
+    def follow(self) -> None:
+        self._administrate("RESET BINARY LOGS AND GTIDS")
+        source = f"SOURCE_HOST = '{self.primary.host}', SOURCE_PORT = {self.primary.port}"
+        account = f"SOURCE_USER = '{my.REPLICATOR}', SOURCE_PASSWORD = {my.text(self.password)}"
+        rest = f"SOURCE_AUTO_POSITION = 1, GET_SOURCE_PUBLIC_KEY = 1, SOURCE_DELAY = {self.delay}"
+        self._administrate(f"CHANGE REPLICATION SOURCE TO {source}, {account}, {rest}, SOURCE_CONNECT_RETRY = 1")
+        self._administrate("START REPLICA")
+
+    def catch_up(self) -> None:
+        position = self.primary.sql("SELECT @@GLOBAL.gtid_executed")[0][0].replace("\n", "")
+        question = f"SELECT GTID_SUBSET('{position}', @@GLOBAL.gtid_executed)"
+        wait_until(lambda: self._administrate(question) == [(1,)], "the replica")
