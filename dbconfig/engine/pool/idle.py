@@ -89,7 +89,7 @@ def _ask_the_quiet(pool: Owner) -> None:
             verdict = ping(pool._dialect, record.dbapi_connection, record.driver_connection, PING_LIMIT)
         record.checked_at = monotonic()
         if verdict is Verdict.ALIVE:
-            pool.hand_over(record)
+            pool.hand_over(record, used=False)
             continue
         logger.info("%s: a connection died while it rested and is replaced", pool.options.name)
         pool.discard(record, "ping")

@@ -66,9 +66,16 @@ class Places(QueuePool):
         self._take = self.idle.pop if self._pool.use_lifo else self.idle.popleft
         self._put = self.idle.append
         self._put_surplus = self.idle.append if self._pool.use_lifo else self.idle.appendleft
+        self._put_last = self.idle.appendleft if self._pool.use_lifo else self.idle.append
 
-    def hand_over(self, record: Record) -> None:
-        """Give a sound connection to who has waited longest, else let it rest."""
+    def hand_over(self, record: Record, *, used: bool = True) -> None:
+        """Give a sound connection to who has waited longest, else let it rest.
+
+        Args:
+            record: of the connection.
+            used: somebody has used it. After a mere check it is the last to be lent: as the next one, with a ping every
+                two minutes, each surplus connection would have its turn before it has rested for long enough to time out.
+        """
         with self.lock:
             if self.waiters:  # of a disposed pool as well: they came before its end, and were promised a connection
                 if self.shedding is not None:
@@ -76,7 +83,12 @@ class Places(QueuePool):
                 self.serve_first(record)
                 return
             if not self.disposed:
-                self._put(record) if self.open <= self._steady else self._put_surplus(record)
+                if not used:
+                    self._put_last(record)
+                elif self.open <= self._steady:
+                    self._put(record)
+                else:
+                    self._put_surplus(record)
                 return
         self.discard(record, "disposed")
 

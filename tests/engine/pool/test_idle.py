@@ -7,6 +7,7 @@ import signal
 import threading
 from typing import Any
 
+import pytest
 from sqlalchemy import Engine, text
 
 from dbconfig.engine.pool import idle, pin_in_flight, stats
@@ -61,6 +62,22 @@ def test_an_overflow_connection_times_out_while_others_work(server: Any, clock: 
             select(engine)
             clock.advance(20)
         a_round_of_care(engine)
+        assert stats(engine).idle == 1
+
+
+@pytest.mark.parametrize("lifo", [False, True])
+def test_surplus_connections_time_out_though_they_are_kept_alive_and_others_are_used(
+    server: Any, clock: Clock, lifo: bool
+) -> None:
+    settings = {"pool_idle_timeout": 600, "pool_keepalive": 120, "pool_use_lifo": lifo, "pool_min_idle": 0}
+    with running_engine(url_of(server), pool_size=1, max_overflow=5, **settings) as engine:
+        for connection in [engine.connect() for _ in range(6)]:
+            connection.close()
+        for _ in range(40):
+            select(engine)
+            clock.advance(20)
+            a_round_of_care(engine)
+        assert eventually(lambda: stats(engine).closed.get("idle") == 5)
         assert stats(engine).idle == 1
 
 
