@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pymysql.constants import CLIENT
 from sqlalchemy import text
 from sqlalchemy.exc import NotSupportedError, OperationalError
 
@@ -55,6 +56,19 @@ def test_a_host_that_is_a_path_is_the_socket(driver: str, where: str, mariadb: M
             assert ask(db, "SELECT USER()") == "app@localhost"
     else:
         assert asyncio.run(user()) == "app@localhost"
+
+
+@pytest.mark.parametrize("sslmode", [None, "prefer"])
+def test_aiomysql_asks_for_tls_only_where_it_is_offered(sslmode: str | None, mariadb: MariaDBServer) -> None:
+    pytest.importorskip("aiomysql")
+
+    async def flags() -> int:
+        profile = Profile(name="p", url=mariadb.url("mysql+aiomysql"), sslmode=sslmode)
+        async with Registry.from_profile(profile) as db, db.async_session() as session:
+            raw: Any = await (await session.connection()).get_raw_connection()
+            return int(raw.driver_connection.client_flag)
+
+    assert not asyncio.run(flags()) & CLIENT.SSL  # MySQL answers "Bad handshake"
 
 
 def test_two_sockets_are_one_too_many() -> None:

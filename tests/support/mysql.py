@@ -6,6 +6,9 @@ import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+import pymysql
 
 from tests.support import mariadb as my
 from tests.support.processes import own, run, wait_until
@@ -22,7 +25,11 @@ def wanted() -> bool:
 class MySQLServer(my.MariaDBServer):
     """MySQL 8.4 or newer, from a folder as its archive has it: bin/mysqld, share, lib/plugin."""
 
-    kind = "mysql"
+    def __init__(
+        self, *, durable: bool = False, tls: bool = False, settings: Mapping[str, object] | None = None
+    ) -> None:
+        super().__init__(durable=durable, tls=tls, settings=settings)
+        self._passwords: dict[str, str] = {}
 
     def _find_programs(self) -> dict[str, Path]:
         base = Path(os.environ.get(VARIABLE, ""))
@@ -35,6 +42,8 @@ class MySQLServer(my.MariaDBServer):
         super()._configure()
         base = Path(os.environ[VARIABLE])
         more = {"basedir": base, "mysqlx": "OFF", "secure-file-priv": "NULL", "gtid-mode": "ON"}
+        # Without a certificate the server would make one, and drivers would encrypt what the tests' proxies look for.
+        more |= {"auto-generate-certs": "OFF", "caching-sha2-password-auto-generate-rsa-keys": "OFF"}
         more |= {"enforce-gtid-consistency": "ON", "lc-messages-dir": base / "share", "plugin-dir": base / "lib/plugin"}
         if "server-id" not in self.settings:
             more["server-id"] = 1
@@ -55,6 +64,26 @@ class MySQLServer(my.MariaDBServer):
 
     def _create_account(self, name: str, password: str) -> None:
         self._administrate(f"CREATE USER {my.account(name)} IDENTIFIED BY {my.text(password)}")
+
+    def _create_user(self, name: str, password: str) -> None:
+        super()._create_user(name, password)
+        self._admit(name, password)
+
+    def _set_password(self, user: str, password: str) -> None:
+        super()._set_password(user, password)
+        self._admit(user, password)
+
+    def _launch(self) -> None:
+        super()._launch()
+        for user, password in {self.user: self.password, **self._passwords}.items():
+            if self._administrate(f"SELECT 1 FROM mysql.user WHERE user = {my.text(user)}"):
+                self._admit(user, password)
+
+    def _admit(self, user: str, password: str) -> None:
+        """Log in once over the socket, after which caching_sha2_password needs no encryption until a restart."""
+        self._passwords[user] = password
+        secret: Any = password.encode()  # as UTF-8; the driver would take Latin-1
+        pymysql.connect(unix_socket=self.socket, user=user, password=secret, ssl_disabled=True).close()
 
     def replica(self, *, delay: int = 0, settings: Mapping[str, object] | None = None) -> MySQLReplica:
         replica = MySQLReplica(self, delay=delay, settings=settings)

@@ -73,8 +73,8 @@ class Places(QueuePool):
 
         Args:
             record: of the connection.
-            used: somebody has used it. After a mere check it is the last to be lent: as the next one, with a ping every
-                two minutes, each surplus connection would have its turn before it has rested for long enough to time out.
+            used: somebody has used it. After a mere check it is the last to be lent. As the next one, with a ping
+                every two minutes, each surplus connection would have its turn before it has rested long enough to end.
         """
         with self.lock:
             if self.waiters:  # of a disposed pool as well: they came before its end, and were promised a connection

@@ -4,9 +4,50 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
+
+from aiomysql import connection
+from pymysql.constants import CLIENT
 
 from dbconfig.engine.dialects.mysql.driver import AsynchronousMySQLDriver
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+_CONNECT: Final = connection.connect
+
+
+class _Connection(connection.Connection):  # type: ignore[misc]  # it has no types
+    """A connection that asks for TLS only where it is offered: MySQL ends a handshake that asks nevertheless."""
+
+    async def _request_authentication(self) -> None:
+        if not self.server_capabilities & CLIENT.SSL:
+            self.client_flag &= ~CLIENT.SSL
+        await super()._request_authentication()
+
+
+async def _connect(*arguments: Any, **keywords: Any) -> Any:
+    try:
+        made = _Connection(*arguments, **keywords)
+    finally:
+        keywords.clear()  # no frame of a traceback may hold the password
+    await made._connect()
+    return made
+
+
+def take_tls_as_offered(engine: Engine) -> None:
+    """Let an engine connect with connections of ours, also where nothing bounds the time of its connects."""
+    dialect: Any = engine.dialect
+    connect = dialect.connect
+
+    def connect_ours(*arguments: Any, **keywords: Any) -> Any:
+        keywords.setdefault("async_creator_fn", DRIVER.connect(dialect))
+        try:
+            return connect(*arguments, **keywords)
+        finally:
+            keywords.clear()
+
+    dialect.connect = connect_ours
 
 
 class Aiomysql(AsynchronousMySQLDriver):
@@ -16,7 +57,7 @@ class Aiomysql(AsynchronousMySQLDriver):
 
     def connect(self, dialect: Any) -> Callable[..., Awaitable[Any]]:
         connect: Callable[..., Awaitable[Any]] = dialect.loaded_dbapi.aiomysql.connect
-        return connect
+        return _connect if connect is _CONNECT else connect  # a tracer's function in its place is called
 
     def transport(self, connection: Any) -> asyncio.WriteTransport | None:
         writer = connection._writer

@@ -111,8 +111,12 @@ def attach(engine: Engine, settings: DatabaseSettings) -> None:
             on_connect(engine, _refuse_plaintext, first=True)
     if engine.dialect.driver in async_tls.DRIVERS:
         idle_rollbacks.skip_idle_rollbacks(engine)
-    if engine.dialect.driver == "aiomysql" and _insists_on_tls(settings):
-        async_tls.insist_on_tls(engine)
+    if engine.dialect.driver == "aiomysql":
+        from dbconfig.engine.dialects.mysql import aiomysql
+
+        aiomysql.take_tls_as_offered(engine)
+        if _insists_on_tls(settings):
+            async_tls.insist_on_tls(engine)
     variables = dict(variable_names(settings))
     timeouts = settings.statement_timeout, settings.lock_timeout, settings.idle_in_transaction_timeout
     if not variables and timeouts == (None, None, None):
