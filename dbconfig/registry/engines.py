@@ -5,7 +5,7 @@ from __future__ import annotations
 import atexit
 import weakref
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -34,6 +34,8 @@ class Plan:
     classes: SessionClasses = SQLMODEL
     homes: Homes = field(default_factory=Homes)
     overridden: int = 0  # how many overrides are in force
+    watchers: tuple[Callable[[Engine], None], ...] = ()  # look at each engine that is made
+    around: Callable[[Any], AbstractContextManager[object]] | None = None  # what units of work run within
     # In tests, by the names of profile and database: what the sessions of every event loop are made with instead, of
     # what they were made with.
     joining: Mapping[Key, Callable[[Any], tuple[Any, Any]]] = field(default_factory=dict)
@@ -229,6 +231,9 @@ class Engines(Generic[E, F, R]):
         adopted = self._style.adopt(engine)
         with self._plan.profiles.lock:
             self._made[adopted] = found
+            watchers = self._plan.watchers
+        for look in watchers:
+            look(engine)
         return adopted
 
     def _server(self, found: Resolved) -> R:

@@ -101,6 +101,12 @@ class EventLoops:
             for each in engines.stats()
         ]
 
+    def alive(self) -> list[Engine]:
+        """Return every engine that somebody uses, in whichever loop: its synchronous side."""
+        with self._plan.profiles.lock:
+            known = list(self._known.values())
+        return [engine.sync_engine for engines, _ in known for engine in engines.alive()]
+
     def _begin(self) -> LoopEngines:
         end = end_of_this_loop()
         made: LoopEngines = Engines(self._plan, Tasks(end), self._memory)

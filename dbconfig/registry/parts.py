@@ -16,6 +16,7 @@ from dbconfig.errors.problem import Problem
 from dbconfig.registry.engines import Engines, Key, Plan, ProcessEngines, Threads
 from dbconfig.registry.profiles import Profiles
 from dbconfig.registry.reloading import Reload
+from dbconfig.sessions import retry
 from dbconfig.sessions.session_classes import SQLMODEL, SessionClasses
 
 if TYPE_CHECKING:
@@ -75,6 +76,33 @@ class Parts:
         self.plan.overridden += change
         if self.event_loops is not None:
             self.event_loops.forget_sessions()
+
+    def attempts(self, database: str, engine: Any, limit: int | None, timeout: float) -> retry.Attempts:
+        """Return what counts the attempts at a unit of work on an engine of either kind."""
+        books = pool.ledger_if_any(engine)
+        found = retry.Attempts(limit, timeout, f"{self.profiles.get().name}/{database}")
+        if books is not None:
+            found.told.append(books.count_retry)
+        if self.plan.around is not None:
+            found.around = self.plan.around
+        return found
+
+    def watch(self, look: Callable[[Engine], None]) -> Callable[[], None]:
+        """Have every engine looked at, those that are there and those that come; return what ends that."""
+        with self.profiles.lock:
+            self.plan.watchers = (*self.plan.watchers, look)
+            for engine in self.every_engine():
+                look(engine)
+
+        def end() -> None:
+            self.plan.watchers = tuple(each for each in self.plan.watchers if each is not look)
+
+        return end
+
+    def every_engine(self) -> list[Engine]:
+        """Return every engine that somebody uses, the synchronous side of those of event loops."""
+        found = self.engines.alive()
+        return [*found, *self.event_loops.alive()] if self.event_loops is not None else found
 
     def dispose(self, timeout: float | None) -> None:
         """Close every engine of the process, after work in progress if there is a limit to wait for it."""

@@ -227,7 +227,7 @@ class Registry:
         """
         factory = self._engines.factory(database)
         make = making(factory.unit_of_work, options(schema, execution_options))
-        tries = retry.Attempts(attempts, timeout, f"{self.profile.name}/{database}", retry.counted(factory.engine))
+        tries = self.parts.attempts(database, factory.engine, attempts, timeout)
         return retry.run(make, work, tries, (id(self), _place(database, schema), False))
 
     # Asynchronous twins. Engines are kept per event loop, and close with it.
@@ -319,7 +319,7 @@ class Registry:
         """
         factory = self.parts.loops.here().factory(database)
         make = making(factory.unit_of_work, options(schema, execution_options))
-        tries = retry.Attempts(attempts, timeout, f"{self.profile.name}/{database}", retry.counted(factory.engine))
+        tries = self.parts.attempts(database, factory.engine, attempts, timeout)
         result: T = await retry.async_run(make, work, tries, (id(self), _place(database, schema), True))
         return result
 

@@ -8,6 +8,7 @@ import logging
 import random
 import time
 from collections.abc import Awaitable, Callable, Generator, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -19,7 +20,6 @@ from sqlmodel import Session
 from dbconfig.engine.commit_guard import broken_by
 from dbconfig.engine.dialects.error_table import JUDGED, Fate, Meaning
 from dbconfig.engine.dialects.errors import COMMITTED, fate_of
-from dbconfig.engine.pool import ledger_if_any
 from dbconfig.sessions.commit import commit, tell_committed
 from dbconfig.sessions.nesting import Key, joined, running
 from dbconfig.sessions.session import begun
@@ -46,33 +46,26 @@ def pauses(first: float = FIRST_PAUSE, longest: float = LONGEST_PAUSE) -> Iterat
         pause = min(pause * 2, longest)
 
 
-def counted(engine: Any) -> Callable[[str], None]:
-    """Return what counts a retry, by its reason, in the statistics of an engine of either kind."""
-    books = ledger_if_any(engine)
-    return books.count_retry if books is not None else lambda reason: None
-
-
 class Attempts:
     """Counts the attempts at one unit of work, and decides after each failure whether there is another one."""
 
-    def __init__(
-        self, limit: int | None, timeout: float, label: str, count: Callable[[str], None] = lambda reason: None
-    ) -> None:
+    def __init__(self, limit: int | None, timeout: float, label: str) -> None:
         """Begin.
 
         Args:
             limit: attempts at the most; None: as many as begin before the deadline.
             timeout: seconds from now; no attempt begins after it.
             label: names the database in log records.
-            count: called with the reason of each further attempt.
         """
         if limit is not None and limit < 1:
             raise ValueError(f"attempts must be at least 1, not {limit}")
         self.number = 1
         self._limit = limit
         self._timeout = timeout
-        self._label = label
-        self._count = count
+        self.label = label
+        self.told: list[Callable[[str], None]] = []  # called with the reason of each further attempt
+        # What a unit of work runs within: a span, for those who trace.
+        self.around: Callable[[Attempts], AbstractContextManager[object]] = nullcontext
         self._deadline = time.monotonic() + timeout
         self._pauses = pauses()
 
@@ -87,9 +80,10 @@ class Attempts:
             of = f" of {self._limit}" if self._limit is not None else f", {self._timeout:.3g} s after the first"
             error.add_note(f"dbconfig: given up after attempt {self.number}{of}: {fate.value}")
             return None
-        _log.info("%s: attempt %d: %s; again in %.3f s", self._label, self.number, fate.value, pause)
+        _log.info("%s: attempt %d: %s; again in %.3f s", self.label, self.number, fate.value, pause)
         self.number += fate is not Fate.ABSENT
-        self._count(fate.name.lower())
+        for tell in self.told:
+            tell(fate.name.lower())
         return pause
 
 
@@ -244,18 +238,19 @@ def run(open_session: Callable[[], Session], work: Callable[[Session], T], attem
                 return time.sleep(seconds)
 
     steps = _unit(open_session, attempts, key)
-    try:
-        step = next(steps)
-        while True:
-            try:
-                found = take(step)
-            except BaseException as error:
-                step = steps.throw(error)
-            else:
-                step = steps.send(found)
-    except StopIteration as end:
-        outcome: _Outcome = end.value
-    result: T = _result(outcome)
+    with attempts.around(attempts):
+        try:
+            step = next(steps)
+            while True:
+                try:
+                    found = take(step)
+                except BaseException as error:
+                    step = steps.throw(error)
+                else:
+                    step = steps.send(found)
+        except StopIteration as end:
+            outcome: _Outcome = end.value
+        result: T = _result(outcome)
     return result
 
 
@@ -294,18 +289,19 @@ async def async_run(
                 return await asyncio.sleep(seconds)
 
     steps = _unit(open_session, attempts, key)
-    try:
-        step = next(steps)
-        while True:
-            try:
-                found = await take(step)
-            except BaseException as error:
-                step = steps.throw(error)
-            else:
-                step = steps.send(found)
-    except StopIteration as end:
-        outcome: _Outcome = end.value
-    result: T = _result(outcome)
+    with attempts.around(attempts):
+        try:
+            step = next(steps)
+            while True:
+                try:
+                    found = await take(step)
+                except BaseException as error:
+                    step = steps.throw(error)
+                else:
+                    step = steps.send(found)
+        except StopIteration as end:
+            outcome: _Outcome = end.value
+        result: T = _result(outcome)
     return result
 
 

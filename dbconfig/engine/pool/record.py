@@ -90,6 +90,7 @@ class Record(_ConnectionRecord):
         "slot",
         "task",
         "thread",
+        "waited",
     )
 
     def __init__(self, pool: Pool, slot: Slot, deadline: float, now: float) -> None:
@@ -103,6 +104,8 @@ class Record(_ConnectionRecord):
         self.task: weakref.ref[asyncio.Task[Any]] | None = None
         self.reason: str | None = None  # why it is being closed, for the statistics
         self.look: Look | None = None
+        # When it was last lent to a caller who had to wait, and how long that was; for those who trace.
+        self.waited: tuple[float, float] | None = None
         super().__init__(pool)
 
     def renewed(self) -> None:

@@ -56,6 +56,8 @@ class PoolStats:
     reads: int = 0  # connections that read-only sessions were given here; 0 without replicas
     lag: float | None = None  # seconds behind the primary; None where nobody asks, or nothing can be told
     out: str = ""  # why a replica is out of rotation, or ""
+    min_idle: int = 0
+    number: int = 0  # of the engine, which tells one from another one of the same name
 
     def as_dict(self) -> dict[str, Any]:
         """Return the same as what JSON can carry."""

@@ -45,6 +45,7 @@ class TaskRecord(Record):
         self.task = None
         self.reason = None
         self.look = None
+        self.waited = None
         _ConnectionRecord.__init__(self, pool)
 
     def renewed(self) -> None:

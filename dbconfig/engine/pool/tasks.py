@@ -52,7 +52,9 @@ class TaskPool(TaskPlaces):
         while (unfit := self._why_unfit(place, deadline, rested=rested)) is not None:
             self.line.ask_again(caller, place, unfit, monotonic())
             place, rested = self._wait(caller)
-        self.counters.wait.observe(monotonic() - now)
+        waited = monotonic() - now
+        self.counters.wait.observe(waited)
+        place.connection.waited = place.lent_at, waited
         return place
 
     def _bind(self, place: Place | None) -> Place | None:

@@ -191,6 +191,7 @@ class FairPool(Places):
     def _lend(self, record: Record, start: float) -> Record:
         record.lent_at = now = monotonic()
         record.thread = get_ident()
+        record.waited = now, now - start
         with self.lock:
             self.counters.wait.observe(now - start)
         return record

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -49,11 +50,15 @@ class Reader(Protocol):
     out: str
 
 
+_numbers = itertools.count(1)
+
+
 class Ledger:
     """The books of one engine, across all the pools that ``dispose`` makes it have."""
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self.number = next(_numbers)
         self.counters = Counters()  # of SQLAlchemy's own pools; ours count in their line
         self.known: WeakSet[Any] = WeakSet()
         self.role = "primary"
@@ -148,6 +153,8 @@ class Ledger:
             reads=0 if reader is None else reader.reads,
             lag=None if reader is None else reader.lag,
             out="" if reader is None else reader.out,
+            min_idle=pool.options.min_idle if isinstance(pool, FairPool | TaskPool) else 0,
+            number=self.number,
         )
 
 

@@ -1,0 +1,62 @@
+"""Statements as they may be shown: with their placeholders, and without anything that is written into them."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import Final
+
+_NUMBER: Final = r"(?<![\w$:@.\"`])\d+(?:\.\d+)?(?:[eE][+-]?\d+)?\b"
+_NAMES: Final = r"(?P<name>\"(?:[^\"]|\"\")*\"|`(?:[^`]|``)*`|\[[A-Za-z_][\w ]*\])"
+# In one pass, since a quote may stand in a comment, and what begins a comment in a text.
+_STANDARD: Final = re.compile(
+    r"(?P<comment>/\*.*?\*/|--[^\n]*)|"
+    + _NAMES
+    + r"|(?P<literal>[Ee]'(?:[^'\\]|''|\\.)*'|(?:[BbXxNn]|U&)?'(?:[^']|'')*'|\$(?P<tag>[A-Za-z_]*)\$.*?\$(?P=tag)\$|"
+    + _NUMBER
+    + ")",
+    re.DOTALL,
+)
+_MYSQL: Final = re.compile(
+    r"(?P<comment>/\*.*?\*/|--[^\n]*|#[^\n]*)|(?P<name>`(?:[^`]|``)*`)"
+    r"|(?P<literal>[BbXxNn]?'(?:[^'\\]|''|\\.)*'|\"(?:[^\"\\]|\"\"|\\.)*\"|" + _NUMBER + ")",
+    re.DOTALL,
+)
+_TARGET: Final = re.compile(
+    r"\b(?:FROM|INTO|UPDATE|JOIN|TABLE)\s+(?:ONLY\s+|IF\s+(?:NOT\s+)?EXISTS\s+)?([\w.\"`]+)", re.IGNORECASE
+)
+_FIRST_WORD: Final = re.compile(r"[\s(]*([A-Za-z]+)")
+_LONGEST_SUMMARY: Final = 255  # characters, as OpenTelemetry has it
+LONGEST_TEXT: Final = 4096
+_SAME: Final = 2048  # statements whose text is remembered
+
+
+@lru_cache(maxsize=_SAME)
+def shown(statement: str, dialect: str) -> str:
+    """Return a statement without comments, and with `?` in the place of each text and number in it.
+
+    Args:
+        statement: as the driver gets it.
+        dialect: the name of SQLAlchemy's dialect; in MySQL what stands between double quotes is a text.
+    """
+    pattern = _MYSQL if dialect in ("mysql", "mariadb") else _STANDARD
+    text = pattern.sub(lambda found: {"comment": " ", "name": found[0]}.get(_kind(found), "?"), statement)
+    return " ".join(text.split())[:LONGEST_TEXT]
+
+
+def _kind(found: re.Match[str]) -> str:
+    return "comment" if found["comment"] else "name" if found["name"] else "literal"
+
+
+@lru_cache(maxsize=_SAME)
+def operation(statement: str) -> str:
+    """Return the first word of a statement."""
+    found = _FIRST_WORD.match(shown(statement, ""))
+    return found[1].upper()[:32] if found else "UNKNOWN"
+
+
+@lru_cache(maxsize=_SAME)
+def summary(statement: str, dialect: str) -> str:
+    """Return what a statement does to which tables: ``SELECT hero team``; few different ones for many statements."""
+    tables = dict.fromkeys(each.strip('"`') for each in _TARGET.findall(shown(statement, dialect)))
+    return " ".join([operation(statement), *tables])[:_LONGEST_SUMMARY]

@@ -1,0 +1,200 @@
+"""Statements seen by OpenTelemetry: how long each kind takes, and a span for each where they are asked for."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from time import perf_counter
+from typing import Any, Final
+
+from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer, TracerProvider, get_tracer
+from sqlalchemy import Engine, event
+from sqlalchemy.engine import ExceptionContext
+
+from dbconfig.engine import statement_text
+from dbconfig.engine.pool import Histogram
+from dbconfig.engine.pool.record import Record
+from dbconfig.engine.pool.stats import Tally
+from dbconfig.registry.registry import Registry
+
+_SEEN: Final = "_dbconfig_seen"  # attribute of SQLAlchemy's execution context: when it began, and its span
+_NOTHING: Final = (0.0, None)
+Key = tuple[tuple[str, Any], ...]
+LONG_WAIT: Final = 0.001  # seconds; a checkout that waited for longer is an event of its statement's span
+
+
+class Durations:
+    """How long statements took, by their attributes, since somebody took that."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._tallies: dict[Key, Tally] = {}
+
+    def observe(self, attributes: Key, seconds: float) -> None:
+        with self._lock:
+            tally = self._tallies.get(attributes)
+            if tally is None:
+                tally = self._tallies[attributes] = Tally()
+            tally.observe(seconds)
+
+    def take(self) -> Iterator[tuple[dict[str, Any], Histogram]]:
+        with self._lock:
+            taken, self._tallies = self._tallies, {}
+        for attributes, tally in taken.items():
+            yield dict(attributes), Histogram(counts=tuple(tally.counts), sum=tally.sum)
+
+
+def watch(
+    registry: Registry, durations: Durations, *, spans: bool, tracer_provider: TracerProvider | None
+) -> Callable[[], None]:
+    """Watch the statements of every engine of a registry; return what ends that."""
+    tracer = get_tracer("dbconfig", tracer_provider=tracer_provider) if spans else None
+    # Weakly, and the engine refers to its listeners: what is watched may end.
+    watched: weakref.WeakSet[_Statements] = weakref.WeakSet()
+
+    def look(engine: Engine) -> None:
+        watched.add(_Statements(engine, durations, tracer))
+
+    ends = [registry.parts.watch(look)]
+    if tracer is not None:
+        registry.parts.plan.around = _around(tracer)
+
+    def end() -> None:
+        for stop in (*ends, *(each.end for each in watched)):
+            stop()
+        registry.parts.plan.around = None
+
+    return end
+
+
+class _Statements:
+    """The listeners of one engine."""
+
+    def __init__(self, engine: Engine, durations: Durations, tracer: Tracer | None) -> None:
+        self._durations = durations
+        self._tracer = tracer
+        self._place = _attributes(engine)
+        self._listeners: dict[str, Callable[..., Any]] = {
+            "before_cursor_execute": self.begin,
+            "after_cursor_execute": self.finish,
+            "handle_error": self.fail,
+        }
+        self._engine = weakref.ref(engine)  # the dialect, which others share, refers to its listeners
+        self._keys: dict[tuple[str, str], Key] = {}
+        for name, listener in self._listeners.items():
+            # `retval` spares a function around the listener, at each statement.
+            event.listen(engine, name, listener, **({"retval": True} if name.startswith("before") else {}))
+
+    def end(self) -> None:
+        engine = self._engine()
+        if engine is not None:
+            for name, listener in self._listeners.items():
+                event.remove(engine, name, listener)
+
+    def begin(self, connection: Any, cursor: Any, statement: str, parameters: Any, context: Any, many: bool) -> Any:
+        if context is not None:
+            span = None
+            if self._tracer is not None:
+                found = statement_text.summary(statement, connection.dialect.name)
+                span = self._tracer.start_span(found, kind=SpanKind.CLIENT)
+                if span.is_recording():
+                    self._describe(span, connection, statement, found, len(parameters) if many else 0)
+            context._dbconfig_seen = perf_counter(), span
+        return statement, parameters
+
+    def _describe(self, span: Span, connection: Any, statement: str, found: str, batch: int) -> None:
+        span.set_attributes({**self._place, "db.system.name": _system(connection.dialect)})
+        span.set_attribute("db.query.summary", found)
+        span.set_attribute("db.operation.name", statement_text.operation(statement))
+        span.set_attribute("db.query.text", statement_text.shown(statement, connection.dialect.name))
+        if batch > 1:
+            span.set_attribute("db.operation.batch.size", batch)
+        record = getattr(connection.connection, "_connection_record", None)
+        if isinstance(record, Record) and record.waited is not None:
+            (lent_at, seconds), record.waited = record.waited, None
+            if lent_at == record.lent_at and seconds > LONG_WAIT:
+                span.add_event("dbconfig.checkout.waited", {"dbconfig.seconds": seconds})
+
+    def finish(self, connection: Any, cursor: Any, statement: str, parameters: Any, context: Any, many: bool) -> None:
+        began, span = getattr(context, _SEEN, _NOTHING)
+        if began:
+            context._dbconfig_seen = _NOTHING
+            self._durations.observe(self._key(statement, connection.dialect, ""), perf_counter() - began)
+            if span is not None:
+                span.end()
+
+    def fail(self, context: ExceptionContext) -> None:
+        execution: Any = context.execution_context
+        began, span = getattr(execution, _SEEN, _NOTHING)
+        if began:
+            execution._dbconfig_seen = _NOTHING
+            kind = _error_type(context.original_exception)
+            self._durations.observe(self._key(context.statement or "", context.dialect, kind), perf_counter() - began)
+            if span is not None:
+                # Not the error's text: servers repeat values in it.
+                span.set_attribute("error.type", kind)
+                span.set_status(Status(StatusCode.ERROR))
+                span.end()
+
+    def _key(self, statement: str, dialect: Any, error: str) -> Key:
+        """Return the attributes of a duration, always the same object for the same ones."""
+        operation = statement_text.operation(statement)
+        found = self._keys.get((operation, error))
+        if found is None:
+            named = {**self._place, "db.system.name": _system(dialect), "db.operation.name": operation}
+            found = self._keys[operation, error] = tuple((named | ({"error.type": error} if error else {})).items())
+        return found
+
+
+def _around(tracer: Tracer) -> Callable[[Any], Any]:
+    @contextmanager
+    def unit(attempts: Any) -> Iterator[None]:
+        with tracer.start_as_current_span(
+            "run_in_transaction", record_exception=False, set_status_on_exception=False
+        ) as span:
+            span.set_attribute(POOL, attempts.label)
+            attempts.told.append(
+                lambda reason: span.add_event("dbconfig.retry", {"dbconfig.reason": reason, ATTEMPT: attempts.number})
+            )
+            try:
+                yield
+            except BaseException as error:
+                span.set_attribute("error.type", _error_type(error))
+                span.set_status(Status(StatusCode.ERROR))
+                raise
+            finally:
+                span.set_attribute("dbconfig.attempts", attempts.number)
+
+    return unit
+
+
+POOL: Final = "dbconfig.database"
+ATTEMPT: Final = "dbconfig.attempt"
+
+
+def _attributes(engine: Engine) -> dict[str, Any]:
+    url = engine.url
+    found: dict[str, Any] = {}
+    if url.database is not None and engine.dialect.name != "sqlite":
+        found["db.namespace"] = url.database
+    if url.host is not None:
+        found["server.address"] = url.host
+    if url.port is not None:
+        found["server.port"] = url.port
+    return found
+
+
+def _system(dialect: Any) -> str:
+    return "mariadb" if getattr(dialect, "is_mariadb", False) else str(dialect.name)
+
+
+def _error_type(error: BaseException) -> str:
+    code = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
+    if isinstance(code, str):
+        return code
+    first = error.args[0] if error.args else None
+    if isinstance(first, int) and type(error).__module__.partition(".")[0] in ("pymysql", "asyncmy", "aiomysql"):
+        return str(first)
+    return f"{type(error).__module__}.{type(error).__qualname__}"

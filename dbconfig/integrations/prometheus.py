@@ -1,0 +1,83 @@
+"""Prometheus: a collector that reads the pools of a registry when somebody scrapes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from typing import Any, Final
+
+from prometheus_client import REGISTRY, CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+
+from dbconfig.engine.pool import Histogram, PoolStats
+from dbconfig.integrations.figures import FIGURES, POOL_NAME, Figure, Reader
+from dbconfig.registry.registry import Registry, default
+
+
+def name_of(figure: Figure) -> str:
+    """Return the name of a metric as OpenTelemetry's own exporters write it for Prometheus, without a suffix."""
+    name = figure.name.replace(".", "_")
+    return f"{name}_seconds" if figure.unit == "s" else name
+
+
+def label_of(attribute: str) -> str:
+    return attribute.replace(".", "_")
+
+
+_POOL: Final = label_of(POOL_NAME)
+
+
+class Collector:
+    """Reads the statistics at each scrape; until then it costs nothing, and holds nothing."""
+
+    def __init__(self, registry: Registry | None = None) -> None:
+        """Note whose pools are read; None is `dbconfig.db`."""
+        self._reader = Reader(default if registry is None else registry)
+
+    def describe(self) -> list[Metric]:
+        """Return nothing: what is there is asked at the first scrape, and not when the collector is registered."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        pools = self._reader.read()
+        for figure in FIGURES:
+            yield _family(figure, pools.values())
+
+
+def _family(figure: Figure, pools: Iterable[PoolStats]) -> Metric:
+    name, labels = name_of(figure), [_POOL]
+    if figure.kind == "histogram":
+        timed = HistogramMetricFamily(name, figure.text, labels=labels)
+        for pool in pools:
+            counted: Histogram = figure.read(pool)
+            timed.add_metric([pool.name], _buckets(counted), counted.sum)
+        return timed
+    if figure.attribute:
+        labels.append(label_of(figure.attribute))
+    kind = CounterMetricFamily if figure.kind == "counter" else GaugeMetricFamily
+    family: CounterMetricFamily | GaugeMetricFamily = kind(name, figure.text, labels=labels)
+    for pool in pools:
+        for attributes, value in figure.points(pool):
+            family.add_metric([pool.name, *attributes.values()], value)
+    return family
+
+
+def _buckets(counted: Histogram) -> list[tuple[str, float]]:
+    so_far, found = 0, []
+    for bound, count in zip((*counted.bounds, math.inf), counted.counts, strict=True):
+        so_far += count
+        found.append(("+Inf" if bound == math.inf else str(bound), float(so_far)))
+    return found
+
+
+def register(registry: Registry | None = None, *, into: CollectorRegistry = REGISTRY) -> Collector:
+    """Register a collector of a registry's pools with Prometheus' client library.
+
+    Args:
+        registry: whose pools; None is `dbconfig.db`.
+        into: Prometheus' registry.
+    """
+    collector = Collector(registry)
+    known: Any = collector  # it has what a collector needs, and no base class
+    into.register(known)
+    return collector
