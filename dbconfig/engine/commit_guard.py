@@ -210,6 +210,9 @@ def _watch_statements(dialect: Any, system: str) -> None:
 
 def _info(connection: Any) -> dict[str, Any]:
     """Return the information of a pooled connection; a driver's bare one has none, or something else by this name."""
+    record = getattr(connection, "_connection_record", None)
+    if record is not None:
+        return record.info  # type: ignore[no-any-return]  # what the proxy says too, after a longer way
     try:
         found = getattr(connection, "info", None)
     except NotImplementedError:  # of the very first connection, while SQLAlchemy asks what server that is

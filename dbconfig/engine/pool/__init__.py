@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 import sqlalchemy.pool
+from sqlalchemy import event
 from sqlalchemy.pool import QueuePool, SingletonThreadPool
 
 from dbconfig.engine.pool import failover, forks, interrupted, lifetime, ping, retiring, sockets, statement_limit
@@ -23,7 +25,7 @@ from dbconfig.engine.pool.threads import FairPool
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
-    from sqlalchemy.pool import Pool
+    from sqlalchemy.pool import ConnectionPoolEntry, Pool
 
 __all__ = [
     "FairPool",
@@ -38,6 +40,7 @@ __all__ = [
     "descriptor",
     "drain",
     "engines",
+    "inspect_each_loan",
     "ledger",
     "ledger_if_any",
     "pin_in_flight",
@@ -153,11 +156,23 @@ def attach(
         failover.attach(engine, name, judge, ledger.count_failover)
     holders = None
     if settings.pool_leak_warning is not None:
-        holders = leaks.attach(engine, name, settings.pool_leak_warning, ledger.count_leak)
+        holders = leaks.attach(engine, name, settings.pool_leak_warning, ledger.count_leak, ledger.records)
     if isinstance(engine.pool, FairPool | TaskPool):
         engine.pool.explain = timeout_report.explainer(weakref.ref(engine), ledger, settings, holders)
         engine.pool.server, engine.pool.disown = _server(engine), ledger.disown
         engine.pool.at_dispose = holders.rest if holders is not None else None
+
+
+def inspect_each_loan(engine: Engine, inspect: Callable[[Any, ConnectionPoolEntry], None]) -> None:
+    """Call a function with each connection that is about to be lent; a DisconnectionError replaces the connection.
+
+    It is what a listener of `checkout` is, at a tenth of the price: none of SQLAlchemy's loops around its listeners.
+    """
+    pool = engine.pool
+    if isinstance(pool, FairPool):
+        pool.inspections = (*pool.inspections, inspect)
+    else:
+        event.listen(engine, "checkout", lambda connection, record, proxy: inspect(connection, record))
 
 
 def stats(engine: Engine) -> PoolStats:

@@ -14,6 +14,7 @@ from dbconfig.engine.pool.sockets import Look
 if TYPE_CHECKING:
     import asyncio
     from threading import RLock
+    from types import CodeType
 
     from sqlalchemy.pool import Pool
 
@@ -27,6 +28,16 @@ def is_held_here(lock: RLock) -> bool:
     """Return whether this very thread holds the lock."""
     held: bool = lock._is_owned()  # type: ignore[attr-defined]  # what threading.Condition asks of a lock
     return held
+
+
+class Leaks(Protocol):
+    """Who is told of each loan, with pool_leak_warning."""
+
+    def taken(self, record: Record) -> None: ...
+
+    def returned(self, record: Record) -> None: ...
+
+    def forgotten(self, record: Record) -> None: ...
 
 
 class Home(Protocol):
@@ -83,11 +94,13 @@ class Record(_ConnectionRecord):
         "doubtful_at",
         "expires",
         "generation",
+        "hold",
         "lent_at",
         "look",
         "reason",
         "returned_at",
         "slot",
+        "taken_at",
         "task",
         "thread",
         "waited",
@@ -106,6 +119,8 @@ class Record(_ConnectionRecord):
         self.look: Look | None = None
         # When it was last lent to a caller who had to wait, and how long that was; for those who trace.
         self.waited: tuple[float, float] | None = None
+        self.taken_at: list[tuple[CodeType, int]] = []  # the lines that have taken it, with pool_leak_warning
+        self.hold: Any = None  # once it was reported as a leak
         super().__init__(pool)
 
     def renewed(self) -> None:

@@ -14,7 +14,7 @@ from dbconfig.engine.pool.clock import monotonic
 from dbconfig.engine.pool.connecting import Connector
 from dbconfig.engine.pool.options import LineOptions
 from dbconfig.engine.pool.place import Refusal
-from dbconfig.engine.pool.record import NEVER, Record, Slot, Waiter
+from dbconfig.engine.pool.record import NEVER, Leaks, Record, Slot, Waiter
 from dbconfig.engine.pool.shedding import Shedding
 from dbconfig.engine.pool.stats import Counters, Past
 from dbconfig.engine.pool.timeout_errors import Explain
@@ -42,12 +42,16 @@ class Places(QueuePool):
         self.counters = Counters()
         self.explain: Explain | None = None  # writes the notes of a timeout
         self.at_dispose: Callable[[], None] | None = None
+        self.leaks: Leaks | None = None
+        self.inspections: tuple[Callable[[Any, Record], None], ...] = ()  # of each connection that is about to be lent
         self.server = "the server"  # as errors call it
         self.disown: Callable[[], list[Record]] | None = None  # forgets and returns the connections of the parent
         self.past = past or Past()
         self.in_its_process = forks.mark()
         self.lock = RLock()
         self.idle: deque[Record] = deque()
+        # What is in use, so that the garbage collector, which ends all of a circle in any order, finds it whole.
+        self.lent: set[Record] = set()
         self.waiters: OrderedDict[Waiter, None] = OrderedDict()
         self.open = 0  # slots that are taken: idle, in use or connecting
         self.connecting = 0

@@ -7,10 +7,14 @@ from bisect import bisect_left
 from threading import RLock, get_ident
 from typing import Any
 
+from sqlalchemy.exc import DisconnectionError, InvalidRequestError
+from sqlalchemy.pool.base import _ConnectionFairy
+
 from dbconfig.engine.pool import forks, idle, timeout_errors
 from dbconfig.engine.pool.clock import monotonic
 from dbconfig.engine.pool.connecting import Connector
 from dbconfig.engine.pool.garbage import garbage
+from dbconfig.engine.pool.lent import Lent
 from dbconfig.engine.pool.options import own_arguments
 from dbconfig.engine.pool.place import Refusal
 from dbconfig.engine.pool.record import Record, Slot, Waiter
@@ -28,6 +32,64 @@ class FairPool(Places):
     """SQLAlchemy's QueuePool with another line; records, fairies, reset and events are SQLAlchemy's."""
 
     _sqla_logger_namespace = "sqlalchemy.pool.impl.QueuePool"  # the name that logging is configured for
+
+    def connect(self) -> Lent:
+        record = self._do_get()
+        connection: Any = record.dbapi_connection
+        if connection is None or record._soft_invalidate_time > record.starttime:
+            connection = self._connect_again(record)
+        if self.inspections and not self._pass(record, connection):
+            connection = self._replaced(record)
+        if self.leaks is not None:
+            self.leaks.taken(record)
+        lent = Lent(self, connection, record, self.logger.isEnabledFor(logging.DEBUG))
+        if lent._echo:
+            self.logger.debug("Connection %r checked out from pool", connection)
+        if self.dispatch.checkout or self._pre_ping:
+            self._tell(lent, record)
+        else:
+            lent._counter = 1
+        return lent
+
+    def _tell(self, lent: Lent, record: Record) -> None:
+        """Let the listeners of `checkout` see a connection; SQLAlchemy replaces one that they refuse."""
+        try:
+            _ConnectionFairy._checkout(self, fairy=lent)
+        except BaseException:
+            self.lent.discard(record)
+            raise
+
+    def _pass(self, record: Record, connection: Any) -> bool:
+        """Whether a connection is fit, for those who look at each that is lent; if it is not, it ends here."""
+        try:
+            for inspect in self.inspections:
+                inspect(connection, record)
+        except BaseException as error:
+            if isinstance(error, DisconnectionError):
+                self.logger.info("Disconnection detected on checkout (reason: %r)", error)
+                if error.invalidate_pool and record.generation == self.generation:
+                    self.invalidate_all()
+                record.invalidate(error)
+                return False
+            record._checkin_failed(error, _fairy_was_created=False)
+            raise
+        return True
+
+    def _replaced(self, record: Record) -> Any:
+        """Connect anew where a connection was not fit; if the new one is not either, that is an error."""
+        connection = self._connect_again(record)
+        if self._pass(record, connection):
+            return connection
+        record.checkin(_fairy_was_created=False)
+        raise InvalidRequestError("This connection is closed")  # as SQLAlchemy says it
+
+    def _connect_again(self, record: Record) -> Any:
+        """Connect in a record that is at its end since it was put back."""
+        try:
+            return record.get_connection()
+        except BaseException as error:
+            record._checkin_failed(error, _fairy_was_created=False)
+            raise
 
     def _do_get(self) -> Record:
         now = monotonic()
@@ -199,6 +261,8 @@ class FairPool(Places):
     def _do_return_conn(self, record: Record) -> None:  # type: ignore[override]  # our own records are all there are
         now = monotonic()
         held = now - record.lent_at
+        if record.hold is not None and self.leaks is not None:
+            self.leaks.returned(record)
         if (
             record.dbapi_connection is None
             or now >= record.expires
@@ -231,7 +295,8 @@ class FairPool(Places):
         self.logger.info("Pool recreating")
         pool = self.__class__(self._creator, line=self.options, past=self.past.and_of(self), **own_arguments(self))
         pool.explain, pool.at_dispose = self.explain, self.at_dispose
-        pool.server, pool.disown = self.server, self.disown
+        pool.inspections = self.inspections
+        pool.server, pool.disown, pool.leaks = self.server, self.disown, self.leaks
         return pool
 
     def _start_afresh(self) -> None:
@@ -245,6 +310,7 @@ class FairPool(Places):
             record.slot.held = False
         forks.pin(inherited)
         self.idle.clear()
+        self.lent.clear()
         self.waiters.clear()
         self.open = self.connecting = 0
         self.connector = Connector(self, inline=self.connector.inline)

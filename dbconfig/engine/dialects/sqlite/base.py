@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 from sqlalchemy import URL, Engine, event
 
+from dbconfig.engine import pool
 from dbconfig.engine.dialects.driver_arguments import unknown_argument, variable_names
 from dbconfig.engine.dialects.set_up import on_connect
 from dbconfig.engine.dialects.sqlite import file_identity
@@ -107,13 +108,14 @@ def attach(engine: Engine, settings: DatabaseSettings) -> None:
 
     on_connect(engine, set_pragmas)
 
-    @event.listens_for(engine, "checkout")
-    def restore_foreign_keys(connection: DBAPIConnection, record: ConnectionPoolEntry, proxy: Any) -> None:
+    def restore_foreign_keys(connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
         # Not at checkin, where an error or a cancellation would cost the pool a connection.
         ours = driver_of(connection)
         if ours.switched:
             run(connection, f"PRAGMA foreign_keys = {_literal(pragmas['foreign_keys'])}")
             ours.switched = False
+
+    pool.inspect_each_loan(engine, restore_foreign_keys)
 
 
 def set_up_foreign(engine: Engine, settings: DatabaseSettings) -> None:

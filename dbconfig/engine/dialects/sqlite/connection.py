@@ -6,7 +6,7 @@ import os
 import sqlite3
 import weakref
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from typing import Any, Final, Self
 
 from dbconfig.engine.dialects.sqlite import dropped_parents
@@ -24,7 +24,9 @@ class Cursor(sqlite3.Cursor):
     def execute(self, sql: str, parameters: Any = (), /) -> Self:
         connection: Connection = self.connection
         kind = kind_of(sql)
-        if kind is Kind.READ and not connection.in_memory:
+        if kind is Kind.READ and connection._turn is None:
+            if connection.in_memory:
+                connection._read_in_memory()
             connection.fresh = False
             super().execute(sql, parameters)
         elif kind is Kind.BEGIN:  # of every transaction: no detour
@@ -58,6 +60,7 @@ class Connection(sqlite3.Connection):
     in_memory = False
     place = ""
     file: tuple[int, int] | None = None  # of the file that was opened at this place
+    trusted_until = 0.0  # when to look again whether that is still the file at this place
     late = False  # a transaction is due, which begins with the first statement that writes (in memory only)
     fresh = False  # nothing was executed in this transaction
     switched = False  # foreign keys were turned on or off in a session
@@ -248,7 +251,8 @@ class Connection(sqlite3.Connection):
 
     def _read_in_memory(self) -> None:
         # Here a writer locks readers out: there is no write-ahead log.
-        self._refuse_own_turn()
+        if self.queue is not None and self.queue.holder() is not None:
+            self._refuse_own_turn()
         if self.late and self._seen is None:
             (self._seen,) = self._ask("PRAGMA data_version")
 
@@ -280,13 +284,13 @@ class Connection(sqlite3.Connection):
         error = sqlite3.OperationalError("database is locked: what this transaction has read has changed since")
         raise _coded(error, "SQLITE_BUSY_SNAPSHOT", _BUSY_SNAPSHOT)
 
+    # The driver's own cursors, which tell the connection nothing, and end with their last reference.
+
     def _run(self, statement: str) -> None:
-        with closing(sqlite3.Cursor(self)) as cursor:
-            cursor.execute(statement)
+        sqlite3.Cursor(self).execute(statement)
 
     def _ask(self, statement: str) -> Any:
-        with closing(sqlite3.Cursor(self)) as cursor:
-            return cursor.execute(statement).fetchone()
+        return sqlite3.Cursor(self).execute(statement).fetchone()
 
 
 def identity(place: str) -> tuple[int, int] | None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import Engine, event
 from sqlalchemy.exc import InvalidatePoolError
 
+from dbconfig.engine import pool
 from dbconfig.engine.dialects.sqlite.connection import driver_of, identity
 from dbconfig.engine.dialects.sqlite.write_queue import queue_of
 
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
 # Seconds for which a connection is not compared again: a look at the file costs a tenth of a session. A writer is
 # compared before each COMMIT in any case.
 TRUST: Final = 0.02
-_COMPARED: Final = "dbconfig.file_compared"  # in record.info: when that was
-_KEY: Final = "dbconfig.file"  # in record.info: device and inode of the file that a connection has open
 
 
 def watch(engine: Engine, path: Path) -> None:
@@ -30,16 +29,16 @@ def watch(engine: Engine, path: Path) -> None:
     @event.listens_for(engine, "connect", insert=True)
     def note(connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
         found = identity(place)
-        record.info[_KEY] = found
         ours = driver_of(connection)
         ours.place, ours.file = place, found
         ours.queue = queue_of(found) if found is not None else None
 
-    @event.listens_for(engine, "checkout")
-    def compare(connection: DBAPIConnection, record: ConnectionPoolEntry, proxy: Any) -> None:
-        now = monotonic()
-        if now - record.info.get(_COMPARED, now - TRUST) < TRUST:
+    def compare(connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
+        now, ours = monotonic(), driver_of(connection)
+        if now < ours.trusted_until:
             return
-        record.info[_COMPARED] = now
-        if record.info[_KEY] != identity(place):
+        ours.trusted_until = now + TRUST
+        if ours.file != identity(place):
             raise InvalidatePoolError(f"{place} is another file now, or none")  # the pool connects anew
+
+    pool.inspect_each_loan(engine, compare)

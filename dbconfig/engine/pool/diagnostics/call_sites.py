@@ -18,7 +18,7 @@ _LIBRARIES = {
 }
 _known: dict[str, bool] = {}  # by module name; filled without a lock, as any two threads write the same
 
-Place = tuple[CodeType, int]
+Place = tuple[CodeType, int]  # and which of its instructions: to find its line takes longer, and is seldom asked
 DEPTH = 6  # frames of the application; more say little that these do not
 
 
@@ -38,11 +38,16 @@ def _is_library(module: str) -> bool:
 
 
 def application_frames(frame: FrameType | None, depth: int = DEPTH) -> list[Place]:
-    """Return the innermost frames of the application; code and line only, since a frame keeps its variables alive."""
+    """Return the innermost frames of the application; code and place only, since a frame keeps its variables alive."""
     found: list[Place] = []
-    while frame is not None and len(found) < depth:
-        if not _is_library(frame.f_globals.get("__name__", "")):
-            found.append((frame.f_code, frame.f_lineno))
+    known = _known
+    while frame is not None:
+        module = frame.f_globals.get("__name__", "")
+        library = known.get(module)
+        if not (_is_library(module) if library is None else library):
+            found.append((frame.f_code, frame.f_lasti))
+            if len(found) == depth:
+                break
         frame = frame.f_back
     return found
 
@@ -65,13 +70,16 @@ def frames_of_task(task: asyncio.Task[Any], depth: int = 1) -> list[Place]:
     while waiting is not None:
         frame: FrameType | None = getattr(waiting, "cr_frame", None) or getattr(waiting, "gi_frame", None)
         if frame is not None and not _is_library(frame.f_globals.get("__name__", "")):
-            found.append((frame.f_code, frame.f_lineno))
+            found.append((frame.f_code, frame.f_lasti))
         waiting = getattr(waiting, "cr_await", None) or getattr(waiting, "gi_yieldfrom", None)
     return found[: -depth - 1 : -1]
 
 
 def describe(place: Place) -> str:
     """Write a place as ``app/jobs.py:41 in rebuild_index``."""
-    code, line = place
+    code, instruction = place
+    line = next(
+        (line for start, end, line in code.co_lines() if start <= instruction < end and line), code.co_firstlineno
+    )
     path = os.path.relpath(code.co_filename) if os.path.isabs(code.co_filename) else code.co_filename
     return f"{code.co_filename if path.startswith('..') else path}:{line} in {code.co_name}"

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import sys
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from threading import RLock
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +16,14 @@ from dbconfig.engine.pool import forks
 from dbconfig.engine.pool.clock import monotonic
 from dbconfig.engine.pool.diagnostics.call_sites import Place, application_frames, describe, running
 from dbconfig.engine.pool.maintenance import caretaker
+from dbconfig.engine.pool.threads import FairPool
 
 if TYPE_CHECKING:
+    import asyncio
+
     from sqlalchemy.engine import Engine
+
+    from dbconfig.engine.pool.record import Record
 
 logger = logging.getLogger("dbconfig.pool.leaks")
 
@@ -36,11 +40,11 @@ class Hold:
 
     __slots__ = ("frames", "reported", "since", "task", "thread")
 
-    def __init__(self, frames: list[Place]) -> None:
-        self.since = monotonic()
+    def __init__(self, frames: list[Place], since: float, thread: str, task: str | None) -> None:
         self.frames = frames
-        self.thread = threading.current_thread().name
-        self.task = current_task_name()
+        self.since = since
+        self.thread = thread
+        self.task = task
         self.reported = False
 
     def who(self) -> str:
@@ -49,99 +53,196 @@ class Hold:
         return f"{where} ({by})"
 
 
-def current_task_name() -> str | None:
-    try:
-        task = asyncio.current_task()
-    except RuntimeError:
+def current_task() -> asyncio.Task[Any] | None:
+    loops = sys.modules.get("asyncio")
+    if loops is None or loops._get_running_loop() is None:
         return None  # no event loop runs in this thread
-    return None if task is None else task.get_name()
+    task: asyncio.Task[Any] | None = loops.current_task()
+    return task
 
 
 class Leaks:
-    """Remembers the holds of one engine and reports those that last."""
+    """Reports the connections of one engine that are held for too long."""
 
-    def __init__(self, name: str, seconds: float, *, awaits: bool = False, count: Callable[[], None]) -> None:
+    def __init__(self, name: str, seconds: float, count: Callable[[], None]) -> None:
         self.name = name
         self._count = count
-        self._awaits = awaits  # of an asynchronous engine
         self._seconds = seconds
         self._round = min(max(seconds / ROUNDS, SHORTEST_ROUND), LONGEST_ROUND)
         self._forget()
         forks.after_fork_in_child(self._forget)
 
     def _forget(self) -> None:
-        self._lock = RLock()  # re-entrant: the garbage collector may check a connection in at any time
-        self._holds: dict[int, Hold] = {}  # by the identity of the record; a stale entry is overwritten
         self._watching = False
         self._quiet = 0
 
-    def taken(self, connection: Any, record: Any, fairy: Any) -> None:
-        hold = Hold(running() if self._awaits else application_frames(sys._getframe(1)))
-        with self._lock:
-            self._holds[id(record)] = hold
-            if self._watching:
-                return
-            self._quiet = 0
+    def _any_held(self) -> bool:
+        raise NotImplementedError
+
+    def _overdue(self, now: float) -> list[Hold]:
+        """Return what is held for too long and was not reported, and take it for reported."""
+        raise NotImplementedError
+
+    def place_of(self, record: Any) -> str | None:
+        """Return the line of the application that has taken a connection, if that is known."""
+        raise NotImplementedError
+
+    def _watch(self) -> None:
+        self._quiet = 0
         myself = weakref.ref(self)
         caretaker.add(id(self), lambda: known._report() if (known := myself()) is not None else None, self._round)
         self._watching = True  # last: an interrupted checkout leaves it to the next one
 
-    def returned(self, connection: Any, record: Any) -> None:
-        with self._lock:
-            hold = self._holds.pop(id(record), None)
-        if hold is not None and hold.reported:
-            held = monotonic() - hold.since
-            logger.warning("%s: the connection taken at %s came back after %.1f s", self.name, hold.who(), held)
+    def _came_back(self, hold: Hold) -> None:
+        held = monotonic() - hold.since
+        logger.warning("%s: the connection taken at %s came back after %.1f s", self.name, hold.who(), held)
 
-    def reset(self, connection: Any, record: Any, state: Any) -> None:
-        if record is None or record.fairy_ref is None or record.fairy_ref() is not None:
-            return
-        # Nobody refers to the connection any more: the garbage collector is returning it.
-        with self._lock:
-            hold = self._holds.pop(id(record), None)
-        if hold is not None:
-            if not hold.reported:
-                self._count()
-            held = monotonic() - hold.since
-            logger.warning(
-                "%s: a connection was never closed; the garbage collector reclaimed it after %.1f s, taken at %s",
-                self.name,
-                held,
-                hold.who(),
-            )
-
-    def place_of(self, record: Any) -> str | None:
-        with self._lock:
-            hold = self._holds.get(id(record))
-        return describe(hold.frames[0]) if hold is not None and hold.frames else None
+    def _was_forgotten(self, hold: Hold) -> None:
+        if not hold.reported:
+            self._count()
+        held = monotonic() - hold.since
+        logger.warning(
+            "%s: a connection was never closed; the garbage collector reclaimed it after %.1f s, taken at %s",
+            self.name,
+            held,
+            hold.who(),
+        )
 
     def rest(self) -> None:
         """Let the reports rest when their pool is disposed of; the next checkout wakes them."""
-        with self._lock:
-            if self._holds:
-                return
-            self._watching = False
+        if self._any_held():
+            return
+        self._watching = False
         caretaker.remove(id(self))
 
     def _report(self) -> float | None:
         now = monotonic()
-        with self._lock:
-            overdue = [h for h in self._holds.values() if not h.reported and now - h.since >= self._seconds]
-            for hold in overdue:
-                hold.reported = True
-            self._quiet = 0 if self._holds else self._quiet + 1
-            done = self._quiet >= QUIET_ROUNDS
-            if done:
-                self._watching = False
+        overdue = self._overdue(now)
+        self._quiet = 0 if self._any_held() else self._quiet + 1
+        done = self._quiet >= QUIET_ROUNDS
+        if done:
+            self._watching = False
         for hold in overdue:
             self._count()
             logger.warning("%s: a connection is held for %.1f s by %s", self.name, now - hold.since, hold.who())
         return None if done else self._round
 
 
-def attach(engine: Engine, name: str, seconds: float, count: Callable[[], None]) -> Leaks:
+class LeaksOfLine(Leaks):
+    """The same for our pool of threads, which calls it directly. What the record knows is not noted a second time."""
+
+    def __init__(
+        self, name: str, seconds: float, count: Callable[[], None], in_use: Callable[[], Iterable[Record]]
+    ) -> None:
+        super().__init__(name, seconds, count)
+        self._in_use = in_use
+
+    def taken(self, record: Record) -> None:
+        record.taken_at = application_frames(sys._getframe(1))
+        record.hold = None
+        task = current_task()
+        record.task = None if task is None else weakref.ref(task)
+        if not self._watching:
+            self._watch()
+
+    def returned(self, record: Record) -> None:
+        """Note that a connection came back that was reported."""
+        hold: Hold | None = record.hold
+        record.hold = None
+        if hold is not None:
+            self._came_back(hold)
+
+    def forgotten(self, record: Record) -> None:
+        """Note that the garbage collector returns a connection: nobody refers to it any more."""
+        hold: Hold = record.hold or self._hold(record)
+        record.hold = None
+        self._was_forgotten(hold)
+
+    def place_of(self, record: Any) -> str | None:
+        return describe(record.taken_at[0]) if record.taken_at else None
+
+    def _any_held(self) -> bool:
+        return any(True for _ in self._in_use())
+
+    def _overdue(self, now: float) -> list[Hold]:
+        found = []
+        for record in self._in_use():
+            if record.hold is None and now - record.lent_at >= self._seconds:
+                record.hold = hold = self._hold(record)
+                hold.reported = True
+                found.append(hold)
+        return found
+
+    def _hold(self, record: Record) -> Hold:
+        names = {thread.ident: thread.name for thread in threading.enumerate()}
+        task = None if record.task is None else record.task()
+        thread = names.get(record.thread, "that has ended")
+        return Hold(record.taken_at, record.lent_at, thread, task.get_name() if task is not None else None)
+
+
+class LeaksByEvents(Leaks):
+    """The same for other pools, sync or async, through their events."""
+
+    def __init__(self, name: str, seconds: float, count: Callable[[], None], *, awaits: bool) -> None:
+        self._awaits = awaits  # of an asynchronous engine
+        super().__init__(name, seconds, count)
+
+    def _forget(self) -> None:
+        super()._forget()
+        self._lock = RLock()  # re-entrant: the garbage collector may check a connection in at any time
+        self._holds: dict[int, Hold] = {}  # by the identity of the record; a stale entry is overwritten
+
+    def taken(self, connection: Any, record: Any, fairy: Any) -> None:
+        task = current_task()
+        frames = running() if self._awaits else application_frames(sys._getframe(1))
+        hold = Hold(frames, monotonic(), threading.current_thread().name, None if task is None else task.get_name())
+        with self._lock:
+            self._holds[id(record)] = hold
+            if self._watching:
+                return
+        self._watch()
+
+    def returned(self, connection: Any, record: Any) -> None:
+        hold = self._take_out(record)
+        if hold is not None and hold.reported:
+            self._came_back(hold)
+
+    def reset(self, connection: Any, record: Any, state: Any) -> None:
+        if record is None or record.fairy_ref is None or record.fairy_ref() is not None:
+            return
+        # Nobody refers to the connection any more: the garbage collector is returning it.
+        hold = self._take_out(record)
+        if hold is not None:
+            self._was_forgotten(hold)
+
+    def _take_out(self, record: Any) -> Hold | None:
+        with self._lock:
+            return self._holds.pop(id(record), None)
+
+    def place_of(self, record: Any) -> str | None:
+        with self._lock:
+            hold = self._holds.get(id(record))
+        return describe(hold.frames[0]) if hold is not None and hold.frames else None
+
+    def _any_held(self) -> bool:
+        return bool(self._holds)
+
+    def _overdue(self, now: float) -> list[Hold]:
+        with self._lock:
+            found = [h for h in self._holds.values() if not h.reported and now - h.since >= self._seconds]
+            for hold in found:
+                hold.reported = True
+        return found
+
+
+def attach(
+    engine: Engine, name: str, seconds: float, count: Callable[[], None], in_use: Callable[[], Iterable[Any]]
+) -> Leaks:
     """Report, and count, connections of an engine that are held for longer than this."""
-    leaks = Leaks(name, seconds, awaits=engine.dialect.is_async, count=count)
+    if isinstance(engine.pool, FairPool):
+        engine.pool.leaks = of_line = LeaksOfLine(name, seconds, count, in_use)
+        return of_line
+    leaks = LeaksByEvents(name, seconds, count, awaits=engine.dialect.is_async)
     event.listen(engine, "checkout", leaks.taken)
     event.listen(engine, "checkin", leaks.returned)
     event.listen(engine, "reset", leaks.reset)
