@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, Final
 
+from dbconfig.errors.light_dataclass import replace
 from dbconfig.errors.problem import BUILT_IN, Location
 from dbconfig.errors.redaction import MASK, PLAIN_PARAMETERS, is_secret_name
 from dbconfig.settings import durations

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
 from dbconfig.config.folder import NAME, SHARED, UNSET, Folder
 from dbconfig.errors import ProfileNotFound
+from dbconfig.errors.light_dataclass import dataclass
 from dbconfig.errors.printable import did_you_mean, quoted, suggest
 from dbconfig.errors.problem import Location, Problem
 from dbconfig.errors.redaction import shown_name

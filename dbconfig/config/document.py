@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -11,6 +10,7 @@ import yaml
 
 from dbconfig.config.yaml_syntax import explained
 from dbconfig.errors import ConfigError
+from dbconfig.errors.light_dataclass import replace
 from dbconfig.errors.printable import quoted, suggest
 from dbconfig.errors.problem import Location, Problem
 from dbconfig.errors.redaction import MASK, is_secret_name, shown_name

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from dbconfig.config.active_profile import near_profile
 from dbconfig.config.document import read
 from dbconfig.config.folder import NAME, SHARED, Folder
 from dbconfig.errors import ConfigError
+from dbconfig.errors.light_dataclass import replace
 from dbconfig.errors.printable import did_you_mean, quoted
 from dbconfig.errors.problem import Problem
 from dbconfig.settings.located_values import MappingNode, Scalar

@@ -6,11 +6,11 @@ import os
 import re
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from dbconfig.errors import ConfigError, printable
+from dbconfig.errors.light_dataclass import dataclass
 from dbconfig.errors.printable import quoted
 from dbconfig.errors.problem import Problem
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from urllib.parse import quote
 
+from dbconfig.errors.light_dataclass import dataclass, replace
 from dbconfig.errors.printable import printable, suggest
 from dbconfig.errors.problem import Problem
 from dbconfig.errors.redaction import is_secret_name

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Final
 
 from dbconfig.errors import printable
+from dbconfig.errors.light_dataclass import replace
 from dbconfig.errors.problem import Location, Problem
 from dbconfig.settings.environment_variables import Environment, Variable
 from dbconfig.settings.keys import CONNECTION_KEYS

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from typing import Any
 
 from pydantic import ValidationError
@@ -14,6 +13,7 @@ from dbconfig.config.folder import Folder
 from dbconfig.config.layering import PREFIX, rank
 from dbconfig.config.suggestions import stands_for_address, unknown_key
 from dbconfig.errors import ConfigError
+from dbconfig.errors.light_dataclass import replace
 from dbconfig.errors.printable import did_you_mean, printable, quoted, suggest
 from dbconfig.errors.problem import Location, Problem
 from dbconfig.errors.redaction import shown_name

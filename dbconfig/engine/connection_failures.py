@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import ssl
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
@@ -14,6 +13,7 @@ from dbconfig.engine.dialects import errors
 from dbconfig.engine.dialects.error_table import CONNECTION_LOST, JUDGED, UNKNOWN, Fate, Meaning
 from dbconfig.errors import DBConfigError, printable
 from dbconfig.errors.catalogue import CATALOGUE
+from dbconfig.errors.light_dataclass import dataclass
 from dbconfig.errors.printable import quoted
 from dbconfig.errors.problem import Location, Problem
 from dbconfig.errors.redaction import MASK, PLAIN_PARAMETERS

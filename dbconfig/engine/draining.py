@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Generator, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Final, Protocol
 
 from sqlalchemy import Engine
@@ -13,6 +12,7 @@ from sqlalchemy.util import greenlet_spawn
 
 from dbconfig.engine import pool
 from dbconfig.engine.pool.retiring import CANCEL_LIMIT, GRACE, PAUSE, Drain, is_closed, wait_until_idle
+from dbconfig.errors.light_dataclass import dataclass
 
 _log = logging.getLogger("dbconfig.draining")
 

@@ -7,13 +7,13 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Final
 
 from sqlalchemy import Engine, text
 from sqlalchemy.util import greenlet_spawn
 
 from dbconfig.engine.connection_failures import Failure, classify, server_of
+from dbconfig.errors.light_dataclass import dataclass
 from dbconfig.settings.database import DatabaseSettings
 
 _log = logging.getLogger("dbconfig.health")

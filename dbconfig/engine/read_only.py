@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, Final, cast
 
 from sqlalchemy import Engine
@@ -12,6 +11,7 @@ from dbconfig.engine import create
 from dbconfig.engine.dialects import driver_protocol
 from dbconfig.engine.dialects.postgresql import base
 from dbconfig.engine.dialects.set_up import on_connect
+from dbconfig.errors.light_dataclass import replace
 from dbconfig.settings.database import DatabaseSettings
 
 # By session, so that every statement is meant, raw ones of the driver too.

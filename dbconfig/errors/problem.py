@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from typing import Final, Literal, Protocol
 
+from dbconfig.errors.light_dataclass import StandardFields, dataclass, field
 from dbconfig.errors.printable import PLAIN, Palette, display_width, harmless, printable
 
 
@@ -33,6 +33,8 @@ class Location:
     variable: str = ""
     width: int = field(default=1, compare=False, repr=False)
     text: SourceText | None = field(default=None, compare=False, repr=False)
+
+    __dataclass_fields__ = StandardFields()
 
     def __str__(self) -> str:
         place = ":".join(str(part) for part in (self.source, self.line, self.column) if part is not None)
@@ -71,6 +73,8 @@ class Problem:
     label: str = ""
     also: tuple[tuple[Location, str], ...] = ()
     severity: Literal["error", "warning"] = "error"
+
+    __dataclass_fields__ = StandardFields()
 
     def __str__(self) -> str:
         return render(self)

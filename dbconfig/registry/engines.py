@@ -6,7 +6,6 @@ import atexit
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
 from sqlalchemy import Engine
@@ -14,6 +13,7 @@ from sqlmodel import Session
 
 from dbconfig.engine import create, draining, pool, read_only
 from dbconfig.engine.pool import PoolStats
+from dbconfig.errors.light_dataclass import dataclass, field
 from dbconfig.registry.profiles import Profiles, Resolved
 from dbconfig.replicas import read_your_writes, routing
 from dbconfig.sessions.model_databases import Homes

@@ -6,10 +6,10 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 from dbconfig.config import protected_databases
 from dbconfig.config.loader import load
+from dbconfig.errors.light_dataclass import dataclass
 from dbconfig.settings.database import DatabaseSettings
 from dbconfig.settings.password_providers import Providers
 from dbconfig.settings.profile import DEFAULT, Profile

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -13,6 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from dbconfig.engine import pool
 from dbconfig.errors import ConfigError
+from dbconfig.errors.light_dataclass import dataclass, field
 from dbconfig.registry.engines import Key, ProcessEngines
 from dbconfig.registry.profiles import Profiles
 from dbconfig.settings.database import DatabaseSettings
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from dbconfig.registry.event_loops import EventLoops
 
 
-@dataclass
+@dataclass()
 class Renewal:
     """What is to take the place of what there is."""
 

@@ -8,7 +8,6 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from math import gcd
 from typing import Any, Final
 
@@ -16,6 +15,7 @@ from sqlalchemy import Connection, Engine, exc
 from sqlalchemy.engine.base import OptionEngine
 
 from dbconfig.engine.pool import caretaker, ledger_if_any
+from dbconfig.errors.light_dataclass import dataclass
 from dbconfig.replicas import positions, read_your_writes
 from dbconfig.settings.database import DatabaseSettings, ReplicaSettings
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
 from sqlalchemy import Connection, Engine
 
 from dbconfig.engine.pool import descriptor, watch
+from dbconfig.errors.light_dataclass import dataclass
 
 _SERVER: Final = "dbconfig.server"  # in the info of a connection: which server it leads to
 

@@ -9,12 +9,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
 from math import isfinite
 from typing import TYPE_CHECKING, Any, Final
 from zlib import crc32
 
 from sqlalchemy import Engine
+
+from dbconfig.errors.light_dataclass import dataclass
 
 if TYPE_CHECKING:
     from dbconfig.settings.database import DatabaseSettings

@@ -9,7 +9,6 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Generator, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -20,6 +19,7 @@ from sqlmodel import Session
 from dbconfig.engine.commit_guard import broken_by
 from dbconfig.engine.dialects.error_table import JUDGED, Fate, Meaning
 from dbconfig.engine.dialects.errors import COMMITTED, fate_of
+from dbconfig.errors.light_dataclass import dataclass
 from dbconfig.sessions.commit import commit, tell_committed
 from dbconfig.sessions.nesting import Key, joined, running
 from dbconfig.sessions.session import begun

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, replace
 from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
@@ -14,6 +13,7 @@ from sqlalchemy.orm import Session as Plain
 from sqlalchemy.util import greenlet_spawn
 from sqlmodel import Session
 
+from dbconfig.errors.light_dataclass import dataclass, replace
 from dbconfig.sessions.commit import commit
 from dbconfig.sessions.model_databases import (
     BoundReading,

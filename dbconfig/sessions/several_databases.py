@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 import weakref
-from dataclasses import dataclass
 from typing import Any, Final
 from uuid import uuid4
 
@@ -14,6 +13,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.orm import Session, SessionTransaction
 
 from dbconfig.engine.commit_guard import Mark
+from dbconfig.errors.light_dataclass import dataclass
 from dbconfig.sessions.session import begun
 from dbconfig.sessions.session_classes import commit_as_the_class_does
 

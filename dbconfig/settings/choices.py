@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import BeforeValidator
 from pydantic_core import PydanticCustomError
 
+from dbconfig.errors.light_dataclass import dataclass
 from dbconfig.errors.printable import did_you_mean, suggest
 from dbconfig.settings.findings import reject
 from dbconfig.settings.known_drivers import backend_of

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
+from dbconfig.errors.light_dataclass import dataclass, field, replace
 from dbconfig.errors.problem import Location
 from dbconfig.settings import small_files
 from dbconfig.settings.environment_variables import process

@@ -6,11 +6,11 @@ import io
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from dbconfig.errors import ConfigError
+from dbconfig.errors.light_dataclass import dataclass, field
 from dbconfig.errors.problem import Location, Problem
 from dbconfig.settings import small_files
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from pydantic import ValidationError
 from pydantic_core import PydanticCustomError
+
+from dbconfig.errors.light_dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from importlib.util import find_spec
 
 from dbconfig.errors import ConfigError
+from dbconfig.errors.light_dataclass import dataclass
 from dbconfig.errors.printable import did_you_mean, quoted, suggest
 from dbconfig.errors.problem import Location, Problem
 from dbconfig.errors.redaction import shown_name

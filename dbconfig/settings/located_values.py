@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
+from dbconfig.errors.light_dataclass import dataclass, field
 from dbconfig.errors.problem import Location
 from dbconfig.errors.redaction import MASK, is_secret_name, shown
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from dbconfig.errors import ConfigError
+from dbconfig.errors.light_dataclass import dataclass
 from dbconfig.errors.printable import quoted
 from dbconfig.errors.problem import Location, Problem
 from dbconfig.settings import small_files

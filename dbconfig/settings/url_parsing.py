@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
 from urllib.parse import unquote
 
 from pydantic import BeforeValidator, PlainSerializer
 
+from dbconfig.errors.light_dataclass import dataclass, field, replace
 from dbconfig.errors.printable import quoted
 from dbconfig.errors.redaction import MASK, is_secret_name
 from dbconfig.settings import hosts, value_types

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final
+
+from dbconfig.errors.light_dataclass import dataclass
 
 
 class Fate(Enum):

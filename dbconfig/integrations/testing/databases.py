@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,6 +12,7 @@ from sqlalchemy import Engine, text
 
 from dbconfig.engine import any_driver
 from dbconfig.errors import ConfigError
+from dbconfig.errors.light_dataclass import dataclass, replace
 from dbconfig.errors.printable import quoted
 from dbconfig.errors.problem import Problem
 from dbconfig.settings.database import DatabaseSettings

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, Final
 
 from dbconfig.engine.dialects.error_table import (
@@ -29,6 +28,7 @@ from dbconfig.engine.dialects.error_table import (
     Fate,
     Meaning,
 )
+from dbconfig.errors.light_dataclass import replace
 
 # The transaction is gone as a whole, not the statement alone: https://mariadb.com/kb/en/innodb-lock-modes/ and
 # https://dev.mysql.com/doc/refman/8.4/en/innodb-error-handling.html

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, Final
 
 from dbconfig.engine.dialects.error_table import (
@@ -32,6 +31,7 @@ from dbconfig.engine.dialects.error_table import (
     Fate,
     Meaning,
 )
+from dbconfig.errors.light_dataclass import replace
 
 _UNCERTAIN: Final = Meaning(Fate.UNCERTAIN)
 _POOLER: Final = Meaning(Fate.FINAL, "pooler-undeclared", "login")
