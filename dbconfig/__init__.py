@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from dbconfig.config.loader import load
     from dbconfig.engine.pool import PoolStats
+    from dbconfig.engine.pool.deadline import DeadlineExceeded
     from dbconfig.errors import ConfigError, DBConfigError, ProfileNotFound
     from dbconfig.errors.problem import Location, Problem
     from dbconfig.registry.registry import Registry
@@ -30,6 +31,7 @@ _HOMES = {
     "ConfigError": "errors",
     "DBConfigError": "errors",
     "DatabaseSettings": "settings.database",
+    "DeadlineExceeded": "engine.pool.deadline",
     "Location": "errors",
     "PoolStats": "engine.pool",
     "Problem": "errors",
@@ -44,6 +46,7 @@ __all__ = [
     "ConfigError",
     "DBConfigError",
     "DatabaseSettings",
+    "DeadlineExceeded",
     "Location",
     "PoolStats",
     "Problem",

@@ -17,6 +17,7 @@ NAMES = {
     "ConfigError",
     "DBConfigError",
     "DatabaseSettings",
+    "DeadlineExceeded",
     "Location",
     "PoolStats",
     "Problem",
@@ -30,6 +31,7 @@ SIGNATURES = {
     "__init__": "self, path=None, *, profile=None, environ=None, engine_options=None, "
     "session_class=<class 'sqlmodel.orm.session.Session'>, async_session_class=None",
     "from_profile": "profile, **options",
+    "deadline": "self, seconds",
     "engine": "self, database='default', *, profile=None",
     "session": "self, database='default', *, profile=None, read_only=False, snapshot=False, schema=None, "
     "execution_options=None",

@@ -105,6 +105,7 @@ def build(
     if not read_only:
         commit_guard.attach(engine, settings)
     _explain_failures(engine, settings)
+    pool.limit_by_deadlines(engine)
     return engine
 
 

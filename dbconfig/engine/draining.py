@@ -11,7 +11,8 @@ from sqlalchemy import Engine
 from sqlalchemy.util import greenlet_spawn
 
 from dbconfig.engine import pool
-from dbconfig.engine.pool.retiring import CANCEL_LIMIT, GRACE, PAUSE, Drain, is_closed, wait_until_idle
+from dbconfig.engine.pool.cancelling import CANCEL_LIMIT
+from dbconfig.engine.pool.retiring import GRACE, PAUSE, Drain, is_closed, wait_until_idle
 from dbconfig.errors.light_dataclass import dataclass
 
 _log = logging.getLogger("dbconfig.draining")

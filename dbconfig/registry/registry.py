@@ -15,6 +15,7 @@ from sqlmodel import Session
 from dbconfig.engine import probes
 from dbconfig.engine.create_tables import What
 from dbconfig.engine.pool import PoolStats
+from dbconfig.engine.pool.deadline import Deadline
 from dbconfig.errors.printable import quoted
 from dbconfig.registry.parts import VERBS, Parts, TableVerb
 from dbconfig.registry.profiles import Profiles
@@ -119,6 +120,21 @@ class Registry:
             ConfigError: it cannot be used.
         """
         return self._profiles.get()
+
+    def deadline(self, seconds: float) -> Deadline:
+        """Give the block of a `with` this much time for everything that waits for a database.
+
+        Waiting for a connection, connecting, each statement (it is cancelled on the server too), COMMIT, and the
+        attempts of `run_in_transaction` with their pauses end with it. Of nested deadlines, the nearest counts. It goes
+        along into the coroutines, tasks, and threads that are given a copy of the context.
+
+        Args:
+            seconds: from now; 0 or less is over at once.
+
+        Raises:
+            DeadlineExceeded: in the block, where the time is over; a `TimeoutError` that says what it was spent on.
+        """
+        return Deadline(seconds)
 
     def engine(self, database: str = DEFAULT, *, profile: str | None = None) -> Engine:
         """Return the engine of a database, always the same one; the first call makes it, and connects to nothing.

@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Engine, exc
 from sqlalchemy.engine.base import OptionEngine
 
 from dbconfig.engine.pool import caretaker, ledger_if_any
+from dbconfig.engine.pool.deadline import DeadlineExceeded
 from dbconfig.errors.light_dataclass import dataclass
 from dbconfig.replicas import positions, read_your_writes
 from dbconfig.settings.database import DatabaseSettings, ReplicaSettings
@@ -284,10 +285,12 @@ class Fleet:
 
 
 def is_exhausted(error: BaseException) -> bool:
-    """Return whether all connections of a pool were in use until `pool_timeout`: no illness of its server.
+    """Return whether a pool was fully in use until `pool_timeout`, or a deadline is over: no illness of its server.
 
     The caller's time is over then: to wait for the pools of other servers as well would be a multiple of it.
     """
+    if isinstance(error, DeadlineExceeded):
+        return True
     return isinstance(error, exc.TimeoutError) and error.__cause__ is None
 
 

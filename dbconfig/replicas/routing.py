@@ -16,6 +16,7 @@ from sqlalchemy import Connection, Engine, event, exc
 from sqlalchemy.orm import Session, SessionTransaction
 from sqlalchemy.util import await_only, greenlet_spawn
 
+from dbconfig.engine.pool import deadline as deadlines
 from dbconfig.replicas import positions, read_your_writes
 from dbconfig.replicas.health import Fleet, Route, is_exhausted
 from dbconfig.sessions.session import ReadOnlySession, SnapshotSession
@@ -118,7 +119,10 @@ class Router(Fleet):
         if mark is not None and mark.claimed:
             self._check_claim(mark)
         deadline = time.monotonic() + self.settings.pool_timeout
+        limit = deadlines.current()
         while mark is not None and self.turns and time.monotonic() < deadline:
+            if limit is not None and not limit.remaining():
+                raise limit.exceeded("a replica was awaited that has what was written", whole=True) from trouble
             self.pause(WAIT_STEP)
             connection, trouble = self._try(self._candidates(self.choose(), mark), mark)
             if connection is not None:
@@ -252,6 +256,7 @@ class AsyncRouter(Router):
         loop.call_soon_threadsafe(self._begin_in_loop)
 
     def _begin_in_loop(self) -> None:
+        deadlines.lift()  # of the session that asked for it: it is for all
         task = asyncio.ensure_future(greenlet_spawn(self.look))
         self._looks.add(task)
         task.add_done_callback(self._looks.discard)

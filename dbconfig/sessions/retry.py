@@ -19,6 +19,7 @@ from sqlmodel import Session
 from dbconfig.engine.commit_guard import broken_by
 from dbconfig.engine.dialects.error_table import JUDGED, Fate, Meaning
 from dbconfig.engine.dialects.errors import COMMITTED, fate_of
+from dbconfig.engine.pool import deadline
 from dbconfig.errors.light_dataclass import dataclass
 from dbconfig.sessions.commit import commit, tell_committed
 from dbconfig.sessions.nesting import Key, joined, running
@@ -142,6 +143,13 @@ def _unit(open_session: Callable[[], Any], attempts: Attempts, key: Key) -> _Ste
         pause = attempts.pause_after(outcome.error, outcome.fate)
         if pause is None:
             return outcome
+        limit = deadline.current()
+        if limit is not None:
+            if pause >= limit.remaining():
+                late = limit.exceeded(f"a unit of work was about to be run again after {outcome.fate.value}")
+                late.__cause__ = outcome.error
+                return _Failed(late, Fate.FINAL)
+            limit.spend(deadline.PAUSING, pause)
         del outcome  # its error refers to the frames, and so to the session, of this attempt
         yield _Pause(pause)
 

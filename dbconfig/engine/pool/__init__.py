@@ -10,7 +10,17 @@ import sqlalchemy.pool
 from sqlalchemy import event
 from sqlalchemy.pool import QueuePool, SingletonThreadPool
 
-from dbconfig.engine.pool import failover, forks, interrupted, lifetime, ping, retiring, sockets, statement_limit
+from dbconfig.engine.pool import (
+    deadline_limit,
+    failover,
+    forks,
+    interrupted,
+    lifetime,
+    ping,
+    retiring,
+    sockets,
+    statement_limit,
+)
 from dbconfig.engine.pool.call_watchdog import watch
 from dbconfig.engine.pool.connect_limit import limit_connect_time
 from dbconfig.engine.pool.diagnostics import call_sites, counters, leaks, timeout_report
@@ -43,6 +53,7 @@ __all__ = [
     "inspect_each_loan",
     "ledger",
     "ledger_if_any",
+    "limit_by_deadlines",
     "pin_in_flight",
     "pool_arguments",
     "retire",
@@ -173,6 +184,11 @@ def inspect_each_loan(engine: Engine, inspect: Callable[[Any, ConnectionPoolEntr
         pool.inspections = (*pool.inspections, inspect)
     else:
         event.listen(engine, "checkout", lambda connection, record, proxy: inspect(connection, record))
+
+
+def limit_by_deadlines(engine: Engine) -> None:
+    """Let an engine's statements end with the deadline of whoever executes them; after all other behaviours."""
+    deadline_limit.attach(engine)
 
 
 def stats(engine: Engine) -> PoolStats:

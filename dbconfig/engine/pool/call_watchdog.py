@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from _thread import allocate_lock
 from collections.abc import Callable
+from functools import partial
+from queue import Empty, SimpleQueue
 from threading import Lock, Thread, current_thread
 from time import sleep
 from typing import Any, TypeVar
@@ -16,7 +18,8 @@ logger = logging.getLogger("dbconfig.pool.watch")
 
 T = TypeVar("T")
 
-# Seconds between two rounds. A new guard need not wake the watch, which would cost each ping two thread switches.
+# Seconds between two rounds at most. A new guard that is not due before the next one need not wake the watch, which
+# would cost each ping two thread switches.
 TICK = 0.1
 # Seconds without a call after which the thread ends; it starts again with the next one.
 LINGER = 10.0
@@ -36,7 +39,9 @@ class Watch:
 
     def forget(self) -> None:
         """Start afresh; in a forked child neither the thread nor what it guarded is worth anything."""
-        self._guards: dict[Lock, tuple[float, int]] = {}
+        self._guards: dict[Lock, tuple[float, Callable[[], object]]] = {}
+        self._bell: SimpleQueue[None] = SimpleQueue()  # wakes the thread; written in C, no lock that could be left
+        self._round_at = 0.0  # when the thread looks again
         self._thread: Thread | None = None  # written by the thread itself: one whose start was interrupted is none
 
     def call(
@@ -49,13 +54,21 @@ class Watch:
         """
         if fd is None:
             return function(*arguments, **keywords), True
+        return self.guard(partial(sockets.shut, fd), limit, function, *arguments, **keywords)
+
+    def guard(
+        self, late: Callable[[], object], limit: float, function: Callable[..., T], *arguments: Any, **keywords: Any
+    ) -> tuple[T, bool]:
+        """Call a function, and `late`, which must not block, in the watch's thread when that takes too long."""
         in_time = True
-        guard, entry = allocate_lock(), (monotonic() + limit, fd)
+        guard, entry = allocate_lock(), (monotonic() + limit, late)
         # Nothing is called from here to `try`, so that nothing strikes in between.
         self._guards[guard] = entry
         try:
             if self._thread is None:
                 self._start()
+            elif entry[0] < self._round_at:
+                self._bell.put(None)
             result = function(*arguments, **keywords)
         finally:
             if guard.acquire(False):
@@ -66,7 +79,7 @@ class Watch:
         return result, in_time
 
     def _await_the_end_of(self, guard: Lock) -> None:
-        """Wait for the shutdown that is under way: afterwards the descriptor may become somebody else's."""
+        """Wait for what is under way: afterwards the descriptor may become somebody else's."""
         while guard in self._guards and self._thread is not None:
             sleep(0.001)
 
@@ -82,11 +95,11 @@ class Watch:
         last_needed = monotonic()
         while self._thread is me:  # of two that were started at once, the later one stays
             now = monotonic()
-            for guard, (due, fd) in list(guards.items()):
+            for guard, (due, late) in list(guards.items()):
                 if guard.locked():
                     guards.pop(guard, None)  # its caller was interrupted between the two steps of leaving
                 elif now >= due and guard.acquire(False):
-                    sockets.shut(fd)
+                    late()
                     guards.pop(guard, None)
             if guards:
                 last_needed = now
@@ -95,7 +108,16 @@ class Watch:
                 if not guards:
                     return
                 self._thread = me  # somebody came in this moment, and may have seen that there is a thread
-            sleep(TICK)
+            self._rest(now)
+
+    def _rest(self, now: float) -> None:
+        """Wait for the next that is due, or for the bell."""
+        self._round_at = now + TICK  # first: who comes after the look at the others sees it, and rings
+        self._round_at = min([self._round_at, *(due for due, _ in list(self._guards.values()))])
+        try:
+            self._bell.get(timeout=max(0.0, self._round_at - monotonic()))
+        except Empty:
+            return
 
 
 watch = Watch()

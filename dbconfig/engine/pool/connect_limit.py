@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import event
 
+from dbconfig.engine.pool import deadline
 from dbconfig.engine.pool.clock import monotonic
 from dbconfig.engine.pool.driver import Driver, Parameters
 from dbconfig.engine.pool.record import Record
@@ -27,6 +28,8 @@ def limit_connect_time(engine: Engine, connect_timeout: float, driver: Driver) -
         seconds = connect_timeout
         if isinstance(record, Record):
             seconds = min(seconds, max(LEAST, record.deadline - monotonic()))
+        elif (limit := deadline.current()) is not None:  # of the caller, who connects here in another kind of pool
+            seconds = min(seconds, max(LEAST, limit.remaining()))
         driver.limit_connect(dialect, record, Parameters(parameters, written), seconds)
 
     event.listen(engine, "do_connect", do_connect)

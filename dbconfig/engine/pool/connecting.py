@@ -9,6 +9,7 @@ import time
 from threading import Thread
 from typing import TYPE_CHECKING
 
+from dbconfig.engine.pool import deadline
 from dbconfig.engine.pool.clock import monotonic
 from dbconfig.engine.pool.record import NEVER, Record, Slot, is_held_here
 
@@ -157,6 +158,8 @@ class Connector:
                 here = self.on_callers_thread
                 if here and not self.may_connect_here():
                     return
+                # One whose own deadline is nearer than what a driver takes for a connect is connected for.
+                here = here and next(iter(pool.waiters)).connects
                 if not here and (self.trouble is not None or self._helpers >= min(HELPERS, len(pool.waiters))):
                     return
                 slot = pool.new_slot()
@@ -192,6 +195,7 @@ class Connector:
         slot = order.begin()
         if slot is None:
             return
+        deadline.lift()  # whoever asked for it may leave, and the connection is for the next
         attempt = 0
         try:
             while slot is not None:
@@ -226,7 +230,7 @@ class Connector:
             self.failures += 1
             others_in_use = pool.open - pool.connecting > 0
             wanted, another_tries = bool(pool.waiters), self.trouble is not None and attempt == 1
-            again = wanted and pool.options.patient and (transient or others_in_use)
+            again = wanted and self.warm and pool.options.patient and (transient or others_in_use)
             if not (again and another_tries):
                 self.trouble = error if again else None
             if wanted and not again:

@@ -71,8 +71,19 @@ class Driver:
         """Return the server's number of a connection, as it was told at login."""
         return None
 
-    def cancel(self, cursor: Any, beside: Any, connection: Any) -> None:
+    def cancel(self, cursor: Any, beside: Any, number: int) -> None:
         """Ask the server, by the cursor of another connection (`beside`), to end what a connection executes."""
+
+    def was_cancelled(self, error: BaseException) -> bool:
+        """Return whether a statement's error says that somebody asked the server to end it."""
+        return False
+
+    def run_until(self, connection: Any, when: float | None) -> Awaitable[None] | None:
+        """Let statements end at a time of the pool's clock, where there is no server; None: no longer.
+
+        Rows that are still to come are included.
+        """
+        return None
 
     def interrupt(self, connection: Any) -> Awaitable[None] | None:
         """End what a connection executes, where there is no server."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import event
 
 from dbconfig.engine.pool import driver
+from dbconfig.engine.pool.deadline import DeadlineExceeded
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Engine, ExceptionContext
@@ -28,6 +29,10 @@ def attach(engine: Engine) -> None:
 
     def handle_error(context: ExceptionContext) -> None:
         error = context.original_exception
+        if isinstance(error, DeadlineExceeded):  # of which, as a TimeoutError, SQLAlchemy always thinks the worst
+            context.is_disconnect = context.connection is not None and not error.connection_is_whole
+            context.invalidate_pool_on_disconnect = False
+            return
         if context.is_disconnect or context.connection is None or isinstance(error, of_the_driver):
             return
         if context.statement is not None and context.execution_context is None:

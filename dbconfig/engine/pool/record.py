@@ -148,9 +148,10 @@ class Waiter:
     it gets none.
     """
 
-    __slots__ = ("arrived", "deadline", "gate", "outcome")
+    __slots__ = ("arrived", "connects", "deadline", "gate", "outcome")
 
-    def __init__(self, deadline: float, arrived: float) -> None:
+    def __init__(self, deadline: float, arrived: float, *, connects: bool = True) -> None:
+        self.connects = connects  # on its own thread, if need be, where only the driver's limits end it
         self.deadline = deadline
         self.arrived = arrived
         self.outcome: Record | Slot | BaseException | Refusal | None = None

@@ -15,6 +15,7 @@ from sqlalchemy.pool.base import _ConnectionFairy
 from sqlalchemy.util import await_only
 
 from dbconfig.engine.pool import driver, sockets
+from dbconfig.engine.pool.cancelling import CANCEL_LIMIT, cancel_beside
 from dbconfig.engine.pool.clock import monotonic
 from dbconfig.engine.pool.record import Record
 from dbconfig.engine.pool.tasks import TaskPool
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("dbconfig.pool.ending")
 
-# Seconds in which a server has to take a request to cancel; a dead one does not get the rest of the day.
-CANCEL_LIMIT = 2.0
 # Seconds that a thread gets to notice the end of its statement and to give its connection back.
 GRACE = 1.0
 PAUSE = 0.01
@@ -113,14 +112,8 @@ class Drain:
                     if interrupted is not None:
                         await_only(interrupted)
                 return
-            # Not the driver's own cancel(): it connects by itself, without a time limit, and holds Python's lock.
-            beside = self._pool.recreate().connect()
-            try:
-                cursor = beside.cursor()
-                for connection in connections:
-                    self._driver.cancel(cursor, beside.driver_connection, connection)
-            finally:
-                beside.invalidate()  # detached, it would stay open with an asynchronous dialect
+            numbers = [self._driver.number(connection) for connection in connections]
+            cancel_beside(self._pool, self._driver, [number for number in numbers if number is not None])
         except Exception as error:  # the server is away, or will not have another connection
             logger.info("%s: statements could not be cancelled on the server: %s", self.name, error)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 from sqlalchemy.util import await_only, greenlet_spawn
 
-from dbconfig.engine.pool import farewell
+from dbconfig.engine.pool import deadline, farewell
 from dbconfig.engine.pool.clock import monotonic
 from dbconfig.engine.pool.line import Line
 from dbconfig.engine.pool.options import LineOptions
@@ -106,6 +106,7 @@ class TaskPlaces(AsyncAdaptedQueuePool):
         return task
 
     async def _connect(self, place: Place) -> None:
+        deadline.lift()  # whoever asked for it may leave, and the connection is for the next
         try:
             record = await greenlet_spawn(TaskRecord, self, place)
         except BaseException as error:

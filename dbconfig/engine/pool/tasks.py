@@ -9,6 +9,7 @@ from weakref import ref
 
 from sqlalchemy.util import await_only
 
+from dbconfig.engine.pool import deadline as deadlines
 from dbconfig.engine.pool import farewell, timeout_errors
 from dbconfig.engine.pool.clock import monotonic
 from dbconfig.engine.pool.connecting import Connector
@@ -44,6 +45,13 @@ class TaskPool(TaskPlaces):
     def _get_slowly(self, place: Place | None, now: float) -> Place:
         place = self._bind(place)
         deadline = now + min(self._timeout, LONGEST_WAIT) if self._timeout > 0 else now
+        limit = deadlines.current()
+        if limit is None:
+            return self._get_until(deadline, place, now)
+        with deadlines.waiting(limit):
+            return self._get_until(min(deadline, limit.at), place, now)
+
+    def _get_until(self, deadline: float, place: Place | None, now: float) -> Place:
         caller = Caller(deadline, now)
         rested = place is not None
         if place is None:
@@ -81,7 +89,8 @@ class TaskPool(TaskPlaces):
         if not decided:
             left = max(0.0, caller.deadline - monotonic())
             if self._timeout <= 0 and self.line.in_use < self.line.rules.limit:
-                left = LONGEST_WAIT  # for its own connect, which has limits of its own
+                limit = deadlines.current()  # for its own connect, which has limits of its own
+                left = LONGEST_WAIT if limit is None else limit.remaining()
             timers = [self._loop.call_later(left, self._expire, caller)]
             if left > 1.0:
                 # A session that was never closed, and that nobody refers to any more, may hold what is waited for.

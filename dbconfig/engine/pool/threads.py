@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy.exc import DisconnectionError, InvalidRequestError
 from sqlalchemy.pool.base import _ConnectionFairy
 
+from dbconfig.engine.pool import deadline as deadlines
 from dbconfig.engine.pool import forks, idle, timeout_errors
 from dbconfig.engine.pool.clock import monotonic
 from dbconfig.engine.pool.connecting import Connector
@@ -111,6 +112,13 @@ class FairPool(Places):
 
     def _get_slowly(self, record: Record | None, start: float) -> Record:
         deadline = start + min(self._timeout, LONGEST_WAIT) if self._timeout > 0 else start
+        limit = deadlines.current()
+        if limit is None:
+            return self._get_until(deadline, record, start)
+        with deadlines.waiting(limit):
+            return self._get_until(min(deadline, limit.at), record, start, connects=self.connector.inline)
+
+    def _get_until(self, deadline: float, record: Record | None, start: float, *, connects: bool = True) -> Record:
         slot: Slot | None = None
         while record is not None:
             unfit = self._why_unfit(record, start, deadline)
@@ -123,7 +131,7 @@ class FairPool(Places):
             if record is not None:
                 slot.release()
                 slot = None
-        outcome = self._join(Waiter(deadline, start), slot, start)
+        outcome = self._join(Waiter(deadline, start, connects=connects), slot, start)
         if isinstance(outcome, Slot):
             outcome = self.connector.connect(outcome, deadline)
         try:
@@ -194,9 +202,10 @@ class FairPool(Places):
             back = self._take() if self.idle else None  # it came back since we looked
             jammed = False
             if back is None:
-                if slot is not None and self.connector.on_callers_thread:
+                if slot is not None and self.connector.on_callers_thread and waiter.connects:
                     return slot
-                if slot is None and not self.waiters and self.open < self.limit and self.connector.may_connect_here():
+                first = slot is None and not self.waiters and self.open < self.limit
+                if first and waiter.connects and self.connector.may_connect_here():
                     return self.new_slot()
                 jammed = slot is None and self._is_jammed()
                 if jammed:

@@ -191,6 +191,17 @@ CONNECTIONS: Final[dict[str, Entry]] = {
             "check --workers N`."
         ),
     ),
+    "deadline-exceeded": Entry(
+        (
+            "The time that `db.deadline` gave is over. The message says what was under way, and what the time was "
+            "spent on. A statement that was running has been cancelled on the server."
+        ),
+        "with db.deadline(0.5): ...   # and a report that takes two seconds",
+        (
+            "Look at the largest share: shorten the statements, return connections sooner where it is the wait for "
+            "one, or allow more time."
+        ),
+    ),
     "pool-overloaded": Entry(
         (
             "More callers want connections than the pool can serve. For ten times `pool_queue_target` nobody has been "

@@ -13,6 +13,7 @@ from dbconfig.engine.pool.driver import Parameters, in_time
 # answer says so; it is without autocommit that a SELECT begins one and nobody is told.
 _IN_TRANSACTION: Final = 1
 _AUTOCOMMIT: Final = 2
+_INTERRUPTED: Final = 1317  # ER_QUERY_INTERRUPTED
 
 
 class MySQLDriver(Driver):
@@ -23,8 +24,11 @@ class MySQLDriver(Driver):
     def number(self, connection: Any) -> int:
         return int(connection.thread_id())
 
-    def cancel(self, cursor: Any, beside: Any, connection: Any) -> None:
-        cursor.execute(f"KILL QUERY {self.number(connection):d}")
+    def cancel(self, cursor: Any, beside: Any, number: int) -> None:
+        cursor.execute(f"KILL QUERY {number:d}")
+
+    def was_cancelled(self, error: BaseException) -> bool:
+        return error.args[:1] == (_INTERRUPTED,)
 
     def in_transaction(self, connection: Any) -> bool:
         status = connection.server_status

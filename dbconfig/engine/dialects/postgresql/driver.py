@@ -12,6 +12,7 @@ from dbconfig.engine.pool.driver import Parameters
 _IDLE: Final = 0
 _ACTIVE: Final = 1
 _IN_ERROR: Final = 3
+_QUERY_CANCELED: Final = "57014"
 
 
 class PostgreSQLDriver(Driver):
@@ -19,10 +20,13 @@ class PostgreSQLDriver(Driver):
 
     tells_transactions = True
 
-    def cancel(self, cursor: Any, beside: Any, connection: Any) -> None:
+    def cancel(self, cursor: Any, beside: Any, number: int) -> None:
         # The same number on both sides: no pooler stands between, which would make up numbers of its own.
-        here, there = self.number(beside), self.number(connection)
-        cursor.execute(f"SELECT CASE WHEN pg_backend_pid() = {here:d} THEN pg_cancel_backend({there:d}) END")
+        here = self.number(beside)
+        cursor.execute(f"SELECT CASE WHEN pg_backend_pid() = {here:d} THEN pg_cancel_backend({number:d}) END")
+
+    def was_cancelled(self, error: BaseException) -> bool:
+        return _QUERY_CANCELED in (getattr(error, "sqlstate", None), getattr(error, "pgcode", None))
 
 
 class LibpqDriver(PostgreSQLDriver):

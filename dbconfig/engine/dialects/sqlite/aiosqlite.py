@@ -6,7 +6,9 @@ from collections.abc import Awaitable
 from typing import Any
 
 from dbconfig.engine.dialects.driver_protocol import Driver
+from dbconfig.engine.dialects.sqlite import deadline
 from dbconfig.engine.dialects.sqlite.aiosqlite_connection import connect
+from dbconfig.engine.dialects.sqlite.connection import Connection, driver_of
 from dbconfig.engine.pool.driver import Parameters
 
 
@@ -24,6 +26,16 @@ class Aiosqlite(Driver):
     def interrupt(self, connection: Any) -> Awaitable[None]:
         interrupted: Awaitable[None] = connection.interrupt()
         return interrupted
+
+    def was_cancelled(self, error: BaseException) -> bool:
+        return deadline.was_interrupted(error)
+
+    def run_until(self, connection: Any, when: float | None) -> Awaitable[None] | None:
+        found = driver_of(connection)
+        if not isinstance(found, Connection) or (when is None and found.until is None):
+            return None
+        done: Awaitable[None] = connection._execute(deadline.run_until, found, when)  # in its thread
+        return done
 
     def in_transaction(self, connection: Any) -> bool:
         return bool(connection.in_transaction)

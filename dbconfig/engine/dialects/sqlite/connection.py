@@ -64,6 +64,8 @@ class Connection(sqlite3.Connection):
     late = False  # a transaction is due, which begins with the first statement that writes (in memory only)
     fresh = False  # nothing was executed in this transaction
     switched = False  # foreign keys were turned on or off in a session
+    until: float | None = None  # when its statements end, by the pool's clock
+    patience = 0  # milliseconds: its own busy_timeout, while that is shortened
     suspended = False  # they are off until the transaction that drops tables has ended
     _nested = False  # a SAVEPOINT was set
     _wrote = False  # in this transaction
@@ -130,6 +132,14 @@ class Connection(sqlite3.Connection):
         waiter = self._waiter
         if waiter is not None and waiter.gate.locked():
             waiter.gate.release()
+
+    def is_late(self) -> bool:
+        """Return whether a statement has taken longer than it may."""
+        return False
+
+    def watch_clock(self) -> None:
+        """Let SQLite ask `is_late` while a statement is running, if the answer may ever be yes."""
+        self.set_progress_handler(None, 0)
 
     def begin_late(self) -> None:
         """Begin a transaction with the first statement that writes."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from dbconfig.engine.dialects.driver_protocol import Driver
+from dbconfig.engine.dialects.sqlite import deadline
+from dbconfig.engine.dialects.sqlite.connection import Connection, driver_of
 
 
 class Pysqlite(Driver):
@@ -15,6 +17,14 @@ class Pysqlite(Driver):
 
     def interrupt(self, connection: Any) -> None:
         connection.interrupt()
+
+    def was_cancelled(self, error: BaseException) -> bool:
+        return deadline.was_interrupted(error)
+
+    def run_until(self, connection: Any, when: float | None) -> None:
+        found = driver_of(connection)
+        if isinstance(found, Connection) and (when is not None or found.until is not None):
+            deadline.run_until(found, when)
 
     def in_transaction(self, connection: Any) -> bool:
         return bool(connection.in_transaction)

@@ -34,7 +34,13 @@ class TimedConnection(Connection):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.set_progress_handler(lambda: time.monotonic() > self.deadline, _PROGRESS_STEPS)
+        self.watch_clock()
+
+    def is_late(self) -> bool:
+        return time.monotonic() > self.deadline
+
+    def watch_clock(self) -> None:
+        self.set_progress_handler(self.is_late, _PROGRESS_STEPS)
 
     def commit(self) -> None:
         self.deadline = float("inf")

@@ -1,0 +1,113 @@
+"""Ask servers to end what they execute: by a connection beside the pool, in nobody's time."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import weakref
+from collections.abc import Iterable
+from queue import Empty, SimpleQueue
+from threading import Thread
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy.util import greenlet_spawn
+
+from dbconfig.engine.pool import deadline, driver
+from dbconfig.engine.pool.task_places import TaskPlaces
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    from sqlalchemy.engine import Engine
+    from sqlalchemy.pool import Pool
+
+logger = logging.getLogger("dbconfig.pool.ending")
+
+# Seconds in which a server has to take a request to cancel; a dead one does not get the rest of the day.
+CANCEL_LIMIT = 2.0
+
+
+def cancel_beside(pool: Pool, own: driver.Driver, numbers: Iterable[int]) -> None:
+    """Ask by a new connection; for asynchronous drivers where SQLAlchemy can await."""
+    # Not the driver's own cancel(): it connects by itself, without a time limit, and holds Python's lock.
+    beside: Any = pool.recreate().connect()
+    try:
+        cursor = beside.cursor()
+        for number in numbers:
+            own.cancel(cursor, beside.driver_connection, number)
+    finally:
+        beside.invalidate()  # detached, it would stay open with an asynchronous dialect
+
+
+class Canceller:
+    """Takes requests to cancel what an engine's connections execute, and never blocks who asks.
+
+    What is asked for while a connection is being opened goes over the same one: callers whose time is over at the same
+    moment do not each connect.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = weakref.ref(engine)
+        self._driver = driver.of(engine.dialect)
+        self._numbers: SimpleQueue[int] = SimpleQueue()
+        self._thread: Thread | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    def ask(self, number: int) -> None:
+        """End what this connection executes, as the server numbers it; by a thread."""
+        self._numbers.put(number)
+        if self._thread is None or not self._thread.is_alive():  # in a forked child it is not
+            self._thread = thread = Thread(target=self._run, name="dbconfig-cancel", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError as error:
+                logger.debug("the interpreter starts no thread any more, nothing is cancelled: %s", error)
+
+    def _run(self) -> None:
+        while True:
+            self._cancel_all()
+            self._thread = None
+            if self._numbers.empty():  # else somebody came in this moment, and may have seen that there is a thread
+                return
+
+    def ask_in_loop(self, number: int) -> None:
+        """Do so by a task of the running event loop."""
+        self._numbers.put(number)
+        if self._task is None or self._task.done():
+            self._task = self._spawn(self._run_in_loop())
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        engine = self._engine()
+        if engine is not None and isinstance(engine.pool, TaskPlaces):
+            return engine.pool._spawn(work, engine.pool._closes)  # the end of the engine waits for it
+        return asyncio.get_running_loop().create_task(work)
+
+    async def _run_in_loop(self) -> None:
+        deadline.lift()  # of the caller whose time is over
+        while not self._numbers.empty():
+            try:
+                async with asyncio.timeout(CANCEL_LIMIT):
+                    await greenlet_spawn(self._cancel_all)
+            except TimeoutError:
+                logger.info("the server did not take a request to cancel within %g s", CANCEL_LIMIT)
+
+    def _cancel_all(self) -> None:
+        engine = self._engine()
+        numbers = list(self._waiting())
+        if engine is None or not numbers:
+            return
+        try:
+            cancel_beside(engine.pool, self._driver, self._with_those_who_come(numbers))
+        except Exception as error:  # the server is away, or will not have another connection
+            logger.info("%s: statements could not be cancelled on the server: %s", engine.url.database, error)
+
+    def _with_those_who_come(self, numbers: Iterable[int]) -> Iterable[int]:
+        yield from numbers
+        yield from self._waiting()
+
+    def _waiting(self) -> Iterable[int]:
+        while True:
+            try:
+                yield self._numbers.get_nowait()
+            except Empty:
+                return

@@ -1,0 +1,158 @@
+"""One budget of time for a piece of work: what is left of it, who has spent it on what, and the error at its end."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
+from typing import Any, Self
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from dbconfig.engine.pool.clock import monotonic
+
+# What time is spent on, as the error says it.
+WAITING = "waiting for a connection"
+STATEMENTS = "executing statements"
+COMMITTING = "committing"
+PAUSING = "pausing before another attempt"
+ELSEWHERE = "elsewhere in the application"
+
+# Seconds by which a wait may end early: locks and event loops go by another clock than the pool.
+TOLERANCE = 0.005
+
+SLUG = "deadline-exceeded"
+
+
+class DeadlineExceeded(SQLAlchemyError, TimeoutError):
+    """The time that `db.deadline` gave is over.
+
+    Attributes:
+        seconds: the budget.
+        spent: seconds by what they were spent on.
+    """
+
+    def __init__(self, message: str, *, seconds: float = 0.0, spent: Mapping[str, float] | None = None) -> None:
+        super().__init__(message)
+        self.seconds = seconds
+        self.spent = dict(spent or {})
+        self.connection_is_whole = False  # nothing is under way on it: it may go back to the pool
+
+
+class Deadline:
+    """A budget of time; within its `with` everything that waits for a database ends with it.
+
+    It goes along where context variables go: into coroutines, tasks, and functions of a thread pool that copy the
+    context, as FastAPI's and `asyncio.to_thread` do.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        """Note the budget; it begins with the `with`.
+
+        Raises:
+            ValueError: it is not a number.
+        """
+        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or math.isnan(seconds):
+            raise ValueError(f"a deadline is a number of seconds from now, not {seconds!r}")
+        self.seconds = float(seconds)
+        self.at = math.inf
+        self._began = 0.0
+        self._outer: Deadline | None = None
+        self._spent: dict[str, list[float]] = {}
+
+    def __enter__(self) -> Self:
+        for begin in _at_first_use:
+            begin()
+        self._began = monotonic()
+        self._outer = outer = _current.get()
+        self.at = self._began + self.seconds
+        if outer is not None:
+            self.at = min(self.at, outer.at)
+        _current.set(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        _current.set(self._outer)  # not by a token: a generator may end in another context than it began in
+
+    def remaining(self) -> float:
+        """Return the seconds that are left, 0 when the time is over; for time limits of something else."""
+        return max(0.0, self.at - monotonic())
+
+    def spend(self, what: str, seconds: float) -> None:
+        """Take note of what time was spent on."""
+        each: Deadline | None = self
+        while each is not None:
+            found = each._spent.setdefault(what, [0, 0.0])
+            found[0] += 1
+            found[1] += seconds
+            each = each._outer
+
+    def exceeded(self, during: str, *, whole: bool = False) -> DeadlineExceeded:
+        """Return the error to raise: what was under way at the end, and what the time was spent on before.
+
+        Args:
+            during: what ends now.
+            whole: nothing is under way on the connection, if there is one.
+        """
+        limiting = self
+        while limiting._outer is not None and limiting._outer.at <= limiting.at:
+            limiting = limiting._outer
+        spent = {what: seconds for what, (_, seconds) in limiting._spent.items()}
+        times = {what: int(count) for what, (count, _) in limiting._spent.items()}
+        spent[ELSEWHERE] = max(0.0, monotonic() - limiting._began - sum(spent.values()))
+        parts = [
+            f"{seconds:.2f} s {what}" + (f" ({times[what]} times)" if times.get(what, 1) > 1 else "")
+            for what, seconds in sorted(spent.items(), key=lambda item: -item[1])
+        ]
+        error = DeadlineExceeded(
+            f"the deadline of {limiting.seconds:g} s was exceeded while {during}: {', '.join(parts)}",
+            seconds=limiting.seconds,
+            spent=spent,
+        )
+        error.connection_is_whole = whole
+        error.add_note(f"dbconfig[{SLUG}]: see `dbconfig explain {SLUG}`")
+        return error
+
+
+_current: ContextVar[Deadline | None] = ContextVar("dbconfig.deadline", default=None)
+current = _current.get
+
+# Called when a deadline begins, in any order: nothing that limits by one is attached before there is one.
+_at_first_use: list[Callable[[], Any]] = []
+
+
+def at_first_use(function: Callable[[], Any]) -> None:
+    _at_first_use.append(function)
+
+
+@contextlib.contextmanager
+def waiting(limit: Deadline) -> Iterator[None]:
+    """Take note of a wait for a connection, and name what ended it when that was the deadline."""
+    began = monotonic()
+    try:
+        yield
+    except Exception as error:
+        limit.spend(WAITING, monotonic() - began)
+        if monotonic() < limit.at - TOLERANCE:
+            raise
+        late = limit.exceeded(f"{WAITING}: {str(error).partition(chr(10))[0]}")
+        for note in getattr(error, "__notes__", ()):
+            late.add_note(note)
+        raise late from error
+    limit.spend(WAITING, monotonic() - began)
+
+
+def lift() -> None:
+    """Leave the deadline of whoever has started this task or thread: what it does is for all."""
+    _current.set(None)
+
+
+@contextlib.contextmanager
+def lifted() -> Iterator[None]:
+    """Do without the deadline for a moment, as for tasks that outlive the one who starts them."""
+    token = _current.set(None)
+    try:
+        yield
+    finally:
+        _current.reset(token)

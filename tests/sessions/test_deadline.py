@@ -1,0 +1,449 @@
+"""`db.deadline`: one budget for waiting, connecting, statements, COMMIT and attempts; in threads and in tasks alike."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import math
+import pickle
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from contextvars import copy_context
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from dbconfig import CommitUncertain, DeadlineExceeded, Profile, Registry
+from tests.registries import ask
+from tests.support.ports import free_port
+from tests.support.processes import wait_until
+from tests.support.proxy import Proxy
+
+DRIVERS = {
+    "psycopg2": ("postgresql", "postgresql+psycopg2", False),
+    "psycopg": ("postgresql", "postgresql+psycopg", False),
+    "pymysql": ("mariadb", "mysql+pymysql", False),
+    "sqlite3": ("", "sqlite", False),
+    "asyncpg": ("postgresql", "postgresql+asyncpg", True),
+    "psycopg-async": ("postgresql", "postgresql+psycopg", True),
+    "aiomysql": ("mariadb", "mysql+aiomysql", True),
+    "asyncmy": ("mariadb", "mysql+asyncmy", True),
+    "aiosqlite": ("", "sqlite+aiosqlite", True),
+}
+SERVED = [name for name, (server, *_) in DRIVERS.items() if server]
+MARKS = {name: [pytest.mark.server] if server else [] for name, (server, *_) in DRIVERS.items()}
+FOREVER = {
+    "postgresql": "SELECT pg_sleep(600)",
+    "mariadb": "SELECT SLEEP(600)",
+    "": "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT count(*) FROM c",
+}
+RUNNING = {
+    "postgresql": "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE 'SELECT pg_sleep%'",
+    "mariadb": "SELECT count(*) FROM information_schema.processlist WHERE info LIKE 'SELECT SLEEP%'",
+}
+# Without a deadline each of these tests would take 60 s at least.
+LONG = 60.0
+
+
+class World:
+    """A registry of one driver, in a thread or in an event loop."""
+
+    def __init__(self, name: str, request: pytest.FixtureRequest, folder: Path) -> None:
+        kind, self.drivername, self.is_async = DRIVERS[name]
+        pytest.importorskip(name.partition("-")[0])
+        self.kind = kind
+        self.server: Any = request.getfixturevalue(kind) if kind else None
+        self.file = folder / "app.db"
+        self.forever = FOREVER[kind]
+        self.runner = asyncio.Runner() if self.is_async else None
+        self.made: list[Registry] = []
+
+    def open(self, at: Proxy | None = None, *, port: int | None = None, **settings: Any) -> Registry:
+        if self.server is None:
+            url = f"{self.drivername}:///{self.file}"
+        else:
+            place = {} if at is None and port is None else {"port": port or at.port}  # type: ignore[union-attr]
+            url = str(self.server.url(self.drivername, **place))
+        settings = {"pool_size": 1, "max_overflow": 0, "pool_timeout": LONG, **settings}
+        if self.kind == "mariadb":
+            settings["sslmode"] = "disable"
+        self.made.append(Registry.from_profile(Profile(name="tests", url=url, **settings)))
+        return self.made[-1]
+
+    def run(self, work: Callable[[Any], Any], db: Registry, *, transaction: bool = False) -> Any:
+        """Call a function of a session's `do`, which executes a statement and returns its value."""
+        if self.runner is None:
+            with db.transaction() if transaction else db.session() as session:
+                return work(Doing(session))
+
+        async def main() -> Any:
+            from sqlalchemy.util import greenlet_spawn
+
+            opened = db.async_transaction() if transaction else db.async_session()
+            async with opened as session:
+                return await greenlet_spawn(work, Doing(session.sync_session))
+
+        return self.loop(main())
+
+    def loop(self, work: Any) -> Any:
+        assert self.runner is not None
+        return self.runner.run(work, context=copy_context())  # otherwise a runner has a context of its own
+
+    def turn(self) -> bool:
+        """Let the event loop, if there is one, go on for a moment."""
+        if self.runner is not None:
+            self.loop(asyncio.sleep(0.01))
+        return True
+
+    def created(self, db: Registry) -> int:
+        return sum(stats.created for stats in db.all_stats())
+
+    def do(self, db: Registry, statement: str = "SELECT 1") -> Any:
+        return self.run(lambda session: session(statement), db)
+
+    def fails(self, db: Registry, seconds: float, statement: str = "SELECT 1", **how: Any) -> DeadlineExceeded:
+        """Return the error that ends a statement, in good time."""
+        began = time.monotonic()
+        with pytest.raises(DeadlineExceeded) as caught, db.deadline(seconds):
+            self.run(lambda session: session(statement), db, **how)
+        assert time.monotonic() - began < LONG / 2
+        return caught.value
+
+    def end(self) -> None:
+        for db in self.made:
+            if self.runner is not None:
+                self.runner.run(db.async_dispose())
+            db.dispose()
+        if self.runner is not None:
+            self.runner.close()
+
+
+class Doing:
+    def __init__(self, session: Any) -> None:
+        self.session = session
+
+    def __call__(self, statement: str) -> Any:
+        result = self.session.execute(text(statement))
+        return result.scalar() if result.returns_rows else None
+
+
+def _worlds(names: list[str]) -> Any:
+    return pytest.mark.parametrize("world", [pytest.param(name, marks=MARKS[name]) for name in names], indirect=True)
+
+
+@pytest.fixture
+def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
+    made = World(request.param, request, tmp_path)
+    yield made
+    made.end()
+
+
+everywhere = _worlds(list(DRIVERS))
+served = _worlds(SERVED)
+one_of_each = _worlds(["sqlite3", "aiosqlite"])
+
+
+@everywhere
+def test_a_slow_statement_ends_and_is_gone_from_the_server(world: World) -> None:
+    db = world.open()
+    world.do(db)
+    error = world.fails(db, 0.3, world.forever)
+    assert isinstance(error, TimeoutError)
+    assert str(error).startswith("the deadline of 0.3 s was exceeded while a statement was executed: ")
+    assert isinstance(error.__cause__, Exception)
+    assert error.spent["executing statements"] > 0.2
+    if world.server is not None:
+        beside = Registry.from_profile(Profile(name="beside", url=_sync_url(world)))
+        with beside:  # a session for each look: PostgreSQL keeps what it has shown until the transaction ends
+            wait_until(lambda: world.turn() and ask(beside, RUNNING[world.kind]) == 0, "the statement is gone")
+    assert world.do(db) == 1
+
+
+def _sync_url(world: World) -> str:
+    return str(world.server.url({"postgresql": "postgresql+psycopg2", "mariadb": "mysql+pymysql"}[world.kind]))
+
+
+@everywhere
+def test_who_waits_for_a_connection_in_vain_leaves(world: World) -> None:
+    db = world.open()
+
+    def hold(session: Any) -> None:
+        session("SELECT 1")
+        in_use = db.stats()
+        assert (in_use.used, in_use.waiting) == (1, 0)
+        if world.runner is None:
+            error = world.fails(db, 0.2)
+        else:
+            from sqlalchemy.util import await_only
+
+            error = await_only(_fails(db, 0.2))
+        assert "waiting for a connection: QueuePool limit of size 1 overflow 0 reached" in str(error)
+        assert isinstance(error.__cause__, PoolTimeout)
+        assert any(note.startswith("dbconfig[pool-timeout]") for note in error.__notes__)
+        assert db.stats().waiting == 0
+
+    world.run(hold, db)
+    assert world.do(db) == 1
+
+
+async def _fails(db: Registry, seconds: float) -> DeadlineExceeded:
+    with pytest.raises(DeadlineExceeded) as caught, db.deadline(seconds):
+        async with db.async_session() as session:
+            await session.scalar(text("SELECT 1"))
+    return caught.value
+
+
+@served
+def test_a_server_that_has_fallen_silent_holds_nobody_up(world: World, proxy: Callable[[Any], Proxy]) -> None:
+    network = proxy(world.server)
+    db = world.open(network, pool_pre_ping=False)
+    world.do(db)
+    network.swallow()
+    error = world.fails(db, 0.3)
+    assert "a statement was executed" in str(error)
+    network.pass_through()
+    network.cut()
+    assert world.do(db) == 1
+
+
+@served
+def test_a_server_that_is_silent_from_the_beginning_holds_nobody_up(
+    world: World, proxy: Callable[[Any], Proxy]
+) -> None:
+    network = proxy(world.server)
+    network.mute_accept()
+    db = world.open(network, connect_timeout=LONG)
+    error = world.fails(db, 0.3)
+    assert "waiting for a connection" in str(error)
+
+
+@served
+def test_a_connect_that_was_begun_for_somebody_who_left_serves_the_next(
+    world: World, proxy: Callable[[Any], Proxy]
+) -> None:
+    network = proxy(world.server)
+    network.delay(0.1)
+    db = world.open(network)
+    world.fails(db, 0.15)
+    assert world.do(db) == 1
+    assert world.created(db) == 1
+
+
+@everywhere
+def test_of_nested_deadlines_the_nearest_counts(world: World) -> None:
+    db = world.open()
+    world.do(db)
+    with db.deadline(LONG):
+        assert "deadline of 0.2 s" in str(world.fails(db, 0.2, world.forever))
+    with db.deadline(0.2):
+        error = world.fails(db, LONG, world.forever)
+        assert "deadline of 0.2 s" in str(error)
+        assert error.seconds == 0.2
+    assert world.do(db) == 1
+
+
+@everywhere
+def test_a_deadline_that_is_over_sends_nothing_and_costs_no_connection(world: World) -> None:
+    db = world.open()
+    world.do(db)
+    for seconds in (0, -1.0):
+        error = world.fails(db, seconds)
+        assert "about to be executed" in str(error) or "waiting for a connection" in str(error)
+    assert world.do(db) == 1
+    assert world.created(db) == 1
+
+
+@everywhere
+def test_a_commit_that_comes_too_late_is_not_sent(world: World) -> None:
+    db = world.open()
+    world.run(lambda session: session("CREATE TABLE late (id INTEGER PRIMARY KEY)"), db, transaction=True)
+
+    def work(session: Any) -> None:
+        session("INSERT INTO late VALUES (1)")
+        with db.deadline(0):
+            session.session.commit()
+
+    with pytest.raises(DeadlineExceeded, match="COMMIT was about to be sent"):
+        world.run(work, db)
+    assert world.do(db, "SELECT count(*) FROM late") == 0
+
+
+@served
+def test_a_commit_without_an_answer_is_uncertain(world: World, proxy: Callable[[Any], Proxy]) -> None:
+    network = proxy(world.server)
+    db = world.open(network)
+    world.run(lambda session: session("CREATE TABLE doubt (id INTEGER PRIMARY KEY)"), db, transaction=True)
+
+    def work(session: Any) -> None:
+        session("INSERT INTO doubt VALUES (1)")
+        network.swallow()
+
+    with pytest.raises(CommitUncertain) as caught, db.deadline(1.0):
+        world.run(work, db, transaction=True)
+    assert isinstance(caught.value.__cause__, DeadlineExceeded)
+    network.pass_through()
+    network.cut()
+
+
+@served
+def test_the_attempts_of_a_unit_of_work_end_with_it(world: World) -> None:
+    db = world.open(port=free_port())
+    attempts = []
+
+    def work(session: Any) -> Any:
+        attempts.append(session)
+        return session.execute(text("SELECT 1"))
+
+    async def async_work(session: Any) -> Any:
+        attempts.append(session)
+        return await session.scalar(text("SELECT 1"))
+
+    def run() -> Any:
+        if world.runner is None:
+            return db.run_in_transaction(work, timeout=LONG)
+        return world.loop(db.async_run_in_transaction(async_work, timeout=LONG))
+
+    began = time.monotonic()
+    with pytest.raises(DeadlineExceeded) as caught, db.deadline(0.4):
+        run()
+    assert time.monotonic() - began < LONG / 2
+    assert len(attempts) > 1
+    assert "a unit of work was about to be run again" in str(caught.value)
+    assert caught.value.spent["pausing before another attempt"] > 0
+    assert isinstance(caught.value.__cause__, DBAPIError)
+
+
+@one_of_each
+def test_on_sqlite_the_reading_of_rows_and_the_wait_for_a_lock_end_too(world: World) -> None:
+    db = world.open(lock_timeout=LONG)
+    world.run(lambda session: session("CREATE TABLE hero (id INTEGER PRIMARY KEY)"), db, transaction=True)
+    with closing(sqlite3.connect(world.file, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        assert isinstance(world.fails(db, 0.3, "INSERT INTO hero VALUES (1)").__cause__, Exception)
+        other.execute("ROLLBACK")
+    slow_rows = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT x FROM c WHERE x % 1000000 = 1"
+
+    def read(session: Any) -> None:
+        session.session.execute(text(slow_rows)).all()
+
+    with pytest.raises(DeadlineExceeded), db.deadline(0.3):
+        world.run(read, db)
+    assert world.do(db, "PRAGMA busy_timeout") == LONG * 1000
+
+
+@one_of_each
+def test_on_sqlite_nothing_is_left_of_a_deadline_when_its_block_has_ended(world: World) -> None:
+    db = world.open(lock_timeout=7)
+
+    def work(session: Any) -> Any:
+        with db.deadline(0.2):
+            session("SELECT 1")
+        time.sleep(0.3)
+        session(
+            "SELECT count(*) FROM (WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c LIMIT 100000) "
+            "SELECT x FROM c)"
+        )
+        return session("PRAGMA busy_timeout")
+
+    assert world.run(work, db) == 7000
+
+
+@one_of_each
+def test_on_sqlite_a_statement_timeout_acts_beside_a_deadline(world: World) -> None:
+    db = world.open(statement_timeout=0.2)
+    with pytest.raises(OperationalError), db.deadline(LONG):
+        world.do(db, world.forever)
+    with pytest.raises(OperationalError):
+        world.do(db, world.forever)
+
+
+def test_it_goes_along_into_tasks_and_threads_and_not_out_of_them(tmp_path: Path) -> None:
+    db = Registry.from_profile(Profile(name="tests", url=f"sqlite:///{tmp_path}/a.db"))
+
+    def late() -> bool:
+        try:
+            with db.session() as session:
+                session.execute(text("SELECT 1"))
+        except DeadlineExceeded:
+            return True
+        return False
+
+    async def main() -> None:
+        async def inside() -> bool:
+            return await asyncio.to_thread(late)
+
+        with db.deadline(0):
+            assert late()
+            assert await asyncio.create_task(inside())
+            found: list[bool] = []
+            thread = threading.Thread(target=lambda: found.append(late()))  # which copies no context
+            thread.start()
+            thread.join()
+            assert found == [False]
+        assert not late()
+
+        async def within() -> None:
+            with db.deadline(0):
+                await asyncio.sleep(0)
+
+        task = asyncio.create_task(within())
+        await asyncio.sleep(0)
+        assert not late()
+        await task
+
+    with db:
+        asyncio.run(main())
+
+
+def test_the_error_says_what_the_time_was_spent_on(tmp_path: Path) -> None:
+    with Registry.from_profile(Profile(name="tests", url=f"sqlite:///{tmp_path}/a.db")) as db:
+
+        def work() -> None:
+            with db.deadline(0.3) as deadline, db.session() as session:
+                for _ in range(3):
+                    session.execute(text("SELECT 1"))
+                time.sleep(0.4)
+                assert deadline.remaining() == 0
+                session.execute(text("SELECT 1"))
+
+        with pytest.raises(DeadlineExceeded) as caught:
+            work()
+        error = caught.value
+        assert error.spent["elsewhere in the application"] > error.spent["executing statements"] > 0
+        assert "s executing statements (3 times)" in str(error)
+        assert error.__notes__ == ["dbconfig[deadline-exceeded]: see `dbconfig explain deadline-exceeded`"]
+        again = pickle.loads(pickle.dumps(error))
+        assert (str(again), again.seconds, again.spent) == (str(error), error.seconds, error.spent)
+
+
+@pytest.mark.parametrize("seconds", [math.nan, "2", True, None])
+def test_a_deadline_that_is_no_number_is_refused(seconds: Any) -> None:
+    with pytest.raises(ValueError, match="a deadline is a number of seconds"):
+        Registry().deadline(seconds)
+
+
+def test_nothing_looks_for_a_deadline_before_there_is_one() -> None:
+    program = """
+        from sqlalchemy import text
+        from dbconfig import Profile, Registry
+        db = Registry.from_profile(Profile(name="tests", url="sqlite://"))
+        def limited(db): return "within" in db.engine().dialect.do_execute.__qualname__
+        with db.session() as session: session.execute(text("SELECT 1"))
+        print(limited(db))
+        with db.deadline(1): print(limited(db))
+        other = Registry.from_profile(Profile(name="tests", url="sqlite://"))
+        print(limited(other))
+    """
+    result = subprocess.run(
+        [sys.executable, "-c", inspect.cleandoc(program)], capture_output=True, text=True, timeout=120, check=True
+    )
+    assert result.stdout.split() == ["False", "True", "True"]
