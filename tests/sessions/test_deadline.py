@@ -317,9 +317,11 @@ def test_the_attempts_of_a_unit_of_work_end_with_it(world: World) -> None:
         run()
     assert time.monotonic() - began < LONG / 2
     assert len(attempts) > 1
-    assert "a unit of work was about to be run again" in str(caught.value)
+    # Mostly because no further pause fits; or in one of the connects, of which each is a moment.
+    again = "a unit of work was about to be run again" in str(caught.value)
+    assert again or "waiting for a connection" in str(caught.value)
     assert caught.value.spent["pausing before another attempt"] > 0
-    assert isinstance(caught.value.__cause__, DBAPIError)
+    assert not again or isinstance(caught.value.__cause__, DBAPIError)
 
 
 @one_of_each
