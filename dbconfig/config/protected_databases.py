@@ -128,7 +128,7 @@ def _identity(settings: DatabaseSettings) -> tuple[str, str] | None:
 def _places(settings: DatabaseSettings) -> frozenset[tuple[str, int]]:
     """Return host and port of each server that the address names; a socket is this machine."""
     address = client_defaults.completed(settings)
-    found = hosts.servers(address.host, address.port, address.query, PORTS[settings.backend])
+    found = hosts.servers(address.host, address.port, address.query, PORTS.get(settings.backend, 0))
     local = ("", *hosts.LOCAL)
     return frozenset(
         ("localhost" if name in local or name.startswith("/") else name.lower(), port) for name, port in found

@@ -90,7 +90,7 @@ def _database(profile: Profile, name: str, settings: DatabaseSettings) -> Iterat
 def _access(settings: DatabaseSettings, warning: _Warning) -> Iterator[Problem]:
     """Say who logs in to a protected server, and by what way."""
     address = settings.address
-    if not settings.protected or settings.backend == "sqlite":
+    if not settings.protected or settings.backend == "sqlite" or settings.is_generic:
         return
     if address.username in _ADMINISTRATORS[settings.backend]:
         key = "username" if settings.username else address_key(settings)
@@ -105,7 +105,7 @@ def _access(settings: DatabaseSettings, warning: _Warning) -> Iterator[Problem]:
 def _is_remote(settings: DatabaseSettings) -> bool:
     """Return whether a server, or one of several, is reached over a network."""
     address = settings.address
-    if settings.backend == "sqlite" or "unix_socket" in address.query:
+    if settings.backend == "sqlite" or settings.is_generic or "unix_socket" in address.query:
         return False
     found = hosts.servers(address.host, address.port, address.query, 0)
     return any(host not in _LOCAL and not host.startswith("/") for host, _ in found)

@@ -237,6 +237,8 @@ def server_of(settings: DatabaseSettings) -> str:
     """Return where the server of a database is, in one word: what a log says is waited for."""
     if settings.backend == "sqlite":
         return str(settings.path or settings.address.database or ":memory:")
+    if settings.is_generic and settings.address.host is None:
+        return str(settings.address.database or settings.backend)  # a file, or what its driver makes of it
     address = client_defaults.completed(settings)
     socket = address.query.get("unix_socket", ()) or settings.connect_args.get("unix_socket", ())
     if socket:

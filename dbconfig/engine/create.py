@@ -31,6 +31,7 @@ from dbconfig.errors import ConfigError
 from dbconfig.errors.printable import did_you_mean, suggest
 from dbconfig.errors.problem import Problem
 from dbconfig.settings import tls
+from dbconfig.settings.choices import POOL_CLASSES
 from dbconfig.settings.database import DatabaseSettings
 from dbconfig.settings.keys import group
 from dbconfig.settings.known_drivers import not_its_paramstyle
@@ -134,6 +135,8 @@ def engine_options(
         if group(field) == "engine" and key not in _ELSEWHERE
     }
     options = {key: value for key, value in options.items() if value is not None or key == "pool_reset_on_return"}
+    if settings.is_generic and settings.poolclass is None:
+        settings = _with_its_pool(settings, drivername)
     if session_reset.is_wanted(settings):
         options["pool_reset_on_return"] = "rollback"
     options.setdefault("logging_name", name)
@@ -148,6 +151,17 @@ def engine_options(
     arguments = dialects.of(settings.backend).arguments(settings, drivername)
     options["connect_args"] = application_name.named(arguments, settings, drivername, name)
     return given_options.merged(options | _checked_dialect_options(settings, drivername), given)
+
+
+def _with_its_pool(settings: DatabaseSettings, drivername: str) -> DatabaseSettings:
+    """Return settings with the pool that a dialect asks for, as one does whose database is within the process."""
+    url = settings.public_url(drivername)
+    dialect: Any = url.get_dialect()
+    wanted: type[Pool] = dialect.get_pool_class(url)
+    name = wanted.__name__.removeprefix("AsyncAdapted")
+    if issubclass(wanted, QueuePool) or name not in POOL_CLASSES:
+        return settings
+    return settings.model_copy(update={"poolclass": name})
 
 
 def _check_paramstyle(settings: DatabaseSettings, drivername: str) -> None:

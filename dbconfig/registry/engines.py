@@ -240,10 +240,15 @@ class Engines(Generic[E, F, R]):
         if found.key not in self._servers:
             owner: Any = self._memory or self
             beside = owner.of_memory(found) if found.settings.in_memory else None
+            open_reader = self._writer_of(found) if found.settings.is_generic else self._open_reader
             self._servers[found.key] = self._style.readers(
-                found.settings, found.label, self._open_reader, beside, self._plan.classes
+                found.settings, found.label, open_reader, beside, self._plan.classes
             )
         return self._servers[found.key]
+
+    def _writer_of(self, found: Resolved) -> Callable[..., E]:
+        # How a server refuses writes is not known there; a flush is refused all the same.
+        return lambda settings, label, **how: self._engine(found)
 
     def _open_reader(self, settings: DatabaseSettings, label: str, **how: Any) -> E:
         engine = read_only.open_engine(

@@ -122,4 +122,8 @@ def _refuse_flush(session: Session, context: UOWTransaction, instances: object) 
 @event.listens_for(SnapshotSession, "after_begin", propagate=True)
 def _begin_snapshot(session: Session, transaction: SessionTransaction, connection: Connection) -> None:
     if transaction.parent is None:
-        connection.exec_driver_sql(_SNAPSHOTS[connection.dialect.name])
+        statement = _SNAPSHOTS.get(connection.dialect.name)
+        if statement is None or connection.get_isolation_level() != "AUTOCOMMIT":
+            name = f"{connection.dialect.name}+{connection.dialect.driver}"
+            raise InvalidRequestError(f"snapshot=True is not supported on {name}: use db.transaction()")
+        connection.exec_driver_sql(statement)

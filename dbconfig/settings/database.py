@@ -12,7 +12,7 @@ from dbconfig.errors.problem import Location
 from dbconfig.settings import driver_timeouts, url_assembly
 from dbconfig.settings.findings import reject_all
 from dbconfig.settings.keys import REPLICAS, Keys, Origins, ReplicaKeys, system_key
-from dbconfig.settings.known_drivers import choose
+from dbconfig.settings.known_drivers import choose, is_generic
 from dbconfig.settings.password_providers import Providers
 from dbconfig.settings.replicas import completed
 from dbconfig.settings.rules import contradictions
@@ -59,8 +59,13 @@ class DatabaseSettings(Keys):
 
     @property
     def backend(self) -> str:
-        """The database system: sqlite, postgresql, mysql or mariadb."""
+        """The database system: sqlite, postgresql, mysql or mariadb; of a generic dialect its whole name."""
         return self.address.backend
+
+    @property
+    def is_generic(self) -> bool:
+        """Whether SQLAlchemy's dialect is all that is known of the database system."""
+        return is_generic(self.backend)
 
     @property
     def in_memory(self) -> bool:

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from dbconfig.settings.durations import LONGEST_CONNECT
 from dbconfig.settings.findings import Finding, reject_all
-from dbconfig.settings.known_drivers import backend_of
+from dbconfig.settings.known_drivers import backend_of, is_generic
 from dbconfig.settings.url_parsing import parsed_url
 from dbconfig.settings.value_types import plain
 
@@ -63,7 +63,7 @@ def _written(data: Mapping[str, Any]) -> list[tuple[tuple[str, ...], Any]]:
         backend = backend_of(str(plain(data.get("drivername")) or (url.drivername if url else "")))
     except ValueError:
         return []  # told where the system is looked at
-    if backend == "sqlite":  # whose `timeout` waits for a lock
+    if backend == "sqlite" or is_generic(backend):  # whose `timeout` waits for a lock, or whose words nobody knows
         return []
     found: list[tuple[tuple[str, ...], Any]] = [(("url", KEY), one) for one in (url.query.get(KEY, ()) if url else ())]
     query, arguments = plain(data.get("query")), plain(data.get("connect_args"))

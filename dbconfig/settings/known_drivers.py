@@ -10,6 +10,7 @@ from dbconfig.errors.light_dataclass import dataclass
 from dbconfig.errors.printable import did_you_mean, quoted, suggest
 from dbconfig.errors.problem import Location, Problem
 from dbconfig.errors.redaction import shown_name
+from dbconfig.settings import generic_systems
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,28 +64,34 @@ PORTS: Mapping[str, int] = {"postgresql": 5432, "mysql": 3306, "mariadb": 3306} 
 _ALIASES = {"postgres": "postgresql", "sqlite3": "sqlite"}
 # What other tools call a system or a driver; SQLAlchemy and we do not.
 _ELSEWHERE = {
-    **dict.fromkeys(("pgsql", "psql", "pg", "postgis", "redshift", "timescaledb", "cockroachdb"), "postgresql"),
+    **dict.fromkeys(("pgsql", "psql", "pg", "postgis", "timescaledb"), "postgresql"),
+    "sqlserver": "mssql+pyodbc",
+    "oracle": "oracle+oracledb",
     **dict.fromkeys(("mysql2", "mysqli", "mysqlx"), "mysql"),
     **{driver.name: f"{system}+{driver.name}" for system in ("mysql", "postgresql") for driver in DRIVERS[system]},
 }
-_UNSUPPORTED = frozenset({"mssql", "sqlserver", "oracle", "snowflake", "mongodb", "duckdb", "clickhouse", "redis"})
+_UNSUPPORTED = frozenset({"mongodb", "redis"})
 
 
 def backend_of(drivername: str) -> str:
     """Return the database system of a `drivername`: sqlite, postgresql, mysql or mariadb.
+
+    Of a generic dialect it is the whole `drivername`, such as duckdb or postgresql+pg8000.
 
     Raises:
         ValueError: it names another system or another driver; the text says which there are.
     """
     system, plus, driver = drivername.lower().partition("+")
     backend = _ALIASES.get(system, system)
+    known = [candidate.name for candidate in DRIVERS.get(backend, ())]
+    if (driver not in known if plus else not known) and generic_systems.is_known(named := f"{backend}{plus}{driver}"):
+        return named
     if backend not in DRIVERS:
         near = suggest(system, [*DRIVERS, *_ALIASES], 0.7) if system not in _UNSUPPORTED else ""
         meant = did_you_mean(_ELSEWHERE.get(system) or _ALIASES.get(near, near))
         hint = f"; {meant}" if meant else ""
-        named = quoted(shown_name(system))
-        raise ValueError(f"unsupported database {named} (supported: sqlite, postgresql, mysql, mariadb){hint}")
-    known = [candidate.name for candidate in DRIVERS[backend]]
+        shown = quoted(shown_name(system))
+        raise ValueError(f"unsupported database {shown} (supported: sqlite, postgresql, mysql, mariadb){hint}")
     if plus and driver not in known:
         meant = did_you_mean(suggest(driver, known))
         hint = f"; {meant}" if meant else ""
@@ -92,6 +99,11 @@ def backend_of(drivername: str) -> str:
             f"unsupported driver {quoted(shown_name(driver))} of {backend} (supported: {', '.join(known)}){hint}"
         )
     return backend
+
+
+def is_generic(backend: str) -> bool:
+    """Return whether SQLAlchemy's dialect is all that is known of a database system, or of its driver."""
+    return backend not in DRIVERS
 
 
 def family(backend: str) -> str:
@@ -107,6 +119,8 @@ def choose(drivername: str, at: Location | None, key: str, *, asynchronous: bool
     """
     backend, _, named = drivername.lower().partition("+")
     backend = _ALIASES.get(backend, backend)
+    if is_generic(backend_of(drivername)):
+        return _choose_generic(backend_of(drivername), at, key, asynchronous)
     fitting = [driver for driver in DRIVERS[backend] if (driver.asynchronous if asynchronous else driver.synchronous)]
     if asynchronous:
         fitting.sort(key=lambda driver: driver.synchronous)  # what is made for it first
@@ -122,10 +136,24 @@ def choose(drivername: str, at: Location | None, key: str, *, asynchronous: bool
     return f"{backend}+{installed.name}{'_async' if asynchronous and installed.synchronous else ''}"
 
 
+def _choose_generic(name: str, at: Location | None, key: str, asynchronous: bool) -> str:
+    found = generic_systems.find(name)
+    assert found is not None  # it has passed `backend_of`
+    if found.asynchronous != asynchronous:
+        kinds = ("a synchronous", "an asynchronous")
+        message = f"{name} is {kinds[found.asynchronous]} driver, and this is {kinds[asynchronous]} engine"
+        raise ConfigError([Problem("sync-driver" if asynchronous else "async-driver", message, at, key)])
+    if not found.installed:
+        help = f"pip install {found.package}" if found.package else "install the package that brings it"
+        raise ConfigError([Problem("missing-driver", f"the dialect {name} is not installed", at, key, help)])
+    return name
+
+
 def ssl_is_sslmode(drivername: str) -> bool:
     """Return whether `?ssl=` of the URLs of a driver, which is named, is its word for libpq's `sslmode`."""
     backend, _, named = drivername.lower().partition("+")
-    return any(driver.ssl_is_sslmode for driver in DRIVERS[_ALIASES.get(backend, backend)] if driver.name == named)
+    known = DRIVERS.get(_ALIASES.get(backend, backend), ())
+    return any(driver.ssl_is_sslmode for driver in known if driver.name == named)
 
 
 def not_its_paramstyle(style: str, drivername: str) -> str:

@@ -123,14 +123,14 @@ _DIALECT: Final[Mapping[str, _Check]] = {
 
 def unusable(settings: Keys, backend: str, levels: tuple[str, ...]) -> Iterator[Finding]:
     """Yield what of the nested mappings cannot be right, whatever the driver; `levels` are the system's own."""
-    yield from _needs_code(settings)
+    yield from needs_code(settings)
     yield from _connect_args(settings, backend)
     yield from _execution_options(settings, backend, levels)
     yield from _dialect_options(settings)
     yield from _variables(settings)
 
 
-def _needs_code(settings: Keys) -> Iterator[Finding]:
+def needs_code(settings: Keys) -> Iterator[Finding]:
     for key, names in _CODE.items():
         for name in names & getattr(settings, key).keys():
             if _is_data(getattr(settings, key)[name]):

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from dbconfig.settings import nested_values, url_parameters
+from dbconfig.settings import generic_rules, nested_values, url_parameters
 from dbconfig.settings.findings import Finding
 from dbconfig.settings.keys import Keys, system_key
-from dbconfig.settings.known_drivers import backend_of, family, not_its_paramstyle
+from dbconfig.settings.known_drivers import backend_of, family, is_generic, not_its_paramstyle
 from dbconfig.settings.tls import applicable_tls
 from dbconfig.settings.url_assembly import compose
 from dbconfig.settings.url_parsing import DatabaseURL
@@ -58,6 +58,8 @@ def contradictions(settings: Keys) -> list[Finding]:
             )
         ]
     address = compose(settings)
+    if is_generic(address.backend):
+        return [*_given_twice(settings), *generic_rules.unusable(settings, address), *_for_pool(settings, address)]
     return [
         *_given_twice(settings),
         *_for_system(settings, address),

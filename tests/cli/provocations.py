@@ -81,7 +81,7 @@ _profile("too-large", f"{_DB}# {'x' * 300_000}\n")
 _profile(
     "unknown-database", f"{_DB}databases: {{analytics: {{url: 'sqlite://'}}}}\n", "ping", "--database", "analitics"
 )
-_profile("unknown-dialect", "url: oracle://app@db/shop\n")
+_profile("unknown-dialect", "url: mongodb://app@db/shop\n")
 _profile("unknown-key", f"{_DB}日本: 1\nlogging_name: 名前\nmax_overflw: 40\n")
 _profile("unknown-profile", _DB, "show", "--profile", "prod", name="production")
 _profile("unset-variable", "url: ${DATABASE_URL}\n")

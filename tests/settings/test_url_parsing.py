@@ -98,7 +98,7 @@ def test_a_url_is_read_as_its_parts(text, expected):
         ("postgresql://u:p@h/d?sslmode=a?b=c", "it has two `?`: a second parameter follows an `&`", "?name=value"),
         ("postgresql://u@h/d?password=hunter", "its query has the parameter 'password': `password` is a key", ""),
         ("postgresql://u@h/d?plugin=os", "its query has the parameter 'plugin': a plugin is code", ""),
-        ("mssql+pyodbc://u:hunter@h/d", "unsupported database 'mssql'", "write sqlite:///file"),
+        ("mongodb://u:hunter@h/d", "unsupported database 'mongodb'", "write sqlite:///file"),
         ("sqlite://data.db", "a SQLite URL has three slashes before a relative path", "sqlite:///data/app.db"),
     ],
 )  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
-from dbconfig.settings.known_drivers import family
+from dbconfig.settings.known_drivers import family, is_generic
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,7 +41,7 @@ def of(backend: str) -> Dialect:
     """Return the module of a database system."""
     from importlib import import_module
 
-    name = family(backend)
+    name = "generic" if is_generic(backend) else family(backend)
     module: Any = import_module(f"dbconfig.engine.dialects.{name}.base")
     dialect: Dialect = module
     return dialect

@@ -45,7 +45,8 @@ def of_statement(error: BaseException, backend: str = "") -> Meaning | None:
     """Return what a driver's error means that ended a statement; None if its system's table has no row for it."""
     for found in chain(error):
         if not isinstance(found, DBAPIError):  # whose text is the statement's too
-            row = _TABLES[backend or _system_of(found)](found)
+            table = _TABLES.get(backend or _system_of(found))  # of a generic dialect nothing is known
+            row = table(found) if table is not None else None
             if row is not None:
                 return row
     return None

@@ -51,7 +51,7 @@ def wants(settings: DatabaseSettings) -> str:
 
 def _hosts(settings: DatabaseSettings) -> list[Host]:
     address = settings.address
-    if settings.backend == "sqlite" or "host" not in address.query:
+    if settings.backend == "sqlite" or settings.is_generic or "host" not in address.query:
         return []
     return list(dict.fromkeys(hosts.servers(None, address.port, address.query, PORTS[settings.backend])))
 

@@ -189,9 +189,9 @@ CONFIGURATION: Final[dict[str, Entry]] = {
         "Use one of the names that the message lists, or add it under `databases:`.",
     ),
     "unknown-dialect": Entry(
-        "An unsupported database system or driver.",
-        "url: oracle://app@db/shop",
-        "Use sqlite, postgresql, mysql, or mariadb.",
+        "An unsupported database system or driver, for which no SQLAlchemy dialect is installed.",
+        "url: mongodb://app@db/shop",
+        "Use sqlite, postgresql, mysql, or mariadb, or install the package of the database's SQLAlchemy dialect.",
     ),
     "unknown-key": Entry(
         "A key that is not a setting. A misspelled setting would silently have no effect.",

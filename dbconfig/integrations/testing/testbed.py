@@ -41,6 +41,10 @@ def refuse_unless_for_tests(registry: Registry, options: Options) -> None:
         if settings.protected:
             message = f"tests are refused: profile {quoted(shown)} is protected"
             raise ConfigError([Problem("not-for-tests", message, settings.origin("protected"), "protected", help)])
+        if settings.is_generic and not options.in_place:
+            message = f"tests are refused: no database for tests can be created on {settings.backend}"
+            hint = "name a database for tests in the profile, and set `db_in_place = true`"
+            raise ConfigError([Problem("not-for-tests", message, settings.origin("url"), "url", hint)])
         owner = registry.parts.profiles.protected_elsewhere(settings, destructive=True)
         if owner:
             message = (

@@ -110,7 +110,8 @@ class _Check:
 
     def _walk(self) -> None:
         settings = self._settings
-        targets = network.targets(settings) if settings.backend != "sqlite" else []
+        named = settings.backend != "sqlite" and not settings.is_generic  # whose driver alone knows the way
+        targets = network.targets(settings) if named else []
         reached = not targets
         for host, port in targets:
             failed = False
@@ -181,6 +182,8 @@ def _identity(settings: DatabaseSettings, server: Server | None) -> str:
     address = client_defaults.completed(settings)
     if settings.backend == "sqlite":
         return str(settings.path or address.database or ":memory:")
+    if settings.is_generic and address.username is None:
+        return address.database or settings.backend
     user = address.username or (server.role if server is not None else "")
     database = address.database or (server.database if server is not None else "")
     return f"user {user or '(the system user)'}, database {database or '(none)'}"

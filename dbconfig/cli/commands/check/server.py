@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, select, text
 
 from dbconfig.engine.dialects import driver_protocol
 from dbconfig.settings.database import DatabaseSettings
@@ -38,6 +38,10 @@ def look(connection: Connection, settings: DatabaseSettings) -> Server:
     backend = settings.backend
     if backend == "sqlite":
         return _sqlite(connection, settings)
+    if settings.is_generic:
+        connection.execute(select(1)).scalar_one()
+        numbers = connection.dialect.server_version_info or ()
+        return Server(" ".join(filter(None, (settings.backend, ".".join(map(str, numbers))))))
     return _postgresql(connection, settings) if backend == "postgresql" else _mysql(connection, settings)
 
 

@@ -26,7 +26,10 @@ def run(context: Context) -> int:
         return FAILED
     if settings.protected and not _confirmed(context):
         return FAILED
-    programs = _PROGRAMS[settings.backend]
+    programs = _PROGRAMS.get(settings.backend, ())
+    if not programs:
+        context.out.note(f"error: no shell is known for {settings.backend}")
+        return FAILED
     path = next((found for each in programs if (found := shutil.which(each, path=context.environ.get("PATH")))), None)
     if path is None:
         context.out.note(f"error: {' or '.join(programs)} is not installed")

@@ -1,0 +1,1 @@
+"""Database systems of which SQLAlchemy's dialect is all that is known."""
