@@ -58,7 +58,7 @@ def test_every_form_of_a_providers_url_connects(
     with from_yaml(tmp_path, "url: ${DATABASE_URL}", environ) as db:
         assert ask(db, "SELECT current_database()") == postgresql.database
         assert db.engine().url.drivername == "postgresql+psycopg2"
-        assert ask(db, "SHOW application_name") == ("form" if "form" in form else "")
+        assert ask(db, "SHOW application_name") == ("form" if "form" in form else f"{tmp_path.name}/development")
 
 
 @pytest.mark.parametrize("driver", DRIVERS)
