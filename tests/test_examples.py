@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.postgresql import PostgreSQLServer
 from tests.support.servers import Server
 
 ROOT = Path(__file__).parents[1]
@@ -89,6 +90,24 @@ def test_the_same_models_run_on_three_databases_by_environment_only(
         done = run(script, folder=project, ENVIRONMENT=profile, **urls)
         assert done.stderr == ""
         assert done.stdout == f"{profile}: 2 orders of Ada, Zoë 🦊, 19.75 in all, on {driver}\n"
+
+
+def test_the_shards_run_on_three_files_and_on_two_databases_of_postgresql(
+    project: Path, postgresql: PostgreSQLServer
+) -> None:
+    script = project / "examples/shards/main.py"
+    chosen = "'orders' is divided into shards, and none was chosen"
+    done = run(script, folder=project)
+    assert done.stderr == ""
+    assert done.stdout.splitlines() == ["eu: 2, us: 1, asia: 0", chosen]
+    other = postgresql.create_database()
+    try:
+        urls = {"EU_URL": postgresql.url(), "US_URL": postgresql.url(database=other)}
+        done = run(script, folder=project, ENVIRONMENT="postgresql", **urls)
+        assert done.stderr == ""
+        assert done.stdout.splitlines() == ["eu: 2, us: 1", chosen]
+    finally:
+        postgresql.drop_database(other)
 
 
 def test_an_example_without_its_variable_says_which_and_where(project: Path) -> None:

@@ -74,6 +74,8 @@ class Context:
         found = profile.databases
         if wanted is None:
             return dict(found)
+        if wanted in profile.divided:
+            return {name: found[name] for name in (profile.shard(wanted, each) for each in profile.shards(wanted))}
         if wanted not in found:
             help = did_you_mean(suggest(wanted, found)) or "name it under `databases:`"
             message = f"profile {quoted(profile.name)} has no database {quoted(wanted)}"

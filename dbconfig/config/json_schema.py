@@ -139,6 +139,8 @@ def _shape(name: str, field: FieldInfo) -> dict[str, Any]:
         case "hosts":
             one = {"type": "string", "minLength": 1}
             return {"anyOf": [one, {"type": "array", "items": one, "minItems": 1}]}
+        case "mapping" if name == "shards":
+            return {"type": "object", "additionalProperties": {"$ref": "#/definitions/-database"}}
         case "mapping":
             return {"type": "object"}
         case "list":

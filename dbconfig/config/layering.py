@@ -19,6 +19,7 @@ _BASES: Final = ("url", "drivername")  # a layer that says one of these describe
 _PARTS: Final = ("drivername", "username", "password", "host", "port", "database")
 # Arguments of somebody else's functions, to which None may mean something: psycopg's `prepare_threshold`.
 _NULLABLE: Final = ("connect_args", "dialect_options", "execution_options")
+_NAMED: Final = ("databases", "shards")  # mappings of names to databases
 _ATOMIC: Final = ("password",)  # `{file: …}` over `{env: …}` is one secret, not both
 
 
@@ -89,7 +90,7 @@ def _over(
             and isinstance(below.node, MappingNode)
             and key not in _ATOMIC
         ):
-            node = _over(below.node, node, is_database=is_databases, is_databases=is_database and key == "databases")
+            node = _over(below.node, node, is_database=is_databases, is_databases=is_database and key in _NAMED)
         entries[key] = replace(entry, node=node, beneath=below)
     return replace(upper, entries=entries)
 

@@ -12,6 +12,7 @@ from dbconfig.config.folder import Folder, find_folder, shown_path
 from dbconfig.config.interpolation import interpolate
 from dbconfig.config.layering import lay, reconciled, without_nulls
 from dbconfig.config.risky_settings import advice
+from dbconfig.config.sharding import unfold
 from dbconfig.config.validation import Validation
 from dbconfig.settings.environment_variables import Environment
 from dbconfig.settings.located_values import places
@@ -58,9 +59,10 @@ def load_selected(folder: Folder, environment: Environment, selection: Selection
     laid, empty = without_nulls(stacked)
     tree, unresolved = interpolate(laid, environment)
     order = [document.location.source for document in documents]
-    validation = Validation(reconciled(tree, order), selection.name, folder, order)
-    validation.take([*problems, *misspelt, *empty, *unresolved])
-    profile = validation.run().settle(places(laid), folder.project, selection.reason)
+    unfolded, sharded = unfold(tree, order)
+    validation = Validation(reconciled(unfolded, order), selection.name, folder, order)
+    validation.take([*problems, *misspelt, *empty, *unresolved, *sharded])
+    profile = validation.run().settle({**places(unfolded), **places(laid)}, folder.project, selection.reason)
     for database in profile.databases.values():
         for settings in (database, *database.replicas):
             if settings.password is not None:

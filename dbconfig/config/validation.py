@@ -23,7 +23,8 @@ from dbconfig.settings.keys import CONNECTION_KEYS
 from dbconfig.settings.located_values import Entry, MappingNode, Node, Scalar, SequenceNode
 from dbconfig.settings.profile import DEFAULT, Profile, expand
 
-_DATABASE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", re.ASCII)
+_DATABASE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}(?:/[A-Za-z0-9_-]+)?", re.ASCII)  # or one of its shards
+_SHARD = re.compile(r"(databases\.[\w-]+)/[\w-]+")
 
 
 Path_ = tuple[str, ...]  # of a key in the flat form of a profile: ("databases", "analytics", "echo")
@@ -66,7 +67,11 @@ class Validation:
                     break
                 return profile
         # Not within `except`: pydantic's error carries the input, and with it the secrets.
-        once = {(problem.slug, problem.message, problem.location): problem for problem in reversed(self.problems)}
+        once = {
+            # What a database says is told once, and not for each shard that inherits it.
+            (problem.slug, _SHARD.sub(r"\1", problem.message), problem.location): problem
+            for problem in reversed(self.problems)
+        }
         raise ConfigError(once.values())
 
     def _check_reserved(self) -> None:

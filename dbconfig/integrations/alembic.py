@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from alembic import command, context
 from alembic.config import Config
+from alembic.migration import MigrationContext
 from sqlalchemy import Connection, Engine, MetaData, text
 from sqlalchemy.exc import OperationalError
 
@@ -28,6 +29,7 @@ from dbconfig.registry.registry import Registry
 from dbconfig.registry.registry import default as _application
 from dbconfig.settings.database import DatabaseSettings
 from dbconfig.settings.profile import DEFAULT
+from dbconfig.settings.shards import SEPARATOR
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -56,7 +58,8 @@ def run_migrations(
 ) -> None:
     """Run what the `alembic` command asks for: the whole of an `env.py`.
 
-    The profile is ENVIRONMENT's. `-x database=NAME` picks one of several databases. A connection that the caller put
+    The profile is ENVIRONMENT's. `-x database=NAME` picks one of several databases, `-x database=NAME/SHARD` a shard:
+    without it the shards of a database are migrated one after another. A connection that the caller put
     into ``config.attributes["connection"]`` is used as it is, for migrations within tests.
 
     Args:
@@ -76,13 +79,14 @@ def run_migrations(
     if picked is not None and not several:
         targets = {picked: targets[DEFAULT]}
     elif picked is not None:
-        targets = {picked: targets[_known(picked, targets)]}
-    for name, target in targets.items():
-        settings = _settings(source, name)
+        targets = {picked: targets[_known(picked.partition(SEPARATOR)[0], targets)]}
+    for name, target, shard in _spread(source, targets):
+        own = name.partition(SEPARATOR)[0]
+        settings = _settings(source, shard)
         given = {"target_metadata": target, "render_as_batch": settings.backend == "sqlite", **options}
         if several:
-            given |= {"upgrade_token": f"{name}_upgrades", "downgrade_token": f"{name}_downgrades"}
-        run = _Run(name if several else "", given)
+            given |= {"upgrade_token": f"{own}_upgrades", "downgrade_token": f"{own}_downgrades"}
+        run = _Run(own if several else "", given)
         if context.is_offline_mode():
             run.offline(settings, asynchronous)
         elif (connection := config.attributes.get("connection")) is not None:
@@ -90,7 +94,62 @@ def run_migrations(
                 _suspend_foreign_keys(connection)
             run.on(connection)
         else:
-            run.online(settings, asynchronous, f"{source.profile.name}/{name}")
+            run.online(settings, asynchronous, f"{source.profile.name}/{shard}")
+
+
+def _spread(registry: Registry, targets: Mapping[str, MetaData]) -> Iterator[tuple[str, MetaData, str]]:
+    """Yield each database, or one after another its shards: as it is called in env.py, and in the profile.
+
+    What is the same for all shards is done for one: a new revision, and the text of SQL.
+    """
+    config = context.config
+    once = context.is_offline_mode() or getattr(config.cmd_opts, "autogenerate", False)
+    once = once or config.attributes.get("connection") is not None
+    for name, target in targets.items():
+        shards = registry.parts.profiles.every_shard(name) if SEPARATOR not in name else [name]
+        for shard in shards[:1] if once else shards:
+            if len(shards) > 1 and not once:
+                _log.info("shard %s", shard)
+            yield name, target, shard
+
+
+def revisions(database: str = DEFAULT, *, registry: Registry | None = None) -> dict[str, tuple[str, ...]]:
+    """Return at which revision a database is, or each of its shards, by name; () is a database without migrations.
+
+    >>> revisions("orders")
+    {'orders/eu': ('8f1d2c3b4a59',), 'orders/us': ()}
+    """
+    source = registry or _application
+    found: dict[str, tuple[str, ...]] = {}
+
+    def read(connection: Connection, name: str) -> None:
+        found[name] = tuple(MigrationContext.configure(connection).get_current_heads())
+
+    for name in source.parts.profiles.every_shard(database):
+        settings = _settings(source, name)
+        label = f"{source.profile.name}/{name}"
+        if settings.only_asynchronous():
+            engine = create.build(settings, label, asynchronous=True)
+            _in_a_loop(partial(_lent, engine, partial(read, name=name)))
+            continue
+        engine = create.build(settings, label)
+        try:
+            with engine.connect() as connection:
+                read(connection, name)
+        finally:
+            engine.dispose()
+    return found
+
+
+async def _lent(engine: Engine, work: Callable[[Connection], None]) -> None:
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+    made = AsyncEngine(engine)
+    try:
+        async with made.connect() as connection:
+            await connection.run_sync(work)
+    finally:
+        await made.dispose()
 
 
 def _is_ours_to_log(config: Config) -> bool:
@@ -147,18 +206,12 @@ class _Run:
 
 async def _locked(engine: Engine, work: Callable[[Connection], None]) -> None:
     """Let an asynchronous engine's connection migrate, and dispose the engine."""
-    from sqlalchemy.ext.asyncio import AsyncEngine
 
     def locked(connection: Connection) -> None:
         with _alone(connection):
             work(connection)
 
-    made = AsyncEngine(engine)
-    try:
-        async with made.connect() as connection:
-            await connection.run_sync(locked)
-    finally:
-        await made.dispose()
+    await _lent(engine, locked)
 
 
 def _in_a_loop(work: Callable[[], Coroutine[Any, Any, None]]) -> None:

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import anyio
 from anyio.to_thread import run_sync
-from fastapi import APIRouter, Depends, FastAPI, Request, Response
+from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request, Response
 from fastapi.requests import HTTPConnection
 from fastapi.responses import JSONResponse
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlmodel import Session
 
+from dbconfig.errors import ConfigError
 from dbconfig.integrations.fastapi_sessions import RequestedSession, most_connections, one_for_each_request
 from dbconfig.registry.registry import Registry
 from dbconfig.registry.registry import default as _application
@@ -85,6 +86,40 @@ def async_session(
             yield found
 
     return Depends(opened, scope="function" if transaction else "request")
+
+
+def on_shard(choose: Callable[..., Any], database: str | None = None, *, registry: Registry | None = None) -> Any:
+    """Return a dependency that lets a request work on the shard that another dependency has chosen.
+
+    For `dependencies=[on_shard(region_of)]` of a route, a router or the application: those come before the sessions.
+
+    Args:
+        choose: a dependency that returns the name of the shard: out of the path, a header, or the user's record. A
+            parameter of it that may be missing needs a default: FastAPI opens the sessions before it answers 422.
+        database: of this one alone; None is every database that has a shard of this name.
+        registry: another one than `dbconfig.db`.
+
+    Raises:
+        HTTPException: 404, there is no such shard.
+    """
+
+    named = Depends(choose)
+
+    async def chosen(shard: Any = named) -> AsyncIterator[None]:
+        source = registry or _application
+        try:
+            block = source.on_shard(shard, database)
+            block.__enter__()
+        except ConfigError as error:
+            if error.problems[0].slug != "unknown-shard":
+                raise
+            raise HTTPException(404, "there is no such shard") from None
+        try:
+            yield
+        finally:
+            block.__exit__(None, None, None)
+
+    return Depends(chosen)
 
 
 SessionDep = Annotated[Session, session()]

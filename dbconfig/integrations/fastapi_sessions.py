@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from functools import partial
 from typing import Any, Final
 from weakref import WeakKeyDictionary, ref
@@ -22,6 +22,7 @@ from dbconfig.integrations.admission import Admission, Place
 from dbconfig.integrations.request_sessions import RequestSession, refuse_after_end
 from dbconfig.registry.registry import Registry
 from dbconfig.settings.database import DatabaseSettings
+from dbconfig.settings.shards import SEPARATOR
 
 _KEY: Final = "dbconfig.sessions"  # in a request's scope, which its sub-applications share
 _MOST_THREADS: Final = 40  # for ending sessions of a pool without a limit: as many as anyio has for everything else
@@ -62,6 +63,8 @@ async def one_for_each_request(
     connection: HTTPConnection, kind: RequestedSession, registry: Registry
 ) -> AsyncIterator[Any]:
     """Yield the request's session of a kind, whichever dependency asks: of another import, of a sub-application."""
+    if not kind.database.partition(SEPARATOR)[1]:  # a dependency may have chosen a shard for the whole request
+        kind = replace(kind, database=registry.parts.profiles.shard_of(kind.database))
     known: dict[Any, Any] = connection.scope.setdefault(_KEY, {})
     key = (registry, astuple(kind))  # a module that was imported twice has two classes
     if key in known:

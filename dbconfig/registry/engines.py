@@ -21,6 +21,7 @@ from dbconfig.sessions.session_classes import SQLMODEL, SessionClasses
 from dbconfig.sessions.sessionmaker import Readers, SessionFactory, Several, readers_over_several
 from dbconfig.settings.database import DatabaseSettings
 from dbconfig.settings.profile import DEFAULT
+from dbconfig.settings.shards import SEPARATOR
 
 Key = tuple[str | None, str]  # profile and database; a profile of None is the registry's own
 
@@ -143,6 +144,8 @@ class Engines(Generic[E, F, R]):
         return self._make_readers(database, profile) if found is None else found
 
     def _make_factory(self, database: str, profile: str | None) -> F:
+        if (shard := self._plan.profiles.shard_of(database, profile)) != database:
+            return self.factory(shard, profile)  # nothing is kept under the name of the whole
         with self._plan.profiles.lock:
             found = self._plan.profiles.resolve(database, profile)
             made = self._factories.get(found.key)
@@ -163,6 +166,8 @@ class Engines(Generic[E, F, R]):
             return made
 
     def _make_readers(self, database: str, profile: str | None) -> R:
+        if (shard := self._plan.profiles.shard_of(database, profile)) != database:
+            return self.readers(shard, profile)
         with self._plan.profiles.lock:
             found = self._plan.profiles.resolve(database, profile)
             made = self._readers.get(found.key)
@@ -181,7 +186,7 @@ class Engines(Generic[E, F, R]):
 
     def _several(self, database: str, open_: Callable[[str], Engine]) -> Several | None:
         homes = self._plan.homes
-        return Several(homes, open_) if homes and database == DEFAULT else None
+        return Several(homes, open_) if homes and database.partition(SEPARATOR)[0] == DEFAULT else None
 
     def _over_several(self, server: R, found: Resolved) -> R:
         def open_(name: str) -> Engine:

@@ -18,6 +18,7 @@ from dbconfig.registry.profiles import Profiles
 from dbconfig.registry.reloading import Reload
 from dbconfig.sessions import retry
 from dbconfig.sessions.session_classes import SQLMODEL, SessionClasses
+from dbconfig.settings.shards import SEPARATOR
 
 if TYPE_CHECKING:
     from dbconfig.registry.event_loops import EventLoops
@@ -152,7 +153,12 @@ class Parts:
         """
         if self.plan.overridden and verb == "create":
             return {}  # they are there; on SQLite the lock to look for them would wait for the test's own transaction
-        found = self.homes.grouped(models, database)
+        whole = database.partition(SEPARATOR)[0]
+        found = {
+            shard: tables
+            for name, tables in self.homes.grouped(models, whole).items()
+            for shard in self.profiles.every_shard(database if name == whole else name)
+        }
         for name in found:
             settings = self.profiles.resolve(name).settings
             if verb == "drop":

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dbconfig.config import protected_databases
 from dbconfig.config.loader import load
 from dbconfig.errors.light_dataclass import dataclass
+from dbconfig.registry import sharding
 from dbconfig.settings.database import DatabaseSettings
 from dbconfig.settings.password_providers import Providers
 from dbconfig.settings.profile import DEFAULT, Profile
@@ -75,7 +76,15 @@ class Profiles:
         Raises:
             ConfigError: the profile or the database does not exist or cannot be used.
         """
-        return self.resolve_in(self.get(name), database)
+        return self.resolve_in(self.get(name), self.shard_of(database, name))
+
+    def shard_of(self, database: str, name: str | None = None) -> str:
+        """Return the database that a name means in this context: a shard, where it is divided and one was chosen."""
+        return sharding.resolved(id(self), self.get(name), database)
+
+    def every_shard(self, database: str) -> list[str]:
+        """Return the database, or all of its shards where none was chosen."""
+        return sharding.spread(id(self), self.get(), database)
 
     def resolve_in(self, profile: Profile, database: str) -> Resolved:
         label = profile.name if database == DEFAULT else f"{profile.name}/{database}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from functools import partial
@@ -17,6 +18,7 @@ from dbconfig.engine.create_tables import What
 from dbconfig.engine.pool import PoolStats
 from dbconfig.engine.pool.deadline import Deadline
 from dbconfig.errors.printable import quoted
+from dbconfig.registry import sharding
 from dbconfig.registry.parts import VERBS, Parts, TableVerb
 from dbconfig.registry.profiles import Profiles
 from dbconfig.replicas import read_your_writes
@@ -136,17 +138,18 @@ class Registry:
         """
         return Deadline(seconds)
 
-    def engine(self, database: str = DEFAULT, *, profile: str | None = None) -> Engine:
+    def engine(self, database: str = DEFAULT, *, profile: str | None = None, shard: str | None = None) -> Engine:
         """Return the engine of a database, always the same one; the first call makes it, and connects to nothing.
 
         Args:
             database: a name under `databases:`, or the profile's own.
             profile: another profile than the registry's.
+            shard: one of the `shards` of the database; None takes that of `on_shard`.
 
         Raises:
-            ConfigError: the profile or the database does not exist or cannot be used.
+            ConfigError: the profile or the database does not exist or cannot be used, or no shard was chosen.
         """
-        return self._engines.factory(database, profile).engine
+        return self._engines.factory(self._named(database, shard, profile), profile).engine
 
     def session(
         self,
@@ -157,6 +160,7 @@ class Registry:
         snapshot: bool = False,
         schema: str | None = None,
         execution_options: Mapping[str, Any] | None = None,
+        shard: str | None = None,
     ) -> Session:
         """Return a new session: SQLModel's own, which closes at the end of a `with`, and never commits by itself.
 
@@ -168,7 +172,10 @@ class Registry:
             snapshot: let all statements see the same state, for two round trips more; it is read-only too.
             schema: the schema of tables that name none, such as a tenant's. All tenants share the pool.
             execution_options: execution options of the session's connections, such as `isolation_level`.
+            shard: one of the `shards` of the database; None takes that of `on_shard`.
         """
+        if shard is not None:
+            database = self._named(database, shard, profile)
         if schema is not None or execution_options:
             found = options(schema, execution_options, read_only=read_only or snapshot)
             session = self.session(database, profile=profile, read_only=read_only, snapshot=snapshot)
@@ -186,12 +193,14 @@ class Registry:
         profile: str | None = None,
         schema: str | None = None,
         execution_options: Mapping[str, Any] | None = None,
+        shard: str | None = None,
     ) -> AbstractContextManager[Session]:
         """Return a context manager of a session that commits at the end, or rolls back on an exception.
 
         On SQLite it takes the write lock when it begins, so that what was read is still true when it writes.
-        `schema` and `execution_options` are those of `session`.
+        `schema`, `execution_options`, and `shard` are those of `session`.
         """
+        database = self._named(database, shard, profile)
         return self._engines.factory(database, profile).transaction(options(schema, execution_options))
 
     def connect(self, database: str = DEFAULT, *, read_only: bool = False) -> Connection:
@@ -222,6 +231,7 @@ class Registry:
         timeout: float = 30.0,
         schema: str | None = None,
         execution_options: Mapping[str, Any] | None = None,
+        shard: str | None = None,
     ) -> T:
         """Run a function in a transaction, again as a whole after an error that passes by itself.
 
@@ -237,10 +247,12 @@ class Registry:
             timeout: seconds after which no attempt begins.
             schema: the schema of tables that name none; a call within it for another schema has its own transaction.
             execution_options: execution options of the session's connections.
+            shard: one of the `shards` of the database; None takes that of `on_shard`.
 
         Raises:
             CommitUncertain: the connection was lost while COMMIT was under way; this is never repeated.
         """
+        database = self._profiles.shard_of(self._named(database, shard))
         factory = self._engines.factory(database)
         make = making(factory.unit_of_work, options(schema, execution_options))
         tries = self.parts.attempts(database, factory.engine, attempts, timeout)
@@ -248,7 +260,9 @@ class Registry:
 
     # Asynchronous twins. Engines are kept per event loop, and close with it.
 
-    def async_engine(self, database: str = DEFAULT, *, profile: str | None = None) -> AsyncEngine:
+    def async_engine(
+        self, database: str = DEFAULT, *, profile: str | None = None, shard: str | None = None
+    ) -> AsyncEngine:
         """Return the asynchronous engine of a database, always the same one in an event loop.
 
         The same profile serves both kinds of engine: without a `+driver` the installed asynchronous driver of the
@@ -258,7 +272,7 @@ class Registry:
             ConfigError: as for `engine`; or greenlet or an asynchronous driver is not installed.
             RuntimeError: no event loop is running.
         """
-        return self.parts.loops.here().factory(database, profile).engine
+        return self.parts.loops.here().factory(self._named(database, shard, profile), profile).engine
 
     def async_session(
         self,
@@ -269,12 +283,14 @@ class Registry:
         snapshot: bool = False,
         schema: str | None = None,
         execution_options: Mapping[str, Any] | None = None,
+        shard: str | None = None,
     ) -> AsyncSession:
         """Return a new session: SQLModel's `AsyncSession`; `async with` closes it, and `commit()` commits.
 
         Its objects keep their attributes after a commit, unless the profile says `expire_on_commit: true`.
         The other arguments are those of `session`.
         """
+        database = self._named(database, shard, profile)
         if schema is not None or execution_options:
             found = options(schema, execution_options, read_only=read_only or snapshot)
             session = self.async_session(database, profile=profile, read_only=read_only, snapshot=snapshot)
@@ -292,12 +308,14 @@ class Registry:
         profile: str | None = None,
         schema: str | None = None,
         execution_options: Mapping[str, Any] | None = None,
+        shard: str | None = None,
     ) -> AbstractAsyncContextManager[AsyncSession]:
         """Return a context manager of a session that commits at the end, or rolls back.
 
         A cancellation rolls back like an exception. On SQLite it takes the write lock when it begins.
-        `schema` and `execution_options` are those of `session`.
+        `schema`, `execution_options`, and `shard` are those of `session`.
         """
+        database = self._named(database, shard, profile)
         return self.parts.loops.here().factory(database, profile).transaction(options(schema, execution_options))
 
     def async_connect(self, database: str = DEFAULT, *, read_only: bool = False) -> AsyncConnection:
@@ -324,6 +342,7 @@ class Registry:
         timeout: float = 30.0,
         schema: str | None = None,
         execution_options: Mapping[str, Any] | None = None,
+        shard: str | None = None,
     ) -> T:
         """Await a function in a transaction, again as a whole after an error that passes by itself.
 
@@ -333,11 +352,35 @@ class Registry:
         Raises:
             CommitUncertain: the connection was lost while COMMIT was under way; this is never repeated.
         """
+        database = self._profiles.shard_of(self._named(database, shard))
         factory = self.parts.loops.here().factory(database)
         make = making(factory.unit_of_work, options(schema, execution_options))
         tries = self.parts.attempts(database, factory.engine, attempts, timeout)
         result: T = await retry.async_run(make, work, tries, (id(self), _place(database, schema), True))
         return result
+
+    # Shards
+
+    def shards(self, database: str = DEFAULT) -> tuple[str, ...]:
+        """Return the names of the shards of a database; () where it is not divided."""
+        return self.profile.shards(database)
+
+    def on_shard(self, shard: str, database: str | None = None) -> AbstractContextManager[None]:
+        """Let this thread or task work on a shard: ``with db.on_shard("eu"): …``; what names another one, does so.
+
+        Tasks that are started within it work there too, threads do not.
+
+        Args:
+            shard: of every database that has one of this name.
+            database: of this one alone.
+
+        Raises:
+            ConfigError: there is no such shard.
+        """
+        return sharding.on(id(self._profiles), self.profile, shard, database)
+
+    def _named(self, database: str, shard: str | None, profile: str | None = None) -> str:
+        return database if shard is None else self._profiles.get(profile).shard(database, shard)
 
     # Tables
 
@@ -359,7 +402,7 @@ class Registry:
         with self._profiles.lock:
             known = self._profiles.loaded()
             for name, found in databases.items():
-                if known is not None:
+                if known is not None and not known.shards(name):
                     known.database(name)
                 for what in found if isinstance(found, Sequence) else (found,):
                     self.parts.homes.bind(name, what)
@@ -367,7 +410,9 @@ class Registry:
             if self.parts.event_loops is not None:
                 self.parts.event_loops.forget_sessions()
 
-    def create_tables(self, *models: What, database: str = DEFAULT, schema: str | None = None) -> list[str]:
+    def create_tables(
+        self, *models: What, database: str = DEFAULT, schema: str | None = None, shard: str | None = None
+    ) -> list[str]:
         """Create the tables of models, or of all that are imported; those that exist are left alone.
 
         Safe when several processes start at once. Foreign keys decide the order.
@@ -377,6 +422,7 @@ class Registry:
                 them is all tables of `SQLModel.metadata` and of what `bind` names.
             database: where; unless one is given, each goes where `bind` has put it.
             schema: the schema of tables that name none, such as a tenant's; it has to exist.
+            shard: in this one; None is in that of `on_shard`, or in all of them, one after another.
 
         Returns:
             The names of the tables that were created.
@@ -384,13 +430,17 @@ class Registry:
         Raises:
             ConfigError: a name is no table's, no model is imported, or another profile protects this database.
         """
-        return self._on_tables(models, database, "create", options(schema, None))
+        return self._on_tables(models, self._named(database, shard), "create", options(schema, None))
 
-    async def async_create_tables(self, *models: What, database: str = DEFAULT, schema: str | None = None) -> list[str]:
+    async def async_create_tables(
+        self, *models: What, database: str = DEFAULT, schema: str | None = None, shard: str | None = None
+    ) -> list[str]:
         """Do the same in the running event loop."""
-        return await self._async_on_tables(models, database, "create", options(schema, None))
+        return await self._async_on_tables(models, self._named(database, shard), "create", options(schema, None))
 
-    def drop_tables(self, *models: What, database: str = DEFAULT, schema: str | None = None) -> list[str]:
+    def drop_tables(
+        self, *models: What, database: str = DEFAULT, schema: str | None = None, shard: str | None = None
+    ) -> list[str]:
         """Drop the tables of models, or of all that are imported; the arguments are those of `create_tables`.
 
         Returns:
@@ -399,11 +449,13 @@ class Registry:
         Raises:
             ConfigError: the database is protected, by this profile or by another one that points at it.
         """
-        return self._on_tables(models, database, "drop", options(schema, None))
+        return self._on_tables(models, self._named(database, shard), "drop", options(schema, None))
 
-    async def async_drop_tables(self, *models: What, database: str = DEFAULT, schema: str | None = None) -> list[str]:
+    async def async_drop_tables(
+        self, *models: What, database: str = DEFAULT, schema: str | None = None, shard: str | None = None
+    ) -> list[str]:
         """Do the same in the running event loop."""
-        return await self._async_on_tables(models, database, "drop", options(schema, None))
+        return await self._async_on_tables(models, self._named(database, shard), "drop", options(schema, None))
 
     def _on_tables(self, models: Sequence[Any], database: str, verb: TableVerb, how: Mapping[str, Any]) -> list[str]:
         found: list[str] = []
@@ -472,43 +524,52 @@ class Registry:
 
     # Operations
 
-    def stats(self, database: str = DEFAULT) -> PoolStats:
+    def stats(self, database: str = DEFAULT, *, shard: str | None = None) -> PoolStats:
         """Return what the pool of a database has done and how it is: sizes, line, counters, histograms."""
-        return self.parts.stats(database)
+        return self.parts.stats(self._named(database, shard))
 
     def all_stats(self) -> list[PoolStats]:
         """Return the same of every pool: for writing, for reading, of each replica, and of each event loop."""
         return self.parts.all_stats()
 
-    def ping(self, database: str = DEFAULT, *, timeout: float = 5.0) -> float:
+    def ping(self, database: str = DEFAULT, *, timeout: float = 5.0, shard: str | None = None) -> float:
         """Return how long the database takes to answer a query, in seconds.
 
         Raises:
             TimeoutError: it does not answer within the time.
             sqlalchemy.exc.DBAPIError: it cannot be reached; the notes say at which stage, and what to do.
         """
+        database = self._named(database, shard)
         if self._settings(database).only_asynchronous():
             return self.parts.drive(database, "ping", lambda: self.async_ping(database, timeout=timeout))
         return probes.ping(self.engine(database), timeout)
 
-    async def async_ping(self, database: str = DEFAULT, *, timeout: float = 5.0) -> float:
+    async def async_ping(self, database: str = DEFAULT, *, timeout: float = 5.0, shard: str | None = None) -> float:
         """Do the same in the running event loop."""
+        database = self._named(database, shard)
         return await probes.async_ping(self.async_engine(database).sync_engine, timeout)
 
-    def wait(self, database: str = DEFAULT, *, timeout: float = 30.0) -> None:
-        """Return when the database answers, as the first thing in a container.
+    def wait(self, database: str = DEFAULT, *, timeout: float = 30.0, shard: str | None = None) -> None:
+        """Return when the database answers, or each of its shards, as the first thing in a container.
 
         Raises:
             TimeoutError: it does not answer within the time.
             sqlalchemy.exc.DBAPIError: waiting cannot help: a wrong password, a database that does not exist.
         """
-        if self._settings(database).only_asynchronous():
-            return self.parts.drive(database, "wait", lambda: self.async_wait(database, timeout=timeout))
-        return probes.wait(self.engine(database), self._settings(database), timeout)
+        end = time.monotonic() + timeout
+        for name in self._profiles.every_shard(self._named(database, shard)):
+            left = max(0.0, end - time.monotonic())
+            if self._settings(name).only_asynchronous():
+                self.parts.drive(name, "wait", partial(self.async_wait, name, timeout=left))
+            else:
+                probes.wait(self.engine(name), self._settings(name), left)
 
-    async def async_wait(self, database: str = DEFAULT, *, timeout: float = 30.0) -> None:
+    async def async_wait(self, database: str = DEFAULT, *, timeout: float = 30.0, shard: str | None = None) -> None:
         """Do the same in the running event loop."""
-        await probes.async_wait(self.async_engine(database).sync_engine, self._settings(database), timeout)
+        end = time.monotonic() + timeout
+        for name in self._profiles.every_shard(self._named(database, shard)):
+            left = max(0.0, end - time.monotonic())
+            await probes.async_wait(self.async_engine(name).sync_engine, self._settings(name), left)
 
     def password_provider(
         self, name: str, function: Callable[[DatabaseSettings], str], *, timeout: float = TIMEOUT

@@ -37,6 +37,11 @@ FOR_PROFILE: Final[Mapping[str, Mapping[str, Any]]] = {
 EXTENDS: Final = "Profile that this one builds on, such as production for staging"
 DATABASES: Final = "Further databases by name; they inherit the engine options, but not the connection"
 SCHEMA: Final = "Path of this schema, for editors that read the key: schema.json"
+SHARDS: Final[Any] = setting(
+    {},
+    "connection",
+    "Parts of the data, each in a database of its own, by name: what differs from this database. A session names one",
+)
 REPLICAS: Final[Any] = setting(
     (),
     "connection",
@@ -252,6 +257,7 @@ class Keys(BaseModel):
         ),
     )
 
+    shards: value_types.Named = SHARDS
     replicas: tuple[Keys, ...] = REPLICAS
     read_your_writes: value_types.Flag = setting(
         True,

@@ -12,6 +12,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from dbconfig.errors import ConfigError
 from dbconfig.errors.printable import did_you_mean, quoted, suggest
 from dbconfig.errors.problem import BUILT_IN, Location, Problem
+from dbconfig.settings import shards
 from dbconfig.settings.database import DatabaseSettings
 from dbconfig.settings.findings import Finding, found_in
 from dbconfig.settings.keys import CONNECTION_KEYS, FOR_PROFILE, Origins
@@ -45,6 +46,7 @@ class Profile(BaseSettings):
     _reason: str = PrivateAttr("")
     _folder: Path | None = PrivateAttr(None)
     _sources: tuple[str, ...] = PrivateAttr(())
+    _shards: dict[str, tuple[str, ...]] = PrivateAttr(default_factory=dict)
 
     def __init__(self, **values: Any) -> None:
         """Make a profile in code: `name`, and the settings as they would stand in its file.
@@ -90,10 +92,44 @@ class Profile(BaseSettings):
         found = self.databases.get(name)
         if found is not None:
             return found
+        if name in self._shards:
+            names = ", ".join(self._shards[name])
+            message = f"{quoted(name)} is divided into shards, and none was chosen"
+            help = f"name one, as in db.session({name!r}, shard={self._shards[name][0]!r})"
+            raise ConfigError([Problem("no-shard", message, help=help, notes=(f"shards: {names}",))])
         help = did_you_mean(suggest(name, self.databases)) or _ways_to(name, self.databases)
         message = f"profile {quoted(self.name)} has no database {quoted(name)}"
         notes = (f"databases: {', '.join(self.databases)}",)
         raise ConfigError([Problem("unknown-database", message, help=help, notes=notes)])
+
+    def shards(self, name: str = DEFAULT) -> tuple[str, ...]:
+        """Return the names of the shards of a database; () where it is not divided."""
+        return self._shards.get(name, ())
+
+    @property
+    def divided(self) -> tuple[str, ...]:
+        """The databases that are divided into shards."""
+        return tuple(self._shards)
+
+    def shard(self, name: str, shard: str) -> str:
+        """Return the name that a shard has among the databases.
+
+        Raises:
+            ConfigError: the database has no such shard.
+        """
+        found = shards.named(name, shard)
+        if found in self.databases:
+            return found
+        known = self._shards.get(name, ())
+        notes = (f"shards: {', '.join(known)}",) if known else ()
+        help = did_you_mean(suggest(shard, known)) or "name it under `shards:`"
+        message = f"database {quoted(name)} has no shard {quoted(shard)}"
+        raise ConfigError([Problem("unknown-shard", message, help=help, notes=notes)])
+
+    def model_post_init(self, context: Any) -> None:
+        """Note which databases are divided into shards."""
+        super().model_post_init(context)
+        self._shards = shards.grouped(self.databases)
 
     def origin(self, key: str) -> Location:
         """Return where the value in force of a key was written: "pool_size", or "databases.analytics.echo"."""
@@ -148,6 +184,12 @@ def expand(data: Mapping[str, Any]) -> dict[str, Any]:
     ):
         return {"name": data.get("name"), "databases": named}
     own = {**FOR_PROFILE.get(str(data.get("name")), {}), **own}
+    named = shards.unfolded(named)
+    if isinstance(own.get(shards.KEY), Mapping) and DEFAULT not in named:
+        parts = shards.unfolded({DEFAULT: {key: each for key, each in own.items() if key in CONNECTION_KEYS}})
+        if DEFAULT not in parts:
+            named = {**parts, **named}
+            own = {key: each for key, each in own.items() if key not in CONNECTION_KEYS}
     # A profile may consist of named databases only; then there is no `default`.
     databases: dict[str, Any] = (
         {DEFAULT: own} if DEFAULT not in named and (own.keys() & CONNECTION_KEYS - {"replicas"} or not named) else {}

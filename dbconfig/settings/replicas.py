@@ -19,6 +19,7 @@ _ADDRESS: Final = frozenset({"url", "query", *_PARTS})
 # What is said of a database as a whole, or of its primary alone.
 NOT_FOR_REPLICA: Final = (
     "replicas",
+    "shards",
     "read_your_writes",
     "replica_max_lag",
     "replica_fallback",

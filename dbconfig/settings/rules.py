@@ -62,6 +62,7 @@ def contradictions(settings: Keys) -> list[Finding]:
         return [*_given_twice(settings), *generic_rules.unusable(settings, address), *_for_pool(settings, address)]
     return [
         *_given_twice(settings),
+        *_shards(settings),
         *_for_system(settings, address),
         *applicable_tls(settings, address.backend),
         *applicable_to_pgbouncer(settings, address.backend),
@@ -93,6 +94,14 @@ def _given_twice(settings: Keys) -> Iterator[Finding]:
         yield Finding(
             "given-twice", f"{name!r} is given both by `url` and by `query`", "remove one of the two", ("query", name)
         )
+
+
+def _shards(settings: Keys) -> Iterator[Finding]:
+    """Yield what is left of shards, which by now are databases: of a replica, or of what is none."""
+    if settings.shards:
+        message = "`shards` must be a mapping of names to what differs from their database"
+        help = "shards: {eu: {host: db-eu}, us: {host: db-us}}; neither a replica nor a shard has any"
+        yield Finding("not-applicable", message, help, ("shards",))
 
 
 def _for_system(settings: Keys, address: DatabaseURL) -> Iterator[Finding]:

@@ -81,6 +81,8 @@ _profile("too-large", f"{_DB}# {'x' * 300_000}\n")
 _profile(
     "unknown-database", f"{_DB}databases: {{analytics: {{url: 'sqlite://'}}}}\n", "ping", "--database", "analitics"
 )
+_SHARDS = "databases: {orders: {url: 'sqlite://', shards: {eu: {}, us: {}}}}\n"
+_profile("no-shard", f"{_DB}{_SHARDS}", "shell", "--database", "orders")
 _profile("unknown-dialect", "url: mongodb://app@db/shop\n")
 _profile("unknown-key", f"{_DB}日本: 1\nlogging_name: 名前\nmax_overflw: 40\n")
 _profile("unknown-profile", _DB, "show", "--profile", "prod", name="production")
@@ -456,6 +458,15 @@ def _(project: Project, options: tuple[str, ...], fixture: Fixture) -> Result:
     ):
         connection.exec_driver_sql("SELECT * FROM hero")
     return Result(1, "", "\n".join(missed.value.__notes__) + "\n")
+
+
+@provokes("unknown-shard")
+def _(project: Project, options: tuple[str, ...], fixture: Fixture) -> Result:
+    # A command names a shard as a database; a program names it beside the database.
+    project.profile("url: sqlite://\nshards: {eu: {}, us: {}}\n")
+    with Registry(project.folder / "config", environ={}) as db, pytest.raises(ConfigError) as told:
+        db.session(shard="ue")
+    return Result(1, "", f"{told.value}\n")
 
 
 @provokes("pool-timeout")

@@ -402,3 +402,20 @@ def test_upgrade_keeps_the_children(batches, registry):
         upgrade(registry.engine(), ini=ini)
     assert on_own_connection(registry, lambda connection: (heroes(connection), old(connection))) == (2, 0)
     assert on_own_connection(registry, lambda connection: connection.scalar(text("PRAGMA foreign_keys"))) == 1
+
+
+def test_the_shards_of_a_database_are_migrated_one_after_another_and_each_says_where_it_is(migrated, tmp_path):
+    project = migrated(
+        f"sqlite:///{tmp_path}/whole.db", more="shards: {eu: {database: eu.db}, us: {database: us.db}}\n"
+    )
+    done(project.run("alembic", "-x", "database=default/eu", "upgrade", "head"))
+    project.write(
+        main_py="""
+from dbconfig.integrations.alembic import revisions
+print([bool(each) for each in revisions().values()], *revisions())
+"""
+    )
+    assert done(project.run("main")).splitlines()[-1] == "[True, False] default/eu default/us"
+    done(project.run("alembic", "upgrade", "head"))
+    assert done(project.run("main")).splitlines()[-1] == "[True, True] default/eu default/us"
+    assert "No new upgrade operations detected" in done(project.run("alembic", "check"))

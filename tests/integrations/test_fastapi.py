@@ -16,7 +16,7 @@ from dbconfig.sessions.session import ReadOnlySession
 
 fastapi = pytest.importorskip("fastapi")
 
-from fastapi import FastAPI, HTTPException  # noqa: E402
+from fastapi import FastAPI, Header, HTTPException  # noqa: E402
 from fastapi.testclient import TestClient  # noqa: E402
 
 from dbconfig.integrations.fastapi import (  # noqa: E402
@@ -25,6 +25,7 @@ from dbconfig.integrations.fastapi import (  # noqa: E402
     health,
     install,
     lifespan,
+    on_shard,
     session,
 )
 from tests.support.processes import wait_until  # noqa: E402
@@ -285,3 +286,45 @@ def test_it_is_imported_without_greenlet():
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("style", ["sync", "async"])
+def test_a_request_works_on_the_shard_that_a_dependency_has_chosen(tmp_path, style):
+    shards = {name: {"url": f"sqlite:///{tmp_path}/{name}.db"} for name in ("eu", "us")}
+    with Registry.from_profile(Profile(name="tests", url="sqlite://", shards=shards)) as made:
+        made.create_tables(Parent)
+
+        def region(x_region: Annotated[str, Header()] = "") -> str:
+            return x_region.lower()
+
+        app = FastAPI(dependencies=[on_shard(region, registry=made)])
+        if style == "sync":
+
+            @app.post("/parents")
+            def add(name: str, found: Annotated[Session, session(transaction=True, registry=made)]):
+                found.add(Parent(name=name))
+
+            @app.get("/parents")
+            def get(found: Annotated[Session, session(registry=made)]):
+                return found.exec(select(Parent.name)).all()
+
+        else:
+            pytest.importorskip("aiosqlite")
+
+            @app.post("/parents")
+            async def add_later(
+                name: str, found: Annotated[AsyncSession, async_session(transaction=True, registry=made)]
+            ):
+                found.add(Parent(name=name))
+
+            @app.get("/parents")
+            async def get_later(found: Annotated[AsyncSession, async_session(registry=made)]):
+                return (await found.exec(select(Parent.name))).all()
+
+        app.router.lifespan_context = lifespan(registry=made, verify=())
+        with TestClient(app) as client:
+            assert client.post("/parents", params={"name": "a"}, headers={"X-Region": "EU"}).status_code == 200
+            assert client.get("/parents", headers={"X-Region": "eu"}).json() == ["a"]
+            assert client.get("/parents", headers={"X-Region": "us"}).json() == []
+            assert client.get("/parents", headers={"X-Region": "../us"}).status_code == 404
+            assert client.get("/parents").status_code == 404

@@ -229,6 +229,8 @@ CASES: dict[str, Case] = {
     ),
     "variables": Case({"cache_size": 77}, 77, lambda db: ask(db, "PRAGMA cache_size")),
     "pgbouncer": Case(True, None, option("options"), SERVER, {"statement_timeout": "1s"}),
+    # A session of the profile as a whole would not be opened.
+    "shards": Case({"a": {}, "b": {}}, ("a", "b"), lambda db: db.shards()),
     "replicas": Case([{"host": "db2"}], ["db2"], lambda db: [each.name for each in db.readers()], SERVER, NO_LOOK),
     "read_your_writes": Case(False, False, made_in("do_commit", "read_your_writes"), SERVER, REPLICA | NO_LOOK),
     "replica_max_lag": Case(False, False, lambda db: router(db)._key in caretaker._jobs, SERVER, REPLICA),

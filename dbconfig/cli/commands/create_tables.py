@@ -30,7 +30,7 @@ def run(context: Context) -> int:
         return FAILED
     tables = _tables(metadata, context.arguments.tables)
     context.arguments.database = database = context.arguments.database or DEFAULT
-    settings = context.databases()[database]
+    settings = context.profile.database(database)
     created: list[str] = []
     if tables:
         try:

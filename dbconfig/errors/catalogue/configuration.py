@@ -188,6 +188,16 @@ CONFIGURATION: Final[dict[str, Entry]] = {
         'db.session("analitics")',
         "Use one of the names that the message lists, or add it under `databases:`.",
     ),
+    "no-shard": Entry(
+        "The database is divided into `shards`, and the session names none: there is no default.",
+        'db.session("orders")   # without shard="eu"',
+        'Name a shard: `db.session("orders", shard="eu")`, or `with db.on_shard("eu"):` around the work.',
+    ),
+    "unknown-shard": Entry(
+        "The database has no shard with this name.",
+        'db.session("orders", shard="ue")',
+        "Use one of the names that the message lists, or add it under `shards:`.",
+    ),
     "unknown-dialect": Entry(
         "An unsupported database system or driver, for which no SQLAlchemy dialect is installed.",
         "url: mongodb://app@db/shop",

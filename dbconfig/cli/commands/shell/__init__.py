@@ -19,7 +19,7 @@ from dbconfig.settings.profile import DEFAULT
 
 def run(context: Context) -> int:
     context.arguments.database = name = context.arguments.database or DEFAULT
-    settings = context.databases()[name]
+    settings = context.profile.database(name)
     context.out.note(f"{context.selection.name}/{name} ({context.reason})")
     if settings.in_memory:
         context.out.note("error: an in-memory database is its process's own: there is nothing to look at")
