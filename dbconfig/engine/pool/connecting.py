@@ -66,6 +66,8 @@ class Order:
 
     def end(self) -> None:
         connector = self._connector
+        if not connector._pool.in_its_process[0]:
+            return  # as for Slot
         with connector._pool.lock:
             if self._counted:
                 self._counted = False

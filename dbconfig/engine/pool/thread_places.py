@@ -172,6 +172,8 @@ class Places(QueuePool):
             self._cared_for = True  # afterwards: when that was interrupted, the next connect does it
 
     def take_back(self, slot: Slot) -> None:
+        if not self.in_its_process[0]:
+            return  # a forked child drops it, at its exit maybe: another thread of the parent may hold the lock for ever
         try:
             self._take_back(slot)
         except BaseException:

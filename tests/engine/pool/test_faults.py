@@ -350,6 +350,40 @@ def test_p10_a_child_that_merely_exits_leaves_its_parent_unhurt(server: Any) -> 
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
 
 
+@pytest.mark.parametrize("fork", ["os.fork()", "ctypes.PyDLL(None).fork()"], ids=["python", "c"])
+def test_p10_a_child_exits_though_another_thread_was_at_the_pool_in_the_fork(server: Any, fork: str) -> None:
+    """A thread that opens connections, say: it does not exist in the child, and the lock that it held stays locked."""
+    program = f"""
+        import ctypes, os, sys, threading
+        from dbconfig.engine.pool import pin_in_flight
+        from tests.engine.pool.support import engine_of
+        engine = engine_of({url_of(server)!r})
+        idle, held = engine.connect(), engine.connect()
+        idle.close()
+        inside, leave = threading.Event(), threading.Event()
+        def stay():
+            with engine.pool.lock:
+                inside.set()
+                leave.wait()
+        thread = threading.Thread(target=stay, daemon=True)  # or Python itself would wait for it after a fork in C
+        thread.start()
+        inside.wait()
+        child = {fork}
+        if child == 0:
+            pin_in_flight(engine)
+            engine.dispose(close=False)
+            held.close()
+            sys.exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+        leave.set()
+        thread.join()
+        held.close()
+        engine.dispose()
+    """
+    ended = run_program(program)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
+
+
 def run_program(program: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-W", "error", "-c", textwrap.dedent(program)],
