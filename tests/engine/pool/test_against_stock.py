@@ -11,6 +11,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from statistics import median
 from types import SimpleNamespace
 from typing import Any
 
@@ -66,24 +67,32 @@ def select(engine: Engine, statement: str = "SELECT 1") -> Any:
 @pytest.mark.alone
 @pytest.mark.parametrize("kind", LINE)
 def test_twenty_threads_on_two_connections_get_the_same_share(server: Any, make: Make, kind: str) -> None:
+    """In what each waits, counted in turns of the others: a server process that the system lets rest while it is asked
+    costs the thread that holds its connection turns, and the line has no part in that."""
     engine = make(url_of(server), pool_size=2, max_overflow=0)
     select(engine)
-    shares: Counter[int] = Counter()
+    turns: Counter[int] = Counter()
+    waits: dict[int, list[int]] = {number: [] for number in range(20)}
     stop = threading.Event()
     start = threading.Barrier(20)
 
     def work(number: int) -> None:
         start.wait(60)
         while not stop.is_set():
-            select(engine)
-            shares[number] += 1
+            came = turns.total()
+            with engine.connect() as connection:
+                waits[number].append(turns.total() - came)
+                turns[number] += 1
+                connection.execute(text("SELECT 1"))
 
     with callers(20) as run:
         for number in range(20):
             run(work, number)
-        assert eventually(lambda: sum(shares.values()) >= 4000)
+        assert eventually(lambda: turns.total() >= 4000)
         stop.set()
-    assert min(shares[number] for number in range(20)) >= 0.5 * max(shares.values())
+    usual = [median(waits[number]) for number in range(20)]
+    assert min(usual) >= 0.8 * max(usual)
+    assert max(usual) < 40  # each has had its turn, but for a few, before anybody has a second one
 
 
 @pytest.mark.parametrize("kind", LINE)
