@@ -3,6 +3,8 @@
 import ast
 import hashlib
 import json
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,8 @@ from typing import Any
 import pytest
 
 from tests.mutation.changes import changes
+from tests.mutation.equivalent import EQUIVALENT
+from tests.mutation.workshop import Reliability, Result, Workshop, result
 
 ROOT = Path(__file__).parents[1]
 
@@ -47,8 +51,91 @@ def test_a_change_is_one_place(source: str, results: list[str]) -> None:
 
 def test_a_change_is_shown_on_one_line() -> None:
     (change,) = changes("folder/a.py", "x\na = (b <\n     c)")
-    assert str(change) == "folder/a.py:2 b < c → (b <= c)"
+    assert str(change) == "folder/a.py:2 b < c → (b <= c) in the module"
     assert set(change.lines) == {2, 3}
+
+
+def test_a_change_has_a_name_that_does_not_depend_on_its_line() -> None:
+    source = "class A:\n    def b(self):\n        return 1 + 1\n"
+    names = [change.name for change in changes("a.py", source)]
+    assert names == ["A.b: return 1 + 1 → return None", "A.b: 1 + 1 → (1 - 1)", "A.b: 1 → 2", "A.b: 1 → 2 #2"]
+    assert [change.name for change in changes("a.py", "\n" + source)] == names
+
+
+@pytest.mark.parametrize("path", EQUIVALENT)
+def test_what_makes_no_difference_is_a_change_and_has_a_reason(path: str) -> None:
+    names = {change.name for change in changes(path, (ROOT / path).read_text(encoding="utf-8"))}
+    assert EQUIVALENT[path].keys() - names == set()
+    assert all(len(reason) > 10 for reason in EQUIVALENT[path].values())
+
+
+@pytest.mark.parametrize(
+    ("code", "events", "outcome"),
+    [
+        (0, [["began", "a"]], Result("survived")),
+        (1, [["began", "a"], ["began", "b"], ["failed", "b"]], Result("killed", "b")),
+        (1, [["began", "a"], ["began", "b"]], Result("hangs", "b")),  # ended by faulthandler
+        (None, [["began", "a"]], Result("hangs", "a")),
+        (1, [], Result("error 1")),
+        (2, [["began", "a"], ["failed", "a"]], Result("error 2")),
+        (3, [], Result("error 3")),
+        (4, [], Result("error 4")),
+        (5, [], Result("not executed")),
+        (-11, [["began", "a"]], Result("error -11")),
+    ],
+)
+def test_only_a_test_that_fails_or_hangs_notices(code: int | None, events: list[list[str]], outcome: Result) -> None:
+    assert result(code, events) == outcome
+
+
+class Scripted(Workshop):
+    """One in which runs end as they are told to."""
+
+    def __init__(self, folder: Path, *results: Result) -> None:
+        self.folder = folder
+        self.results = list(results)
+        self.asked: list[tuple[list[str], list[str]]] = []
+
+    def run(self, tests: Sequence[str], without: Iterable[str] = ()) -> Result:
+        self.asked.append((list(tests), list(without)))
+        return self.results.pop(0)
+
+
+KILLED, SURVIVED = Result("killed", "one"), Result("survived")
+
+
+@pytest.mark.parametrize(
+    ("results", "outcome", "unreliable"),
+    [
+        ([SURVIVED], SURVIVED, []),
+        ([KILLED, KILLED, SURVIVED], KILLED, []),
+        ([KILLED, SURVIVED, SURVIVED], SURVIVED, ["one"]),  # it did not fail again
+        ([KILLED, KILLED, KILLED, SURVIVED], SURVIVED, ["one"]),  # it fails without the change too
+        (
+            [KILLED, SURVIVED, Result("killed", "two"), Result("killed", "two"), SURVIVED],
+            Result("killed", "two"),
+            ["one"],
+        ),
+        ([Result("error 4")], Result("cannot be imported"), []),
+    ],
+)
+def test_a_test_that_fails_by_chance_notices_nothing(
+    tmp_path: Path, results: list[Result], outcome: Result, unreliable: list[str]
+) -> None:
+    (tmp_path / "module.py").write_text("assert 1\n")
+    (change,) = changes("module.py", "assert 1\n")
+    change = replace(change, new="0")
+    workshop, known = Scripted(tmp_path, *results), Reliability()
+    assert workshop.attempt(change, ["one", "two"], known) == outcome
+    assert known.unreliable == unreliable
+    assert workshop.asked[-1][1] in ([], unreliable)
+    assert (tmp_path / "module.py").read_text() == "assert 1\n"
+
+
+def test_an_error_of_the_run_is_no_kill(tmp_path: Path) -> None:
+    (tmp_path / "module.py").write_text("a = 1\n")
+    (change,) = changes("module.py", "a = 1\n")
+    assert Scripted(tmp_path, Result("error 2")).attempt(change, ["one"], Reliability()) == Result("error 2")
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "dbconfig/errors").glob("*.py")), ids=lambda path: path.name)

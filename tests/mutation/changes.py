@@ -2,6 +2,7 @@
 
 import ast
 import copy
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,11 +26,19 @@ class Change:
     old: str
     new: str
     lines: tuple[int, ...] = field(compare=False)  # whose tests may notice
+    scope: str = field(compare=False)  # the function or class that it stands in, with those around it; "" at the top
+    count: int = field(compare=False)  # 1 for the first change of its name
 
     def __str__(self) -> str:
-        shown = (" ".join(text.split()) for text in (self.old, self.new))
-        old, new = (text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…" for text in shown)
-        return f"{self.path}:{self.start[0]} {old} → {new}"
+        return f"{self.path}:{self.start[0]} {self._shown()} in {self.scope or 'the module'}"
+
+    @property
+    def name(self) -> str:
+        """What it is called wherever the line may be: `function: old → new`, and which of several."""
+        return f"{self.scope}: {self._shown()}" + (f" #{self.count}" if self.count > 1 else "")
+
+    def _shown(self) -> str:
+        return shown(self.old, self.new)
 
     def apply(self, source: bytes) -> bytes:
         lines = source.splitlines(keepends=True)
@@ -40,15 +49,26 @@ class Change:
 
 def changes(path: str, source: str) -> Iterator[Change]:
     """Yield every change of a file that is worth a try."""
-    for node, statement in _nodes(ast.parse(source), None):
+    counts = Counter[tuple[str, str]]()
+    for node, statement, scope in _nodes(ast.parse(source), None, ""):
         last, stop = node.end_lineno or node.lineno, node.end_col_offset or 0
         lines = tuple({statement.lineno, *range(node.lineno, last + 1)})
         for new in _replacements(node):
             old = ast.get_source_segment(source, node) or ""
-            yield Change(path, (node.lineno, node.col_offset), (last, stop), old, new, lines)
+            counts[name := (scope, shown(old, new))] += 1
+            yield Change(path, (node.lineno, node.col_offset), (last, stop), old, new, lines, scope, counts[name])
 
 
-def _nodes(node: ast.AST, statement: ast.stmt | None) -> Iterator[tuple[ast.expr | ast.stmt, ast.stmt]]:
+def shown(*texts: str) -> str:
+    """Return a change as it is printed, on one line."""
+    short = (" ".join(text.split()) for text in texts)
+    return " → ".join(text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…" for text in short)
+
+
+_Node = tuple[ast.expr | ast.stmt, ast.stmt, str]
+
+
+def _nodes(node: ast.AST, statement: ast.stmt | None, scope: str) -> Iterator[_Node]:
     if isinstance(node, ast.JoinedStr):
         return  # the positions inside an f-string are not those in the file before Python 3.12
     if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
@@ -56,12 +76,14 @@ def _nodes(node: ast.AST, statement: ast.stmt | None) -> Iterator[tuple[ast.expr
     if isinstance(node, ast.stmt):
         statement = node
     if isinstance(node, (ast.expr, ast.stmt)) and statement is not None:
-        yield node, statement
+        yield node, statement, scope
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        scope = f"{scope}.{node.name}".lstrip(".")
     for name, value in ast.iter_fields(node):
         if name not in ("annotation", "returns", "decorator_list", "bases"):
             for child in value if isinstance(value, list) else [value]:
                 if isinstance(child, ast.AST):
-                    yield from _nodes(child, statement)
+                    yield from _nodes(child, statement, scope)
 
 
 def _replacements(node: ast.expr | ast.stmt) -> Iterator[str]:

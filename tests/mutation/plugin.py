@@ -1,4 +1,4 @@
-"""What a mutation run asks of pytest: the time of each test that passes, and to run certain tests only."""
+"""What a mutation run asks of pytest: the time of each test that passes, certain tests only, and which one failed."""
 
 import json
 import math
@@ -25,7 +25,19 @@ def _names(test: str) -> set[str]:
     return {test, *map(str, (file, *file.parents))}
 
 
+def pytest_runtest_logstart(nodeid: str) -> None:
+    _tell("began", nodeid)
+
+
+def _tell(what: str, test: str) -> None:
+    if "MUTANTS_EVENTS" in os.environ:
+        with Path(os.environ["MUTANTS_EVENTS"]).open("a") as events:
+            events.write(json.dumps([what, test]) + "\n")
+
+
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if report.failed:
+        _tell("failed", report.nodeid)
     spent = report.duration if report.outcome == "passed" else math.nan
     _seconds[report.nodeid] = _seconds.get(report.nodeid, 0.0) + spent
 

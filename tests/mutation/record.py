@@ -28,33 +28,52 @@ class Record:
         self._digests: dict[str, str] = {}
 
     def take(self, copy: Path, workers: int, tests: Sequence[str] = ()) -> None:
-        """Run the tests, all or some, in a copy of the project; those that fail there are of no use."""
+        """Run the tests in a copy of the project; those that fail there are of no use.
+
+        Of some tests what is recorded is added to what is known of the others, unless the code has changed since.
+        """
         self._folder.mkdir(exist_ok=True)
         settings = self._folder / "coveragerc"
         data, source = self._folder / "coverage", copy / "dbconfig"
         settings.write_text(f"[run]\nconcurrency = thread, greenlet\ndata_file = {data}\nsource = {source}\n")
         options = ["--cov", "--cov-context=test", "--cov-report=", f"--cov-config={settings}"]
         options += ["-p", "tests.mutation.plugin", "-n", str(workers), "--dist", "worksteal"]
+        options += ["-o", "faulthandler_timeout=0"]  # a worker that it ends loses all that was measured there
         seconds = self._folder / "seconds.json"
         environ = {**os.environ, "PYTHONPATH": str(copy), "MUTANTS_SECONDS": str(seconds)}
         done = subprocess.run([sys.executable, "-m", "pytest", "-q", *options, *tests], cwd=copy, env=environ)
         if done.returncode not in (0, 1):
             raise SystemExit(f"the tests could not be run: pytest ended with {done.returncode}")
-        self._keep(CoverageData(str(data)), copy, json.loads(seconds.read_text()))
+        if not (
+            tests and self.read() and not self.stale(name for name in self._digests if name.startswith("dbconfig"))
+        ):
+            self._lines, self._seconds, self._digests = {}, {}, {}
+        self._add(CoverageData(str(data)), copy, json.loads(seconds.read_text()))
+        self._write()
 
-    def _keep(self, data: CoverageData, copy: Path, seconds: dict[str, float]) -> None:
+    def _add(self, data: CoverageData, copy: Path, seconds: dict[str, float]) -> None:
         data.read()
-        numbers = {test: number for number, test in enumerate(seconds)}
-        lines: dict[str, dict[int, list[int]]] = {}
+        for lines in self._lines.values():
+            for line in lines:
+                lines[line] -= seconds.keys()
+        self._seconds |= seconds
         for file in data.measured_files():
-            contexts = data.contexts_by_lineno(file)
-            lines[str(Path(file).relative_to(copy))] = {
-                line: sorted({numbers[test] for context in found if (test := context.partition("|")[0]) in numbers})
-                for line, found in contexts.items()
-            }
-        files = {*lines, *(test.partition("::")[0] for test in seconds)}
-        digests = {name: _digest(copy / name) for name in files}
-        content = {"tests": list(seconds.items()), "lines": lines, "digests": digests}
+            name = str(Path(file).relative_to(copy))
+            lines = self._lines.setdefault(name, {})
+            for line, contexts in data.contexts_by_lineno(file).items():
+                lines.setdefault(line, set()).update(
+                    test for context in contexts if (test := context.partition("|")[0]) in seconds
+                )
+        files = {*self._lines, *(test.partition("::")[0] for test in seconds)}
+        self._digests |= {name: _digest(copy / name) for name in files}
+
+    def _write(self) -> None:
+        numbers = {test: number for number, test in enumerate(self._seconds)}
+        lines = {
+            name: {line: sorted(numbers[test] for test in tests) for line, tests in found.items()}
+            for name, found in self._lines.items()
+        }
+        content = {"tests": list(self._seconds.items()), "lines": lines, "digests": self._digests}
         (self._folder / "record.json").write_text(json.dumps(content))
 
     def read(self) -> bool:

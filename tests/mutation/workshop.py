@@ -1,0 +1,135 @@
+"""A copy of the project in which one change after the other is tried, and what its tests say to it."""
+
+from __future__ import annotations
+
+import compileall
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from py_compile import PycInvalidationMode
+
+from tests.mutation.changes import Change
+
+ROOT = Path(__file__).parents[2]
+# Seconds after which a test hangs, on a busy machine too: those that are chosen take less than a minute in all.
+TEST_LIMIT = 150
+LIMIT = 900.0  # of a whole run, for what hangs between the tests
+KILLS = ("killed", "hangs", "cannot be imported")
+_UNWANTED = shutil.ignore_patterns(".git", ".venv*", ".mutants", ".*_cache", "__pycache__", "data", "dist", "build")
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a run of tests has ended: one of `KILLS`, "survived", "not executed", or "error" with pytest's exit code."""
+
+    outcome: str
+    test: str = ""  # that noticed
+
+
+@dataclass
+class Reliability:
+    """Of the tests that have noticed something: those that pass without a change, and those of which that is unsure."""
+
+    reliable: set[str] = field(default_factory=set)
+    unreliable: list[str] = field(default_factory=list)
+
+
+class Workshop:
+    """A copy of the project."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        shutil.copytree(ROOT, folder, ignore=_UNWANTED, dirs_exist_ok=True)
+        # By its content: by time and size, a change within the second that leaves the length would not be compiled.
+        compileall.compile_dir(folder / "dbconfig", quiet=1, invalidation_mode=PycInvalidationMode.CHECKED_HASH)
+
+    @contextmanager
+    def _changed(self, change: Change) -> Iterator[None]:
+        path = self.folder / change.path
+        original = path.read_bytes()
+        path.write_bytes(change.apply(original))
+        try:
+            yield
+        finally:
+            path.write_bytes(original)
+
+    def attempt(self, change: Change, tests: Sequence[str], known: Reliability) -> Result:
+        """Try a change until one of its tests notices.
+
+        A test notices if, by itself, it fails again with the change, and passes without it. One that does not is
+        unreliable, and the others are asked.
+        """
+        while True:
+            with self._changed(change):
+                found = self.run(tests, known.unreliable)
+                broken = found.outcome.startswith("error") and not self._imports(change)
+                again = self.run([found.test]) if found.test else found
+            if not found.test:
+                return Result("cannot be imported") if broken and self._imports(change) else found
+            if again.outcome in KILLS and self._passes(found.test, known):
+                return found
+            known.unreliable.append(found.test)
+
+    def _passes(self, test: str, known: Reliability) -> bool:
+        if test not in known.reliable and self.run([test]).outcome == "survived":
+            known.reliable.add(test)
+        return test in known.reliable
+
+    def _imports(self, change: Change) -> bool:
+        module = change.path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+        command = [sys.executable, "-c", f"import {module}"]
+        return subprocess.run(command, cwd=self.folder, env=self._environ(), capture_output=True).returncode == 0
+
+    def _environ(self) -> dict[str, str]:
+        return {**os.environ, "PYTHONPATH": str(self.folder), "PYTHONDONTWRITEBYTECODE": "1"}
+
+    def run(self, tests: Sequence[str], without: Iterable[str] = ()) -> Result:
+        """Run tests until the first one fails."""
+        if not tests:
+            return Result("not executed")
+        files = dict.fromkeys(test.partition("::")[0] for test in tests)
+        events = self.folder / ".events"
+        events.write_text("")
+        environ = {**self._environ(), "MUTANTS_ONLY": json.dumps(list(tests)), "MUTANTS_EVENTS": str(events)}
+        options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "tests.mutation.plugin"]
+        options += ["-o", f"faulthandler_timeout={TEST_LIMIT}", "-o", "faulthandler_exit_on_timeout=true"]
+        options += [option for test in list(without) for option in ("--deselect", test)]
+        with subprocess.Popen(
+            [sys.executable, "-m", "pytest", *options, *files],
+            cwd=self.folder,
+            env=environ,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        ) as run:
+            try:
+                code: int | None = run.wait(LIMIT)
+            except subprocess.TimeoutExpired:
+                code = None
+            finally:
+                if run.poll() is None:
+                    os.killpg(run.pid, signal.SIGKILL)  # its servers go with it: their watchdogs see to that
+        return result(code, [json.loads(line) for line in events.read_text().splitlines()])
+
+
+def result(code: int | None, events: Sequence[Sequence[str]]) -> Result:
+    """Say what the end of a run means.
+
+    Args:
+        code: with which pytest ended; None if it did not.
+        events: the tests that ["began", …] or ["failed", …].
+    """
+    failed = next((test for what, test in events if what == "failed"), "")
+    if code == 1 and failed:
+        return Result("killed", failed)
+    if code in (None, 1) and events and not failed:  # faulthandler ends a test that hangs with the same code
+        return Result("hangs", events[-1][1])
+    return Result({0: "survived", 5: "not executed"}.get(code, f"error {code}") if code is not None else "error")
