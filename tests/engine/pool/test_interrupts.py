@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dis
 import gc
 import signal
 import sys
@@ -232,6 +233,50 @@ def test_strikes_see_every_point() -> None:
         len("b")
 
     assert sweep(lambda strike: strike.during(work), __file__) == 3
+
+
+def leave_an_except_in_a_with(lock: Any) -> None:
+    with lock:
+        try:
+            [].pop()
+        except IndexError:
+            lock = None
+
+
+def test_a_signal_in_the_jump_out_of_an_except_leaves_no_lock() -> None:
+    def attempt(strike: Strike) -> bool:
+        lock = threading.RLock()
+        struck = strike.during(lambda: leave_an_except_in_a_with(lock))
+        assert not lock._is_owned(), strike  # type: ignore[attr-defined]
+        return struck
+
+    assert sweep(attempt, __file__) >= 3
+
+
+@pytest.mark.skipif(sys.version_info[:2] != (3, 12), reason="other versions do not jump there")
+def test_an_exception_where_that_jump_leads_to_is_not_what_a_signal_does() -> None:
+    """Why a strike is a signal: CPython looks in the jump, which is inside the `with`; what follows is outside."""
+    code = leave_an_except_in_a_with.__code__
+    jumps = {each.offset: each.argval for each in dis.get_instructions(code) if each.opname == "JUMP_BACKWARD"}
+    passed: list[int] = []
+
+    def at(code: Any, offset: int) -> None:
+        passed.append(offset)
+        if jumps.get(passed[-2] if len(passed) > 1 else -1) == offset:
+            raise Struck
+
+    lock = threading.RLock()
+    monitoring: Any = vars(sys)["monitoring"]  # since 3.12
+    monitoring.use_tool_id(3, "a strike behind the jump")
+    monitoring.register_callback(3, monitoring.events.INSTRUCTION, at)
+    monitoring.set_local_events(3, code, monitoring.events.INSTRUCTION)
+    try:
+        with pytest.raises(Struck):
+            leave_an_except_in_a_with(lock)
+    finally:
+        monitoring.set_local_events(3, code, 0)
+        monitoring.free_tool_id(3)
+    assert lock._is_owned()  # type: ignore[attr-defined]
 
 
 def everything(server: Any) -> dict[str, Any]:
