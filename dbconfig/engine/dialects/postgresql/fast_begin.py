@@ -56,9 +56,9 @@ class FastBeginCursor(extensions.cursor):
         self.connection.begin_now()
         super().executemany(query, vars_list)
 
-    def callproc(self, procname: Any, parameters: Any = ()) -> None:
+    def callproc(self, procname: Any, parameters: Any = ()) -> Any:
         self.connection.begin_now()
-        super().callproc(procname, parameters)
+        return super().callproc(procname, parameters)
 
     def copy_expert(self, sql: Any, file: Any, size: int = 8192) -> None:
         self.connection.begin_now()
