@@ -173,7 +173,7 @@ class Places(QueuePool):
 
     def take_back(self, slot: Slot) -> None:
         if not self.in_its_process[0]:
-            return  # a forked child drops it, at its exit maybe: another thread of the parent may hold the lock for ever
+            return  # a forked child drops it, maybe at its exit; a thread of the parent may hold the lock for ever
         try:
             self._take_back(slot)
         except BaseException:
