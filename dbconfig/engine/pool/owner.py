@@ -8,6 +8,7 @@ from typing import Protocol
 from sqlalchemy.engine.interfaces import Dialect
 from sqlalchemy.pool.base import _ConnDialect
 
+from dbconfig.engine.pool.forks import Mark
 from dbconfig.engine.pool.options import LineOptions
 from dbconfig.engine.pool.place import Refusal
 from dbconfig.engine.pool.record import Home, Record, Slot, Waiter
@@ -27,6 +28,7 @@ class Staff(Protocol):
 class Owner(Home, Protocol):
     """A pool, as seen by what connects in it and what cares for its connections at rest."""
 
+    in_its_process: Mark
     options: LineOptions
     idle: deque[Record]
     waiters: OrderedDict[Waiter, None]
