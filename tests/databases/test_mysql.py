@@ -58,6 +58,26 @@ def test_a_host_that_is_a_path_is_the_socket(driver: str, where: str, mariadb: M
         assert asyncio.run(user()) == "app@localhost"
 
 
+@pytest.mark.parametrize("driver", ["pymysql", "asyncmy", "aiomysql"])
+def test_a_connection_that_cannot_be_set_up_is_closed_once(
+    driver: str, mariadb: MariaDBServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    profile = Profile(name="p", url=mariadb.url(f"mysql+{driver}"), variables={"no_such_variable": 1})
+
+    async def use_in_task() -> None:
+        async with Registry.from_profile(profile) as db, db.async_session() as session:
+            await session.scalar(text("SELECT 1"))
+
+    def use() -> None:
+        with Registry.from_profile(profile) as db:
+            ask(db, "SELECT 1")
+
+    with pytest.raises(OperationalError, match="no_such_variable"):
+        use() if driver == "pymysql" else asyncio.run(use_in_task())
+    assert [each.message for each in caplog.records if each.levelname == "ERROR"] == []
+    wait_until(lambda: mariadb.connections(user=mariadb.user) == [], "the end of the connection")
+
+
 @pytest.mark.parametrize("sslmode", [None, "prefer"])
 def test_aiomysql_asks_for_tls_only_where_it_is_offered(sslmode: str | None, mariadb: MariaDBServer) -> None:
     pytest.importorskip("aiomysql")

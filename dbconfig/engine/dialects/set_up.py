@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Engine, event
+from sqlalchemy.pool.base import _ConnectionRecord
+
+# Newer versions of SQLAlchemy close it themselves, and PyMySQL calls a second close an error, which the pool logs.
+_connect: Any = vars(_ConnectionRecord)["_ConnectionRecord__connect"]
+_CLOSED_BY_SQLALCHEMY: Final = "_close_connection" in _connect.__code__.co_names
 
 Work = Callable[[Any, Any], None]  # takes the DBAPI's connection and its record in the pool
 
@@ -18,7 +23,7 @@ def on_connect(engine: Engine, work: Work, *, first: bool = False, session: bool
 
     Args:
         engine: of the connections.
-        work: may raise: then nobody gets the connection. SQLAlchemy would forget it, open as it is.
+        work: may raise: then nobody gets the connection. SQLAlchemy up to 2.1 would forget it, open as it is.
         first: before what was attached up to now.
         session: it sets the state of the session, and so again after a reset of it.
     """
@@ -30,8 +35,9 @@ def on_connect(engine: Engine, work: Work, *, first: bool = False, session: bool
         try:
             work(connection, record)
         except BaseException:
-            end = dialect.do_terminate if getattr(dialect, "has_terminate", False) else dialect.do_close
-            end(connection)
+            if not _CLOSED_BY_SQLALCHEMY:
+                end = dialect.do_terminate if getattr(dialect, "has_terminate", False) else dialect.do_close
+                end(connection)
             raise
 
     event.listen(engine, "connect", set_up, insert=first)
