@@ -18,6 +18,7 @@ from sqlalchemy.exc import DBAPIError, InvalidRequestError
 from dbconfig.engine import raw_commits
 from dbconfig.engine.dialects import driver_protocol, errors
 from dbconfig.engine.dialects.error_table import JUDGED, UNKNOWN, Fate, Meaning
+from dbconfig.engine.dialects.set_up import info_of
 from dbconfig.engine.transaction_statements import HARMLESS, commits_implicitly, ends_transaction
 from dbconfig.settings.database import DatabaseSettings
 from dbconfig.settings.known_drivers import family
@@ -77,7 +78,7 @@ def broken_by(connection: Connection) -> BaseException | None:
     """Return the error that has ended the transaction of a connection, though somebody caught it."""
     if connection.closed or connection.invalidated:
         return None
-    found: BaseException | None = _info(connection.connection).get(_BROKEN)
+    found: BaseException | None = info_of(connection.connection).get(_BROKEN)
     return found
 
 
@@ -99,7 +100,7 @@ def attach(engine: Engine, settings: DatabaseSettings) -> None:
             return
         if not isinstance(error, dialect.loaded_dbapi.Error):
             return
-        info = _info(connection.connection)
+        info = info_of(connection.connection)
         found: Mark | None = info.get(_MARK)
         if found is not None:
             row = errors.of_statement(error, backend)
@@ -110,7 +111,7 @@ def attach(engine: Engine, settings: DatabaseSettings) -> None:
             info.setdefault(_BROKEN, _like(error, backend))
 
     def refuse(connection: Any) -> None:
-        info = _info(connection)
+        info = info_of(connection)
         if is_broken(connection, info):
             error = info.get(_BROKEN)
             raise _like(error, backend) if error is not None else dialect.loaded_dbapi.InternalError(_ABORTED)
@@ -130,7 +131,7 @@ def _watch_ends(dialect: Any, refuse_broken: Callable[[Any], None]) -> None:
     commit, rollback = dialect.do_commit, dialect.do_rollback
 
     def do_commit(connection: Any) -> None:
-        info = _info(connection)
+        info = info_of(connection)
         found: Mark | None = info.get(_MARK)
         if found is not None:
             found.refuse()
@@ -144,7 +145,7 @@ def _watch_ends(dialect: Any, refuse_broken: Callable[[Any], None]) -> None:
         info.pop(_BROKEN, None)
 
     def do_rollback(connection: Any) -> None:
-        info = _info(connection)
+        info = info_of(connection)
         info.pop(_MARK, None)
         info.pop(_BROKEN, None)
         rollback(connection)
@@ -164,7 +165,7 @@ def _watch_savepoints(dialect: Any, *, forgets: bool) -> None:
     roll_back_to, release = dialect.do_rollback_to_savepoint, dialect.do_release_savepoint
 
     def do_rollback_to_savepoint(connection: Connection, name: str) -> None:
-        info = _info(connection.connection)
+        info = info_of(connection.connection)
         if forgets:
             roll_back_to(connection, name)
             info.pop(_BROKEN, None)  # PostgreSQL's transaction is whole again
@@ -184,7 +185,7 @@ def _watch_statements(dialect: Any, system: str) -> None:
     def look(statement: str, context: Any) -> None:
         if (statement.startswith(HARMLESS) and ";" not in statement) or context is None:  # nearly always
             return
-        found: Mark | None = _info(context.root_connection.connection).get(_MARK)
+        found: Mark | None = info_of(context.root_connection.connection).get(_MARK)
         if found is None or found.allowed or not found.alive:
             return
         if ends_transaction(statement, system):
@@ -206,18 +207,6 @@ def _watch_statements(dialect: Any, system: str) -> None:
 
     dialect.do_execute, dialect.do_execute_no_params = do_execute, do_execute_no_params
     dialect.do_executemany = do_executemany
-
-
-def _info(connection: Any) -> dict[str, Any]:
-    """Return the information of a pooled connection; a driver's bare one has none, or something else by this name."""
-    record = getattr(connection, "_connection_record", None)
-    if record is not None:
-        return record.info  # type: ignore[no-any-return]  # what the proxy says too, after a longer way
-    try:
-        found = getattr(connection, "info", None)
-    except NotImplementedError:  # of the very first connection, while SQLAlchemy asks what server that is
-        found = None
-    return found if isinstance(found, dict) else {}
 
 
 def _is_autocommit(connection: Connection, settings: DatabaseSettings) -> bool:

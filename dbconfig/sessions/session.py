@@ -10,6 +10,7 @@ from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.orm import Session, SessionTransaction, UOWTransaction
 
 from dbconfig.engine.commit_guard import REFUSAL, Mark, mark
+from dbconfig.sessions import preparable
 
 
 class Committing(Session):
@@ -73,6 +74,8 @@ def _take_note(session: Session, transaction: SessionTransaction, connection: Co
         from dbconfig.engine.dialects.sqlite.transactions import begin_immediate  # its driver is for those who use it
 
         begin_immediate(connection)
+    if begun(session):
+        preparable.begin(connection, [each for each, _ in begun(session)])
     allowed = not isinstance(session, UnitOfWork) or COMMITTING in session.info
     found = Mark(session.name_of(connection), allowed=allowed)
     mark(connection, found)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-import weakref
 from typing import Any, Final
 from uuid import uuid4
 
@@ -13,9 +12,12 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.orm import Session, SessionTransaction
 
 from dbconfig.engine.commit_guard import Mark
+from dbconfig.engine.dialects.mysql import xa
 from dbconfig.errors.light_dataclass import dataclass
+from dbconfig.sessions.preparable import is_preparable
 from dbconfig.sessions.session import begun
 from dbconfig.sessions.session_classes import commit_as_the_class_does
+from dbconfig.settings.known_drivers import family
 
 _log = logging.getLogger("dbconfig.two_phase")
 
@@ -23,9 +25,6 @@ _log = logging.getLogger("dbconfig.two_phase")
 PATIENCE: Final = 10.0
 _PAUSE: Final = 0.2  # seconds between two of these attempts
 _UNDEFINED_OBJECT: Final = "42704"  # https://www.postgresql.org/docs/current/errcodes-appendix.html
-
-# Whether the server of an engine keeps prepared transactions: max_prepared_transactions is 0 unless somebody set it.
-_keeps: weakref.WeakKeyDictionary[Engine, bool] = weakref.WeakKeyDictionary()
 
 
 @dataclass(slots=True)
@@ -83,19 +82,17 @@ def _rank(part: _Part) -> int:
 
 
 def _can_prepare(part: _Part) -> bool:
-    if part.connection.dialect.name != "postgresql" or not isinstance(part.transaction, RootTransaction):
-        return False
-    if part.engine not in _keeps:
-        found = part.connection.exec_driver_sql("SHOW max_prepared_transactions").scalar_one()
-        _keeps[part.engine] = int(found) > 0
-    return _keeps[part.engine]
+    return isinstance(part.transaction, RootTransaction) and is_preparable(part.connection)
 
 
 def _prepare(part: _Part) -> None:
-    name = f"dbconfig-{uuid4().hex}"
-    part.name = name  # from now on it may be there, whatever happens to the connection
+    found = xa.name_of(part.connection)
+    part.name = found or f"dbconfig-{uuid4().hex}"  # now it may be there, whatever happens to the connection
     try:
-        part.connection.exec_driver_sql(f"PREPARE TRANSACTION '{name}'")
+        if found is not None:
+            xa.prepare(part.connection, found)
+            return
+        part.connection.exec_driver_sql(f"PREPARE TRANSACTION '{part.name}'")
     except DBAPIError as error:
         if not error.connection_invalidated:
             part.name = ""  # refused: the server has rolled it back
@@ -110,11 +107,11 @@ def _commit_prepared(part: _Part) -> None:
     deadline, on_its_own = time.monotonic() + PATIENCE, True
     while True:
         try:
-            _finish(part, "COMMIT PREPARED", on_its_own=on_its_own)
+            _finish(part, "COMMIT", on_its_own=on_its_own)
         except (SQLAlchemyError, OSError) as error:
             if time.monotonic() > deadline:
                 _log.error("still prepared, though it is to be committed: %s", _shown(part))
-                error.add_note(f"dbconfig: to be committed by hand: COMMIT PREPARED '{part.name}' in {part.mark.name}")
+                error.add_note(f"dbconfig: to be committed by hand: {_statement(part, 'COMMIT')} in {part.mark.name}")
                 raise
             on_its_own = False
             _pause(part)
@@ -127,7 +124,7 @@ def _give_up(parts: list[_Part]) -> None:
     for part in parts:
         if part.name:
             try:
-                _finish(part, "ROLLBACK PREPARED", on_its_own=not part.connection.invalidated)
+                _finish(part, "ROLLBACK", on_its_own=not part.connection.invalidated)
             except (SQLAlchemyError, OSError) as error:
                 _log.warning("it may be left prepared: %s: %s", _shown(part), error)
 
@@ -135,17 +132,31 @@ def _give_up(parts: list[_Part]) -> None:
 def _finish(part: _Part, verb: str, *, on_its_own: bool) -> None:
     """End a prepared transaction: on its own connection, or on another one, which can do so as well."""
     connection = part.connection if on_its_own else part.engine.connect()
+    is_xa = family(connection.dialect.name) == "mysql"
     try:
-        connection = connection.execution_options(isolation_level="AUTOCOMMIT")
-        connection.exec_driver_sql(f"{verb} '{part.name}'")
-        connection.commit()  # sends nothing; it tells those who watch what is committed
+        if not (is_xa and on_its_own):
+            connection = connection.execution_options(isolation_level="AUTOCOMMIT")
+        if is_xa:
+            xa.finish(connection, verb, part.name)
+        else:
+            connection.exec_driver_sql(_statement(part, verb))
+        connection.commit()  # of what has ended; it tells those who watch what is committed
     except DBAPIError as error:
         # Asked for the second time, it is there no more: the first time has reached the server.
-        if (getattr(error.orig, "sqlstate", None) or getattr(error.orig, "pgcode", None)) != _UNDEFINED_OBJECT:
+        if is_xa:
+            done = not error.connection_invalidated and xa.is_done(connection, error.orig, part.name)
+        else:
+            done = (getattr(error.orig, "sqlstate", None) or getattr(error.orig, "pgcode", None)) == _UNDEFINED_OBJECT
+        if not done:
             raise
     finally:
         if not on_its_own:
             connection.close()
+
+
+def _statement(part: _Part, verb: str) -> str:
+    is_xa = family(part.engine.dialect.name) == "mysql"
+    return f"XA {verb} '{part.name}'" if is_xa else f"{verb} PREPARED '{part.name}'"
 
 
 def _pause(part: _Part) -> None:

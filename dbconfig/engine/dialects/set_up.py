@@ -47,3 +47,15 @@ def set_up_session(engine: Engine, connection: Any, record: Any) -> None:
     """Set the state of a session again, on a connection whose session was reset."""
     for work in _of_sessions.get(engine, ()):
         work(connection, record)
+
+
+def info_of(connection: Any) -> dict[str, Any]:
+    """Return the information of a pooled connection; a driver's bare one has none, or something else by this name."""
+    record = getattr(connection, "_connection_record", None)
+    if record is not None:
+        return record.info  # type: ignore[no-any-return]  # what the proxy says too, after a longer way
+    try:
+        found = getattr(connection, "info", None)
+    except NotImplementedError:  # of the very first connection, while SQLAlchemy asks what server that is
+        found = None
+    return found if isinstance(found, dict) else {}

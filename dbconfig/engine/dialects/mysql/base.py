@@ -9,7 +9,7 @@ from sqlalchemy import URL, Engine
 from sqlalchemy.exc import NotSupportedError
 
 from dbconfig.engine.dialects.driver_arguments import milliseconds, unknown_argument, variable_names
-from dbconfig.engine.dialects.mysql import idle_rollbacks
+from dbconfig.engine.dialects.mysql import idle_rollbacks, xa
 from dbconfig.engine.dialects.mysql import session_reset as session_resets
 from dbconfig.engine.dialects.mysql import tls as async_tls
 from dbconfig.engine.dialects.set_up import on_connect
@@ -103,6 +103,7 @@ def _option_file(settings: DatabaseSettings) -> dict[str, Any]:
 
 
 def attach(engine: Engine, settings: DatabaseSettings) -> None:
+    xa.attach(engine)
     if engine.dialect.driver == "pymysql":
         from dbconfig.engine.dialects.mysql import pymysql
 
