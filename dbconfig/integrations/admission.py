@@ -13,6 +13,8 @@ from typing import Final
 import anyio
 from anyio.to_thread import current_default_thread_limiter
 
+from dbconfig.engine.pool.shedding import Shedding
+
 # Seconds for which a request that was let in is expected to take its connection. One that does something else first,
 # such as waiting for another service, does not keep others from an idle pool.
 RESERVED: Final = 0.1
@@ -41,11 +43,17 @@ class Place:
         self._admission.let_in()
 
 
+class Shed(Exception):
+    """A request was dropped, so that those who came after it are served soon."""
+
+
 class _Waiter:
     """A request that waits in its event loop; it may be woken from any thread."""
 
     def __init__(self) -> None:
         self.place: Place | None = None
+        self.arrived = time.monotonic()
+        self.is_shed = False
         self.event = anyio.Event()
         self._soon = _soon()
 
@@ -76,14 +84,16 @@ class Admission:
     Args:
         limit: how many connections the pool may have.
         in_use: how many of them are in use, by whomever.
+        target: the wait that callers accept, `pool_queue_target`.
     """
 
-    def __init__(self, limit: int, in_use: Callable[[], int]) -> None:
+    def __init__(self, limit: int, in_use: Callable[[], int], target: float | None = None) -> None:
         self.lock = threading.Lock()
         self.used = 0
         self.reserved: dict[Place, float] = {}  # until when, the oldest first
         self.limit, self._in_use = limit, in_use
         self._waiting: deque[_Waiter] = deque()
+        self._shedding = None if target is None else Shedding(target)
 
     @asynccontextmanager
     async def place(self, patience: float) -> AsyncIterator[Place]:
@@ -91,15 +101,20 @@ class Admission:
 
         Raises:
             TimeoutError: there was none within so many seconds.
+            Shed: the line has stood for too long.
         """
         waiter = _Waiter()
         with self.lock:
+            if self._shedding is not None and not self._waiting:
+                self._shedding.relax()
             self._waiting.append(waiter)
         try:
             with anyio.fail_after(patience):
                 self.let_in(_threads_are_free())
                 while waiter.place is None:
                     await self._woken(waiter)
+                    if waiter.is_shed:
+                        raise Shed
                     self.let_in(_threads_are_free())
             yield waiter.place
         finally:
@@ -119,17 +134,36 @@ class Admission:
 
     def let_in(self, threads_are_free: bool = False) -> None:
         """Give the free places to those who wait."""
-        woken = []
+        woken: list[_Waiter] = []
         with self.lock:
             while self._waiting and self._has_room(threads_are_free):
+                now = time.monotonic()
+                woken += self._shed(now)
                 waiter = self._waiting.popleft()
+                if self._shedding is not None:
+                    self._shedding.served(now - waiter.arrived, now)
                 waiter.place = Place(self)
                 self.reserved[waiter.place] = time.monotonic() + RESERVED
                 woken.append(waiter)
+            # Not while they wait for a server that is away, and not for each other.
+            if self._shedding is not None and self._waiting and self._in_use() >= self.limit:
+                now = time.monotonic()
+                self._shedding.stands(now - self._waiting[0].arrived, now)
+                woken += self._shed(now)
             if woken and self._waiting:
                 woken.append(self._waiting[0])  # it looks for all from now on
         for each in woken:
             each.wake()
+
+    def _shed(self, now: float) -> list[_Waiter]:
+        """Drop who has waited too long, but for the last; the lock is held."""
+        dropped: list[_Waiter] = []
+        shedding = self._shedding
+        while shedding is not None and len(self._waiting) > 1 and shedding.drops(now - self._waiting[0].arrived, now):
+            waiter = self._waiting.popleft()
+            waiter.is_shed = True
+            dropped.append(waiter)
+        return dropped
 
     def _has_room(self, threads_are_free: bool) -> bool:
         if self.used + len(self.reserved) < self.limit:
@@ -142,7 +176,7 @@ class Admission:
 
     def _withdraw(self, waiter: _Waiter) -> None:
         with self.lock:
-            if waiter.place is None:
+            if waiter.place is None and not waiter.is_shed:
                 self._waiting.remove(waiter)
             first = self._waiting[0] if self._waiting else None
         if waiter.place is not None:

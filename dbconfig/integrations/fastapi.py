@@ -1,4 +1,4 @@
-"""FastAPI and Starlette: sessions as dependencies, a lifespan, a readiness check, 503 where the pool is exhausted."""
+"""FastAPI and Starlette: sessions as dependencies, a lifespan, a readiness check, 503 and 504 instead of waiting."""
 
 from __future__ import annotations
 
@@ -17,8 +17,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlmodel import Session
 
+from dbconfig.engine.pool.deadline import DeadlineExceeded
 from dbconfig.errors import ConfigError
+from dbconfig.integrations.fastapi_deadlines import DeadlineMiddleware, too_late
 from dbconfig.integrations.fastapi_sessions import RequestedSession, most_connections, one_for_each_request
+from dbconfig.integrations.request_deadlines import RequestDeadline
 from dbconfig.registry.registry import Registry
 from dbconfig.registry.registry import default as _application
 from dbconfig.settings.profile import DEFAULT
@@ -298,7 +301,23 @@ def install(
     databases: Sequence[str] = (DEFAULT,),
     asynchronous: bool | None = None,
     registry: Registry | None = None,
+    deadline: float | str | None = None,
+    deadline_header: bool = False,
 ) -> None:
-    """Answer 503 with `Retry-After` where no connection became free in `pool_timeout`, and `GET /health/db`."""
+    """Answer 503 with `Retry-After` where no connection became free, 504 after a deadline; `GET /health/db`.
+
+    Args:
+        app: the application.
+        databases: the ones that the readiness check asks.
+        asynchronous: by their asynchronous engines; None where there is no synchronous driver.
+        registry: another one than `dbconfig.db`.
+        deadline: for all that a request does with databases, as by `Registry.deadline`: seconds, or `2s`.
+        deadline_header: let a client ask for less, by `X-Request-Deadline`.
+    """
     app.add_exception_handler(PoolTimeout, _too_busy)
+    app.exception_handlers.setdefault(DeadlineExceeded, too_late)  # the application's own stays
     app.include_router(health(databases, asynchronous=asynchronous, registry=registry))
+    if deadline is not None:
+        app.add_middleware(DeadlineMiddleware, limit=RequestDeadline(deadline, header=deadline_header))
+    elif deadline_header:
+        raise ValueError("deadline_header needs a deadline, which bounds what clients ask for")

@@ -18,7 +18,9 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlmodel import Session
 
-from dbconfig.integrations.admission import Admission, Place
+from dbconfig.engine.pool import deadline
+from dbconfig.engine.pool.timeout_errors import OVERLOADED
+from dbconfig.integrations.admission import Admission, Place, Shed
 from dbconfig.integrations.request_sessions import RequestSession, refuse_after_end
 from dbconfig.registry.registry import Registry
 from dbconfig.settings.database import DatabaseSettings
@@ -175,9 +177,15 @@ async def _place(connection: HTTPConnection, kind: RequestedSession, registry: R
             place.leave()
         return
     async with AsyncExitStack() as stack:
+        limit = deadline.current()
+        patience = settings.pool_timeout if limit is None else min(settings.pool_timeout, limit.remaining())
         try:
-            place = await stack.enter_async_context(admission.place(settings.pool_timeout))
+            place = await stack.enter_async_context(admission.place(patience))
+        except Shed:
+            raise _overloaded(kind.database, settings) from None
         except TimeoutError:
+            if limit is not None and not limit.remaining():
+                raise limit.exceeded(f"{admission.limit} requests used database {kind.database!r}") from None
             raise PoolTimeout(
                 f"{admission.limit} requests use database {kind.database!r}, and none of them ended in"
                 f" {settings.pool_timeout:g} s (pool_timeout)"
@@ -185,12 +193,21 @@ async def _place(connection: HTTPConnection, kind: RequestedSession, registry: R
         yield place
 
 
+def _overloaded(database: str, settings: DatabaseSettings) -> PoolTimeout:
+    target = settings.origin("pool_queue_target")
+    error = PoolTimeout(f"the request was dropped: others wait longer for {database!r} than pool_queue_target")
+    error.add_note(f"dbconfig[{OVERLOADED}]: pool_queue_target ({target}) is the wait that callers accept")
+    return error
+
+
 def _admission(engine: Engine, settings: DatabaseSettings, reading: bool) -> Admission:
     found = _admissions.setdefault(engine, {})
     if reading not in found:
         pools = max(1, len(settings.replicas)) if reading else 1
         limit = pools * most_connections(settings) or sys.maxsize
-        found[reading] = Admission(limit, (lambda: 0) if reading else partial(_in_use, ref(engine)))
+        found[reading] = Admission(
+            limit, (lambda: 0) if reading else partial(_in_use, ref(engine)), settings.pool_queue_target
+        )
     return found[reading]
 
 

@@ -10,12 +10,15 @@ from flask import Flask, appcontext_pushed, current_app, g, request
 from flask.cli import AppGroup
 from sqlmodel import Session, SQLModel
 
+from dbconfig.engine.pool.deadline import Deadline, DeadlineExceeded
 from dbconfig.errors import ConfigError
+from dbconfig.integrations.request_deadlines import HEADER, TOO_LATE, BadDeadline, RequestDeadline
 from dbconfig.integrations.request_sessions import RequestSession, refuse_after_end
 from dbconfig.registry.registry import Registry
 from dbconfig.settings.profile import DEFAULT
 
 _KEY: Final = "dbconfig"
+_DEADLINE: Final = "dbconfig.deadline"
 
 
 class DBConfig:
@@ -39,7 +42,8 @@ class DBConfig:
         """Give an application its databases; nothing is read or opened yet.
 
         Args:
-            app: its `DBCONFIG_PROFILE` and `DBCONFIG_PATH` take the place of ENVIRONMENT and of `config/`.
+            app: its `DBCONFIG_PROFILE` and `DBCONFIG_PATH` take the place of ENVIRONMENT and of `config/`;
+                `DBCONFIG_DEADLINE` limits each request, `DBCONFIG_DEADLINE_HEADER` lets clients ask for less.
             registry: one that is there already, such as `dbconfig.db`.
         """
         if _KEY in app.extensions:
@@ -47,6 +51,9 @@ class DBConfig:
         made = registry or Registry(app.config.get("DBCONFIG_PATH"), profile=app.config.get("DBCONFIG_PROFILE"))
         app.extensions[_KEY] = made
         app.teardown_appcontext(_close)
+        limit = app.config.get("DBCONFIG_DEADLINE")
+        if limit is not None:
+            _limit_requests(app, RequestDeadline(limit, header=bool(app.config.get("DBCONFIG_DEADLINE_HEADER"))))
         appcontext_pushed.connect(_go_on, app)
 
     @property
@@ -128,6 +135,28 @@ def _go_on(app: Flask, **_: object) -> None:
     found: _RequestSessions | None = g.get(_KEY)
     if found is not None:
         found.go_on()
+
+
+def _limit_requests(app: Flask, limit: RequestDeadline) -> None:
+    """Give each request a deadline, until its view has returned; answer 504 after it."""
+
+    @app.before_request
+    def begin() -> tuple[dict[str, str], int] | None:
+        try:
+            seconds = limit.seconds(request.headers.get(HEADER))
+        except BadDeadline as error:
+            return {"detail": str(error)}, 400
+        g.setdefault(_DEADLINE, Deadline(seconds)).__enter__()
+        return None
+
+    @app.teardown_request
+    def end(error: BaseException | None) -> None:
+        found: Deadline | None = g.pop(_DEADLINE, None)
+        if found is not None:
+            found.__exit__()
+
+    if DeadlineExceeded not in app.error_handler_spec[None][None]:
+        app.register_error_handler(DeadlineExceeded, lambda error: ({"detail": TOO_LATE}, 504))
 
 
 commands = AppGroup("dbconfig", help="Look after the databases of the application.")
