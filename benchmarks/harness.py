@@ -8,12 +8,14 @@ import statistics
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import Any, TypeVar
 
-PACKAGES = ("sqlalchemy", "psycopg2-binary", "pymysql", "psycopg", "psycopg-pool")
+T = TypeVar("T")
+
+PACKAGES = ("sqlalchemy", "psycopg2-binary", "pymysql", "psycopg", "psycopg-pool", "asyncpg", "asyncmy", "aiomysql")
 
 
 def paired(runs: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
@@ -23,6 +25,16 @@ def paired(runs: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, li
     for number in range(rounds):
         for name in names[number % len(names) :] + names[: number % len(names)]:
             results[name].append(runs[name]())
+    return results
+
+
+async def async_paired(runs: Mapping[str, Callable[[], Awaitable[T]]], rounds: int) -> dict[str, list[T]]:
+    """The same for coroutine functions."""
+    results: dict[str, list[T]] = {name: [] for name in runs}
+    names = list(runs)
+    for number in range(rounds):
+        for name in names[number % len(names) :] + names[: number % len(names)]:
+            results[name].append(await runs[name]())
     return results
 
 
@@ -74,6 +86,7 @@ def servers(*kinds: str) -> Iterator[dict[str, Any]]:
 def machine() -> dict[str, str]:
     model = next((line.split(":", 1)[1].strip() for line in _cpuinfo() if line.startswith("model name")), "unknown")
     found = {"python": sys.version.split()[0], "system": platform.platform(), "cpu": model, "cores": str(_cores())}
+    found["load"] = _load()
     for name in PACKAGES:
         try:
             found[name] = version(name)
@@ -94,6 +107,13 @@ def _cores() -> int:
     import os
 
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 0
+
+
+def _load() -> str:
+    """How many processes wanted to run in the last minute: what else the machine had to do."""
+    import os
+
+    return f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown"
 
 
 def report(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], goal: str = "") -> None:
