@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
 from functools import partial
+from typing import Any
 
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, make_url, text
+from sqlalchemy.ext.asyncio import AsyncEngine
 
-from benchmarks.engines import no_pool, ours, stock
-from benchmarks.harness import in_threads, medians, paired, report, servers
+from benchmarks.engines import ASYNC_DRIVERS, async_engines, no_pool, ours, stock
+from benchmarks.harness import async_paired, in_threads, medians, paired, report, servers
+from benchmarks.network import delayed
+from dbconfig import Profile, Registry
 from tests.engine.pool.support import url_of
 from tests.support.proxy import Proxy
 
 ROUNDS = 3
+ASYNC_ROUNDS = 5
 THREADS = (1, 4, 16, 64)
 GET = text("SELECT n FROM t WHERE n = 1")
 
@@ -67,6 +74,52 @@ def measure(url: str, threads: int, where: str, kind: str, requests: int) -> Non
         engine.dispose()
 
 
+async def async_get(engine: AsyncEngine) -> None:
+    async with engine.connect() as connection:
+        (await connection.execute(GET)).scalar_one()
+
+
+async def async_read(db: Registry) -> None:
+    async with db.async_session(read_only=True) as session:
+        await session.scalar(GET)
+
+
+async def async_rate(work: Callable[[], Awaitable[None]], tasks: int, requests: int) -> float:
+    each = max(1, requests // tasks)
+
+    async def run() -> None:
+        for _ in range(each):
+            await work()
+
+    began = time.perf_counter()
+    await asyncio.gather(*(run() for _ in range(tasks)))
+    return each * tasks / (time.perf_counter() - began)
+
+
+async def asynchronous(driver: str, url: str, where: str) -> None:
+    """One get at a distance; the network is a process of its own."""
+    for tasks, requests in ((1, 100), (16, 480)):
+        settings: dict[str, Any] = {"pool_size": 16, "max_overflow": 0}
+        profile = Profile(name="benchmark", url=url, **settings)
+        async with async_engines(url, **settings) as engines, Registry.from_profile(profile) as db:
+            runs = {
+                name: partial(async_rate, partial(async_get, each), tasks, requests) for name, each in engines.items()
+            }
+            runs["ours, read only"] = partial(async_rate, partial(async_read, db), tasks, requests)
+            for run in runs.values():
+                await run()
+            results = medians(await async_paired(runs, ASYNC_ROUNDS))
+        rows = [
+            (name, each, each / results["stock"], each / results["stock + pre-ping"]) for name, each in results.items()
+        ]
+        report(
+            f"4. one get per request, {tasks} tasks, {where}, {driver} (asyncio)",
+            ("engine", "requests/s", "to stock", "to stock + pre-ping"),
+            rows,
+            "never below stock; at 1 ms ≥ 1.2 × stock + pre-ping",
+        )
+
+
 def main() -> None:
     with servers("postgresql", "mariadb") as running:
         for kind, server in running.items():
@@ -74,6 +127,11 @@ def main() -> None:
             with setup.begin() as connection:
                 connection.execute(text("CREATE TABLE t (n int)"))
                 connection.execute(text("INSERT INTO t VALUES (1)"))
+            with delayed(server.host, server.port, 0.001) as port:
+                for driver, (system, drivername) in ASYNC_DRIVERS.items():
+                    if system == kind:
+                        url = make_url(url_of(server, driver=drivername)).set(port=port)
+                        asyncio.run(asynchronous(driver, url.render_as_string(hide_password=False), "1 ms of delay"))
             for threads in THREADS:
                 measure(url_of(server), threads, "loopback", kind, 2000)
             with Proxy(server.host, server.port) as wire:

@@ -113,7 +113,14 @@ class NativePool:
 
 
 def native_pool(
-    driver: str, url: str, *, least: int, most: int, timeout: float = 30.0, connect: float = 0.0
+    driver: str,
+    url: str,
+    *,
+    least: int,
+    most: int,
+    timeout: float = 30.0,
+    connect: float = 0.0,
+    check: bool = False,
 ) -> NativePool | None:
     """Return the pool of a driver's own project, None without one; a connect takes ``connect`` seconds longer."""
     address = make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
@@ -145,7 +152,14 @@ def native_pool(
                 return await super().connect(*arguments, **keywords)
 
         pool = AsyncConnectionPool(
-            address, min_size=least, max_size=most, timeout=timeout, open=False, connection_class=Slow
+            address,
+            min_size=least,
+            max_size=most,
+            timeout=timeout,
+            open=False,
+            connection_class=Slow,
+            kwargs={"autocommit": True},  # else each return of a connection is a rollback, with a line in the log
+            check=AsyncConnectionPool.check_connection if check else None,
         )
         return NativePool("psycopg_pool", pool, connects)
     return None
