@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.engine.pool.twins import Async, Stock, Sync
+from tests.engine.pool.worlds import WORLDS, World, opener
 
 
 @pytest.fixture(params=["sync", "stock", "async"])
@@ -23,3 +24,9 @@ def twin(request: pytest.FixtureRequest) -> Iterator[Callable[..., Sync]]:
     yield make
     for each in made:
         each.dispose()
+
+
+@pytest.fixture(params=[pytest.param(name, marks=pytest.mark.slow if name == "other tasks" else ()) for name in WORLDS])
+def world(request: pytest.FixtureRequest) -> World:
+    """Open an engine of threads, or of tasks: `with world(server, proxy, pool_size=2) as opened`."""
+    return opener(WORLDS[request.param])

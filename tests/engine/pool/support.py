@@ -19,6 +19,7 @@ from dbconfig.engine.dialects.error_table import Fate
 from dbconfig.engine.dialects.errors import of_connect, of_statement
 from dbconfig.engine.pool.options import LineOptions
 from dbconfig.engine.pool.ping import Check
+from dbconfig.engine.pool.tasks import TaskPool
 from dbconfig.engine.pool.threads import FairPool
 
 
@@ -158,9 +159,11 @@ def eventually(condition: Callable[[], bool], within: float = 30.0) -> bool:
 
 def assert_whole(pool: Pool) -> None:
     """Nothing is in use, nobody waits, and no place is lost."""
-    assert isinstance(pool, FairPool)
+    assert isinstance(pool, FairPool | TaskPool)
     assert eventually(lambda: pool.connecting == 0), "a connect never ends"
     assert len(pool.waiters) == 0
+    if isinstance(pool, TaskPool):  # its closes are tasks
+        assert eventually(lambda: pool.open == len(pool.idle)), "a connection is lost, or a close never ends"
     assert pool.open == len(pool.idle)
 
 
