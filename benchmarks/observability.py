@@ -31,9 +31,14 @@ def checkout(db: Registry) -> Callable[[], object]:
     return lambda: connect().close()
 
 
-def statement(db: Registry, **tags: str) -> Callable[[], object]:
+def statement(db: Registry) -> Callable[[], object]:
     connection, asked = db.engine().connect(), text("SELECT 1")
     return lambda: connection.execute(asked).scalar()
+
+
+def tagged(db: Registry) -> Callable[[], object]:
+    db.tags(job="nightly").__enter__()  # for the whole run; other registries have no query_tags
+    return statement(db)
 
 
 def with_metrics(db: Registry, reader: InMemoryMetricReader) -> Registry:
@@ -90,6 +95,8 @@ def main() -> None:
         "metrics": statement(with_metrics(opened(), InMemoryMetricReader())),
         "spans, sampled out": statement(with_spans(opened(), ALWAYS_OFF)),
         "spans, 100 %": statement(with_spans(opened(), ALWAYS_ON)),
+        "query_tags: [application], db.tags(job=…)": tagged(opened(query_tags=["application"])),
+        "slow_statement: 500ms": statement(opened(slow_statement="500ms")),
         "theirs, sampled out": statement(theirs(opened(), ALWAYS_OFF)),
         "theirs, 100 %": statement(theirs(opened(), ALWAYS_ON)),
     }

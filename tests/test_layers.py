@@ -23,8 +23,8 @@ def test_no_module_is_longer_than_can_be_read_at_once() -> None:
     lengths = {
         str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in (ROOT / "dbconfig").rglob("*.py")
     }
-    # One docstring for each public verb, in one class: half of the file is documentation.
-    longer = {"dbconfig/registry/registry.py": 650}
+    # One docstring for each public verb, in one class: half of the file is documentation. And each key with its text.
+    longer = {"dbconfig/registry/registry.py": 680, "dbconfig/settings/keys.py": 400}
     assert {name: lines for name, lines in lengths.items() if lines > longer.get(name, 350)} == {}
 
 

@@ -54,6 +54,7 @@ SIGNATURES = {
     "shards": "self, database='default'",
     "on_shard": "self, shard, database=None",
     "all_stats": "self",
+    "tags": "self, **tags",
     "async_create_tables": "self, *models, database='default', schema=None, shard=None",
     "async_drop_tables": "self, *models, database='default', schema=None, shard=None",
     "async_ping": "self, database='default', *, timeout=5.0, shard=None",

@@ -11,6 +11,7 @@ from dbconfig.settings import durations, value_types
 from dbconfig.settings.choices import Choice, FlagOr
 from dbconfig.settings.key_kinds import default, description, kind, limits, validators
 from dbconfig.settings.keys import DATABASES, EXTENDS, SCHEMA, Keys, ReplicaKeys, group
+from dbconfig.settings.tags import TAGS
 
 # A text for each value of an enumeration.
 _MEANINGS: Final[dict[str, dict[str, str]]] = {
@@ -141,6 +142,9 @@ def _shape(name: str, field: FieldInfo) -> dict[str, Any]:
             return {"anyOf": [one, {"type": "array", "items": one, "minItems": 1}]}
         case "mapping" if name == "shards":
             return {"type": "object", "additionalProperties": {"$ref": "#/definitions/-database"}}
+        case "names":
+            one = {"type": "string", "enum": list(TAGS), "enumDescriptions": list(TAGS.values())}
+            return {"anyOf": [{"type": "array", "items": one, "uniqueItems": True}, _REFERENCE]}
         case "mapping":
             return {"type": "object"}
         case "list":

@@ -100,6 +100,7 @@ def build(
     if given_options.makes_connections(extra or {}):
         dialect.set_up_foreign(engine, settings)
     session_reset.attach(engine, settings)
+    _let_be_seen(engine, settings, name)
     connection_failures.name_errors(engine)
     if not given_options.makes_connections(extra or {}):
         primary.attach(engine, settings, name)
@@ -108,6 +109,18 @@ def build(
     _explain_failures(engine, settings)
     pool.limit_by_deadlines(engine)
     return engine
+
+
+def _let_be_seen(engine: Engine, settings: DatabaseSettings, name: str) -> None:
+    """Attach what statements are tagged and timed by; what is not asked for is not even imported."""
+    if settings.query_tags:
+        from dbconfig.engine import query_tags
+
+        query_tags.attach(engine, settings, name)
+    if settings.slow_statement is not None:
+        from dbconfig.engine import slow_statements
+
+        slow_statements.attach(engine, settings, name)
 
 
 def hold_memory(settings: DatabaseSettings) -> Engine:

@@ -20,6 +20,7 @@ from sqlmodel import Session
 from dbconfig.engine.pool.deadline import DeadlineExceeded
 from dbconfig.errors import ConfigError
 from dbconfig.integrations.fastapi_deadlines import DeadlineMiddleware, too_late
+from dbconfig.integrations.fastapi_routes import RouteMiddleware
 from dbconfig.integrations.fastapi_sessions import RequestedSession, most_connections, one_for_each_request
 from dbconfig.integrations.request_deadlines import RequestDeadline
 from dbconfig.registry.registry import Registry
@@ -306,6 +307,8 @@ def install(
 ) -> None:
     """Answer 503 with `Retry-After` where no connection became free, 504 after a deadline; `GET /health/db`.
 
+    Where the profile has `query_tags: [route]`, the statements of a request are tagged with its route.
+
     Args:
         app: the application.
         databases: the ones that the readiness check asks.
@@ -314,6 +317,7 @@ def install(
         deadline: for all that a request does with databases, as by `Registry.deadline`: seconds, or `2s`.
         deadline_header: let a client ask for less, by `X-Request-Deadline`.
     """
+    app.add_middleware(RouteMiddleware)
     app.add_exception_handler(PoolTimeout, _too_busy)
     app.exception_handlers.setdefault(DeadlineExceeded, too_late)  # the application's own stays
     app.include_router(health(databases, asynchronous=asynchronous, registry=registry))

@@ -10,6 +10,7 @@ from flask import Flask, appcontext_pushed, current_app, g, request
 from flask.cli import AppGroup
 from sqlmodel import Session, SQLModel
 
+from dbconfig.engine import query_tags
 from dbconfig.engine.pool.deadline import Deadline, DeadlineExceeded
 from dbconfig.errors import ConfigError
 from dbconfig.integrations.request_deadlines import HEADER, TOO_LATE, BadDeadline, RequestDeadline
@@ -51,6 +52,7 @@ class DBConfig:
         made = registry or Registry(app.config.get("DBCONFIG_PATH"), profile=app.config.get("DBCONFIG_PROFILE"))
         app.extensions[_KEY] = made
         app.teardown_appcontext(_close)
+        query_tags.ask(_route)
         limit = app.config.get("DBCONFIG_DEADLINE")
         if limit is not None:
             _limit_requests(app, RequestDeadline(limit, header=bool(app.config.get("DBCONFIG_DEADLINE_HEADER"))))
@@ -121,6 +123,12 @@ def _registry() -> Registry:
     if found is None:
         raise RuntimeError(f"the application {current_app.name!r} has no databases: call DBConfig().init_app(app)")
     return found
+
+
+def _route() -> dict[str, str]:
+    """Say the route of the request, for query tags."""
+    rule = request.url_rule if request else None
+    return {} if rule is None else {"route": rule.rule}
 
 
 def _close(error: BaseException | None) -> None:

@@ -532,6 +532,18 @@ class Registry:
         """Return the same of every pool: for writing, for reading, of each replica, and of each event loop."""
         return self.parts.all_stats()
 
+    def tags(self, **tags: str) -> AbstractContextManager[None]:
+        """Tag the statements of a `with` block: ``with db.tags(job="nightly"):``, where the profile has `query_tags`.
+
+        Threads and tasks that are started within it share the tags.
+
+        Raises:
+            ValueError: a name is not in small letters, or a value is not text.
+        """
+        from dbconfig.engine.query_tags import tagged
+
+        return tagged(tags)
+
     def ping(self, database: str = DEFAULT, *, timeout: float = 5.0, shard: str | None = None) -> float:
         """Return how long the database takes to answer a query, in seconds.
 

@@ -11,6 +11,7 @@ from dbconfig.settings import durations, url_parsing, value_types
 from dbconfig.settings.choices import Choice, FlagOr
 from dbconfig.settings.hosts import hosts
 from dbconfig.settings.keys import group
+from dbconfig.settings.tags import tags
 
 _LINKS: Final = {
     "engine": "https://docs.sqlalchemy.org/en/21/core/engines.html#sqlalchemy.create_engine.params.",
@@ -31,6 +32,7 @@ _WORDS: Final = {
     "secret": "secret",
     "mapping": "mapping",
     "list": "list of mappings",
+    "names": "list of names",
 }
 
 
@@ -75,15 +77,14 @@ def kind(field: FieldInfo) -> str:
         url_parsing.database_url: "url",
         value_types.isolation_level: "level",
         hosts: "hosts",
+        tags: "names",
     }
-    if field.default == ():
-        return "list"
     for function in validators(field):
         if isinstance(function, (Choice, FlagOr)):
             return "choice"
         if function in names:
             return names[function]
-    return "text"
+    return "list" if field.default == () else "text"
 
 
 def default(field: FieldInfo) -> Any:

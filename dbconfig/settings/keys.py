@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 from pydantic.fields import FieldInfo
 
 from dbconfig.errors.problem import BUILT_IN, Location
-from dbconfig.settings import choices, driver_timeouts, durations, hosts, url_parsing, value_types
+from dbconfig.settings import choices, driver_timeouts, durations, hosts, tags, url_parsing, value_types
 
 # Where each key was written, by its path: the place in force first, then those that it covers.
 Origins = Mapping[tuple[str, ...], tuple[Location, ...]]
@@ -281,6 +281,26 @@ class Keys(BaseModel):
         (
             "How this program is called in pg_stat_activity and session_connect_attrs; the name of the project "
             "folder and of the profile unless set. A URL's own name wins; no effect on SQLite"
+        ),
+    )
+    slow_statement: durations.SecondsOrOff = setting(
+        None,
+        "observability",
+        "Log a warning, with the call site, for a statement that takes longer than this",
+        gt=0,
+        le=604_800,
+    )
+    slow_statement_plan: value_types.Flag = setting(
+        False,
+        "observability",
+        "Log the plan of a slow statement too, by EXPLAIN on another connection, at most once a minute per statement",
+    )
+    query_tags: tags.Tags = setting(
+        (),
+        "observability",
+        (
+            "Append a comment to each statement that says who sent it (application, route, task, traceparent), "
+            "and what db.tags() has set"
         ),
     )
 

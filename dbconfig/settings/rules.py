@@ -75,6 +75,7 @@ def contradictions(settings: Keys) -> list[Finding]:
         *_fast_begin(settings, address),
         *_paramstyle(settings, address),
         *_application_name(settings),
+        *_slow_statement(settings),
     ]
 
 
@@ -171,6 +172,12 @@ def _paramstyle(settings: Keys, address: DatabaseURL) -> Iterator[Finding]:
     if wrong:
         help = "remove it to use the driver's own"
         yield Finding("not-applicable", wrong, help, ("paramstyle",), because=system_key(settings))
+
+
+def _slow_statement(settings: Keys) -> Iterator[Finding]:
+    if settings.slow_statement_plan and settings.slow_statement is None:
+        message = "`slow_statement_plan` has no effect without `slow_statement`"
+        yield Finding("not-applicable", message, "write `slow_statement: 500ms` as well", ("slow_statement_plan",))
 
 
 def _application_name(settings: Keys) -> Iterator[Finding]:

@@ -12,7 +12,7 @@ PAGES = ("async", "fastapi", "flask", "alembic", "testing", "workers", "observab
 
 # What an integration is imported with, where its tests are not skipped.
 NEEDED = {
-    **{name: name for name in ("fastapi", "flask", "alembic")},
+    **{name: name for name in ("fastapi", "flask", "alembic", "celery")},
     **{"otel": "opentelemetry", "prometheus": "prometheus_client"},
 }
 

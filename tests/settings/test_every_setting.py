@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from inspect import signature
@@ -134,6 +135,43 @@ def warned_of_a_leak(db: Registry) -> bool:
     return bool(records)
 
 
+def logged(db: Registry, words: str) -> bool:
+    """Say whether a statement has these words in the log of slow statements."""
+    found = threading.Event()
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if words in record.getMessage():
+                found.set()
+
+    logger, handler = logging.getLogger("dbconfig.slow"), Handler()
+    logger.addHandler(handler)
+    try:
+        ask(db, "SELECT 1")
+        threads = [each for each in threading.enumerate() if each.name == "dbconfig-explain"]
+        for each in threads:
+            each.join(30)
+    finally:
+        logger.removeHandler(handler)
+    return found.is_set()
+
+
+def logs_slow(db: Registry) -> bool:
+    return logged(db, "slow statement:")
+
+
+def logs_plans(db: Registry) -> bool:
+    return logged(db, "plan of a slow statement:")
+
+
+def tag_of_statements(db: Registry) -> str:
+    sent: list[str] = []
+    with db.engine().connect() as connection:
+        connection.connection.driver_connection.set_trace_callback(sent.append)  # type: ignore[union-attr]
+        connection.execute(text("SELECT 1"))
+    return next(each for each in sent if "SELECT 1" in each).replace("SELECT 1", "")
+
+
 def writes_at_once(db: Registry) -> bool:
     with db.engine().begin() as connection:
         connection.exec_driver_sql("SELECT 1")
@@ -236,6 +274,9 @@ CASES: dict[str, Case] = {
     "replica_max_lag": Case(False, False, lambda db: router(db)._key in caretaker._jobs, SERVER, REPLICA),
     "replica_fallback": Case(False, False, falls_back, SERVER, REPLICA | NO_LOOK),
     "application_name": Case("shop", "shop", option("application_name"), SERVER),
+    "slow_statement": Case(0.000001, True, logs_slow),
+    "slow_statement_plan": Case(True, True, logs_plans, LITE, {"slow_statement": 0.000001}),
+    "query_tags": Case(["application"], " /*application='plain'*/", tag_of_statements),
     "fast_begin": Case(True, True, made_in("connect", "fast_begin"), SERVER),
     "expire_on_commit": Case(False, False, session("expire_on_commit")),
     "autoflush": Case(False, False, session("autoflush")),

@@ -217,9 +217,8 @@ def ledger_if_any(engine: Any) -> counters.Ledger | None:
 def connect_beside(engine: Engine) -> None:
     """Open a connection that is no part of the pool, and close it: to see whether that is possible now."""
     beside = engine.pool.recreate()
-    connection = beside.connect()
-    connection.detach()
-    connection.close()
+    # Not detached: one of asyncio would stay open then.
+    beside.connect().close()
     beside.dispose()
 
 

@@ -1,0 +1,119 @@
+"""Query tags: a comment behind each statement that says which part of the application sent it, as SQLCommenter does."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import lru_cache
+from typing import Any, Final
+from urllib.parse import quote
+
+from sqlalchemy import Engine, event
+
+from dbconfig.engine.dialects import application_name
+from dbconfig.settings.database import DatabaseSettings
+
+Tags = tuple[tuple[str, str], ...]
+Source = Callable[[], Mapping[str, str]]
+
+_NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,31}")
+_LONGEST: Final = 128  # characters of a value
+_set: ContextVar[Tags] = ContextVar("dbconfig.query_tags", default=())
+# What a framework says of the request or the task, once somebody asks: a route is known only after the routing.
+_source: ContextVar[Source | None] = ContextVar("dbconfig.query_tags.source", default=None)
+_asked: list[Source] = []  # frameworks that know by themselves which request or task is running
+
+
+@contextmanager
+def tagged(tags: Mapping[str, str]) -> Iterator[None]:
+    """Tag the statements of this context, and of the threads and tasks that it starts.
+
+    Raises:
+        ValueError: a name is not in small letters, or a value is not text.
+    """
+    for name, value in tags.items():
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"the name of a query tag consists of small letters, digits and _: {name!r}")
+        if not isinstance(value, str):
+            raise ValueError(f"the value of a query tag is text: {name}={value!r}")
+    token = _set.set(tuple({**dict(_set.get()), **tags}.items()))
+    try:
+        yield
+    finally:
+        _set.reset(token)
+
+
+@contextmanager
+def described_by(source: Source) -> Iterator[None]:
+    """Let a framework say the route or the task of the statements of this context."""
+    token = _source.set(source)
+    try:
+        yield
+    finally:
+        _source.reset(token)
+
+
+def ask(source: Source) -> None:
+    """Ask this for the route or the task of each statement that is to be tagged with one, from now on."""
+    if source not in _asked:
+        _asked.append(source)
+
+
+def current(wanted: frozenset[str]) -> Tags:
+    """Return the tags of this context: those of its framework that are wanted, and all that the application has set."""
+    found = _set.get()
+    if not wanted:
+        return found
+    source = _source.get()
+    said = {**source()} if source is not None else {}
+    for each in _asked:
+        said.update(each())
+    return (*((name, said[name]) for name in said if name in wanted), *found) if said else found
+
+
+def attach(engine: Engine, settings: DatabaseSettings, label: str) -> None:
+    """Tag the statements of an engine, if the settings name any tag."""
+    if not settings.query_tags:
+        return
+    wanted = frozenset(settings.query_tags)
+    name = settings.application_name or application_name.default_name(settings, label)
+    own: Tags = (("application", name),) if "application" in wanted else ()
+    of_frameworks = wanted & {"route", "task"}
+    traced = "traceparent" in wanted
+    # What the driver reads as a placeholder. Where there is none for it to read, SQLAlchemy says so.
+    doubled = engine.dialect.paramstyle in ("format", "pyformat")
+
+    @event.listens_for(engine, "before_cursor_execute", retval=True)
+    def tag(connection: Any, cursor: Any, statement: str, parameters: Any, context: Any, many: bool) -> tuple[str, Any]:
+        found = current(of_frameworks)
+        if traced:
+            found = (*found, *_trace())
+        added = comment((*own, *found), doubled)
+        if "/*" in statement or not added:  # SQLCommenter leaves a statement alone that has a comment
+            return statement, parameters
+        if doubled and context is not None and context.no_parameters and not parameters:
+            added = comment((*own, *found), False)
+        return statement + added, parameters
+
+
+@lru_cache(maxsize=1024)
+def comment(tags: Tags, doubled: bool) -> str:
+    """Return tags as https://google.github.io/sqlcommenter/spec/ writes them, behind a blank."""
+    if not tags:
+        return ""
+    written = ",".join(f"{name}='{quote(value[:_LONGEST], safe='')}'" for name, value in sorted(dict(tags).items()))
+    return f" /*{written.replace('%', '%%') if doubled else written}*/"
+
+
+def _trace() -> Tags:
+    """Return the span that is current, if it is sampled; nothing where OpenTelemetry is not in use."""
+    trace = sys.modules.get("opentelemetry.trace")
+    if trace is None:
+        return ()
+    context = trace.get_current_span().get_span_context()
+    if not context.is_valid or not context.trace_flags.sampled:
+        return ()
+    return (("traceparent", f"00-{context.trace_id:032x}-{context.span_id:016x}-01"),)

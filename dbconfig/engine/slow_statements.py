@@ -1,0 +1,190 @@
+"""Slow statements: which one took how long, for whom, and by which plan."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import sys
+import threading
+import weakref
+from dataclasses import dataclass, field
+from time import monotonic, perf_counter
+from typing import Any, Final
+
+from sqlalchemy import Engine, event
+from sqlalchemy.engine import ExceptionContext
+from sqlalchemy.util import greenlet_spawn
+
+from dbconfig.engine import statement_text
+from dbconfig.engine.pool.diagnostics.call_sites import application_frames, describe, running
+from dbconfig.settings.database import DatabaseSettings
+
+_log = logging.getLogger("dbconfig.slow")
+
+BURST: Final = 20  # records that an engine writes at once; then one in `PAUSE`
+PAUSE: Final = 3.0  # seconds
+PLAN_PAUSE: Final = 60.0  # seconds between two plans of one statement
+MOST_PLANS: Final = 500  # statements whose last plan is remembered
+PLAN_LIMIT: Final = 2000  # milliseconds for an EXPLAIN, which may wait for locks
+_LONGEST_PLAN: Final = 8000  # characters
+
+_BEGAN: Final = "_dbconfig_slow_began"  # attribute of SQLAlchemy's execution context
+_PLANNED: Final = ("SELECT", "WITH", "INSERT", "UPDATE", "DELETE")
+# Lines of a plan of PostgreSQL that repeat what the statement compares with.
+_CONDITION: Final = re.compile(r"^(\s*(?:[\w ]*(?:Filter|Cond|Key|Call|Output|Limit)): )(.*)$", re.MULTILINE)
+
+
+@dataclass
+class _Budget:
+    """How many records may still be written now; and how many were not."""
+
+    left: float = BURST
+    at: float = 0.0
+    suppressed: int = 0
+    lock: Any = field(default_factory=threading.Lock)
+
+    def take(self) -> int | None:
+        """Return how many records were left out since the last one; None if this one is, too."""
+        with self.lock:
+            now = monotonic()
+            self.left, self.at = min(float(BURST), self.left + (now - self.at) / PAUSE), now
+            if self.left < 1:
+                self.suppressed += 1
+                return None
+            self.left -= 1
+            suppressed, self.suppressed = self.suppressed, 0
+            return suppressed
+
+
+def attach(engine: Engine, settings: DatabaseSettings, label: str) -> None:
+    """Log the statements of an engine that take longer than `slow_statement`; without it nothing is attached."""
+    limit = settings.slow_statement
+    if limit is None:
+        return
+    profile, _, database = label.partition("/")
+    facts = {"profile": profile, "database": database or "default"}
+    plans = _Plans(engine, label, facts) if settings.slow_statement_plan else None
+    budget = _Budget()
+
+    def begin(connection: Any, cursor: Any, statement: str, parameters: Any, context: Any, many: bool) -> Any:
+        if context is not None:
+            context._dbconfig_slow_began = perf_counter()
+        return statement, parameters
+
+    def finish(connection: Any, cursor: Any, statement: str, parameters: Any, context: Any, many: bool) -> None:
+        seconds = perf_counter() - getattr(context, _BEGAN, 0.0)
+        if seconds >= limit and hasattr(context, _BEGAN):
+            report(statement, seconds, cursor.rowcount, "")
+            if plans is not None and not many:
+                plans.ask(statement, parameters)
+
+    def fail(context: ExceptionContext) -> None:
+        began = getattr(context.execution_context, _BEGAN, None)
+        if began is not None and perf_counter() - began >= limit and context.statement is not None:
+            report(context.statement, perf_counter() - began, -1, type(context.original_exception).__name__)
+
+    def report(statement: str, seconds: float, rows: int, error: str) -> None:
+        suppressed = budget.take()
+        if suppressed is None:
+            return
+        text = statement_text.shown(statement, engine_dialect)
+        frames = running(1) if awaits else application_frames(sys._getframe(1), 1)
+        place = describe(frames[0]) if frames else "an unknown place"
+        counted = f"{rows} rows" if rows >= 0 else error or "an unknown number of rows"
+        more = f" ({suppressed} further ones were not logged)" if suppressed else ""
+        _log.warning(
+            "%s: slow statement: %.3f s, %s, at %s: %s%s",
+            *(label, seconds, counted, place, text, more),
+            extra={
+                **facts,
+                **{"seconds": seconds, "rows": rows if rows >= 0 else None, "place": place, "statement": text},
+                **{"error": error or None, "suppressed": suppressed},
+            },
+        )
+
+    engine_dialect, awaits = engine.dialect.name, engine.dialect.is_async
+    event.listen(engine, "before_cursor_execute", begin, retval=True)
+    event.listen(engine, "after_cursor_execute", finish)
+    event.listen(engine, "handle_error", fail)
+
+
+class _Plans:
+    """Asks for the plans of slow statements, by a connection of its own, in a thread or a task of its own."""
+
+    def __init__(self, engine: Engine, label: str, facts: dict[str, str]) -> None:
+        self._engine = weakref.ref(engine)
+        self._label, self._facts = label, facts
+        self._asked: dict[str, float] = {}
+        self._lock = threading.Lock()
+        self._busy = False
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def ask(self, statement: str, parameters: Any) -> None:
+        if statement_text.operation(statement) not in _PLANNED:
+            return
+        now, same = monotonic(), statement_text.shown(statement, "")  # a tag may be another one each time
+        with self._lock:
+            last = self._asked.get(same)
+            if self._busy or (last is not None and now - last < PLAN_PAUSE):
+                return
+            self._busy = True
+            self._asked.pop(same, None)
+            self._asked[same] = now
+            if len(self._asked) > MOST_PLANS:
+                del self._asked[next(iter(self._asked))]
+        engine = self._engine()
+        try:
+            if engine is not None and engine.dialect.is_async:
+                task = asyncio.get_running_loop().create_task(greenlet_spawn(self._explain, statement, parameters))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+            else:
+                arguments = (statement, parameters)
+                threading.Thread(target=self._explain, args=arguments, name="dbconfig-explain", daemon=True).start()
+        except RuntimeError as error:  # the interpreter starts no thread any more
+            self._busy = False
+            _log.debug("%s: no plan: %s", self._label, error)
+
+    def _explain(self, statement: str, parameters: Any) -> None:
+        engine = self._engine()
+        try:
+            if engine is None:
+                return
+            text = statement_text.shown(statement, engine.dialect.name)
+            plan = _plan(engine, statement, parameters)
+            extra = {**self._facts, "statement": text, "plan": plan}
+            _log.warning("%s: plan of a slow statement: %s\n%s", self._label, text, plan, extra=extra)
+        except Exception as error:  # the statement itself was done; a plan is worth no error
+            _log.info("%s: no plan of a slow statement: %s", self._label, type(error).__name__, extra=self._facts)
+        finally:
+            self._busy = False
+
+
+def _plan(engine: Engine, statement: str, parameters: Any) -> str:
+    """Return the plan of a statement without executing it, and without the values that it compares with."""
+    beside = engine.pool.recreate()
+    connection: Any = beside.connect()
+    try:
+        cursor = connection.cursor()
+        limits = {"postgresql": f"SET statement_timeout = {PLAN_LIMIT}", "sqlite": "PRAGMA query_only = 1"}
+        cursor.execute(limits.get(engine.dialect.name, f"SET SESSION lock_wait_timeout = {PLAN_LIMIT // 1000}"))
+        verb = "EXPLAIN QUERY PLAN" if engine.dialect.name == "sqlite" else "EXPLAIN"
+        cursor.execute(f"{verb} {statement}", parameters)
+        names = [each[0] for each in cursor.description]
+        rows = cursor.fetchall()
+        cursor.close()
+    finally:
+        connection.close()
+        beside.dispose()
+    return _written(engine.dialect.name, names, rows)[:_LONGEST_PLAN]
+
+
+def _written(dialect: str, names: list[str], rows: list[Any]) -> str:
+    if dialect == "postgresql":
+        lines = "\n".join(str(row[0]) for row in rows)
+        return _CONDITION.sub(lambda found: found[1] + statement_text.shown(found[2], dialect), lines)
+    if dialect == "sqlite":
+        return "\n".join(str(row[-1]) for row in rows)
+    named = [zip(names, ("-" if value is None else str(value) for value in row), strict=True) for row in rows]
+    return "\n".join(", ".join(f"{name}={value}" for name, value in row) for row in named)

@@ -1,0 +1,227 @@
+"""Query tags: the server sees which part of the application sent a statement, with every driver, sync and async."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import Any
+
+import pytest
+from sqlalchemy import event, text
+from sqlmodel import Session
+
+from dbconfig import ConfigError, Profile, Registry
+from dbconfig.engine.query_tags import comment
+from tests.sessions.conftest import Units
+from tests.sessions.conftest import units as units
+
+OWN = {
+    "postgresql": "SELECT query FROM pg_stat_activity WHERE pid = pg_backend_pid() AND :x = :x",
+    "mariadb": "SELECT info FROM information_schema.processlist WHERE id = connection_id() AND :x = :x",
+}
+
+
+def seen_by_server(units: Units, db: Registry, **tags: str) -> str:
+    """Return a statement as the server has got it; SQLite's driver tells what it executes."""
+    found: list[str] = []
+
+    def work(session: Session) -> None:
+        if units.system == "sqlite":
+            connection = session.connection()
+            event.listen(connection, "after_cursor_execute", lambda *got: found.append(got[2]))
+            session.execute(text("SELECT :x"), {"x": "100 %"})
+        else:
+            found.append(str(session.execute(text(OWN[units.system]), {"x": "100 %"}).scalar_one()))
+
+    with db.tags(**tags):
+        units.run(work, db)
+    return found[-1]
+
+
+def test_the_tags_stand_behind_the_statement(units: Units) -> None:
+    db = units.open(query_tags=["application"], application_name="shop")
+    assert seen_by_server(units, db).endswith(" /*application='shop'*/")
+
+
+def test_what_the_application_says_is_escaped_and_sorted(units: Units) -> None:
+    db = units.open(query_tags=["application"], application_name="shop")
+    found = seen_by_server(units, db, job="it's 100% */ night", area="ä")
+    if units.system == "sqlite":
+        found = found.replace("%%", "%")
+    assert found.endswith(" /*application='shop',area='%C3%A4',job='it%27s%20100%25%20%2A%2F%20night'*/")
+
+
+def test_without_query_tags_nothing_is_tagged(units: Units) -> None:
+    db = units.open()
+    assert "/*" not in seen_by_server(units, db, job="nightly")
+
+
+def test_statements_without_parameters_are_tagged_as_well(units: Units) -> None:
+    db = units.open(query_tags=["application"], application_name="50 %")
+
+    def work(session: Session) -> None:
+        assert session.execute(text("SELECT 1")).scalar_one() == 1
+        assert session.connection().exec_driver_sql("SELECT 2").scalar_one() == 2
+        session.execute(text("INSERT INTO t VALUES (:x)"), [{"x": 1}, {"x": 2}])
+        assert session.execute(text("SELECT count(*) FROM t")).scalar_one() == 2
+
+    units.run(work, db)
+
+
+def sent(**settings: Any) -> tuple[Registry, list[str]]:
+    db = Registry.from_profile(Profile(name="tagged", url="sqlite://", **settings))
+    statements: list[str] = []
+    event.listen(db.engine(), "after_cursor_execute", lambda *got: statements.append(got[2]))
+    return db, statements
+
+
+def test_threads_and_tasks_share_the_tags_of_their_context() -> None:
+    db, statements = sent(query_tags=["application"], application_name="x")
+
+    def ask() -> None:
+        with db.session() as session:
+            session.execute(text("SELECT 1"))
+
+    async def main() -> None:
+        await asyncio.to_thread(ask)
+
+    with db, db.tags(job="outer"):
+        with db.tags(step="two"):
+            asyncio.run(main())
+        ask()
+        alone = threading.Thread(target=ask)
+        alone.start()
+        alone.join()
+    assert [each.partition("SELECT 1 ")[2] for each in statements] == [
+        "/*application='x',job='outer',step='two'*/",
+        "/*application='x',job='outer'*/",
+        "/*application='x'*/",
+    ]
+
+
+def test_a_statement_with_a_comment_of_its_own_is_left_alone() -> None:
+    db, statements = sent(query_tags=["application"])
+    with db, db.session() as session:
+        session.execute(text("SELECT 1 /* mine */"))
+    assert statements == ["SELECT 1 /* mine */"]
+
+
+@pytest.mark.parametrize("name", ["Job", "a b", "*/", "x" * 40])
+def test_names_that_are_none_are_refused(name: str) -> None:
+    db, _ = sent()
+    with db, pytest.raises(ValueError, match="the name of a query tag"), db.tags(**{name: "x"}):
+        raise AssertionError
+    with pytest.raises(ValueError, match="the value of a query tag is text"), db.tags(job=1):  # type: ignore[arg-type]
+        raise AssertionError
+
+
+def test_percent_is_doubled_where_the_driver_reads_it() -> None:
+    assert comment((("a", "/"),), True) == " /*a='%%2F'*/"
+    assert comment((("a", "/"),), False) == " /*a='%2F'*/"
+    assert comment((), False) == ""
+
+
+def test_unknown_tags_are_refused() -> None:
+    with pytest.raises(ConfigError, match="'rout' is not one of application, route, task, traceparent") as caught:
+        Profile(name="tagged", url="sqlite://", query_tags=["rout"])
+    assert "did you mean 'route'?" in str(caught.value)
+    assert Profile(name="t", url="sqlite://", query_tags="route, task").database("default").query_tags == (
+        "route",
+        "task",
+    )
+
+
+def test_the_trace_is_a_tag_where_it_is_named_and_sampled() -> None:
+    pytest.importorskip("opentelemetry.sdk")
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
+
+    db, statements = sent(query_tags=["traceparent"])
+    other, untraced = sent(query_tags=["application"], application_name="x")
+
+    def ask() -> None:
+        for each in (db, other):
+            with each.session() as session:
+                session.execute(text("SELECT 1"))
+
+    with db, other:
+        with TracerProvider(shutdown_on_exit=False).get_tracer("t").start_as_current_span("sampled") as span:
+            ask()
+        with TracerProvider(ALWAYS_OFF, shutdown_on_exit=False).get_tracer("t").start_as_current_span("not"):
+            ask()
+        ask()
+    context = span.get_span_context()
+    traced = f"SELECT 1 /*traceparent='00-{context.trace_id:032x}-{context.span_id:016x}-01'*/"
+    assert statements == [traced, "SELECT 1", "SELECT 1"]
+    assert untraced == ["SELECT 1 /*application='x'*/"] * 3
+
+
+# Frameworks
+
+
+@pytest.mark.parametrize("asynchronous", [False, True], ids=["sync", "async"])
+def test_fastapi_says_the_route(asynchronous: bool) -> None:
+    pytest.importorskip("fastapi")
+    from fastapi import FastAPI
+    from fastapi.testclient import TestClient
+
+    from dbconfig.integrations.fastapi import install
+
+    db, statements = sent(query_tags=["route"])
+    app = FastAPI()
+    install(app, registry=db)
+
+    def ask(number: int) -> int:
+        with db.session() as session:
+            return int(session.execute(text("SELECT 1")).scalar_one())
+
+    async def ask_in_loop(number: int) -> int:
+        return ask(number)
+
+    app.get("/heroes/{number}")(ask_in_loop if asynchronous else ask)
+    with db, TestClient(app) as client:
+        assert client.get("/heroes/7").json() == 1
+    assert statements == ["SELECT 1 /*route='%2Fheroes%2F%7Bnumber%7D'*/"]
+
+
+def test_flask_says_the_route() -> None:
+    pytest.importorskip("flask")
+    from flask import Flask
+
+    from dbconfig.integrations.flask import DBConfig
+
+    db, statements = sent(query_tags=["route"])
+    app, extension = Flask("shop"), DBConfig()
+    extension.init_app(app, db)
+
+    @app.get("/heroes/<int:number>")
+    def hero(number: int) -> str:
+        return str(extension.session.execute(text("SELECT 1")).scalar_one())
+
+    with db:
+        assert app.test_client().get("/heroes/7").text == "1"
+        with db.session() as session:
+            session.execute(text("SELECT 2"))
+    assert statements == ["SELECT 1 /*route='%2Fheroes%2F%3Cint%3Anumber%3E'*/", "SELECT 2"]
+
+
+def test_celery_says_the_task() -> None:
+    pytest.importorskip("celery")
+    from celery import Celery
+
+    from dbconfig.integrations.celery import install
+
+    db, statements = sent(query_tags=["task"])
+    install()
+    app = Celery("jobs", broker="memory://", backend="cache+memory://")
+
+    @app.task(name="jobs.count")
+    def count() -> int:
+        with db.session() as session:
+            return int(session.execute(text("SELECT 1")).scalar_one())
+
+    with db:
+        assert count.apply().get() == 1
+        with db.session() as session:
+            session.execute(text("SELECT 2"))
+    assert statements == ["SELECT 1 /*task='jobs.count'*/", "SELECT 2"]

@@ -1,0 +1,155 @@
+"""Slow statements are logged with their facts and without their values, with every driver, sync and async."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+from sqlmodel import Session
+
+from dbconfig import ConfigError, Profile, Registry
+from dbconfig.engine import slow_statements
+from tests.engine.pool.support import eventually
+from tests.sessions.conftest import Units
+from tests.sessions.conftest import units as units
+
+ALWAYS = 0.000001  # seconds; every statement takes longer
+SECRET = "planted-3c9b"
+
+
+def slow(caplog: pytest.LogCaptureFixture, words: str = "slow statement:") -> list[Any]:
+    return [each for each in caplog.records if each.name == "dbconfig.slow" and words in each.getMessage()]
+
+
+def insert(session: Session) -> None:
+    session.execute(text("INSERT INTO t VALUES (:x)"), {"x": 7})
+    session.execute(text(f"SELECT x FROM t WHERE x = 7 AND '{SECRET}' <> ''"))
+
+
+def test_a_slow_statement_is_logged_with_its_facts(units: Units, caplog: pytest.LogCaptureFixture) -> None:
+    units.run(insert, units.open(slow_statement=ALWAYS))
+    (record,) = [each for each in slow(caplog) if "INSERT" in each.statement]
+    assert record.levelno == logging.WARNING
+    assert record.profile == "units"
+    assert record.database == "default"
+    assert record.rows == 1
+    assert record.seconds > 0
+    assert record.error is None
+    assert record.statement.startswith("INSERT INTO t VALUES (")
+    assert "tests/databases/test_slow_statements.py:" in record.place
+    assert record.place.endswith("in insert")
+    assert record.place in record.getMessage()
+    assert SECRET not in caplog.text
+    assert "7" not in record.statement
+
+
+def test_what_is_fast_is_not_logged(units: Units, caplog: pytest.LogCaptureFixture) -> None:
+    units.run(insert, units.open(slow_statement="1h", slow_statement_plan=True))
+    assert slow(caplog, "") == []
+
+
+def test_a_slow_statement_that_fails_is_logged_with_the_kind_of_error(
+    units: Units, caplog: pytest.LogCaptureFixture
+) -> None:
+    def work(session: Session) -> None:
+        session.execute(text("SELECT 1 FROM nowhere"))
+
+    with pytest.raises(DBAPIError):
+        units.run(work, units.open(slow_statement=ALWAYS))
+    (record,) = [each for each in slow(caplog) if "nowhere" in each.statement]
+    assert record.error
+    assert record.rows is None
+
+
+def test_the_plan_of_a_slow_statement_is_logged_without_its_values(
+    units: Units, caplog: pytest.LogCaptureFixture
+) -> None:
+    db = units.open(slow_statement=ALWAYS, slow_statement_plan=True)
+
+    def work(session: Session) -> None:
+        session.execute(text("SELECT x FROM t WHERE x < :x AND :secret <> ''"), {"x": 4711, "secret": SECRET})
+
+    def both(session: Session) -> Any:
+        work(session)
+        return session.connection().engine
+
+    if units.asynchronous:
+
+        async def within() -> None:
+            async with db.async_session() as session:
+                await session.run_sync(both)
+                while not slow(caplog, "plan of"):  # in a task of its own
+                    await asyncio.sleep(0.01)
+            await db.async_dispose()
+
+        asyncio.run(asyncio.wait_for(within(), 60))
+    else:
+        with db, db.session() as session:
+            both(session)
+            assert eventually(lambda: bool(slow(caplog, "plan of")))
+    (record,) = slow(caplog, "plan of")
+    assert record.plan
+    assert " t" in record.plan or "=t" in record.plan
+    assert SECRET not in record.getMessage()
+    assert "4711" not in record.getMessage()
+
+
+def test_a_statement_is_explained_at_most_once_a_minute(
+    tmp_path: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    profile = Profile(name="slow", url=f"sqlite:///{tmp_path}/a.db", slow_statement=ALWAYS, slow_statement_plan=True)
+
+    def explained(count: int) -> bool:
+        for each in threading.enumerate():
+            if each.name == "dbconfig-explain":
+                each.join(30)
+        return len(slow(caplog, "plan of")) == count
+
+    with Registry.from_profile(profile) as db, db.engine().connect() as connection:
+        for number in range(5):
+            connection.execute(text(f"SELECT {number} AS a"))
+            assert explained(1)
+        connection.execute(text("SELECT 1 AS b"))
+        assert explained(2)
+        monkeypatch.setattr(slow_statements, "PLAN_PAUSE", 0.0)
+        connection.execute(text("SELECT 1 AS b"))
+        assert explained(3)
+
+
+def test_the_log_is_limited_and_says_what_it_left_out(tmp_path: Any, caplog: pytest.LogCaptureFixture) -> None:
+    profile = Profile(name="slow", url=f"sqlite:///{tmp_path}/a.db", slow_statement=ALWAYS)
+    now = [time.monotonic()]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(slow_statements, "monotonic", lambda: now[0])
+        with Registry.from_profile(profile) as db, db.engine().connect() as connection:
+            for _ in range(50):
+                connection.execute(text("SELECT 1"))
+            assert len(slow(caplog)) <= slow_statements.BURST + 1
+            written = len(slow(caplog))
+            now[0] += 10 * slow_statements.PAUSE
+            connection.execute(text("SELECT 1"))
+    records = slow(caplog)
+    assert len(records) == written + 1
+    assert records[-1].suppressed > 0
+    assert f"({records[-1].suppressed} further ones were not logged)" in records[-1].getMessage()
+
+
+def test_without_a_limit_nothing_is_attached(tmp_path: Any) -> None:
+    def listeners(**settings: Any) -> int:
+        with Registry.from_profile(Profile(name="slow", url=f"sqlite:///{tmp_path}/a.db", **settings)) as db:
+            dispatch: Any = db.engine().dispatch
+            return len(dispatch.before_cursor_execute)
+
+    assert listeners() == listeners(slow_statement=False)
+    assert listeners(slow_statement="1s") == listeners() + 1
+
+
+def test_a_plan_without_a_limit_is_refused() -> None:
+    with pytest.raises(ConfigError, match="`slow_statement_plan` has no effect without `slow_statement`"):
+        Profile(name="slow", url="sqlite://", slow_statement_plan=True)
