@@ -11,9 +11,12 @@ from collections.abc import Callable, Sequence
 from math import gcd
 from typing import Any, Final
 
-from sqlalchemy import Connection, Engine, exc
+from sqlalchemy import Connection, Engine, event, exc
+from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.engine.base import OptionEngine
 
+from dbconfig.engine.dialects import errors
+from dbconfig.engine.dialects.error_table import Fate
 from dbconfig.engine.pool import caretaker, ledger_if_any
 from dbconfig.engine.pool.deadline import DeadlineExceeded
 from dbconfig.errors.light_dataclass import dataclass
@@ -102,7 +105,9 @@ class Fleet:
         address = settings.address
         host = address.host or ",".join(map(str, address.query.get("host", ()))) or "localhost"
         name = f"{host}:{address.port}" if address.port else host
-        return Route(self._open_engine(settings, f"{self.label}/replica{number}"), self, name, settings.weight)
+        route = Route(self._open_engine(settings, f"{self.label}/replica{number}"), self, name, settings.weight)
+        _leave_after_errors(route)
+        return route
 
     @property
     def primary(self) -> Route:
@@ -222,11 +227,16 @@ class Fleet:
             with route.open() as connection:
                 text = self.ask(connection, positions.positions_of(route).replica)
                 server = positions.server_of(connection)
+                why = positions.unfit(connection)
         except Exception as error:  # whatever it is, it is no server to read from
             self._postpone(route)
             self.failed(route, error)
             return
         self.note_position(route, server, text)
+        if why:
+            self._postpone(route)
+            self.leave(route, why)
+            return
         if self._has_parted(route):
             route.lag = None
             self._postpone(route)
@@ -267,12 +277,17 @@ class Fleet:
             return
         now = time.monotonic()
         if text:
-            self._samples.append((now, known.parse(text)))
+            position = known.parse(text)
+            if self._samples and known.parted(position, self._samples[-1][1]):
+                self._samples.clear()  # they are of the primary before
+            self._samples.append((now, position))
         while self._samples and now - self._samples[0][0] > KEPT + 4 * (self.settings.replica_max_lag or 0):
             self._samples.popleft()
 
     def _lag_of(self, route: Route) -> float | None:
-        """Return for how long the primary has been further.
+        """Return for how long the primary had been further when it was last heard.
+
+        Not until now: after a primary that is gone, and that nobody asks any more, no replica lags ever further.
 
         By positions, not by the time of the last replayed commit: that one grows on a primary that rests, and stands
         still where the stream is cut. And by one clock.
@@ -281,7 +296,20 @@ class Fleet:
             return None
         covers = positions.positions_of(self.primary).covers
         missing = next((at for at, position in list(self._samples) if not covers(route.position, position)), None)
-        return 0.0 if missing is None else time.monotonic() - missing
+        return 0.0 if missing is None else self._samples[-1][0] - missing
+
+
+def _leave_after_errors(route: Route) -> None:
+    """Take a server out of rotation that answers, but serves nobody: a node of Galera without its cluster (1047)."""
+    known = weakref.ref(route)
+
+    def leave(context: ExceptionContext) -> None:
+        found, error = known(), context.original_exception
+        row = errors.of_statement(error, found.fleet.settings.backend) if found is not None else None
+        if found is not None and context.connection is not None and row is not None and row.fate is Fate.ABSENT:
+            found.fleet.failed(found, error)
+
+    event.listen(route.engine_itself, "handle_error", leave)
 
 
 def is_exhausted(error: BaseException) -> bool:

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Engine
 
+from dbconfig.engine.dialects.mysql import server_role as mysql_role
 from dbconfig.engine.pool import descriptor, watch
 from dbconfig.errors.light_dataclass import dataclass
 
@@ -37,6 +38,9 @@ def _lsn(text: str) -> int:
 
 def _mariadb_gtids(text: str) -> dict[str, int]:
     found: dict[str, int] = {}
+    if text.startswith("wsrep:"):
+        cluster, _, number = text.rpartition(":")
+        return {cluster: int(number)}
     for gtid in text.split(","):
         domain, _, number = gtid.strip().split("-")
         found[domain] = max(int(number), found.get(domain, 0))
@@ -114,9 +118,16 @@ _POSTGRESQL: Final = Positions(
 )
 
 
+# A node of Galera has a position of the whole cluster. Its GTIDs may be those of the node alone (wsrep_gtid_mode=OFF).
+_GALERA: Final = (
+    "(SELECT concat('wsrep:', min(if(variable_name LIKE '%uuid', variable_value, NULL)), ':', "
+    "min(if(variable_name LIKE '%committed', variable_value, NULL))) FROM information_schema.global_status "
+    "WHERE variable_name IN ('wsrep_cluster_state_uuid', 'wsrep_last_committed') AND variable_value NOT IN ('', '-1'))"
+)
+_MARIADB_POSITION: Final = f"coalesce({_GALERA}, @@global.gtid_current_pos)"
 _MARIADB: Final = Positions(
-    "SELECT @@global.gtid_current_pos",
-    "SELECT @@global.gtid_current_pos, concat_ws(' ', @@hostname, @@port, @@global.server_id)",
+    f"SELECT {_MARIADB_POSITION}",
+    f"SELECT {_MARIADB_POSITION}, concat_ws(' ', @@hostname, @@port, @@global.server_id)",
     _mariadb_gtids,
     _has_domains,
 )
@@ -155,15 +166,17 @@ def _answer(proxied: Any, question: str) -> Any:
         cursor.close()
 
 
-def ask(connection: Connection, question: str) -> str:
-    """Ask a server for its position; "" if it has none. One round trip, and bounded, whatever the server does.
+def unfit(connection: Connection) -> str:
+    """Return why a server is not to be read from though it answers: a node of Galera that is not ready, or a donor."""
+    return _bounded(connection, mysql_role.unfit) if connection.dialect.name in ("mysql", "mariadb") else ""
 
-    A replica tells with it which server it is; that is kept as long as the connection.
-    """
+
+def _bounded(connection: Connection, function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a function with a connection, and end that if the server does not answer in time."""
     proxied = connection.connection
     try:
-        row, in_time = watch.call(
-            descriptor(connection.dialect, proxied.driver_connection), ANSWER_LIMIT, _answer, proxied, question
+        found, in_time = watch.call(
+            descriptor(connection.dialect, proxied.driver_connection), ANSWER_LIMIT, function, proxied, *arguments
         )
     except BaseException:  # of a cancelled task too: the answer would come to whoever asks next
         connection.invalidate()
@@ -171,8 +184,17 @@ def ask(connection: Connection, question: str) -> str:
     if not in_time:
         connection.invalidate()
         raise TimeoutError(f"no answer within {ANSWER_LIMIT:g} s")
+    return found
+
+
+def ask(connection: Connection, question: str) -> str:
+    """Ask a server for its position; "" if it has none. One round trip, and bounded, whatever the server does.
+
+    A replica tells with it which server it is; that is kept as long as the connection.
+    """
+    row = _bounded(connection, _answer, question)
     if row and len(row) == 2:
-        proxied.info[_SERVER] = str(row[1])
+        connection.connection.info[_SERVER] = str(row[1])
     if not row or not row[0]:
         return ""
     if len(row) <= 2:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextvars
+import itertools
 import os
 import threading
 import time
@@ -426,6 +427,50 @@ def test_a_standby_that_was_promoted_by_itself_is_not_taken_for_current() -> Non
             assert reads(db) == {name(standby): 0, "primary": 10}
             wait_until(lambda: "promoted" in db.readers()[0].out, "the discovery")
             assert contextvars.Context().run(read, db, 4) == {"primary": 4}
+
+
+def test_a_promoted_standby_does_not_lag_ever_further() -> None:
+    """It is the primary now, and the only server: the positions of the one before say nothing of it."""
+    try:
+        primary = servers.postgresql()
+    except ServerMissing as missing:
+        pytest.skip(str(missing))
+    with primary, primary.standby() as standby:
+        given = {"username": primary.user, "password": primary.password, "database": primary.database}
+        hosts = [f"{primary.host}:{primary.port}", f"{standby.host}:{standby.port}"]
+        replica = {"host": standby.host, "port": standby.port}
+        profile = Profile(
+            name="moved", drivername="postgresql", host=hosts, replicas=[replica], replica_max_lag=1, **given
+        )
+        with Registry.from_profile(profile) as db:
+            db.create_tables(Note)
+            wait_until(lambda: db.readers()[0].lag == 0.0, "a first look")
+            primary.stop()
+            standby.promote()
+            db.run_in_transaction(lambda session: session.add(Note()))
+            looks = itertools.count()
+
+            def is_current() -> bool:
+                found = db.readers()[0]
+                return found.out == "" and found.lag == 0.0 and next(looks) > 100
+
+            wait_until(is_current, "the end of the lag", timeout=20)
+
+
+def test_a_replica_that_is_not_ready_is_left_out_after_the_first_error(
+    pair: tuple[MariaDBServer, MariaDBServer],
+) -> None:
+    """As a node of Galera without its cluster, which lets clients in, and answers each statement so."""
+    primary, replica = pair
+    answer = "SIGNAL SQLSTATE '08S01' SET MYSQL_ERRNO = 1047, MESSAGE_TEXT = 'WSREP has not yet prepared node'"
+    profile = Profile(name="pair", url=primary.url(), replicas=[{"port": replica.port}], replica_max_lag=False)
+    with Registry.from_profile(profile) as db:
+        with db.session(read_only=True) as session:
+            assert session.scalar(text("SELECT @@port")) == replica.port
+            with pytest.raises(DBAPIError):
+                session.execute(text(answer))
+        assert "WSREP" in db.readers()[0].out
+        wait_until(lambda: db.readers()[0].out == "", "the return")
 
 
 def test_mariadb_reads_what_it_wrote_by_gtid(pair: tuple[MariaDBServer, MariaDBServer]) -> None:

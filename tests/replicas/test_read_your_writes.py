@@ -26,6 +26,9 @@ from dbconfig.replicas.read_your_writes import Mark, from_token, marks, note, sc
         (_MARIADB, "0-1-100", "0-1-101", False),
         (_MARIADB, "0-1-100,5-1-7", "0-1-9,5-1-8", False),
         (_MARIADB, "0-1-100", "0-1-9,5-1-8", False),
+        (_MARIADB, "wsrep:cluster:100", "wsrep:cluster:100", True),  # Galera
+        (_MARIADB, "wsrep:cluster:99", "wsrep:cluster:100", False),
+        (_MARIADB, "wsrep:cluster:100", "wsrep:another:7", False),
         (_MYSQL, "a:1-10", "a:1-10", True),
         (_MYSQL, "a:1-10", "a:1-11", False),
         (_MYSQL, "a:1-5:7-10", "a:6", False),

@@ -51,7 +51,8 @@ CODES: Final[Mapping[int, Meaning]] = {
     1615: CONFLICT,  # [m] ER_NEED_REPREPARE
     1206: replace(NEVER, rolls_back=True),  # [m] ER_LOCK_TABLE_FULL
     # COMMIT without an outcome
-    1180: Meaning(Fate.UNCERTAIN),  # [m] ER_ERROR_DURING_COMMIT
+    # [m] ER_ERROR_DURING_COMMIT: of Galera when a node loses its cluster, where others may have the work already
+    1180: Meaning(Fate.UNCERTAIN, ends=True),
     # the connection
     1053: CONNECTION_LOST,  # [m] ER_SERVER_SHUTDOWN
     1152: CONNECTION_LOST,  # [m] ER_ABORTING_CONNECTION

@@ -22,11 +22,23 @@ def ask(connection: Any, *, strictly: bool) -> Answer:
     """Ask a server whether it takes writes."""
     variables = _shown(connection, _VARIABLES)
     for name in ("offline_mode", "super_read_only", "read_only", "innodb_read_only"):
-        if variables.get(name, "OFF").upper() not in ("OFF", "0"):
+        if not _is_off(variables.get(name)):
             return Answer(Role.OTHER, f"{name} is on")
-    if variables.get("wsrep_on", "OFF").upper() in ("OFF", "0"):
+    if _is_off(variables.get("wsrep_on")):
         return Answer(Role.PRIMARY, "it takes writes")
     return node(_shown(connection, _STATUS))
+
+
+def unfit(connection: Any) -> str:
+    """Return why a node of Galera is not to be read from; "" for one that is, and for any other server."""
+    if _is_off(_shown(connection, _VARIABLES).get("wsrep_on")):
+        return ""
+    found = node(_shown(connection, _STATUS))
+    return "" if found.role is Role.ONE_OF_SEVERAL else found.words
+
+
+def _is_off(value: str | None) -> bool:
+    return (value or "OFF").upper() in ("OFF", "0")
 
 
 def node(status: dict[str, str]) -> Answer:
@@ -36,7 +48,7 @@ def node(status: dict[str, str]) -> Answer:
     """
     if status.get("wsrep_cluster_status") != "Primary":
         return Answer(Role.OTHER, "it has no contact with the majority of its cluster")
-    if status.get("wsrep_ready", "").upper() not in ("ON", "1"):
+    if _is_off(status.get("wsrep_ready")):
         return Answer(Role.OTHER, "the node is not ready")
     if status.get("wsrep_local_state") != _SYNCED:
         return Answer(Role.OTHER, f"the node is {status.get('wsrep_local_state_comment', 'not synced')}")

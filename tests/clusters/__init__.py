@@ -1,0 +1,1 @@
+"""A ledger for clusters that run somewhere: `python -m tests.clusters`."""
