@@ -303,6 +303,14 @@ context.configure(connection=connection, render_as_batch=True)
 with context.begin_transaction():
     context.run_migrations()
 """
+CONNECTING_ENV = """
+from alembic import context
+engine = context.config.attributes["engine"]
+with engine.connect() as connection:
+    context.configure(connection=connection, render_as_batch=True)
+    with context.begin_transaction():
+        context.run_migrations()
+"""
 OUR_ENV = """
 from dbconfig.integrations.alembic import run_migrations
 from sqlmodel import SQLModel
@@ -314,12 +322,12 @@ run_migrations(SQLModel.metadata)
 def batches(tmp_path, monkeypatch):
     """Write two revisions, the second of which drops a column of the parent table."""
 
-    def make(env):
+    def make(env, **more):
         versions = tmp_path / "migrations/versions"
         versions.mkdir(parents=True)
         (versions.parent / "env.py").write_text(env)
         before = None
-        for name, body in BATCH.items():
+        for name, body in {**BATCH, **more}.items():
             head = f"import sqlalchemy as sa\nfrom alembic import op\nrevision, down_revision = {name!r}, {before!r}\n"
             (versions / f"{name}.py").write_text(f"{head}def upgrade():{body}")
             before = name
@@ -387,6 +395,70 @@ def test_a_stock_env_on_our_engine_loses_no_row(batches, registry):
 
     on_own_connection(registry, again)
     assert on_own_connection(registry, lambda connection: (heroes(connection), old(connection))) == (2, 0)
+
+
+def enforced(connection):
+    return connection.scalar(text("PRAGMA foreign_keys"))
+
+
+@pytest.mark.parametrize("place", ["file", "memory"])
+def test_a_stock_env_makes_a_parent_anew_with_foreign_keys_on_before_and_after(batches, tmp_path, place):
+    config = batches(CONNECTING_ENV)
+    url = f"sqlite:///{tmp_path}/app.db" if place == "file" else "sqlite://"
+    with Registry.from_profile(Profile(name="tests", url=url)) as db:
+        config.attributes["engine"] = db.engine()
+        command.upgrade(config, "head")
+        with db.engine().begin() as connection:
+            assert (heroes(connection), old(connection), enforced(connection)) == (2, 0, 1)
+        with db.engine().begin() as connection:
+            connection.execute(text("DELETE FROM team"))
+            assert heroes(connection) == 0  # they go with their team again
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (
+            """
+    with op.batch_alter_table("team") as batch:
+        batch.drop_column("old")
+    op.drop_table("team")
+""",
+            "DROP TABLE team would delete or change rows of hero",
+        ),
+        (
+            """
+    op.execute("CREATE TABLE _alembic_tmp_team (id INTEGER PRIMARY KEY)")
+    op.execute("DROP TABLE team")
+    op.execute("ALTER TABLE _alembic_tmp_team RENAME TO team")
+""",
+            "after the batch migration of team, 2 rows of hero refer to no row of team",
+        ),
+        (
+            """
+    op.execute("UPDATE team SET old = 2")
+    with op.batch_alter_table("team") as batch:
+        batch.drop_column("old")
+""",
+            "DROP TABLE team would delete or change rows of hero",  # too late: the transaction has written
+        ),
+    ],
+)
+def test_a_migration_that_would_lose_rows_is_refused(batches, tmp_path, kind, body, words):
+    config = batches(STOCK_ENV, two=body)
+    driver = "sqlite" if kind == "sync" else "sqlite+aiosqlite"
+    with Registry.from_profile(Profile(name="tests", url=f"{driver}:///{tmp_path}/app.db")) as db:
+
+        def work(connection, revision):
+            config.attributes["connection"] = connection
+            command.upgrade(config, revision)
+
+        on_own_connection(db, lambda connection: work(connection, "one"))
+        with pytest.raises(IntegrityError, match=words):
+            on_own_connection(db, lambda connection: work(connection, "two"))
+        look = on_own_connection(db, lambda connection: (heroes(connection), old(connection), enforced(connection)))
+        assert look == (2, 1, 1)
 
 
 def test_upgrade_keeps_the_children(batches, registry):

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final, Self
 
-from dbconfig.engine.dialects.sqlite import dropped_parents
+from dbconfig.engine.dialects.sqlite import dropped_parents, rebuilt_tables
 from dbconfig.engine.dialects.sqlite.statements import Kind, kind_of
 from dbconfig.engine.dialects.sqlite.write_queue import Turn, Waiter, WriteQueue
 
@@ -67,6 +67,7 @@ class Connection(sqlite3.Connection):
     until: float | None = None  # when its statements end, by the pool's clock
     patience = 0  # milliseconds: its own busy_timeout, while that is shortened
     suspended = False  # they are off until the transaction that drops tables has ended
+    rebuilt: dict[str, rebuilt_tables.Violations] | None = None  # they are off for these tables, which a copy replaces
     _nested = False  # a SAVEPOINT was set
     _wrote = False  # in this transaction
 
@@ -194,16 +195,22 @@ class Connection(sqlite3.Connection):
                 self.late = False
                 self._take_turn()
             else:
+                if kind is Kind.COPY:
+                    self._let_foreign_keys_rest()
                 self._take_turn()
                 self._begin_if_late("BEGIN IMMEDIATE")
                 self._wrote = self.in_transaction or self.isolation_level is not None
-                if kind is Kind.DROP:
+                if kind is Kind.DROP and self.rebuilt is not None:
+                    rebuilt_tables.drop(self, sql, self.dropping, self.rebuilt)
+                elif kind is Kind.DROP:
                     dropped_parents.refuse_script(self, sql, self.dropping)
             yield done
             if kind in (Kind.BEGIN, Kind.BEGIN_WRITING):
                 self.begun(sql)
             elif not done:
                 self.fresh = False
+            if kind is Kind.REPLACE and self.rebuilt is not None:
+                rebuilt_tables.check(self, self.rebuilt)
         finally:
             if kind is Kind.END and not self.in_transaction:
                 self._ended()
@@ -212,7 +219,7 @@ class Connection(sqlite3.Connection):
 
     def _ended(self) -> None:
         self.late = self.fresh = self._nested = self._wrote = False
-        self.dropping = frozenset()
+        self.dropping, self.rebuilt = frozenset(), None
         if self.suspended and not self.in_transaction:
             self.suspended = False
             self._run("PRAGMA foreign_keys = ON")
@@ -281,13 +288,25 @@ class Connection(sqlite3.Connection):
             self.switched = True
         if not self.in_transaction:
             return False
+        self._run_between(sql)
+        return True
+
+    def _run_between(self, sql: str) -> None:
         before = self._ask("PRAGMA data_version")
         self._run("ROLLBACK")
         self._run(sql)
         self._run(self._begun)
         if not self.fresh and self._ask("PRAGMA data_version") != before:
             self._refuse_changed()
-        return True
+
+    def _let_foreign_keys_rest(self) -> None:
+        """Turn foreign keys off for a table that is made anew, if the transaction has not written."""
+        (enforced,) = self._ask("PRAGMA foreign_keys")
+        if not enforced or self._nested or self._wrote or self.isolation_level is None:
+            return
+        run = self._run_between if self.in_transaction else self._run
+        run("PRAGMA foreign_keys = OFF")
+        self.suspended, self.rebuilt = True, {}
 
     def _refuse_changed(self) -> None:
         self._run("ROLLBACK")

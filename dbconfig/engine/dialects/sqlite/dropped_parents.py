@@ -36,10 +36,12 @@ def refuse_script(connection: sqlite3.Connection, script: str, together: Iterabl
         refuse_to_drop(connection, {*together, *(name for _, name in dropped)}, schema)
 
 
-def refuse_to_drop(connection: sqlite3.Connection, names: Iterable[str], schema: str | None = None) -> None:
-    """Raise where rows of other tables refer to one of these, and foreign keys are on."""
+def refuse_to_drop(
+    connection: sqlite3.Connection, names: Iterable[str], schema: str | None = None, *, enforced: bool = False
+) -> None:
+    """Raise where rows of other tables refer to one of these, and foreign keys are on, or `enforced` nevertheless."""
     with closing(sqlite3.Cursor(connection)) as cursor:
-        if not cursor.execute("PRAGMA foreign_keys").fetchone()[0]:
+        if not enforced and not cursor.execute("PRAGMA foreign_keys").fetchone()[0]:
             return
         gone = {name.lower() for name in names}
         for parent in sorted(gone):

@@ -21,10 +21,16 @@ _DROP: Final = re.compile(
 )
 
 
+COPY: Final = "_alembic_tmp_"  # before the name of the table of which Alembic makes a copy
+_OF_COPY: Final = re.compile(rf"(?:{_GAP}|;)*(?:CREATE|ALTER){_GAP}+TABLE{_GAP}+[\"`\[']?{COPY}", _FLAGS)
+
+
 class Kind(Enum):
     READ = "takes no lock beyond its own end"
     WRITE = "takes the write lock"
     DROP = "drops a table"
+    COPY = "makes a table that is to replace another one"
+    REPLACE = "gives it the name of that one"
     BEGIN = "begins a transaction"
     BEGIN_WRITING = "begins a transaction with the write lock"
     SAVEPOINT = "begins a transaction where there is none"
@@ -49,6 +55,8 @@ def kind_of(statement: str) -> Kind:
         return Kind.BEGIN_WRITING
     if first == "DROP" and second == "TABLE":
         return Kind.DROP
+    if first in ("CREATE", "ALTER") and second == "TABLE" and _OF_COPY.match(statement):
+        return Kind.COPY if first == "CREATE" else Kind.REPLACE
     if first == "PRAGMA" and _FOREIGN_KEYS.match(statement):
         return Kind.FOREIGN_KEYS
     if first == "WITH":
