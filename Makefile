@@ -10,7 +10,7 @@ WORKERS := 4
 PYTEST := -m pytest --numprocesses $(WORKERS) --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench setup test-lowest test-python mutants simulate clean
+.PHONY: help demo test check site bench setup test-lowest test-python mutants simulate clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,6 +26,9 @@ check: $(VENV)/dev ## Check style, types and layers
 	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/mypy --strict dbconfig
 	@$(VENV)/bin/lint-imports
+
+site: $(VENV)/docs ## Build the documentation into build/site; warnings are errors
+	@NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --quiet --strict
 
 bench: setup ## Compare with the peers
 	@for file in $$(grep -l '^if __name__' benchmarks/*.py); do \
@@ -71,6 +74,11 @@ $(VENV)/runtime: pyproject.toml | $(VENV)/bin/pip
 $(VENV)/dev: $(VENV)/runtime
 	@echo "Installing the tools for development"
 	@$(VENV)/bin/python $(PIP) install --group dev
+	@touch $@
+
+$(VENV)/docs: $(VENV)/runtime
+	@echo "Installing what builds the site"
+	@$(VENV)/bin/python $(PIP) install --group docs
 	@touch $@
 
 $(LOWEST)/installed: pyproject.toml tests/lowest.txt | $(LOWEST)/bin/pip

@@ -12,8 +12,9 @@ from pathlib import Path
 
 from dbconfig.cli.commands.init import templates
 from dbconfig.cli.commands.schema import text as schema_text
+from dbconfig.config.json_schema import schema
 from dbconfig.errors.catalogue import ADVICE, CATALOGUE, CONFIGURATION, CONNECTIONS
-from dbconfig.settings.key_kinds import description, shown_default, words
+from dbconfig.settings.key_kinds import description, kind, shown_default, words
 from dbconfig.settings.keys import Keys, group
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -41,7 +42,55 @@ def files() -> dict[Path, str]:
         ROOT / "docs" / "reference.md": reference(),
         ROOT / "docs" / "errors.md": errors(),
         spike_picture.PICTURE: spike_picture.picture(),
+        ROOT / "dbconfig" / "settings" / "profile_keys.py": profile_keys(),
     }
+
+
+# What a type checker takes for a key in `Profile(…)`, by the kind of its value.
+TYPES = {
+    "url": "str",
+    "text": "str",
+    "secret": "str | Mapping[str, str]",
+    "hosts": "str | Sequence[str]",
+    "integer": "int",
+    "mapping": "Mapping[str, Any]",
+    "seconds": "float | str",
+    "seconds or flag": "float | str | bool",
+    "seconds or false": "float | str | Literal[False]",
+    "flag": "bool",
+    "level": "str",
+    "list": "Sequence[Mapping[str, Any]] | Literal[False]",
+}
+
+
+def profile_keys() -> str:
+    """Return dbconfig/settings/profile_keys.py."""
+    lines = [
+        '"""The keys of a profile for type checkers: written by docs/generate.py, imported by nobody at run time."""',
+        "",
+        "from __future__ import annotations",
+        "",
+        "from collections.abc import Mapping, Sequence",
+        "from typing import Any, Literal, TypedDict",
+        "",
+        "",
+        "class ProfileKeys(TypedDict, total=False):",
+        '    """The keys of a database, as they would stand in a file."""',
+        "",
+    ]
+    for key, field in Keys.model_fields.items():
+        found = _choices(key) if kind(field) == "choice" else TYPES[kind(field)]
+        lines.append(f"    {key}: {found}{' | None' if field.default is None else ''}")
+    return "\n".join(lines) + "\n"
+
+
+def _choices(key: str) -> str:
+    definition = schema()["definitions"][key]
+    values = [value for each in (definition, *definition.get("anyOf", ())) for value in each.get("enum", ())]
+    flag = any("boolean" in str(each.get("type")) for each in (definition, *definition.get("anyOf", ())))
+    words = ", ".join(f'"{value}"' for value in dict.fromkeys(values) if isinstance(value, str))
+    flag = flag or any(isinstance(value, bool) for value in values)
+    return f"Literal[{words}]" + (" | bool" if flag else "")
 
 
 def reference() -> str:

@@ -28,7 +28,7 @@ class Context:
     def __init__(self, arguments: Namespace, environ: Mapping[str, str]) -> None:
         self.arguments = arguments
         self.environ = environ
-        self.out = Output(arguments.format, arguments.color, environ)
+        self.out: Output = Output(arguments.format, arguments.color, environ)
 
     @property
     def is_json(self) -> bool:

@@ -30,7 +30,7 @@ class Output:
     def __init__(self, format: str, color: str, environ: Mapping[str, str]) -> None:
         self.format = format
         is_text = format == "text"
-        self.paint = Palette(is_text and wants_colour(color, environ, sys.stdout))
+        self.paint: Palette = Palette(is_text and wants_colour(color, environ, sys.stdout))
         self._paint_diagnostics = Palette(is_text and wants_colour(color, environ, sys.stderr))
 
     def line(self, *parts: str | tuple[str, str]) -> None:

@@ -74,6 +74,7 @@ def schema() -> dict[str, Any]:
     replica = {"type": "object", "properties": {**own, "weight": weight}, "additionalProperties": False}
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",
+        "$id": "https://raw.githubusercontent.com/sqlmodel-dbconfig/dbconfig/main/config/schema.json",
         "title": "dbconfig profile",
         "description": "The database connections of one profile: config/default.yaml is what all profiles share",
         "type": "object",

@@ -54,7 +54,10 @@ class Validation:
         for _ in range(8):  # each round sets something aside; the checks have fewer stages than this
             data = self._data()
             try:
-                profile = Profile(sources=(TreeSource(data, environment=True), TreeSource(data, environment=False)))
+                made: Any = Profile  # whose arguments are an application's; the sources are ours alone
+                profile: Profile = made(
+                    sources=(TreeSource(data, environment=True), TreeSource(data, environment=False))
+                )
             except ValidationError as error:
                 before = len(self.aside)
                 for loc, findings in found_in(error):

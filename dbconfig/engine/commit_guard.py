@@ -38,13 +38,13 @@ class Mark:
     __slots__ = ("alive", "allowed", "caught", "committed", "name", "partly", "sent")
 
     def __init__(self, name: str, *, allowed: bool) -> None:
-        self.name = name  # of the database
-        self.allowed = allowed  # whether its COMMIT is due; in a unit of work only once the function has returned
-        self.alive = True
-        self.sent = False
-        self.committed = False
-        self.partly = False  # a statement has committed what came before it
-        self.caught = Fate.FINAL  # of the last error of a statement, which the application may have caught
+        self.name: str = name  # of the database
+        self.allowed: bool = allowed  # whether its COMMIT is due; in a unit of work only once the function has returned
+        self.alive: bool = True
+        self.sent: bool = False
+        self.committed: bool = False
+        self.partly: bool = False  # a statement has committed what came before it
+        self.caught: Fate = Fate.FINAL  # of the last error of a statement, which the application may have caught
 
     def refuse(self) -> None:
         if self.alive and not self.allowed:

@@ -167,7 +167,7 @@ def _limit_requests(app: Flask, limit: RequestDeadline) -> None:
         app.register_error_handler(DeadlineExceeded, lambda error: ({"detail": TOO_LATE}, 504))
 
 
-commands = AppGroup("dbconfig", help="Look after the databases of the application.")
+commands: AppGroup = AppGroup("dbconfig", help="Look after the databases of the application.")
 
 
 def _told(error: Exception) -> click.ClickException:

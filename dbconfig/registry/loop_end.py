@@ -132,7 +132,7 @@ class LoopEnd:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.over = False
-        self.number = next(_numbers)  # in names
+        self.number: int = next(_numbers)  # in names
         self.owners: weakref.WeakSet[Owner] = weakref.WeakSet()
         self._loop = weakref.ref(loop)
         self._opened: dict[Engine, OpenEngine] = {}

@@ -39,10 +39,10 @@ class Parts:
 
     def __init__(self, profiles: Profiles, options: Mapping[str, Any], classes: SessionClasses = SQLMODEL) -> None:
         self.profiles = profiles
-        self.plan = Plan(profiles, options, classes)
+        self.plan: Plan = Plan(profiles, options, classes)
         self.homes = self.plan.homes
         self.engines: ProcessEngines = Engines(self.plan, Threads())
-        self.reload = Reload(profiles, self.engines)
+        self.reload: Reload = Reload(profiles, self.engines)
         self.event_loops: EventLoops | None = None  # until the first of them asks
         profiles.forgetting = self._leave_to_the_parent
         forks.guard(profiles)

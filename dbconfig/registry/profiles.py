@@ -33,7 +33,7 @@ class Profiles:
     ) -> None:
         """Note what to load at first use."""
         self.lock = threading.RLock()  # the registry's one lock: whoever loads or makes anything holds it
-        self.providers = Providers()
+        self.providers: Providers = Providers()
         self.forgetting: Callable[[], None] = lambda: None  # what else is to be left to the parent in a forked child
         self._path = path
         self._name = name

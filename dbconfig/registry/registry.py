@@ -74,7 +74,7 @@ class Registry:
         """
         self._profiles = Profiles(path, profile, environ)
         classes = SessionClasses(session_class, async_session_class)
-        self.parts = Parts(self._profiles, dict(engine_options or {}), classes)
+        self.parts: Parts = Parts(self._profiles, dict(engine_options or {}), classes)
         self._engines = self.parts.engines
 
     @classmethod
@@ -644,4 +644,4 @@ def _place(database: str, schema: str | None) -> str:
     return database if schema is None else f"{database}\0{schema}"
 
 
-default = Registry()  # `dbconfig.db`; it reads and opens nothing before its first use
+default: Registry = Registry()  # `dbconfig.db`; it reads and opens nothing before its first use

@@ -47,10 +47,10 @@ class Route(OptionEngine):
         self.position: Any = None  # how far the server was when it was last asked
         self.servers: dict[str | None, Any] = {}  # the same for each server that the address has led to
         self.lag: float | None = None
-        self.lagged_at = 0.0  # monotonic time when it last lacked what a reader had written
+        self.lagged_at: float = 0.0  # monotonic time when it last lacked what a reader had written
         self.out = ""  # why it is left out; "" while it is read from
         self.pause = FIRST_PAUSE
-        self.again = 0.0  # monotonic time of the next try
+        self.again: float = 0.0  # monotonic time of the next try
         books = ledger_if_any(engine)
         if books is not None:  # its pool's statistics say the same
             books.reader = weakref.ref(self)
@@ -88,7 +88,7 @@ class Fleet:
         """
         self.settings = settings
         self.label = label
-        self.key = read_your_writes.key_of(label, settings)
+        self.key: str = read_your_writes.key_of(label, settings)
         self.watches = settings.read_your_writes
         self._open_engine = open_engine
         self._lock = threading.RLock()
@@ -96,7 +96,7 @@ class Fleet:
         self._samples: deque[tuple[float, Any]] = deque()
         self._looking = False
         self._resting = False
-        self.replicas = [self._replica(number, each) for number, each in enumerate(settings.replicas, 1)]
+        self.replicas: list[Route] = [self._replica(number, each) for number, each in enumerate(settings.replicas, 1)]
         self.turns = schedule(self.replicas)
         if settings.replica_max_lag is not None:
             self._care(self._interval())

@@ -44,7 +44,7 @@ class Scope:
     """What a request has committed, shared by all tasks and threads that work for it."""
 
     def __init__(self, marks: Mapping[str, Mark]) -> None:
-        self.marks = dict(marks)
+        self.marks: dict[str, Mark] = dict(marks)
 
 
 _scope: ContextVar[Scope | None] = ContextVar("dbconfig.scope", default=None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 from pydantic.fields import FieldInfo
@@ -52,7 +52,9 @@ REPLICAS: Final[Any] = setting(
 class Keys(BaseModel):
     """Every key of a database; `ReplicaKeys` has the one that only replicas have."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, arbitrary_types_allowed=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(
+        frozen=True, extra="forbid", hide_input_in_errors=True, arbitrary_types_allowed=True
+    )
 
     url: url_parsing.URL | None = setting(
         None, "connection", "The whole address: scheme://user:password@host:port/database?query"

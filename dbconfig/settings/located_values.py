@@ -20,8 +20,8 @@ class Source:
     __slots__ = ("_lines", "_secrets", "_spans", "_text", "parsed", "shown")
 
     def __init__(self, shown: str, text: str = "") -> None:
-        self.shown = shown
-        self.parsed = False
+        self.shown: str = shown
+        self.parsed: bool = False
         self._text = text
         self._lines = text.splitlines()
         # Of each line the places of its values, and key and value of each.

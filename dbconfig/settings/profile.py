@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 
 from pydantic import PrivateAttr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
@@ -19,6 +19,11 @@ from dbconfig.settings.keys import CONNECTION_KEYS, FOR_PROFILE, Origins
 from dbconfig.settings.known_drivers import backend_of, family
 from dbconfig.settings.replicas import switched_off
 from dbconfig.settings.value_types import plain
+
+if TYPE_CHECKING:
+    from typing import Unpack
+
+    from dbconfig.settings.profile_keys import ProfileKeys
 
 DEFAULT: Final = "default"  # the name of a profile's own database
 
@@ -36,7 +41,7 @@ class Profile(BaseSettings):
     True
     """
 
-    model_config = SettingsConfigDict(
+    model_config: ClassVar[SettingsConfigDict] = SettingsConfigDict(
         frozen=True, extra="forbid", hide_input_in_errors=True, arbitrary_types_allowed=True
     )
 
@@ -48,22 +53,31 @@ class Profile(BaseSettings):
     _sources: tuple[str, ...] = PrivateAttr(())
     _shards: dict[str, tuple[str, ...]] = PrivateAttr(default_factory=dict)
 
-    def __init__(self, **values: Any) -> None:
-        """Make a profile in code: `name`, and the settings as they would stand in its file.
+    if TYPE_CHECKING:  # so that a type checker completes and checks the keys
 
-        Raises:
-            ConfigError: they cannot be used; all problems are in `.problems`.
-        """
-        try:
-            super().__init__(**values)
-            return
-        except ValidationError as error:
-            if "sources" in values:
-                raise  # the loader knows the places
-            problems = [_problem(loc, finding) for loc, findings in found_in(error) for finding in findings]
-        # Not within `except`: pydantic's error carries the input, and with it the secrets; so would the traceback.
-        values.clear()
-        raise ConfigError(problems)
+        def __init__(
+            self, *, name: str, databases: Mapping[str, ProfileKeys] = ..., **keys: Unpack[ProfileKeys]
+        ) -> None:
+            """Make a profile in code: its name, and the settings as they would stand in its file."""
+
+    else:
+
+        def __init__(self, **values: Any) -> None:
+            """Make a profile in code: `name`, and the settings as they would stand in its file.
+
+            Raises:
+                ConfigError: they cannot be used; all problems are in `.problems`.
+            """
+            try:
+                super().__init__(**values)
+                return
+            except ValidationError as error:
+                if "sources" in values:
+                    raise  # the loader knows the places
+                problems = [_problem(loc, finding) for loc, findings in found_in(error) for finding in findings]
+            # Not within `except`: pydantic's error carries the input, and with it the secrets; so would the traceback.
+            values.clear()
+            raise ConfigError(problems)
 
     @classmethod
     def settings_customise_sources(

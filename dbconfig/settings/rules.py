@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 from dbconfig.settings import generic_rules, nested_values, url_parameters
@@ -19,7 +19,7 @@ _CARE: Final = ("pool_recycle", "pool_pre_ping")
 # What the waiting line and the idle care of our own pool can do, and no pool of SQLAlchemy's.
 _OWN: Final = ("pool_min_idle", "pool_idle_timeout", "pool_keepalive", "pool_max_waiting", "pool_queue_target")
 # Arguments that each pool class does not take (SQLAlchemy raises TypeError), or that have no effect with it.
-NOT_FOR_POOL: Final = {
+NOT_FOR_POOL: Final[Mapping[str, tuple[str, ...]]] = {
     "QueuePool": _OWN,
     "NullPool": (*_SIZES, *_CARE, *_OWN),
     "StaticPool": (*_SIZES, *_OWN),

@@ -30,9 +30,9 @@ class Secret:
 
     # The argument is Any for the sake of drivers' arguments such as PyMySQL's `ssl`, a mapping with a password in it.
     def __init__(self, kind: str, argument: Any, location: Location | None = None, *, written: bool = False) -> None:
-        self.kind = kind  # "text", "file", "env" or "provider"
-        self.location = location
-        self.written = written  # in a file as it is, not by way of a variable
+        self.kind: str = kind  # "text", "file", "env" or "provider"
+        self.location: Location | None = location
+        self.written: bool = written  # in a file as it is, not by way of a variable
         self._argument = argument if kind in ("file", "env", "provider") else ""
         self._environment: Environment | None = None
         # A closure, so that no attribute holds the text: `vars`, debuggers and crash reporters print attributes.

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from dbconfig.engine.pool import forks, sockets
 from dbconfig.engine.pool.clock import monotonic
 
-logger = logging.getLogger("dbconfig.pool.watch")
+logger: logging.Logger = logging.getLogger("dbconfig.pool.watch")
 
 T = TypeVar("T")
 
@@ -120,4 +120,4 @@ class Watch:
             return
 
 
-watch = Watch()
+watch: Watch = Watch()

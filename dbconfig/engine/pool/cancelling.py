@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
     from sqlalchemy.pool import Pool
 
-logger = logging.getLogger("dbconfig.pool.ending")
+logger: logging.Logger = logging.getLogger("dbconfig.pool.ending")
 
 # Seconds in which a server has to take a request to cancel; a dead one does not get the rest of the day.
 CANCEL_LIMIT = 2.0

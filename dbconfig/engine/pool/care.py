@@ -53,7 +53,7 @@ class Care:
     def __init__(self, line: Tended) -> None:
         self._line = line
         rules = line.rules
-        self.wanted = bool(rules.min_idle) or rules.idle_timeout is not None or rules.keepalive is not None
+        self.wanted: bool = bool(rules.min_idle) or rules.idle_timeout is not None or rules.keepalive is not None
         self._refill_at = -NEVER
         self._due = NEVER  # when the driver has been told to come again
 

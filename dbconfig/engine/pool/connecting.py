@@ -16,7 +16,7 @@ from dbconfig.engine.pool.record import NEVER, Record, Slot, is_held_here
 if TYPE_CHECKING:
     from dbconfig.engine.pool.owner import Owner
 
-logger = logging.getLogger("dbconfig.pool.connecting")
+logger: logging.Logger = logging.getLogger("dbconfig.pool.connecting")
 
 # Connects that run beside the callers' threads at the same time. A burst is mostly served by what is returned while
 # they run; more of them would be a connection storm (50 callers: 45 connects on the stock pool).

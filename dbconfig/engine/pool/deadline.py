@@ -36,7 +36,7 @@ class DeadlineExceeded(SQLAlchemyError, TimeoutError):
     def __init__(self, message: str, *, seconds: float = 0.0, spent: Mapping[str, float] | None = None) -> None:
         super().__init__(message)
         self.seconds = seconds
-        self.spent = dict(spent or {})
+        self.spent: dict[str, float] = dict(spent or {})
         self.connection_is_whole = False  # nothing is under way on it: it may go back to the pool
 
 
@@ -55,7 +55,7 @@ class Deadline:
         """
         if isinstance(seconds, bool) or not isinstance(seconds, int | float) or math.isnan(seconds):
             raise ValueError(f"a deadline is a number of seconds from now, not {seconds!r}")
-        self.seconds = float(seconds)
+        self.seconds: float = float(seconds)
         self.at = math.inf
         self._began = 0.0
         self._outer: Deadline | None = None

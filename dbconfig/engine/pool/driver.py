@@ -9,7 +9,7 @@ import weakref
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-logger = logging.getLogger("dbconfig.pool.sockets")
+logger: logging.Logger = logging.getLogger("dbconfig.pool.sockets")
 
 
 class Parameters:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from dbconfig.engine.pool.options import Judge
 
-logger = logging.getLogger("dbconfig.pool.failover")
+logger: logging.Logger = logging.getLogger("dbconfig.pool.failover")
 
 # Whether the server itself takes no writes; MySQL gives the same error for the application's own READ ONLY.
 _SERVER_READ_ONLY = ("read_only", "innodb_read_only", "tx_read_only", "transaction_read_only")

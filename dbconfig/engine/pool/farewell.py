@@ -10,7 +10,7 @@ from sqlalchemy.util import greenlet_spawn
 
 from dbconfig.engine.pool import driver
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 # Seconds for a polite end. A server that is gone does not answer one, and an end must not wait for it.
 CLOSE_LIMIT = 2.0

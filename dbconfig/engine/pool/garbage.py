@@ -29,4 +29,4 @@ class Garbage:
         self._next = max(self._next, began + SHARE * (monotonic() - began))
 
 
-garbage = Garbage()
+garbage: Garbage = Garbage()

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from dbconfig.engine.pool.owner import Owner
     from dbconfig.engine.pool.record import Record
 
-logger = logging.getLogger("dbconfig.pool.idle")
+logger: logging.Logger = logging.getLogger("dbconfig.pool.idle")
 
 # Seconds between two rounds: no shorter than makes sense, and no longer than a lowered number of idle ones may last.
 SHORTEST_ROUND = 0.05

@@ -40,7 +40,7 @@ class Line:
         self.trouble: BaseException | None = None  # the error of the last connect, while it is being retried
         self.failures = 0  # in a row
         self.retry_at = NEVER
-        self.shedding = None if rules.queue_target is None else Shedding(rules.queue_target)
+        self.shedding: Shedding | None = None if rules.queue_target is None else Shedding(rules.queue_target)
         self._take: Callable[[], Place] = self.idle.pop if rules.lifo else self.idle.popleft
         # Beyond the steady size a returned connection is the next to go, so that the surplus rests and can time out
         # as idle; in strict rotation a trickle of requests would keep all of them in use for ever.

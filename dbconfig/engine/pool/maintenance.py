@@ -13,7 +13,7 @@ from time import sleep
 from dbconfig.engine.pool import forks
 from dbconfig.engine.pool.clock import monotonic
 
-logger = logging.getLogger("dbconfig.pool.caretaker")
+logger: logging.Logger = logging.getLogger("dbconfig.pool.caretaker")
 
 Job = Callable[[], float | None]  # returns the seconds until it wants to run again, or None when it is done
 
@@ -128,4 +128,4 @@ class _Round:
             heapq.heappush(self._due, (monotonic() + delay, next(self._numbers), key, job))
 
 
-caretaker = Caretaker()
+caretaker: Caretaker = Caretaker()

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine.interfaces import Dialect
     from sqlalchemy.pool.base import _ConnDialect
 
-logger = logging.getLogger("dbconfig.pool.ping")
+logger: logging.Logger = logging.getLogger("dbconfig.pool.ping")
 
 # Seconds for which a returned connection is trusted without a look. A poll costs about 2 µs and gives up the GIL, which
 # under contention doubles the price of a checkout; a server seldom dies within the few ms since it last answered, and

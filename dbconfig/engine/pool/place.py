@@ -37,10 +37,10 @@ class Place:
 
     def __init__(self, now: float, generation: int) -> None:
         self.connection: Any = None
-        self.state = State.CONNECTING
-        self.generation = generation
-        self.condemned = False  # closes instead of being lent again
-        self.expires = NEVER
+        self.state: State = State.CONNECTING
+        self.generation: int = generation
+        self.condemned: bool = False  # closes instead of being lent again
+        self.expires: float = NEVER
         self.started_at = self.returned_at = self.checked_at = self.lent_at = now
 
 
@@ -53,9 +53,9 @@ class Caller:
     __slots__ = ("arrived", "deadline", "error", "key", "place")
 
     def __init__(self, deadline: float, arrived: float, key: Any = None) -> None:
-        self.deadline = deadline
-        self.arrived = arrived
-        self.key = key
+        self.deadline: float = deadline
+        self.arrived: float = arrived
+        self.key: Any = key
         self.place: Place | None = None
         self.error: BaseException | Refusal | None = None
 

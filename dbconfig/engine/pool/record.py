@@ -61,10 +61,10 @@ class Slot:
     __slots__ = ("__weakref__", "cold", "connecting", "held", "line")
 
     def __init__(self, line: Home) -> None:
-        self.line = line
-        self.held = False  # until the line has counted it
-        self.connecting = False
-        self.cold = False  # the place in which the pool makes its very first connection
+        self.line: Home = line
+        self.held: bool = False  # until the line has counted it
+        self.connecting: bool = False
+        self.cold: bool = False  # the place in which the pool makes its very first connection
 
     def release(self) -> None:
         self.line.take_back(self)
@@ -107,13 +107,13 @@ class Record(_ConnectionRecord):
     )
 
     def __init__(self, pool: Pool, slot: Slot, deadline: float, now: float) -> None:
-        self.slot = slot
+        self.slot: Slot = slot
         self.generation = slot.line.generation
-        self.deadline = deadline  # of the caller who waits for this connect; read by the driver's time limits
-        self.expires = NEVER
-        self.doubtful_at = NEVER  # from then on it is looked at before it is lent
+        self.deadline: float = deadline  # of the caller who waits for this connect; read by the driver's time limits
+        self.expires: float = NEVER
+        self.doubtful_at: float = NEVER  # from then on it is looked at before it is lent
         self.returned_at = self.lent_at = self.checked_at = now
-        self.thread = 0
+        self.thread: int = 0
         self.task: weakref.ref[asyncio.Task[Any]] | None = None
         self.reason: str | None = None  # why it is being closed, for the statistics
         self.look: Look | None = None
@@ -151,9 +151,9 @@ class Waiter:
     __slots__ = ("arrived", "connects", "deadline", "gate", "outcome")
 
     def __init__(self, deadline: float, arrived: float, *, connects: bool = True) -> None:
-        self.connects = connects  # on its own thread, if need be, where only the driver's limits end it
-        self.deadline = deadline
-        self.arrived = arrived
+        self.connects: bool = connects  # on its own thread, if need be, where only the driver's limits end it
+        self.deadline: float = deadline
+        self.arrived: float = arrived
         self.outcome: Record | Slot | BaseException | Refusal | None = None
         self.gate = Lock()
         self.gate.acquire()

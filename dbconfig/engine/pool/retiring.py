@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from dbconfig.engine.pool.diagnostics.counters import Ledger
 
-logger = logging.getLogger("dbconfig.pool.ending")
+logger: logging.Logger = logging.getLogger("dbconfig.pool.ending")
 
 # Seconds that a thread gets to notice the end of its statement and to give its connection back.
 GRACE = 1.0
@@ -82,7 +82,7 @@ class Drain:
     """The end of one engine: nothing new is lent, what is in use is waited for, then cancelled, then cut."""
 
     def __init__(self, engine: Engine, ledger: Ledger) -> None:
-        self.name = ledger.name
+        self.name: str = ledger.name
         self._ledger = ledger
         self._pool = engine.pool
         self._runs_in_process = engine.dialect.name == "sqlite" and not engine.dialect.is_async

@@ -16,7 +16,7 @@ from dbconfig.engine.pool import driver
 if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
 
-logger = logging.getLogger("dbconfig.pool.sockets")
+logger: logging.Logger = logging.getLogger("dbconfig.pool.sockets")
 
 # Seconds. A peer that vanished while we wait for its answer is noticed after IDLE + INTERVAL * COUNT; one that does not
 # acknowledge what we sent, after USER_TIMEOUT. Both are needed: the first does not act while data is unacknowledged,

@@ -72,7 +72,7 @@ class Tally:
     __slots__ = ("counts", "sum")
 
     def __init__(self) -> None:
-        self.counts = [0] * (len(BOUNDS) + 1)
+        self.counts: list[int] = [0] * (len(BOUNDS) + 1)
         self.sum = 0.0
 
     def observe(self, seconds: float) -> None:
@@ -87,9 +87,9 @@ class Counters:
 
     def __init__(self) -> None:
         self.at_once = 0  # checkouts of a connection that was idle: `wait` without a look at the clock
-        self.wait = Tally()
-        self.use = Tally()
-        self.create = Tally()
+        self.wait: Tally = Tally()
+        self.use: Tally = Tally()
+        self.create: Tally = Tally()
         self.closed: dict[str, int] = {}
         self.timeouts = 0
         self.refused = 0

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections import OrderedDict, deque
     from collections.abc import Callable, Coroutine
 
-logger = logging.getLogger("dbconfig.pool.line")
+logger: logging.Logger = logging.getLogger("dbconfig.pool.line")
 
 
 class TaskPlaces(AsyncAdaptedQueuePool):
@@ -43,8 +43,8 @@ class TaskPlaces(AsyncAdaptedQueuePool):
     ) -> None:
         super().__init__(creator, **arguments)
         self.options = options = line or LineOptions()
-        self.counters = Counters()
-        self.past = past or Past()
+        self.counters: Counters = Counters()
+        self.past: Past = past or Past()
         self.explain: Explain | None = None  # writes the notes of a timeout
         self.at_dispose: Callable[[], None] | None = None
         self.server = "the server"  # as errors call it
@@ -62,7 +62,7 @@ class TaskPlaces(AsyncAdaptedQueuePool):
             patient=options.patient,
             connect_stalls=min(1.0, max(self._timeout, 0.1) / 2),
         )
-        self.line = Line(rules, self.counters)
+        self.line: Line = Line(rules, self.counters)
         self._check = options.check
         self._trust = NEVER if self._check is None else self._check.trust
         self._loop: Any = None  # of the first use

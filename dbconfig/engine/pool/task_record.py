@@ -41,7 +41,7 @@ class TaskRecord(Record):
         self.transport: asyncio.WriteTransport | None = None
         self.deadline = NEVER  # no caller's: it has a task of its own
         self.doubtful_at = NEVER
-        self.thread = pool.thread
+        self.thread: Any = pool.thread
         self.task = None
         self.reason = None
         self.look = None

@@ -38,17 +38,17 @@ class Places(QueuePool):
         self, creator: Any, line: LineOptions | None = None, past: Past | None = None, **arguments: Any
     ) -> None:
         super().__init__(creator, **arguments)
-        self.options = line or LineOptions()
-        self.counters = Counters()
+        self.options: LineOptions = line or LineOptions()
+        self.counters: Counters = Counters()
         self.explain: Explain | None = None  # writes the notes of a timeout
         self.at_dispose: Callable[[], None] | None = None
         self.leaks: Leaks | None = None
         self.inspections: tuple[Callable[[Any, Record], None], ...] = ()  # of each connection that is about to be lent
         self.server = "the server"  # as errors call it
         self.disown: Callable[[], list[Record]] | None = None  # forgets and returns the connections of the parent
-        self.past = past or Past()
+        self.past: Past = past or Past()
         self.in_its_process = forks.mark()
-        self.lock = RLock()
+        self.lock: RLock = RLock()
         self.idle: deque[Record] = deque()
         # What is in use, so that the garbage collector, which ends all of a circle in any order, finds it whole.
         self.lent: set[Record] = set()
@@ -58,12 +58,14 @@ class Places(QueuePool):
         self.generation = 0  # of the connections made from now on; the older ones are invalid
         self.disposed = False
         self._cared_for = False
-        self.limit = float("inf") if self._max_overflow == -1 else self._pool.maxsize + self._max_overflow
-        self.connector = Connector(self, inline=getattr(self._dialect, "name", "") == "sqlite" or self._timeout <= 0)
+        self.limit: float | int = float("inf") if self._max_overflow == -1 else self._pool.maxsize + self._max_overflow
+        self.connector: Connector = Connector(
+            self, inline=getattr(self._dialect, "name", "") == "sqlite" or self._timeout <= 0
+        )
         target = self.options.queue_target
-        self.shedding = None if target is None else Shedding(target)
+        self.shedding: Shedding | None = None if target is None else Shedding(target)
         self._check = self.options.check
-        self.trust = NEVER if self._check is None else self._check.trust
+        self.trust: float = NEVER if self._check is None else self._check.trust
         # Beyond the steady size a returned connection is the next to go, so that the surplus rests and can time out
         # as idle; in strict rotation a trickle of requests would keep all of them in use for ever.
         self._steady = self._pool.maxsize or float("inf")

@@ -23,7 +23,7 @@ from dbconfig.engine.pool.sockets import Verdict
 from dbconfig.engine.pool.stats import BOUNDS
 from dbconfig.engine.pool.thread_places import Places
 
-logger = logging.getLogger("dbconfig.pool.line")
+logger: logging.Logger = logging.getLogger("dbconfig.pool.line")
 
 # threading refuses to wait for longer, and "for ever" is not a time a caller means.
 LONGEST_WAIT = 86_400.0
@@ -312,7 +312,7 @@ class FairPool(Places):
         """After a fork that Python was not told of: the connections, and who waits for them, are the parent's."""
         forks.notice()
         self.in_its_process = forks.mark()
-        self.lock = RLock()
+        self.lock: RLock = RLock()
         self._cared_for = False
         inherited = self.disown() if self.disown is not None else list(self.idle)
         for record in inherited:
@@ -322,7 +322,7 @@ class FairPool(Places):
         self.lent.clear()
         self.waiters.clear()
         self.open = self.connecting = 0
-        self.connector = Connector(self, inline=self.connector.inline)
+        self.connector: Connector = Connector(self, inline=self.connector.inline)
 
     def dispose(self) -> None:
         """Close what is idle now and what is in use when it comes back. Who waits is still served, and closed then."""
@@ -334,7 +334,7 @@ class FairPool(Places):
             if self.at_dispose is not None:
                 self.at_dispose()
         except BaseException:
-            self.disposed = False  # interrupted: it stays what its engine works with
+            self.disposed: bool = False  # interrupted: it stays what its engine works with
             raise
         self.logger.info("Pool disposed. %s", self.status())
 

@@ -26,7 +26,7 @@ from dbconfig.settings import hosts
 from dbconfig.settings.database import DatabaseSettings, ReplicaSettings
 from dbconfig.settings.known_drivers import PORTS
 
-logger = logging.getLogger("dbconfig.primary")
+logger: logging.Logger = logging.getLogger("dbconfig.primary")
 
 PLACE: Final = "dbconfig.host"  # in the info of a connection's record: where it leads
 # Seconds that a connection is in use before somebody looks whether its server is still the primary: it may wait for a

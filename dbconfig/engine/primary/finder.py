@@ -17,7 +17,7 @@ from dbconfig.engine.pool import TaskPool, descriptor, farewell, forks, watch
 from dbconfig.engine.pool.clock import monotonic
 from dbconfig.engine.primary.search import Host, Memory, Search
 
-logger = logging.getLogger("dbconfig.primary")
+logger: logging.Logger = logging.getLogger("dbconfig.primary")
 
 # Seconds that a server has for saying what it is, once it has let us in.
 ANSWER_LIMIT: Final = 2.0
@@ -41,7 +41,7 @@ class Finder(ABC):
             limit: seconds that one search has.
             wants: "any", "primary", or "read-write": a primary whose transactions are not read-only by default.
         """
-        self.memory = Memory()
+        self.memory: Memory = Memory()
         self.on_change: Found = lambda host, alone: None
         self._dialect = dialect
         self._backend = backend

@@ -88,7 +88,7 @@ class AsyncIsolation:
         self, connection: AsyncConnection, usual: AsyncSessionFactory, homes: Homes | None, open_: Open | None
     ) -> None:
         assert connection.sync_connection is not None
-        self.connection = connection.sync_connection
+        self.connection: Connection = connection.sync_connection
         self._asynchronous = connection
         self._turns = Turns(self.connection)
         self._usual = usual

@@ -41,7 +41,7 @@ class StepFailed(Exception):
 
     def __init__(self, slug: str, stage: str, words: str = "") -> None:
         super().__init__(words)
-        self.failure = Failure(slug, stage, words)
+        self.failure: Failure = Failure(slug, stage, words)
 
 
 def timed(name: str, work: Callable[[Step], None]) -> Step:

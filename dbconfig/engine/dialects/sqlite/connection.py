@@ -60,7 +60,7 @@ class Connection(sqlite3.Connection):
     in_memory = False
     place = ""
     file: tuple[int, int] | None = None  # of the file that was opened at this place
-    trusted_until = 0.0  # when to look again whether that is still the file at this place
+    trusted_until: float = 0.0  # when to look again whether that is still the file at this place
     late = False  # a transaction is due, which begins with the first statement that writes (in memory only)
     fresh = False  # nothing was executed in this transaction
     switched = False  # foreign keys were turned on or off in a session

@@ -29,7 +29,7 @@ class TimedConnection(Connection):
     """Ends a statement, its fetching included, after `limit` seconds."""
 
     cursor_class = TimedCursor
-    limit = float("inf")
+    limit: float = float("inf")
     deadline = float("inf")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

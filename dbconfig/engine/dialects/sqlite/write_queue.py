@@ -26,7 +26,7 @@ class Turn:
 
     def __init__(self, queue: WriteQueue) -> None:
         self.held = True
-        self.thread = current_thread().name
+        self.thread: str = current_thread().name
         self._queue = queue
         self._owner = _here()
 

@@ -58,8 +58,8 @@ class Ledger:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.number = next(_numbers)
-        self.counters = Counters()  # of SQLAlchemy's own pools; ours count in their line
+        self.number: int = next(_numbers)
+        self.counters: Counters = Counters()  # of SQLAlchemy's own pools; ours count in their line
         self.known: WeakSet[Any] = WeakSet()
         self.role = "primary"
         # What serves read-only sessions by this engine, where there are replicas. Weakly: it refers to the engine.
@@ -70,7 +70,7 @@ class Ledger:
         forks.after_fork_in_child(self._unlock)
 
     def _unlock(self) -> None:
-        self.lock = RLock()  # re-entrant: the garbage collector may check a connection in at any time
+        self.lock: RLock = RLock()  # re-entrant: the garbage collector may check a connection in at any time
 
     def count_leak(self) -> None:
         with self.lock:

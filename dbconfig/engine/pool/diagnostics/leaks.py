@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from dbconfig.engine.pool.record import Record
 
-logger = logging.getLogger("dbconfig.pool.leaks")
+logger: logging.Logger = logging.getLogger("dbconfig.pool.leaks")
 
 # Rounds per warning time, and the limits of a round in seconds: a report is at most a quarter late.
 ROUNDS = 4
@@ -41,11 +41,11 @@ class Hold:
     __slots__ = ("frames", "reported", "since", "task", "thread")
 
     def __init__(self, frames: list[Place], since: float, thread: str, task: str | None) -> None:
-        self.frames = frames
-        self.since = since
-        self.thread = thread
-        self.task = task
-        self.reported = False
+        self.frames: list[Place] = frames
+        self.since: float = since
+        self.thread: str = thread
+        self.task: str | None = task
+        self.reported: bool = False
 
     def who(self) -> str:
         where = " < ".join(describe(frame) for frame in self.frames) or "an unknown place"

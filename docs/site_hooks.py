@@ -1,0 +1,46 @@
+"""What MkDocs does beyond the pages: the home page from the README, links into the repository, llms.txt."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+
+
+def on_files(files: Any, config: Any) -> Any:
+    from mkdocs.structure.files import File
+
+    text = (ROOT / "README.md").read_text(encoding="utf-8").replace("](docs/", "](")
+    files.append(File.generated(config, "index.md", content=_with_repository_links(text, config.repo_url)))
+    files.append(File.generated(config, "llms.txt", content=_llms(config)))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
+    markdown = re.sub(r"<!-- (?:setup\n.*?|[^\n]*?)-->\n?", "", markdown, flags=re.DOTALL)
+    return re.sub(r"\]\(\.\./([^)]+)\)", rf"]({config.repo_url}/blob/main/\1)", markdown)
+
+
+def _with_repository_links(text: str, repository: str) -> str:
+    """Return the README as a page of docs/: what lies beside docs/ is in the repository."""
+    beside = r"\]\(((?:examples|benchmarks/|CHANGELOG|CONTRIBUTING|SECURITY)[^)]*)\)"
+    return re.sub(beside, rf"]({repository}/blob/main/\1)", text)
+
+
+def _llms(config: Any) -> str:
+    """Return the list of pages for language models: https://llmstxt.org."""
+    lines = [f"# {config.site_name}", "", f"> {config.site_description}", ""]
+    for section in config.nav:
+        ((title, found),) = section.items() if isinstance(section, dict) else ((section, section),)
+        pages = (
+            [found] if isinstance(found, str) else [next(iter(p.values())) if isinstance(p, dict) else p for p in found]
+        )
+        lines += [f"## {title}", ""]
+        for name in pages:
+            path = ROOT / "docs" / name
+            heading = path.read_text(encoding="utf-8").partition("\n")[0].lstrip("# ") if path.exists() else "dbconfig"
+            lines.append(f"- [{heading}]({config.site_url}{name.removesuffix('.md').replace('index', '')})")
+        lines.append("")
+    return "\n".join(lines)
