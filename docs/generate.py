@@ -53,6 +53,7 @@ TYPES = {
     "secret": "str | Mapping[str, str]",
     "hosts": "str | Sequence[str]",
     "integer": "int",
+    "names": "Sequence[str]",
     "mapping": "Mapping[str, Any]",
     "seconds": "float | str",
     "seconds or flag": "float | str | bool",

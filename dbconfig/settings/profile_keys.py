@@ -58,11 +58,15 @@ class ProfileKeys(TypedDict, total=False):
     idle_in_transaction_timeout: float | str | None
     variables: Mapping[str, Any]
     pgbouncer: bool
+    shards: Mapping[str, Any]
     replicas: Sequence[Mapping[str, Any]] | Literal[False]
     read_your_writes: bool
     replica_max_lag: float | str | Literal[False]
     replica_fallback: bool
     application_name: str | None
+    slow_statement: float | str | Literal[False] | None
+    slow_statement_plan: bool
+    query_tags: Sequence[str]
     fast_begin: bool
     expire_on_commit: bool
     autoflush: bool
