@@ -43,7 +43,13 @@ def load(
     selection = select(profile, environment, folder)
     loaded = load_selected(folder, environment, selection)
     for warning in advice(loaded):
-        _log.warning("%s: profile %s: %s", warning.location, loaded.name, warning.message)
+        _log.warning(
+            "%s: profile %s: %s",
+            warning.location,
+            loaded.name,
+            warning.message,
+            extra={"profile": loaded.name, "place": str(warning.location), "slug": warning.slug},
+        )
     return loaded
 
 

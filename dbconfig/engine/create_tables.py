@@ -74,7 +74,10 @@ def selected(tables: Sequence[What], metadatas: Sequence[MetaData] = (SQLModel.m
         every = [table for metadata in metadatas for table in _sorted(metadata)]
         if not every:
             _refuse_other_bases()
-            _log.warning("no table is known: import the modules of your models before creating or dropping tables")
+            _log.warning(
+                "no table is known: import the modules of your models before creating or dropping tables",
+                extra={"tables": 0},
+            )
         return every
     named = dict.fromkeys(table for each in tables for table in _tables(each, metadatas))
     return [

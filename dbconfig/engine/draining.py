@@ -12,6 +12,7 @@ from sqlalchemy.util import greenlet_spawn
 
 from dbconfig.engine import pool
 from dbconfig.engine.pool.cancelling import CANCEL_LIMIT
+from dbconfig.engine.pool.facts import facts
 from dbconfig.engine.pool.retiring import GRACE, PAUSE, Drain, is_closed, wait_until_idle
 from dbconfig.errors.light_dataclass import dataclass
 
@@ -39,7 +40,13 @@ def _steps(drains: Sequence[Drain], timeout: float) -> Generator[_Wait | _Cancel
     if (yield _Wait(min(timeout, LONGEST))):
         return
     for late in [each for each in drains if each.busy()]:
-        _log.warning("%s: %d connections still in use after %g s are cancelled", late.name, late.busy(), timeout)
+        _log.warning(
+            "%s: %d connections still in use after %g s are cancelled",
+            late.name,
+            late.busy(),
+            timeout,
+            extra=facts(late.name, seconds=timeout, used=late.busy()),
+        )
         yield _Cancel(late)
     yield _Wait(GRACE)
 
@@ -111,7 +118,12 @@ async def _cancel(late: Drain) -> None:
         async with asyncio.timeout(CANCEL_LIMIT):
             await greenlet_spawn(late.ask_to_cancel)
     except TimeoutError:
-        _log.info("%s: the server did not take the request to cancel within %g s", late.name, CANCEL_LIMIT)
+        _log.info(
+            "%s: the server did not take the request to cancel within %g s",
+            late.name,
+            CANCEL_LIMIT,
+            extra=facts(late.name, seconds=CANCEL_LIMIT),
+        )
 
 
 async def _idle(drains: list[Drain], seconds: float) -> bool:

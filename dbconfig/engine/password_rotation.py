@@ -15,6 +15,7 @@ from sqlalchemy import Engine, event
 
 from dbconfig.engine import pool
 from dbconfig.engine.dialects import driver_protocol
+from dbconfig.engine.pool.facts import facts
 from dbconfig.engine.pool.maintenance import caretaker
 from dbconfig.settings import small_files
 from dbconfig.settings.database import DatabaseSettings
@@ -59,7 +60,12 @@ def attach(engine: Engine, settings: DatabaseSettings, name: str) -> None:
             if each is not record and _MARK in each.info and _differs(each.info[_MARK], number, fingerprint)
         ]
         if older:
-            _log.info("%s: the password has changed: %d older connections are replaced", name, len(older))
+            _log.info(
+                "%s: the password has changed: %d older connections are replaced",
+                name,
+                len(older),
+                extra=facts(name, replaced=len(older)),
+            )
             pool.retire(engine, older)
         if watch is not None:
             watch.begin()
@@ -107,7 +113,12 @@ class _Watch:
                 pool.connect_beside(engine)
             except Exception as error:
                 # Mostly the file was written before the server was told: again in the next round.
-                _log.info("the new content of %s opens no connection yet: %s", self._path, type(error).__name__)
+                _log.info(
+                    "the new content of %s opens no connection yet: %s",
+                    self._path,
+                    type(error).__name__,
+                    extra={"file": str(self._path), "error": type(error).__name__},
+                )
                 return ROUND
             self._seen = state
         return ROUND
@@ -121,9 +132,11 @@ def _prove_secrets(settings: DatabaseSettings) -> None:
     if file is None:
         return  # what was loaded from a profile has been checked at load
     if small_files.readable_by_others(file):
-        _log.warning("secret file %s is readable by other users: set its permissions to 600", file)
+        _log.warning(
+            "secret file %s is readable by other users: set its permissions to 600", file, extra={"file": str(file)}
+        )
     if small_files.writable_by_others(file):
-        _log.warning("secret file %s can be written or replaced by other users", file)
+        _log.warning("secret file %s can be written or replaced by other users", file, extra={"file": str(file)})
 
 
 def _supply_secrets(engine: Engine, settings: DatabaseSettings) -> None:

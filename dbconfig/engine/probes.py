@@ -176,6 +176,12 @@ def _logged(what: str, settings: DatabaseSettings) -> Callable[[BaseException], 
         found: Failure = classify(error, settings)
         if found.slug not in told:
             told.add(found.slug)
-            _log.info("waiting for %s: %s: %s", what, found.slug, found.words)
+            _log.info(
+                "waiting for %s: %s: %s",
+                what,
+                found.slug,
+                found.words,
+                extra={"server": what, "slug": found.slug, "stage": found.stage},
+            )
 
     return report

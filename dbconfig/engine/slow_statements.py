@@ -18,6 +18,7 @@ from sqlalchemy.util import greenlet_spawn
 
 from dbconfig.engine import statement_text
 from dbconfig.engine.pool.diagnostics.call_sites import application_frames, describe, running
+from dbconfig.engine.pool.facts import facts
 from dbconfig.settings.database import DatabaseSettings
 
 _log = logging.getLogger("dbconfig.slow")
@@ -62,9 +63,8 @@ def attach(engine: Engine, settings: DatabaseSettings, label: str) -> None:
     limit = settings.slow_statement
     if limit is None:
         return
-    profile, _, database = label.partition("/")
-    facts = {"profile": profile, "database": database or "default"}
-    plans = _Plans(engine, label, facts) if settings.slow_statement_plan else None
+    of_pool = facts(label)
+    plans = _Plans(engine, label, of_pool) if settings.slow_statement_plan else None
     budget = _Budget()
 
     def begin(connection: Any, cursor: Any, statement: str, parameters: Any, context: Any, many: bool) -> Any:
@@ -97,7 +97,7 @@ def attach(engine: Engine, settings: DatabaseSettings, label: str) -> None:
             "%s: slow statement: %.3f s, %s, at %s: %s%s",
             *(label, seconds, counted, place, text, more),
             extra={
-                **facts,
+                **of_pool,
                 **{"seconds": seconds, "rows": rows if rows >= 0 else None, "place": place, "statement": text},
                 **{"error": error or None, "suppressed": suppressed},
             },

@@ -109,7 +109,7 @@ def _spread(registry: Registry, targets: Mapping[str, MetaData]) -> Iterator[tup
         shards = registry.parts.profiles.every_shard(name) if SEPARATOR not in name else [name]
         for shard in shards[:1] if once else shards:
             if len(shards) > 1 and not once:
-                _log.info("shard %s", shard)
+                _log.info("shard %s", shard, extra={"database": name, "shard": shard})
             yield name, target, shard
 
 
@@ -250,7 +250,7 @@ def _alone(connection: Connection) -> Iterator[None]:
         if time.monotonic() > deadline:
             raise TimeoutError(f"another process has been migrating this database for {LOCK_TIMEOUT:.0f} s")
         if not waited:
-            _log.info("another process is migrating this database; waiting for it")
+            _log.info("another process is migrating this database; waiting for it", extra={"seconds": LOCK_TIMEOUT})
         waited = True
         time.sleep(_POLL)
     connection.commit()

@@ -19,6 +19,7 @@ from dbconfig.engine.dialects import errors
 from dbconfig.engine.dialects.error_table import Fate
 from dbconfig.engine.pool import caretaker, ledger_if_any
 from dbconfig.engine.pool.deadline import DeadlineExceeded
+from dbconfig.engine.pool.facts import facts
 from dbconfig.errors.light_dataclass import dataclass
 from dbconfig.replicas import positions, read_your_writes
 from dbconfig.settings.database import DatabaseSettings, ReplicaSettings
@@ -153,7 +154,13 @@ class Fleet:
             route.out, route.pause = why, FIRST_PAUSE
             route.again = time.monotonic() + route.pause
             self.turns = schedule(self.replicas)
-        _log.warning("%s: replica %s is left out: %s", self.label, route.address, why)
+        _log.warning(
+            "%s: replica %s is left out: %s",
+            self.label,
+            route.address,
+            why,
+            extra=facts(self.label, replica=route.address, reason=why),
+        )
         if not self._resting:
             self._care(FIRST_PAUSE)
 
@@ -161,7 +168,12 @@ class Fleet:
         with self._lock:
             route.out, route.pause = "", FIRST_PAUSE
             self.turns = schedule(self.replicas)
-        _log.info("%s: replica %s is read from again", self.label, route.address)
+        _log.info(
+            "%s: replica %s is read from again",
+            self.label,
+            route.address,
+            extra=facts(self.label, replica=route.address),
+        )
 
     @property
     def _key(self) -> tuple[str, int]:

@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session, SessionTransaction
 from sqlalchemy.util import await_only, greenlet_spawn
 
 from dbconfig.engine.pool import deadline as deadlines
+from dbconfig.engine.pool.facts import facts
 from dbconfig.replicas import positions, read_your_writes
 from dbconfig.replicas.health import Fleet, Route, is_exhausted
 from dbconfig.sessions.session import ReadOnlySession, SnapshotSession
@@ -157,7 +158,12 @@ class Router(Fleet):
             with self.primary.open() as connection:
                 return self.ask(connection, positions.positions_of(self.primary).primary)
         except Exception as error:  # drivers have errors of their own for what is asked past SQLAlchemy
-            _log.warning("%s: the primary does not tell its position, reads go by time: %s", self.label, error)
+            _log.warning(
+                "%s: the primary does not tell its position, reads go by time: %s",
+                self.label,
+                error,
+                extra=facts(self.label),
+            )
             return ""
 
     def _check_claim(self, mark: read_your_writes.Mark) -> None:

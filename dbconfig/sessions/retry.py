@@ -20,6 +20,7 @@ from dbconfig.engine.commit_guard import broken_by
 from dbconfig.engine.dialects.error_table import JUDGED, Fate, Meaning
 from dbconfig.engine.dialects.errors import COMMITTED, fate_of
 from dbconfig.engine.pool import deadline
+from dbconfig.engine.pool.facts import facts
 from dbconfig.errors.light_dataclass import dataclass
 from dbconfig.sessions.commit import commit, tell_committed
 from dbconfig.sessions.nesting import Key, joined, running
@@ -81,7 +82,14 @@ class Attempts:
             of = f" of {self._limit}" if self._limit is not None else f", {self._timeout:.3g} s after the first"
             error.add_note(f"dbconfig: given up after attempt {self.number}{of}: {fate.value}")
             return None
-        _log.info("%s: attempt %d: %s; again in %.3f s", self.label, self.number, fate.value, pause)
+        _log.info(
+            "%s: attempt %d: %s; again in %.3f s",
+            self.label,
+            self.number,
+            fate.value,
+            pause,
+            extra=facts(self.label, attempt=self.number, reason=fate.name.lower(), seconds=pause),
+        )
         self.number += fate is not Fate.ABSENT
         for tell in self.told:
             tell(fate.name.lower())

@@ -62,7 +62,11 @@ def commit(session: Session) -> None:
         if not any(part.mark.sent for part in parts):
             _give_up(prepared)
         elif prepared:
-            _log.error("left prepared, for a COMMIT whose outcome is unknown: %s", ", ".join(map(_shown, prepared)))
+            _log.error(
+                "left prepared, for a COMMIT whose outcome is unknown: %s",
+                ", ".join(map(_shown, prepared)),
+                extra=_facts(prepared),
+            )
         raise
     for part in prepared:
         _commit_prepared(part)
@@ -110,7 +114,7 @@ def _commit_prepared(part: _Part) -> None:
             _finish(part, "COMMIT", on_its_own=on_its_own)
         except (SQLAlchemyError, OSError) as error:
             if time.monotonic() > deadline:
-                _log.error("still prepared, though it is to be committed: %s", _shown(part))
+                _log.error("still prepared, though it is to be committed: %s", _shown(part), extra=_facts([part]))
                 error.add_note(f"dbconfig: to be committed by hand: {_statement(part, 'COMMIT')} in {part.mark.name}")
                 raise
             on_its_own = False
@@ -120,13 +124,17 @@ def _commit_prepared(part: _Part) -> None:
             return
 
 
+def _facts(parts: list[_Part]) -> dict[str, Any]:
+    return {"databases": [part.mark.name for part in parts], "prepared": [part.name for part in parts]}
+
+
 def _give_up(parts: list[_Part]) -> None:
     for part in parts:
         if part.name:
             try:
                 _finish(part, "ROLLBACK", on_its_own=not part.connection.invalidated)
             except (SQLAlchemyError, OSError) as error:
-                _log.warning("it may be left prepared: %s: %s", _shown(part), error)
+                _log.warning("it may be left prepared: %s: %s", _shown(part), error, extra=_facts([part]))
 
 
 def _finish(part: _Part, verb: str, *, on_its_own: bool) -> None:

@@ -67,9 +67,13 @@ def check_files(settings: Keys) -> None:
             message = f"{key}: {printable(path, 300)}: {wrong}"
             problems.append(Problem("file-unreadable", message, settings.origin(key), key))
         elif key == "sslkey" and small_files.readable_by_others(Path(path)):
-            _log.warning("key file %s is readable by other users: set its permissions to 600", path)
+            _log.warning(
+                "key file %s is readable by other users: set its permissions to 600", path, extra={"file": str(path)}
+            )
         elif small_files.writable_by_others(Path(path)):
-            _log.warning("%s file %s can be written or replaced by other users", key, path)
+            _log.warning(
+                "%s file %s can be written or replaced by other users", key, path, extra={"file": str(path), "key": key}
+            )
     if problems:
         raise ConfigError(problems)
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy.util import greenlet_spawn
 
 from dbconfig.engine.pool import deadline, driver
+from dbconfig.engine.pool.facts import facts
 from dbconfig.engine.pool.task_places import TaskPlaces
 
 if TYPE_CHECKING:
@@ -89,7 +90,11 @@ class Canceller:
                 async with asyncio.timeout(CANCEL_LIMIT):
                     await greenlet_spawn(self._cancel_all)
             except TimeoutError:
-                logger.info("the server did not take a request to cancel within %g s", CANCEL_LIMIT)
+                logger.info(
+                    "the server did not take a request to cancel within %g s",
+                    CANCEL_LIMIT,
+                    extra={"seconds": CANCEL_LIMIT},
+                )
 
     def _cancel_all(self) -> None:
         engine = self._engine()
@@ -99,7 +104,12 @@ class Canceller:
         try:
             cancel_beside(engine.pool, self._driver, self._with_those_who_come(numbers))
         except Exception as error:  # the server is away, or will not have another connection
-            logger.info("%s: statements could not be cancelled on the server: %s", engine.url.database, error)
+            logger.info(
+                "%s: statements could not be cancelled on the server: %s",
+                engine.url.database,
+                error,
+                extra=facts(engine.logging_name or ""),
+            )
 
     def _with_those_who_come(self, numbers: Iterable[int]) -> Iterable[int]:
         yield from numbers

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import event
 
 from dbconfig.engine.pool import driver
+from dbconfig.engine.pool.facts import facts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -35,7 +36,12 @@ def attach(engine: Engine, name: str, judge: Judge, count: Callable[[], None]) -
         if judge.ends_connection(error):
             context.is_disconnect = True
         elif judge.refuses_writes(error) and not _asked_for_read_only(context):
-            logger.warning("%s: the primary is read-only now; all its connections are replaced (%s)", name, error)
+            logger.warning(
+                "%s: the primary is read-only now; all its connections are replaced (%s)",
+                name,
+                error,
+                extra=facts(name),
+            )
             count()
             context.is_disconnect = True
 

@@ -7,6 +7,7 @@ import weakref
 from typing import TYPE_CHECKING
 
 from dbconfig.engine.pool.clock import monotonic
+from dbconfig.engine.pool.facts import facts
 from dbconfig.engine.pool.maintenance import caretaker
 from dbconfig.engine.pool.ping import PING_LIMIT, ping
 from dbconfig.engine.pool.sockets import Look, Verdict
@@ -91,7 +92,9 @@ def _ask_the_quiet(pool: Owner) -> None:
         if verdict is Verdict.ALIVE:
             pool.hand_over(record, used=False)
             continue
-        logger.info("%s: a connection died while it rested and is replaced", pool.options.name)
+        logger.info(
+            "%s: a connection died while it rested and is replaced", pool.options.name, extra=facts(pool.options.name)
+        )
         pool.discard(record, "ping")
         if verdict is Verdict.SILENT:
             pool.invalidate_all()

@@ -118,7 +118,9 @@ class _Round:
         try:
             delay = job()
         except Exception:
-            logger.exception("the caretaker of the connection pools failed in one of its jobs")
+            logger.exception(
+                "the caretaker of the connection pools failed in one of its jobs", extra={"seconds": AFTER_ERROR}
+            )
             delay = AFTER_ERROR
         if self._jobs.get(key) is not job:
             return  # removed, or replaced, while it ran

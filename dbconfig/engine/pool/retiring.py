@@ -17,6 +17,7 @@ from sqlalchemy.util import await_only
 from dbconfig.engine.pool import driver, sockets
 from dbconfig.engine.pool.cancelling import CANCEL_LIMIT, cancel_beside
 from dbconfig.engine.pool.clock import monotonic
+from dbconfig.engine.pool.facts import facts
 from dbconfig.engine.pool.record import Record
 from dbconfig.engine.pool.tasks import TaskPool
 from dbconfig.engine.pool.threads import FairPool
@@ -115,7 +116,9 @@ class Drain:
             numbers = [self._driver.number(connection) for connection in connections]
             cancel_beside(self._pool, self._driver, [number for number in numbers if number is not None])
         except Exception as error:  # the server is away, or will not have another connection
-            logger.info("%s: statements could not be cancelled on the server: %s", self.name, error)
+            logger.info(
+                "%s: statements could not be cancelled on the server: %s", self.name, error, extra=facts(self.name)
+            )
 
     def cut(self) -> None:
         """Close every connection that is left, in whosever hands."""
@@ -130,7 +133,11 @@ class Drain:
                 continue
             if self._runs_in_process and _in_a_call(record.dbapi_connection):
                 # Closed under a running statement, SQLite ends the process. It closes when it comes back.
-                logger.warning("%s: a statement goes on in this process; its connection closes when it ends", self.name)
+                logger.warning(
+                    "%s: a statement goes on in this process; its connection closes when it ends",
+                    self.name,
+                    extra=facts(self.name),
+                )
                 continue
             if isinstance(record, Record):
                 record.part("disposed")

@@ -13,6 +13,7 @@ from sqlalchemy.util import await_only, greenlet_spawn
 
 from dbconfig.engine.pool import deadline, farewell
 from dbconfig.engine.pool.clock import monotonic
+from dbconfig.engine.pool.facts import facts
 from dbconfig.engine.pool.line import Line
 from dbconfig.engine.pool.options import LineOptions
 from dbconfig.engine.pool.ping import PING_LIMIT
@@ -141,7 +142,11 @@ class TaskPlaces(AsyncAdaptedQueuePool):
         finally:
             self.line.checked(place, alive=verdict is Verdict.ALIVE, now=monotonic())
             if verdict is not Verdict.ALIVE:
-                logger.info("%s: a connection died while it rested and is replaced", self.options.name)
+                logger.info(
+                    "%s: a connection died while it rested and is replaced",
+                    self.options.name,
+                    extra=facts(self.options.name),
+                )
             if verdict is Verdict.SILENT:
                 self.line.invalidate(monotonic())
             self._run()

@@ -20,6 +20,7 @@ from dbconfig.engine.dialects.error_table import JUDGED, NO_PRIMARY, UNKNOWN, Fa
 from dbconfig.engine.dialects.set_up import on_connect
 from dbconfig.engine.pool import caretaker, driver, farewell, forks, sockets
 from dbconfig.engine.pool.clock import monotonic
+from dbconfig.engine.pool.facts import facts
 from dbconfig.engine.primary.finder import Finder, NoPrimary, TaskFinder, ThreadFinder
 from dbconfig.engine.primary.search import SPACING, Host
 from dbconfig.settings import hosts
@@ -120,7 +121,13 @@ def _replace(engine: Engine, name: str, host: Host, *, alone: bool) -> None:
     ledger = pool.ledger(engine)
     others = [record for record in ledger.live() if record.info.get(PLACE) not in (None, host)]
     place = hosts.joined(*host)
-    logger.warning("%s: the primary is %s now: %d connections to others are replaced", name, place, len(others))
+    logger.warning(
+        "%s: the primary is %s now: %d connections to others are replaced",
+        name,
+        place,
+        len(others),
+        extra=facts(name, primary=place, replaced=len(others)),
+    )
     pool.retire(engine, others)
     if not alone:
         return

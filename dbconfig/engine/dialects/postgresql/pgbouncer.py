@@ -10,6 +10,7 @@ from typing import Any, Final
 from sqlalchemy import Engine
 
 from dbconfig.engine.dialects.set_up import on_connect
+from dbconfig.engine.pool.facts import facts
 
 _log = logging.getLogger("dbconfig.dialects.poolers")
 
@@ -114,6 +115,7 @@ def distrust(engine: Engine) -> None:
             _log.warning(
                 "%s: a pooler stands before the server: statements are not prepared; write `pgbouncer: true`",
                 engine.logging_name,
+                extra=facts(engine.logging_name or ""),
             )
 
     on_connect(engine, look)

@@ -15,6 +15,7 @@ from sqlalchemy import event
 from dbconfig.engine.pool import forks
 from dbconfig.engine.pool.clock import monotonic
 from dbconfig.engine.pool.diagnostics.call_sites import Place, application_frames, describe, running
+from dbconfig.engine.pool.facts import facts
 from dbconfig.engine.pool.maintenance import caretaker
 from dbconfig.engine.pool.threads import FairPool
 
@@ -93,9 +94,19 @@ class Leaks:
         caretaker.add(id(self), lambda: known._report() if (known := myself()) is not None else None, self._round)
         self._watching = True  # last: an interrupted checkout leaves it to the next one
 
+    def _facts(self, hold: Hold, seconds: float) -> dict[str, Any]:
+        place = describe(hold.frames[0]) if hold.frames else None
+        return facts(self.name, seconds=seconds, place=place, holder_thread=hold.thread, holder_task=hold.task)
+
     def _came_back(self, hold: Hold) -> None:
         held = monotonic() - hold.since
-        logger.warning("%s: the connection taken at %s came back after %.1f s", self.name, hold.who(), held)
+        logger.warning(
+            "%s: the connection taken at %s came back after %.1f s",
+            self.name,
+            hold.who(),
+            held,
+            extra=self._facts(hold, held),
+        )
 
     def _was_forgotten(self, hold: Hold) -> None:
         if not hold.reported:
@@ -106,6 +117,7 @@ class Leaks:
             self.name,
             held,
             hold.who(),
+            extra=self._facts(hold, held),
         )
 
     def rest(self) -> None:
@@ -124,7 +136,9 @@ class Leaks:
             self._watching = False
         for hold in overdue:
             self._count()
-            logger.warning("%s: a connection is held for %.1f s by %s", self.name, now - hold.since, hold.who())
+            held = now - hold.since
+            extra = self._facts(hold, held)
+            logger.warning("%s: a connection is held for %.1f s by %s", self.name, held, hold.who(), extra=extra)
         return None if done else self._round
 
 
