@@ -126,7 +126,9 @@ def _refuse_flush(session: Session, context: UOWTransaction, instances: object) 
 def _begin_snapshot(session: Session, transaction: SessionTransaction, connection: Connection) -> None:
     if transaction.parent is None:
         statement = _SNAPSHOTS.get(connection.dialect.name)
-        if statement is None or connection.get_isolation_level() != "AUTOCOMMIT":
+        # Not get_isolation_level(), which asks the server, and is told the level of the transaction.
+        level = getattr(connection.dialect, "_on_connect_isolation_level", None)
+        if statement is None or level != "AUTOCOMMIT":
             name = f"{connection.dialect.name}+{connection.dialect.driver}"
             raise InvalidRequestError(f"snapshot=True is not supported on {name}: use db.transaction()")
         connection.exec_driver_sql(statement)
