@@ -16,6 +16,8 @@ from sqlalchemy import Connection, Engine, event, exc
 from sqlalchemy.orm import Session, SessionTransaction
 from sqlalchemy.util import await_only, greenlet_spawn
 
+from dbconfig.engine.dialects import errors
+from dbconfig.engine.dialects.error_table import Fate
 from dbconfig.engine.pool import deadline as deadlines
 from dbconfig.engine.pool.facts import facts
 from dbconfig.replicas import positions, read_your_writes
@@ -33,6 +35,8 @@ _log = logging.getLogger("dbconfig.routing")
 
 # Seconds between two looks at how far a replica that is waited for has come, where the primary may not be read.
 WAIT_STEP: Final = 0.005
+# Seconds between two attempts to reach the primary, where no other server can be read from.
+PRIMARY_STEP: Final = 0.25
 # Seconds for which a replica that lacked what was written is asked last.
 LATELY: Final = 0.1
 _UNREACHABLE: Final = (exc.DBAPIError, exc.TimeoutError, OSError)
@@ -57,7 +61,7 @@ class Router(Fleet):
         mark = self.mark() if self.watches and read_your_writes.marks() else None
         if mark is None and not first.out:  # nearly always: at the price of a bare engine
             try:
-                connection: Connection | None = first.open()
+                connection: Connection | None = self._primarys() if first is self._primary else first.open()
             except _UNREACHABLE as error:
                 if first is self._primary or is_exhausted(error):
                     raise
@@ -70,10 +74,22 @@ class Router(Fleet):
         if connection is not None:
             return connection
         if self.settings.replica_fallback:
-            connection = self.primary.open()
+            connection = self._primarys()
             self.primary.reads += 1
             return connection
         return self._wait(mark, trouble)
+
+    def _primarys(self) -> Connection:
+        """Return a connection to the primary; wait for one that cannot be reached as long as any session would."""
+        deadline = time.monotonic() + self.settings.pool_timeout
+        while True:
+            try:
+                return self.primary.open()
+            except _UNREACHABLE as error:
+                late = time.monotonic() + PRIMARY_STEP > deadline
+                if late or is_exhausted(error) or errors.fate_of(error) is not Fate.ABSENT:
+                    raise
+            self.pause(PRIMARY_STEP)
 
     def _candidates(self, first: Route, mark: read_your_writes.Mark | None) -> Iterator[Route]:
         if first is self._primary:

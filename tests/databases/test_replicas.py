@@ -457,6 +457,21 @@ def test_a_promoted_standby_does_not_lag_ever_further() -> None:
             wait_until(is_current, "the end of the lag", timeout=20)
 
 
+def test_a_read_waits_for_a_primary_that_is_away_where_nobody_else_serves(group: Group) -> None:
+    with group.registry(pool_timeout=120) as db:
+        read(db, 2)
+        for replica in group.replicas:
+            replica.stop()
+        group.primary.stop()
+        found: list[int] = []
+        reader = threading.Thread(target=lambda: found.append(sum(read(db, 1).values())))
+        reader.start()
+        wait_until(lambda: all(each.out for each in db.readers() if each.name != "primary"), "the loss of all")
+        group.primary.start()
+        reader.join(120)
+        assert found == [1]
+
+
 def test_a_replica_that_is_not_ready_is_left_out_after_the_first_error(
     pair: tuple[MariaDBServer, MariaDBServer],
 ) -> None:
