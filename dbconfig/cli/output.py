@@ -1,4 +1,4 @@
-"""The renderer: aligned text, JSON with a schema id, problems; colour only where a person looks at it."""
+"""The renderer: aligned text, JSON with a schema id, problems; color only where a person looks at it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""COMMIT acts for whoever may commit, and never reports as saved what is lost.
+"""COMMIT works only for the owner of a transaction, and never reports as saved what is lost.
 
 A statement's error that the application catches may have ended the whole transaction: PostgreSQL answers COMMIT with
 ROLLBACK then, MySQL and SQLite have rolled back and go on in a new transaction. All three report success.

@@ -211,7 +211,7 @@ def _checked_dialect_options(settings: DatabaseSettings, drivername: str) -> dic
     for name in settings.dialect_options:
         if name not in known:
             help = did_you_mean(suggest(name, known))
-            message = f"{name!r} is no argument of {drivername}'s dialect"
+            message = f"{name!r} is not an argument of {drivername}'s dialect"
             problems.append(
                 Problem(
                     "unknown-key", message, settings.origin(f"dialect_options.{name}"), f"dialect_options.{name}", help

@@ -162,7 +162,7 @@ class Registry:
         execution_options: Mapping[str, Any] | None = None,
         shard: str | None = None,
     ) -> Session:
-        """Return a new session: SQLModel's own, which closes at the end of a `with`, and never commits by itself.
+        """Return a new session: SQLModel's own, which closes at the end of a `with`; `commit()` commits.
 
         Args:
             database: a name under `databases:`, or the profile's own.
@@ -233,9 +233,9 @@ class Registry:
         execution_options: Mapping[str, Any] | None = None,
         shard: str | None = None,
     ) -> T:
-        """Run a function in a transaction, again as a whole after an error that passes by itself.
+        """Run a function in a transaction, and rerun it from the start after a transient error.
 
-        Those are a serialization failure, a deadlock, a lock that was not to be had, a busy SQLite file, and a
+        Those are a serialization failure, a deadlock, a lock that could not be acquired, a busy SQLite file, and a
         connection that was lost before COMMIT was sent. The function gets a fresh session each time, must not commit,
         and may see its attempt's number as ``session.info["attempt"]``. A call within it joins its transaction.
 
@@ -344,7 +344,7 @@ class Registry:
         execution_options: Mapping[str, Any] | None = None,
         shard: str | None = None,
     ) -> T:
-        """Await a function in a transaction, again as a whole after an error that passes by itself.
+        """Await a function in a transaction, and rerun it from the start after a transient error.
 
         All that `run_in_transaction` says holds. A call within the function joins its transaction; one in a task that
         the function starts has a transaction of its own, since two tasks cannot share a session.
@@ -428,7 +428,7 @@ class Registry:
             The names of the tables that were created.
 
         Raises:
-            ConfigError: a name is no table's, no model is imported, or another profile protects this database.
+            ConfigError: no table has this name, no model is imported, or another profile protects this database.
         """
         return self._on_tables(models, self._named(database, shard), "create", options(schema, None))
 
@@ -508,7 +508,7 @@ class Registry:
         Tasks and threads that are started within it share it; so it belongs around a whole request.
 
         Raises:
-            ValueError: it is no token.
+            ValueError: it is not a token.
         """
         return read_your_writes.scope(read_your_writes.from_token(token or ""))
 

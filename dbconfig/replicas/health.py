@@ -1,4 +1,4 @@
-"""The servers of a database that can be read from: who is well, who is left out, and how far behind."""
+"""The servers that can be read from: which are healthy, which are out of rotation, and how far each one lags."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ class Fleet:
             route.again = time.monotonic() + route.pause
             self.turns = schedule(self.replicas)
         _log.warning(
-            "%s: replica %s is left out: %s",
+            "%s: replica %s is out of rotation: %s",
             self.label,
             route.address,
             why,

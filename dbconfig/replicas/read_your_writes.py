@@ -152,7 +152,7 @@ def from_token(token: str) -> dict[str, Mark]:
         if not all(isfinite(mark.at) for mark in found.values()):
             raise ValueError("a time that never passes")
     except (ValueError, TypeError, AttributeError, OverflowError, RecursionError, binascii.Error):
-        raise ValueError("this is no token of write_token()") from None
+        raise ValueError("this is not a token of write_token()") from None
     # A clock that runs ahead, or somebody who plays with the token, must not keep reads on the primary for ever.
     return {key: Mark(min(mark.at, time.time()), mark.position, True, True) for key, mark in found.items()}
 

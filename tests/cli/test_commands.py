@@ -441,7 +441,7 @@ class TestCreateTables:
         [
             ("no_such_module:metadata", "cannot be imported"),
             ("heroes_of_cli:Bas", "did you mean 'Base'?"),
-            ("json:loads", "is no MetaData"),
+            ("json:loads", "is not MetaData"),
         ],
     )
     def test_a_target_that_is_none_is_told(self, shop: Project, target: str, said: str) -> None:

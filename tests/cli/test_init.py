@@ -72,10 +72,10 @@ def test_migrations_are_added_to_a_project_that_has_its_profiles(project: Projec
     ("options", "told"),
     [
         (("--models", "app.models"), "--models is for migrations: add --alembic"),
-        (("--alembic", "../elsewhere"), "'../elsewhere' is no folder within the project"),
-        (("--alembic", "."), "'.' is no folder within the project"),
-        (("--alembic", "100%"), "'100%' is no folder within the project"),
-        (("--alembic", "--models", "app/models.py"), "'app/models.py' is no module of models"),
+        (("--alembic", "../elsewhere"), "'../elsewhere' is not a folder within the project"),
+        (("--alembic", "."), "'.' is not a folder within the project"),
+        (("--alembic", "100%"), "'100%' is not a folder within the project"),
+        (("--alembic", "--models", "app/models.py"), "'app/models.py' is not a module of models"),
     ],
 )
 def test_migrations_that_cannot_be_are_refused_and_nothing_is_written(

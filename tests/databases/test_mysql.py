@@ -159,10 +159,10 @@ def test_what_mysql_does_not_have_is_told_at_the_first_connection() -> None:
     ("extra", "settings", "message"),
     [
         ("?ssl_verify_cert=false", {}, "write it into `connect_args`, where true and false are booleans"),
-        ("?sslmod=require", {}, "'sslmod' is no argument of pymysql in a URL"),
-        ("", {"connect_args": {"options": "-c x=1"}}, "'options' is no argument of pymysql"),
-        ("", {"connect_args": {"read_timout": 1}}, "'read_timout' is no argument of pymysql"),
-        ("", {"dialect_options": {"use_native_hstore": False}}, "is no argument of mysql+pymysql's dialect"),
+        ("?sslmod=require", {}, "'sslmod' is not an argument of pymysql in a URL"),
+        ("", {"connect_args": {"options": "-c x=1"}}, "'options' is not an argument of pymysql"),
+        ("", {"connect_args": {"read_timout": 1}}, "'read_timout' is not an argument of pymysql"),
+        ("", {"dialect_options": {"use_native_hstore": False}}, "is not an argument of mysql+pymysql's dialect"),
         ("", {"variables": {"sql_mode": {"a": 1}}}, "a session variable has one value, not a mapping"),
     ],
 )

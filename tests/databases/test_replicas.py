@@ -166,7 +166,7 @@ def test_a_token_carries_what_was_written_to_another_process(group: Group) -> No
         with elsewhere.read_after(token):
             assert has(elsewhere, number)
         assert not has(elsewhere, number)
-        with pytest.raises(ValueError, match="no token"):
+        with pytest.raises(ValueError, match="not a token"):
             elsewhere.read_after("!")
         forged = read_your_writes.to_token(
             {read_your_writes.from_token(token).popitem()[0]: read_your_writes.Mark(0, "nonsense")}

@@ -74,7 +74,7 @@ def test_a_token_says_what_it_was_made_of() -> None:
 
 @pytest.mark.parametrize("token", ["x", "!!!", "bm90IGpzb24", "WzFd", "eyJhIjoxfQ", "é"])
 def test_what_is_no_token_is_refused(token: str) -> None:
-    with pytest.raises(ValueError, match="no token"):
+    with pytest.raises(ValueError, match="not a token"):
         from_token(token)
 
 
@@ -82,7 +82,7 @@ def test_what_is_no_token_is_refused(token: str) -> None:
     "plain", ["[" * 3000, '{"shop": [1' + "0" * 400 + ', ""]}', '{"shop": [NaN, ""]}', '{"shop": [Infinity, ""]}']
 )
 def test_a_token_that_somebody_made_to_break_us_is_refused(plain: str) -> None:
-    with pytest.raises(ValueError, match="no token"):
+    with pytest.raises(ValueError, match="not a token"):
         from_token(urlsafe_b64encode(plain.encode()).decode())
 
 

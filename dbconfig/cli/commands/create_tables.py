@@ -91,7 +91,7 @@ def _metadata(context: Context) -> MetaData | None:
             return None
     found = getattr(found, "metadata", found)
     if not isinstance(found, MetaData):
-        context.out.note(f"error: {quoted(context.arguments.metadata)} is no MetaData, and has no `metadata`")
+        context.out.note(f"error: {quoted(context.arguments.metadata)} is not MetaData, and has no `metadata`")
         return None
     return found
 

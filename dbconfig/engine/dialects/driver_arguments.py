@@ -27,7 +27,7 @@ def unknown_argument(settings: DatabaseSettings, name: str, driver: str, key: st
     location = settings.origin(f"{key}.{name}")
     return Problem(
         "unknown-key",
-        f"{name!r} is no argument of {driver}",
+        f"{name!r} is not an argument of {driver}",
         location if location.line or location.variable else settings.origin("url"),
         f"{key}.{name}",
         help,

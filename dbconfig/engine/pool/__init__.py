@@ -1,4 +1,4 @@
-"""The pool: a fair line on top of SQLAlchemy's QueuePool, and behaviours attached through its events."""
+"""The pool: a fair line on top of SQLAlchemy's QueuePool, and behaviors attached through its events."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Statements end with the deadline of whoever executes them: on the server, and on the client when that is silent."""
+"""Statements end with the deadline of their caller: on the server, and on the client when that is silent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The rules of the waiting line, as a state machine: it is told what happened, and answers with what to do."""
+"""The rules of the waiting line, as a state machine: it takes what happened, and answers with what to do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What our pool is told beyond QueuePool's own arguments, as one frozen value."""
+"""The options of our pool beyond QueuePool's own arguments, as one frozen value."""
 
 from __future__ import annotations
 

@@ -134,7 +134,7 @@ class Drain:
             if self._runs_in_process and _in_a_call(record.dbapi_connection):
                 # Closed under a running statement, SQLite ends the process. It closes when it comes back.
                 logger.warning(
-                    "%s: a statement goes on in this process; its connection closes when it ends",
+                    "%s: a statement still runs in this process; its connection closes when it ends",
                     self.name,
                     extra=facts(self.name),
                 )

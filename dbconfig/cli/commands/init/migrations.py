@@ -24,9 +24,9 @@ def files(folder: str, models: str) -> dict[str, str]:
     """
     folder = folder.rstrip("/")
     if not _FOLDER.fullmatch(folder):
-        raise ValueError(f"{folder!r} is no folder within the project: letters, digits, `_`, `-` and `/`")
+        raise ValueError(f"{folder!r} is not a folder within the project: letters, digits, `_`, `-` and `/`")
     if not _MODULE.fullmatch(models):
-        raise ValueError(f"{models!r} is no module of models, such as {MODELS}")
+        raise ValueError(f"{models!r} is not a module of models, such as {MODELS}")
     text = {path.name: path.read_text(encoding="utf-8") for path in _TEMPLATE.iterdir() if path.is_file()}
     found = {"alembic.ini": text.pop("alembic.ini").replace(f"/{FOLDER}\n", f"/{folder}\n")}
     text["env.py"] = text["env.py"].replace(MODELS, models)

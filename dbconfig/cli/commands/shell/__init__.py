@@ -46,7 +46,7 @@ def run(context: Context) -> int:
 def _confirmed(context: Context) -> bool:
     """Ask for the profile's name: what is typed there acts on a protected database."""
     name = context.selection.name
-    sys.stderr.write(f"{name} is protected; type its name to go on: ")
+    sys.stderr.write(f"{name} is protected; type its name to continue: ")
     sys.stderr.flush()
     answer = sys.stdin.readline().strip()
     if answer != name:

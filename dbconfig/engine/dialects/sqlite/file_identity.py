@@ -1,4 +1,4 @@
-"""A database file that was deleted or replaced: no connection goes on writing into the one that nobody sees."""
+"""A database file that was deleted or replaced: no connection keeps writing into the one that nobody sees."""
 
 from __future__ import annotations
 

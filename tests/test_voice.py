@@ -1,0 +1,106 @@
+"""How the project speaks: words that read as if translated, and the plain ones that take their place."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import io
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dbconfig.cli.parser import COMMANDS, build
+from dbconfig.errors.catalogue import CATALOGUE
+from dbconfig.settings.keys import Keys
+from tests.support.documents import ROOT
+
+# By what to write instead.
+WORDS = {
+    "the error names it, is reported, fails": r"\b(?:is|are|was|were|be|been) told\b",
+    "automatically": r"\bby itself\b|\bby themselves\b",
+    "has no effect": r"\bcannot act\b",
+    "is not a": r"(?<!there )\b(?:is|are) no (?!longer|more|other|effect|one\b)\w",
+    "does not accept, does not use": r"\btakes? no\b",
+    "anyone who, callers that": r"\bwhoever\b",
+    "available": r"\bat hand\b|\bto be had\b",
+    "replaces": r"\bstands? in (?:for|the place)|\bin the place of\b",
+    "out of rotation": r"\bleft out\b",
+    "continues": r"\bgo(?:es)? on\b",
+    "retried": r"\bagain as a whole\b",
+    "transient": r"\bpass(?:es)? by itself\b",
+    "American spelling": r"\b(?:colour|behaviour|initialise|misspelt|licence|normalise|recognise|favour)\w*\b",
+    "nothing: delete it": r"\b(?:simply|obviously)\b",
+    "waits, is left": r"\brests? for\b",
+}
+PAGES = [
+    *(ROOT / name for name in ("README.md", "SECURITY.md", "CONTRIBUTING.md", "CHANGELOG.md")),
+    *(each for each in sorted((ROOT / "docs").glob("*.md"))),
+]
+# Output that tests compare, and code, are no prose.
+_CODE = re.compile(r"^( *)```.*?^\1```|`[^`\n]+`|<!--.*?-->", re.DOTALL | re.MULTILINE)
+
+
+def found(text: str) -> list[str]:
+    """Return what of the list stands in a text, and what to write instead."""
+    return [
+        f"{match[0]!r}: write {instead!r} …{' '.join(text[max(0, match.start() - 40) : match.end() + 30].split())}…"
+        for instead, pattern in WORDS.items()
+        for match in re.finditer(pattern, text, re.IGNORECASE)
+    ]
+
+
+def modules() -> Iterator[Path]:
+    yield from (each for each in sorted((ROOT / "dbconfig").rglob("*.py")) if "_template" not in str(each))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_page_has_none_of_the_words(page: Path) -> None:
+    assert found(_CODE.sub("", page.read_text(encoding="utf-8"))) == []
+
+
+@pytest.mark.parametrize("slug", CATALOGUE)
+def test_an_entry_of_the_catalogue_has_none_of_the_words(slug: str) -> None:
+    entry = CATALOGUE[slug]
+    assert found(" ".join([entry.meaning, entry.advice()])) == []
+
+
+def test_the_description_of_a_key_has_none_of_the_words() -> None:
+    assert found("\n".join(str(field.description) for field in Keys.model_fields.values())) == []
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_help_of_a_command_has_none_of_the_words(command: str) -> None:
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out), pytest.raises(SystemExit):
+        build(command).parse_args([command, "--help"])
+    assert found(out.getvalue()) == []
+
+
+def test_the_first_line_of_a_module_has_none_of_the_words() -> None:
+    lines = {path: (ast.get_docstring(ast.parse(path.read_text())) or "").partition("\n")[0] for path in modules()}
+    assert {str(path.relative_to(ROOT)): found(line) for path, line in lines.items() if found(line)} == {}
+
+
+@pytest.mark.parametrize("path", [ROOT / "dbconfig" / "registry" / "registry.py", ROOT / "dbconfig" / "__init__.py"])
+def test_the_documentation_of_the_public_names_has_none_of_the_words(path: Path) -> None:
+    nodes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef | ast.ClassDef)]
+    assert found("\n".join(ast.get_docstring(node) or "" for node in nodes)) == []
+
+
+def test_an_error_or_a_warning_has_none_of_the_words() -> None:
+    """Every text that is passed to an exception, a problem, a finding, a log, or a note."""
+    wrong: dict[str, list[str]] = {}
+    for path in modules():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call):
+                texts = [
+                    part.value
+                    for argument in (*node.args, *(each.value for each in node.keywords))
+                    for part in ast.walk(argument)
+                    if isinstance(part, ast.Constant) and isinstance(part.value, str) and " " in part.value
+                ]
+                if hits := found("\n".join(texts)):
+                    wrong.setdefault(str(path.relative_to(ROOT)), []).extend(hits)
+    assert {name: list(dict.fromkeys(hits)) for name, hits in wrong.items()} == {}
