@@ -55,6 +55,7 @@ SIGNATURES = {
     "on_shard": "self, shard, database=None",
     "all_stats": "self",
     "tags": "self, **tags",
+    "advice": "self",
     "async_create_tables": "self, *models, database='default', schema=None, shard=None",
     "async_drop_tables": "self, *models, database='default', schema=None, shard=None",
     "async_ping": "self, database='default', *, timeout=5.0, shard=None",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
@@ -11,6 +12,7 @@ from sqlalchemy import Engine
 from dbconfig.config import protected_databases
 from dbconfig.engine import create_tables, draining, pool
 from dbconfig.engine.pool import PoolStats, forks
+from dbconfig.engine.pool.facts import facts
 from dbconfig.errors import ConfigError
 from dbconfig.errors.problem import Problem
 from dbconfig.registry.engines import Engines, Key, Plan, ProcessEngines, Threads
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from dbconfig.settings.database import DatabaseSettings
 
 T = TypeVar("T")
+_log = logging.getLogger("dbconfig.advice")
 
 
 TableVerb = Literal["create", "drop"]
@@ -109,6 +112,7 @@ class Parts:
         """Close every engine of the process, after work in progress if there is a limit to wait for it."""
         if timeout is not None:
             draining.check(timeout)
+        self._advise()
         try:
             if timeout is not None and not self.profiles.exchanged:
                 draining.drain(self.engines.alive(), timeout)
@@ -120,6 +124,15 @@ class Parts:
                     self.engines.forget()
             for engine in alive:
                 engine.dispose()
+
+    def _advise(self) -> None:
+        """Log what the statistics say before they go with their engines."""
+        if _log.isEnabledFor(logging.INFO) and len(self.engines):
+            from dbconfig.engine.pool.advice import advice
+
+            for found in self.all_stats():
+                for line in advice([found]):
+                    _log.info("%s", line, extra=facts(found.name))
 
     def stats(self, database: str) -> PoolStats:
         """Return the statistics of a database's pool for writing: of the process, or else of the running loop.

@@ -532,6 +532,12 @@ class Registry:
         """Return the same of every pool: for writing, for reading, of each replica, and of each event loop."""
         return self.parts.all_stats()
 
+    def advice(self) -> list[str]:
+        """Return what the statistics say about the size of each pool, with their figures; [] where all is well."""
+        from dbconfig.engine.pool.advice import advice
+
+        return advice(self.all_stats())
+
     def tags(self, **tags: str) -> AbstractContextManager[None]:
         """Tag the statements of a `with` block: ``with db.tags(job="nightly"):``, where the profile has `query_tags`.
 

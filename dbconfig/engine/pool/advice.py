@@ -1,0 +1,77 @@
+"""What the counters of a pool say about its size: no advice without the figures behind it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Final
+
+from dbconfig.engine.pool.stats import Histogram, PoolStats
+
+ENOUGH: Final = 100  # checkouts; fewer say nothing
+WORTH: Final = 0.01  # share of the checkouts that waited for `NOTICED` or longer
+NOTICED: Final = 0.01  # seconds; a bound of the histograms
+LARGE: Final = 4  # times as many connections as there were ever open
+MANY: Final = 20  # connections closed for their age, and a tenth of the checkouts
+
+
+def advice(pools: Iterable[PoolStats]) -> list[str]:
+    """Return a line for each thing worth changing."""
+    return [f"{pool.name}: {line}" for pool in pools for line in _of_pool(pool)]
+
+
+def _of_pool(pool: PoolStats) -> list[str]:
+    found = [_too_small(pool), _too_large(pool), _recycled(pool), _held(pool)]
+    return [line for line in found if line]
+
+
+def _too_small(pool: PoolStats) -> str:
+    late = _longer_than(pool.wait, NOTICED)
+    failed = pool.timeouts + pool.refused
+    if pool.max is None or pool.wait.count < ENOUGH or not pool.use.count:
+        return ""
+    if late / pool.wait.count < WORTH and not failed:
+        return ""
+    held = pool.use.sum / pool.use.count
+    # Little's law: whoever waited found, on average, as many before it as come free in that time.
+    waited = pool.wait.sum / max(late, 1)
+    enough = math.ceil(round(pool.max * (1 + waited / held), 6)) if held else pool.max
+    lost = f"; {failed} got no connection" if failed else ""
+    return (
+        f"too small: {late} of {pool.wait.count} checkouts waited for {NOTICED * 1000:.0f} ms or longer, "
+        f"{waited * 1000:.0f} ms on average, for one of {pool.max} connections that are held for {held * 1000:.0f} ms"
+        f"{lost}. {enough} connections would have been enough, or connections that are held for a shorter time"
+    )
+
+
+def _too_large(pool: PoolStats) -> str:
+    if pool.wait.count < ENOUGH or not pool.created or pool.size < LARGE * pool.created:
+        return ""
+    return (
+        f"larger than needed: pool_size is {pool.size}, and no more than {pool.created} "
+        f"connection{'s were' if pool.created > 1 else ' was'} ever opened in {pool.wait.count} checkouts"
+    )
+
+
+def _recycled(pool: PoolStats) -> str:
+    closed = pool.closed.get("recycled", 0)
+    if closed < MANY or closed < pool.use.count / 10:
+        return ""
+    connecting = pool.create.sum / max(pool.create.count, 1)
+    return (
+        f"pool_recycle is short: {closed} connections were closed for their age in {pool.use.count} checkouts, "
+        f"and each takes {connecting * 1000:.0f} ms to open"
+    )
+
+
+def _held(pool: PoolStats) -> str:
+    if not pool.leaks:
+        return ""
+    return (
+        f"{pool.leaks} connection{'s were' if pool.leaks > 1 else ' was'} held for longer than pool_leak_warning, or "
+        "never closed: the log of dbconfig.pool.leaks has the lines that took them"
+    )
+
+
+def _longer_than(histogram: Histogram, seconds: float) -> int:
+    return sum(histogram.counts[histogram.bounds.index(seconds) + 1 :])
