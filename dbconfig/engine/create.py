@@ -19,6 +19,7 @@ from dbconfig.engine import (
     dialects,
     echo,
     given_options,
+    keyboard_interrupts,
     password_rotation,
     pickled_notes,
     pool,
@@ -102,6 +103,7 @@ def build(
     session_reset.attach(engine, settings)
     _let_be_seen(engine, settings, name)
     connection_failures.name_errors(engine)
+    keyboard_interrupts.attach(engine)
     if not given_options.makes_connections(extra or {}):
         primary.attach(engine, settings, name)
     if not read_only:

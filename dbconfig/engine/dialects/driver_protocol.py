@@ -15,6 +15,7 @@ from dbconfig.settings.known_drivers import family
 class Driver(of_pool.Driver):
     """A driver of which nothing is known; `connection` is the driver's own, never SQLAlchemy's adapter of it."""
 
+    deaf = False  # to signals, while it waits for the server: it does so in C
     tells_transactions = False  # `in_transaction` knows, without asking the server
 
     def in_transaction(self, connection: Any) -> bool:
@@ -28,6 +29,9 @@ class Driver(of_pool.Driver):
     def password(self, text: str) -> str:
         """Return a password as the driver takes it."""
         return text
+
+    def cancel_aside(self, connection: Any) -> None:
+        """Ask the server, from another thread, to end what a connection executes; for a driver that is deaf."""
 
     def let_class_change(self, engine: Engine) -> None:
         """Let an engine connect with connections whose class can be exchanged, where the driver's own cannot."""

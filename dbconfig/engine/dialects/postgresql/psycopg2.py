@@ -81,6 +81,10 @@ class Psycopg2(LibpqDriver):
     """The driver psycopg2."""
 
     package = "psycopg2"
+    deaf = True
+
+    def cancel_aside(self, connection: Any) -> None:
+        connection.cancel()  # by a connection of libpq's own
 
     def let_class_change(self, engine: Engine) -> None:
         class Connection(extensions.connection):  # a class of Python's: the driver's own is one of C

@@ -1,0 +1,101 @@
+"""Ctrl-C ends a statement of psycopg2, which waits in C: Python's handler runs only when the statement has returned.
+
+Nothing is attached to a statement or a checkout. `faulthandler` writes into a pipe when the signal arrives, before it
+passes it on; a thread that rests at the other end looks whether the main thread still waits for the server a moment
+later, and asks the server to cancel.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from typing import Any, Final
+
+from sqlalchemy import Engine, event
+
+from dbconfig.engine import pool
+from dbconfig.engine.dialects import driver_protocol
+from dbconfig.engine.pool import forks
+
+_log = logging.getLogger("dbconfig.interrupts")
+
+# Seconds that Python's own handler has to act, as it does everywhere but in a driver of C.
+PATIENCE: Final = 0.25
+
+
+class Ears:
+    """Hears Ctrl-C in this process, once a driver is used that is deaf to it."""
+
+    def __init__(self) -> None:
+        self._pipe: tuple[int, int] | None = None
+        forks.after_fork_in_child(self.forget)
+
+    def forget(self) -> None:
+        """Start afresh in a forked child: the pipe is its parent's, who would take the child's signal for its own."""
+        if self._pipe is not None:
+            faulthandler.unregister(signal.SIGINT)
+            for descriptor in self._pipe:
+                os.close(descriptor)
+            self._pipe = None
+
+    def open(self) -> None:
+        """Listen from now on, unless the application has a handler of its own, which may not want to interrupt."""
+        if self._pipe is not None or not hasattr(faulthandler, "register") or not _interrupts():
+            return
+        self._pipe = pipe = os.pipe()
+        os.set_blocking(pipe[1], False)
+        faulthandler.register(signal.SIGINT, file=pipe[1], all_threads=False, chain=True)
+        try:
+            threading.Thread(target=_listen, args=(pipe[0],), name="dbconfig-interrupts", daemon=True).start()
+        except RuntimeError as error:  # the interpreter is going down
+            _log.debug("no thread can be started any more: %s", error)
+
+
+_ears = Ears()
+
+
+def attach(engine: Engine) -> None:
+    """Let Ctrl-C end the statements of an engine whose driver is deaf to it."""
+    if driver_protocol.of(engine.dialect).deaf:
+        event.listen(engine, "connect", lambda connection, record: _ears.open())
+
+
+def _interrupts() -> bool:
+    return signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def _listen(descriptor: int) -> None:
+    while os.read(descriptor, 65536):
+        if not _interrupts():
+            continue
+        before = _where()
+        time.sleep(PATIENCE)
+        if before is not None and before == _where():
+            _cancel()
+
+
+def _where() -> tuple[int, int] | None:
+    """Return at which instruction of which frame the main thread is; while it waits in C, that stays."""
+    frame = sys._current_frames().get(threading.main_thread().ident or 0)
+    return None if frame is None else (id(frame), frame.f_lasti)
+
+
+def _cancel() -> None:
+    """Cancel what the main thread waits for."""
+    main = threading.main_thread().ident
+    for engine in pool.engines():
+        driver = driver_protocol.of(engine.dialect)
+        if not driver.deaf:
+            continue
+        for record in pool.ledger(engine).live():
+            connection: Any = record.driver_connection
+            if getattr(record, "thread", main) == main and connection is not None and driver.awaits_answer(connection):
+                try:
+                    driver.cancel_aside(connection)
+                except Exception as error:  # the server is gone, and the statement with it
+                    _log.info("the statement under Ctrl-C could not be cancelled: %s", type(error).__name__)
