@@ -230,7 +230,7 @@ def _explain_failures(engine: Engine, settings: DatabaseSettings) -> None:
     @event.listens_for(engine, "handle_error")
     def explain(context: ExceptionContext) -> None:
         error = context.sqlalchemy_exception
-        if error is None:
+        if error is None or context.is_pre_ping:  # whose error nobody sees; to ask the server more takes its time
             return
         if context.connection is None:
             connection_failures.annotate(error, settings)

@@ -94,7 +94,7 @@ class TaskPool(TaskPlaces):
             timers = [self._loop.call_later(left, self._expire, caller)]
             if left > 1.0:
                 # A session that was never closed, and that nobody refers to any more, may hold what is waited for.
-                timers.append(self._loop.call_later(left / 2, garbage.collect, left / 2))
+                timers.append(self._loop.call_later(left / 2, self._collect, left / 2))
             try:
                 await_only(future)
             except BaseException:  # cancelled; or not where SQLAlchemy can await
@@ -107,6 +107,10 @@ class TaskPool(TaskPlaces):
         if caller.place is None:
             raise self._error_for(caller)
         return caller.place, decided
+
+    def _collect(self, left: float) -> None:
+        if self.line.in_use >= self.line.rules.limit:  # else the server is waited for, and nobody who holds something
+            garbage.collect(left)
 
     def _expire(self, caller: Caller) -> None:
         if not caller.key.done():
