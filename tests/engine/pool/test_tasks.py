@@ -35,7 +35,13 @@ LIMIT = 60.0  # seconds after which a test counts as hanging
 class Engines:
     """Makes engines of one driver, each with its behaviours attached."""
 
-    def __init__(self, request: pytest.FixtureRequest, name: str) -> None:
+    def __init__(
+        self,
+        request: pytest.FixtureRequest,
+        name: str,
+        loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
+    ) -> None:
+        self._loop_factory = loop_factory
         pytest.importorskip(name)
         self.name = name
         self.driver = DRIVERS[name]
@@ -69,7 +75,8 @@ class Engines:
                     await engine.dispose()
                 self._made.clear()
 
-        return asyncio.run(main())
+        with asyncio.Runner(loop_factory=self._loop_factory) as runner:
+            return runner.run(main())
 
     async def connections(self, expected: int) -> bool:
         """Wait until the server has so many connections besides our own question."""
