@@ -133,16 +133,30 @@ def _watch_ends(dialect: Any, refuse_broken: Callable[[Any], None]) -> None:
     def do_commit(connection: Any) -> None:
         info = info_of(connection)
         found: Mark | None = info.get(_MARK)
-        if found is not None:
-            found.refuse()
-        refuse_broken(connection)
-        if found is not None:
-            found.sent = True
-        commit(connection)
+        try:
+            if found is not None:
+                found.refuse()
+            refuse_broken(connection)
+            if found is not None:
+                found.sent = True
+            commit(connection)
+        except Exception as error:
+            roll_back_after(error, connection)
+            raise
         if found is not None:
             found.committed = True
             del info[_MARK]
         info.pop(_BROKEN, None)
+
+    def roll_back_after(failure: Exception, connection: Any) -> None:
+        """End what a COMMIT has not: SQLAlchemy takes one that failed for the end, and rolls nothing back after it."""
+        of_driver = isinstance(failure, dialect.loaded_dbapi.Error)
+        if of_driver and dialect.is_disconnect(failure, connection, None):
+            return
+        try:
+            do_rollback(connection)
+        except dialect.loaded_dbapi.Error as error:
+            failure.add_note(f"dbconfig: the ROLLBACK after it failed, too: {error}")
 
     def do_rollback(connection: Any) -> None:
         info = info_of(connection)

@@ -127,7 +127,9 @@ class TaskPool(TaskPlaces):
             return timeout_errors.shed(self, monotonic() - caller.arrived)
         waiting = len(self.line.callers)
         most = self.options.max_waiting
-        return timeout_errors.full(self, f"the line is full: {waiting} callers wait (pool_max_waiting is {most})")
+        return timeout_errors.full(
+            self, f"the line is full: {waiting} callers wait (pool_max_waiting is {most})", refused=True
+        )
 
     def _timeout_error(self, waited: float) -> BaseException:
         line, trouble = self.line, self.line.trouble

@@ -217,7 +217,9 @@ class FairPool(Places):
                     self.waiters.move_to_end(waiter, last=slot is None)
         if jammed:
             waiting, most = len(self.waiters), self.options.max_waiting
-            raise timeout_errors.full(self, f"the line is full: {waiting} callers wait (pool_max_waiting is {most})")
+            raise timeout_errors.full(
+                self, f"the line is full: {waiting} callers wait (pool_max_waiting is {most})", refused=True
+            )
         if back is None and slot is None:
             self.connector.staff()
         elif back is None and slot is not None:

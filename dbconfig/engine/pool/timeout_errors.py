@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 from sqlalchemy import exc
+
+from dbconfig.engine.pool.clock import monotonic
 
 CODE = "3o7r"  # SQLAlchemy's own, of its page about pool timeouts
 
@@ -22,9 +25,9 @@ class _Pool(Protocol):
     def timeout(self) -> float: ...
 
 
-def full(pool: _Pool, what: str) -> exc.TimeoutError:
+def full(pool: _Pool, what: str, *, refused: bool = False) -> exc.TimeoutError:
     """Return the error of SQLAlchemy's own pool, with who holds the connections and what to change."""
-    notes = _notes(pool, "pool-timeout")
+    notes = _notes(pool, "pool-timeout", for_many=refused)
     message = (
         f"QueuePool limit of size {pool.size()} overflow {pool.overflow()} reached, "
         f"connection timed out, timeout {pool.timeout():0.2f}"
@@ -41,13 +44,28 @@ def shed(pool: _Pool, waited: float) -> exc.TimeoutError:
     """Return the error of a caller that is dropped, so that those who came after it are served soon."""
     message = f"dropped after waiting {waited:.2f} s for a connection: callers wait longer than pool_queue_target"
     error = exc.TimeoutError(message, code=CODE)
-    for note in _notes(pool, OVERLOADED):
+    for note in _notes(pool, OVERLOADED, for_many=True):
         error.add_note(note)
     return error
 
 
-def _notes(pool: _Pool, slug: str) -> list[str]:
-    return pool.explain(slug) if pool.explain is not None else []
+# Seconds for which callers that are turned away get the same explanation: writing one takes longer than serving half a
+# caller, and whoever is turned away under overload is one of hundreds a second.
+SAME_NOTES = 1.0
+_written: weakref.WeakKeyDictionary[Any, tuple[float, str, list[str]]] = weakref.WeakKeyDictionary()
+
+
+def _notes(pool: _Pool, slug: str, *, for_many: bool = False) -> list[str]:
+    if pool.explain is None:
+        return []
+    if not for_many:
+        return pool.explain(slug)
+    now = monotonic()
+    until, of, notes = _written.get(pool, (0.0, "", []))
+    if now >= until or of != slug:
+        notes = pool.explain(slug)
+        _written[pool] = (now + SAME_NOTES, slug, notes)
+    return notes
 
 
 def silent(pool: _Pool, waited: float) -> exc.TimeoutError:

@@ -13,6 +13,7 @@ from sqlalchemy import create_engine, exc
 
 from dbconfig.engine import pool as dbconfig_pool
 from dbconfig.engine.dialects import driver_protocol
+from dbconfig.engine.pool import timeout_errors
 from dbconfig.engine.pool.line import Line
 from dbconfig.engine.pool.place import Caller, Close, Connect, Refusal, Rules
 from dbconfig.engine.pool.shedding import Shedding
@@ -208,6 +209,19 @@ def test_the_error_says_why_and_where_the_target_was_set(world: Callable[..., Th
     assert notes.startswith("dbconfig[pool-overloaded]: testing/default: 1 in use of 1 + 0")
     assert "pool_queue_target (config/production.yaml:7:1)" in notes
     here.give_back()
+
+
+def test_hundreds_who_are_turned_away_share_an_explanation(world: Callable[..., Threads | Tasks]) -> None:
+    """Writing one costs as much as serving half a caller, which is what there is too little of."""
+    here = world(pool_max_waiting=0, pool_queue_target=TARGET)
+    written: list[str] = []
+    here.pool.explain = lambda slug: written.append(slug) or [f"dbconfig[{slug}]"]
+    errors = [timeout_errors.shed(here.pool, 0.2) for _ in range(100)]
+    errors += [timeout_errors.full(here.pool, "the line is full", refused=True) for _ in range(100)]
+    assert written == ["pool-overloaded", "pool-timeout"]
+    assert {error.__notes__[-1] for error in errors} == {"dbconfig[pool-overloaded]", "dbconfig[pool-timeout]"}
+    timeout_errors.full(here.pool, "waited")
+    assert written[2:] == ["pool-timeout"], "who has waited in vain gets its own"
 
 
 def test_who_has_waited_for_a_server_that_was_away_is_not_dropped() -> None:

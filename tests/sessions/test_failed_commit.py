@@ -1,0 +1,56 @@
+"""A COMMIT that fails ends its transaction: nothing of it is left for who uses the connection next."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy.exc import DBAPIError, IntegrityError
+
+from tests.worlds import DRIVERS, World, worlds
+
+POSTGRESQL = [name for name, (server, *_) in DRIVERS.items() if server == "postgresql"]
+SQLITE = [name for name, (server, *_) in DRIVERS.items() if not server]
+
+
+@pytest.fixture
+def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
+    made = World(request.param, request, tmp_path)
+    yield made
+    made.end()
+
+
+@worlds(POSTGRESQL)
+def test_a_commit_that_is_refused_leaves_no_failed_transaction_to_the_next(world: World) -> None:
+    db = world.open()
+
+    def work(session: Any) -> None:
+        with pytest.raises(DBAPIError):
+            session("SELECT 1 / 0")
+        with pytest.raises(DBAPIError):
+            session.session.commit()  # and no rollback: the session is closed
+
+    world.run(work, db)
+    assert world.do(db) == 1
+    assert world.created(db) == 1
+
+
+@worlds([*POSTGRESQL, *SQLITE])
+def test_a_commit_that_fails_leaves_nothing_to_the_next(world: World) -> None:
+    db = world.open()
+
+    def create(session: Any) -> None:
+        session("CREATE TABLE parent (id INTEGER PRIMARY KEY)")
+        session("CREATE TABLE child (parent INTEGER REFERENCES parent (id) DEFERRABLE INITIALLY DEFERRED)")
+
+    def work(session: Any) -> None:
+        session("INSERT INTO child VALUES (4711)")
+        with pytest.raises(IntegrityError):
+            session.session.commit()
+
+    world.run(create, db, transaction=True)
+    world.run(work, db)
+    assert world.do(db, "SELECT count(*) FROM child") == 0
+    assert world.created(db) == 1
