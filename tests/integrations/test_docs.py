@@ -13,7 +13,12 @@ PAGES = ("async", "fastapi", "flask", "alembic", "testing", "workers", "observab
 # What an integration is imported with, where its tests are not skipped.
 NEEDED = {
     **{name: name for name in ("fastapi", "flask", "alembic", "celery")},
-    **{"otel": "opentelemetry", "prometheus": "prometheus_client"},
+    **{
+        "fastapi_status": "fastapi",
+        "flask_status": "flask",
+        "otel": "opentelemetry",
+        "prometheus": "prometheus_client",
+    },
 }
 
 

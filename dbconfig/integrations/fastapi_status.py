@@ -1,0 +1,52 @@
+"""FastAPI: the status page, and the details of the readiness check, both behind a guard."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from fastapi import APIRouter, Depends
+from fastapi.responses import HTMLResponse, JSONResponse
+
+from dbconfig.integrations.status_page import Page, refuse_without_guard
+from dbconfig.registry.registry import Registry, default
+
+_HEADERS = {"Cache-Control": "no-store"}
+
+
+def status(
+    guard: Callable[..., Any] | None = None,
+    *,
+    path: str = "/status/db",
+    details: str = "/health/db/details",
+    registry: Registry | None = None,
+) -> APIRouter:
+    """Return a router of two pages about the pools of this process: HTML, and JSON.
+
+    They show numbers and the names of pools, and neither host nor user nor statement.
+
+    Args:
+        guard: a dependency that raises an HTTPException for whoever may not see them. It may be missing in the profile
+            `development` alone.
+        path: of the HTML.
+        details: of the JSON.
+        registry: another one than `dbconfig.db`.
+
+    Raises:
+        ConfigError: there is no guard, and the profile is not `development`.
+    """
+    chosen = registry or default
+    refuse_without_guard(guard, chosen)
+    page = Page(chosen)
+    page.watch()
+    router = APIRouter(tags=["health"], dependencies=[] if guard is None else [Depends(guard)])
+
+    @router.get(path, response_class=HTMLResponse, include_in_schema=False)
+    def database_status() -> HTMLResponse:
+        return HTMLResponse(page.html(), headers=_HEADERS)
+
+    @router.get(details)
+    def database_details() -> JSONResponse:
+        return JSONResponse(page.details(), headers=_HEADERS)
+
+    return router
