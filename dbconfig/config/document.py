@@ -10,6 +10,7 @@ import yaml
 
 from dbconfig.config.yaml_syntax import explained
 from dbconfig.errors import ConfigError
+from dbconfig.errors.late_pattern import late_pattern
 from dbconfig.errors.light_dataclass import replace
 from dbconfig.errors.printable import quoted, suggest
 from dbconfig.errors.problem import Location, Problem
@@ -27,7 +28,7 @@ Path_ = tuple[str, ...]  # of a key; an item of a list has the path of its list
 _SECRET_SOURCES: Final = ("file", "env", "provider")
 # The C loader is seven times faster and gives the same positions; a build from source may lack it.
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufffe\uffff]")
+_CONTROL = late_pattern("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufffe\uffff]")
 
 
 def read(path: Path, shown: str) -> tuple[MappingNode, list[Problem]]:

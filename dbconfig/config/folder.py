@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from dbconfig.errors import ConfigError, printable
+from dbconfig.errors.late_pattern import late_pattern
 from dbconfig.errors.light_dataclass import dataclass
 from dbconfig.errors.printable import quoted
 from dbconfig.errors.problem import Problem
@@ -21,7 +22,7 @@ UNSET: Final = "development"  # the profile where ENVIRONMENT is not set
 SHARED: Final = "default"  # the file that all profiles are laid over
 
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", re.ASCII)
+NAME = late_pattern(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", re.ASCII)
 
 
 _ENDINGS = (".yaml", ".yml")

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from urllib.parse import quote
 
+from dbconfig.errors.late_pattern import late_pattern
 from dbconfig.errors.light_dataclass import dataclass, replace
 from dbconfig.errors.printable import printable, suggest
 from dbconfig.errors.problem import Problem
@@ -17,8 +18,8 @@ from dbconfig.settings.secret_sources import bare, unexpanded_secret
 
 NESTING_LIMIT = 8  # of defaults within defaults
 
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
-_HOST_AND_PORT = re.compile(r"(?:[\w.-]+|\[[0-9A-Fa-f:.%\w]+\])(?::\d{1,5})?")
+_NAME = late_pattern(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+_HOST_AND_PORT = late_pattern(r"(?:[\w.-]+|\[[0-9A-Fa-f:.%\w]+\])(?::\d{1,5})?")
 
 _EXPAND = (
     "set it to the whole value: only a `.env` file and YAML have references; "

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
+from dbconfig.errors.late_pattern import late_pattern
 from dbconfig.errors.printable import did_you_mean, printable, quoted, suggest
 from dbconfig.errors.problem import Location, Problem
 from dbconfig.errors.redaction import MASK, shown_name
@@ -93,7 +94,7 @@ _ADVICE: Final = {
         "write it into `dialect_options`",
     ),
 }
-_PREFIXED = re.compile(r"(?:postgres(?:ql)?|pg|mysql|mariadb|db|database|sqlalchemy)_(\w+)")
+_PREFIXED = late_pattern(r"(?:postgres(?:ql)?|pg|mysql|mariadb|db|database|sqlalchemy)_(\w+)")
 # Groups that other tools put their settings into.
 _GROUPS: Final = frozenset(
     {"database", "db", "connection", "connections", "settings", "config", "options", "default", "profile", "profiles"}
@@ -110,7 +111,7 @@ _GROUPS: Final = frozenset(
         "pool",
     }
 )
-_CLUMSY = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+_CLUMSY = late_pattern(r"(?<=[a-z0-9])(?=[A-Z])")
 
 
 _ADDRESS: Final = ("url", "drivername")

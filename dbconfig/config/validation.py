@@ -13,6 +13,7 @@ from dbconfig.config.folder import Folder
 from dbconfig.config.layering import PREFIX, rank
 from dbconfig.config.suggestions import stands_for_address, unknown_key
 from dbconfig.errors import ConfigError
+from dbconfig.errors.late_pattern import late_pattern
 from dbconfig.errors.light_dataclass import replace
 from dbconfig.errors.printable import did_you_mean, printable, quoted, suggest
 from dbconfig.errors.problem import Location, Problem
@@ -23,8 +24,8 @@ from dbconfig.settings.keys import CONNECTION_KEYS
 from dbconfig.settings.located_values import Entry, MappingNode, Node, Scalar, SequenceNode
 from dbconfig.settings.profile import DEFAULT, Profile, expand
 
-_DATABASE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}(?:/[A-Za-z0-9_-]+)?", re.ASCII)  # or one of its shards
-_SHARD = re.compile(r"(databases\.[\w-]+)/[\w-]+")
+_DATABASE = late_pattern(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}(?:/[A-Za-z0-9_-]+)?", re.ASCII)  # or one of its shards
+_SHARD = late_pattern(r"(databases\.[\w-]+)/[\w-]+")
 
 
 Path_ = tuple[str, ...]  # of a key in the flat form of a profile: ("databases", "analytics", "echo")

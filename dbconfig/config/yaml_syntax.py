@@ -7,10 +7,11 @@ from typing import Final
 
 import yaml
 
+from dbconfig.errors.late_pattern import late_pattern
 from dbconfig.settings.located_values import Source
 
-_NOT_CLOSED = re.compile("could not find expected ':'|unexpected end of stream|expected ',' or")
-_KEY: Final = re.compile(r"\s*[\w.-]+:\s+\S")
+_NOT_CLOSED = late_pattern("could not find expected ':'|unexpected end of stream|expected ',' or")
+_KEY: Final = late_pattern(r"\s*[\w.-]+:\s+\S")
 _QUOTE: Final = "put the value in quotes: '…'"
 _NO_ESCAPES: Final = "use '…', in which `\\` is plain text: 'sqlite:///C:\\data\\app.db'"
 # Pieces of libyaml's messages, and of PyYAML's own, which differ in words.

@@ -6,10 +6,12 @@ import re
 from functools import lru_cache
 from typing import Final
 
+from dbconfig.errors.late_pattern import late_pattern
+
 _NUMBER: Final = r"(?<![\w$:@.\"`])\d+(?:\.\d+)?(?:[eE][+-]?\d+)?\b"
 _NAMES: Final = r"(?P<name>\"(?:[^\"]|\"\")*\"|`(?:[^`]|``)*`|\[[A-Za-z_][\w ]*\])"
 # In one pass, since a quote may stand in a comment, and what begins a comment in a text.
-_STANDARD: Final = re.compile(
+_STANDARD: Final = late_pattern(
     r"(?P<comment>/\*.*?\*/|--[^\n]*)|"
     + _NAMES
     + r"|(?P<literal>[Ee]'(?:[^'\\]|''|\\.)*'|(?:[BbXxNn]|U&)?'(?:[^']|'')*'|\$(?P<tag>[A-Za-z_]*)\$.*?\$(?P=tag)\$|"
@@ -17,15 +19,15 @@ _STANDARD: Final = re.compile(
     + ")",
     re.DOTALL,
 )
-_MYSQL: Final = re.compile(
+_MYSQL: Final = late_pattern(
     r"(?P<comment>/\*.*?\*/|--[^\n]*|#[^\n]*)|(?P<name>`(?:[^`]|``)*`)"
     r"|(?P<literal>[BbXxNn]?'(?:[^'\\]|''|\\.)*'|\"(?:[^\"\\]|\"\"|\\.)*\"|" + _NUMBER + ")",
     re.DOTALL,
 )
-_TARGET: Final = re.compile(
+_TARGET: Final = late_pattern(
     r"\b(?:FROM|INTO|UPDATE|JOIN|TABLE)\s+(?:ONLY\s+|IF\s+(?:NOT\s+)?EXISTS\s+)?([\w.\"`]+)", re.IGNORECASE
 )
-_FIRST_WORD: Final = re.compile(r"[\s(]*([A-Za-z]+)")
+_FIRST_WORD: Final = late_pattern(r"[\s(]*([A-Za-z]+)")
 _LONGEST_SUMMARY: Final = 255  # characters, as OpenTelemetry has it
 LONGEST_TEXT: Final = 4096
 _SAME: Final = 2048  # statements whose text is remembered

@@ -6,26 +6,28 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Final
 
+from dbconfig.errors.late_pattern import late_pattern
+
 # What nearly every statement begins with; it may be followed by another one.
 HARMLESS: Final = ("SELECT", "INSERT", "UPDATE", "DELETE", "WITH")
 _SKIPPED: Final = r"(?:\s|;|--[^\n]*\n|/\*.*?\*/)*"
 # Statements that end a transaction, or begin another one, which on MySQL commits; after a ROLLBACK that the driver does
 # not know of, psycopg2 commits each statement for itself.
-_CONTROL: Final = re.compile(
+_CONTROL: Final = late_pattern(
     _SKIPPED
     + r"(?:COMMIT|END|ABORT|ROLLBACK(?!\s+(?:WORK\s+|TRANSACTION\s+)?TO\b)|BEGIN(?!\s+NOT\s+ATOMIC)|START\s+TRANSACTION"
     + r"|PREPARE\s+TRANSACTION|XA|SET\s+(?:(?:SESSION|LOCAL)\s+|@@(?:session\.|local\.)?)?autocommit)\b",
     re.IGNORECASE | re.DOTALL,
 )
 # https://mariadb.com/kb/en/sql-statements-that-cause-an-implicit-commit/; a temporary table does not
-_IMPLICIT: Final = re.compile(
+_IMPLICIT: Final = late_pattern(
     _SKIPPED
     + r"(?:(?:ALTER|CREATE|DROP)\s+(?!(?:OR\s+REPLACE\s+)?TEMPORARY)"
     + r"|RENAME|TRUNCATE|GRANT|REVOKE|LOCK\s+TABLES?)\b",
     re.IGNORECASE | re.DOTALL,
 )
 # Statements that have others in them, up to an END of their own.
-_COMPOUND: Final = re.compile(
+_COMPOUND: Final = late_pattern(
     _SKIPPED + r"(?:BEGIN\s+NOT\s+ATOMIC|(?:CREATE|ALTER)\b.*?\b(?:FUNCTION|PROCEDURE|TRIGGER|EVENT|PACKAGE))\b",
     re.IGNORECASE | re.DOTALL,
 )
@@ -34,7 +36,7 @@ _QUOTED: Final = {
     "postgresql": r"[eE]'(?:[^'\\]|\\.|'')*'|'(?:[^']|'')*'|\"[^\"]*\"|\$(?P<tag>\w*)\$.*?\$(?P=tag)\$",
     "mysql": r"'(?:[^'\\]|\\.|'')*'|\"(?:[^\"\\]|\\.|\"\")*\"|`[^`]*`",
 }
-_TOKENS: Final = {system: re.compile(quoted + _COMMENTS, re.DOTALL) for system, quoted in _QUOTED.items()}
+_TOKENS: Final = {system: late_pattern(quoted + _COMMENTS, re.DOTALL) for system, quoted in _QUOTED.items()}
 
 
 def ends_transaction(statement: str, system: str) -> bool:

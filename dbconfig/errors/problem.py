@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from typing import Final, Literal, Protocol
 
+from dbconfig.errors.late_pattern import late_pattern
 from dbconfig.errors.light_dataclass import StandardFields, dataclass, field
 from dbconfig.errors.printable import PLAIN, Palette, display_width, harmless, printable
 
@@ -88,7 +88,7 @@ LINE_WIDTH: Final = 100  # cells of a source line; a longer one is cut around it
 
 
 _TAB: Final = "    "
-_COMMAND: Final = re.compile(r"##(?=\[|vso\[)")  # which CI systems obey in the middle of a line, too
+_COMMAND: Final = late_pattern(r"##(?=\[|vso\[)")  # which CI systems obey in the middle of a line, too
 
 
 def render(problem: Problem, paint: Palette = PLAIN) -> str:

@@ -8,19 +8,21 @@ from difflib import SequenceMatcher
 from functools import lru_cache
 from typing import Final
 
+from dbconfig.errors.late_pattern import late_pattern
+
 MASK = "***"
 
 _SECRET_PARTS = ("pass", "pwd", "psw", "secret", "token", "credential", "apikey", "privatekey", "initcommand", "auth")
-_NUMBER_LIKE = re.compile(r"[-+]?[0-9][0-9._:eE+-]{0,23} ?(?:ms|s|m|h|d)?|true|false|null|~|", re.ASCII)
-_WORD = re.compile(r"[A-Za-z]{1,24}")
+_NUMBER_LIKE = late_pattern(r"[-+]?[0-9][0-9._:eE+-]{0,23} ?(?:ms|s|m|h|d)?|true|false|null|~|", re.ASCII)
+_WORD = late_pattern(r"[A-Za-z]{1,24}")
 _SECRET_NAMES = frozenset({"pw", "pin", "key"})  # too short to look for inside other names
 _PUBLIC_NAMES = frozenset({"loggingtoken", "passwordencryption"})  # SQLAlchemy's and PostgreSQL's own; no secrets
 # A colon is a port here and nothing else: in postgresql://app:secret/shop, without its host, it is a password.
-_ADDRESS_LIKE = re.compile(
+_ADDRESS_LIKE = late_pattern(
     r"(?:\[[0-9A-Fa-f:.]{2,60}\]|[\w.-]{0,120})(?::[0-9]{1,5})?(?:/[\w.\-+/ ]{0,200})?", re.ASCII
 )
-_FILE_LIKE = re.compile(r"/(?::memory:|[\w.\-+/: ]{0,200})", re.ASCII)
-_PLACE_LIKE = re.compile(r"[\w.\-+/:\[\] ]{1,120}")
+_FILE_LIKE = late_pattern(r"/(?::memory:|[\w.\-+/: ]{0,200})", re.ASCII)
+_PLACE_LIKE = late_pattern(r"[\w.\-+/:\[\] ]{1,120}")
 _PLACE_KEYS = frozenset(
     {"host", "database", "drivername", "username", "extends", "logging_name", "pool_logging_name", "file", "env"}
 )
@@ -51,13 +53,13 @@ PLAIN_KEYS: Final = frozenset(
     | {"autoflush", "protected", "weight"}
 )
 # "1 hour", "5;", "54x2", "read commited"; a password that ended up on the wrong line is seldom like that.
-_PLAIN_LIKE = re.compile(
+_PLAIN_LIKE = late_pattern(
     r"(?=.{1,12}$)[-+]?[0-9][0-9_.,:]*(?: ?[A-Za-z]{1,8}[0-9]{0,4}){0,2}[;,.%]?"
     r"|[A-Za-z]{1,24}(?:[ _-][A-Za-z]{2,24}){0,3}",
     re.ASCII,
 )
-_SCHEME = re.compile(r"[a-z0-9+]{1,30}://", re.ASCII)
-_REFERENCE = re.compile(r"\$\{(\w+)(?:(:[-?])[^{}]*)?\}")
+_SCHEME = late_pattern(r"[a-z0-9+]{1,30}://", re.ASCII)
+_REFERENCE = late_pattern(r"\$\{(\w+)(?:(:[-?])[^{}]*)?\}")
 _NEAR_SECRET = 0.72  # difflib ratio: pasword and passwrod are near, port and user are not
 
 

@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import re
 
+from dbconfig.errors.late_pattern import late_pattern
+
 # https://yaml.org/spec/1.2.2/#103-core-schema, without its octal and hexadecimal forms: no reader of YAML 1.1 agrees
 # on them.
 _NULL = frozenset({"", "~", "null", "Null", "NULL"})
 _BOOLEAN = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
-_INTEGER = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,39})", re.ASCII)
-_FLOAT = re.compile(
+_INTEGER = late_pattern(r"[-+]?(?:0|[1-9][0-9]{0,39})", re.ASCII)
+_FLOAT = late_pattern(
     r"[-+]?(?:\.[0-9]+|(?:0|[1-9][0-9]*)(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
     re.ASCII,
 )
 
 # https://yaml.org/type/: what version 1.1 reads as something else than text, and version 1.2 does not (or differently).
 _YAML_1_1 = (
-    (re.compile(r"y|Y|yes|Yes|YES|n|N|no|No|NO|on|On|ON|off|Off|OFF"), "a boolean"),
-    (re.compile(r"[-+]?0[0-7_]+", re.ASCII), "an octal number"),
-    (re.compile(r"[-+]?(?:0b[01_]+|0o[0-7_]+|0x[0-9a-fA-F_]+)", re.ASCII), "a number in another base"),
-    (re.compile(r"[-+]?[0-9][0-9_]*(?::[0-5]?[0-9])+(?:\.[0-9_]*)?", re.ASCII), "a number in base 60"),
-    (re.compile(r"[-+]?(?=[0-9._]*[0-9])[0-9_]*\.?[0-9_]*(?:[eE][-+]?[0-9]+)?", re.ASCII), "a number"),
-    (re.compile(r"\d{4}-\d{1,2}-\d{1,2}(?:[Tt \t].*)?", re.ASCII), "a date"),
+    (late_pattern(r"y|Y|yes|Yes|YES|n|N|no|No|NO|on|On|ON|off|Off|OFF"), "a boolean"),
+    (late_pattern(r"[-+]?0[0-7_]+", re.ASCII), "an octal number"),
+    (late_pattern(r"[-+]?(?:0b[01_]+|0o[0-7_]+|0x[0-9a-fA-F_]+)", re.ASCII), "a number in another base"),
+    (late_pattern(r"[-+]?[0-9][0-9_]*(?::[0-5]?[0-9])+(?:\.[0-9_]*)?", re.ASCII), "a number in base 60"),
+    (late_pattern(r"[-+]?(?=[0-9._]*[0-9])[0-9_]*\.?[0-9_]*(?:[eE][-+]?[0-9]+)?", re.ASCII), "a number"),
+    (late_pattern(r"\d{4}-\d{1,2}-\d{1,2}(?:[Tt \t].*)?", re.ASCII), "a date"),
 )
 
 

@@ -9,12 +9,13 @@ from typing import Annotated, Any, Final
 from pydantic import BeforeValidator
 from pydantic_core import PydanticCustomError
 
+from dbconfig.errors.late_pattern import late_pattern
 from dbconfig.settings.findings import reject
 from dbconfig.settings.value_types import FLAGS, ambiguity, flag, kind_of, plain
 
 LONGEST_CONNECT: Final = 3600  # seconds, of connect_timeout and of the drivers' own arguments
 PATTERN: Final = r"([0-9]{1,9}(?:\.[0-9]{1,6})?) ?(ms|s|m|h|d)?"  # as JSON schema has it too
-_DURATION = re.compile(PATTERN, re.ASCII)
+_DURATION = late_pattern(PATTERN, re.ASCII)
 _UNIT_SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, None: 1.0}
 
 

@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import Any, Final
 
 from dbconfig.errors import ConfigError
+from dbconfig.errors.late_pattern import late_pattern
 from dbconfig.errors.light_dataclass import dataclass, field
 from dbconfig.errors.problem import Location, Problem
 from dbconfig.settings import small_files
 
 # The forms that the shell, compose and python-dotenv share; the word of one has no braces.
-_REFERENCE: Final = re.compile(r"\$\{(?P<name>[A-Za-z_]\w*)(?:(?P<operator>:?[-?+])(?P<word>[^{}]*))?\}", re.ASCII)
-_LEFT: Final = re.compile(r"\$\{(\w*)", re.ASCII)
-_SINGLE_QUOTED: Final = re.compile(r"[^=]*=[ \t]*'")
+_REFERENCE: Final = late_pattern(r"\$\{(?P<name>[A-Za-z_]\w*)(?:(?P<operator>:?[-?+])(?P<word>[^{}]*))?\}", re.ASCII)
+_LEFT: Final = late_pattern(r"\$\{(\w*)", re.ASCII)
+_SINGLE_QUOTED: Final = late_pattern(r"[^=]*=[ \t]*'")
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,14 +10,15 @@ from typing import Annotated, Any, Final
 from pydantic import BeforeValidator
 from pydantic_core import PydanticCustomError
 
+from dbconfig.errors.late_pattern import late_pattern
 from dbconfig.errors.printable import quoted
 from dbconfig.settings import value_types
 from dbconfig.settings.findings import reject
 
-NAME: Final = re.compile(r"[^\W_](?:[\w.-]{0,251}\w)?\.?")
+NAME: Final = late_pattern(r"[^\W_](?:[\w.-]{0,251}\w)?\.?")
 LOCAL: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 _HOSTS_AT_MOST: Final = 32  # each is asked by a thread or a task of its own
-_HOST_PORT: Final = re.compile(r"(?:\[(?P<six>[^\[\]]*)\]|(?P<host>[^:\[\]]*))(?P<port>:[0-9]*)?", re.ASCII)
+_HOST_PORT: Final = late_pattern(r"(?:\[(?P<six>[^\[\]]*)\]|(?P<host>[^:\[\]]*))(?P<port>:[0-9]*)?", re.ASCII)
 
 
 def split(text: str) -> tuple[str, str | None] | None:

@@ -6,12 +6,13 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from dbconfig.errors.late_pattern import late_pattern
 from dbconfig.errors.light_dataclass import dataclass, field
 from dbconfig.errors.problem import Location
 from dbconfig.errors.redaction import MASK, is_secret_name, shown
 
-_PROPERTIES = re.compile(r"^(?:[!&][\w!.-]*[ \t]+){1,2}", re.ASCII)
-_UNPARSED_KEY = re.compile(r"(\s*(?:[-?] )?\s*([\w.-]+)\s*:)(.*)")
+_PROPERTIES = late_pattern(r"^(?:[!&][\w!.-]*[ \t]+){1,2}", re.ASCII)
+_UNPARSED_KEY = late_pattern(r"(\s*(?:[-?] )?\s*([\w.-]+)\s*:)(.*)")
 
 
 class Source:

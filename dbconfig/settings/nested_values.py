@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
+from dbconfig.errors.late_pattern import late_pattern
 from dbconfig.errors.printable import did_you_mean, quoted, suggest
 from dbconfig.settings.findings import Finding
 from dbconfig.settings.keys import Keys
@@ -58,7 +59,7 @@ _TEXTS: Final = frozenset(
     | {"program_name", "auth_plugin", "ssl_ca", "ssl_capath", "ssl_cert", "ssl_key", "ssl_cipher"}
 )
 _MAPPINGS: Final = frozenset({"server_settings"})
-_VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*", re.ASCII)
+_VARIABLE: Final = late_pattern(r"[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*", re.ASCII)
 
 
 def _flag(value: Any) -> str:

@@ -9,6 +9,7 @@ from urllib.parse import unquote
 
 from pydantic import BeforeValidator, PlainSerializer
 
+from dbconfig.errors.late_pattern import late_pattern
 from dbconfig.errors.light_dataclass import dataclass, field, replace
 from dbconfig.errors.printable import quoted
 from dbconfig.errors.redaction import MASK, is_secret_name
@@ -19,29 +20,29 @@ from dbconfig.settings.known_drivers import backend_of
 from dbconfig.settings.located_values import Scalar
 from dbconfig.settings.secret_sources import Secret, bare, unusable
 
-_SCHEME = re.compile(r"([A-Za-z][\w.-]*(?:\+[\w.-]*)?)://", re.ASCII)
+_SCHEME = late_pattern(r"([A-Za-z][\w.-]*(?:\+[\w.-]*)?)://", re.ASCII)
 _ESCAPE = (
     "percent-encode it (@ is %40, : %3A, / %2F, ? %3F, # %23, % %25), "
     "or use the keys `username`, `password`, `host` …, or ${VAR}, which is encoded for you"
 )
-_PLACEHOLDER = re.compile(
+_PLACEHOLDER = late_pattern(
     r"[<\[{](?:your[-_ ]?)?(?:db[-_ ]?)?(?:user(?:[-_ ]?name)?|pass(?:word)?|host(?:name)?)[>\]}]", re.I
 )
 # What else people paste, by how it begins: a console's command, Java's form, the keywords of libpq.
 _PASTED = (
-    (re.compile(r"jdbc:", re.I), "it is a JDBC URL", "remove `jdbc:`, and write user and password before the host"),
+    (late_pattern(r"jdbc:", re.I), "it is a JDBC URL", "remove `jdbc:`, and write user and password before the host"),
     (
-        re.compile(r"(?:psql|mysql|mariadb|export|set)\s", re.I),
+        late_pattern(r"(?:psql|mysql|mariadb|export|set)\s", re.I),
         "it is a command, not only a URL",
         "remove the command",
     ),
     (
-        re.compile(r"\w+ ?=[\"' ]*[A-Za-z][\w+.-]*://"),
+        late_pattern(r"\w+ ?=[\"' ]*[A-Za-z][\w+.-]*://"),
         "it begins with the name of a variable",
         "leave out what stands before the scheme, `NAME=`",
     ),
     (
-        re.compile(r"\w+ ?= ?\S"),
+        late_pattern(r"\w+ ?= ?\S"),
         "it is a list of keywords, not a URL",
         "write them as the keys `host`, `port`, `database` …",
     ),

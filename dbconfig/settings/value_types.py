@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import BeforeValidator, PlainSerializer
 
+from dbconfig.errors.late_pattern import late_pattern
 from dbconfig.errors.printable import quoted
 from dbconfig.errors.redaction import MASK, is_secret_name
 from dbconfig.settings.bare_scalars import resolve
@@ -16,7 +17,7 @@ from dbconfig.settings.findings import Finding, reject, reject_all
 from dbconfig.settings.located_values import MappingNode, Scalar, SequenceNode
 from dbconfig.settings.secret_sources import Secret, bare, unusable
 
-_DIGITS = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,17})", re.ASCII)
+_DIGITS = late_pattern(r"[-+]?(?:0|[1-9][0-9]{0,17})", re.ASCII)
 # The words that YAML 1.1 and pydantic take for booleans, in any case; "t", "f" and digits are not among them.
 FLAGS: Final = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 

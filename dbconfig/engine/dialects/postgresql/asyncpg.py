@@ -15,6 +15,7 @@ from dbconfig.engine.dialects.postgresql import asyncpg_environment
 from dbconfig.engine.dialects.postgresql.driver import PostgreSQLDriver
 from dbconfig.engine.pool.driver import Parameters, in_time
 from dbconfig.errors import ConfigError, Location, Problem
+from dbconfig.errors.late_pattern import late_pattern
 from dbconfig.settings.secret_sources import Secret
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ TRANSLATED: Final = _LIBPQ | {_SSL, "service"}
 _DIALECT: Final = frozenset({"prepared_statement_cache_size", "prepared_statement_name_func", "async_creator_fn"})
 _IN_URL: Final = TRANSLATED | {"host", "port", "prepared_statement_cache_size"}
 # One `-c name=value` or `--name=value`; a backslash stands before a blank that belongs to the value.
-_OPTION: Final = re.compile(r"(?:-c\s*|--)(?P<name>[\w.-]+)=(?P<value>(?:\\.|[^\\\s])*)")
+_OPTION: Final = late_pattern(r"(?:-c\s*|--)(?P<name>[\w.-]+)=(?P<value>(?:\\.|[^\\\s])*)")
 
 
 def arguments(settings: DatabaseSettings, session: Mapping[str, Any]) -> dict[str, Any]:

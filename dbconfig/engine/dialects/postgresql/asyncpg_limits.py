@@ -15,8 +15,10 @@ from typing import Any, Final
 import asyncpg
 from sqlalchemy import Engine
 
-_BEGIN: Final = re.compile(r"\s*(?:BEGIN|START\s+TRANSACTION)\b", re.IGNORECASE)
-_CONTROL: Final = re.compile(r"\s*(?:BEGIN|START\s+TRANSACTION|COMMIT|END|ROLLBACK|ABORT)\b", re.IGNORECASE)
+from dbconfig.errors.late_pattern import late_pattern
+
+_BEGIN: Final = late_pattern(r"\s*(?:BEGIN|START\s+TRANSACTION)\b", re.IGNORECASE)
+_CONTROL: Final = late_pattern(r"\s*(?:BEGIN|START\s+TRANSACTION|COMMIT|END|ROLLBACK|ABORT)\b", re.IGNORECASE)
 # Whatever sends a statement, but for `execute` and `prepare`; `cursor` works only inside a transaction.
 _SENDING: Final = (
     *("executemany", "fetch", "fetchval", "fetchrow", "fetchmany"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -21,7 +20,7 @@ _OF_TRANSACTION: Final = {
 }
 # To SET one literal is one name, where a startup option is a list of them.
 _LISTS: Final = ("search_path", "temp_tablespaces", "local_preload_libraries", "session_preload_libraries")
-_NAME: Final = re.compile(r'\s*"(?:[^"]|"")*"|[^,]+')
+_NAME: Final = late_pattern(r'\s*"(?:[^"]|"")*"|[^,]+')
 
 
 def limits_of(session: Mapping[str, Any]) -> list[str]:

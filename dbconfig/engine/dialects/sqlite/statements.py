@@ -8,15 +8,17 @@ from enum import Enum
 from functools import lru_cache
 from typing import Final
 
+from dbconfig.errors.late_pattern import late_pattern
+
 _GAP: Final = r"(?:\s|--[^\n]*(?:\n|$)|/\*.*?\*/)"
 _FLAGS: Final = re.IGNORECASE | re.DOTALL
-_WORDS: Final = re.compile(rf"(?:{_GAP}|;)*([a-z]+)(?:{_GAP}+([a-z_]+))?", _FLAGS)
-_WRITES: Final = re.compile(r"\b(?:INSERT|UPDATE|DELETE|REPLACE)\b", re.IGNORECASE)
+_WORDS: Final = late_pattern(rf"(?:{_GAP}|;)*([a-z]+)(?:{_GAP}+([a-z_]+))?", _FLAGS)
+_WRITES: Final = late_pattern(r"\b(?:INSERT|UPDATE|DELETE|REPLACE)\b", re.IGNORECASE)
 _NAME: Final = r"(?:\"(?:[^\"]|\"\")*\"|`(?:[^`]|``)*`|\[[^\]]*\]|'(?:[^']|'')*'|[\w$]+)"
-_FOREIGN_KEYS: Final = re.compile(
+_FOREIGN_KEYS: Final = late_pattern(
     rf"(?:{_GAP}|;)*PRAGMA{_GAP}+(?:{_NAME}{_GAP}*\.{_GAP}*)?foreign_keys{_GAP}*[=(]", _FLAGS
 )
-_DROP: Final = re.compile(
+_DROP: Final = late_pattern(
     rf"\bDROP{_GAP}+TABLE{_GAP}+(?:IF{_GAP}+EXISTS{_GAP}+)?({_NAME})(?:{_GAP}*\.{_GAP}*({_NAME}))?", _FLAGS
 )
 
