@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from dbconfig.engine.any_driver import Database
     from dbconfig.settings.database import DatabaseSettings
     from dbconfig.settings.environment_variables import Environment
-    from dbconfig.settings.profile import Profile
+    from dbconfig.settings.loaded_profile import AnyProfile
 
 
 class Context:
@@ -59,7 +59,7 @@ class Context:
         return "the command line" if reason == "argument" else printable(reason)
 
     @cached_property
-    def profile(self) -> Profile:
+    def profile(self) -> AnyProfile:
         from dbconfig.config.loader import load_selected
 
         return load_selected(self.folder, self.environment, self.selection)
@@ -68,7 +68,7 @@ class Context:
         """Return the databases that the command is about: all, or that of `--database`."""
         return self.databases_of(self.profile)
 
-    def databases_of(self, profile: Profile) -> dict[str, DatabaseSettings]:
+    def databases_of(self, profile: AnyProfile) -> dict[str, DatabaseSettings]:
         """Return the same of a profile that was loaded in another way."""
         wanted = getattr(self.arguments, "database", None)
         found = profile.databases

@@ -16,7 +16,7 @@ from dbconfig.config.risky_settings import advice
 from dbconfig.errors import ConfigError
 from dbconfig.errors.problem import Location, Problem
 from dbconfig.settings.environment_variables import Environment, Variable
-from dbconfig.settings.profile import Profile
+from dbconfig.settings.loaded_profile import AnyProfile
 
 # What an unset variable may stand for, tried in turn until its key takes it; `{}` is its name.
 _STAND_INS: Final = (
@@ -65,7 +65,7 @@ class Survey:
     """
 
     name: str
-    profile: Profile | None
+    profile: AnyProfile | None
     problems: tuple[Problem, ...]
     warnings: tuple[Problem, ...]
     needs: tuple[Need, ...]
@@ -104,7 +104,7 @@ def _is_set(environment: Environment, name: str) -> bool:
 
 def _load(
     folder: Folder, environment: _Offline, name: str, unset: list[Need]
-) -> tuple[Profile | None, tuple[Problem, ...]]:
+) -> tuple[AnyProfile | None, tuple[Problem, ...]]:
     environment.stand_ins = {need.name: 0 for need in unset}
     for _ in range(len(_STAND_INS)):
         try:
@@ -130,7 +130,7 @@ def _concerns(problem: Problem, need: Need) -> bool:
 
 
 def _certain(
-    warnings: list[Problem], found: tuple[Need, ...], unset: tuple[str, ...], profile: Profile
+    warnings: list[Problem], found: tuple[Need, ...], unset: tuple[str, ...], profile: AnyProfile
 ) -> Iterator[Problem]:
     whole = {need.key for need in found if need.whole and need.name in unset}
     assumed = {

@@ -12,7 +12,7 @@ from dbconfig.errors.redaction import MASK, PLAIN_PARAMETERS, is_secret_name
 from dbconfig.settings import durations
 from dbconfig.settings.database import DatabaseSettings
 from dbconfig.settings.key_kinds import kind
-from dbconfig.settings.profile import DEFAULT
+from dbconfig.settings.loaded_profile import DEFAULT
 from dbconfig.settings.replicas import NOT_FOR_REPLICA
 from dbconfig.settings.secret_sources import Secret
 from dbconfig.settings.url_parsing import DatabaseURL

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from dbconfig.config.active_profile import Selection, select
 from dbconfig.config.extends import read_layers
@@ -15,8 +16,11 @@ from dbconfig.config.risky_settings import advice
 from dbconfig.config.sharding import unfold
 from dbconfig.config.validation import Validation
 from dbconfig.settings.environment_variables import Environment
+from dbconfig.settings.loaded_profile import AnyProfile
 from dbconfig.settings.located_values import places
-from dbconfig.settings.profile import Profile
+
+if TYPE_CHECKING:
+    from dbconfig.settings.profile import Profile
 
 _log = logging.getLogger("dbconfig.loader")
 
@@ -38,6 +42,15 @@ def load(
     >>> load("production", path="config", environ={"DATABASE_URL": "postgresql://app@db/shop"}).databases["default"].pool_size
     20
     """
+    from dbconfig.settings.profile import Profile  # what it needs takes long to import
+
+    return Profile.of(load_lean(profile, path=path, environ=environ))
+
+
+def load_lean(
+    profile: str | None = None, *, path: str | os.PathLike[str] | None = None, environ: Mapping[str, str] | None = None
+) -> AnyProfile:
+    """Do what `load` does, without what only an application needs that looks at the profile itself."""
     folder = find_folder(path)
     environment = read_environment(folder, environ)
     selection = select(profile, environment, folder)
@@ -58,7 +71,7 @@ def read_environment(folder: Folder, environ: Mapping[str, str] | None) -> Envir
     return Environment(environ, folder.dotenv, shown_path(folder.dotenv))
 
 
-def load_selected(folder: Folder, environment: Environment, selection: Selection) -> Profile:
+def load_selected(folder: Folder, environment: Environment, selection: Selection) -> AnyProfile:
     """Load a profile that is known to exist, without advice; `load` says what is raised."""
     documents, problems = read_layers(folder, selection.name)
     stacked, misspelt = lay(documents, environment)

@@ -17,7 +17,7 @@ from dbconfig.settings import client_defaults, hosts
 from dbconfig.settings.database import DatabaseSettings
 from dbconfig.settings.environment_variables import Environment, Variable
 from dbconfig.settings.known_drivers import PORTS, family
-from dbconfig.settings.profile import Profile
+from dbconfig.settings.loaded_profile import AnyProfile
 
 
 class _Assumed(Environment):
@@ -40,7 +40,7 @@ class _Assumed(Environment):
 
 
 def protected_elsewhere(
-    profile: Profile,
+    profile: AnyProfile,
     settings: DatabaseSettings,
     *,
     destructive: bool,
@@ -64,7 +64,7 @@ def protected_elsewhere(
     return ""
 
 
-def refuse_protected(profile: Profile, settings: DatabaseSettings) -> None:
+def refuse_protected(profile: AnyProfile, settings: DatabaseSettings) -> None:
     """Raise if a profile protects a database of its own.
 
     Raises:
@@ -77,7 +77,7 @@ def refuse_protected(profile: Profile, settings: DatabaseSettings) -> None:
 
 
 def refuse_elsewhere(
-    profile: Profile,
+    profile: AnyProfile,
     settings: DatabaseSettings,
     what: str,
     *,
@@ -100,7 +100,7 @@ def refuse_elsewhere(
         raise ConfigError([Problem("database-elsewhere", message, help=help)])
 
 
-def _loaded(folder: Folder, environment: Environment, name: str) -> Profile | None:
+def _loaded(folder: Folder, environment: Environment, name: str) -> AnyProfile | None:
     try:
         return load_selected(folder, environment, Selection(name, "protection"))
     except ConfigError:

@@ -10,7 +10,7 @@ from dbconfig.errors.printable import quoted
 from dbconfig.errors.problem import Location, Problem
 from dbconfig.settings import hosts, small_files, tls
 from dbconfig.settings.database import DatabaseSettings
-from dbconfig.settings.profile import DEFAULT, Profile
+from dbconfig.settings.loaded_profile import DEFAULT, AnyProfile
 
 _GUESSABLE: Final = frozenset(
     [
@@ -46,13 +46,13 @@ _ONLY_OWNER: Final = "remove the write permission of others from it and from its
 _Warning = Callable[[str, str, str, str], Problem]
 
 
-def advice(profile: Profile) -> list[Problem]:
+def advice(profile: AnyProfile) -> list[Problem]:
     """Return what somebody should act on; each is a warning, none refuses the profile."""
     found = [warning for name, settings in profile.databases.items() for warning in _database(profile, name, settings)]
     return [*_files(profile), *found]
 
 
-def _files(profile: Profile) -> Iterator[Problem]:
+def _files(profile: AnyProfile) -> Iterator[Problem]:
     """Say which configuration files other users of the machine may write: they decide where a password is sent."""
     for source in profile.sources:
         if small_files.writable_by_others(Path(source)):
@@ -60,7 +60,7 @@ def _files(profile: Profile) -> Iterator[Problem]:
             yield Problem("file-writable", message, Location(source), help=_ONLY_OWNER, severity="warning")
 
 
-def _database(profile: Profile, name: str, settings: DatabaseSettings) -> Iterator[Problem]:
+def _database(profile: AnyProfile, name: str, settings: DatabaseSettings) -> Iterator[Problem]:
     def warning(slug: str, key: str, message: str, help: str) -> Problem:
         path = key if name == DEFAULT else f"databases.{name}.{key}"
         location = settings.origin(key)

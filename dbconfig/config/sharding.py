@@ -12,8 +12,8 @@ from dbconfig.errors.problem import Location, Problem
 from dbconfig.errors.redaction import shown_name
 from dbconfig.settings import shards
 from dbconfig.settings.keys import CONNECTION_KEYS
+from dbconfig.settings.loaded_profile import DEFAULT
 from dbconfig.settings.located_values import Entry, MappingNode, Scalar
-from dbconfig.settings.profile import DEFAULT
 from dbconfig.settings.secret_sources import Secret
 
 

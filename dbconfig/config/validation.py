@@ -7,10 +7,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pydantic import ValidationError
-from pydantic_settings import PydanticBaseSettingsSource
 
 from dbconfig.config.folder import Folder
-from dbconfig.config.layering import PREFIX, rank
+from dbconfig.config.layering import rank
 from dbconfig.config.suggestions import stands_for_address, unknown_key
 from dbconfig.errors import ConfigError
 from dbconfig.errors.late_pattern import late_pattern
@@ -21,8 +20,8 @@ from dbconfig.errors.redaction import shown_name
 from dbconfig.settings.database import DatabaseSettings
 from dbconfig.settings.findings import Finding, found_in
 from dbconfig.settings.keys import CONNECTION_KEYS
+from dbconfig.settings.loaded_profile import DEFAULT, AnyProfile, LoadedProfile, expand
 from dbconfig.settings.located_values import Entry, MappingNode, Node, Scalar, SequenceNode
-from dbconfig.settings.profile import DEFAULT, Profile, expand
 
 _DATABASE = late_pattern(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}(?:/[A-Za-z0-9_-]+)?", re.ASCII)  # or one of its shards
 _SHARD = late_pattern(r"(databases\.[\w-]+)/[\w-]+")
@@ -50,15 +49,12 @@ class Validation:
             if problem.slug != "duplicate-key":  # the first one counts, and may be wrong too
                 self.aside.add(path)
 
-    def run(self) -> Profile:
+    def run(self) -> AnyProfile:
         self._check_reserved()
         for _ in range(8):  # each round sets something aside; the checks have fewer stages than this
             data = self._data()
             try:
-                made: Any = Profile  # whose arguments are an application's; the sources are ours alone
-                profile: Profile = made(
-                    sources=(TreeSource(data, environment=True), TreeSource(data, environment=False))
-                )
+                profile = self._profile(data)
             except ValidationError as error:
                 before = len(self.aside)
                 for loc, findings in found_in(error):
@@ -77,6 +73,17 @@ class Validation:
             for problem in reversed(self.problems)
         }
         raise ConfigError(once.values())
+
+    def _profile(self, data: Mapping[str, Any]) -> AnyProfile:
+        found = expand(data)
+        try:
+            databases = {name: DatabaseSettings.model_validate(each) for name, each in found["databases"].items()}
+        except ValidationError:
+            # Only now, since what it needs takes long to import: of the whole, which says where each error is.
+            from dbconfig.config.profile_sources import validated
+
+            return validated(data)
+        return LoadedProfile(self.name, databases)
 
     def _check_reserved(self) -> None:
         name = self.tree.get("name")
@@ -293,32 +300,3 @@ def _notes(entry: Entry | None) -> tuple[str, ...]:
     if entry is None or not isinstance(entry.node, Scalar) or not entry.node.variables or entry.key.variable:
         return ()
     return (f"the value comes from the environment: {', '.join(entry.node.variables)}",)
-
-
-class TreeSource(PydanticBaseSettingsSource):
-    """One of a profile's two explicit sources: the values of documents, or those of `DBCONFIG_…` variables."""
-
-    def __init__(self, data: Mapping[str, Any], *, environment: bool) -> None:
-        super().__init__(Profile)
-        self._data = data
-        self._environment = environment
-        self.__name__ = "environment" if environment else "documents"
-
-    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
-        return self._data.get(field_name), field_name, False
-
-    def __call__(self) -> dict[str, Any]:
-        return self._part(self._data)
-
-    def _part(self, data: Mapping[str, Any]) -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        for key, value in data.items():
-            if isinstance(value, Mapping):
-                found[key] = self._part(value)
-            elif _from_environment(value) is self._environment:
-                found[key] = value
-        return found
-
-
-def _from_environment(value: Any) -> bool:
-    return isinstance(value, Scalar) and value.location.variable.startswith(PREFIX)

@@ -28,7 +28,7 @@ from dbconfig.errors.problem import Problem
 from dbconfig.registry.registry import Registry
 from dbconfig.registry.registry import default as _application
 from dbconfig.settings.database import DatabaseSettings
-from dbconfig.settings.profile import DEFAULT
+from dbconfig.settings.loaded_profile import DEFAULT
 from dbconfig.settings.shards import SEPARATOR
 
 if TYPE_CHECKING:

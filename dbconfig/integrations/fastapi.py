@@ -25,7 +25,7 @@ from dbconfig.integrations.fastapi_sessions import RequestedSession, most_connec
 from dbconfig.integrations.request_deadlines import RequestDeadline
 from dbconfig.registry.registry import Registry
 from dbconfig.registry.registry import default as _application
-from dbconfig.settings.profile import DEFAULT
+from dbconfig.settings.loaded_profile import DEFAULT
 
 if TYPE_CHECKING:
     from sqlmodel.ext.asyncio.session import AsyncSession

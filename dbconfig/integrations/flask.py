@@ -16,7 +16,7 @@ from dbconfig.errors import ConfigError
 from dbconfig.integrations.request_deadlines import HEADER, TOO_LATE, BadDeadline, RequestDeadline
 from dbconfig.integrations.request_sessions import RequestSession, refuse_after_end
 from dbconfig.registry.registry import Registry
-from dbconfig.settings.profile import DEFAULT
+from dbconfig.settings.loaded_profile import DEFAULT
 
 _KEY: Final = "dbconfig"
 _DEADLINE: Final = "dbconfig.deadline"

@@ -20,7 +20,7 @@ from dbconfig.sessions.model_databases import Homes
 from dbconfig.sessions.session_classes import SQLMODEL, SessionClasses
 from dbconfig.sessions.sessionmaker import Readers, SessionFactory, Several, readers_over_several
 from dbconfig.settings.database import DatabaseSettings
-from dbconfig.settings.profile import DEFAULT
+from dbconfig.settings.loaded_profile import DEFAULT
 from dbconfig.settings.shards import SEPARATOR
 
 Key = tuple[str | None, str]  # profile and database; a profile of None is the registry's own

@@ -6,14 +6,18 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from dbconfig.config import protected_databases
-from dbconfig.config.loader import load
+from dbconfig.config.loader import load_lean
 from dbconfig.errors.light_dataclass import dataclass
 from dbconfig.registry import sharding
 from dbconfig.settings.database import DatabaseSettings
+from dbconfig.settings.loaded_profile import DEFAULT, AnyProfile
 from dbconfig.settings.password_providers import Providers
-from dbconfig.settings.profile import DEFAULT, Profile
+
+if TYPE_CHECKING:
+    from dbconfig.settings.profile import Profile
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,17 +43,17 @@ class Profiles:
         self._name = name
         # A function, so that debuggers and crash reporters, which print attributes, print no secret out of it.
         self._environ: Callable[[], Mapping[str, str] | None] = lambda: environ
-        self._given: Profile | None = None
+        self._given: AnyProfile | None = None
         self._exchanged = False
         # Read without the lock: an entry is complete before it is put in, and is never changed.
-        self._found: dict[str | None, Profile] = {}
+        self._found: dict[str | None, AnyProfile] = {}
 
-    def give(self, profile: Profile) -> None:
+    def give(self, profile: AnyProfile) -> None:
         """Take a profile that was made in code: nothing is read from files."""
         self._given = profile
         self._begin_anew()
 
-    def get(self, name: str | None = None) -> Profile:
+    def get(self, name: str | None = None) -> AnyProfile:
         """Return a profile; it is loaded when it is first asked for.
 
         Raises:
@@ -66,7 +70,20 @@ class Profiles:
                 self._found.setdefault(found.name, found)
             return found
 
-    def loaded(self) -> Profile | None:
+    def public(self) -> Profile:
+        """Return the registry's own profile as the application sees it, always the same one."""
+        from dbconfig.settings.profile import Profile  # what it needs takes long to import
+
+        found = self.get()
+        if isinstance(found, Profile):
+            return found
+        with self.lock:
+            found = self.get()
+            made = Profile.of(found)
+            self._found.update({name: made for name, each in self._found.items() if each is found})
+            return made
+
+    def loaded(self) -> AnyProfile | None:
         """Return the registry's own profile if it has been loaded."""
         return self._found.get(None)
 
@@ -86,7 +103,7 @@ class Profiles:
         """Return the database, or all of its shards where none was chosen."""
         return sharding.spread(id(self), self.get(), database)
 
-    def resolve_in(self, profile: Profile, database: str) -> Resolved:
+    def resolve_in(self, profile: AnyProfile, database: str) -> Resolved:
         label = profile.name if database == DEFAULT else f"{profile.name}/{database}"
         settings = profile.database(database).provided_by(self.providers)
         return Resolved((profile.name, database), settings, label)
@@ -102,18 +119,18 @@ class Profiles:
         """Whether tests have put databases of their own in the place of the profile's."""
         return self._exchanged
 
-    def known(self) -> dict[str | None, Profile]:
+    def known(self) -> dict[str | None, AnyProfile]:
         """Return the profiles that have been loaded, by the names under which they were asked for."""
         return dict(self._found)
 
-    def read_again(self, known: Mapping[str | None, Profile]) -> dict[str | None, Profile]:
+    def read_again(self, known: Mapping[str | None, AnyProfile]) -> dict[str | None, AnyProfile]:
         """Return the same profiles as their files are now; those that are in use stay."""
         if self._given is not None:
             return dict(known)
         again = {each.name: self._load(each.name if name else None) for name, each in known.items()}
         return {name: again[each.name] for name, each in known.items()}
 
-    def replace(self, profiles: Mapping[str | None, Profile]) -> None:
+    def replace(self, profiles: Mapping[str | None, AnyProfile]) -> None:
         """Use other profiles from now on."""
         self._found = dict(profiles)
 
@@ -124,7 +141,7 @@ class Profiles:
         Meanwhile nothing is forgotten: an application that disposes at its end would come back to its own database.
         """
         profile, given = self.get(), self._given
-        self.give(profile.model_copy(update={"databases": dict(databases)}))
+        self.give(profile.with_databases(dict(databases)))
         self._exchanged = True
         try:
             yield
@@ -167,5 +184,5 @@ class Profiles:
     def _begin_anew(self) -> None:
         self._found = {} if self._given is None else {None: self._given, self._given.name: self._given}
 
-    def _load(self, name: str | None) -> Profile:
-        return load(self._name if name is None else name, path=self._path, environ=self._environ())
+    def _load(self, name: str | None) -> AnyProfile:
+        return load_lean(self._name if name is None else name, path=self._path, environ=self._environ())

@@ -29,12 +29,14 @@ from dbconfig.sessions.model_databases import Home
 from dbconfig.sessions.session_classes import SessionClasses
 from dbconfig.sessions.session_options import making, options, with_options
 from dbconfig.settings.database import DatabaseSettings
+from dbconfig.settings.loaded_profile import DEFAULT
 from dbconfig.settings.password_providers import TIMEOUT
-from dbconfig.settings.profile import DEFAULT, Profile
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
     from sqlmodel.ext.asyncio.session import AsyncSession
+
+    from dbconfig.settings.profile import Profile
 
 T = TypeVar("T")
 
@@ -45,6 +47,7 @@ class Registry:
     Nothing is read or opened before the first use. One registry may be used by any number of threads and, after a
     fork, by the children: each process has connections of its own.
 
+    >>> from dbconfig import Profile
     >>> with Registry.from_profile(Profile(name="doc", url="sqlite://")) as db:
     ...     with db.session() as session:
     ...         session.exec(select(1)).one()
@@ -121,7 +124,7 @@ class Registry:
         Raises:
             ConfigError: it cannot be used.
         """
-        return self._profiles.get()
+        return self._profiles.public()
 
     def deadline(self, seconds: float) -> Deadline:
         """Give the block of a `with` this much time for everything that waits for a database.

@@ -16,7 +16,7 @@ from dbconfig.errors.light_dataclass import dataclass, field
 from dbconfig.registry.engines import Key, ProcessEngines
 from dbconfig.registry.profiles import Profiles
 from dbconfig.settings.database import DatabaseSettings
-from dbconfig.settings.profile import Profile
+from dbconfig.settings.loaded_profile import AnyProfile
 
 if TYPE_CHECKING:
     from dbconfig.registry.event_loops import EventLoops
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 class Renewal:
     """What is to take the place of what there is."""
 
-    profiles: dict[str | None, Profile]
+    profiles: dict[str | None, AnyProfile]
     engines: dict[Key, Engine] = field(default_factory=dict)
     made: list[Engine] = field(default_factory=list)  # for the new settings
     proofs: list[Engine] = field(default_factory=list)  # only to see whether a connection can be made
@@ -51,10 +51,10 @@ class Renewal:
 
 
 def prepare(
-    old: Mapping[str | None, Profile],
+    old: Mapping[str | None, AnyProfile],
     engines: Mapping[Key, Engine],
-    profiles: dict[str | None, Profile],
-    build: Callable[[Profile, str], Engine],
+    profiles: dict[str | None, AnyProfile],
+    build: Callable[[AnyProfile, str], Engine],
 ) -> Renewal:
     """Make and prove what the new profiles mean for each engine that exists.
 
@@ -139,7 +139,7 @@ class Reload:
                     return
                 renewal.abandon()
 
-    def _build(self, profile: Profile, database: str) -> Engine:
+    def _build(self, profile: AnyProfile, database: str) -> Engine:
         return self._engines.build(self._profiles.resolve_in(profile, database))
 
     def _go_over_to(self, renewal: Renewal, loops: EventLoops | None) -> None:

@@ -6,14 +6,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-from dbconfig.settings.profile import Profile
+from dbconfig.settings.loaded_profile import AnyProfile
 
 # By registry and database, "" for all databases that have such a shard. Never written into.
 _chosen: ContextVar[Mapping[tuple[int, str], str]] = ContextVar("dbconfig.shards", default={})  # noqa: B039
 
 
 @contextmanager
-def on(registry: int, profile: Profile, shard: str, database: str | None) -> Iterator[None]:
+def on(registry: int, profile: AnyProfile, shard: str, database: str | None) -> Iterator[None]:
     """Let a context work on a shard; tasks that are started within it do so too.
 
     Raises:
@@ -35,7 +35,7 @@ def on(registry: int, profile: Profile, shard: str, database: str | None) -> Ite
         _chosen.set(before)
 
 
-def resolved(registry: int, profile: Profile, database: str) -> str:
+def resolved(registry: int, profile: AnyProfile, database: str) -> str:
     """Return the database that a name means here: of one that is divided, the shard that the context has chosen.
 
     Where none was chosen it is the name itself, which the profile refuses.
@@ -48,7 +48,7 @@ def resolved(registry: int, profile: Profile, database: str) -> str:
     return database if shard is None else profile.shard(database, shard)
 
 
-def spread(registry: int, profile: Profile, database: str) -> list[str]:
+def spread(registry: int, profile: AnyProfile, database: str) -> list[str]:
     """Return the databases that are to be worked on one after another: every shard where none was chosen."""
     found = resolved(registry, profile, database)
     known = profile.shards(found)

@@ -15,7 +15,7 @@ from dbconfig.engine import create_tables
 from dbconfig.errors.printable import quoted
 from dbconfig.sessions.commit import commit
 from dbconfig.sessions.session import Committing, ReadOnlySession, SnapshotSession, UnitOfWork, WritingSession
-from dbconfig.settings.profile import DEFAULT
+from dbconfig.settings.loaded_profile import DEFAULT
 
 Home = MetaData | type[Any] | Sequence[MetaData | type[Any]]
 

@@ -203,6 +203,3 @@ class ReplicaSettings(DatabaseSettings, ReplicaKeys):
         *primary, _, _ = self._prefix or ("", "")
         found = (self._origins.get((*at, *path)) for at in (self._prefix, tuple(primary), ()))
         return next(filter(None, found), ())
-
-
-DatabaseSettings.model_rebuild()

@@ -53,7 +53,7 @@ class Keys(BaseModel):
     """Every key of a database; `ReplicaKeys` has the one that only replicas have."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(
-        frozen=True, extra="forbid", hide_input_in_errors=True, arbitrary_types_allowed=True
+        frozen=True, extra="forbid", hide_input_in_errors=True, arbitrary_types_allowed=True, defer_build=True
     )
 
     url: url_parsing.URL | None = setting(
@@ -342,6 +342,8 @@ class Keys(BaseModel):
 
 class ReplicaKeys(BaseModel):
     """What a replica has beside the keys of a database."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(defer_build=True)
 
     weight: value_types.WholeNumber = setting(
         1, "replica", "Share of the reads, in proportion to the other replicas; 0 receives none", ge=0, le=1000

@@ -101,8 +101,8 @@ def test_sixty_four_threads_that_ask_first_get_one_engine(tmp_path: Path, monkey
 
     monkeypatch.setattr(create, "build", slowly)
     loads: list[int] = []
-    load = profiles.load
-    monkeypatch.setattr(profiles, "load", lambda *args, **kwargs: loads.append(1) or load(*args, **kwargs))
+    load = profiles.load_lean
+    monkeypatch.setattr(profiles, "load_lean", lambda *args, **kwargs: loads.append(1) or load(*args, **kwargs))
     start = threading.Barrier(64)
     with from_yaml(tmp_path, "url: sqlite://\ndatabases: {facts: {url: 'sqlite://'}}") as opened:
 

@@ -14,7 +14,7 @@ from dbconfig.cli.exit_codes import FAILED, FOUND, OK
 from dbconfig.errors import ConfigError, printable
 from dbconfig.errors.printable import did_you_mean, quoted, suggest
 from dbconfig.errors.problem import Problem
-from dbconfig.settings.profile import DEFAULT
+from dbconfig.settings.loaded_profile import DEFAULT
 
 if TYPE_CHECKING:
     from sqlalchemy import MetaData, Table

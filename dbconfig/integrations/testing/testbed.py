@@ -17,7 +17,7 @@ from dbconfig.integrations.testing.baseline import Baseline
 from dbconfig.integrations.testing.databases import Options, Place
 from dbconfig.registry.registry import Registry
 from dbconfig.sessions.model_databases import Homes
-from dbconfig.settings.profile import DEFAULT, Profile
+from dbconfig.settings.loaded_profile import DEFAULT, AnyProfile
 
 if TYPE_CHECKING:
     from dbconfig.sessions.sessionmaker import AsyncSessionFactory, SessionFactory
@@ -64,7 +64,7 @@ class Testbed:
 
     __test__ = False
 
-    def __init__(self, registry: Registry, original: Profile, options: Options, setup: Setup | None) -> None:
+    def __init__(self, registry: Registry, original: AnyProfile, options: Options, setup: Setup | None) -> None:
         self.registry = registry
         self._original = original
         self._options = options

@@ -14,7 +14,7 @@ from dbconfig.cli.exit_codes import FAILED
 from dbconfig.errors.printable import quoted
 from dbconfig.settings.database import DatabaseSettings
 from dbconfig.settings.known_drivers import family
-from dbconfig.settings.profile import DEFAULT
+from dbconfig.settings.loaded_profile import DEFAULT
 
 
 def run(context: Context) -> int:

@@ -19,8 +19,8 @@ from dbconfig.errors.problem import BUILT_IN, Location
 from dbconfig.errors.redaction import shown
 from dbconfig.settings.database import DatabaseSettings
 from dbconfig.settings.keys import CONNECTION_KEYS
+from dbconfig.settings.loaded_profile import DEFAULT
 from dbconfig.settings.located_values import Entry, MappingNode, Scalar
-from dbconfig.settings.profile import DEFAULT
 
 
 def run(context: Context) -> int:
