@@ -16,7 +16,7 @@ from sqlalchemy.engine import ExceptionContext
 from dbconfig.engine import statement_text
 from dbconfig.engine.pool import Histogram
 from dbconfig.engine.pool.record import Record
-from dbconfig.engine.pool.stats import Tally
+from dbconfig.engine.pool.tally import Tally
 from dbconfig.registry.registry import Registry
 
 _SEEN: Final = "_dbconfig_seen"  # attribute of SQLAlchemy's execution context: when it began, and its span

@@ -6,13 +6,12 @@ import atexit
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from sqlalchemy import Engine
 from sqlmodel import Session
 
 from dbconfig.engine import create, draining, pool, read_only
-from dbconfig.engine.pool import PoolStats
 from dbconfig.errors.light_dataclass import dataclass, field
 from dbconfig.registry.profiles import Profiles, Resolved
 from dbconfig.replicas import read_your_writes, routing
@@ -22,6 +21,9 @@ from dbconfig.sessions.sessionmaker import Readers, SessionFactory, Several, rea
 from dbconfig.settings.database import DatabaseSettings
 from dbconfig.settings.loaded_profile import DEFAULT
 from dbconfig.settings.shards import SEPARATOR
+
+if TYPE_CHECKING:
+    from dbconfig.engine.pool import PoolStats
 
 Key = tuple[str | None, str]  # profile and database; a profile of None is the registry's own
 

@@ -11,7 +11,7 @@ from sqlalchemy import Engine
 
 from dbconfig.config import protected_databases
 from dbconfig.engine import create_tables, draining, pool
-from dbconfig.engine.pool import PoolStats, forks
+from dbconfig.engine.pool import forks
 from dbconfig.engine.pool.facts import facts
 from dbconfig.errors import ConfigError
 from dbconfig.errors.problem import Problem
@@ -23,6 +23,7 @@ from dbconfig.sessions.session_classes import SQLMODEL, SessionClasses
 from dbconfig.settings.shards import SEPARATOR
 
 if TYPE_CHECKING:
+    from dbconfig.engine.pool import PoolStats
     from dbconfig.registry.event_loops import EventLoops
     from dbconfig.settings.database import DatabaseSettings
 

@@ -15,7 +15,6 @@ from sqlmodel import Session
 
 from dbconfig.engine import probes
 from dbconfig.engine.create_tables import What
-from dbconfig.engine.pool import PoolStats
 from dbconfig.engine.pool.deadline import Deadline
 from dbconfig.errors.printable import quoted
 from dbconfig.registry import sharding
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
     from sqlmodel.ext.asyncio.session import AsyncSession
 
+    from dbconfig.engine.pool import PoolStats
     from dbconfig.settings.profile import Profile
 
 T = TypeVar("T")
@@ -47,7 +47,6 @@ class Registry:
     Nothing is read or opened before the first use. One registry may be used by any number of threads and, after a
     fork, by the children: each process has connections of its own.
 
-    >>> from dbconfig import Profile
     >>> with Registry.from_profile(Profile(name="doc", url="sqlite://")) as db:
     ...     with db.session() as session:
     ...         session.exec(select(1)).one()

@@ -18,7 +18,7 @@ from sqlalchemy.exc import DBAPIError
 
 from dbconfig import Profile, Registry
 from dbconfig.engine.pool import Histogram
-from dbconfig.engine.pool.stats import Tally
+from dbconfig.engine.pool.tally import Tally
 from dbconfig.sessions.session import Session
 
 pytest.importorskip("opentelemetry.sdk")

@@ -26,16 +26,18 @@ from dbconfig.engine.pool.connect_limit import limit_connect_time
 from dbconfig.engine.pool.diagnostics import call_sites, counters, leaks, timeout_report
 from dbconfig.engine.pool.driver import Driver, introduce
 from dbconfig.engine.pool.maintenance import caretaker
-from dbconfig.engine.pool.options import SYSTEM_ERRORS, Judge, LineOptions
+from dbconfig.engine.pool.options import SYSTEM_ERRORS, Judge, LineOptions, Ours
+from dbconfig.engine.pool.ours import is_ours
 from dbconfig.engine.pool.retiring import close_on_return, retire
 from dbconfig.engine.pool.sockets import descriptor
-from dbconfig.engine.pool.stats import Histogram, PoolStats
-from dbconfig.engine.pool.tasks import TaskPool
 from dbconfig.engine.pool.threads import FairPool
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
     from sqlalchemy.pool import ConnectionPoolEntry, Pool
+
+    from dbconfig.engine.pool.stats import Histogram, PoolStats
+    from dbconfig.engine.pool.tasks import TaskPool
 
 __all__ = [
     "FairPool",
@@ -123,7 +125,7 @@ def pool_arguments(
         }
     elif issubclass(poolclass, SingletonThreadPool):
         arguments["pool_size"] = settings.pool_size
-    if issubclass(poolclass, FairPool | TaskPool):
+    if issubclass(poolclass, Ours):
         arguments["line"] = LineOptions(
             name=name,
             max_waiting=settings.pool_max_waiting,
@@ -150,7 +152,7 @@ def attach(
     """Attach the behaviours to an engine; for an async one pass its ``sync_engine``. Off means not attached."""
     introduce(engine.dialect, driver)
     call_sites.skip(driver.package)
-    ours = isinstance(engine.pool, FairPool | TaskPool)
+    ours = is_ours(engine.pool)
     sockets.attach(engine)
     interrupted.attach(engine)
     limit_connect_time(engine, settings.connect_timeout, driver)
@@ -168,7 +170,7 @@ def attach(
     holders = None
     if settings.pool_leak_warning is not None:
         holders = leaks.attach(engine, name, settings.pool_leak_warning, ledger.count_leak, ledger.records)
-    if isinstance(engine.pool, FairPool | TaskPool):
+    if is_ours(engine.pool):
         engine.pool.explain = timeout_report.explainer(weakref.ref(engine), ledger, settings, holders)
         engine.pool.server, engine.pool.disown = _server(engine), ledger.disown
         engine.pool.at_dispose = holders.rest if holders is not None else None
@@ -266,7 +268,23 @@ def _poolclass(settings: PoolSettings, is_async: bool) -> type[Pool]:
     if settings.poolclass is not None:
         poolclass: type[Pool] = getattr(sqlalchemy.pool, settings.poolclass)
         return poolclass
-    return TaskPool if is_async else FairPool
+    if not is_async:
+        return FairPool
+    from dbconfig.engine.pool.tasks import TaskPool
+
+    return TaskPool
+
+
+# Loaded when they are asked for: most processes have no asynchronous engine, and look at no statistics at their start.
+_LATE = {"Histogram": "stats", "PoolStats": "stats", "TaskPool": "tasks"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"{__name__}.{_LATE[name]}"), name)
 
 
 def _check(settings: PoolSettings) -> ping.Check | None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from .place import NEVER, Caller, Command, Ping, Place, Rules, State, WakeAt
+from .place import Caller, Command, Ping, Place, Rules, State, WakeAt
+from .refusal import NEVER
 
 if TYPE_CHECKING:
     from collections import deque

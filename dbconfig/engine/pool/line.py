@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from .care import Care
-from .place import NEVER, Caller, Close, Command, Connect, Place, Refusal, Rules, Serve, State
+from .place import Caller, Close, Command, Connect, Place, Rules, Serve, State
+from .refusal import NEVER, Refusal
 from .shedding import Shedding
-from .stats import BOUNDS, Counters
+from .tally import BOUNDS, Counters
 
 # Bound once: on Python 3.11 the name of a member is looked up by a function, and these stand in every checkout.
 _LENT, _IDLE = State.LENT, State.IDLE

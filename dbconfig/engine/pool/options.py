@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from sqlalchemy.pool import QueuePool
 
@@ -39,8 +38,11 @@ class SystemErrors:
 SYSTEM_ERRORS: Final = SystemErrors()
 
 
-@dataclass(frozen=True)
-class LineOptions:
+class Ours:
+    """Marks a pool with a waiting line of ours."""
+
+
+class LineOptions(NamedTuple):
     """What our pool needs to know beyond QueuePool's own arguments."""
 
     name: str = "pool"

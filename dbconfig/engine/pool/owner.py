@@ -10,8 +10,8 @@ from sqlalchemy.pool.base import _ConnDialect
 
 from dbconfig.engine.pool.forks import Mark
 from dbconfig.engine.pool.options import LineOptions
-from dbconfig.engine.pool.place import Refusal
 from dbconfig.engine.pool.record import Home, Record, Slot, Waiter
+from dbconfig.engine.pool.refusal import Refusal
 
 
 class Staff(Protocol):

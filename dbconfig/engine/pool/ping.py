@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import event, exc
 
@@ -35,8 +34,7 @@ _LOOK = "dbconfig.look"
 _NEW = float("inf")  # a connection that has never been returned has not rested
 
 
-@dataclass(frozen=True)
-class Check:
+class Check(NamedTuple):
     """Whether a connection that comes off the shelf is alive. ``rest``: seconds after which a look is not enough."""
 
     rest: float

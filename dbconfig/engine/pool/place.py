@@ -6,7 +6,7 @@ import enum
 from dataclasses import dataclass
 from typing import Any
 
-NEVER = float("inf")
+from .refusal import NEVER, Refusal
 
 
 class State(enum.Enum):
@@ -58,13 +58,6 @@ class Caller:
         self.key: Any = key
         self.place: Place | None = None
         self.error: BaseException | Refusal | None = None
-
-
-class Refusal(enum.Enum):
-    """Why the line serves a caller no connection."""
-
-    FULL = "too many callers wait (pool_max_waiting)"
-    SHED = "the wait has stayed above pool_queue_target"
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from sqlalchemy.pool.base import _ConnectionRecord
 
-from dbconfig.engine.pool.place import Refusal
+from dbconfig.engine.pool.refusal import Refusal
 from dbconfig.engine.pool.sockets import Look
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.pool import Pool
 
-    from dbconfig.engine.pool.stats import Counters
+    from dbconfig.engine.pool.tally import Counters
 
 NEVER = float("inf")
 REASON = "dbconfig.reason"  # in record.info of SQLAlchemy's own pools: why a connection is being closed

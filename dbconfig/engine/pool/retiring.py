@@ -18,9 +18,8 @@ from dbconfig.engine.pool import driver, sockets
 from dbconfig.engine.pool.cancelling import CANCEL_LIMIT, cancel_beside
 from dbconfig.engine.pool.clock import monotonic
 from dbconfig.engine.pool.facts import facts
+from dbconfig.engine.pool.ours import is_ours
 from dbconfig.engine.pool.record import Record
-from dbconfig.engine.pool.tasks import TaskPool
-from dbconfig.engine.pool.threads import FairPool
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
@@ -60,7 +59,7 @@ def retire(engine: Engine, records: Iterable[Any]) -> None:
     for record in records:
         if record.dbapi_connection is not None:
             record.invalidate(soft=True)
-    if isinstance(pool, FairPool | TaskPool):
+    if is_ours(pool):
         pool._discard_idle(lambda record: id(record) in condemned, "invalidated")
 
 
@@ -69,7 +68,7 @@ def close_on_return(engine: Engine) -> None:
 
     The engine still works for whoever holds it, and keeps no connection.
     """
-    if isinstance(engine.pool, FairPool | TaskPool):
+    if is_ours(engine.pool):
         engine.pool.dispose()  # not engine.dispose(), which would give it a new pool that keeps its connections
         return
     old = engine.pool
@@ -89,7 +88,7 @@ class Drain:
         self._runs_in_process = engine.dialect.name == "sqlite" and not engine.dialect.is_async
         self._driver = driver.of(engine.dialect)
         engine.pool = ClosedPool(ledger.name, engine.pool)
-        if isinstance(self._pool, FairPool | TaskPool):
+        if is_ours(self._pool):
             self._pool.dispose()  # who stands in the line already is still served
 
     def busy(self) -> int:
@@ -143,7 +142,7 @@ class Drain:
                 record.part("disposed")
             else:
                 record.close()
-        if not isinstance(self._pool, FairPool | TaskPool):
+        if not is_ours(self._pool):
             self._pool.dispose()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .place import NEVER
+from .refusal import NEVER
 
 # Callers that have waited for this many times the target are dropped while the line stands.
 PATIENCE = 2.0

@@ -15,11 +15,12 @@ from dbconfig.engine.pool import deadline, farewell
 from dbconfig.engine.pool.clock import monotonic
 from dbconfig.engine.pool.facts import facts
 from dbconfig.engine.pool.line import Line
-from dbconfig.engine.pool.options import LineOptions
+from dbconfig.engine.pool.options import LineOptions, Ours
 from dbconfig.engine.pool.ping import PING_LIMIT
-from dbconfig.engine.pool.place import NEVER, Caller, Close, Command, Connect, Ping, Place, Rules, Serve
+from dbconfig.engine.pool.place import Caller, Close, Command, Connect, Ping, Place, Rules, Serve
+from dbconfig.engine.pool.refusal import NEVER
 from dbconfig.engine.pool.sockets import Verdict
-from dbconfig.engine.pool.stats import Counters, Past
+from dbconfig.engine.pool.tally import Counters, Past
 from dbconfig.engine.pool.task_record import TaskRecord
 from dbconfig.engine.pool.timeout_errors import Explain
 
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 logger: logging.Logger = logging.getLogger("dbconfig.pool.line")
 
 
-class TaskPlaces(AsyncAdaptedQueuePool):
+class TaskPlaces(AsyncAdaptedQueuePool, Ours):
     """What `TaskPool` is made of, without the ways of its callers.
 
     A connect is a task of its own: whoever waits for it may be cancelled at any moment, and the connection goes to the

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from dbconfig.engine.pool.line import Line
     from dbconfig.engine.pool.place import Place
-    from dbconfig.engine.pool.stats import Counters
+    from dbconfig.engine.pool.tally import Counters
 
 
 class TaskHome(Protocol):

@@ -15,7 +15,8 @@ from dbconfig.engine.pool.clock import monotonic
 from dbconfig.engine.pool.connecting import Connector
 from dbconfig.engine.pool.garbage import garbage
 from dbconfig.engine.pool.options import own_arguments
-from dbconfig.engine.pool.place import Caller, Place, Refusal
+from dbconfig.engine.pool.place import Caller, Place
+from dbconfig.engine.pool.refusal import Refusal
 from dbconfig.engine.pool.sockets import Verdict
 from dbconfig.engine.pool.task_places import TaskPlaces
 from dbconfig.engine.pool.task_record import TaskRecord

@@ -12,15 +12,15 @@ from sqlalchemy.pool import QueuePool
 from dbconfig.engine.pool import forks, idle
 from dbconfig.engine.pool.clock import monotonic
 from dbconfig.engine.pool.connecting import Connector
-from dbconfig.engine.pool.options import LineOptions
-from dbconfig.engine.pool.place import Refusal
+from dbconfig.engine.pool.options import LineOptions, Ours
 from dbconfig.engine.pool.record import NEVER, Leaks, Record, Slot, Waiter
+from dbconfig.engine.pool.refusal import Refusal
 from dbconfig.engine.pool.shedding import Shedding
-from dbconfig.engine.pool.stats import Counters, Past
+from dbconfig.engine.pool.tally import Counters, Past
 from dbconfig.engine.pool.timeout_errors import Explain
 
 
-class Places(QueuePool):
+class Places(QueuePool, Ours):
     """What `FairPool` is made of, without the ways of its callers.
 
     Two rules hold whenever the lock is free: nobody waits while a connection is idle, and every open or opening

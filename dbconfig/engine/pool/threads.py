@@ -17,10 +17,10 @@ from dbconfig.engine.pool.connecting import Connector
 from dbconfig.engine.pool.garbage import garbage
 from dbconfig.engine.pool.lent import Lent
 from dbconfig.engine.pool.options import own_arguments
-from dbconfig.engine.pool.place import Refusal
 from dbconfig.engine.pool.record import Record, Slot, Waiter
+from dbconfig.engine.pool.refusal import Refusal
 from dbconfig.engine.pool.sockets import Verdict
-from dbconfig.engine.pool.stats import BOUNDS
+from dbconfig.engine.pool.tally import BOUNDS
 from dbconfig.engine.pool.thread_places import Places
 
 logger: logging.Logger = logging.getLogger("dbconfig.pool.line")

@@ -13,7 +13,7 @@ from sqlalchemy.util import await_only, greenlet_spawn
 
 from dbconfig.engine.dialects import server_role
 from dbconfig.engine.dialects.server_role import Answer, Role
-from dbconfig.engine.pool import TaskPool, descriptor, farewell, forks, watch
+from dbconfig.engine.pool import descriptor, farewell, forks, watch
 from dbconfig.engine.pool.clock import monotonic
 from dbconfig.engine.primary.search import Host, Memory, Search
 
@@ -208,6 +208,8 @@ class TaskFinder(Finder):
         return self._won(search, connection, answer)
 
     def _spawn(self, work: Any) -> None:
+        from dbconfig.engine.pool import TaskPool
+
         pool = self.pool()
         if isinstance(pool, TaskPool) and pool._loop is asyncio.get_running_loop():
             pool._spawn(work, pool._closes)

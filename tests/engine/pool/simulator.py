@@ -18,7 +18,7 @@ from typing import Any
 
 from dbconfig.engine.pool.line import Line
 from dbconfig.engine.pool.place import NEVER, Caller, Close, Connect, Ping, Place, Refusal, Rules, Serve, State, WakeAt
-from dbconfig.engine.pool.stats import Counters
+from dbconfig.engine.pool.tally import Counters
 
 TIMEOUT = 2.0  # pool_timeout
 CONNECT_LIMIT = 1.0

@@ -6,7 +6,7 @@ import pytest
 
 from dbconfig.engine.pool.line import Line
 from dbconfig.engine.pool.place import Caller, Close, Connect, Ping, Place, Rules
-from dbconfig.engine.pool.stats import Counters
+from dbconfig.engine.pool.tally import Counters
 
 
 def connections(line: Line, count: int, now: float = 0.0) -> list[Place]:

@@ -17,7 +17,7 @@ from dbconfig.engine.pool import timeout_errors
 from dbconfig.engine.pool.line import Line
 from dbconfig.engine.pool.place import Caller, Close, Connect, Refusal, Rules
 from dbconfig.engine.pool.shedding import Shedding
-from dbconfig.engine.pool.stats import Counters
+from dbconfig.engine.pool.tally import Counters
 from tests.support import clock as clocks
 
 from .support import FakeServer, LineOptions, Settings, callers, eventually, fair_pool

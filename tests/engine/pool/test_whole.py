@@ -16,7 +16,7 @@ from sqlalchemy import exc, text
 
 from dbconfig.engine.pool import clock, forks, stats
 from dbconfig.engine.pool.garbage import garbage
-from dbconfig.engine.pool.stats import Counters, Past
+from dbconfig.engine.pool.tally import Counters, Past
 from dbconfig.engine.pool.threads import FairPool
 from tests.support.proxy import Proxy
 

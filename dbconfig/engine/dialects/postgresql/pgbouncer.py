@@ -10,6 +10,7 @@ from sqlalchemy import Engine
 
 from dbconfig.engine.dialects.set_up import on_connect
 from dbconfig.engine.pool.facts import facts
+from dbconfig.errors.late_pattern import late_pattern
 
 _log = logging.getLogger("dbconfig.dialects.poolers")
 

@@ -6,11 +6,10 @@ import asyncio
 import itertools
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
 from threading import RLock, get_ident
 from time import time
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from weakref import WeakSet
 
 from sqlalchemy import event
@@ -18,22 +17,22 @@ from sqlalchemy.pool import QueuePool
 
 from dbconfig.engine.pool import forks
 from dbconfig.engine.pool.clock import monotonic
+from dbconfig.engine.pool.ours import is_ours
 from dbconfig.engine.pool.record import REASON, Record
-from dbconfig.engine.pool.stats import Counters, PoolStats, histogram, total_closed, waits
-from dbconfig.engine.pool.tasks import TaskPool
-from dbconfig.engine.pool.threads import FairPool
+from dbconfig.engine.pool.tally import Counters
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
     from sqlalchemy.pool import Pool
+
+    from dbconfig.engine.pool.stats import PoolStats
 
 # In record.info of SQLAlchemy's own pools: since when in use, and by whom.
 LENT = "dbconfig.lent"
 BY = "dbconfig.by"
 
 
-@dataclass(frozen=True)
-class Holder:
+class Holder(NamedTuple):
     """Who has a connection at this moment."""
 
     record: Any
@@ -118,7 +117,9 @@ class Ledger:
         return found
 
     def stats(self, pool: Pool) -> PoolStats:
-        if isinstance(pool, FairPool | TaskPool):
+        from dbconfig.engine.pool.stats import PoolStats, histogram, total_closed, waits
+
+        if is_ours(pool):
             every = (*pool.past.counters(), pool.counters)
             connecting, idle, waiting = pool.connecting, len(pool.idle), len(pool.waiters)
             used = max(0, pool.open - connecting - idle)
@@ -153,7 +154,7 @@ class Ledger:
             reads=0 if reader is None else reader.reads,
             lag=None if reader is None else reader.lag,
             out="" if reader is None else reader.out,
-            min_idle=pool.options.min_idle if isinstance(pool, FairPool | TaskPool) else 0,
+            min_idle=pool.options.min_idle if is_ours(pool) else 0,
             number=self.number,
         )
 
@@ -176,7 +177,7 @@ def attach(engine: Engine, name: str) -> Ledger:
             ledger.known.add(record)
 
     event.listen(engine, "connect", connect)
-    if isinstance(engine.pool, FairPool | TaskPool):
+    if is_ours(engine.pool):
         _count_closing(engine)
     else:
         _count_everything(engine, ledger)

@@ -1,0 +1,84 @@
+"""What a pool counts with, where a lock is held anyway; `stats` makes of it what people read."""
+
+from __future__ import annotations
+
+import weakref
+from bisect import bisect_left
+from typing import Protocol
+
+# Upper bounds in seconds; OpenTelemetry's advice for db.client.connection.*_time, which it also calls seconds.
+BOUNDS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0)
+
+
+class Tally:
+    """A histogram that is still counting. Whoever observes holds the lock of the owner."""
+
+    __slots__ = ("counts", "sum")
+
+    def __init__(self) -> None:
+        self.counts: list[int] = [0] * (len(BOUNDS) + 1)
+        self.sum = 0.0
+
+    def observe(self, seconds: float) -> None:
+        self.counts[bisect_left(BOUNDS, seconds)] += 1
+        self.sum += seconds
+
+
+class Counters:
+    """The counters of one pool, guarded by that pool's lock; read without it, each number for itself."""
+
+    __slots__ = ("at_once", "closed", "create", "refused", "timeouts", "use", "wait")
+
+    def __init__(self) -> None:
+        self.at_once = 0  # checkouts of a connection that was idle: `wait` without a look at the clock
+        self.wait: Tally = Tally()
+        self.use: Tally = Tally()
+        self.create: Tally = Tally()
+        self.closed: dict[str, int] = {}
+        self.timeouts = 0
+        self.refused = 0
+
+    def count_closed(self, reason: str) -> None:
+        self.closed[reason] = self.closed.get(reason, 0) + 1
+
+    def add(self, other: Counters) -> None:
+        """Add what another pool has counted."""
+        for mine, its in ((self.wait, other.wait), (self.use, other.use), (self.create, other.create)):
+            mine.counts = [sum(pair) for pair in zip(mine.counts, its.counts, strict=True)]
+            mine.sum += its.sum
+        for reason, count in other.closed.items():
+            self.closed[reason] = self.closed.get(reason, 0) + count
+        self.at_once += other.at_once
+        self.timeouts += other.timeouts
+        self.refused += other.refused
+
+
+class Counting(Protocol):
+    """A pool that counts."""
+
+    counters: Counters
+
+    def is_over(self) -> bool: ...  # whether it will never count anything any more
+
+
+class Past:
+    """What the earlier pools of an engine have counted: added up as soon as nothing can change it any more."""
+
+    def __init__(self) -> None:
+        self._over = Counters()
+        self._busy: list[tuple[weakref.ref[Counting], Counters]] = []
+
+    def counters(self) -> list[Counters]:
+        return [self._over, *(counters for _, counters in self._busy)]
+
+    def and_of(self, pool: Counting) -> Past:
+        """Return the past of the pool that comes after this one."""
+        past = Past()
+        past._over.add(self._over)
+        for reference, counters in [*self._busy, (weakref.ref(pool), pool.counters)]:
+            earlier = reference()
+            if earlier is None or earlier.is_over():
+                past._over.add(counters)
+            else:
+                past._busy.append((reference, counters))
+        return past
