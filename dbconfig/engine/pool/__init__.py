@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
     from sqlalchemy.pool import ConnectionPoolEntry, Pool
 
-    from dbconfig.engine.pool.stats import Histogram, PoolStats
+    from dbconfig.engine.pool.diagnostics.stats import Histogram, PoolStats
     from dbconfig.engine.pool.tasks import TaskPool
 
 __all__ = [
@@ -276,7 +276,7 @@ def _poolclass(settings: PoolSettings, is_async: bool) -> type[Pool]:
 
 
 # Loaded when they are asked for: most processes have no asynchronous engine, and look at no statistics at their start.
-_LATE = {"Histogram": "stats", "PoolStats": "stats", "TaskPool": "tasks"}
+_LATE = {"Histogram": "diagnostics.stats", "PoolStats": "diagnostics.stats", "TaskPool": "tasks"}
 
 
 def __getattr__(name: str) -> Any:

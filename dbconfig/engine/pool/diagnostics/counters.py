@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
     from sqlalchemy.pool import Pool
 
-    from dbconfig.engine.pool.stats import PoolStats
+    from dbconfig.engine.pool.diagnostics.stats import PoolStats
 
 # In record.info of SQLAlchemy's own pools: since when in use, and by whom.
 LENT = "dbconfig.lent"
@@ -117,7 +117,7 @@ class Ledger:
         return found
 
     def stats(self, pool: Pool) -> PoolStats:
-        from dbconfig.engine.pool.stats import PoolStats, histogram, total_closed, waits
+        from dbconfig.engine.pool.diagnostics.stats import PoolStats, histogram, total_closed, waits
 
         if is_ours(pool):
             every = (*pool.past.counters(), pool.counters)

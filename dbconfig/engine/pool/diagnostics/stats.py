@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
 from typing import Any
 
-from .tally import BOUNDS, Counters, Tally
+from dbconfig.engine.pool.tally import BOUNDS, Counters, Tally
 
 
 @dataclass(frozen=True)
