@@ -6,7 +6,7 @@ import atexit
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from sqlalchemy import Engine
 from sqlmodel import Session
@@ -21,9 +21,6 @@ from dbconfig.sessions.sessionmaker import Readers, SessionFactory, Several, rea
 from dbconfig.settings.database import DatabaseSettings
 from dbconfig.settings.loaded_profile import DEFAULT
 from dbconfig.settings.shards import SEPARATOR
-
-if TYPE_CHECKING:
-    from dbconfig.engine.pool import PoolStats
 
 Key = tuple[str | None, str]  # profile and database; a profile of None is the registry's own
 
@@ -280,7 +277,7 @@ class Engines(Generic[E, F, R]):
         with self._plan.profiles.lock:
             return list(self._made)
 
-    def stats(self) -> list[PoolStats]:
+    def stats(self) -> list[pool.PoolStats]:
         """Return the statistics of the pools that are in use here, or have connections open."""
         current = {id(engine) for engine in (*self._engines.values(), *self._reading)}
         found = [(engine, pool.stats(self._style.bare(engine))) for engine in self.alive()]

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 from typing import Final
 
-from dbconfig.engine.pool.stats import Histogram, PoolStats
+from dbconfig.engine.pool.diagnostics.stats import Histogram, PoolStats
 
 ENOUGH: Final = 100  # checkouts; fewer say nothing
 WORTH: Final = 0.01  # share of the checkouts that waited for `NOTICED` or longer

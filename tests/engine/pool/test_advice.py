@@ -12,7 +12,7 @@ import pytest
 from dbconfig import Profile, Registry
 from dbconfig.engine.pool import Histogram, PoolStats
 from dbconfig.engine.pool.advice import ENOUGH, advice
-from dbconfig.engine.pool.stats import Tally
+from dbconfig.engine.pool.tally import Tally
 from tests.engine.pool.support import callers
 
 
