@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import InvalidRequestError
 
 from dbconfig.engine.dialects.mysql import server_role as mysql_role
-from dbconfig.engine.pool import descriptor, watch
+from dbconfig.engine.dialects.postgresql import asyncpg
+from dbconfig.engine.pool import descriptor, driver, watch
 from dbconfig.errors.light_dataclass import dataclass
 
 _SERVER: Final = "dbconfig.server"  # in the info of a connection: which server it leads to
+_SINGLE: Final = "dbconfig.single"  # and that all of its statements go to one server, though a pooler stands between
+_log = logging.getLogger("dbconfig.fleet")
 
 # Seconds that a server has for telling its position. One that needs longer is in no state to be read from.
 ANSWER_LIMIT: Final = 2.0
@@ -106,12 +111,13 @@ _TIMELINE: Final = "substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8)"
 _POSTGRESQL: Final = Positions(
     # Of the insert, not of the flush: with `synchronous_commit = off` a commit returns before it is flushed.
     "SELECT pg_current_wal_insert_lsn()::text, current_setting('wal_block_size')::int, "
-    f"pg_size_bytes(current_setting('wal_segment_size')), {_TIMELINE}",
+    f"pg_size_bytes(current_setting('wal_segment_size')), {_TIMELINE}, pg_backend_pid()",
     # A server out of recovery is the primary itself, or one that was promoted and goes its own way: its timeline tells.
     "SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn()::text "
     f"ELSE {_TIMELINE} || ':' || pg_current_wal_insert_lsn() END, "
     # With the time of its start: one that was restored from an older copy is another server.
-    "concat_ws(' ', inet_server_addr(), inet_server_port(), date_part('epoch', pg_postmaster_start_time()))",
+    "concat_ws(' ', inet_server_addr(), inet_server_port(), date_part('epoch', pg_postmaster_start_time())), "
+    "pg_backend_pid()",
     _history_and_lsn,
     _reaches,
     _parted,
@@ -171,6 +177,46 @@ def unfit(connection: Connection) -> str:
     return _bounded(connection, mysql_role.unfit) if connection.dialect.name in ("mysql", "mariadb") else ""
 
 
+class CannotKnow(InvalidRequestError):
+    """Nobody can say which server a statement reads from."""
+
+
+def _refuse_pgpool(connection: Connection, number: int) -> None:
+    """Refuse a connection on which each statement may go to another server.
+
+    Raises:
+        CannotKnow: Pgpool-II stands between.
+    """
+    proxied = connection.connection
+    # A pooler tells the driver a number of its own, and the server tells its own one.
+    if number == driver.of(connection.dialect).number(proxied.driver_connection) or _SINGLE in proxied.info:
+        return
+    fd = descriptor(connection.dialect, proxied.driver_connection)
+    try:
+        watch.call(fd, ANSWER_LIMIT, _ask_pgpool, proxied, connection.dialect.driver)
+    except Exception as error:  # the answer of a server; a connection that was lost is found by the next statement
+        _log.debug("a pooler that is not Pgpool-II: %s", error)
+        proxied.info[_SINGLE] = True
+        return
+    except BaseException:
+        connection.invalidate()
+        raise
+    message = (
+        "Pgpool-II chooses a server for each session or statement, so nobody can know whether a read sees what was "
+        "written: give the servers themselves as `url` and `replicas`, or write `read_your_writes: false`"
+    )
+    raise CannotKnow(message)
+
+
+def _ask_pgpool(proxied: Any, name: str) -> None:
+    """Ask what only Pgpool-II understands, and no prepared statement may ask; psycopg gets an answer without a row."""
+    question = "SHOW pool_version"
+    if name == "asyncpg":
+        asyncpg.execute_script(proxied, question)
+    else:
+        _answer(proxied, question)
+
+
 def _bounded(connection: Connection, function: Callable[..., Any], *arguments: Any) -> Any:
     """Call a function with a connection, and end that if the server does not answer in time."""
     proxied = connection.connection
@@ -193,6 +239,9 @@ def ask(connection: Connection, question: str) -> str:
     A replica tells with it which server it is; that is kept as long as the connection.
     """
     row = _bounded(connection, _answer, question)
+    if row and connection.dialect.name == "postgresql":
+        *row, number = row
+        _refuse_pgpool(connection, number)
     if row and len(row) == 2:
         connection.connection.info[_SERVER] = str(row[1])
     if not row or not row[0]:

@@ -173,6 +173,8 @@ class Router(Fleet):
         try:
             with self.primary.open() as connection:
                 return self.ask(connection, positions.positions_of(self.primary).primary)
+        except positions.CannotKnow:
+            raise
         except Exception as error:  # drivers have errors of their own for what is asked past SQLAlchemy
             _log.warning(
                 "%s: the primary does not tell its position, reads go by time: %s",

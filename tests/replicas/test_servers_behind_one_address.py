@@ -7,10 +7,12 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import create_engine, text
 from sqlmodel import Session
 
 from dbconfig import Registry
+from dbconfig.engine.dialects.postgresql.driver import LibpqDriver
+from dbconfig.replicas import positions
 from tests.groups import Group, Note
 from tests.support.proxy import Proxy
 
@@ -138,3 +140,31 @@ def test_a_server_is_asked_once_for_each_connection(group: Group, reader: Callab
         before = address.round_trips()
         sessions.read(1, PORT)
         assert address.round_trips() - before == 1  # the statement alone
+
+
+def test_a_pooler_is_asked_once_whether_it_is_pgpool(group: Group) -> None:
+    """It tells a number of its own; PostgreSQL does not know the question, and each statement goes to one server."""
+    engine = create_engine(group.primary.url("postgresql+psycopg2"), isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        for _ in range(2):
+            positions._refuse_pgpool(connection, -1)
+        assert connection.connection.info[positions._SINGLE]
+        assert connection.scalar(text("SELECT 1")) == 1
+    engine.dispose()
+
+
+def test_behind_pgpool_nobody_can_know(group: Group, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pgpool-II answers the question; here PostgreSQL answers another one in its place."""
+    monkeypatch.setattr(positions, "_ask_pgpool", lambda proxied, name: positions._answer(proxied, "SELECT '4.3'"))
+    monkeypatch.setattr(positions.driver.Driver, "number", lambda self, connection: -1)
+    monkeypatch.setattr(LibpqDriver, "number", lambda self, connection: -1)
+    with group.registry() as db:
+        with db.transaction() as session:
+            session.add(Note())
+        with pytest.raises(positions.CannotKnow, match="Pgpool-II"), db.session(read_only=True) as session:
+            session.scalar(text("SELECT 1"))
+    with group.registry(read_your_writes=False) as db:
+        with db.transaction() as session:
+            session.add(Note())
+        with db.session(read_only=True) as session:
+            assert session.scalar(text("SELECT 1")) == 1
