@@ -89,7 +89,7 @@ class Admission:
 
     def __init__(self, limit: int, in_use: Callable[[], int], target: float | None = None) -> None:
         self.lock = threading.Lock()
-        self.used = 0
+        self.used: int = 0
         self.reserved: dict[Place, float] = {}  # until when, the oldest first
         self.limit, self._in_use = limit, in_use
         self._waiting: deque[_Waiter] = deque()

@@ -19,6 +19,7 @@ from dbconfig.registry.engines import Engines, Key, Plan, ProcessEngines, Thread
 from dbconfig.registry.profiles import Profiles
 from dbconfig.registry.reloading import Reload
 from dbconfig.sessions import retry
+from dbconfig.sessions.model_databases import Homes
 from dbconfig.sessions.session_classes import SQLMODEL, SessionClasses
 from dbconfig.settings.shards import SEPARATOR
 
@@ -44,7 +45,7 @@ class Parts:
     def __init__(self, profiles: Profiles, options: Mapping[str, Any], classes: SessionClasses = SQLMODEL) -> None:
         self.profiles = profiles
         self.plan: Plan = Plan(profiles, options, classes)
-        self.homes = self.plan.homes
+        self.homes: Homes = self.plan.homes
         self.engines: ProcessEngines = Engines(self.plan, Threads())
         self.reload: Reload = Reload(profiles, self.engines)
         self.event_loops: EventLoops | None = None  # until the first of them asks

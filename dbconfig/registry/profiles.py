@@ -6,7 +6,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dbconfig.config import protected_databases
 from dbconfig.config.loader import load_lean
@@ -36,7 +36,7 @@ class Profiles:
         self, path: str | os.PathLike[str] | None, name: str | None, environ: Mapping[str, str] | None
     ) -> None:
         """Note what to load at first use."""
-        self.lock = threading.RLock()  # the registry's one lock: whoever loads or makes anything holds it
+        self.lock: Any = threading.RLock()  # the registry's one lock: whoever loads or makes anything holds it
         self.providers: Providers = Providers()
         self.forgetting: Callable[[], None] = lambda: None  # what else is to be left to the parent in a forked child
         self._path = path

@@ -98,7 +98,7 @@ class Fleet:
         self._looking = False
         self._resting = False
         self.replicas: list[Route] = [self._replica(number, each) for number, each in enumerate(settings.replicas, 1)]
-        self.turns = schedule(self.replicas)
+        self.turns: tuple[Route, ...] = schedule(self.replicas)
         if settings.replica_max_lag is not None:
             self._care(self._interval())
 

@@ -36,7 +36,8 @@ class CommitUncertain(OperationalError):
         statement = cause.statement if isinstance(cause, DBAPIError) else None
         inner: BaseException = RuntimeError(cause) if isinstance(cause, str) else getattr(cause, "orig", None) or cause
         super().__init__(statement or "COMMIT", None, inner, connection_invalidated=True)
-        self.committed, self.unknown = tuple(committed), tuple(unknown)
+        self.committed: tuple[str, ...] = tuple(committed)
+        self.unknown: tuple[str, ...] = tuple(unknown)
         self.add_note(
             "dbconfig: the outcome of this COMMIT is unknown. Look whether its work is there before you repeat it."
             if not self.committed

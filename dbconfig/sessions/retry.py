@@ -61,7 +61,7 @@ class Attempts:
         """
         if limit is not None and limit < 1:
             raise ValueError(f"attempts must be at least 1, not {limit}")
-        self.number = 1
+        self.number: int = 1
         self._limit = limit
         self._timeout = timeout
         self.label = label

@@ -96,11 +96,11 @@ class Connector:
     def __init__(self, pool: Owner, *, inline: bool) -> None:
         self._pool = pool
         self.inline = inline  # opening a local file needs no helper
-        self.warm = False  # a connect has succeeded
-        self.first_under_way = False
+        self.warm: bool = False  # a connect has succeeded
+        self.first_under_way: bool = False
         self._helpers = 0
         self.trouble: BaseException | None = None  # the error of the last connect, while it is being retried
-        self.failures = 0  # in a row
+        self.failures: int = 0  # in a row
 
     @property
     def free_helpers(self) -> int:

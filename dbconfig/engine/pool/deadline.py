@@ -56,7 +56,7 @@ class Deadline:
         if isinstance(seconds, bool) or not isinstance(seconds, int | float) or math.isnan(seconds):
             raise ValueError(f"a deadline is a number of seconds from now, not {seconds!r}")
         self.seconds: float = float(seconds)
-        self.at = math.inf
+        self.at: float = math.inf
         self._began = 0.0
         self._outer: Deadline | None = None
         self._spent: dict[str, list[float]] = {}
@@ -116,7 +116,7 @@ class Deadline:
 
 
 _current: ContextVar[Deadline | None] = ContextVar("dbconfig.deadline", default=None)
-current = _current.get
+current: Callable[[], Deadline | None] = _current.get
 
 # Called when a deadline begins, in any order: nothing that limits by one is attached before there is one.
 _at_first_use: list[Callable[[], Any]] = []

@@ -32,15 +32,15 @@ class Line:
         self.commands: list[Command] = []
         self.idle: deque[Place] = deque()
         self.callers: OrderedDict[Caller, None] = OrderedDict()
-        self.open = 0  # places that count: connecting, idle, lent, being checked, closing
+        self.open: int = 0  # places that count: connecting, idle, lent, being checked, closing
         self.connects: set[Place] = set()
-        self.generation = 0  # of the connections made from now on; the older ones are invalid
-        self.first_generation = 0  # of the places that count: those from before `forget` do not
-        self.disposed = False
-        self.warm = False  # a connect has succeeded
+        self.generation: int = 0  # of the connections made from now on; the older ones are invalid
+        self.first_generation: int = 0  # of the places that count: those from before `forget` do not
+        self.disposed: bool = False
+        self.warm: bool = False  # a connect has succeeded
         self.trouble: BaseException | None = None  # the error of the last connect, while it is being retried
-        self.failures = 0  # in a row
-        self.retry_at = NEVER
+        self.failures: int = 0  # in a row
+        self.retry_at: float = NEVER
         self.shedding: Shedding | None = None if rules.queue_target is None else Shedding(rules.queue_target)
         self._take: Callable[[], Place] = self.idle.pop if rules.lifo else self.idle.popleft
         # Beyond the steady size a returned connection is the next to go, so that the surplus rests and can time out
@@ -48,7 +48,7 @@ class Line:
         self._put = self.idle.append
         self._put_surplus = self.idle.append if rules.lifo else self.idle.appendleft
         self._put_last = self.idle.appendleft if rules.lifo else self.idle.append
-        self.care = Care(self)
+        self.care: Care = Care(self)
 
     # -- callers
 

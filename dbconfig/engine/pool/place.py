@@ -41,7 +41,10 @@ class Place:
         self.generation: int = generation
         self.condemned: bool = False  # closes instead of being lent again
         self.expires: float = NEVER
-        self.started_at = self.returned_at = self.checked_at = self.lent_at = now
+        self.started_at: float = now
+        self.returned_at: float = now
+        self.checked_at: float = now
+        self.lent_at: float = now
 
 
 class Caller:

@@ -108,11 +108,13 @@ class Record(_ConnectionRecord):
 
     def __init__(self, pool: Pool, slot: Slot, deadline: float, now: float) -> None:
         self.slot: Slot = slot
-        self.generation = slot.line.generation
+        self.generation: int = slot.line.generation
         self.deadline: float = deadline  # of the caller who waits for this connect; read by the driver's time limits
         self.expires: float = NEVER
         self.doubtful_at: float = NEVER  # from then on it is looked at before it is lent
-        self.returned_at = self.lent_at = self.checked_at = now
+        self.returned_at: float = now
+        self.lent_at: float = now
+        self.checked_at: float = now
         self.thread: int = 0
         self.task: weakref.ref[asyncio.Task[Any]] | None = None
         self.reason: str | None = None  # why it is being closed, for the statistics

@@ -17,7 +17,7 @@ class Tally:
 
     def __init__(self) -> None:
         self.counts: list[int] = [0] * (len(BOUNDS) + 1)
-        self.sum = 0.0
+        self.sum: float = 0.0
 
     def observe(self, seconds: float) -> None:
         self.counts[bisect_left(BOUNDS, seconds)] += 1
@@ -30,13 +30,13 @@ class Counters:
     __slots__ = ("at_once", "closed", "create", "refused", "timeouts", "use", "wait")
 
     def __init__(self) -> None:
-        self.at_once = 0  # checkouts of a connection that was idle: `wait` without a look at the clock
+        self.at_once: int = 0  # checkouts of a connection that was idle: `wait` without a look at the clock
         self.wait: Tally = Tally()
         self.use: Tally = Tally()
         self.create: Tally = Tally()
         self.closed: dict[str, int] = {}
-        self.timeouts = 0
-        self.refused = 0
+        self.timeouts: int = 0
+        self.refused: int = 0
 
     def count_closed(self, reason: str) -> None:
         self.closed[reason] = self.closed.get(reason, 0) + 1

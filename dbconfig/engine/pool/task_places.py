@@ -44,7 +44,8 @@ class TaskPlaces(AsyncAdaptedQueuePool, Ours):
         self, creator: Any, line: LineOptions | None = None, past: Past | None = None, **arguments: Any
     ) -> None:
         super().__init__(creator, **arguments)
-        self.options = options = line or LineOptions()
+        self.options: LineOptions = line or LineOptions()
+        options = self.options
         self.counters: Counters = Counters()
         self.past: Past = past or Past()
         self.explain: Explain | None = None  # writes the notes of a timeout

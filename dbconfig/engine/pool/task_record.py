@@ -37,7 +37,7 @@ class TaskRecord(Record):
 
     def __init__(self, pool: Any, place: Place) -> None:  # a Pool that is a TaskHome, for which there is no type
         self._home: TaskHome = pool
-        self.place = place
+        self.place: Place = place
         self.transport: asyncio.WriteTransport | None = None
         self.deadline = NEVER  # no caller's: it has a task of its own
         self.doubtful_at = NEVER

@@ -47,15 +47,15 @@ class Places(QueuePool, Ours):
         self.server = "the server"  # as errors call it
         self.disown: Callable[[], list[Record]] | None = None  # forgets and returns the connections of the parent
         self.past: Past = past or Past()
-        self.in_its_process = forks.mark()
+        self.in_its_process: forks.Mark = forks.mark()
         self.lock: RLock = RLock()
         self.idle: deque[Record] = deque()
         # What is in use, so that the garbage collector, which ends all of a circle in any order, finds it whole.
         self.lent: set[Record] = set()
         self.waiters: OrderedDict[Waiter, None] = OrderedDict()
-        self.open = 0  # slots that are taken: idle, in use or connecting
-        self.connecting = 0
-        self.generation = 0  # of the connections made from now on; the older ones are invalid
+        self.open: int = 0  # slots that are taken: idle, in use or connecting
+        self.connecting: int = 0
+        self.generation: int = 0  # of the connections made from now on; the older ones are invalid
         self.disposed = False
         self._cared_for = False
         self.limit: float | int = float("inf") if self._max_overflow == -1 else self._pool.maxsize + self._max_overflow

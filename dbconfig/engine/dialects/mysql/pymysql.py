@@ -26,7 +26,7 @@ class Tracking(Connection):
     transaction and takes its snapshot, does not say so. Here every statement passes, raw ones of the driver too.
     """
 
-    clean = False
+    clean: bool = False
 
     def query(self, sql: Any, unbuffered: bool = False) -> Any:
         self.clean = False

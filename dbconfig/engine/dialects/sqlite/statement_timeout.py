@@ -30,7 +30,7 @@ class TimedConnection(Connection):
 
     cursor_class = TimedCursor
     limit: float = float("inf")
-    deadline = float("inf")
+    deadline: float = float("inf")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

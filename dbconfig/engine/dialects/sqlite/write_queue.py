@@ -25,7 +25,7 @@ class Turn:
     __slots__ = ("__weakref__", "_owner", "_queue", "held", "thread")
 
     def __init__(self, queue: WriteQueue) -> None:
-        self.held = True
+        self.held: bool = True
         self.thread: str = current_thread().name
         self._queue = queue
         self._owner = _here()

@@ -63,7 +63,9 @@ class Ledger:
         self.role = "primary"
         # What serves read-only sessions by this engine, where there are replicas. Weakly: it refers to the engine.
         self.reader: Callable[[], Reader | None] = lambda: None
-        self.leaks = self.failovers = self.uncertain_commits = 0
+        self.leaks: int = 0
+        self.failovers: int = 0
+        self.uncertain_commits: int = 0
         self.retries: dict[str, int] = {}
         self._unlock()
         forks.after_fork_in_child(self._unlock)
