@@ -116,6 +116,17 @@ COMMANDS: Final[dict[str, Command]] = {
             _TIMEOUT,
         ),
     ),
+    "top": Command(
+        "show who uses the servers: applications, open transactions, blockers, and free connections",
+        (
+            _PROFILE,
+            _DATABASE,
+            _option("--url", metavar="URL", help="the /health/db/details of an application, for its pools"),
+            _option("--interval", metavar="SECONDS", type=seconds, default=2.0, help="time between two looks (2s)"),
+            _option("--once", action="store_true", help="look once, and print"),
+        ),
+        description="A display that refreshes needs the extra `top`.",
+    ),
     "ping": Command("send one query to each database, for health checks", (_PROFILE, _DATABASE, _TIMEOUT)),
     "wait": Command(
         "wait until the databases answer, for container entry points",

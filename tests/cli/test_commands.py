@@ -605,6 +605,7 @@ def test_every_json_document_has_the_schema_that_the_page_names(shop: Project) -
         "validate": ("validate", "--all"),
         "check": ("check",),
         "ping": ("ping",),
+        "top": ("top",),
         "wait": ("wait",),
         "create-tables": ("create-tables", "no_tables_of_cli:metadata"),
         "explain": ("explain", "busy"),
