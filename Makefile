@@ -31,9 +31,12 @@ site: $(VENV)/docs ## Build the documentation into build/site; warnings are erro
 	@NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --quiet --strict
 
 bench: setup ## Compare with the peers
-	@for file in $$(grep -l '^if __name__' benchmarks/*.py); do \
+	@for file in $$(grep -l '^if __name__' benchmarks/*.py | grep -v quick); do \
 		$(VENV)/bin/python -m benchmarks.$$(basename $$file .py) $(ARGS) || exit 1; \
 	done
+
+bench-quick: setup ## Print every ratio with its goal in two minutes; fail where one has become worse
+	@$(VENV)/bin/python -m benchmarks.quick $(ARGS)
 
 setup: $(VENV)/dev ## Install all that development and tests need
 	@tests/support/install_servers.sh

@@ -95,6 +95,7 @@ def build(
     # In this order: the dialect's listener may connect by itself. (`insert=True` has no effect on this event.)
     _supply_secrets(engine, settings)
     password_rotation.attach(engine, settings, name)
+    errors.read_table(settings.backend)
     judge, driver = connection_failures.Judge(settings), driver_protocol.of(engine.dialect)
     pool.attach(engine, settings, name=name, read_only=read_only, judge=judge, driver=driver)
     dialect.attach(engine, settings)

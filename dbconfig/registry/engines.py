@@ -11,7 +11,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from sqlalchemy import Engine
 from sqlmodel import Session
 
-from dbconfig.engine import create, draining, pool, read_only
+from dbconfig.engine import create, draining, pool
 from dbconfig.errors.light_dataclass import dataclass, field
 from dbconfig.registry.profiles import Profiles, Resolved
 from dbconfig.replicas import read_your_writes, routing
@@ -255,6 +255,8 @@ class Engines(Generic[E, F, R]):
         return lambda settings, label, **how: self._engine(found)
 
     def _open_reader(self, settings: DatabaseSettings, label: str, **how: Any) -> E:
+        from dbconfig.engine import read_only  # for those who read
+
         engine = read_only.open_engine(
             settings, label, self._plan.options, asynchronous=self._style.asynchronous, **how
         )

@@ -3,24 +3,39 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
+from functools import cache
+from importlib import import_module
 from typing import Any, Final
 
 from sqlalchemy.exc import DBAPIError
 
 from dbconfig.engine.dialects.error_table import JUDGED, Fate, Meaning, chain
-from dbconfig.engine.dialects.mysql import errors as mysql
-from dbconfig.engine.dialects.postgresql import errors as postgresql
-from dbconfig.engine.dialects.sqlite import errors as sqlite
 from dbconfig.engine.dialects.system_errors import of_system
 from dbconfig.engine.pool.timeout_errors import is_silent
+from dbconfig.settings.known_drivers import family
 
-_TABLES: Final = {
-    "postgresql": postgresql.meaning,
-    "mysql": mysql.meaning,
-    "mariadb": mysql.meaning,
-    "sqlite": sqlite.meaning,
-}
+_TABLES: Final = (
+    "sqlite",
+    "postgresql",
+    "mysql",
+)  # each is read when it is first asked; most processes know one system
 COMMITTED: Final = "_dbconfig_committed"  # on an error that came after COMMIT had been acknowledged
+
+
+def read_table(backend: str) -> None:
+    """Load the table of a system before an error asks for it: then there may be no file descriptor left to load it."""
+    _table(backend)
+
+
+@cache
+def _table(system: str) -> Callable[[BaseException], Meaning | None] | None:
+    """Return what knows the errors of a database system."""
+    name = family(system)
+    if name not in _TABLES:
+        return None
+    found: Callable[[BaseException], Meaning | None] = import_module(f"dbconfig.engine.dialects.{name}.errors").meaning
+    return found
 
 
 def of_connect(error: BaseException, backend: str = "") -> Meaning | None:
@@ -45,7 +60,7 @@ def of_statement(error: BaseException, backend: str = "") -> Meaning | None:
     """Return what a driver's error means that ended a statement; None if its system's table has no row for it."""
     for found in chain(error):
         if not isinstance(found, DBAPIError):  # whose text is the statement's too
-            table = _TABLES.get(backend or _system_of(found))  # of a generic dialect nothing is known
+            table = _table(backend or _system_of(found))  # of a generic dialect nothing is known
             row = table(found) if table is not None else None
             if row is not None:
                 return row
@@ -76,7 +91,9 @@ def is_answer(error: Any) -> bool:
     """Whether an error is what the database said, and not what the driver made of a broken connection."""
     number = error.args[0] if error.args and isinstance(error.args[0], int) else 0
     states = (getattr(error, name, None) for name in ("sqlstate", "pgcode", "sqlite_errorname"))
-    return number not in mysql.CLIENT if number else any(isinstance(state, str) for state in states)
+    from dbconfig.engine.dialects.mysql.errors import CLIENT
+
+    return number not in CLIENT if number else any(isinstance(state, str) for state in states)
 
 
 def _system_of(error: Any) -> str:
