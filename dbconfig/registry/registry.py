@@ -176,6 +176,10 @@ class Registry:
             execution_options: execution options of the session's connections, such as `isolation_level`.
             shard: one of the `shards` of the database; None takes that of `on_shard`.
         """
+        if profile is shard is schema is None and not (read_only or snapshot or execution_options):
+            make: Callable[[], Session] | None = self._engines.sessions.get(database)  # for nearly every session
+            if make is not None:
+                return make()
         if shard is not None:
             database = self._named(database, shard, profile)
         if schema is not None or execution_options:
@@ -185,8 +189,7 @@ class Registry:
         if read_only or snapshot:
             readers = self._engines.readers(database, profile)
             return readers.snapshot() if snapshot else readers.plain()
-        make = self._engines.sessions.get(database) if profile is None else None
-        return make() if make is not None else self._engines.factory(database, profile).session()
+        return self._engines.factory(database, profile).session()
 
     def transaction(
         self,
