@@ -25,7 +25,7 @@ class _Nobody:
     """Ends at once."""
 
 
-def _nothing(dead: object) -> None:
+def nothing(dead: object) -> None:
     # As SQLAlchemy's own: Python clears references that have a callback before it runs any.
     pass
 
@@ -51,7 +51,7 @@ class Lent(_ConnectionFairy):
         self.dbapi_connection = connection
         self._connection_record = record
         # In this order: whoever is interrupted in between has lent nothing yet.
-        self._loan = record.fairy_ref = ref(self, _nothing)
+        self._loan = record.fairy_ref = ref(self, nothing)
         pool.lent.add(record)
 
     # SQLAlchemy looks these up on the driver's connection each time, after it has not found them here.

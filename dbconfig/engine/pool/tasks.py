@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from asyncio import current_task
 from threading import get_ident
 from weakref import ref
 
+from sqlalchemy.pool import PoolProxiedConnection
 from sqlalchemy.util import await_only
 
 from dbconfig.engine.pool import deadline as deadlines
@@ -18,6 +20,7 @@ from dbconfig.engine.pool.options import own_arguments
 from dbconfig.engine.pool.place import Caller, Place
 from dbconfig.engine.pool.refusal import Refusal
 from dbconfig.engine.pool.sockets import Verdict
+from dbconfig.engine.pool.task_lent import HAS_SHORT_WAY, TaskLent
 from dbconfig.engine.pool.task_places import TaskPlaces
 from dbconfig.engine.pool.task_record import TaskRecord
 
@@ -29,6 +32,21 @@ class TaskPool(TaskPlaces):
 
     Everything runs in the thread of one event loop, so that nothing happens between two awaits.
     """
+
+    if HAS_SHORT_WAY:
+
+        def connect(self) -> PoolProxiedConnection:
+            if self.dispatch.checkout or self._pre_ping or self.logger.isEnabledFor(logging.DEBUG):
+                return super().connect()
+            record = self._do_get()
+            connection = record.dbapi_connection
+            if connection is None or record._soft_invalidate_time > record.starttime:
+                try:
+                    connection = record.get_connection()
+                except BaseException as error:
+                    record._checkin_failed(error, _fairy_was_created=False)
+                    raise
+            return TaskLent(self, connection, record)
 
     def _do_get(self) -> TaskRecord:
         now = monotonic()
