@@ -179,12 +179,12 @@ def test_each_file_has_its_turn_and_the_budget_is_kept(project: Path) -> None:
     assert chosen(project, "a = 1") == ["test_two.py::other", "test_one.py::quick", "test_one.py::slow"]
 
 
-def test_what_runs_most_of_the_module_comes_first(project: Path) -> None:
+def test_the_rarest_way_through_the_module_comes_first(project: Path) -> None:
     record = project / ".mutants/record.json"
     content = json.loads(record.read_text())
-    content["lines"]["module.py"] |= {"3": [0], "4": [0]}
+    content["lines"]["module.py"] = {"1": [0, 1, 2, 3], "2": [1, 2], "3": [0]}
     record.write_text(json.dumps(content))
-    assert chosen(project, "a = 1") == ["test_one.py::slow", "test_two.py::other", "test_one.py::quick"]
+    assert chosen(project, "a = 1") == ["test_one.py::slow", "test_one.py::quick", "test_two.py::other"]
 
 
 def test_a_line_that_no_test_runs_has_the_tests_of_its_module(project: Path) -> None:

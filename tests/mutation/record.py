@@ -107,15 +107,24 @@ class Record:
         return [name for name in dict.fromkeys(names) if (self._root / name.partition("::")[0]).exists()]
 
     def _spread(self, tests: Iterable[str], path: str) -> Sequence[str]:
-        """Return one test of each file, then a second one of each, and so on, as far as the budget goes.
+        """Return one test of each way through the module, then a second one of each, as far as the budget goes.
 
-        Those that run most of the module come first: they are about it, and the others pass by. Then the quickest.
+        The rarest way comes first: what a thousand tests pass by is noticed by the two that are about it. Of one way
+        the quickest tests, of several files in turn.
         """
-        run = Counter(test for found in self._lines.get(path, {}).values() for test in found)
-        files = defaultdict(list)
-        for missed, seconds, test in sorted((-run[test], self._seconds[test], test) for test in tests):
-            files[test.partition("::")[0]].append((missed, seconds, test))
-        turns = sorted((turn, *timed) for timed_tests in files.values() for turn, timed in enumerate(timed_tests))
+        ways = defaultdict[str, set[int]](set)
+        for line, found in self._lines.get(path, {}).items():
+            for test in found:
+                ways[test].add(line)
+        alike = defaultdict[frozenset[int], list[tuple[int, float, str]]](list)
+        files = Counter[tuple[frozenset[int], str]]()
+        for seconds, test in sorted((self._seconds[test], test) for test in tests):
+            way, file = frozenset(ways[test]), test.partition("::")[0]
+            alike[way].append((files[way, file], seconds, test))
+            files[way, file] += 1
+        turns = sorted(
+            (turn, len(found), *timed) for found in alike.values() for turn, timed in enumerate(sorted(found))
+        )
         chosen: list[str] = []
         spent = 0.0
         for *_, seconds, test in turns[:_TESTS_OF_A_LINE]:
