@@ -200,6 +200,18 @@ def test_the_limits_of_a_pooler_go_with_each_begin(connect: Callable[..., Any]) 
         assert cursor.fetchall() == [("0",)]
 
 
+def test_a_percent_sign_in_a_limit_is_one(connect: Callable[..., Any]) -> None:
+    class Limited(FastBeginConnection):
+        limits = "SET LOCAL application_name = '9%s'"
+
+    connection = connect(Limited)
+    for given in (None, (), ("x",)):
+        with connection.cursor() as cursor:
+            cursor.execute(f"SELECT current_setting('application_name'), {'%s' if given else 0}", given)
+            assert cursor.fetchone()[0] == "9%s"
+        connection.rollback()
+
+
 @pytest.mark.parametrize("way", ["of the connection", "of the cursor"])
 def test_an_own_class_of_cursors_is_used_and_begins(connect: Callable[..., Any], way: str) -> None:
     connection = connect(FastBeginConnection)

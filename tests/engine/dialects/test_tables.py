@@ -1,0 +1,189 @@
+"""What the dialects make of settings and of answers: whole tables, with what lies at and beside each boundary."""
+
+from __future__ import annotations
+
+import os
+import struct
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy.exc import NotSupportedError
+
+from dbconfig import ConfigError, Profile, Registry
+from dbconfig.engine.dialects import session_reset
+from dbconfig.engine.dialects.mysql import base as mysql
+from dbconfig.engine.dialects.postgresql import refusal
+from dbconfig.engine.dialects.sqlite import base as sqlite
+from dbconfig.engine.dialects.sqlite.write_queue import Waiter, WriteQueue
+from dbconfig.settings.database import DatabaseSettings
+from tests.configs import Project
+
+
+def of(**settings: Any) -> DatabaseSettings:
+    return DatabaseSettings(url="mysql://u@h/d", **settings)
+
+
+@pytest.mark.parametrize("mariadb", [True, False])
+@pytest.mark.parametrize(("written", "seconds"), [("0.4s", 1), ("1s", 1), ("1.001s", 2), ("2s", 2), ("59.5s", 60)])
+def test_mysql_has_whole_seconds_for_locks(written: str, seconds: int, mariadb: bool) -> None:
+    expected = {"innodb_lock_wait_timeout": seconds, "lock_wait_timeout": seconds}
+    assert mysql._timeouts(of(lock_timeout=written), mariadb) == expected
+
+
+@pytest.mark.parametrize(
+    ("written", "mariadb", "mysql_has"), [("0.4s", 0.4, 400), ("1s", 1.0, 1000), ("2.5s", 2.5, 2500)]
+)
+def test_mysql_counts_statements_in_milliseconds_and_mariadb_in_seconds(
+    written: str, mariadb: float, mysql_has: int
+) -> None:
+    settings = of(statement_timeout=written)
+    assert mysql._timeouts(settings, True) == {"max_statement_time": mariadb}
+    assert mysql._timeouts(settings, False) == {"max_execution_time": mysql_has}
+
+
+@pytest.mark.parametrize(("written", "seconds"), [("0.4s", 1), ("1s", 1), ("1.001s", 2), ("2s", 2)])
+def test_only_mariadb_limits_idle_transactions(written: str, seconds: int) -> None:
+    settings = of(idle_in_transaction_timeout=written)
+    assert mysql._timeouts(settings, True) == {"idle_transaction_timeout": seconds}
+    with pytest.raises(NotSupportedError, match="MySQL has no such limit"):
+        mysql._timeouts(settings, False)
+
+
+def test_without_limits_mysql_is_told_none() -> None:
+    assert mysql._timeouts(of(), True) == mysql._timeouts(of(), False) == {}
+
+
+class Plain:
+    """A connection of PyMySQL, before any TLS."""
+
+    class OperationalError(Exception):
+        pass
+
+
+def test_a_connection_that_went_on_in_plaintext_is_refused() -> None:
+    refused, secure, silent = Plain(), Plain(), Plain()
+    refused._secure, secure._secure = False, True  # type: ignore[attr-defined]
+    with pytest.raises(Plain.OperationalError) as caught:
+        mysql._refuse_plaintext(refused, None)  # type: ignore[arg-type]
+    assert caught.value.args == (2026, "TLS is required, but the server does not offer it")
+    mysql._refuse_plaintext(secure, None)  # type: ignore[arg-type]
+    mysql._refuse_plaintext(silent, None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("url: mysql://u@h/d\nquery:\n  read_default_file: missing.cnf\n", 3),
+        ("connect_args:\n  read_default_file: missing.cnf\nurl: mysql://u@h/d\n", 2),
+        ("pool_size: 2\nurl: mysql://u@h/d?read_default_file=missing.cnf\n", 2),
+    ],
+)
+def test_an_option_file_that_is_missing_is_told_where_it_is_written(project: Project, text: str, line: int) -> None:
+    profile = project.load({"mine.yaml": text}, profile="mine")
+    with pytest.raises(ConfigError) as caught, Registry.from_profile(profile) as db:
+        db.engine()
+    (problem,) = caught.value.problems
+    assert problem.location is not None
+    assert (problem.slug, problem.location.line) == ("file-unreadable", line)
+
+
+class Dribble:
+    """A socket that hands out what has arrived, in pieces of these sizes, and never more than it is asked for."""
+
+    def __init__(self, data: bytes, *sizes: int) -> None:
+        self.data = data
+        self.sizes = list(sizes)
+
+    def recv(self, size: int) -> bytes:
+        most = self.sizes.pop(0) if self.sizes else len(self.data)
+        given, self.data = self.data[: min(size, most)], self.data[min(size, most) :]
+        return given
+
+
+def message(length: int, body: bytes = b"") -> bytes:
+    return struct.pack("!cI", b"N", length) + body
+
+
+@pytest.mark.parametrize("sizes", [(), (1, 1, 1, 1, 1, 1, 1), (4, 1, 2, 1), (3, 2)])
+def test_a_message_ends_where_it_says_in_whatever_pieces_it_comes(sizes: tuple[int, ...]) -> None:
+    plug: Any = Dribble(message(7, b"abc") + message(4) + b"next", *sizes)
+    assert [refusal._message(plug) for _ in range(2)] == [(b"N", b"abc"), (b"N", b"")]
+    assert plug.data == b"next"
+
+
+@pytest.mark.parametrize(
+    ("length", "fits"), [(3, False), (4, True), (refusal._MESSAGE_LIMIT, True), (refusal._MESSAGE_LIMIT + 1, False)]
+)
+def test_what_is_no_message_is_not_waited_for(length: int, fits: bool) -> None:
+    plug: Any = Dribble(message(length, b"x" * (length - 4)))
+    if fits:
+        assert refusal._message(plug) == (b"N", b"x" * (length - 4))
+    else:
+        with pytest.raises(ValueError, match="no message"):
+            refusal._message(plug)
+
+
+def test_a_server_that_hangs_up_within_a_message_is_told() -> None:
+    plug: Any = Dribble(message(10, b"abc"))
+    with pytest.raises(ConnectionResetError):
+        refusal._message(plug)
+
+
+@pytest.mark.parametrize(
+    ("place", "denied", "says"),
+    [
+        (".", "", "it is a folder"),
+        ("folder/new.db", "", "there is no such folder"),
+        ("new.db", ".", "permission denied"),
+        ("old.db", "old.db", "permission denied"),
+        ("new.db", "", "there is no such file"),
+        ("old.db", "", "the system refuses it"),
+    ],
+)
+def test_why_a_file_of_sqlite_does_not_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, denied: str, says: str
+) -> None:
+    (tmp_path / "old.db").write_bytes(b"")
+    monkeypatch.setattr(os, "access", lambda path, kind: not denied or path != tmp_path / denied)
+    assert sqlite._hindrance(tmp_path / place) == says
+
+
+@pytest.mark.parametrize(
+    ("settings", "wanted"),
+    [
+        ({}, False),
+        ({"pool_reset": "rollback"}, False),
+        ({"pool_reset": "discard"}, True),
+        ({"pool_reset_on_return": "discard"}, True),
+        ({"pool_reset_on_return": "commit"}, False),
+    ],
+)
+def test_a_session_is_reset_where_it_is_asked_for(settings: dict[str, Any], wanted: bool) -> None:
+    database = Profile(name="tests", url="mysql://u@h/d", **settings).databases["default"]
+    assert session_reset.is_wanted(database) is wanted
+
+
+class Gate:
+    """A lock that notes for how long somebody would wait for it."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+
+    def acquire(self, timeout: float) -> None:
+        self.seconds.append(timeout)
+
+    def locked(self) -> bool:
+        return False
+
+
+@pytest.mark.parametrize(("asked", "waited"), [(2.5, 2.5), (0.0, 0.0), (-1.0, 0.0)])
+def test_a_writer_waits_as_long_as_it_may(asked: float, waited: float) -> None:
+    queue, waiter, gate = WriteQueue(), Waiter(), Gate()
+    turn = queue.try_enter()
+    waiter.gate = gate  # type: ignore[assignment]
+    assert queue.enter(waiter, asked) is None
+    assert gate.seconds == [waited]
+    assert turn is not None
+    turn.release()
+    assert queue.enter(waiter, asked) is not None

@@ -1,0 +1,57 @@
+"""A helper thread that cannot be started costs no place; only an interpreter that goes down connects without one."""
+
+from __future__ import annotations
+
+from threading import Thread
+
+import pytest
+
+from dbconfig.engine.pool import connecting
+from dbconfig.engine.pool.options import LineOptions
+
+from .support import FakeServer, eventually, fair_pool
+
+
+class Limit(RuntimeError):
+    """What a signal handler raises, which some libraries derive from a common error."""
+
+
+@pytest.mark.parametrize("error", [Limit("time is over"), MemoryError(), OSError(11, "no thread")])
+def test_what_interrupts_the_start_of_a_thread_is_raised_and_costs_no_place(
+    monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    errors = [error]
+
+    class Interrupted(Thread):
+        def start(self) -> None:
+            if errors:
+                raise errors.pop()
+            super().start()
+
+    pool = fair_pool(FakeServer(), pool_size=1, max_overflow=1, timeout=20.0, line=LineOptions())
+    held = pool.connect()
+    monkeypatch.setattr(connecting, "Thread", Interrupted)
+    with pytest.raises(type(error)):
+        pool.connect()
+    assert eventually(lambda: (pool.connecting, pool.connector._helpers, len(pool.waiters)) == (0, 0, 0))
+    assert pool.open == 1 + len(pool.idle)
+    pool.connect().close()
+    held.close()
+    pool.dispose()
+    assert eventually(lambda: pool.open == 0)
+
+
+def test_an_interpreter_that_goes_down_connects_on_the_callers_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Down(Thread):
+        def start(self) -> None:
+            raise RuntimeError("can't start new thread at interpreter shutdown")
+
+    server = FakeServer()
+    pool = fair_pool(server, pool_size=1, max_overflow=1, timeout=20.0, line=LineOptions())
+    held = pool.connect()
+    monkeypatch.setattr(connecting, "Thread", Down)
+    pool.connect().close()
+    assert (server.attempts, pool.open, pool.connecting, pool.connector._helpers) == (2, 2, 0, 0)
+    held.close()
+    pool.dispose()
+    assert pool.open == 0
