@@ -176,15 +176,16 @@ def chosen(project: Path, source: str) -> list[str]:
 
 
 def test_each_file_has_its_turn_and_the_budget_is_kept(project: Path) -> None:
-    assert chosen(project, "a = 1") == ["test_two.py::other", "test_one.py::quick", "test_one.py::slow"]
+    assert chosen(project, "a = 1") == ["test_one.py::quick", "test_two.py::other", "test_one.py::slow"]
 
 
 def test_the_rarest_way_through_the_module_comes_first(project: Path) -> None:
     record = project / ".mutants/record.json"
     content = json.loads(record.read_text())
     content["lines"]["module.py"] = {"1": [0, 1, 2, 3], "2": [1, 2], "3": [0]}
+    content["tests"][0] = ["test_one.py::slow", 59.5]
     record.write_text(json.dumps(content))
-    assert chosen(project, "a = 1") == ["test_one.py::slow", "test_one.py::quick", "test_two.py::other"]
+    assert chosen(project, "a = 1") == ["test_one.py::quick", "test_one.py::slow"]  # no time is left for the other
 
 
 def test_a_line_that_no_test_runs_has_the_tests_of_its_module(project: Path) -> None:

@@ -6,7 +6,6 @@ import compileall
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,6 +15,7 @@ from pathlib import Path
 from py_compile import PycInvalidationMode
 
 from tests.mutation.changes import Change
+from tests.support.interpreter import Forker
 
 ROOT = Path(__file__).parents[2]
 # Seconds after which a test hangs, on a busy machine too: those that are chosen take less than a minute in all.
@@ -47,6 +47,7 @@ class Workshop:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         shutil.copytree(ROOT, folder, ignore=_UNWANTED, dirs_exist_ok=True)
+        self._forker = Forker()  # most of a run would be imports of what others wrote
         # By its content: by time and size, a change within the second that leaves the length would not be compiled.
         compileall.compile_dir(folder / "dbconfig", quiet=1, invalidation_mode=PycInvalidationMode.CHECKED_HASH)
 
@@ -101,22 +102,10 @@ class Workshop:
         options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "tests.mutation.plugin"]
         options += ["-o", f"faulthandler_timeout={TEST_LIMIT}", "-o", "faulthandler_exit_on_timeout=true"]
         options += [option for test in list(without) for option in ("--deselect", test)]
-        with subprocess.Popen(
-            [sys.executable, "-m", "pytest", *options, *files],
-            cwd=self.folder,
-            env=environ,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        ) as run:
-            try:
-                code: int | None = run.wait(LIMIT)
-            except subprocess.TimeoutExpired:
-                code = None
-            finally:
-                if run.poll() is None:
-                    os.killpg(run.pid, signal.SIGKILL)  # its servers go with it: their watchdogs see to that
+        try:
+            code: int | None = self._forker.run(["pytest", *options, *files], self.folder, environ, LIMIT).returncode
+        except subprocess.TimeoutExpired:
+            code = None
         return result(code, [json.loads(line) for line in events.read_text().splitlines()])
 
 

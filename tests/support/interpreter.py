@@ -32,11 +32,11 @@ def run_module(
 
 
 @cache
-def _forker(pid: int) -> "_Forker":  # a forked test process has one of its own
-    return _Forker()
+def _forker(pid: int) -> "Forker":  # a forked test process has one of its own
+    return Forker()
 
 
-class _Forker:
+class Forker:
     """This end of the process that forks."""
 
     def __init__(self) -> None:
