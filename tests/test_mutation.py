@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.mutation.changes import changes
-from tests.mutation.equivalent import EQUIVALENT
+from tests.mutation.equivalent import EQUIVALENT, reason
 from tests.mutation.workshop import Reliability, Result, Workshop, result
 
 ROOT = Path(__file__).parents[1]
@@ -67,6 +67,11 @@ def test_what_makes_no_difference_is_a_change_and_has_a_reason(path: str) -> Non
     names = {change.name for change in changes(path, (ROOT / path).read_text(encoding="utf-8"))}
     assert EQUIVALENT[path].keys() - names == set()
     assert all(len(reason) > 10 for reason in EQUIVALENT[path].values())
+
+
+def test_only_logs_for_debugging_make_no_difference_anywhere() -> None:
+    source = "logger.debug(1)\n_log.info(1)\nlogger.warning(1)\n_log.debug(1)\n"
+    assert [change.old for change in changes("a.py", source) if reason(change)] == ["logger.debug(1)", "_log.debug(1)"]
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from pathlib import Path
 from queue import SimpleQueue
 
 from tests.mutation.changes import Change, changes
-from tests.mutation.equivalent import EQUIVALENT
+from tests.mutation.equivalent import reason
 from tests.mutation.record import Record
 from tests.mutation.workshop import KILLS, ROOT, Reliability, Workshop
 
@@ -80,7 +80,7 @@ def main() -> None:
             print(f"changed since they were recorded, use --record: {', '.join(stale)}")
 
         def attempt(change: Change) -> None:
-            if change.name in EQUIVALENT.get(change.path, {}):
+            if reason(change):
                 counts["equivalent"] += 1
                 return
             workshop = workshops.get()
