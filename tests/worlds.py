@@ -66,16 +66,18 @@ class World:
         self.made.append(Registry.from_profile(Profile(name="tests", url=url, **settings)))
         return self.made[-1]
 
-    def run(self, work: Callable[[Any], Any], db: Registry, *, transaction: bool = False) -> Any:
+    def run(
+        self, work: Callable[[Any], Any], db: Registry, *, transaction: bool = False, read_only: bool = False
+    ) -> Any:
         """Call a function of a session's `do`, which executes a statement and returns its value."""
         if self.runner is None:
-            with db.transaction() if transaction else db.session() as session:
+            with db.transaction() if transaction else db.session(read_only=read_only) as session:
                 return work(Doing(session))
 
         async def main() -> Any:
             from sqlalchemy.util import greenlet_spawn
 
-            opened = db.async_transaction() if transaction else db.async_session()
+            opened = db.async_transaction() if transaction else db.async_session(read_only=read_only)
             async with opened as session:
                 return await greenlet_spawn(work, Doing(session.sync_session))
 

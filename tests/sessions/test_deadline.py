@@ -127,6 +127,19 @@ def test_a_connect_that_was_begun_for_somebody_who_left_serves_the_next(
     assert world.created(db) == 1
 
 
+@served
+def test_a_replica_that_does_not_answer_in_time_is_no_reason_to_wait_for_another_one(
+    world: World, proxy: Callable[[Any], Proxy]
+) -> None:
+    first, second = proxy(world.server), proxy(world.server)
+    first.mute_accept()
+    second.mute_accept()
+    replicas = [{"port": first.port}, {"port": second.port}]
+    db = world.open(replicas=replicas, replica_max_lag=False, connect_timeout=LONG)
+    world.fails(db, 0.3, read_only=True)
+    assert first.accepted + second.accepted <= 1
+
+
 @everywhere
 def test_of_nested_deadlines_the_nearest_counts(world: World) -> None:
     db = world.open()
