@@ -14,7 +14,6 @@ from sqlalchemy.util import greenlet_spawn
 
 from dbconfig.engine.pool import deadline, driver
 from dbconfig.engine.pool.facts import facts
-from dbconfig.engine.pool.task_places import TaskPlaces
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -78,6 +77,8 @@ class Canceller:
             self._task = self._spawn(self._run_in_loop())
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        from dbconfig.engine.pool.task_places import TaskPlaces  # for those who have an event loop
+
         engine = self._engine()
         if engine is not None and isinstance(engine.pool, TaskPlaces):
             return engine.pool._spawn(work, engine.pool._closes)  # the end of the engine waits for it
