@@ -10,7 +10,7 @@ WORKERS := 4
 PYTEST := -m pytest --numprocesses $(WORKERS) --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check site bench setup test-lowest test-python mutants simulate clean
+.PHONY: help demo test check site bench compliance setup test-lowest test-python mutants simulate clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -54,6 +54,9 @@ simulate: $(VENV)/dev ## Drive the pool's waiting line through a million random 
 
 mutants: setup ## Change the code in 300 places and print what no test notices: make mutants ARGS="--seed 2 --sample 50"
 	@$(VENV)/bin/python -m tests.mutation $(ARGS)
+
+compliance: setup ## Run SQLAlchemy's suite for dialects on a stock engine and on ours: make compliance ARGS="sqlite"
+	@$(VENV)/bin/python -m tests.compliance $(ARGS)
 
 clean: ## Remove what was made here
 	rm -rf $(VENV) $(VENV)-* build dist .hypothesis .import_linter_cache .mutants .mypy_cache .pytest_cache .ruff_cache
