@@ -654,3 +654,32 @@ def test_the_documented_configuration_works_as_it_stands(project):
         config__testing_yaml="url: 'sqlite://'\n", pytest_ini=block, test_it_py="def test_it(db_session): pass"
     )
     passed(project.pytest(), 1)
+
+
+def test_the_shards_that_a_mark_names_are_isolated(project: Project) -> None:
+    project.environ.update(ENVIRONMENT="testing", PYTHONPATH=str(project.path))
+    project.write(
+        config__testing_yaml="databases:\n  orders:\n    drivername: sqlite\n"
+        "    shards: {eu: {database: eu.db}, us: {database: us.db}}\n",
+        models_py=MODELS,
+        test_shards_py="""
+import pytest
+from sqlmodel import select
+from dbconfig import db
+from models import Team
+
+pytestmark = pytest.mark.db("orders/eu", "orders/us")
+
+@pytest.mark.parametrize("round", range(2))
+def test_each_shard_is_empty_again(db_override, round):
+    with db.transaction("orders", shard="eu") as session:
+        assert session.exec(select(Team)).all() == []
+        session.add(Team(name="a"))
+    with db.on_shard("us"), db.session("orders") as session:
+        assert session.exec(select(Team)).all() == []
+    with db.session("orders", shard="eu") as session:
+        assert len(session.exec(select(Team)).all()) == 1
+""",
+    )
+    done = project.run("pytest", "-q", "test_shards.py")
+    assert "2 passed" in done.stdout, done.stdout + done.stderr
