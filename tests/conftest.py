@@ -3,7 +3,6 @@
 import fcntl
 import gc
 import os
-import re
 import signal
 import sys
 from collections.abc import Callable, Generator, Iterator
@@ -15,6 +14,8 @@ from typing import Protocol, TypeVar
 
 import pytest
 
+from dbconfig.engine import create
+from dbconfig.engine.create import ASYNCHRONOUS_FROM
 from tests.configs import Project
 from tests.support import clock as clocks
 from tests.support import servers
@@ -44,23 +45,30 @@ SERVERS_REQUIRED = os.environ.get("REQUIRE_TEST_SERVERS") == "1"
 _SERVER_FIXTURES = {"postgresql_server", "mariadb_server", "postgresql", "mariadb", "server"}
 
 
-# Below it a connection stays checked out when a task is cancelled while its session closes; so older versions of
-# SQLAlchemy 2.0 serve synchronous engines only, and the extras of the asynchronous drivers say so.
-ASYNCHRONOUS_FROM = (2, 0, 58)
+# Older versions of SQLAlchemy serve synchronous engines only, and the library says so in these words: the tests that
+# meet them, and no others, are skipped there.
+_REFUSAL = "asynchronous engines need SQLAlchemy"
+_refused = pytest.StashKey[bool]()
 
 
-def _sqlalchemy_version() -> tuple[int, ...]:
-    return tuple(int(part) for part in version("sqlalchemy").split(".")[:3])
+def _asynchronous_is_refused() -> bool:
+    return tuple(int(part) for part in version("sqlalchemy").split(".")[:3]) < ASYNCHRONOUS_FROM
 
 
-def _may_be_asynchronous(item: pytest.Item) -> bool:
-    """By its folder, its name and parameters, its fixtures, or what it calls."""
-    names = getattr(getattr(item, "function", None), "__code__", None)
-    return bool(
-        {"asynchronous", "integrations"} & set(item.path.parts)
-        or re.search(r"async|aio|coroutine|cancel|loop|task|await", item.nodeid.lower())
-        or (names is not None and {"asyncio", "async_session", "async_engine"} & set(names.co_names))
-    )
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Note whether an asynchronous engine was refused meanwhile: a thread, a task or a command may tell nobody."""
+    if not _asynchronous_is_refused():
+        return (yield)
+    check = create.check_version
+
+    def noted() -> None:
+        item.stash[_refused] = True
+        check()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(create, "check_version", noted)
+        return (yield)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -74,10 +82,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(tryfirst=True)  # before `-m` selects by the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    too_old = _sqlalchemy_version() < ASYNCHRONOUS_FROM
     for item in items:
-        if too_old and _may_be_asynchronous(item):
-            item.add_marker(pytest.mark.skip(reason="asynchronous engines need SQLAlchemy 2.0.58"))
         if not _SERVER_FIXTURES.isdisjoint(getattr(item, "fixturenames", ())):
             item.add_marker("server")
 
@@ -91,14 +96,18 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+def _told(report: pytest.TestReport) -> bool:
+    """Whether a program that the test started printed the refusal."""
+    return _REFUSAL in str(report.longrepr)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Where servers are required, count a skipped test that needs one as failed."""
     report = yield
-    refusal = "asynchronous engines need SQLAlchemy"  # the library's own word for it
-    if report.failed and _sqlalchemy_version() < ASYNCHRONOUS_FROM and refusal in str(report.longrepr):
+    if report.failed and _asynchronous_is_refused() and (item.stash.get(_refused, False) or _told(report)):
         report.outcome = "skipped"
-        report.longrepr = (str(item.path), 0, refusal)
+        report.longrepr = (str(item.path), 0, _REFUSAL)
     if SERVERS_REQUIRED and report.skipped and not hasattr(report, "wasxfail") and item.get_closest_marker("server"):
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
         report.outcome = "failed"

@@ -74,7 +74,7 @@ def build(
         RuntimeError: the engine is asynchronous, and SQLAlchemy is older than `ASYNCHRONOUS_FROM`.
     """
     if asynchronous:
-        _check_version()
+        check_version()
     drivername = settings.driver(asynchronous=asynchronous)
     _check_paramstyle(settings, drivername)
     _prove_secrets(settings)
@@ -188,7 +188,12 @@ def _check_paramstyle(settings: DatabaseSettings, drivername: str) -> None:
         raise ConfigError([Problem("not-applicable", wrong, settings.origin("paramstyle"), "paramstyle", help)])
 
 
-def _check_version() -> None:
+def check_version() -> None:
+    """Refuse a SQLAlchemy that serves synchronous engines only.
+
+    Raises:
+        RuntimeError: it is older than `ASYNCHRONOUS_FROM`.
+    """
     if tuple(int(part) for part in re.findall(r"\d+", sqlalchemy.__version__)[:3]) < ASYNCHRONOUS_FROM:
         needed = ".".join(map(str, ASYNCHRONOUS_FROM))
         raise RuntimeError(

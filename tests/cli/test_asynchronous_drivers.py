@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from dbconfig.engine import create
 from tests.cli.conftest import Project
 from tests.support.ports import free_port
 from tests.support.servers import Server
@@ -156,6 +157,7 @@ def test_a_file_of_sqlite(project: Project) -> None:
 
 
 def test_the_engine_call_can_be_pasted(project: Project) -> None:
+    create.check_version()
     project.profile("url: sqlite+aiosqlite:///data/app.db\n")
     result = project.run("show", "--engine")
     names: dict[str, object] = {}

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from sqlalchemy import create_engine, exc
 
+from dbconfig.engine import create
 from dbconfig.engine import pool as dbconfig_pool
 from dbconfig.engine.dialects import driver_protocol
 from dbconfig.engine.pool import timeout_errors
@@ -78,6 +79,7 @@ class Tasks:
 
         chosen = Settings(pool_size=1, max_overflow=0, **settings)
         arguments = dbconfig_pool.pool_arguments(chosen, name="testing/default", is_async=True)
+        create.check_version()
         self._engine = create_async_engine(f"sqlite+aiosqlite:///{file}", **arguments)
         self.engine = self._engine.sync_engine
         driver = driver_protocol.of(self.engine.dialect)

@@ -15,6 +15,7 @@ from sqlalchemy import event, exc, text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 
+from dbconfig.engine import create
 from dbconfig.engine import pool as dbconfig_pool
 from dbconfig.engine.dialects import driver_protocol
 from dbconfig.engine.pool import TaskPool, farewell, stats
@@ -57,6 +58,7 @@ class Engines:
         )
         chosen = Settings(**settings)
         arguments = dbconfig_pool.pool_arguments(chosen, name="testing/default", is_async=True)
+        create.check_version()
         engine = create_async_engine(url, **arguments)
         driver = driver_protocol.of(engine.dialect)
         dbconfig_pool.attach(engine.sync_engine, chosen, name="testing/default", driver=driver)

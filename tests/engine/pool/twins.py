@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, create_engine, text
 
+from dbconfig.engine import create
 from dbconfig.engine import pool as dbconfig_pool
 from dbconfig.engine.dialects import driver_protocol
 from tests.engine.pool.support import JUDGE, Settings, url_of
@@ -69,6 +70,7 @@ class Async(Sync):
 
         chosen = Settings(**settings)
         self.runner = asyncio.Runner()
+        create.check_version()
         self.async_engine = create_async_engine(
             url_of(server, at, driver), **dbconfig_pool.pool_arguments(chosen, name=NAME, is_async=True, judge=JUDGE)
         )
