@@ -13,6 +13,10 @@ from sqlalchemy.testing.plugin.pytestplugin import *  # noqa: E402, F403
 if os.environ.get("DBCONFIG_COMPLIANCE") == "ours":
     from dbconfig import Profile
     from dbconfig.engine import create
+    from dbconfig.engine.pool.threads import FairPool
+
+    def _keep(pool: Any, seconds: float) -> None:
+        pool.__dict__["_timeout"] = seconds
 
     stock = sqlalchemy.create_engine
     within: ContextVar[bool] = ContextVar("within", default=False)
@@ -22,7 +26,6 @@ if os.environ.get("DBCONFIG_COMPLIANCE") == "ours":
         known = address.get_backend_name() in ("sqlite", "postgresql", "mysql", "mariadb")
         if within.get() or not known or options.get("module"):
             return stock(url, **options)
-        options.pop("pool_timeout", None)  # 0 seconds, which bound a connect of ours too
         token = within.set(True)
         try:
             profile = Profile(name="suite", url=address.render_as_string(hide_password=False))
@@ -31,3 +34,6 @@ if os.environ.get("DBCONFIG_COMPLIANCE") == "ours":
             within.reset(token)
 
     sqlalchemy.create_engine = create_engine
+
+    # The suite takes the waiting time from a pool that was given none: 0 seconds, which bound a connect of ours too.
+    FairPool._timeout = property(lambda pool: pool.__dict__["_timeout"] or 30.0, _keep)  # type: ignore[assignment]
