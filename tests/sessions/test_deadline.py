@@ -22,6 +22,9 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from dbconfig import CommitUncertain, DeadlineExceeded, Profile, Registry
+from dbconfig.engine.dialects.mysql.driver import MySQLDriver
+from dbconfig.engine.dialects.postgresql.driver import PostgreSQLDriver
+from dbconfig.engine.pool.cancelling import Canceller
 from tests.registries import ask
 from tests.support.ports import free_port
 from tests.support.processes import wait_until
@@ -59,6 +62,20 @@ def test_a_slow_statement_ends_and_is_gone_from_the_server(world: World) -> None
 
 def _sync_url(world: World) -> str:
     return str(world.server.url({"postgresql": "postgresql+psycopg2", "mariadb": "mysql+pymysql"}[world.kind]))
+
+
+@served
+def test_a_connection_that_was_shut_is_not_used_again_whatever_the_server_said_last(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for kind in (PostgreSQLDriver, MySQLDriver):
+        monkeypatch.setattr(kind, "was_cancelled", lambda self, error: True)
+    for name in ("ask", "ask_in_loop"):
+        monkeypatch.setattr(Canceller, name, lambda self, number: None)
+    db = world.open()
+    world.do(db)
+    world.fails(db, 0.3, world.forever)
+    assert world.do(db) == 1
 
 
 @everywhere

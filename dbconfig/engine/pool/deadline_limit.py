@@ -51,7 +51,8 @@ class _Limited:
             limit.spend(STATEMENTS, monotonic() - began)
             if not late.came and not (self.driver.interrupts and monotonic() >= limit.at):
                 raise
-            whole = self.driver.interrupts or self.driver.was_cancelled(error)
+            # The server's word may come at the moment in which the socket is shut.
+            whole = self.driver.interrupts or (self.driver.was_cancelled(error) and not late.shut)
             raise limit.exceeded("a statement was executed", whole=whole) from error
         limit.spend(STATEMENTS, monotonic() - began)
         if late.came:  # it ended at the same moment; what was asked of the server may strike whatever comes next
@@ -103,9 +104,7 @@ class _Limited:
             if number is not None:
                 self.canceller.ask(number)
 
-        return watch.guard(partial(sockets.shut, fd), seconds + GRACE, watch.guard, cancel, seconds, call, *arguments)[
-            0
-        ][0]
+        return watch.guard(partial(late.cut, fd), seconds + GRACE, watch.guard, cancel, seconds, call, *arguments)[0][0]
 
     def cut(self, late: _Late, connection: Any, seconds: float, call: Callable[..., Any], *arguments: Any) -> Any:
         """Call, and shut the socket under it after so many seconds."""
@@ -113,18 +112,19 @@ class _Limited:
         if fd is None:
             return call(*arguments)
 
-        def shut() -> None:
-            late.came = True
-            sockets.shut(fd)
-
-        return watch.guard(shut, seconds, call, *arguments)[0]
+        return watch.guard(partial(late.cut, fd), seconds, call, *arguments)[0]
 
 
 class _Late:
-    __slots__ = ("came",)
+    __slots__ = ("came", "shut")
 
     def __init__(self) -> None:
         self.came = False
+        self.shut = False  # and the socket was shut
+
+    def cut(self, fd: int) -> None:
+        self.came = self.shut = True
+        sockets.shut(fd)
 
 
 class _OfLoop(_Limited):
@@ -144,7 +144,7 @@ class _OfLoop(_Limited):
 
         timers = [loop.call_later(seconds, cancel)]
         if fd is not None:
-            timers.append(loop.call_later(seconds + GRACE, sockets.shut, fd))
+            timers.append(loop.call_later(seconds + GRACE, late.cut, fd))
         try:
             return call(*arguments)
         finally:
@@ -156,11 +156,7 @@ class _OfLoop(_Limited):
         if fd is None:
             return call(*arguments)
 
-        def shut() -> None:
-            late.came = True
-            sockets.shut(fd)
-
-        timer = asyncio.get_running_loop().call_later(seconds, shut)
+        timer = asyncio.get_running_loop().call_later(seconds, late.cut, fd)
         try:
             return call(*arguments)
         finally:
