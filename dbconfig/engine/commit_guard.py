@@ -105,8 +105,8 @@ def attach(engine: Engine, settings: DatabaseSettings) -> None:
         if found is not None:
             row = errors.of_statement(error, backend)
             found.caught = row.fate if row is not None else Fate.LOST if context.is_disconnect else Fate.FINAL
-        if context.is_disconnect or _is_autocommit(connection, settings):
-            return
+        if context.is_disconnect or context.statement is None or _is_autocommit(connection, settings):
+            return  # without a statement it was a COMMIT, which has been rolled back
         if _may_break(backend, error, connection):
             info.setdefault(_BROKEN, _like(error, backend))
 

@@ -50,7 +50,12 @@ def test_a_commit_that_fails_leaves_nothing_to_the_next(world: World) -> None:
         with pytest.raises(IntegrityError):
             session.session.commit()
 
+    def save(session: Any) -> None:
+        session("INSERT INTO parent VALUES (1)")
+
     world.run(create, db, transaction=True)
     world.run(work, db)
+    world.run(save, db, transaction=True)  # which is told nothing of the error before
     assert world.do(db, "SELECT count(*) FROM child") == 0
+    assert world.do(db, "SELECT count(*) FROM parent") == 1
     assert world.created(db) == 1
