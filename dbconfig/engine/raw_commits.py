@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable
+from operator import attrgetter
 from typing import Any, Final
 
 from sqlalchemy import Engine
@@ -65,10 +66,9 @@ def _ask(driver: Any) -> None:
 def _past_the_watch(kind: type) -> type:
     """Return SQLAlchemy's context of a statement, which takes the driver's cursor and not the watched one."""
 
-    def create_default_cursor(self: Any) -> Any:
-        return self._dbapi_connection.dbapi_connection.cursor()
-
-    return type(kind.__name__, (kind,), {"create_default_cursor": create_default_cursor})
+    # Written in C, both the look-up and the call: SQLAlchemy wraps what a signal raises while a cursor is made.
+    own = property(attrgetter("_dbapi_connection.dbapi_connection.cursor"))
+    return type(kind.__name__, (kind,), {"create_default_cursor": own})
 
 
 def watch(pooled: Any, mark: Any, system: str) -> None:

@@ -16,6 +16,7 @@ import pytest
 from sqlalchemy import Connection, Engine, exc, text
 
 import dbconfig.engine.pool
+from dbconfig import Profile, Registry
 from dbconfig.engine.pool import call_watchdog
 from dbconfig.engine.pool.call_watchdog import Watch
 from dbconfig.engine.pool.maintenance import Caretaker
@@ -384,3 +385,31 @@ def test_a_value_that_cannot_be_sent_costs_no_connection(mariadb: Any) -> None:
         with pytest.raises(TypeError):
             connection.exec_driver_sql("SELECT %s", (Strange(),))
         assert connection.scalar(text("SELECT connection_id()")) == number
+
+
+@pytest.mark.parametrize("driver", ["sqlite", "postgresql+psycopg2", "postgresql+psycopg", "mysql+pymysql"])
+def test_no_python_of_ours_runs_while_sqlalchemy_makes_a_cursor(
+    driver: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    """What a signal raises there SQLAlchemy wraps into a StatementError, which no handler of the signal expects."""
+    url = f"sqlite:///{tmp_path}/a.db"
+    if driver != "sqlite":
+        url = request.getfixturevalue("mariadb" if driver.startswith("mysql") else "postgresql").url(driver)
+    own = ("create_default_cursor", "create_cursor")
+    seen: list[str] = []
+
+    def look(frame: Any, event: str, _: Any) -> None:
+        caller = frame.f_back
+        if event == "call" and caller is not None and caller.f_code.co_name in own:
+            seen.append(frame.f_code.co_filename)
+
+    with Registry.from_profile(Profile(name="cursors", url=str(url))) as db, db.engine().connect() as connection:
+        connection.exec_driver_sql("SELECT 1")
+        sys.setprofile(look)
+        try:
+            connection.exec_driver_sql("SELECT 2")
+        finally:
+            sys.setprofile(None)
+    ours = [name for name in seen if name.startswith(str(Path(dbconfig.__file__).parent))]
+    allowed = {"connection.py"} if driver == "sqlite" else set()  # a connection class of its own, which makes them
+    assert {Path(name).name for name in ours} <= allowed
