@@ -21,6 +21,7 @@ from sqlalchemy import Engine, event
 from dbconfig.engine import pool
 from dbconfig.engine.dialects import driver_protocol
 from dbconfig.engine.pool import forks
+from dbconfig.engine.pool.facts import facts
 
 _log = logging.getLogger("dbconfig.interrupts")
 
@@ -98,4 +99,9 @@ def _cancel() -> None:
                 try:
                     driver.cancel_aside(connection)
                 except Exception as error:  # the server is gone, and the statement with it
-                    _log.info("the statement under Ctrl-C could not be cancelled: %s", type(error).__name__)
+                    _log.info(
+                        "%s: the statement under Ctrl-C could not be cancelled: %s",
+                        pool.ledger(engine).name,
+                        type(error).__name__,
+                        extra=facts(pool.ledger(engine).name, error=type(error).__name__),
+                    )

@@ -50,7 +50,7 @@ PLAIN_KEYS: Final = frozenset(
     | {"insertmanyvalues_page_size", "use_insertmanyvalues", "enable_from_linting", "label_length", "paramstyle"}
     | {"max_identifier_length", "connect_timeout", "statement_timeout", "lock_timeout", "idle_in_transaction_timeout"}
     | {"pgbouncer", "read_your_writes", "replica_max_lag", "replica_fallback", "fast_begin", "expire_on_commit"}
-    | {"autoflush", "protected", "weight"}
+    | {"autoflush", "protected", "slow_statement", "slow_statement_plan", "weight"}
 )
 # "1 hour", "5;", "54x2", "read commited"; a password that ended up on the wrong line is seldom like that.
 _PLAIN_LIKE = late_pattern(

@@ -7,6 +7,7 @@ import socket
 import sqlite3
 import subprocess
 from collections.abc import Callable
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import closing
 from pathlib import Path
 from threading import Thread
@@ -14,7 +15,7 @@ from threading import Thread
 import pytest
 from sqlalchemy.exc import OperationalError, TimeoutError
 
-from dbconfig import Registry, load
+from dbconfig import DeadlineExceeded, Registry, load
 from dbconfig.errors import ConfigError, render
 from dbconfig.errors.printable import Palette
 from dbconfig.integrations.testing.databases import Options, Place
@@ -467,6 +468,35 @@ def _(project: Project, options: tuple[str, ...], fixture: Fixture) -> Result:
     with Registry(project.folder / "config", environ={}) as db, pytest.raises(ConfigError) as told:
         db.session(shard="ue")
     return Result(1, "", f"{told.value}\n")
+
+
+@provokes("pool-overloaded")
+def _(project: Project, options: tuple[str, ...], fixture: Fixture) -> Result:
+    project.profile("url: sqlite:///app.db\npool_size: 1\nmax_overflow: 0\npool_queue_target: 10ms\n")
+    with (
+        Registry(project.folder / "config", environ={}) as db,
+        ThreadPoolExecutor(2) as callers,
+        db.engine().connect(),
+    ):
+        waiting = [callers.submit(lambda: db.engine().connect().close()) for _ in range(2)]  # the last one stays
+        dropped, _rest = wait(waiting, return_when=FIRST_EXCEPTION)
+    error = next(iter(dropped)).exception()
+    assert error is not None
+    notes = [note for note in error.__notes__ if "held longest" not in note]
+    return Result(1, "", "\n".join(notes) + "\n")
+
+
+@provokes("deadline-exceeded")
+def _(project: Project, options: tuple[str, ...], fixture: Fixture) -> Result:
+    project.profile("url: sqlite:///app.db\npool_size: 1\nmax_overflow: 0\n")
+    with (
+        Registry(project.folder / "config", environ={}) as db,
+        db.engine().connect(),
+        db.deadline(0.01),
+        pytest.raises(DeadlineExceeded) as exceeded,
+    ):
+        db.engine().connect()
+    return Result(1, "", f"{exceeded.value.__notes__[0]}\n")
 
 
 @provokes("pool-timeout")

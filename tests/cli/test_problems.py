@@ -15,7 +15,7 @@ _NEED_SERVERS = {
     "tls-required", "no-primary", "tls-untrusted", "test-database", "pooler-undeclared", "variable-refused",
 }  # fmt: skip
 # What the notes of an exception tell, which have no colour.
-_PLAIN = {"missing-table", "pool-timeout", "unknown-shard"}
+_PLAIN = {"missing-table", "pool-timeout", "pool-overloaded", "deadline-exceeded", "unknown-shard"}
 
 
 def slugs() -> list[object]:

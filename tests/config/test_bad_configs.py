@@ -108,7 +108,7 @@ CASES = {
     "raw percent": one(f"url: postgresql://app:{SECRET}%@db/shop\n", "invalid-url", "1:1", "url", "percent-encode"),
     "no host": one(f"url: postgresql://app:{SECRET}/shop\n", "invalid-url", "1:1", "url", "not `host:port`"),
     "port of a url": one(f"url: postgresql://app:{SECRET}@db:0/shop\n", "out-of-range", "1:1", "url", "65535"),
-    "other system": one(f"url: mssql+pyodbc://app:{SECRET}@db/shop\n", "unknown-dialect", "1:1", "url", "'mssql'"),
+    "other system": one(f"url: sybase+pyodbc://app:{SECRET}@db/shop\n", "unknown-dialect", "1:1", "url", "'sybase'"),
     "misspelt system": one(f"url: postgress://app:{SECRET}@db/shop\n", "unknown-dialect", "1:1", "url", "'postgresql'"),
     "password in the query": one(f"{PG[:-1]}?password={SECRET}\n", "invalid-url", "1:1", "url", "a key of its own"),
     "console command": one(f"url: psql 'postgresql://app:{SECRET}@db/shop'\n", "invalid-url", "1:1", "url",

@@ -118,6 +118,11 @@ CONFIGURATION: Final[dict[str, Entry]] = {
         "cd / && dbconfig list",
         "Run `dbconfig init` to create one, or name another place with `--config PATH`.",
     ),
+    "no-shard": Entry(
+        "The database is divided into `shards`, and the session names none: there is no default.",
+        'db.session("orders")   # without shard="eu"',
+        'Name a shard: `db.session("orders", shard="eu")`, or `with db.on_shard("eu"):` around the work.',
+    ),
     "not-applicable": Entry(
         (
             "A key that has no effect on this kind of database or pool. SQLAlchemy would raise a TypeError, or "
@@ -188,16 +193,6 @@ CONFIGURATION: Final[dict[str, Entry]] = {
         'db.session("analitics")',
         "Use one of the names that the message lists, or add it under `databases:`.",
     ),
-    "no-shard": Entry(
-        "The database is divided into `shards`, and the session names none: there is no default.",
-        'db.session("orders")   # without shard="eu"',
-        'Name a shard: `db.session("orders", shard="eu")`, or `with db.on_shard("eu"):` around the work.',
-    ),
-    "unknown-shard": Entry(
-        "The database has no shard with this name.",
-        'db.session("orders", shard="ue")',
-        "Use one of the names that the message lists, or add it under `shards:`.",
-    ),
     "unknown-dialect": Entry(
         "An unsupported database system or driver, for which no SQLAlchemy dialect is installed.",
         "url: mongodb://app@db/shop",
@@ -217,6 +212,11 @@ CONFIGURATION: Final[dict[str, Entry]] = {
         "No code has registered this password provider, and no installed package provides it.",
         'password: {provider: rds-iam}   # without db.password_provider("rds-iam", …)',
         "Register it before the first use, or install its package.",
+    ),
+    "unknown-shard": Entry(
+        "The database has no shard with this name.",
+        'db.session("orders", shard="ue")',
+        "Use one of the names that the message lists, or add it under `shards:`.",
     ),
     "unknown-table": Entry(
         ("No imported model has a table with this name. A model exists only after its module has been imported."),
