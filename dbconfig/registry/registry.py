@@ -579,20 +579,20 @@ class Registry:
             TimeoutError: it does not answer within the time.
             sqlalchemy.exc.DBAPIError: waiting cannot help: a wrong password, a database that does not exist.
         """
-        end = time.monotonic() + timeout
+        left, end = timeout, time.monotonic() + timeout
         for name in self._profiles.every_shard(self._named(database, shard)):
-            left = max(0.0, end - time.monotonic())
             if self._settings(name).only_asynchronous():
                 self.parts.drive(name, "wait", partial(self.async_wait, name, timeout=left))
             else:
                 probes.wait(self.engine(name), self._settings(name), left)
+            left = max(0.0, end - time.monotonic())
 
     async def async_wait(self, database: str = DEFAULT, *, timeout: float = 30.0, shard: str | None = None) -> None:
         """Do the same in the running event loop."""
-        end = time.monotonic() + timeout
+        left, end = timeout, time.monotonic() + timeout
         for name in self._profiles.every_shard(self._named(database, shard)):
-            left = max(0.0, end - time.monotonic())
             await probes.async_wait(self.async_engine(name).sync_engine, self._settings(name), left)
+            left = max(0.0, end - time.monotonic())
 
     def password_provider(
         self, name: str, function: Callable[[DatabaseSettings], str], *, timeout: float = TIMEOUT

@@ -53,10 +53,18 @@ def running(server: Server, program: str, *arguments: str) -> Iterator[subproces
             process.kill()
 
 
-@pytest.mark.parametrize("settings", ["{}", "{'statement_timeout': '250s'}", "{'fast_begin': True}"])
+@pytest.mark.parametrize(
+    ("server", "settings"),
+    [
+        ("postgresql", "{}"),
+        ("postgresql", "{'statement_timeout': '250s'}"),
+        ("postgresql", "{'fast_begin': True}"),  # of psycopg2
+        ("mariadb", "{}"),
+        ("mariadb", "{'statement_timeout': '250s'}"),
+    ],
+    indirect=["server"],
+)
 def test_p11_ctrl_c_in_a_statement_rolls_back_and_leaves_the_pool_whole(server: Server, settings: str) -> None:
-    if "fast_begin" in settings and server.kind == "mariadb":
-        pytest.skip("a setting of psycopg2")
     server.sql("CREATE TABLE keys_pressed (id int)")
     with running(server, PROGRAM, settings) as process:
         os.kill(process.pid, signal.SIGINT)
