@@ -6,10 +6,10 @@ import contextvars
 import logging
 import random
 import time
-from threading import Thread
+from threading import Thread, get_ident
 from typing import TYPE_CHECKING
 
-from dbconfig.engine.pool import deadline
+from dbconfig.engine.pool import deadline, forks
 from dbconfig.engine.pool.clock import monotonic
 from dbconfig.engine.pool.record import NEVER, Record, Slot, is_held_here
 
@@ -133,7 +133,12 @@ class Connector:
     def _connect_in(self, slot: Slot, deadline: float = NEVER) -> Record:
         pool = self._pool
         started = monotonic()
-        record = pool.new_record(slot, deadline, started)
+        token = (get_ident(), object())
+        try:
+            forks.connects.begin(token)
+            record = pool.new_record(slot, deadline, started)
+        finally:
+            forks.connects.end(token)
         try:
             pool.settle(slot)
             now = monotonic()

@@ -5,8 +5,10 @@ from __future__ import annotations
 import mmap
 import os
 import threading
+import time
 import weakref
 from collections.abc import Callable
+from threading import get_ident
 from types import MethodType
 from typing import Any, Protocol
 
@@ -32,6 +34,54 @@ class Guarded(Protocol):
     def after_fork_in_child(self) -> None: ...
 
 
+Token = tuple[int, object]  # the thread, and what tells one connect from another
+
+
+class Connects:
+    """The connects that are under way, which a fork lets end before it strikes, for a moment at most.
+
+    OpenSSL and the resolver of the C library have locks that no hook frees in a child. One that a thread of the parent
+    held in the fork, while it made a TLS context, let the child's first connect wait for ever (seen with PyMySQL, which
+    makes one for each connection).
+    """
+
+    LIMIT = 1.0  # seconds: a server that is silent holds up no fork
+
+    def __init__(self) -> None:
+        self._under_way: set[Token] = set()
+        self._forking = 0  # the thread that forks
+
+    def begin(self, token: Token) -> None:
+        """Take note of a connect on this thread, once no fork is about to strike. `end` follows, whatever happens."""
+        latest = time.monotonic() + 2 * self.LIMIT
+        while True:
+            # In this order, and the other way round in `pause`: one of the two sees the other.
+            self._under_way.add(token)
+            if self._forking in (0, token[0]) or time.monotonic() > latest:
+                return
+            self._under_way.discard(token)
+            time.sleep(0.001)
+
+    def end(self, token: Token) -> None:
+        self._under_way.discard(token)
+
+    def pause(self) -> None:
+        """Let those of the other threads end, and none begin until `go_on`."""
+        self._forking = me = get_ident()
+        latest = time.monotonic() + self.LIMIT
+        while any(thread != me for thread, _ in list(self._under_way)) and time.monotonic() < latest:
+            time.sleep(0.001)
+
+    def go_on(self) -> None:
+        self._forking = 0
+
+    def forget(self) -> None:
+        """In a child: the threads that were at it do not exist."""
+        self._forking = 0
+        self._under_way.clear()
+
+
+connects = Connects()
 _guarded: weakref.WeakSet[Guarded] = weakref.WeakSet()
 _forking = threading.RLock()  # one fork at a time: two of them could wait for each other's locks for ever
 _held: list[Guarded] = []  # those that wait for this fork to be over; others may appear meanwhile
@@ -56,6 +106,7 @@ def guard(owner: Guarded) -> None:
 def _before() -> None:
     # A lock that another thread holds at the fork would stay locked in the child, and what it guards half done.
     _forking.acquire()
+    connects.pause()
     for owner in list(_guarded):
         owner.before_fork()
         _held.append(owner)
@@ -64,6 +115,7 @@ def _before() -> None:
 def _after_in_parent() -> None:
     while _held:
         _held.pop().after_fork_in_parent()
+    connects.go_on()
     _forking.release()
 
 
@@ -118,6 +170,7 @@ def notice() -> None:
 
 def _free_locks() -> None:
     _pids[:] = [os.getpid()]
+    connects.forget()
     for known in list(_resets):
         reset = known()
         if reset is not None:

@@ -1,0 +1,79 @@
+"""A fork waits for the connects of other threads: libraries in C have locks that nobody frees in a child."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+
+import pytest
+
+from dbconfig.engine.pool import forks
+
+from .support import FakeServer, assert_whole, callers, eventually, fair_pool
+
+
+def forked() -> int:
+    """Fork a child that ends at once; return its exit code."""
+    pid = os.fork()
+    if pid == 0:
+        os._exit(len(forks.connects._under_way))
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def test_a_fork_strikes_when_the_connect_of_another_thread_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forks.connects, "LIMIT", 60.0)
+    server = FakeServer()
+    server.gate = threading.Event()
+    pool = fair_pool(server, pool_size=2, max_overflow=0)
+    codes: list[int] = []
+
+    def use() -> None:
+        pool.connect().close()
+
+    # Threads, and no executor: that one holds a lock of its own around a fork.
+    threads = [threading.Thread(target=use), threading.Thread(target=lambda: codes.append(forked()))]
+    threads[0].start()
+    assert eventually(lambda: server.attempts == 1)
+    threads[1].start()
+    assert eventually(lambda: forks.connects._forking != 0)
+    threads.append(threading.Thread(target=use))
+    threads[2].start()
+    assert not codes
+    server.gate.set()
+    for thread in threads:
+        thread.join(60)
+    assert codes == [0]
+    assert forks.connects._forking == 0
+    assert not forks.connects._under_way
+    assert_whole(pool)
+    pool.dispose()
+
+
+def test_a_server_that_is_silent_holds_up_a_fork_for_a_moment_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forks.connects, "LIMIT", 0.05)
+    server = FakeServer()
+    server.gate = threading.Event()
+    pool = fair_pool(server, pool_size=1, max_overflow=0)
+    with callers() as run:
+        connecting = run(lambda: pool.connect().close())
+        assert eventually(lambda: server.attempts == 1)
+        assert forked() == 0  # in the child nothing is under way
+        assert not connecting.done()
+        server.gate.set()
+        connecting.result(60)
+    assert_whole(pool)
+    pool.dispose()
+
+
+def test_the_thread_that_forks_waits_for_no_connect_of_its_own() -> None:
+    token = (threading.get_ident(), object())
+    forks.connects.begin(token)
+    try:
+        began = time.monotonic()
+        forks.connects.pause()
+        assert time.monotonic() - began < forks.connects.LIMIT
+        forks.connects.begin(token)  # and may connect while it forks
+    finally:
+        forks.connects.go_on()
+        forks.connects.end(token)
