@@ -2,6 +2,7 @@
 
 import pytest
 
+from dbconfig.engine import create
 from tests.integrations.test_pytest_plugin import ASYNC_SUITE, BOUND_MODELS, BOUND_SUITE, furnish, passed
 
 pytest.importorskip("pytest_asyncio")
@@ -148,6 +149,7 @@ def db_setup():
 
 @pytest.mark.parametrize("system", ["sqlite-file"])
 def test_a_synchronous_fixture_names_the_one_to_use(project, url, system):
+    create.check_version()
     furnish(project, url, suite=SYNCHRONOUS)
     done = project.pytest(asyncio=True)
     assert "6 errors" in done.stdout, done.stdout

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -76,27 +77,26 @@ def tenants(units: Units, request: pytest.FixtureRequest) -> Iterator[Units]:
     if units.system == "sqlite":
         pytest.skip("SQLite has no schemas: a tenant is a file of its own there")
     server = request.getfixturevalue(units.system)
-    for schema in (TENANT, HOSTILE):
-        if units.system == "mariadb":
-            server.create_database(schema)
-        else:
-            quoted = schema.replace('"', '""')
-            units.sql(f'CREATE SCHEMA "{quoted}"')
-    with units.open() as db:
-        if units.asynchronous:
-
-            async def create() -> None:
-                for schema in (TENANT, HOSTILE, None):
-                    assert await db.async_create_tables(Base, schema=schema) == ["tenant_item"]
-
-            asyncio.run(_in_task(db, create))
-        else:
-            for schema in (TENANT, HOSTILE, None):
-                assert db.create_tables(Base, schema=schema) == ["tenant_item"]
-    yield units
-    if units.system == "mariadb":
+    with ExitStack() as stack:
         for schema in (TENANT, HOSTILE):
-            server.drop_database(schema)
+            if units.system == "mariadb":
+                server.create_database(schema)
+                stack.callback(server.drop_database, schema)
+            else:
+                quoted = schema.replace('"', '""')
+                units.sql(f'CREATE SCHEMA "{quoted}"')
+        with units.open() as db:
+            if units.asynchronous:
+
+                async def create() -> None:
+                    for schema in (TENANT, HOSTILE, None):
+                        assert await db.async_create_tables(Base, schema=schema) == ["tenant_item"]
+
+                asyncio.run(_in_task(db, create))
+            else:
+                for schema in (TENANT, HOSTILE, None):
+                    assert db.create_tables(Base, schema=schema) == ["tenant_item"]
+        yield units
 
 
 @pytest.mark.parametrize("verb", ["transaction", "run_in_transaction"])

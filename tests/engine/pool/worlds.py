@@ -13,6 +13,7 @@ from sqlalchemy import Engine, text
 from sqlalchemy.exc import SAWarning
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
+from dbconfig.engine import create
 from dbconfig.engine import pool as dbconfig_pool
 from dbconfig.engine.dialects import driver_protocol
 from dbconfig.engine.pool import sockets
@@ -132,6 +133,7 @@ class Tasks(Threads):
 
     @staticmethod
     async def _make(url: str, settings: dict[str, Any]) -> AsyncEngine:
+        create.check_version()
         chosen = Settings(**settings)
         arguments = dbconfig_pool.pool_arguments(chosen, name=NAME, is_async=True, judge=JUDGE)
         made = create_async_engine(url, **arguments)
