@@ -94,12 +94,15 @@ CHILD = """
     db = Registry.from_profile(Profile(name="keys", url=sys.argv[1]))
     with db.transaction() as session:
         session.execute(text("SELECT 1"))
+        ready, begun = os.pipe()
         child = os.fork()
         if child == 0:
             try:
+                os.write(begun, b"1")  # before that it has not forgotten yet what its parent listens to
                 time.sleep(300)
             finally:
                 os._exit(0)
+        os.read(ready, 1)
         print("running", flush=True)
         session.execute(text(sys.argv[2]))
     print("ended in its time", flush=True)

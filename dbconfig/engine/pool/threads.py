@@ -96,18 +96,18 @@ class FairPool(Places):
         now = monotonic()
         if not self.in_its_process[0]:
             self._start_afresh()
-        record: Record | None
+        record: Record | None = None
+        sound = False
         with self.lock:
-            try:
-                taken = record = self._take()
-            except IndexError:
-                record = None
-            else:
-                if now < taken.doubtful_at:
+            if self.idle:
+                record = self._take()
+                sound = now < record.doubtful_at
+                if sound:
                     self.counters.at_once += 1
-                    taken.lent_at = now
-                    taken.thread = get_ident()
-                    return taken
+        if record is not None and sound:
+            record.lent_at = now
+            record.thread = get_ident()
+            return record
         return self._get_slowly(record, now)
 
     def _get_slowly(self, record: Record | None, start: float) -> Record:
