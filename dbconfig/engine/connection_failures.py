@@ -207,10 +207,10 @@ def _message(slug: str, settings: DatabaseSettings, place: str = "", key: str = 
     texts = {
         "host-unknown": f"cannot resolve {host}",
         "refused": f"nothing listens on {place}",
-        "unreachable": f"there is no way to {place}",
+        "unreachable": f"{place} is not reachable",
         "timed-out": f"{place} did not answer in time",
         "connection-lost": f"{place} closed the connection",
-        "not-a-database": f"what answers on {place} is no {settings.backend} server",
+        "not-a-database": f"the server at {place} is not a {settings.backend} server",
         "tls-refused": f"the server at {place} offers no TLS, and the profile asks for it",
         "tls-required": f"the server at {place} demands TLS",
         "tls-untrusted": f"the certificate of {place} is not trusted",
@@ -221,15 +221,15 @@ def _message(slug: str, settings: DatabaseSettings, place: str = "", key: str = 
         "too-many-connections": f"{place} has no free connection",
         "starting-up": f"the server at {place} is not ready",
         "database-file": f"the file {database} cannot be opened",
-        "read-only": f"{place} takes no writes",
+        "read-only": f"{place} does not accept writes",
         "no-primary": f"none of {place} is a primary",
         "variable-refused": f"the server refuses a session variable: `{key or 'variables'}`",
         "busy": f"the database {database} is locked or too slow",
     }
     if settings.backend == "sqlite" and slug == "not-a-database":
-        return f"the file {database} is no SQLite database"
+        return f"the file {database} is not a SQLite database"
     if settings.backend == "sqlite" and slug == "read-only":
-        return f"the file {database} takes no writes"
+        return f"the file {database} does not accept writes"
     return texts.get(slug, f"the connection to {place} failed")
 
 

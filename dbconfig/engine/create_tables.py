@@ -120,7 +120,7 @@ def _table(each: What, metadatas: Sequence[MetaData]) -> Table:
             if not (isinstance(each, type) and issubclass(each, SQLModel)):
                 help = "pass a model, a Table, a table's name, MetaData, or a declarative base"
                 raise ConfigError([Problem("unknown-table", f"{name} has no table", help=help)])
-            message = f"{name} is no table: its class has no `table=True`"
+            message = f"{name} is not a table: its class has no `table=True`"
             raise ConfigError([Problem("unknown-table", message, help=f"class {name}(SQLModel, table=True)")])
         return table  # type: ignore[no-any-return]  # SQLModel does not declare __table__
     known = {name: table for metadata in metadatas for name, table in metadata.tables.items()}

@@ -57,7 +57,7 @@ def test_indexes_come_with_their_table(db: Registry) -> None:
 @pytest.mark.parametrize(
     ("model", "words"),
     [
-        (Plain, ["Plain is no table", "class Plain(SQLModel, table=True)"]),
+        (Plain, ["Plain is not a table", "class Plain(SQLModel, table=True)"]),
         ("tables_registerd", ["no model has a table 'tables_registerd'", "did you mean 'tables_registered'?"]),
         ("nothing_like_it", ["import the module of its model first", "tables_registered"]),
     ],
