@@ -46,6 +46,7 @@ class Strike:
         self._files = files
         self._error = error
         self._next: tuple[FrameType, int | None] | None = None  # where a point has been passed, if it goes on here
+        self._early = False  # whether the signal arrived where CPython would not have looked without us
 
     def __repr__(self) -> str:
         return f"after a strike at point {self.number}"
@@ -115,29 +116,37 @@ class Strike:
             signal.signal(_SIGNAL, before)
 
     def _arrived(self, number: int, frame: FrameType | None) -> None:
-        if self._armed:
+        if frame is not None and frame.f_code in _CALLBACKS:
+            # A call that fails has no point after it, so that CPython looks next in the callback of an instruction
+            # which is none either. Raised there, before PUSH_EXC_INFO, it would leave the thread with the failure as
+            # "being handled" for ever: every later error would have it for its context.
+            self._early = True
+        elif self._armed:
             self._armed = False
             raise self._error
 
     # The signal arrives when these functions have ended and let go of `fuse`: in them it would be seen at once.
 
     def _begun(self, code: CodeType, offset: int) -> Any:
-        if not code.co_filename.startswith(self._files):
-            return sys.monitoring.DISABLE
-        if (fuse := self._count()) is not None:
+        ours = code.co_filename.startswith(self._files)
+        if (fuse := self._count(ours)) is not None:
             self._burning = weakref.ref(fuse, _trip)
-        return None
+        return None if ours else sys.monitoring.DISABLE
 
     def _instruction(self, code: CodeType, offset: int) -> Any:
-        if not code.co_filename.startswith(self._files):
-            return sys.monitoring.DISABLE
-        if offset in _after_points(code) and (fuse := self._count()) is not None:
+        ours = code.co_filename.startswith(self._files)
+        if (fuse := self._count(ours and offset in _after_points(code))) is not None:
             self._burning = weakref.ref(fuse, _trip)
-        return None
+        return None if ours else sys.monitoring.DISABLE
 
-    def _count(self) -> _Fuse | None:
-        """Count a point; return what is to burn if it is the one."""
-        if get_ident() != self._thread or self.left <= 0:
+    def _count(self, point: bool) -> _Fuse | None:
+        """Count a point; return what is to burn if it is the one, or if its signal came too early."""
+        if get_ident() != self._thread:
+            return None
+        if self._early:
+            self._early = False
+            return _Fuse()
+        if not point or self.left <= 0:
             return None
         self.left -= 1
         return _Fuse() if self.left == 0 else None
@@ -149,6 +158,9 @@ class Strike:
             if self.left == 0:
                 self._next = expected = None  # a frame keeps its variables alive
                 raise self._error
+
+
+_CALLBACKS = frozenset(function.__code__ for function in (Strike._begun, Strike._instruction))
 
 
 def _ignore_strikes(unraisable: Any) -> None:

@@ -249,6 +249,7 @@ def test_a_signal_in_the_jump_out_of_an_except_leaves_no_lock() -> None:
         lock = threading.RLock()
         struck = strike.during(lambda: leave_an_except_in_a_with(lock))
         assert not lock._is_owned(), strike  # type: ignore[attr-defined]
+        assert sys.exception() is None, strike
         return struck
 
     assert sweep(attempt, __file__) >= 3
