@@ -116,6 +116,11 @@ COMMANDS: Final[dict[str, Command]] = {
             _TIMEOUT,
         ),
     ),
+    "doctor": Command(
+        "say in ten lines how the databases are: server, role, TLS, pool, replicas, migrations, warnings",
+        (_PROFILE, _DATABASE, _TIMEOUT),
+        description="For the person on call; `check` goes step by step, `top` shows who uses the servers.",
+    ),
     "top": Command(
         "show who uses the servers: applications, open transactions, blockers, and free connections",
         (

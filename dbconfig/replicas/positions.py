@@ -27,13 +27,18 @@ _Position = tuple[str, int] | Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Positions:
-    """How one database system tells how far a server is."""
+    """How one database system tells how far a server is.
+
+    `on_disk` is asked by who has written nothing: beyond that position there are records of no commit, which may reach no
+    replica for seconds. PostgreSQL's WAL writer sleeps on a server that rests.
+    """
 
     primary: str
     replica: str
     parse: Callable[[str], _Position]
     covers: Callable[[Any, Any], bool]
     parted: Callable[[Any, Any], bool] = lambda seen, needed: False
+    on_disk: str = ""  # the same as `primary`
 
 
 def _lsn(text: str) -> int:
@@ -121,6 +126,7 @@ _POSTGRESQL: Final = Positions(
     _history_and_lsn,
     _reaches,
     _parted,
+    f"SELECT {_TIMELINE} || ':' || pg_current_wal_flush_lsn(), pg_backend_pid()",
 )
 
 

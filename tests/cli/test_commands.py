@@ -604,6 +604,7 @@ def test_every_json_document_has_the_schema_that_the_page_names(shop: Project) -
         "engine": ("show", "--engine"),
         "validate": ("validate", "--all"),
         "check": ("check",),
+        "doctor": ("doctor",),
         "ping": ("ping",),
         "top": ("top",),
         "wait": ("wait",),

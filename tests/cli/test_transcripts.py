@@ -160,6 +160,8 @@ def _server_scenarios(kind: str) -> None:
         "--replicas",
         "2",
     )
+    note("doctor", lambda server, fixture: f"url: {server.url()}\n{big}", "doctor")
+    note("doctor-down", lambda server, fixture: f"url: {server.url(port=free_port())}\n", "doctor")
     note("ping", lambda server, fixture: f"url: {server.url()}\n", "ping")
     note("wait", lambda server, fixture: f"url: {server.url()}\n", "wait")
     note("check-down", lambda server, fixture: f"url: {server.url(port=free_port())}\n")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from dbconfig.cli import value_display
 from dbconfig.cli.commands.check import network
 from dbconfig.cli.commands.check.network import Step
-from dbconfig.cli.commands.check.verdicts import Deployment, judge
+from dbconfig.cli.commands.check.verdicts import Deployment, judge, of_replica
 from dbconfig.cli.context import Context, connected
 from dbconfig.cli.exit_codes import FOUND, OK
 from dbconfig.cli.output import described
@@ -97,11 +97,7 @@ class _Check:
         return f"{what}: {value_display.settings_address(self._settings)} ({where})"
 
     def _placed(self, found: Problem) -> Problem:
-        """Return a problem with the path of the key as it stands in the file."""
-        if self._replica is None:
-            return found
-        key = found.key.removeprefix(value_display.key_path(self._name, ""))
-        return replace(found, key=value_display.key_path(self._name, f"replicas.{self._replica}.{key}"))
+        return found if self._replica is None else of_replica(found, self._name, self._replica)
 
     def _add(self, step: Step) -> None:
         self.steps.append(step)

@@ -23,6 +23,7 @@ class Server:
     encoding: str = ""
     tls: str = ""
     read_only: str = ""
+    standby: bool = False
     clock_ahead: float | None = None
     connections_max: int | None = None
     connections_free: int | None = None
@@ -63,6 +64,7 @@ def _postgresql(connection: Connection, settings: DatabaseSettings) -> Server:
         "pg_is_in_recovery(), current_setting('transaction_read_only'), pg_backend_pid()",
     )
     found = Server(f"PostgreSQL {version}", role, database, encoding)
+    found.standby = bool(standby)
     found.read_only = "it is a standby" if standby else "it is set to read only" if read_only == "on" else ""
     found.clock_ahead = _clock(connection, "SELECT extract(epoch FROM clock_timestamp())")
     tls = connection.execute(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from dbconfig.cli import value_display
@@ -163,6 +163,12 @@ def _pooler(server: Server, settings: DatabaseSettings, name: str) -> _Judgement
         return step, None
     message = f"{detail}, and the profile does not say so"
     return step, _found("pooler-undeclared", "url", message, settings, name, warning=True)
+
+
+def of_replica(found: Problem, name: str, number: int) -> Problem:
+    """Return a problem of a replica with the path of the key as it stands in the file."""
+    key = found.key.removeprefix(value_display.key_path(name, ""))
+    return replace(found, key=value_display.key_path(name, f"replicas.{number}.{key}"))
 
 
 def _found(
