@@ -25,6 +25,7 @@ _OF_POOL: Final = (
         "pool_keepalive",
         "pool_max_waiting",
         "pool_queue_target",
+        "engine_idle_timeout",
         "echo_pool",
         "pool_logging_name",
     ),

@@ -35,6 +35,7 @@ PLAIN_KEYS: Final = frozenset(
         "pool_max_waiting",
         "pool_queue_target",
         "pool_leak_warning",
+        "engine_idle_timeout",
         "pool_use_lifo",
         "poolclass",
     }

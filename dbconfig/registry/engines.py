@@ -4,103 +4,26 @@ from __future__ import annotations
 
 import atexit
 import weakref
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
-from typing import Any, Generic, Protocol, TypeVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from sqlalchemy import Engine
+from sqlalchemy import Engine, event
 from sqlmodel import Session
 
 from dbconfig.engine import create, draining, pool
-from dbconfig.errors.light_dataclass import dataclass, field
-from dbconfig.registry.profiles import Profiles, Resolved
-from dbconfig.replicas import read_your_writes, routing
-from dbconfig.sessions.model_databases import Homes
-from dbconfig.sessions.session_classes import SQLMODEL, SessionClasses
-from dbconfig.sessions.sessionmaker import Readers, SessionFactory, Several, readers_over_several
+from dbconfig.registry.profiles import Resolved
+from dbconfig.registry.styles import E, F, Key, Plan, R, Style
+from dbconfig.replicas import read_your_writes
+from dbconfig.sessions.sessionmaker import Readers, SessionFactory, Several
 from dbconfig.settings.database import DatabaseSettings
 from dbconfig.settings.loaded_profile import DEFAULT
 from dbconfig.settings.shards import SEPARATOR
 
-Key = tuple[str | None, str]  # profile and database; a profile of None is the registry's own
+if TYPE_CHECKING:
+    from dbconfig.registry.idle_engines import IdleDatabase
 
-
-@dataclass(slots=True)
-class Plan:
-    """What all engines of a registry are made of."""
-
-    profiles: Profiles
-    options: Mapping[str, Any]  # arguments of create_engine that only code can express
-    classes: SessionClasses = SQLMODEL
-    homes: Homes = field(default_factory=Homes)
-    overridden: int = 0  # how many overrides are in force
-    watchers: tuple[Callable[[Engine], None], ...] = ()  # look at each engine that is made
-    around: Callable[[Any], AbstractContextManager[object]] | None = None  # what units of work run within
-    # In tests, by the names of profile and database: what the sessions of every event loop are made with instead, of
-    # what they were made with.
-    joining: Mapping[Key, Callable[[Any], tuple[Any, Any]]] = field(default_factory=dict)
-
-
-E = TypeVar("E")  # Engine or AsyncEngine
-E_co = TypeVar("E_co", covariant=True)
-
-
-class Factory(Protocol[E_co]):
-    """What sessions of one engine are made with."""
-
-    @property
-    def engine(self) -> E_co: ...
-
-    @property
-    def session(self) -> Callable[[], Any]: ...
-
-
-F = TypeVar("F", bound=Factory[Any])
-F_co = TypeVar("F_co", bound=Factory[Any], covariant=True)
-R = TypeVar("R", bound=Readers[Any])
-
-
-class Style(Protocol[E, F_co, R]):
-    """What engines and sessions for threads and those for an event loop do differently."""
-
-    asynchronous: bool
-
-    def adopt(self, engine: Engine) -> E: ...
-
-    def bare(self, engine: E) -> Engine: ...
-
-    def factory(
-        self, engine: E, settings: DatabaseSettings, several: Several | None, classes: SessionClasses
-    ) -> F_co: ...
-
-    def readers(
-        self,
-        settings: DatabaseSettings,
-        label: str,
-        open_engine: Callable[..., E],
-        beside: Engine | None,
-        classes: SessionClasses,
-    ) -> R: ...
-
-    def readers_over_several(
-        self, found: R, settings: DatabaseSettings, several: Several, classes: SessionClasses
-    ) -> R: ...
-
-
-class Threads:
-    """The style of the process: any thread may use its engines."""
-
-    asynchronous = False
-
-    def adopt(self, engine: Engine) -> Engine:
-        return engine
-
-    def bare(self, engine: Engine) -> Engine:
-        return engine
-
-    factory = staticmethod(SessionFactory.of)
-    readers = staticmethod(routing.open_readers)
-    readers_over_several = staticmethod(readers_over_several)
+M = TypeVar("M")
 
 
 class Engines(Generic[E, F, R]):
@@ -131,6 +54,7 @@ class Engines(Generic[E, F, R]):
         # Every engine that was ever made here, as long as somebody uses it: for whom it was made, None for reading.
         self._made: weakref.WeakKeyDictionary[Any, Resolved | None] = weakref.WeakKeyDictionary()
         self._overrides: dict[Key, tuple[F, R]] = {}
+        self._idle: dict[Key, IdleDatabase] = {}
 
     def factory(self, database: str, profile: str | None = None) -> F:
         """Return what sessions of a database are made with."""
@@ -199,6 +123,7 @@ class Engines(Generic[E, F, R]):
     def _engine(self, found: Resolved) -> E:
         if found.key not in self._engines:
             self._engines[found.key] = self._still_in_use(found) or self.build(found)
+            self.look_after(found)
         return self._engines[found.key]
 
     def _still_in_use(self, found: Resolved) -> E | None:
@@ -220,6 +145,9 @@ class Engines(Generic[E, F, R]):
             found.settings, found.label, self._plan.options, asynchronous=self._style.asynchronous, beside=beside
         )
         read_your_writes.attach(engine, found.settings, found.label)
+        if found.settings.engine_idle_timeout is not None:
+            # Also of one that somebody has kept, or in a forked child, whose threads and timers are gone.
+            event.listen(engine, "connect", _Reminder(self, found))
         return self._adopt(engine, found)
 
     def of_memory(self, found: Resolved) -> Engine:
@@ -248,6 +176,7 @@ class Engines(Generic[E, F, R]):
             self._servers[found.key] = self._style.readers(
                 found.settings, found.label, open_reader, beside, self._plan.classes
             )
+            self.look_after(found)
         return self._servers[found.key]
 
     def _writer_of(self, found: Resolved) -> Callable[..., E]:
@@ -285,12 +214,65 @@ class Engines(Generic[E, F, R]):
         found = [(engine, pool.stats(self._style.bare(engine))) for engine in self.alive()]
         return [each for engine, each in found if id(engine) in current or each.idle + each.used + each.connecting]
 
+    # What rests
+
+    def look_after(self, found: Resolved) -> None:
+        """Close a database when nobody has used it for `engine_idle_timeout`."""
+        if found.settings.engine_idle_timeout is None or found.settings.in_memory:
+            return
+        from dbconfig.registry.idle_engines import IdleDatabase
+
+        watch = self._idle.get(found.key)
+        if watch is None:
+            watch = self._idle[found.key] = IdleDatabase(self, found, self._style.later)
+        watch.begin()
+
+    def looks_after(self, watch: IdleDatabase) -> bool:
+        """Return whether it is still this one that looks: what it watched may have been disposed of, or reloaded."""
+        return self._idle.get(watch.key) is watch
+
+    def of_database(self, key: Key) -> list[Engine]:
+        """Return every engine of a database that somebody uses, for writing and for reading."""
+        with self._plan.profiles.lock:
+            bare = self._style.bare
+            writers = [bare(each) for each, made in list(self._made.items()) if made is not None and made.key == key]
+            server = self._servers.get(key)
+            readers = server.engines() if server is not None else []
+        return [each for each in dict.fromkeys([*writers, *readers]) if not draining.is_over(each)]
+
+    def close_database(self, key: Key, unused: Callable[[Sequence[Engine]], bool]) -> bool:
+        """Close the engines of a database and let the next use make them anew; return whether that was done."""
+        with self._plan.profiles.lock:
+            found = self.of_database(key)
+            if self._plan.overridden or self._plan.profiles.exchanged or not unused(found):
+                return False
+            self._idle.pop(key, None)
+            self._engines.pop(key, None)
+            server = self._servers.pop(key, None)
+            if server is not None and server.router is not None:
+                server.router.rest()
+            self._reading = [each for each in self._reading if self._style.bare(each) not in found]
+            self._let_go(self._readers, key)
+            factory = self._let_go(self._factories, key)
+            if factory is not None and self.sessions.get(key[1]) is factory.session:
+                del self.sessions[key[1]]
+        self._style.close(found)
+        return True
+
+    @staticmethod
+    def _let_go(makers: dict[Key, M], key: Key) -> M | None:
+        """Remove what makes sessions, under each name by which it was asked for."""
+        made = makers.get(key)
+        for name in [name for name, each in list(makers.items()) if each is made]:
+            del makers[name]
+        return made
+
     # What changes
 
     def forget(self) -> None:
         """Let the next use make everything anew; whoever calls this closes what is alive."""
         with self._plan.profiles.lock:
-            self._engines, self._memories = {}, {}
+            self._engines, self._memories, self._idle = {}, {}, {}
             self.forget_readers()
 
     def forget_readers(self) -> list[E]:
@@ -313,7 +295,11 @@ class Engines(Generic[E, F, R]):
     def replace(self, engines: Mapping[Key, E]) -> list[E]:
         """Use other engines from now on; return those for reading, which are made anew."""
         with self._plan.profiles.lock:
-            self._engines = dict(engines)
+            self._engines, self._idle = dict(engines), {}
+            for engine in engines.values():
+                found = self._made.get(engine)
+                if found is not None:
+                    self.look_after(found)
             return self.forget_readers()
 
     def retire(self, engine: E) -> None:
@@ -337,6 +323,19 @@ class Engines(Generic[E, F, R]):
             self._plan.overridden += change
             self._overrides = overrides
             self.forget_sessions()
+
+
+class _Reminder:
+    """Has a database looked after from its next connect on; it keeps neither the engines nor itself alive."""
+
+    def __init__(self, engines: Engines[Any, Any, Any], found: Resolved) -> None:
+        self._engines = weakref.ref(engines)
+        self._found = found
+
+    def __call__(self, connection: Any, record: Any) -> None:
+        engines = self._engines()
+        if engines is not None:
+            engines.look_after(self._found)
 
 
 ProcessEngines = Engines[Engine, SessionFactory, Readers[Session]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import greenlet  # noqa: F401  # missing, SQLAlchemy 2.0 says so at the first await only
@@ -15,8 +15,9 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from dbconfig.engine import draining
 from dbconfig.engine.pool import PoolStats
-from dbconfig.registry.engines import Engines, Plan, ProcessEngines
+from dbconfig.registry.engines import Engines, ProcessEngines
 from dbconfig.registry.loop_end import LoopEnd, end_of_this_loop, keep_inherited
+from dbconfig.registry.styles import Plan
 from dbconfig.replicas import routing
 from dbconfig.sessions.sessionmaker import AsyncSessionFactory, Readers, async_readers_over_several
 
@@ -46,6 +47,22 @@ class Tasks:
 
     def __init__(self, end: LoopEnd) -> None:
         self.end = end
+
+    def later(self, key: object, job: Callable[[], float | None], seconds: float) -> None:
+        """Call a function in this loop after some seconds, and again whenever it wants."""
+        loop = asyncio.get_running_loop()
+
+        def run() -> None:
+            again = job()
+            if again is not None:
+                loop.call_later(again, run)
+
+        loop.call_later(seconds, run)
+
+    def close(self, engines: Sequence[Engine]) -> None:
+        """Have connections at rest closed; the engines may be used on, and are let go of when nobody does."""
+        for engine in engines:
+            self.end.rest(engine)
 
     def adopt(self, engine: Engine) -> AsyncEngine:
         return self.end.open(engine)

@@ -179,9 +179,18 @@ class LoopEnd:
 
         self.retire(opened).add_done_callback(closed)
 
+    def rest(self, engine: Engine) -> None:
+        """Close the connections at rest of an engine that stays open. In the loop's own thread."""
+        opened = self._opened.get(engine)
+        if opened is not None:
+            self._close(opened.dispose())
+
     def retire(self, opened: OpenEngine) -> asyncio.Future[None]:
         """Let the connections of an engine close, those in use when they come back. In the loop's own thread."""
-        closing = asyncio.ensure_future(opened.retire())
+        return self._close(opened.retire())
+
+    def _close(self, work: Coroutine[Any, Any, None]) -> asyncio.Future[None]:
+        closing = asyncio.ensure_future(work)
         self._closing.add(closing)
         closing.add_done_callback(self._closing.discard)
         return closing

@@ -15,9 +15,10 @@ from dbconfig.engine.pool import forks
 from dbconfig.engine.pool.facts import facts
 from dbconfig.errors import ConfigError
 from dbconfig.errors.problem import Problem
-from dbconfig.registry.engines import Engines, Key, Plan, ProcessEngines, Threads
+from dbconfig.registry.engines import Engines, ProcessEngines
 from dbconfig.registry.profiles import Profiles
 from dbconfig.registry.reloading import Reload
+from dbconfig.registry.styles import Key, Plan, Threads
 from dbconfig.sessions import retry
 from dbconfig.sessions.model_databases import Homes
 from dbconfig.sessions.session_classes import SQLMODEL, SessionClasses

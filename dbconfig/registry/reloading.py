@@ -13,8 +13,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from dbconfig.engine import pool
 from dbconfig.errors import ConfigError
 from dbconfig.errors.light_dataclass import dataclass, field
-from dbconfig.registry.engines import Key, ProcessEngines
+from dbconfig.registry.engines import ProcessEngines
 from dbconfig.registry.profiles import Profiles
+from dbconfig.registry.styles import Key
 from dbconfig.settings.database import DatabaseSettings
 from dbconfig.settings.loaded_profile import AnyProfile
 

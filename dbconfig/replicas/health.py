@@ -7,8 +7,8 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Sequence
-from math import gcd
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, event, exc
@@ -22,6 +22,7 @@ from dbconfig.engine.pool.deadline import DeadlineExceeded
 from dbconfig.engine.pool.facts import facts
 from dbconfig.errors.light_dataclass import dataclass
 from dbconfig.replicas import positions, read_your_writes
+from dbconfig.replicas.turns import schedule
 from dbconfig.settings.database import DatabaseSettings, ReplicaSettings
 
 _log = logging.getLogger("dbconfig.fleet")
@@ -45,6 +46,7 @@ class Route(OptionEngine):
         self.address = name
         self.weight = weight
         self.reads = 0  # connections that were handed to sessions
+        self.asked = False  # at this moment, by a look at how far it is, which has a connection of its own
         self.position: Any = None  # how far the server was when it was last asked
         self.servers: dict[str | None, Any] = {}  # the same for each server that the address has led to
         self.lag: float | None = None
@@ -236,7 +238,7 @@ class Fleet:
     def _examine(self, route: Route) -> None:
         """Look whether a replica answers, and how far it is."""
         try:
-            with route.open() as connection:
+            with _asked(route) as connection:
                 text = self.ask(connection, positions.positions_of(route).replica)
                 server = positions.server_of(connection)
                 why = positions.unfit(connection)
@@ -281,7 +283,7 @@ class Fleet:
 
     def _sample_primary(self) -> None:
         try:
-            with self.primary.open() as connection:
+            with _asked(self.primary) as connection:
                 known = positions.positions_of(self.primary)
                 text = self.ask(connection, known.primary)
         except Exception as error:  # the primary's trouble is told to those who want it
@@ -311,6 +313,17 @@ class Fleet:
         return 0.0 if missing is None else self._samples[-1][0] - missing
 
 
+@contextmanager
+def _asked(route: Route) -> Iterator[Connection]:
+    """Give a connection by which a server is looked at: no use of it that keeps a database open."""
+    route.asked = True
+    try:
+        with route.open() as connection:
+            yield connection
+    finally:
+        route.asked = False
+
+
 def _leave_after_errors(route: Route) -> None:
     """Take a server out of rotation that answers, but serves nobody: a node of Galera without its cluster (1047)."""
     known = weakref.ref(route)
@@ -332,19 +345,3 @@ def is_exhausted(error: BaseException) -> bool:
     if isinstance(error, DeadlineExceeded):
         return True
     return isinstance(error, exc.TimeoutError) and error.__cause__ is None
-
-
-def schedule(replicas: Sequence[Route]) -> tuple[Route, ...]:
-    """Return turns in which each replica has its share, evenly spread; two of weight 3 and 1 are A A B A."""
-    found = [route for route in replicas if route.weight and not route.out]
-    divisor = gcd(*(route.weight for route in found)) if found else 1
-    total = sum(route.weight for route in found) // divisor
-    credits = dict.fromkeys(range(len(found)), 0)
-    turns = []
-    for _ in range(total):
-        for number, route in enumerate(found):
-            credits[number] += route.weight // divisor
-        best = max(credits, key=lambda number: credits[number])
-        credits[best] -= total
-        turns.append(found[best])
-    return tuple(turns)

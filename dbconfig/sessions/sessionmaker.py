@@ -58,6 +58,8 @@ class Routing(Protocol):
 
     def rest(self) -> None: ...
 
+    def engines(self) -> list[Engine]: ...
+
 
 @dataclass(frozen=True, slots=True)
 class Readers(Generic[S]):
@@ -67,6 +69,10 @@ class Readers(Generic[S]):
     snapshot: Callable[[], S]
     pick: Callable[[], Engine]  # the next server's
     router: Routing | None = None  # None: there are no replicas
+
+    def engines(self) -> list[Engine]:
+        """Return the engines that are open."""
+        return [self.pick()] if self.router is None else self.router.engines()
 
 
 def readers_over_several(

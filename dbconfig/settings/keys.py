@@ -165,6 +165,16 @@ class Keys(BaseModel):
         gt=0,
         le=31_536_000,
     )
+    engine_idle_timeout: durations.SecondsOrOff = setting(
+        None,
+        "pool",
+        (
+            "Close the engines of a database that nobody has used for this long, with all of their connections, and "
+            "forget them; the next use makes them anew. false disables it"
+        ),
+        ge=0.1,
+        le=31_536_000,
+    )
     pool_use_lifo: value_types.Flag = setting(
         False, "pool", "Hand out the most recently returned connection first, so that the others can become idle"
     )

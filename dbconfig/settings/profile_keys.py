@@ -32,6 +32,7 @@ class ProfileKeys(TypedDict, total=False):
     pool_max_waiting: int | None
     pool_queue_target: float | str | Literal[False] | None
     pool_leak_warning: float | str | Literal[False] | None
+    engine_idle_timeout: float | str | Literal[False] | None
     pool_use_lifo: bool
     pool_reset: Literal["rollback", "discard"]
     pool_reset_on_return: Literal["rollback", "commit", "discard", "none"] | bool

@@ -18,13 +18,15 @@ _SIZES: Final = ("pool_size", "max_overflow", "pool_timeout", "pool_use_lifo")
 _CARE: Final = ("pool_recycle", "pool_pre_ping")
 # What the waiting line and the idle care of our own pool can do, and no pool of SQLAlchemy's.
 _OWN: Final = ("pool_min_idle", "pool_idle_timeout", "pool_keepalive", "pool_max_waiting", "pool_queue_target")
+# What ends connections that are in use where a pool does not tell them from those at rest.
+_WHOLE: Final = ("engine_idle_timeout",)
 # Arguments that each pool class does not take (SQLAlchemy raises TypeError), or that have no effect with it.
 NOT_FOR_POOL: Final[Mapping[str, tuple[str, ...]]] = {
     "QueuePool": _OWN,
     "NullPool": (*_SIZES, *_CARE, *_OWN),
-    "StaticPool": (*_SIZES, *_OWN),
-    "AssertionPool": (*_SIZES, *_OWN),
-    "SingletonThreadPool": (*(key for key in _SIZES if key != "pool_size"), *_OWN),
+    "StaticPool": (*_SIZES, *_OWN, *_WHOLE),
+    "AssertionPool": (*_SIZES, *_OWN, *_WHOLE),
+    "SingletonThreadPool": (*(key for key in _SIZES if key != "pool_size"), *_OWN, *_WHOLE),
 }
 LONGEST_APPLICATION_NAME: Final = 63  # bytes, of every name in PostgreSQL
 _LEVELS: Final = ("AUTOCOMMIT", "READ COMMITTED", "READ UNCOMMITTED", "REPEATABLE READ", "SERIALIZABLE")
@@ -189,7 +191,7 @@ def _application_name(settings: Keys) -> Iterator[Finding]:
 
 def _for_pool(settings: Keys, address: DatabaseURL) -> Iterator[Finding]:
     if address.in_memory and settings.poolclass is None:
-        for key in (*_SIZES, *_CARE, *_OWN):
+        for key in (*_SIZES, *_CARE, *_OWN, *_WHOLE):
             if key in settings.model_fields_set:
                 why = "an in-memory SQLite database lives as long as its engine, whatever the pool"
                 at = "database" if settings.database is not None else system_key(settings)

@@ -16,6 +16,7 @@ from sqlalchemy.pool import Pool, QueuePool
 
 from dbconfig import ConfigError, DatabaseSettings, Profile, Registry
 from dbconfig.engine.pool import caretaker
+from dbconfig.registry.idle_engines import IdleDatabase
 from tests.registries import Account, ask
 from tests.support import clock as clocks
 
@@ -61,6 +62,12 @@ NO_LOOK = {"replica_max_lag": False}  # so that nothing is connected
 
 def router(db: Registry) -> Any:
     return db.parts.engines.readers("default").router
+
+
+def looks_after_rest(db: Registry) -> bool:
+    db.engine()
+    looks = [each for each in list(caretaker._jobs) if isinstance(each, IdleDatabase)]
+    return any(db.parts.engines.looks_after(each) for each in looks)
 
 
 def falls_back(db: Registry) -> bool:
@@ -238,6 +245,7 @@ CASES: dict[str, Case] = {
     "pool_keepalive": Case("4s", 4.0, line("keepalive")),
     "pool_max_waiting": Case(9, 9, line("max_waiting")),
     "pool_queue_target": Case("50ms", 0.05, line("queue_target")),
+    "engine_idle_timeout": Case("1m", True, looks_after_rest),
     "pool_leak_warning": Case("20ms", True, warned_of_a_leak),
     "pool_use_lifo": Case(True, True, pool(lambda found: found._pool.use_lifo)),
     "pool_reset": Case("discard", True, starts_anew),

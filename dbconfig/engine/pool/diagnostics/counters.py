@@ -45,6 +45,7 @@ class Reader(Protocol):
     """How the server of an engine serves read-only sessions."""
 
     reads: int
+    asked: bool
     lag: float | None
     out: str
 

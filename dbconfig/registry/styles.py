@@ -1,0 +1,111 @@
+"""What the engines of a registry are made of, and what those for threads and those for an event loop do differently."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Protocol, TypeVar
+
+from sqlalchemy import Engine
+
+from dbconfig.engine import pool
+from dbconfig.errors.light_dataclass import dataclass, field
+from dbconfig.registry.profiles import Profiles
+from dbconfig.replicas import routing
+from dbconfig.sessions.model_databases import Homes
+from dbconfig.sessions.session_classes import SQLMODEL, SessionClasses
+from dbconfig.sessions.sessionmaker import Readers, SessionFactory, Several, readers_over_several
+from dbconfig.settings.database import DatabaseSettings
+
+Key = tuple[str | None, str]  # profile and database; a profile of None is the registry's own
+
+
+@dataclass(slots=True)
+class Plan:
+    """What all engines of a registry are made of."""
+
+    profiles: Profiles
+    options: Mapping[str, Any]  # arguments of create_engine that only code can express
+    classes: SessionClasses = SQLMODEL
+    homes: Homes = field(default_factory=Homes)
+    overridden: int = 0  # how many overrides are in force
+    watchers: tuple[Callable[[Engine], None], ...] = ()  # look at each engine that is made
+    around: Callable[[Any], AbstractContextManager[object]] | None = None  # what units of work run within
+    # In tests, by the names of profile and database: what the sessions of every event loop are made with instead, of
+    # what they were made with.
+    joining: Mapping[Key, Callable[[Any], tuple[Any, Any]]] = field(default_factory=dict)
+
+
+E = TypeVar("E")  # Engine or AsyncEngine
+E_co = TypeVar("E_co", covariant=True)
+
+
+class Factory(Protocol[E_co]):
+    """What sessions of one engine are made with."""
+
+    @property
+    def engine(self) -> E_co: ...
+
+    @property
+    def session(self) -> Callable[[], Any]: ...
+
+
+F = TypeVar("F", bound=Factory[Any])
+F_co = TypeVar("F_co", bound=Factory[Any], covariant=True)
+R = TypeVar("R", bound=Readers[Any])
+
+
+class Style(Protocol[E, F_co, R]):
+    """What engines and sessions for threads and those for an event loop do differently."""
+
+    asynchronous: bool
+
+    def later(self, key: object, job: Callable[[], float | None], seconds: float) -> None: ...
+
+    def close(self, engines: Sequence[Engine]) -> None: ...
+
+    def adopt(self, engine: Engine) -> E: ...
+
+    def bare(self, engine: E) -> Engine: ...
+
+    def factory(
+        self, engine: E, settings: DatabaseSettings, several: Several | None, classes: SessionClasses
+    ) -> F_co: ...
+
+    def readers(
+        self,
+        settings: DatabaseSettings,
+        label: str,
+        open_engine: Callable[..., E],
+        beside: Engine | None,
+        classes: SessionClasses,
+    ) -> R: ...
+
+    def readers_over_several(
+        self, found: R, settings: DatabaseSettings, several: Several, classes: SessionClasses
+    ) -> R: ...
+
+
+class Threads:
+    """The style of the process: any thread may use its engines."""
+
+    asynchronous = False
+
+    def later(self, key: object, job: Callable[[], float | None], seconds: float) -> None:
+        """Call a function after some seconds, and again whenever it wants."""
+        pool.caretaker.add(key, job, seconds)
+
+    def close(self, engines: Sequence[Engine]) -> None:
+        """Close connections at rest; the engines may be used on."""
+        for engine in engines:
+            engine.dispose()
+
+    def adopt(self, engine: Engine) -> Engine:
+        return engine
+
+    def bare(self, engine: Engine) -> Engine:
+        return engine
+
+    factory = staticmethod(SessionFactory.of)
+    readers = staticmethod(routing.open_readers)
+    readers_over_several = staticmethod(readers_over_several)

@@ -1,0 +1,33 @@
+"""Whose turn it is: each server has its share of the reading sessions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import gcd
+from typing import Protocol, TypeVar
+
+
+class Weighed(Protocol):
+    """A server that has a share."""
+
+    weight: int
+    out: str  # why it has none now, or ""
+
+
+W = TypeVar("W", bound=Weighed)
+
+
+def schedule(replicas: Sequence[W]) -> tuple[W, ...]:
+    """Return turns in which each replica has its share, evenly spread; two of weight 3 and 1 are A A B A."""
+    found = [route for route in replicas if route.weight and not route.out]
+    divisor = gcd(*(route.weight for route in found)) if found else 1
+    total = sum(route.weight for route in found) // divisor
+    credits = dict.fromkeys(range(len(found)), 0)
+    turns = []
+    for _ in range(total):
+        for number, route in enumerate(found):
+            credits[number] += route.weight // divisor
+        best = max(credits, key=lambda number: credits[number])
+        credits[best] -= total
+        turns.append(found[best])
+    return tuple(turns)
