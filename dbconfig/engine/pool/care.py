@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from . import judgements
 from .place import Caller, Command, Ping, Place, Rules, State, WakeAt
 from .refusal import NEVER
 
@@ -12,12 +13,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
     from .shedding import Shedding
-
-# Seconds between two rounds: no shorter than makes sense, and no longer than a lowered number of idle ones may last.
-SHORTEST_ROUND = 0.05
-LONGEST_ROUND = 10.0
-# Seconds after which missing connections are asked for again while the server refuses: doubled each time up to this.
-LONGEST_REFILL_PAUSE = 30.0
 
 
 class Tended(Protocol):
@@ -61,7 +56,7 @@ class Care:
     def begin(self, now: float) -> None:
         """Take care from the first connection on: a moment later, when that is mostly back already, and counts."""
         if self.wanted:
-            self.wake(now + SHORTEST_ROUND)
+            self.wake(now + judgements.SHORTEST_ROUND)
 
     def wake(self, when: float) -> None:
         """Have a round at this time, unless there is one earlier."""
@@ -89,25 +84,15 @@ class Care:
             self.wake(self._next(now))
 
     def _close_what_rested_too_long(self, now: float) -> None:
-        line, timeout = self._line, self._line.rules.idle_timeout
-        spare = len(line.idle) - line.rules.min_idle
-        for place in sorted(line.idle, key=lambda each: each.returned_at):
-            if now >= place.expires:
-                reason = "recycled"
-            elif timeout is not None and spare > 0 and now - place.returned_at >= timeout:
-                reason = "idle"
-            else:
-                continue
-            spare -= 1
+        line = self._line
+        for place, reason in judgements.rested_too_long(line.idle, line.rules, now):
             line.close_idle(lambda each, place=place: each is place, reason)  # type: ignore[misc]  # bound early
 
     def _ask_the_quiet(self, now: float) -> None:
         """Ping one connection that has rested for the keepalive time, so that a caller still finds the others."""
-        line, keepalive = self._line, self._line.rules.keepalive
-        if keepalive is None:
-            return
+        line = self._line
         for place in line.idle:
-            if now - _heard(place) >= keepalive:
+            if judgements.is_quiet(place, line.rules, now):
                 line.idle.remove(place)
                 place.state = State.CHECKING
                 line.commands.append(Ping(place))
@@ -116,31 +101,17 @@ class Care:
     def _refill(self, now: float) -> None:
         """Open connections, several at once, up to ``pool_min_idle``."""
         line = self._line
-        missing = line.rules.min_idle - len(line.idle) - line.connecting
+        missing = judgements.missing(len(line.idle), line.connecting, line.rules)
         if missing <= 0:
             return
         if now >= self._refill_at:
-            self._refill_at = now + min(LONGEST_REFILL_PAUSE, SHORTEST_ROUND * 2.0 ** min(line.failures, 16))
+            self._refill_at = now + judgements.refill_pause(line.failures)
             free = line.at_once(now) - line.connecting
             for _ in range(int(min(missing, free))):
                 if not line.connect(now):
                     return
 
     def _next(self, now: float) -> float:
-        line, rules = self._line, self._line.rules
-        due = [now + LONGEST_ROUND]
-        if len(line.idle) + line.connecting < rules.min_idle and line.open < rules.limit:
-            due.append(self._refill_at)
-        for place in line.idle:
-            due.append(place.expires)
-            if rules.idle_timeout is not None and len(line.idle) > rules.min_idle:
-                due.append(place.returned_at + rules.idle_timeout)
-            if rules.keepalive is not None:
-                due.append(_heard(place) + rules.keepalive)
-        due += [now + rest for rest in (rules.idle_timeout, rules.keepalive) if rest is not None]
-        return max(now + SHORTEST_ROUND, min(due))
-
-
-def _heard(place: Place) -> float:
-    """Return when this connection was last known to be alive."""
-    return max(place.returned_at, place.checked_at)
+        line = self._line
+        refills = judgements.missing(len(line.idle), line.connecting, line.rules) > 0 and line.open < line.rules.limit
+        return judgements.next_round(line.idle, line.rules, now, *([self._refill_at] if refills else []))

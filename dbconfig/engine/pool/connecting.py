@@ -9,7 +9,7 @@ import time
 from threading import Thread, get_ident
 from typing import TYPE_CHECKING
 
-from dbconfig.engine.pool import deadline, forks
+from dbconfig.engine.pool import deadline, forks, judgements
 from dbconfig.engine.pool.clock import monotonic
 from dbconfig.engine.pool.record import NEVER, Record, Slot, is_held_here
 
@@ -18,15 +18,7 @@ if TYPE_CHECKING:
 
 logger: logging.Logger = logging.getLogger("dbconfig.pool.connecting")
 
-# Connects that run beside the callers' threads at the same time. A burst is mostly served by what is returned while
-# they run; more of them would be a connection storm (50 callers: 45 connects on the stock pool).
-HELPERS = 3
-# Seconds between two attempts while the server cannot be reached. Only one helper tries, so that this is less than ten
-# connects a second for the whole pool; the longest pause is what callers lose after the server is back.
-RETRY_FIRST = 0.1
-RETRY_LONGEST = 0.5
-# Seconds after a refusal that time alone does not cure, as a wrong password: asking often would lock the account.
-RETRY_REFUSED = 5.0
+HELPERS = judgements.CONNECTS_AT_ONCE  # threads that connect beside the callers' own
 
 
 class Order:
@@ -124,10 +116,14 @@ class Connector:
         """Connect in this place, on this thread. On failure the place is free for the next in the line."""
         try:
             record = self._connect_in(slot, deadline)
+            self.staff()
+            while record.generation != self._pool.generation:  # all were invalidated while it was being made
+                record.part("invalidated")
+                self._pool.reuse(slot)
+                record = self._connect_in(slot, deadline)
         except BaseException:
             slot.release()
             raise
-        self.staff()
         return record
 
     def _connect_in(self, slot: Slot, deadline: float = NEVER) -> Record:
@@ -237,7 +233,13 @@ class Connector:
             self.failures += 1
             others_in_use = pool.open - pool.connecting > 0
             wanted, another_tries = bool(pool.waiters), self.trouble is not None and attempt == 1
-            again = wanted and self.warm and pool.options.patient and (transient or others_in_use)
+            again = judgements.tries_again(
+                waited_for=wanted,
+                warm=self.warm,
+                patient=pool.options.patient,
+                transient=transient,
+                others_in_use=others_in_use,
+            )
             if not (again and another_tries):
                 self.trouble = error if again else None
             if wanted and not again:
@@ -260,10 +262,8 @@ class Connector:
         return None
 
     def _pause(self, attempt: int, transient: bool) -> float:
-        if not transient:
-            return RETRY_REFUSED
-        pause: float = min(RETRY_FIRST * 2.0 ** min(attempt - 1, 8), RETRY_LONGEST)
-        return pause * random.uniform(1.0, 1.25)
+        pause = judgements.retry_pause(attempt, transient=transient)
+        return pause * random.uniform(1.0, 1.25) if transient else pause  # the processes of a fleet, one by one
 
     @staticmethod
     def copy_of(error: BaseException, waited: float) -> BaseException:

@@ -6,6 +6,7 @@ import logging
 import weakref
 from typing import TYPE_CHECKING
 
+from dbconfig.engine.pool import judgements
 from dbconfig.engine.pool.clock import monotonic
 from dbconfig.engine.pool.facts import facts
 from dbconfig.engine.pool.maintenance import caretaker
@@ -14,15 +15,8 @@ from dbconfig.engine.pool.sockets import Look, Verdict
 
 if TYPE_CHECKING:
     from dbconfig.engine.pool.owner import Owner
-    from dbconfig.engine.pool.record import Record
 
 logger: logging.Logger = logging.getLogger("dbconfig.pool.idle")
-
-# Seconds between two rounds: no shorter than makes sense, and no longer than a lowered number of idle ones may last.
-SHORTEST_ROUND = 0.05
-LONGEST_ROUND = 10.0
-# Seconds after which missing connections are asked for again while the server refuses: doubled each time up to this.
-LONGEST_REFILL_PAUSE = 30.0
 
 
 def begin(pool: Owner) -> None:
@@ -30,7 +24,7 @@ def begin(pool: Owner) -> None:
     options = pool.options
     if options.min_idle or options.idle_timeout is not None or options.keepalive is not None:
         # A moment later: the first connection is then mostly back already, and counts.
-        caretaker.add(id(pool), _Care(pool), SHORTEST_ROUND)
+        caretaker.add(id(pool), _Care(pool), judgements.SHORTEST_ROUND)
 
 
 def end(pool: Owner) -> None:
@@ -53,19 +47,9 @@ class _Care:
 
 
 def _close_what_rested_too_long(pool: Owner) -> None:
-    now = monotonic()
-    timeout = pool.options.idle_timeout
-    condemned: list[tuple[Record, str]] = []
     with pool.lock:
-        spare = len(pool.idle) - pool.options.min_idle
-        for record in sorted(pool.idle, key=lambda each: each.returned_at):
-            if now >= record.expires:
-                condemned.append((record, "recycled"))
-            elif timeout is not None and spare > 0 and now - record.returned_at >= timeout:
-                condemned.append((record, "idle"))
-            else:
-                continue
-            spare -= 1
+        condemned = judgements.rested_too_long(pool.idle, pool.options, monotonic())
+        for record, _ in condemned:
             pool.idle.remove(record)
     for record, reason in condemned:
         pool.discard(record, reason)
@@ -73,11 +57,8 @@ def _close_what_rested_too_long(pool: Owner) -> None:
 
 def _ask_the_quiet(pool: Owner) -> None:
     """Ping what has rested for the keepalive time, one at a time, so that a caller still finds the others."""
-    keepalive = pool.options.keepalive
-    if keepalive is None:
-        return
     for record in list(pool.idle):
-        if monotonic() - max(record.returned_at, record.checked_at) < keepalive:
+        if not judgements.is_quiet(record, pool.options, monotonic()):
             continue
         with pool.lock:
             try:
@@ -105,7 +86,7 @@ def _refill(pool: Owner) -> float | None:
     missing = 0
     slots = []
     with pool.lock:
-        missing = pool.options.min_idle - len(pool.idle) - pool.connecting
+        missing = judgements.missing(len(pool.idle), pool.connecting, pool.options)
         missing = int(min(missing, pool.limit - pool.open))
         for _ in range(min(missing, pool.connector.free_helpers)):
             slots.append(pool.new_slot())
@@ -113,17 +94,9 @@ def _refill(pool: Owner) -> float | None:
         pool.connector.employ(slot)
     if missing <= 0:
         return None
-    return float(min(LONGEST_REFILL_PAUSE, SHORTEST_ROUND * 2**pool.connector.failures))
+    return judgements.refill_pause(pool.connector.failures)
 
 
 def _until_next(pool: Owner) -> float:
-    options = pool.options
     now = monotonic()
-    rests = [options.idle_timeout or LONGEST_ROUND, options.keepalive or LONGEST_ROUND, LONGEST_ROUND]
-    for record in list(pool.idle):
-        rests.append(record.expires - now)
-        if options.idle_timeout is not None and len(pool.idle) > options.min_idle:
-            rests.append(record.returned_at + options.idle_timeout - now)
-        if options.keepalive is not None:
-            rests.append(max(record.returned_at, record.checked_at) + options.keepalive - now)
-    return max(SHORTEST_ROUND, min(rests))
+    return judgements.next_round(list(pool.idle), pool.options, now) - now

@@ -7,6 +7,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from . import judgements
 from .care import Care
 from .place import Caller, Close, Command, Connect, Place, Rules, Serve, State
 from .refusal import NEVER, Refusal
@@ -67,15 +68,11 @@ class Line:
         place = self._fit(now)
         if place is not None:
             self._decide(caller, place=place)
-        elif self._is_full():
+        elif judgements.is_full(len(self.callers), self.rules.max_waiting, self.rules.limit, self.in_use):
             self.counters.refused += 1
             self._decide(caller, error=Refusal.FULL)
         else:
-            if self.shedding is not None and not self.callers:
-                self.shedding.relax()
-                self.care.wake(self.shedding.due(now, now))
-            self.callers[caller] = None
-            self._staff(now)
+            self._line_up(caller, now)
 
     def ask_again(self, caller: Caller, place: Place, reason: str, now: float) -> None:
         """The connection that was lent to a caller is unfit: close it, and serve the caller ahead of everybody."""
@@ -85,8 +82,14 @@ class Line:
         if another is not None:
             self._decide(caller, place=another)
             return
+        self._line_up(caller, now, last=False)
+
+    def _line_up(self, caller: Caller, now: float, *, last: bool = True) -> None:
+        if self.shedding is not None and not self.callers:
+            self.shedding.relax()
+            self.care.wake(self.shedding.due(now, now))
         self.callers[caller] = None
-        self.callers.move_to_end(caller, last=False)
+        self.callers.move_to_end(caller, last=last)
         self._staff(now)
 
     def _fit(self, now: float) -> Place | None:
@@ -106,11 +109,6 @@ class Line:
         place, caller.place = caller.place, None
         if place is not None:
             self._hand_over(place, now)
-
-    def _is_full(self) -> bool:
-        most = self.rules.max_waiting
-        # Who waits for a connect that is under way, or for a place that is free, is not part of a jam.
-        return most is not None and len(self.callers) - (self.rules.limit - self.in_use) >= most
 
     @property
     def connecting(self) -> int:
@@ -163,27 +161,33 @@ class Line:
     def connect_failed(self, place: Place, error: BaseException, *, transient: bool, now: float) -> None:
         """The connect in this place has failed: decide who gets the error, and whether to try again."""
         self.failures += 1
-        others_in_use = self.in_use > 0
+        again = judgements.tries_again(
+            waited_for=bool(self.callers),
+            warm=self.warm,
+            patient=self.rules.patient,
+            transient=transient,
+            others_in_use=self.in_use > 0,
+        )
         place.state = State.FREE
         self.connects.discard(place)
         self.open -= 1
-        if self.callers and self.warm and self.rules.patient and (transient or others_in_use):
+        if again:
             # One tries, the others wait: for this attempt, for a connection that is still in use, or their deadline.
             self.trouble = error
             if not now < self.retry_at < NEVER:
-                self.retry_at = now + self._pause(transient)
+                self.retry_at = now + judgements.retry_pause(
+                    self.failures,
+                    transient=transient,
+                    first=self.rules.retry_first,
+                    longest=self.rules.retry_longest,
+                    refused=self.rules.retry_refused,
+                )
                 self.care.wake(self.retry_at)
             return
         self.trouble, self.retry_at = None, NEVER
         if self.callers:
             self._decide(self._first(), error=error)
         self._staff(now)
-
-    def _pause(self, transient: bool) -> float:
-        rules = self.rules
-        if not transient:
-            return rules.retry_refused
-        return float(min(rules.retry_first * 2.0 ** min(self.failures - 1, 8), rules.retry_longest))
 
     def retire(self, place: Place, reason: str) -> None:
         """A caller leaves a connection that must not be lent again."""
@@ -297,12 +301,8 @@ class Line:
         self.care.round(now)
 
     def _shed(self, now: float) -> None:
-        """Drop who has waited too long. The last one stays, so that no connection ever rests for want of callers."""
-        while (
-            self.shedding is not None
-            and len(self.callers) > 1
-            and self.shedding.drops(now - next(iter(self.callers)).arrived, now)
-        ):
+        """Drop who has waited too long."""
+        while self.shedding is not None and judgements.drops_first(self.shedding, self.callers, now):
             self.counters.refused += 1
             self._decide(self._first(), error=Refusal.SHED)
 

@@ -6,6 +6,7 @@ import enum
 from dataclasses import dataclass
 from typing import Any
 
+from . import judgements
 from .refusal import NEVER, Refusal
 
 
@@ -75,11 +76,11 @@ class Rules:
     idle_timeout: float | None = None
     keepalive: float | None = None
     patient: bool = True  # wait for a server that cannot be reached, until the deadline; or fail at once
-    connects_at_once: int = 3
+    connects_at_once: int = judgements.CONNECTS_AT_ONCE
     connect_stalls: float = 1.0
-    retry_first: float = 0.1
-    retry_longest: float = 0.5
-    retry_refused: float = 5.0  # after an error that time alone does not cure
+    retry_first: float = judgements.RETRY_FIRST
+    retry_longest: float = judgements.RETRY_LONGEST
+    retry_refused: float = judgements.RETRY_REFUSED
     queue_target: float | None = None  # shed load while nobody is served sooner
 
 

@@ -174,7 +174,7 @@ class TaskPool(TaskPlaces):
         if verdict is Verdict.SILENT and place.generation == self.line.generation:
             # As SQLAlchemy's pre-ping: the others, of the same age, would each cost a caller the same wait.
             self.line.invalidate(monotonic())
-        return None if verdict is Verdict.ALIVE else "ping"
+        return self.line.why_unfit(place, monotonic()) if verdict is Verdict.ALIVE else "ping"
 
     # -- connections
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy.pool import QueuePool
 
-from dbconfig.engine.pool import forks, idle
+from dbconfig.engine.pool import forks, idle, judgements
 from dbconfig.engine.pool.clock import monotonic
 from dbconfig.engine.pool.connecting import Connector
 from dbconfig.engine.pool.options import LineOptions, Ours
@@ -83,12 +83,16 @@ class Places(QueuePool, Ours):
                 every two minutes, each surplus connection would have its turn before it has rested long enough to end.
         """
         with self.lock:
-            if self.waiters:  # of a disposed pool as well: they came before its end, and were promised a connection
+            if record.generation != self.generation:
+                unfit = "invalidated"  # while it was being connected, or looked at
+            elif self.waiters:  # of a disposed pool as well: they came before its end, and were promised a connection
                 if self.shedding is not None:
                     self._shed_for_next(self.shedding)
                 self.serve_first(record)
                 return
-            if not self.disposed:
+            elif self.disposed:
+                unfit = "disposed"
+            else:
                 if not used:
                     self._put_last(record)
                 elif self.open <= self._steady:
@@ -96,7 +100,7 @@ class Places(QueuePool, Ours):
                 else:
                     self._put_surplus(record)
                 return
-        self.discard(record, "disposed")
+        self.discard(record, unfit)
 
     def discard(self, record: Record, reason: str) -> None:
         try:
@@ -127,8 +131,7 @@ class Places(QueuePool, Ours):
                 self._shed(shedding, now)
 
     def _shed(self, shedding: Shedding, now: float) -> None:
-        # The last one stays, so that no connection ever rests for want of callers.
-        while len(self.waiters) > 1 and shedding.drops(now - next(iter(self.waiters)).arrived, now):
+        while judgements.drops_first(shedding, self.waiters, now):
             self.counters.refused += 1
             self.serve_first(Refusal.SHED)
 

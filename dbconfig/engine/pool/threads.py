@@ -11,7 +11,7 @@ from sqlalchemy.exc import DisconnectionError, InvalidRequestError
 from sqlalchemy.pool.base import _ConnectionFairy
 
 from dbconfig.engine.pool import deadline as deadlines
-from dbconfig.engine.pool import forks, idle, timeout_errors
+from dbconfig.engine.pool import forks, idle, judgements, timeout_errors
 from dbconfig.engine.pool.clock import monotonic
 from dbconfig.engine.pool.connecting import Connector
 from dbconfig.engine.pool.garbage import garbage
@@ -152,7 +152,7 @@ class FairPool(Places):
             self.discard(record, "ping")
             raise
         if verdict is Verdict.ALIVE:
-            return None
+            return "invalidated" if record.generation != self.generation else None
         if verdict is Verdict.SILENT and record.generation == self.generation:
             # As SQLAlchemy's pre-ping: the others, of the same age, would each cost a caller the same wait.
             self.invalidate_all()
@@ -170,7 +170,11 @@ class FairPool(Places):
                 self._wait(waiter)
                 outcome = self._leave(waiter, start)
         except BaseException:
-            self._abandon(waiter)
+            try:
+                self._abandon(waiter)
+            except BaseException:
+                self._abandon(waiter)  # interrupted once more, as by somebody who holds Ctrl-C down
+                raise
             raise
         if isinstance(outcome, BaseException):
             raise outcome
@@ -207,7 +211,8 @@ class FairPool(Places):
                 first = slot is None and not self.waiters and self.open < self.limit
                 if first and waiter.connects and self.connector.may_connect_here():
                     return self.new_slot()
-                jammed = slot is None and self._is_jammed()
+                most, in_use = self.options.max_waiting, self.open - self.connecting
+                jammed = slot is None and judgements.is_full(len(self.waiters), most, self.limit, in_use)
                 if jammed:
                     self.counters.refused += 1
                 else:
@@ -227,14 +232,6 @@ class FairPool(Places):
         elif slot is not None:
             slot.release()
         return back
-
-    def _is_jammed(self) -> bool:
-        most = self.options.max_waiting
-        if most is None:
-            return False
-        # Who waits for a connect that is under way, or for a place that is free, is not part of a jam.
-        in_use = self.open - self.connecting
-        return len(self.waiters) - (self.limit - in_use) >= most
 
     def _leave(self, waiter: Waiter, start: float) -> Record | Slot | BaseException | Refusal:
         with self.lock:

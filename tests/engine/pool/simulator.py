@@ -1,4 +1,4 @@
-"""A world with a virtual clock that drives the waiting line through a schedule and checks its promises at each step.
+"""Worlds with a virtual clock that drive the line, or the pool of threads, through a schedule and check the promises.
 
 A schedule is plain data: the rules and a list of steps. The same schedule always runs the same way, so that a failing
 one can be shrunk and printed. Run a million of them, or replay one: `python -m tests.engine.pool.simulator --help`.
@@ -19,14 +19,22 @@ from typing import Any
 from dbconfig.engine.pool.line import Line
 from dbconfig.engine.pool.place import NEVER, Caller, Close, Connect, Ping, Place, Refusal, Rules, Serve, State, WakeAt
 from dbconfig.engine.pool.tally import Counters
+from dbconfig.engine.pool.threads import FairPool
 
-TIMEOUT = 2.0  # pool_timeout
-CONNECT_LIMIT = 1.0
-CLOSE_LIMIT = 0.5
-PING_LIMIT = 0.4
-LIFETIME = 20.0
-MOST_EVENTS = 5_000  # of one schedule; usual are some dozen
+from .simulated_server import (
+    CLOSE_LIMIT,
+    CONNECT_LIMIT,
+    LIFETIME,
+    MOST_EVENTS,
+    PING_LIMIT,
+    TIMEOUT,
+    Broken,
+    Connection,
+    Server,
+)
+from .thread_world import ThreadWorld
 
+Kind = type[Line] | type[FairPool]
 Step = tuple[float, str, int]  # pause before it, what happens, a number that picks whom it concerns
 
 # What may happen, and how often. What concerns nobody at that moment has no effect.
@@ -49,10 +57,6 @@ KINDS = {
     "hang": 2,
 }
 _NAMES, _WEIGHTS = list(KINDS), list(KINDS.values())
-
-
-class Broken(AssertionError):
-    """A promise was not kept."""
 
 
 @dataclass(frozen=True)
@@ -92,34 +96,6 @@ def draw(seed: int) -> Schedule:
     kinds = pick.choices(_NAMES, _WEIGHTS, k=pick.randint(4, 36))
     pauses = pick.choices((0.0, 0.001, 0.01, 0.05, 0.3), (60, 20, 15, 8, 5), k=len(kinds))
     return Schedule(rules, tuple((pause, kind, pick.randrange(8)) for pause, kind in zip(pauses, kinds, strict=True)))
-
-
-class Connection:
-    """What the server sees of one connection."""
-
-    __slots__ = ("dead", "expires", "open", "pinned")
-
-    def __init__(self, expires: float) -> None:
-        self.expires = expires
-        self.open = True
-        self.dead = False  # the server has closed it
-        self.pinned = False  # the parent's, which a forked child must not touch
-
-
-class Server:
-    def __init__(self) -> None:
-        self.mode = "up"
-        self.connections: list[Connection] = []
-
-    def outcome(self) -> tuple[float, BaseException | None, bool]:
-        """Return how long a connect takes, its error, and whether that is transient."""
-        if self.mode == "refuse":
-            return 0.002, ConnectionRefusedError("refused"), True
-        if self.mode == "reject":
-            return 0.002, ValueError("wrong password"), False
-        if self.mode == "hang":
-            return CONNECT_LIMIT, TimeoutError("no answer"), True
-        return (0.2 if self.mode == "slow" else 0.01), None, False
 
 
 class Pool:
@@ -472,13 +448,20 @@ class World:
             raise Broken("a connection is left open at the end")
 
 
-def run(schedule: Schedule, kind: type[Line] = Line) -> None:
+def run(schedule: Schedule, kind: Kind = Line) -> None:
     """Run a schedule.
 
     Raises:
         Broken: a promise was not kept.
     """
-    world = World(schedule.rules, kind)
+    if issubclass(kind, FairPool):
+        with ThreadWorld(schedule.rules, kind) as threads:
+            _run(schedule, threads)
+    else:
+        _run(schedule, World(schedule.rules, kind))
+
+
+def _run(schedule: Schedule, world: World | ThreadWorld) -> None:
     for pause, name, pick in schedule.steps:
         if pause:
             world.advance(world.now + pause)
@@ -486,7 +469,7 @@ def run(schedule: Schedule, kind: type[Line] = Line) -> None:
     world.end()
 
 
-def failure(schedule: Schedule, kind: type[Line] = Line) -> BaseException | None:
+def failure(schedule: Schedule, kind: Kind = Line) -> BaseException | None:
     try:
         run(schedule, kind)
     except Exception as error:  # a mistake of the line may show as any error
@@ -494,7 +477,7 @@ def failure(schedule: Schedule, kind: type[Line] = Line) -> BaseException | None
     return None
 
 
-def shrink(schedule: Schedule, kind: type[Line] = Line) -> Schedule:
+def shrink(schedule: Schedule, kind: Kind = Line) -> Schedule:
     """Return a short schedule that still fails: without steps, then without pauses and rules, that do not matter."""
     steps = list(schedule.steps)
     size = max(1, len(steps) // 2)
@@ -522,7 +505,7 @@ def shrink(schedule: Schedule, kind: type[Line] = Line) -> Schedule:
     return Schedule(rules, tuple(steps))
 
 
-def first_failure(seeds: range, kind: type[Line] = Line) -> int | None:
+def first_failure(seeds: range, kind: Kind = Line) -> int | None:
     """Run the schedules of these seeds; return the first that fails."""
     for seed in seeds:
         if failure(draw(seed), kind) is not None:
@@ -530,7 +513,7 @@ def first_failure(seeds: range, kind: type[Line] = Line) -> int | None:
     return None
 
 
-def report(seed: int, kind: type[Line] = Line) -> str:
+def report(seed: int, kind: Kind = Line) -> str:
     """Return the shortest form of a failing schedule, as a program, with its error."""
     schedule = shrink(draw(seed), kind)
     return f"seed {seed}: {failure(schedule, kind)!r}\n\n{schedule.script()}"
@@ -541,17 +524,19 @@ def main() -> int:
     parser.add_argument("--schedules", type=int, default=1_000_000)
     parser.add_argument("--seed", type=int, default=0, help="the first one (default: 0)")
     parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--threads", action="store_true", help="drive the pool of threads, and not the line")
     options = parser.parse_args()
-    began, size = time.perf_counter(), 5_000
+    kind: Kind = FairPool if options.threads else Line
+    began, size = time.perf_counter(), 500 if options.threads else 5_000
     parts = [
         range(begin, min(begin + size, options.seed + options.schedules))
         for begin in range(options.seed, options.seed + options.schedules, size)
     ]
     with ProcessPoolExecutor(options.processes) as executor:
-        for number, found in enumerate(executor.map(first_failure, parts), 1):
+        for number, found in enumerate(executor.map(first_failure, parts, [kind] * len(parts)), 1):
             if found is not None:
                 executor.shutdown(cancel_futures=True)
-                print(report(found))
+                print(report(found, kind))
                 return 1
             if number % 10 == 0:
                 print(f"{number * size:,} schedules", file=sys.stderr)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, text
 
-from dbconfig.engine.pool import idle, pin_in_flight, stats
+from dbconfig.engine.pool import idle, judgements, pin_in_flight, stats
 from dbconfig.engine.pool.maintenance import Caretaker
 from tests.engine.pool.support import engine_of, eventually, running_engine, url_of
 from tests.support.clock import Clock
@@ -122,7 +122,7 @@ def test_an_absent_server_is_not_hammered_by_idle_care(server: Any, proxy: Any) 
         assert eventually(lambda: connector.failures >= 3)
         pause = a_round_of_care(engine)
         assert pause is not None
-        assert pause >= idle.SHORTEST_ROUND * 2**3
+        assert pause >= judgements.SHORTEST_ROUND * 2**3
         wire.pass_through()
         assert eventually(lambda: stats(engine).idle >= 3)
 
