@@ -29,8 +29,8 @@ _Position = tuple[str, int] | Mapping[str, Any]
 class Positions:
     """How one database system tells how far a server is.
 
-    `on_disk` is asked by who has written nothing: beyond that position there are records of no commit, which may reach no
-    replica for seconds. PostgreSQL's WAL writer sleeps on a server that rests.
+    `on_disk` is for a caller that has written nothing: beyond that position only records of no commit follow. They may
+    reach no replica for seconds, because PostgreSQL's WAL writer sleeps on an idle server.
     """
 
     primary: str
