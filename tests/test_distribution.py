@@ -32,7 +32,7 @@ def test_every_link_of_the_index_page_is_absolute() -> None:
     targets = re.findall(r"\]\(([^)]+)\)", page)
     assert len(targets) > 20
     assert [target for target in targets if not target.startswith("https://")] == []
-    assert "https://raw.githubusercontent.com/sqlmodel-dbconfig/dbconfig/main/docs/images/spike.svg" in targets
+    assert "https://raw.githubusercontent.com/sqlmodel-dbconfig/dbconfig/main/docs/images/spike_timeline.svg" in targets
 
 
 def test_one_address_of_the_repository_is_used_everywhere() -> None:

@@ -127,6 +127,9 @@ COMMANDS: Final[dict[str, Command]] = {
             _PROFILE,
             _DATABASE,
             _option("--url", metavar="URL", help="the /health/db/details of an application, for its pools"),
+            _option(
+                "--header", metavar="VARIABLE", help="the variable that holds an HTTP header for the guard of --url"
+            ),
             _option("--interval", metavar="SECONDS", type=seconds, default=2.0, help="time between two looks (2s)"),
             _option("--once", action="store_true", help="look once, and print"),
         ),

@@ -144,10 +144,13 @@ def timeline(past: Sequence[tuple[float, PoolStats]]) -> str:
         f'<text x="{_MARGIN + 90 * number}" y="{_HEIGHT - 4}" fill="{color}">{name}</text>'
         for number, (name, (color, _)) in enumerate(_LINES.items())
     )
+    span = (
+        f'<text x="{_WIDTH - _MARGIN}" y="{_HEIGHT - 4}" text-anchor="end">last {max(0, round(end - begin))} s</text>'
+    )
     return (
         f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" width="{_WIDTH}" height="{_HEIGHT}" role="img" font-size="12" '
         f'font-family="sans-serif"><title>Connections in the last {max(0, round(end - begin))} s</title>'
-        f"{limit}{lines}{legend}</svg>"
+        f"{limit}{lines}{legend}{span}</svg>"
     )
 
 

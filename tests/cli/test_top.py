@@ -53,10 +53,14 @@ def test_a_server_that_is_away_is_a_problem(project: Project, server: Any) -> No
 
 
 @contextmanager
-def serving(body: str) -> Iterator[str]:
+def serving(body: str, *, guarded: str = "", elsewhere: str = "") -> Iterator[str]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self.send_response(200)
+            if elsewhere:
+                self.send_response(302)
+                self.send_header("Location", elsewhere)
+            else:
+                self.send_response(200 if self.headers["Authorization"] == (guarded or None) else 401)
             self.end_headers()
             self.wfile.write(body.encode())
 
@@ -103,3 +107,47 @@ def test_the_display_is_drawn_by_rich() -> None:
         )
     assert "[b]x" in captured.get()
     assert "every 2 s" in captured.get()
+
+
+def test_a_guard_gets_a_header_that_a_variable_holds(project: Project) -> None:
+    write(project, "sqlite://")
+    with serving('{"pools": {}}', guarded="Bearer planted-91af") as url:
+        options = ("top", "--once", "--url", url)
+        assert project.run(*options, "--header", "KEY", env={"KEY": "Authorization: Bearer planted-91af"}).code == 0
+        project.write(".env", "KEY='Authorization: Bearer planted-91af'\n")
+        assert project.run(*options, "--header", "KEY").code == 0
+        refused = project.run(*options)
+        wrong = project.run(*options, "--header", "KEY", env={"KEY": "Authorization: Bearer wrong-91af"})
+    for found in (refused, wrong):
+        assert found.code == 2
+        assert "--url shows no pools: the application answers 401" in found.err
+        assert "--header VARIABLE" in found.err
+        assert "91af" not in found.text
+
+
+@pytest.mark.parametrize(
+    "value", [None, "", "Bearer planted-91af", "Authorization:", "A: planted-91af\r\nB: c", "A b: c"]
+)
+def test_a_variable_without_a_header_is_refused(project: Project, value: str | None) -> None:
+    write(project, "sqlite://")
+    env = {} if value is None else {"KEY": value}
+    found = project.run("top", "--once", "--url", "http://127.0.0.1:1/", "--header", "KEY", env=env)
+    assert found.code == 2
+    assert ("'KEY' is not set" if value is None else "'KEY' is not an HTTP header") in found.err
+    assert "91af" not in found.text
+
+
+def test_a_header_is_sent_to_no_other_server(project: Project) -> None:
+    write(project, "sqlite://")
+    with serving('{"pools": {}}', guarded="Bearer x") as other, serving("", elsewhere=other) as url:
+        found = project.run("top", "--once", "--url", url, "--header", "KEY", env={"KEY": "Authorization: Bearer x"})
+    assert found.code == 2
+    assert "it redirects elsewhere" in found.err
+
+
+def test_a_password_in_the_address_is_refused(project: Project) -> None:
+    write(project, "sqlite://")
+    found = project.run("top", "--once", "--url", "http://me:planted-91af@127.0.0.1:1/health/db/details")
+    assert found.code == 2
+    assert "--url has a user or a password" in found.err
+    assert "91af" not in found.text

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
-from urllib.request import Request, urlopen
 
 from dbconfig.cli.context import Context, as_problem, connected
 from dbconfig.cli.exit_codes import FOUND, OK
@@ -17,7 +15,6 @@ from dbconfig.errors.problem import Problem
 if TYPE_CHECKING:
     from dbconfig.cli.commands.top.server import Seen
 
-URL_TIMEOUT: Final = 5.0  # seconds
 _NO_RICH: Final = "a display that refreshes needs rich, which is not installed"
 
 Rows = list[tuple[str, ...]]
@@ -55,8 +52,11 @@ def _once(context: Context) -> int:
 
 
 def _look(context: Context) -> tuple[dict[str, Any], list[Problem], list[Table]]:
-    from dbconfig.cli.commands.top import server
+    from dbconfig.cli.commands.top import application, server
 
+    arguments = context.arguments
+    own_header = application.header(arguments.header, context.environment)
+    pools = application.pools(arguments.url, own_header) if arguments.url else None
     answers: dict[str, Any] = {}
     problems: list[Problem] = []
     tables: list[Table] = []
@@ -72,9 +72,8 @@ def _look(context: Context) -> tuple[dict[str, Any], list[Problem], list[Table]]
         answers[name] = {"server": None if seen is None else seen.as_dict(), "problem": None}
         if seen is not None:
             tables += _tables(name, seen)
-    pools = _pools(context.arguments.url) if context.arguments.url else None
     if pools is not None:
-        tables += _tables_of_pools(pools)
+        tables = [*_tables_of_pools(pools), *tables]
     return {"databases": answers, "pools": None if pools is None else pools["pools"]}, problems, tables
 
 
@@ -87,25 +86,6 @@ def _tables(name: str, seen: Seen) -> Iterator[Table]:
     if seen.blockers:
         rows = [(f"{who} ({w})", f"{by} ({b})", f"{age:.1f} s") for w, who, b, by, age in seen.blockers]
         yield f"{name}: blocked", ("waits", "for", "since"), rows
-
-
-def _pools(url: str) -> dict[str, Any]:
-    """Return what `/health/db/details` of an application says.
-
-    Raises:
-        ConfigError: it is no such page, or cannot be reached.
-    """
-    try:
-        if not url.startswith(("http://", "https://")):
-            raise ValueError("it is not an HTTP address")
-        with urlopen(Request(url, headers={"Accept": "application/json"}), timeout=URL_TIMEOUT) as answer:  # noqa: S310  # looked at above
-            found = json.loads(answer.read(1_000_000))
-        if not isinstance(found, dict) or not isinstance(found.get("pools"), dict):
-            raise ValueError("it has no `pools`")
-    except (OSError, ValueError) as error:
-        help = "give the address of /health/db/details: docs/observability.md"
-        raise ConfigError([Problem("invalid-value", f"--url shows no pools: {error}", help=help)]) from error
-    return found
 
 
 def _tables_of_pools(found: dict[str, Any]) -> Iterator[Table]:
@@ -122,17 +102,19 @@ def _tables_of_pools(found: dict[str, Any]) -> Iterator[Table]:
 
 
 def _drawn(context: Context, problems: list[Problem], tables: list[Table]) -> Any:
+    from rich.box import SIMPLE_HEAD
     from rich.console import Group
     from rich.table import Table as Drawn
     from rich.text import Text
 
     parts: list[Any] = [Text(f"{context.selection.name}, every {context.arguments.interval:g} s; Ctrl-C ends")]
     for title, header, rows in tables:
-        drawn = Drawn(title=Text(title), title_justify="left", show_header=bool(header), expand=False)
+        # As few lines as there can be: what does not fit into the window is not seen.
+        drawn = Drawn(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, show_header=bool(header))
         for each in header or ("",):
             drawn.add_column(Text(each))
         for row in rows:
             drawn.add_row(*map(Text, row))
-        parts.append(drawn)
+        parts += [Text(), Text(title, style="bold"), drawn]
     parts += [Text(problem.message, style="red") for problem in problems]
     return Group(*parts)
