@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Generator, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
@@ -64,11 +64,30 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
 
     def noted() -> None:
         item.stash[_refused] = True
+        if signal.getsignal(signal.SIGALRM) is _wait_no_longer:
+            signal.setitimer(signal.ITIMER_REAL, 1.0)
         check()
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(create, "check_version", noted)
         return (yield)
+
+
+def _wait_no_longer(number: int, frame: object) -> None:
+    pytest.skip(_REFUSAL)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    """End a test soon after a refusal: it may wait, for half a minute, for what a refused thread or task was to do."""
+    if not _asynchronous_is_refused():
+        return (yield)
+    before = signal.signal(signal.SIGALRM, _wait_no_longer)
+    try:
+        return (yield)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -101,10 +120,26 @@ def _told(report: pytest.TestReport) -> bool:
     return _REFUSAL in str(report.longrepr)
 
 
-@pytest.hookimpl(wrapper=True)
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Let no garbage be collected meanwhile.
+
+    A task whose error nobody asked for prints it when it is collected, and Python parses source lines for that. When
+    this happens while pytest parses the test's own source, CPython 3.11 raises `SystemError: AST constructor recursion
+    depth mismatch`, and the worker ends.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Where servers are required, count a skipped test that needs one as failed."""
-    report = yield
+    with _uncollected():
+        report = yield
     if report.failed and _asynchronous_is_refused() and (item.stash.get(_refused, False) or _told(report)):
         report.outcome = "skipped"
         report.longrepr = (str(item.path), 0, _REFUSAL)
