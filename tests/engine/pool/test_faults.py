@@ -202,9 +202,11 @@ def test_p02_thirty_callers_share_four_connections_fairly(world: World, server: 
 
 
 def test_p03_a_connection_that_was_dropped_without_close_comes_back(world: World, server: Any) -> None:
+    before = len(server.connections())
     with world(server, pool_size=1, max_overflow=0, pool_timeout=10) as opened:
         opened.drop()
         assert opened.select() == 1
+        assert eventually(lambda: len(server.connections()) == before + 1), "the one that was dropped is left"
 
 
 def test_p05_p06_exceptions_roll_back_and_leave_the_pool_whole(world: World, server: Any) -> None:
