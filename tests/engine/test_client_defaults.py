@@ -96,8 +96,8 @@ def test_a_service_says_where_the_server_is(postgresql, monkeypatch, tmp_path, d
     lines = f"host=127.0.0.1\nport={postgresql.port}\nuser={postgresql.user}\napplication_name=shop\nsslmode=disable\n"
     (tmp_path / "services").write_text(f"[shop]\n{lines}dbname=postgres\n")
     monkeypatch.setenv("PGSERVICEFILE", str(tmp_path / "services"))
-    if driver != "postgresql+psycopg":  # it resolves PGHOST before it knows the service
-        monkeypatch.setenv("PGHOST", "nobody.invalid")
+    monkeypatch.setenv("PGHOST", "nobody.invalid")  # which libpq asks after the service
+    monkeypatch.setenv("PGPORT", "1")
     monkeypatch.setenv("PGPASSWORD", postgresql.password)
     url, more = f"{driver}:///", {}
     if named == "PGSERVICE":

@@ -31,6 +31,7 @@ _OWN: Final = {
 }
 
 
+_PLACE: Final = ("host", "hostaddr")  # libpq's keywords of an address
 # DISCARD ALL without DEALLOCATE ALL: these drivers keep statements prepared, and would execute what is gone.
 # https://www.postgresql.org/docs/current/sql-discard.html
 _DISCARD_BUT_PLANS: Final = "; ".join(
@@ -70,6 +71,8 @@ def arguments(settings: DatabaseSettings, drivername: str) -> dict[str, Any]:
         options.append(f"-c {READ_ONLY}={_escaped(guard)}")  # last: what the URL says must not make a reader a writer
     if options:
         found["options"] = " ".join(options)
+    if driver == "psycopg":
+        found |= _server_of_service(settings)
     if driver == "psycopg" and settings.pgbouncer:
         # Prepared on one server connection and executed on another one: PgBouncer answers with somebody else's rows.
         found["prepare_threshold"] = None
@@ -80,6 +83,16 @@ def arguments(settings: DatabaseSettings, drivername: str) -> dict[str, Any]:
 
         found["connection_factory"] = discreet_connection()
     return {**found, **given}
+
+
+def _server_of_service(settings: DatabaseSettings) -> dict[str, str]:
+    """Return where a service says that the server is: psycopg resolves PGHOST by itself, which libpq asks last."""
+    service = client_defaults.service_of(settings)
+    if not service or settings.address.host or any(client_defaults.is_written(settings, name) for name in _PLACE):
+        return {}
+    lines = client_defaults.service(service) or {}
+    has_port = settings.address.port is not None or client_defaults.is_written(settings, "port")
+    return {name: lines[name].value for name in (*_PLACE, *(() if has_port else ("port",))) if name in lines}
 
 
 def attach(engine: Engine, settings: DatabaseSettings) -> None:
