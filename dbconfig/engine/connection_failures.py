@@ -130,6 +130,7 @@ def name_errors(engine: Engine) -> None:
     dialect.connect = connect_or_say  # on the dialect object of this engine alone
 
 
+_NO_RSA: Final = "'cryptography' package is required"  # PyMySQL and its descendants, for MySQL 8 without TLS
 # Of the caller's own code, which no server has to do with: a wrong argument in `connect_args`, a broken `creator`.
 _MISTAKES: Final = (TypeError, AttributeError, NameError, ImportError, NotImplementedError)
 
@@ -139,7 +140,7 @@ def _text(error: Exception) -> str:
         return error.object.decode("utf-8", "replace")
     if isinstance(error, OSError) and not isinstance(error, ssl.SSLError) and error.errno and error.errno > 0:
         return f"{os.strerror(error.errno)}: {error}"  # SSLError's number is OpenSSL's, not the system's
-    if "'cryptography' package is required" in str(error):  # PyMySQL and its descendants, for MySQL 8 without TLS
+    if _NO_RSA in str(error):
         return f"{error}: install it (pip install cryptography), or write `sslmode: require`, which needs no package"
     return str(error) or ("timed out" if isinstance(error, TimeoutError) else type(error).__name__)
 
@@ -151,12 +152,14 @@ def problem(failure: Failure, settings: DatabaseSettings, database: str = "defau
     notes: tuple[str, ...] = (f"in detail: {printable(failure.words, 300)}",) if failure.words else ()
     if failure.slug == "login-rejected":
         notes += (_password_note(settings),)
-    message = _message(failure.slug, settings, place, key)
-    return Problem(failure.slug, message, location, path, fix(failure.slug, settings), notes)
+    message = _message(failure.slug, settings, place, key, failure.words)
+    return Problem(failure.slug, message, location, path, fix(failure.slug, settings, failure.words), notes)
 
 
-def fix(slug: str, settings: DatabaseSettings) -> str:
-    """Return what to do, in the words of the database system."""
+def fix(slug: str, settings: DatabaseSettings, words: str = "") -> str:
+    """Return what to do, in the words of the database system; `words` are the driver's."""
+    if _NO_RSA in words:
+        return "Write `sslmode: require`, or install the package: pip install cryptography."
     return CATALOGUE[slug].advice(family(settings.backend))
 
 
@@ -196,7 +199,7 @@ def _refused_variable(settings: DatabaseSettings, words: str) -> str:
     return next(iter([*names, *values]), next(iter(settings.variables), ""))
 
 
-def _message(slug: str, settings: DatabaseSettings, place: str = "", key: str = "") -> str:
+def _message(slug: str, settings: DatabaseSettings, place: str = "", key: str = "", words: str = "") -> str:
     address = settings.address
     place = place or server_of(settings)
     name = place.rpartition(":")[0]
@@ -230,6 +233,8 @@ def _message(slug: str, settings: DatabaseSettings, place: str = "", key: str = 
         return f"the file {database} is not a SQLite database"
     if settings.backend == "sqlite" and slug == "read-only":
         return f"the file {database} does not accept writes"
+    if _NO_RSA in words:
+        return f"the server at {place} takes the password over TLS, or encrypted by the package `cryptography`"
     return texts.get(slug, f"the connection to {place} failed")
 
 
@@ -290,8 +295,9 @@ def annotate(error: BaseException, settings: DatabaseSettings) -> None:
     if original is not None and hasattr(original, JUDGED):
         setattr(error, JUDGED, getattr(original, JUDGED))  # a unit of work asks later
     key, location = at_fault(failure.slug, settings, failure.words)
-    error.add_note(f"dbconfig[{failure.slug}]: {_message(failure.slug, settings, key=key)} (stage: {failure.stage})")
-    error.add_note(f"  {key} comes from {location}; {fix(failure.slug, settings)}")
+    message = _message(failure.slug, settings, key=key, words=failure.words)
+    error.add_note(f"dbconfig[{failure.slug}]: {message} (stage: {failure.stage})")
+    error.add_note(f"  {key} comes from {location}; {fix(failure.slug, settings, failure.words)}")
 
 
 def annotate_missing_table(error: BaseException, settings: DatabaseSettings) -> None:
