@@ -92,7 +92,7 @@ def survey(folder: Folder, environment: Environment, name: str, *, own: bool) ->
         return Survey(name, None, error.problems, (), (), ())
     found = needs(lay(documents, offline)[0], offline)
     unset = tuple(dict.fromkeys(need.name for need in found if need.required and not _is_set(offline, need.name)))
-    profile, problems = _load(folder, offline, name, [need for need in found if need.name in unset])
+    profile, problems = _load(folder, offline, name, [need for need in found if need.name in unset and not need.late])
     warnings = tuple(_certain(advice(profile), found, unset, profile)) if profile is not None else ()
     return Survey(name, profile, problems, warnings, found, unset)
 

@@ -60,12 +60,14 @@ class Need:
         key: the dotted path of the key whose value refers to it.
         required: whether the profile cannot be loaded without it.
         whole: whether it is the whole value, so that nothing is known of the value without it.
+        late: whether it is read at each connect only, as `{env: NAME}` is.
     """
 
     name: str
     key: str
     required: bool
     whole: bool
+    late: bool = False
 
 
 def needs(root: MappingNode, environment: Environment) -> tuple[Need, ...]:
@@ -81,7 +83,7 @@ def _needs(node: Node, path: tuple[str, ...], environment: Environment) -> Itera
         for item in node.items:
             yield from _needs(item, path, environment)
     elif isinstance(node.value, str) and path[-2:] == ("password", "env"):
-        yield Need(node.value, ".".join(path[:-1]), True, True)
+        yield Need(node.value, ".".join(path[:-1]), True, True, late=True)
     elif isinstance(node.value, str) and "$" in node.value and not node.variables:
         try:
             parts = _parse(node.value)

@@ -188,6 +188,12 @@ class TestValidate:
         assert "error[given-twice]" in result.err
         assert "production: invalid, 1 problem" in result.out
 
+    def test_a_secret_with_two_sources_is_found_although_its_variable_is_unset(self, shop: Project) -> None:
+        shop.profile("url: postgresql://app@db/shop\npassword: {file: secret, env: PW}\n", "production")
+        result = shop.run("validate", "production")
+        assert result.code == 1
+        assert "a mapping with one key" in result.err
+
     @pytest.mark.parametrize(
         "value",
         [
