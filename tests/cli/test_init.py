@@ -57,6 +57,20 @@ def test_it_writes_migrations_too(project: Project, options: tuple[str, ...], fo
     assert "next: alembic revision --autogenerate" in result.out
 
 
+@pytest.mark.parametrize("echo", ["false", "true"])
+def test_a_migration_prints_each_statement_once_whatever_the_profile_echoes(project: Project, echo: str) -> None:
+    project.write("app/__init__.py", "")
+    project.write("app/models.py", "from sqlmodel import SQLModel\n")
+    project.run("init", "--alembic")
+    profile = project.folder / "config" / "development.yaml"
+    profile.write_text(f"{profile.read_text()}\n".replace("\necho: false", f"\necho: {echo}"))
+    assert f"\necho: {echo}" in profile.read_text()
+    command = [sys.executable, "-m", "alembic", "upgrade", "head"]
+    done = subprocess.run(command, cwd=project.folder, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert (done.stdout + done.stderr).count("BEGIN (implicit)") == 1
+
+
 def test_migrations_are_added_to_a_project_that_has_its_profiles(project: Project) -> None:
     project.profile("url: sqlite:///mine.db\n", "production")
     result = project.run("init", "--alembic")
