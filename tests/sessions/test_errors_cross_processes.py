@@ -16,6 +16,11 @@ from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
 from dbconfig import CommitUncertain, ConfigError, DBConfigError, Profile, ProfileNotFound, Registry, load
+from dbconfig.cli.commands.check.network import StepFailed
+from dbconfig.engine.pool.deadline import DeadlineExceeded
+from dbconfig.engine.primary.finder import NoPrimary
+from dbconfig.settings.small_files import Unreadable
+from dbconfig.settings.url_parsing import InvalidURL
 from tests.sessions.conftest import KINDS, units_of
 from tests.support.ports import free_port
 
@@ -53,6 +58,11 @@ ERRORS: dict[str, Callable[[], Exception]] = {
     "DBConfigError": lambda: DBConfigError("in words"),
     "a connection that failed": refused,
     "a pool that is full": pool_timeout,
+    "a deadline": lambda: DeadlineExceeded("in words", seconds=1.0, spent={"connecting": 0.5}),
+    "no primary": lambda: NoPrimary({("h", 5432): "recovering"}, [("i", 5432)]),
+    "a step of `dbconfig check`": lambda: StepFailed("connection-failed", "login", "in words"),
+    "a URL": lambda: InvalidURL("in words", "help", "invalid-url"),
+    "a file": lambda: Unreadable("in words", too_large=True),
 }
 WAYS: dict[str, Callable[[Exception], Exception]] = {
     "pickle": lambda error: pickle.loads(pickle.dumps(error)),
@@ -70,6 +80,8 @@ def test_an_error_keeps_its_class_its_text_and_its_notes(name: str, way: str) ->
     assert type(found) is type(error)
     assert str(found) == str(error)
     assert found.__notes__ == error.__notes__
+    if type(error).__module__.startswith("dbconfig"):
+        assert vars(found).keys() == vars(error).keys()
     assert found is not error
 
 

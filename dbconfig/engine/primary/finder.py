@@ -83,9 +83,12 @@ class NoPrimary(Exception):
     """None of the hosts is the primary; what each of them said."""
 
     def __init__(self, said: Mapping[Host, str | BaseException], silent: Sequence[Host]) -> None:
-        super().__init__("no primary")
+        super().__init__(said, silent)  # by these it is made again in another process
         self.said = said
         self.silent = silent
+
+    def __str__(self) -> str:
+        return "no primary"
 
 
 def _parameters(given: Mapping[str, Any], host: Host) -> dict[str, Any]:

@@ -40,8 +40,11 @@ class StepFailed(Exception):
     """A step that ends the check."""
 
     def __init__(self, slug: str, stage: str, words: str = "") -> None:
-        super().__init__(words)
+        super().__init__(slug, stage, words)  # by these it is made again in another process
         self.failure: Failure = Failure(slug, stage, words)
+
+    def __str__(self) -> str:
+        return self.failure.words
 
 
 def timed(name: str, work: Callable[[Step], None]) -> Step:
