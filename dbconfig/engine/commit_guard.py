@@ -17,30 +17,33 @@ from sqlalchemy.exc import DBAPIError, InvalidRequestError
 
 from dbconfig.engine import raw_commits
 from dbconfig.engine.dialects import driver_protocol, errors
-from dbconfig.engine.dialects.error_table import JUDGED, UNKNOWN, Fate, Meaning
+from dbconfig.engine.dialects.error_table import Fate
 from dbconfig.engine.dialects.set_up import info_of
 from dbconfig.engine.transaction_statements import HARMLESS, commits_implicitly, ends_transaction
 from dbconfig.settings.database import DatabaseSettings
 from dbconfig.settings.known_drivers import family
 
-_BROKEN: Final = "dbconfig.broken"  # in the info of a connection: the error that ended its transaction
+_BROKEN: Final = raw_commits.BROKEN
 _MARK: Final = raw_commits.MARK
-_CODES: Final = ("sqlstate", "pgcode", "sqlite_errorname", "sqlite_errorcode")
 _IN_ERROR: Final = 3  # libpq's PQTRANS_INERROR, the same number in psycopg2 and psycopg
 
 
+_drivers: weakref.WeakKeyDictionary[Dialect, driver_protocol.Driver] = weakref.WeakKeyDictionary()
 _checks: weakref.WeakKeyDictionary[Dialect, Callable[[Any], None]] = weakref.WeakKeyDictionary()
 
 
 class Mark:
     """Whose transaction a connection is in, and how far its COMMIT has come."""
 
-    __slots__ = ("alive", "allowed", "caught", "committed", "name", "partly", "sent")
+    __slots__ = ("alive", "allowed", "begun", "caught", "committed", "ended", "name", "partly", "sent", "undo")
 
     def __init__(self, name: str, *, allowed: bool) -> None:
         self.name: str = name  # of the database
         self.allowed: bool = allowed  # whether its COMMIT is due; in a unit of work only once the function has returned
         self.alive: bool = True
+        self.begun: bool = False  # as far as the driver tells
+        self.ended: bool = False  # by something else than its owner
+        self.undo: Callable[[], None] | None = None  # what its end takes back on the driver's connection
         self.sent: bool = False
         self.committed: bool = False
         self.partly: bool = False  # a statement has committed what came before it
@@ -49,6 +52,13 @@ class Mark:
     def refuse(self) -> None:
         if self.alive and not self.allowed:
             raise InvalidRequestError(REFUSAL)
+
+    def release(self) -> None:
+        """Take note of the end by its owner, and leave the driver's connection as it was found."""
+        self.begun = False
+        undo, self.undo = self.undo, None
+        if undo is not None:
+            undo()
 
 
 REFUSAL: Final = "run_in_transaction commits when its function returns; a commit within it could not be run again"
@@ -59,7 +69,16 @@ def mark(connection: Connection, found: Mark) -> None:
     pooled: Any = connection.connection
     pooled.info[_MARK] = found
     if not found.allowed:
-        raw_commits.watch(pooled, found, family(connection.dialect.name))
+        raw_commits.watch(pooled, found, _driver(connection.dialect), family(connection.dialect.name))
+
+
+def is_gone(connection: Connection, found: Mark) -> bool:
+    """Return whether the transaction of a unit was ended past its session: committed or rolled back, nobody knows."""
+    if found.allowed or broken_by(connection) is not None:
+        return False
+    if connection.closed or connection.invalidated:
+        return found.ended
+    return raw_commits.is_gone(connection.connection, found, _driver(connection.dialect))
 
 
 def refuse_broken(connection: Connection, statement: str = "COMMIT") -> None:
@@ -108,15 +127,16 @@ def attach(engine: Engine, settings: DatabaseSettings) -> None:
         if context.is_disconnect or context.statement is None or _is_autocommit(connection, settings):
             return  # without a statement it was a COMMIT, which has been rolled back
         if _may_break(backend, error, connection):
-            info.setdefault(_BROKEN, _like(error, backend))
+            info.setdefault(_BROKEN, errors.like(error, backend))
 
     def refuse(connection: Any) -> None:
         info = info_of(connection)
         if is_broken(connection, info):
             error = info.get(_BROKEN)
-            raise _like(error, backend) if error is not None else dialect.loaded_dbapi.InternalError(_ABORTED)
+            raise errors.like(error, backend) if error is not None else dialect.loaded_dbapi.InternalError(_ABORTED)
 
     _checks[engine.dialect] = refuse
+    _drivers[engine.dialect] = driver
     _watch_ends(dialect, refuse)
     _watch_savepoints(dialect, forgets=backend == "postgresql")
     _watch_statements(dialect, family(backend))
@@ -125,6 +145,10 @@ def attach(engine: Engine, settings: DatabaseSettings) -> None:
 
 
 _ABORTED: Final = "a statement of this transaction has failed, so COMMIT would roll it back"
+
+
+def _driver(dialect: Dialect) -> driver_protocol.Driver:
+    return _drivers.get(dialect) or driver_protocol.of(dialect)
 
 
 def _watch_ends(dialect: Any, refuse_broken: Callable[[Any], None]) -> None:
@@ -146,6 +170,7 @@ def _watch_ends(dialect: Any, refuse_broken: Callable[[Any], None]) -> None:
         if found is not None:
             found.committed = True
             del info[_MARK]
+            found.release()
         info.pop(_BROKEN, None)
 
     def roll_back_after(failure: Exception, connection: Any) -> None:
@@ -160,8 +185,10 @@ def _watch_ends(dialect: Any, refuse_broken: Callable[[Any], None]) -> None:
 
     def do_rollback(connection: Any) -> None:
         info = info_of(connection)
-        info.pop(_MARK, None)
+        found: Mark | None = info.pop(_MARK, None)
         info.pop(_BROKEN, None)
+        if found is not None:
+            found.release()
         rollback(connection)
 
     prepare = dialect.do_prepare_twophase
@@ -236,27 +263,7 @@ def _may_break(backend: str, error: BaseException, connection: Connection) -> bo
         ours = getattr(driver, "_conn", driver)  # aiosqlite's own stands before it
         # In memory a transaction begins with the first statement that writes: until then there is none to lose.
         return not ours.in_transaction and not getattr(ours, "late", False)
-    row = errors.of_statement(error, backend)
-    return row is not None and (row.rolls_back or error.args[:1] == (_LOCK_WAIT,))
-
-
-def _like(error: BaseException, backend: str) -> BaseException:
-    """Return an error like another one, without its frames, which would keep the session that they refer to alive."""
-    try:
-        made = type(error)(*error.args)
-    except TypeError:  # a class that takes something else than its args
-        made = type(error).__new__(type(error), *error.args)
-    for name in _CODES:
-        value = getattr(error, name, None)
-        if value is not None and getattr(made, name, None) is None:
-            try:
-                setattr(made, name, value)
-            except (AttributeError, TypeError):
-                continue  # psycopg2's cannot be written; the meaning below goes along
-    row: Meaning | None = getattr(error, JUDGED, None) or errors.of_statement(error, backend)
-    setattr(made, JUDGED, row or UNKNOWN)
-    made.add_note("dbconfig: this error has ended the transaction before; nothing of it can be committed.")
-    return made
+    return errors.may_roll_back(error, backend)
 
 
 # Whether the transaction of a connection is lost
@@ -286,11 +293,8 @@ def _refuses(connection: Any) -> bool:
     return False
 
 
-_LOCK_WAIT: Final = 1205  # whether it has ended the transaction or the statement alone, a variable of the server says
-
-
 def _is_gone(error: BaseException) -> bool:
-    return error.args[:1] != (_LOCK_WAIT,)
+    return error.args[:1] != (errors.LOCK_WAIT,)
 
 
 def _is_rolled_back(connection: Any, info: dict[str, Any]) -> bool:

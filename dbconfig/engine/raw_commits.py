@@ -1,45 +1,97 @@
-"""Within a unit of work, a driver's own `commit`, `rollback`, and cursor are refused what SQLAlchemy is refused."""
+"""Within a unit of work, a driver's own connections and cursors are refused what SQLAlchemy is refused.
+
+What ends a transaction past all of them (libpq itself, a procedure of MySQL) is noticed before the unit's COMMIT.
+"""
 
 from __future__ import annotations
 
+import inspect
 import sqlite3
-from collections.abc import Callable
+import weakref
+from collections.abc import Awaitable, Callable
+from functools import lru_cache, partial
 from operator import attrgetter
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from sqlalchemy import Engine
 
+from dbconfig.engine.dialects import driver_protocol, errors
+from dbconfig.engine.dialects.driver_protocol import Driver
 from dbconfig.engine.dialects.set_up import on_connect
-from dbconfig.engine.transaction_statements import ends_transaction
+from dbconfig.engine.transaction_statements import HARMLESS, begins_with_an_end, commits_implicitly, ends_transaction
+from dbconfig.settings.known_drivers import family
 
 MARK: Final = "dbconfig.mark"  # in the information of a pooled connection: whose transaction it is
+BROKEN: Final = "dbconfig.broken"  # there, too: the error that ended its transaction
 _INFO: Final = "dbconfig_info"  # of a driver's connection: that information
 # Methods of a driver's connection that end a transaction; sqlite3's `executescript` commits before it begins.
 _ENDING: Final = ("commit", "rollback", "begin", "autocommit", "executescript")
 
+_COMMIT: Final = "COMMIT;"  # as asyncpg's transactions say it
+
 Refuse = Callable[[], None]
+Info = dict[str, Any]
+
+
+class Mark(Protocol):
+    """Whose transaction it is; see `commit_guard`."""
+
+    allowed: bool
+    begun: bool
+    ended: bool
+    partly: bool
+    undo: Callable[[], None] | None
+
+    def refuse(self) -> None: ...
+
+
+# Of connections whose class has slots for its own attributes only, as asyncpg's.
+_infos: weakref.WeakKeyDictionary[Any, Info] = weakref.WeakKeyDictionary()
+
+
+def _info_of(driver: Any) -> Info:
+    found: Info | None = getattr(driver, _INFO, None)
+    return found if found is not None else _infos.get(driver, {})
 
 
 def attach(engine: Engine) -> None:
     """Let the connections of an engine look for a mark that refuses, before they end a transaction."""
     dialect: Any = engine.dialect
     dialect.execution_ctx_cls = _past_the_watch(dialect.execution_ctx_cls)
+    known, system = driver_protocol.of(dialect), family(dialect.name)
     guarded: dict[type, type] = {}
 
     def guard(connection: Any, record: Any) -> None:
         driver = record.driver_connection
         kind = type(driver)
-        if not hasattr(driver, "__dict__"):
+        if hasattr(driver, "__dict__"):
+            setattr(driver, _INFO, record.info)
+        elif hasattr(driver, "__weakref__") and known.statement_methods:
+            _infos[driver] = record.info
+        else:
             return  # a class of C, whose methods cannot be exchanged
         if kind not in guarded:
-            guarded[kind] = _guarded(kind)
+            guarded[kind] = _guarded(kind, known, system)
         driver.__class__ = guarded[kind]
-        setattr(driver, _INFO, record.info)
+        known.ask_before_ends(driver, partial(_look, record.info, system=system))
+        adapter = record.dbapi_connection
+        if adapter is not driver and getattr(adapter, "_connection", None) is driver:
+            if type(adapter) not in guarded:
+                guarded[type(adapter)] = _guarded_adapter(type(adapter))
+            adapter.__class__ = guarded[type(adapter)]
 
     on_connect(engine, guard)
 
 
-def _guarded(kind: type) -> type:
+def is_gone(pooled: Any, mark: Mark, driver: Driver) -> bool:
+    """Return whether something else than its owner has ended a transaction that has begun."""
+    if mark.ended:
+        return True
+    own = pooled.driver_connection
+    return (mark.begun or driver.has_begun(own, pooled.dbapi_connection)) and not driver.is_open(own)
+
+
+def _guarded(kind: type, driver: Driver, system: str) -> type:
     """Return a class of connections that asks first."""
 
     def asking(name: str) -> Callable[..., Any]:
@@ -51,16 +103,136 @@ def _guarded(kind: type) -> type:
 
         return ask
 
-    members = {name: asking(name) for name in _ENDING if callable(getattr(kind, name, None))}
+    def looking(name: str) -> Callable[..., Any]:
+        own = getattr(kind, name)
+
+        def look(self: Any, *arguments: Any, **keywords: Any) -> Any:
+            if driver.tells_tags and arguments[:1] == (_COMMIT,):
+                return _tagged(own(self, *arguments, **keywords), driver)
+            info = _info_of(self)
+            mark: Mark | None = info.get(MARK)
+            if mark is None or mark.allowed:
+                return own(self, *arguments, **keywords)
+            statement = _text(arguments[0] if arguments else next(iter(keywords.values()), ""))
+            if system == "mysql":
+                # The values are in the statement already: only its first words are looked at.
+                if begins_with_an_end(statement):
+                    mark.refuse()
+                mark.ended = mark.ended or (mark.begun and not driver.is_open(self) and BROKEN not in info)
+                return _noted(partial(own, self, *arguments, **keywords), info, mark, driver, self, statement)
+            if driver.is_open(self):  # else it is the BEGIN itself
+                _look(info, statement, system=system)
+            return own(self, *arguments, **keywords)
+
+        return look
+
+    def beginning(name: str) -> Callable[..., Any]:
+        own = getattr(kind, name)
+
+        def begin(self: Any) -> Any:
+            mark: Mark | None = _info_of(self).get(MARK)
+            if mark is not None and not mark.allowed:
+                mark.ended, mark.begun = mark.begun, True  # nobody has ended the first one by way of us
+            return own(self)
+
+        return begin
+
+    members: dict[str, Any] = {name: asking(name) for name in _ENDING if callable(getattr(kind, name, None))}
+    members |= {name: looking(name) for name in driver.statement_methods if hasattr(kind, name)}
+    if hasattr(kind, driver.begins_by or " "):
+        members[driver.begins_by] = beginning(driver.begins_by)
     if issubclass(kind, sqlite3.Connection):
         members["__exit__"] = asking("__exit__")  # it commits without calling `commit`
+    if not hasattr(kind, "__dict__") or "__dict__" not in dir(kind):
+        members["__slots__"] = ()
     return type(kind.__name__, (kind,), members)
 
 
+def _guarded_adapter(kind: type) -> type:
+    """Return a class of SQLAlchemy's adapters that asks first: asyncpg's own would forget what it has begun."""
+
+    def asking(name: str) -> Callable[[Any], Any]:
+        own = getattr(kind, name)
+
+        def ask(self: Any) -> Any:
+            _ask(self._connection)
+            return own(self)
+
+        return ask
+
+    members: dict[str, Any] = {name: asking(name) for name in ("commit", "rollback") if hasattr(kind, name)}
+    return type(kind.__name__, (kind,), {**members, "__slots__": ()})
+
+
+async def _tagged(found: Awaitable[Any], driver: Driver) -> Any:
+    """Return the tag of a COMMIT, unless it says that the server has rolled back: a statement had failed before."""
+    tag = await found
+    if tag == "ROLLBACK":
+        raise driver.failed_transaction()
+    return tag
+
+
+def _noted(call: Callable[[], Any], info: Info, mark: Mark, driver: Driver, connection: Any, statement: str) -> Any:
+    """Note what a statement has done to the transaction; awaited, if the driver's own call is."""
+    try:
+        found = call()
+        if inspect.isawaitable(found):
+            return _noted_later(found, info, mark, driver, connection, statement)
+    except Exception as error:
+        _note_error(info, error)
+        raise
+    _note(info, mark, driver, connection, statement)
+    return found
+
+
+async def _noted_later(
+    found: Awaitable[Any], info: Info, mark: Mark, driver: Driver, connection: Any, statement: str
+) -> Any:
+    try:
+        result = await found
+    except Exception as error:
+        _note_error(info, error)
+        raise
+    _note(info, mark, driver, connection, statement)
+    return result
+
+
+def _note_error(info: Info, error: Exception) -> None:
+    if errors.may_roll_back(error, "mysql"):
+        info.setdefault(BROKEN, errors.like(error, "mysql"))
+
+
+def _note(info: Info, mark: Mark, driver: Driver, connection: Any, statement: str) -> None:
+    """Note what the server has said of the transaction with its last answer."""
+    if driver.is_open(connection):
+        mark.begun = True
+    elif mark.begun and BROKEN not in info:
+        if commits_implicitly(statement, "mysql"):
+            mark.partly, mark.begun = True, False
+        else:
+            mark.ended = True
+
+
 def _ask(driver: Any) -> None:
-    mark = getattr(driver, _INFO).get(MARK)
+    mark: Mark | None = _info_of(driver).get(MARK)
     if mark is not None:
         mark.refuse()
+
+
+def _look(info: Info, statement: str, *, system: str) -> None:
+    """Refuse a statement that would end the transaction."""
+    mark: Mark | None = info.get(MARK)
+    if mark is None or mark.allowed or (statement.startswith(HARMLESS) and ";" not in statement):
+        return
+    if ends_transaction(statement, system):
+        mark.refuse()
+
+
+def _text(statement: Any, context: Any = None) -> str:
+    if isinstance(statement, (bytes, bytearray)):
+        return statement.decode("utf-8", "replace")
+    as_string = getattr(statement, "as_string", None)  # psycopg's composed statements
+    return str(as_string(context)) if callable(as_string) else str(statement)
 
 
 def _past_the_watch(kind: type) -> type:
@@ -71,9 +243,15 @@ def _past_the_watch(kind: type) -> type:
     return type(kind.__name__, (kind,), {"create_default_cursor": own})
 
 
-def watch(pooled: Any, mark: Any, system: str) -> None:
+def watch(pooled: Any, mark: Mark, known: Driver, system: str) -> None:
     """Refuse what a unit's connection is asked for past SQLAlchemy, for as long as the pool lends it."""
     driver, info = pooled.dbapi_connection, pooled.info
+    own = pooled.driver_connection
+    mark.begun = known.is_open(own)
+    kind = known.cursor_class(own) if hasattr(own, _INFO) else None
+    if kind is not None:
+        before, own.cursor_factory = own.cursor_factory, _asking_cursor(kind)
+        mark.undo = partial(setattr, own, "cursor_factory", before)
     commit, rollback, cursor = driver.commit, driver.rollback, driver.cursor
 
     def refuse() -> None:
@@ -93,6 +271,36 @@ def watch(pooled: Any, mark: Any, system: str) -> None:
         return made if arguments or keywords else _Cursor(made, refuse, system)  # SQLAlchemy's, for a stream
 
     pooled.commit, pooled.rollback, pooled.cursor = commit_if_due, rollback_if_due, cursor_that_asks
+
+
+class _Asking:
+    """What a cursor of PostgreSQL's drivers becomes within a unit; a class and no proxy, since they look at it."""
+
+    __slots__ = ()
+
+    def execute(self, query: Any, *arguments: Any, **keywords: Any) -> Any:
+        _look_by(self, query)
+        own: Any = super()
+        return own.execute(query, *arguments, **keywords)
+
+    def executemany(self, query: Any, *arguments: Any, **keywords: Any) -> Any:
+        _look_by(self, query)
+        own: Any = super()
+        return own.executemany(query, *arguments, **keywords)
+
+    def stream(self, query: Any, *arguments: Any, **keywords: Any) -> Any:
+        _look_by(self, query)
+        own: Any = super()
+        return own.stream(query, *arguments, **keywords)
+
+
+@lru_cache
+def _asking_cursor(kind: type) -> type:
+    return kind if issubclass(kind, _Asking) else type(kind.__name__, (_Asking, kind), {})
+
+
+def _look_by(cursor: Any, query: Any) -> None:
+    _look(_info_of(cursor.connection), _text(query, cursor), system="postgresql")
 
 
 class _Cursor:
@@ -117,8 +325,7 @@ class _Cursor:
         return self._cursor.executescript(script)
 
     def _look(self, statement: Any) -> None:
-        text = statement.decode("utf-8", "replace") if isinstance(statement, bytes) else statement
-        if isinstance(text, str) and ends_transaction(text, self._system):
+        if ends_transaction(_text(statement, self._cursor), self._system):
             self._refuse()
 
     def __getattr__(self, name: str) -> Any:

@@ -23,7 +23,8 @@ _CONTROL: Final = late_pattern(
 _IMPLICIT: Final = late_pattern(
     _SKIPPED
     + r"(?:(?:ALTER|CREATE|DROP)\s+(?!(?:OR\s+REPLACE\s+)?TEMPORARY)"
-    + r"|RENAME|TRUNCATE|GRANT|REVOKE|LOCK\s+TABLES?)\b",
+    + r"|RENAME|TRUNCATE|GRANT|REVOKE|LOCK\s+TABLES?|ANALYZE|CACHE|CHECK|CHANGE|FLUSH|LOAD\s+INDEX|OPTIMIZE|REPAIR"
+    + r"|RESET|INSTALL|UNINSTALL|START|STOP|SET\s+PASSWORD|CLONE|IMPORT)\b",
     re.IGNORECASE | re.DOTALL,
 )
 # Statements that have others in them, up to an END of their own.
@@ -42,6 +43,11 @@ _TOKENS: Final = {system: late_pattern(quoted + _COMMENTS, re.DOTALL) for system
 def ends_transaction(statement: str, system: str) -> bool:
     """Return whether a text has a statement that ends a transaction; `system` is a family of databases."""
     return any(True for _ in _found(_CONTROL.match, statement, system))
+
+
+def begins_with_an_end(statement: str) -> bool:
+    """Return whether a text begins with a statement that ends a transaction."""
+    return _CONTROL.match(statement) is not None
 
 
 def commits_implicitly(statement: str, system: str) -> bool:

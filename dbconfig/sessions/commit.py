@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.orm import Session
 
-from dbconfig.engine.commit_guard import Mark, refuse_broken
+from dbconfig.engine.commit_guard import Mark, is_gone, refuse_broken
 from dbconfig.engine.dialects.error_table import Fate
 from dbconfig.engine.dialects.errors import COMMITTED, fate_of, is_answer
 from dbconfig.engine.pool import ledger_if_any
@@ -66,6 +66,9 @@ def _uncertain(
     return kind(OperationalError(statement, None, inner), committed=committed, unknown=unknown)
 
 
+_GONE: Final = "the transaction was ended past its session, before its COMMIT: what it did may be committed, or not"
+
+
 def commit(session: Session) -> None:
     """Commit the transaction of a session in each of its databases.
 
@@ -76,9 +79,11 @@ def commit(session: Session) -> None:
     session.flush()  # what the flush runs into is not yet a question of the COMMIT
     if not session.in_transaction():
         return
-    for connection, _ in begun(session):
+    for connection, mark in begun(session):
         refuse_broken(connection)
         refuse_dead(connection)
+        if is_gone(connection, mark):
+            raise CommitUncertain(_GONE, unknown=[mark.name])
     known = begun(session)  # it grows when a hook uses one more database
     for _, mark in known:
         mark.allowed = True

@@ -16,7 +16,7 @@ from sqlalchemy.exc import PendingRollbackError
 from sqlalchemy.util import greenlet_spawn
 from sqlmodel import Session
 
-from dbconfig.engine.commit_guard import broken_by
+from dbconfig.engine.commit_guard import broken_by, is_gone
 from dbconfig.engine.dialects.error_table import JUDGED, Fate, Meaning
 from dbconfig.engine.dialects.errors import COMMITTED, fate_of
 from dbconfig.engine.pool import deadline
@@ -191,6 +191,7 @@ _TRANSIENT: Final = (Fate.CONFLICT, Fate.LOST, Fate.ABSENT)
 def _end(session: Session) -> None:
     for _, mark in begun(session):
         mark.alive = False  # of a connection that is shared with others, in tests
+        mark.release()
 
 
 def _fate(error: BaseException, session: Session) -> Fate:
@@ -199,6 +200,9 @@ def _fate(error: BaseException, session: Session) -> Fate:
         return Fate.FINAL
     if any(mark.partly for _, mark in begun(session)):
         error.add_note("dbconfig: a statement of this unit has committed what came before it, so it is not repeated")
+        return Fate.FINAL
+    if any(is_gone(connection, mark) for connection, mark in begun(session)):
+        error.add_note("dbconfig: the transaction was ended past its session before, so the unit is not repeated")
         return Fate.FINAL
     fate = fate_of(error)
     if isinstance(

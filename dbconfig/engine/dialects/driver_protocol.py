@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
@@ -17,6 +18,9 @@ class Driver(of_pool.Driver):
 
     deaf = False  # to signals, while it waits for the server: it does so in C
     tells_transactions = False  # `in_transaction` knows, without asking the server
+    statement_methods: tuple[str, ...] = ()  # of its connection: what takes a statement as its first argument
+    tells_tags = False  # its `execute` returns what the server calls the statement that it has executed
+    begins_by = ""  # the method of its connection that is called for each BEGIN it sends by itself
 
     def in_transaction(self, connection: Any) -> bool:
         """Return whether a transaction is open on a connection in AUTOCOMMIT."""
@@ -24,6 +28,25 @@ class Driver(of_pool.Driver):
 
     def in_failed_transaction(self, connection: Any) -> bool | None:
         """Return whether the transaction has failed and only waits for its ROLLBACK; None where it is not known."""
+        return None
+
+    def is_open(self, connection: Any) -> bool:
+        """Return whether a transaction is open, as far as the driver knows without asking the server."""
+        return self.in_transaction(connection)
+
+    def has_begun(self, connection: Any, adapted: Any) -> bool:
+        """Return whether the driver, or SQLAlchemy's adapter of it, takes a transaction for open that it has begun."""
+        return False
+
+    def failed_transaction(self) -> Exception:
+        """Return the driver's error of a transaction that has failed before its COMMIT."""
+        raise NotImplementedError
+
+    def ask_before_ends(self, connection: Any, ask: Callable[[str], None]) -> None:
+        """Call a function with each statement of a connection that may end a transaction, where the class allows it."""
+
+    def cursor_class(self, connection: Any) -> type | None:
+        """Return the class of the cursors that `cursor_factory` of a connection makes; None where there is no such."""
         return None
 
     def password(self, text: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from sqlalchemy.exc import DBAPIError
 
-from dbconfig.engine.dialects.error_table import JUDGED, Fate, Meaning, chain
+from dbconfig.engine.dialects.error_table import JUDGED, UNKNOWN, Fate, Meaning, chain
 from dbconfig.engine.dialects.system_errors import of_system
 from dbconfig.engine.pool.timeout_errors import is_silent
 from dbconfig.settings.known_drivers import family
@@ -20,6 +20,8 @@ _TABLES: Final = (
     "postgresql",
     "mysql",
 )  # each is read when it is first asked; most processes know one system
+_CODES: Final = ("sqlstate", "pgcode", "sqlite_errorname", "sqlite_errorcode")
+LOCK_WAIT: Final = 1205  # whether it has ended the transaction or the statement alone, a variable of the server says
 COMMITTED: Final = "_dbconfig_committed"  # on an error that came after COMMIT had been acknowledged
 
 
@@ -85,6 +87,31 @@ def fate_of(error: BaseException) -> Fate:
         # The engine has looked who refuses: a server that changed its role, or the application's own READ ONLY.
         return Fate.READ_ONLY if error.connection_invalidated else Fate.FINAL
     return row.fate
+
+
+def may_roll_back(error: BaseException, backend: str) -> bool:
+    """Return whether an error of MySQL's may have ended the whole transaction, though the server goes on."""
+    row = of_statement(error, backend)
+    return row is not None and (row.rolls_back or error.args[:1] == (LOCK_WAIT,))
+
+
+def like(error: BaseException, backend: str) -> BaseException:
+    """Return an error like another one, without its frames, which would keep the session that they refer to alive."""
+    try:
+        made = type(error)(*error.args)
+    except TypeError:  # a class that takes something else than its args
+        made = type(error).__new__(type(error), *error.args)
+    for name in _CODES:
+        value = getattr(error, name, None)
+        if value is not None and getattr(made, name, None) is None:
+            try:
+                setattr(made, name, value)
+            except (AttributeError, TypeError):
+                continue  # psycopg2's cannot be written; the meaning below goes along
+    row: Meaning | None = getattr(error, JUDGED, None) or of_statement(error, backend)
+    setattr(made, JUDGED, row or UNKNOWN)
+    made.add_note("dbconfig: this error has ended the transaction before; nothing of it can be committed.")
+    return made
 
 
 def is_answer(error: Any) -> bool:

@@ -17,5 +17,12 @@ class Asyncmy(AsynchronousMySQLDriver):
         connect: Callable[..., Awaitable[Any]] = dialect.loaded_dbapi.asyncmy.connect
         return connect
 
+    def is_open(self, connection: Any) -> bool:
+        if not super().is_open(connection):
+            return False
+        # It keeps no status of 0, which says that without autocommit no transaction is open; the answer itself has it.
+        answer = connection._result
+        return answer is None or answer.description is not None or self.says_open(answer)
+
 
 DRIVER = Asyncmy()

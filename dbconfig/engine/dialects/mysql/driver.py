@@ -20,6 +20,7 @@ class MySQLDriver(Driver):
     """A driver that knows the number of its session, and keeps the server's last status."""
 
     tells_transactions = True
+    statement_methods = ("query",)
 
     def number(self, connection: Any) -> int:
         return int(connection.thread_id())
@@ -33,6 +34,13 @@ class MySQLDriver(Driver):
     def in_transaction(self, connection: Any) -> bool:
         status = connection.server_status
         return bool(status & _IN_TRANSACTION) or not status & _AUTOCOMMIT
+
+    def is_open(self, connection: Any) -> bool:
+        return self.says_open(connection)
+
+    def says_open(self, answer: Any) -> bool:
+        """Return whether a transaction is open, by a status that came with an answer."""
+        return bool(answer.server_status & _IN_TRANSACTION)
 
     def password(self, text: str) -> str:
         # It encodes text as Latin-1, the server wants UTF-8, and not every descendant of PyMySQL takes bytes.

@@ -13,6 +13,9 @@ class MySQLdb(MySQLDriver):
     package = "MySQLdb"
     tells_transactions = False
 
+    def is_open(self, connection: Any) -> bool:
+        return True
+
     def plug(self, connection: Any) -> Any:
         return connection if hasattr(connection, "fileno") else None
 

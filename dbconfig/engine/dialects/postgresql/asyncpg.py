@@ -183,6 +183,8 @@ class Asyncpg(PostgreSQLDriver):
     """The driver asyncpg, which knows no libpq."""
 
     package = "asyncpg"
+    tells_tags = True
+    statement_methods = ("execute", "executemany", "prepare", "fetch", "fetchrow", "fetchval", "fetchmany", "cursor")
 
     def transport(self, connection: Any) -> asyncio.WriteTransport | None:
         found: asyncio.WriteTransport | None = connection._transport
@@ -201,6 +203,16 @@ class Asyncpg(PostgreSQLDriver):
 
     def in_transaction(self, connection: Any) -> bool:
         return bool(connection.is_in_transaction())
+
+    def failed_transaction(self) -> Exception:
+        from asyncpg.exceptions import InFailedSQLTransactionError
+
+        words = "a statement of this transaction has failed, so COMMIT has rolled it back"
+        found: Exception = InFailedSQLTransactionError(words)
+        return found
+
+    def has_begun(self, connection: Any, adapted: Any) -> bool:
+        return getattr(adapted, "_transaction", None) is not None
 
 
 DRIVER = Asyncpg()

@@ -39,6 +39,8 @@ class FastBeginCursor(extensions.cursor):
             self.connection.begin_for_stream()
         super().execute(query, vars)
         self._turn = self.connection.turn
+        if begin:
+            self.connection.note_begin()
 
     def close(self) -> None:
         # Such a cursor has ended with its transaction: CLOSE would be an error, and one of the next transaction.
@@ -90,6 +92,8 @@ class FastBeginConnection(extensions.connection):
         self._deferrable: bool | None = None
         self._by_driver = False  # the present transaction is one that only the driver can run
         self._holding = False  # a named cursor was opened in one of ours
+        self._begun_in = -1  # the turn in which the last BEGIN was sent
+        self.begun_again = False  # in the same turn twice: something else than commit() or rollback() has ended one
         self._set_driver(autocommit=True)
 
     def _set_driver(self, *, autocommit: bool) -> None:
@@ -113,6 +117,20 @@ class FastBeginConnection(extensions.connection):
         begin = self.begin_due()
         if begin:
             self._send(begin)
+            self.note_begin()
+
+    def note_begin(self) -> None:
+        """Note that a BEGIN of ours has been answered."""
+        self.begun_again = self._begun_in == self.turn
+        self._begun_in = self.turn
+
+    def has_begun(self) -> bool:
+        """Return whether a BEGIN was sent that neither commit() nor rollback() has ended."""
+        return self._begun_in == self.turn
+
+    def is_ours(self) -> bool:
+        """Return whether the present transaction is one that we have begun, and not the driver."""
+        return not self._by_driver
 
     def begin_by_driver(self) -> None:
         """Leave the transaction to the driver: it refuses named cursors and two-phase commits in its autocommit."""
@@ -136,7 +154,7 @@ class FastBeginConnection(extensions.connection):
 
     def _end(self, word: str, by_driver: Any) -> None:
         self.turn += 1
-        self._holding = False
+        self._holding = self.begun_again = False
         if self.closed:
             by_driver()  # the driver says so in its own words
         elif self._by_driver:

@@ -180,6 +180,11 @@ class Psycopg(LibpqDriver):
     """The driver psycopg, for both kinds of engine."""
 
     package = "psycopg"
+    begins_by = "_get_tx_start_command"
+
+    def cursor_class(self, connection: Any) -> type:
+        found: type = connection.cursor_factory
+        return found
 
     def parameter(self, connection: Any, key: str) -> str | None:
         raw = connection.pgconn.parameter_status(key.encode())

@@ -8,7 +8,7 @@ import psycopg2
 from psycopg2 import extensions
 
 from dbconfig.engine.dialects.postgresql.driver import LibpqDriver
-from dbconfig.engine.dialects.postgresql.fast_begin import FastBeginConnection, with_factory
+from dbconfig.engine.dialects.postgresql.fast_begin import FastBeginConnection, FastBeginCursor, with_factory
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -101,6 +101,21 @@ class Psycopg2(LibpqDriver):
 
     def in_transaction(self, connection: Any) -> bool:
         return bool(connection.get_transaction_status() != extensions.TRANSACTION_STATUS_IDLE)
+
+    def has_begun(self, connection: Any, adapted: Any) -> bool:
+        if isinstance(connection, FastBeginConnection) and connection.is_ours():
+            return connection.has_begun()
+        return bool(connection.status == extensions.STATUS_BEGIN)
+
+    def is_open(self, connection: Any) -> bool:
+        ours = isinstance(connection, FastBeginConnection)
+        return self.in_transaction(connection) and not (ours and connection.begun_again)
+
+    def cursor_class(self, connection: Any) -> type:
+        chosen: type | None = connection.cursor_factory
+        if isinstance(connection, FastBeginConnection):
+            return with_factory(FastBeginCursor, chosen)
+        return chosen or extensions.cursor
 
     def in_failed_transaction(self, connection: Any) -> bool:
         return bool(connection.get_transaction_status() == extensions.TRANSACTION_STATUS_INERROR)

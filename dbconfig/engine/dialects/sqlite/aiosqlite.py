@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from dbconfig.engine.dialects.driver_protocol import Driver
 from dbconfig.engine.dialects.sqlite import deadline
 from dbconfig.engine.dialects.sqlite.aiosqlite_connection import connect
 from dbconfig.engine.dialects.sqlite.connection import Connection, driver_of
+from dbconfig.engine.dialects.sqlite.transactions import is_open
 from dbconfig.engine.pool.driver import Parameters
 
 
@@ -39,6 +40,12 @@ class Aiosqlite(Driver):
 
     def in_transaction(self, connection: Any) -> bool:
         return bool(connection.in_transaction)
+
+    def is_open(self, connection: Any) -> bool:
+        return is_open(connection)
+
+    def ask_before_ends(self, connection: Any, ask: Callable[[str], None]) -> None:
+        driver_of(connection).ask = ask
 
 
 DRIVER = Aiosqlite()

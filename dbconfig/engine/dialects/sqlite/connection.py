@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, Self
 
 from dbconfig.engine.dialects.sqlite import dropped_parents, rebuilt_tables
 from dbconfig.engine.dialects.sqlite.statements import Kind, kind_of
-from dbconfig.engine.dialects.sqlite.write_queue import Turn, Waiter, WriteQueue
+from dbconfig.engine.dialects.sqlite.write_queue import Turn, Waiter, WriteQueue, identity
 
 _BUSY_SNAPSHOT: Final = 517  # https://www.sqlite.org/rescode.html#busy_snapshot
 
@@ -63,6 +62,7 @@ class Connection(sqlite3.Connection):
     trusted_until: float = 0.0  # when to look again whether that is still the file at this place
     late: bool = False  # a transaction is due, which begins with the first statement that writes (in memory only)
     fresh: bool = False  # nothing was executed in this transaction
+    ask: Callable[[str], None] | None = None  # before what may end a transaction; may refuse
     switched: bool = False  # foreign keys were turned on or off in a session
     until: float | None = None  # when its statements end, by the pool's clock
     patience: int = 0  # milliseconds: its own busy_timeout, while that is shortened
@@ -184,6 +184,8 @@ class Connection(sqlite3.Connection):
             elif kind is Kind.READ:
                 self._read_in_memory()
             elif kind is Kind.END:
+                if self.ask is not None:
+                    self.ask(sql)
                 self._seen = None
                 self._begin_if_late("BEGIN")
             elif kind is Kind.SAVEPOINT:
@@ -320,15 +322,6 @@ class Connection(sqlite3.Connection):
 
     def _ask(self, statement: str) -> Any:
         return sqlite3.Cursor(self).execute(statement).fetchone()
-
-
-def identity(place: str) -> tuple[int, int] | None:
-    """Return device and inode of the file at a place; None where there is none."""
-    try:
-        found = os.stat(place)
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
 
 
 def driver_of(connection: Any) -> Any:

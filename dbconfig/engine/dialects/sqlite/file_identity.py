@@ -10,8 +10,8 @@ from sqlalchemy import Engine, event
 from sqlalchemy.exc import InvalidatePoolError
 
 from dbconfig.engine import pool
-from dbconfig.engine.dialects.sqlite.connection import driver_of, identity
-from dbconfig.engine.dialects.sqlite.write_queue import queue_of
+from dbconfig.engine.dialects.sqlite.connection import driver_of
+from dbconfig.engine.dialects.sqlite.write_queue import identity, queue_of
 
 if TYPE_CHECKING:
     from sqlalchemy.engine.interfaces import DBAPIConnection

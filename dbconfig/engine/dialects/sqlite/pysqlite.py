@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from dbconfig.engine.dialects.driver_protocol import Driver
 from dbconfig.engine.dialects.sqlite import deadline
 from dbconfig.engine.dialects.sqlite.connection import Connection, driver_of
+from dbconfig.engine.dialects.sqlite.transactions import is_open
 
 
 class Pysqlite(Driver):
@@ -28,6 +30,12 @@ class Pysqlite(Driver):
 
     def in_transaction(self, connection: Any) -> bool:
         return bool(connection.in_transaction)
+
+    def is_open(self, connection: Any) -> bool:
+        return is_open(connection)
+
+    def ask_before_ends(self, connection: Any, ask: Callable[[str], None]) -> None:
+        driver_of(connection).ask = ask
 
 
 DRIVER = Pysqlite()

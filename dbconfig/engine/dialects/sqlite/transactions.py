@@ -43,6 +43,12 @@ def begin_immediate(connection: Connection) -> None:
     ours.remember_turn()
 
 
+def is_open(connection: Any) -> bool:
+    """Return whether a transaction is open, or due with the first statement that writes."""
+    ours = driver_of(connection)
+    return bool(ours.in_transaction or getattr(ours, "late", False))
+
+
 def run(connection: Any, statement: str) -> Any:
     """Run a statement on a connection of the driver, or on SQLAlchemy's adapter of an asynchronous one; return a row.
 

@@ -7,6 +7,7 @@ waits already may get it never.
 from __future__ import annotations
 
 import asyncio
+import os
 import weakref
 from collections import deque
 from collections.abc import Hashable, Mapping
@@ -152,3 +153,12 @@ def _here() -> tuple[int, int]:
     except RuntimeError:  # no event loop runs in this thread
         task = None
     return get_ident(), id(task)
+
+
+def identity(place: str) -> tuple[int, int] | None:
+    """Return device and inode of the file at a place, by which its queue is known; None where there is none."""
+    try:
+        found = os.stat(place)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
