@@ -3,6 +3,7 @@
 import fcntl
 import gc
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Generator, Iterator
@@ -20,6 +21,7 @@ from tests.configs import Project
 from tests.support import clock as clocks
 from tests.support import servers
 from tests.support.proxy import Proxy
+from tests.support.server import WITHOUT_SERVERS
 from tests.support.servers import MariaDBServer, PostgreSQLServer, Server, ServerMissing
 
 AnyServer = TypeVar("AnyServer", bound=Server)
@@ -43,6 +45,7 @@ class Address(Protocol):
 
 SERVERS_REQUIRED = os.environ.get("REQUIRE_TEST_SERVERS") == "1"
 _SERVER_FIXTURES = {"postgresql_server", "mariadb_server", "postgresql", "mariadb", "server"}
+_SERVER_NAMES = re.compile("postgresql|psycopg|asyncpg|mysql|mariadb")
 
 
 # Older versions of SQLAlchemy serve synchronous engines only, and the library says so in these words: the tests that
@@ -73,6 +76,12 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
         return (yield)
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    # A test that starts servers by itself, in a way that no mark shows, is skipped when it does.
+    if "not server" in config.option.markexpr:
+        os.environ[WITHOUT_SERVERS] = "1"
+
+
 def _wait_no_longer(number: int, frame: object) -> None:
     pytest.skip(_REFUSAL)
 
@@ -99,10 +108,23 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def _asks_for_a_server(item: pytest.Function) -> bool:
+    """Whether a test names a server's fixture, or a parameter says that it or a fixture of ours asks for one."""
+    if not _SERVER_FIXTURES.isdisjoint(item.fixturenames):
+        return True
+    if not hasattr(item, "callspec") or not _SERVER_NAMES.search(repr(list(item.callspec.params.values()))):
+        return False
+    information = item._fixtureinfo
+    fixtures = [each[-1] for name, each in information.name2fixturedefs.items() if name != _the_machine.__name__]
+    return "request" in information.argnames or any(
+        "request" in each.argnames and each.func.__module__.startswith("tests.") for each in fixtures
+    )
+
+
 @pytest.hookimpl(tryfirst=True)  # before `-m` selects by the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if not _SERVER_FIXTURES.isdisjoint(getattr(item, "fixturenames", ())):
+        if isinstance(item, pytest.Function) and _asks_for_a_server(item):
             item.add_marker("server")
 
 
@@ -136,15 +158,21 @@ def _uncollected() -> Iterator[None]:
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Where servers are required, count a skipped test that needs one as failed."""
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Skip without its server a test that needs one; where servers are required, count that as failed."""
     with _uncollected():
         report = yield
     if report.failed and _asynchronous_is_refused() and (item.stash.get(_refused, False) or _told(report)):
         report.outcome = "skipped"
         report.longrepr = (str(item.path), 0, _REFUSAL)
-    if SERVERS_REQUIRED and report.skipped and not hasattr(report, "wasxfail") and item.get_closest_marker("server"):
-        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+    if report.failed and call.excinfo is not None and isinstance(call.excinfo.value, ServerMissing):
+        report.outcome = "skipped"
+        report.longrepr = (str(item.path), 0, str(call.excinfo.value))
+    reason = str(report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr)
+    needs_one = item.get_closest_marker("server") is not None or "is not installed: apt-get" in reason
+    if SERVERS_REQUIRED and report.skipped and not hasattr(report, "wasxfail") and needs_one:
         report.outcome = "failed"
         report.longrepr = f"{reason}\nNo test of a database may be skipped here: REQUIRE_TEST_SERVERS is 1."
     return report

@@ -120,6 +120,7 @@ def test_a_template_that_failed_half_way_is_made_anew(temporary: Path) -> None:
     assert list((temporary / "two").iterdir()) == []
 
 
+@pytest.mark.server
 def test_a_killed_run_and_watchdog_leave_a_server_for_the_next_run_to_end() -> None:
     """Everything of the run is killed at once, as when a container's memory runs out."""
     program = f"""if True:

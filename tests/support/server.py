@@ -26,8 +26,11 @@ CONNECT_TIMEOUT = 10  # seconds; the administrator must not wait for ever for a 
 _START_TIMEOUT = 60.0  # seconds; a server that recovers from `kill` on a busy machine takes a few
 
 
+WITHOUT_SERVERS = "DBCONFIG_TEST_WITHOUT_SERVERS"  # set by a run whose `-m` says "not server"
+
+
 class ServerMissing(Exception):
-    """A database server is not installed; the message says what to install."""
+    """A database server is not installed, or not wanted; the message says what to install."""
 
 
 class Server(ABC):
@@ -56,6 +59,8 @@ class Server(ABC):
         self.database = "app"
         self.certificate: Path | None = None
         self._programs = self._find_programs()
+        if os.environ.get(WITHOUT_SERVERS) == "1":
+            raise ServerMissing("this run is without servers")
         self._options = unprivileged(*self.accounts)
         self._numbers = itertools.count(1)
         self._process: ServerProcess | None = None
