@@ -42,7 +42,7 @@ def files() -> dict[Path, str]:
         ROOT / "docs" / "reference.md": reference(),
         ROOT / "docs" / "errors.md": errors(),
         spike_picture.PICTURE: spike_picture.picture(),
-        ROOT / "dbconfig" / "settings" / "profile_keys.py": profile_keys(),
+        ROOT / "dbconfig" / "settings" / "typed_dict.py": typed_dict(),
     }
 
 
@@ -64,8 +64,8 @@ TYPES = {
 }
 
 
-def profile_keys() -> str:
-    """Return dbconfig/settings/profile_keys.py."""
+def typed_dict() -> str:
+    """Return dbconfig/settings/typed_dict.py."""
     lines = [
         '"""The keys of a profile for type checkers: written by docs/generate.py, imported by nobody at run time."""',
         "",

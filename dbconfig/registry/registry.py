@@ -24,9 +24,9 @@ from dbconfig.replicas import read_your_writes
 from dbconfig.replicas.health import ReaderStats
 from dbconfig.sessions import retry
 from dbconfig.sessions.core import async_begun, begun
+from dbconfig.sessions.execution_options import making, options, with_options
 from dbconfig.sessions.model_databases import Home
 from dbconfig.sessions.session_classes import SessionClasses
-from dbconfig.sessions.session_options import making, options, with_options
 from dbconfig.settings.database import DatabaseSettings
 from dbconfig.settings.loaded_profile import DEFAULT
 from dbconfig.settings.password_providers import TIMEOUT

@@ -15,6 +15,7 @@ from sqlmodel import Session
 
 from dbconfig.errors.light_dataclass import dataclass, replace
 from dbconfig.sessions.commit import commit
+from dbconfig.sessions.execution_options import making
 from dbconfig.sessions.model_databases import (
     BoundReading,
     BoundSession,
@@ -25,7 +26,6 @@ from dbconfig.sessions.model_databases import (
 )
 from dbconfig.sessions.session import Committing, UnitOfWork, WritingSession, WritingUnitOfWork
 from dbconfig.sessions.session_classes import SQLMODEL, SessionClasses
-from dbconfig.sessions.session_options import making
 from dbconfig.settings.database import DatabaseSettings
 
 if TYPE_CHECKING:

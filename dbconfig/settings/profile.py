@@ -19,7 +19,7 @@ from dbconfig.settings.loaded_profile import DEFAULT, AnyProfile, expand
 if TYPE_CHECKING:
     from typing import Unpack
 
-    from dbconfig.settings.profile_keys import ProfileKeys
+    from dbconfig.settings.typed_dict import ProfileKeys
 
 
 class Profile(AnyProfile, BaseSettings):
