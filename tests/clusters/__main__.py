@@ -5,7 +5,8 @@ python -m tests.clusters PROFILE.yaml --style threads --fault 'kill -STOP 123; s
 Every unit writes a row with a name of its own. Afterwards each acknowledged row must exist once, no failed one may,
 and of the uncertain ones each at most once. With --reads, a reading session looks for the row after each unit. The
 outage is the longest time without an acknowledged unit; beside it stands that of a bare client, which connects anew
-each time.
+each time. With --naive, plain SQLAlchemy with pre-ping and a retry after every error writes beside it. --cut is a fault
+of its own: nothing goes through between all of these and the server that is the primary, which nobody else notices.
 """
 
 from __future__ import annotations
@@ -13,9 +14,12 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import subprocess
+import sys
 import threading
 import time
+import traceback
 import uuid
 from collections import Counter
 from dataclasses import dataclass, field
@@ -24,15 +28,17 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import create_engine, text
+from sqlalchemy import Engine, create_engine, make_url, text
 from sqlalchemy.pool import NullPool
 from sqlmodel import Session
 
 from dbconfig import CommitUncertain, Registry
+from tests.support.proxy import Proxy
 
 INSERT = text("INSERT INTO ledger_entry (name) VALUES (:name)")
 FIND = text("SELECT count(*) FROM ledger_entry WHERE name = :name")
 TABLE = "CREATE TABLE IF NOT EXISTS ledger_entry (number BIGINT {serial} PRIMARY KEY, name VARCHAR(40) NOT NULL)"
+PAUSE = 0.2  # seconds between the attempts of a naive retry
 LIMIT = 60.0  # seconds that a unit has, and no cluster here is away for longer
 
 
@@ -56,6 +62,11 @@ class Ledger:
         else:
             self.failed.append(name)
             self.errors[f"{type(error).__name__}: {str(error).splitlines()[0][:120]}"] += 1
+
+    def note_unread(self, error: Exception) -> None:
+        at = "a statement" if getattr(error, "statement", None) else "a connect"
+        self.unread[f"{type(error).__name__}, at {at}: {str(error).splitlines()[0][:120]}"] += 1
+        print("a read failed:", *traceback.format_exception(error), file=sys.stderr)
 
     def outage(self) -> float:
         times = sorted(at for at, _ in self.acknowledged)
@@ -83,7 +94,7 @@ def threads(db: Registry, ledger: Ledger, stop: threading.Event, number: int, *,
                     ledger.reads += 1
                     ledger.stale += not found
                 except Exception as error:
-                    ledger.unread[f"{type(error).__name__}: {str(error).splitlines()[0][:120]}"] += 1
+                    ledger.note_unread(error)
 
     found = [threading.Thread(target=run, name=f"ledger-{each}") for each in range(number)]
     for each in found:
@@ -112,7 +123,7 @@ def tasks(db: Registry, ledger: Ledger, stop: threading.Event, number: int, *, r
                     ledger.reads += 1
                     ledger.stale += not found
                 except Exception as error:
-                    ledger.unread[f"{type(error).__name__}: {str(error).splitlines()[0][:120]}"] += 1
+                    ledger.note_unread(error)
 
     async def main() -> None:
         await asyncio.gather(*(unit() for _ in range(number)))
@@ -121,6 +132,65 @@ def tasks(db: Registry, ledger: Ledger, stop: threading.Event, number: int, *, r
     thread = threading.Thread(target=lambda: asyncio.run(main()), name="ledger-loop")
     thread.start()
     return [thread]
+
+
+def naive(url: str, ledger: Ledger, stop: threading.Event, number: int) -> list[threading.Thread]:
+    """Write as most applications do: a pool with pre-ping, and the unit again after whatever error the driver has."""
+    engine = create_engine(url, pool_pre_ping=True, pool_size=number, connect_args=_limits(url))
+
+    def run() -> None:
+        while not stop.is_set():
+            name = str(uuid.uuid4())
+            late = time.monotonic() + LIMIT
+            error: Exception | None = None
+            while time.monotonic() < late:
+                try:
+                    with Session(engine) as session, session.begin():
+                        work(name, session)
+                except Exception as found:  # of the driver, whatever it is: that is what is naive
+                    error = found
+                    time.sleep(PAUSE)
+                else:
+                    error = None
+                    break
+            ledger.note(name, error)
+
+    found = [threading.Thread(target=run, name=f"naive-{each}") for each in range(number)]
+    for each in found:
+        each.start()
+    return found
+
+
+class Network:
+    """Proxies before the servers, which can be cut off from those who come by them."""
+
+    def __init__(self, hosts: list[str], question: str) -> None:
+        self._question = question
+        self._ways = {each: Proxy(each.split(":")[0], int(each.split(":")[1])) for each in hosts}
+
+    def through(self, text: str) -> str:
+        """Return a text with the proxies in the place of the servers."""
+        for host, way in self._ways.items():
+            text = text.replace(host, f"{way.host}:{way.port}")
+        return text
+
+    def cut(self, seconds: float, url: str) -> None:
+        """Let nothing through to the primary for so long: what is sent is lost, and nobody is told."""
+        base = make_url(url)
+        for host, way in self._ways.items():
+            at = base.set(host=host.split(":")[0], port=int(host.split(":")[1]))
+            engine = create_engine(at, poolclass=NullPool, connect_args=_limits(url))
+            with engine.connect() as connection:
+                if not connection.scalar(text(self._question)):
+                    way.swallow()
+                    time.sleep(seconds)
+                    way.pass_through()
+                    return
+        raise RuntimeError("no host is the primary")
+
+    def close(self) -> None:
+        for way in self._ways.values():
+            way.close()
 
 
 def probe(urls: list[str], stop: threading.Event, beats: list[float]) -> None:
@@ -155,7 +225,13 @@ def main() -> None:
     parser.add_argument("--audit", required=True, help="URL by which the rows are counted at the end")
     parser.add_argument("--probe", nargs="*", default=[], help="URLs of the hosts, for the bare client")
     parser.add_argument("--reads", action="store_true", help="read each row back with a reading session")
+    parser.add_argument("--naive", default="", help="URL by which plain SQLAlchemy writes beside it, with 8 threads")
+    parser.add_argument("--cut", type=float, help="seconds without a network to the primary, instead of a fault")
+    parser.add_argument("--hosts", nargs="*", default=[], help="host:port of each server, for --cut")
     given = parser.parse_args()
+    on_postgresql = given.audit.startswith("postgresql")
+    question = "SELECT pg_is_in_recovery()" if on_postgresql else "SELECT @@read_only"
+    network = Network(given.hosts, question)
     audit = create_engine(given.audit, poolclass=NullPool)
     serial = "GENERATED ALWAYS AS IDENTITY" if audit.dialect.name == "postgresql" else "AUTO_INCREMENT"
     with audit.begin() as connection:
@@ -164,45 +240,64 @@ def main() -> None:
     ledger, stop, beats = Ledger(), threading.Event(), list[float]()
     start = threads if given.style == "threads" else tasks
     workers = given.workers or (8 if given.style == "threads" else 50)
-    db = Registry(given.profile.parent, profile=given.profile.stem)
-    bare = threading.Thread(target=probe, args=(given.probe, stop, beats))
-    running = [*start(db, ledger, stop, workers, reads=given.reads), *([bare] if given.probe else [])]
+    environ = {**os.environ, "DBCONFIG_HOST": network.through(",".join(given.hosts))} if given.hosts else None
+    db = Registry(given.profile.parent, profile=given.profile.stem, environ=environ)
+    plain = Ledger()
+    bare = threading.Thread(target=probe, args=([network.through(each) for each in given.probe], stop, beats))
+    beside = naive(network.through(given.naive), plain, stop, 8) if given.naive else []
+    running = [
+        *beside,
+        *start(db, ledger, stop, workers, reads=given.reads),
+        *([bare] if given.probe else []),
+    ]
     if given.probe:
         bare.start()
     time.sleep(given.before)
     begun = time.monotonic()
-    subprocess.run(given.fault, shell=True, check=False, capture_output=True)  # the caller's own
+    if given.cut:
+        network.cut(given.cut, given.audit)
+    else:
+        subprocess.run(given.fault, shell=True, check=False, capture_output=True)  # the caller's own
     time.sleep(max(0.0, given.after - (time.monotonic() - begun)))
     stop.set()
     for each in running:
         each.join(LIMIT * 2)
     db.dispose(timeout=10)
-    print(json.dumps(counted(ledger, beats, audit), indent=1))
+    network.close()
+    rows = read(audit)
+    found = counted(ledger, rows)
+    gaps = [later - earlier for earlier, later in pairwise(beats)]
+    found["outage of a bare client"] = round(max(gaps, default=0.0), 1)
+    if beside:
+        found["plain SQLAlchemy"] = counted(plain, rows)
+    print(json.dumps(found, indent=1))
 
 
-def counted(ledger: Ledger, beats: list[float], audit: Any) -> dict[str, Any]:
+def read(audit: Engine) -> Counter[str]:
+    """Return how often each row exists, once the cluster tells."""
     deadline = time.monotonic() + 120
     while True:
         try:
             with audit.connect() as connection:
-                rows = Counter(connection.scalars(text("SELECT name FROM ledger_entry")))
-            break
+                return Counter(connection.scalars(text("SELECT name FROM ledger_entry")))
         except Exception:
             if time.monotonic() > deadline:
                 raise
             time.sleep(1)
+
+
+def counted(ledger: Ledger, rows: Counter[str]) -> dict[str, Any]:
     names = {name for _, name in ledger.acknowledged}
-    gaps = [later - earlier for earlier, later in pairwise(beats)]
+    every = [*names, *ledger.uncertain, *ledger.failed]
     return {
         "acknowledged": len(names),
         "uncertain": len(ledger.uncertain),
         "failed": len(ledger.failed),
         "errors": dict(ledger.errors),
         "lost": len(names - rows.keys()),
-        "doubled": sum(count > 1 for count in rows.values()),
+        "doubled": sum(rows[name] > 1 for name in every),
         "failed, but there": sum(name in rows for name in ledger.failed),
-        "outage of the ledger": round(ledger.outage(), 1),
-        "outage of a bare client": round(max(gaps, default=0.0), 1),
+        "outage": round(ledger.outage(), 1),
         "reads": ledger.reads,
         "stale": ledger.stale,
         "reads that failed": dict(ledger.unread),

@@ -10,9 +10,10 @@ from typing import Any, ClassVar
 
 import pymysql
 
-from tests.support.processes import find_program, own, run, wait_until
+from tests.support.processes import chosen_folder, find_program, own, program_in, run, wait_until
 from tests.support.server import CONNECT_TIMEOUT, Server, ServerMissing, StopMode
 
+VARIABLE = "DBCONFIG_TEST_MARIADB"
 REPLICATOR = "replicator"
 
 
@@ -32,6 +33,10 @@ class MariaDBServer(Server):
         return str(self.folder / "socket")
 
     def _find_programs(self) -> dict[str, Path]:
+        base = chosen_folder(VARIABLE)
+        if base is not None:
+            install = program_in(base, VARIABLE, "mariadb-install-db", "mysql_install_db")
+            return {"server": program_in(base, VARIABLE, "mariadbd", "mysqld"), "install": install}
         folders = [Path("/usr/sbin"), Path("/usr/local/sbin"), Path("/usr/libexec")]
         server = find_program("mariadbd", "mysqld", folders=folders)
         install = find_program("mariadb-install-db", "mysql_install_db")
@@ -63,19 +68,32 @@ class MariaDBServer(Server):
             settings["innodb-flush-log-at-trx-commit"] = 2
         if self.certificate:
             settings |= {"ssl-cert": self.certificate, "ssl-key": self.certificate.with_name("key.pem")}
-        lines = [f"{name} = {value}" for name, value in (settings | self.settings).items()]
+        lines = [f"{name} = {value}" for name, value in (settings | self._places() | self.settings).items()]
         self._temporary.mkdir(exist_ok=True)
         own(self._temporary, self._options)
         self._configuration.write_text("\n".join(["[mariadbd]", *lines]) + "\n")
 
+    def _places(self) -> dict[str, object]:
+        """Return where a server finds its own files that does not lie where it was built for."""
+        base = chosen_folder(VARIABLE)
+        if base is None:
+            return {}
+        plugins = next((each for each in base.glob("lib/**/plugin") if each.is_dir()), base / "lib/plugin")
+        messages = next(
+            (each for each in (base / "share/mariadb", base / "share/mysql") if each.exists()), base / "share"
+        )
+        return {"basedir": base, "lc-messages-dir": messages, "plugin-dir": plugins}
+
     def _install(self) -> None:
         self._configure()
         defaults, data = f"--defaults-file={self._configuration}", f"--datadir={self.data}"
+        base = chosen_folder(VARIABLE)
         # The quick end of "innodb-fast-shutdown" would leave the new files unusable.
         command: list[str | Path] = [
             self._programs["install"],
             defaults,
             data,
+            *([f"--basedir={base}"] if base is not None else []),
             "--skip-test-db",
             "--innodb-fast-shutdown=1",
         ]

@@ -11,8 +11,7 @@ from typing import Any
 import pymysql
 
 from tests.support import mariadb as my
-from tests.support.processes import own, run, wait_until
-from tests.support.server import ServerMissing
+from tests.support.processes import own, program_in, run, wait_until
 
 VARIABLE = "DBCONFIG_TEST_MYSQL"
 
@@ -32,19 +31,25 @@ class MySQLServer(my.MariaDBServer):
         self._passwords: dict[str, str] = {}
 
     def _find_programs(self) -> dict[str, Path]:
-        base = Path(os.environ.get(VARIABLE, ""))
-        found = next((path for path in (base / "bin/mysqld", base / "sbin/mysqld") if path.exists()), None)
-        if found is None:
-            raise ServerMissing(f"{VARIABLE} names no folder that has bin/mysqld")
-        return {"server": found}
+        return {"server": program_in(self._base, VARIABLE, "mysqld")}
+
+    @property
+    def _base(self) -> Path:
+        return Path(os.environ[VARIABLE]).resolve()
+
+    def _places(self) -> dict[str, object]:
+        base, packaged = self._base, self._base / "share/mysql"
+        if not packaged.exists():
+            return {"basedir": base, "lc-messages-dir": base / "share", "plugin-dir": base / "lib/plugin"}
+        found = {"lc-messages-dir": packaged, "plugin-dir": base / "lib/mysql/plugin"}  # as Debian's packages have it
+        return {"basedir": base, "character-sets-dir": packaged / "charsets", **found}
 
     def _configure(self) -> None:
         super()._configure()
-        base = Path(os.environ[VARIABLE])
-        more = {"basedir": base, "mysqlx": "OFF", "secure-file-priv": "NULL", "gtid-mode": "ON"}
+        more: dict[str, object] = {"mysqlx": "OFF", "secure-file-priv": "NULL", "gtid-mode": "ON"}
         # Without a certificate the server would make one, and drivers would encrypt what the tests' proxies look for.
         more |= {"auto-generate-certs": "OFF", "caching-sha2-password-auto-generate-rsa-keys": "OFF"}
-        more |= {"enforce-gtid-consistency": "ON", "lc-messages-dir": base / "share", "plugin-dir": base / "lib/plugin"}
+        more |= {"enforce-gtid-consistency": "ON"}
         if "server-id" not in self.settings:
             more["server-id"] = 1
         lines = self._configuration.read_text().splitlines()

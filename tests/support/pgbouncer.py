@@ -13,8 +13,10 @@ import psycopg2
 from tests.support.folders import short_folder
 from tests.support.ports import LOOPBACK, free_port
 from tests.support.postgresql import PostgreSQLServer
-from tests.support.processes import ServerProcess, find_program, own, unprivileged
+from tests.support.processes import ServerProcess, chosen_folder, find_program, own, program_in, unprivileged
 from tests.support.server import ServerMissing
+
+VARIABLE = "DBCONFIG_TEST_PGBOUNCER"
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,9 @@ def pgbouncer(server: PostgreSQLServer, *, mode: str = "transaction", size: int 
     Raises:
         ServerMissing: it is not installed.
     """
-    program = find_program("pgbouncer", folders=[Path("/usr/sbin")])
+    base = chosen_folder(VARIABLE)
+    found = program_in(base, VARIABLE, "pgbouncer") if base is not None else None
+    program = found or find_program("pgbouncer", folders=[Path("/usr/sbin")])
     if program is None:
         raise ServerMissing("PgBouncer is not installed: apt-get install pgbouncer")
     options = unprivileged("postgres")

@@ -8,9 +8,10 @@ from typing import Any, ClassVar
 import psycopg2
 
 from tests.support.ports import LOOPBACK
-from tests.support.processes import descendants, find_program, run, wait_until
+from tests.support.processes import chosen_folder, descendants, find_program, program_in, run, wait_until
 from tests.support.server import CONNECT_TIMEOUT, Server, ServerMissing, StopMode
 
+VARIABLE = "DBCONFIG_TEST_POSTGRESQL"
 _SETTINGS = "dbconfig.conf"  # beside postgresql.conf, which stays as initdb writes it
 
 
@@ -30,10 +31,17 @@ class PostgreSQLServer(Server):
         return str(self.folder)
 
     def _find_programs(self) -> dict[str, Path]:
+        base = chosen_folder(VARIABLE)
+        if base is not None:
+            return self._beside(program_in(base, VARIABLE, "initdb"))
         installed = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda folder: int(folder.parent.name))
         initdb = find_program("initdb", folders=installed[::-1])
         if initdb is None:
             raise ServerMissing("PostgreSQL is not installed: apt-get install postgresql")
+        return self._beside(initdb)
+
+    @staticmethod
+    def _beside(initdb: Path) -> dict[str, Path]:
         return {name: initdb.with_name(name) for name in ("initdb", "postgres", "pg_basebackup")}
 
     def _install(self) -> None:

@@ -25,9 +25,27 @@ rm -rf "$3"
 """
 
 
+def chosen_folder(variable: str) -> Path | None:
+    """Return the folder that an environment variable names for a server: as its archive, or a package, has it."""
+    return Path(os.environ[variable]).resolve() if os.environ.get(variable) else None
+
+
+def program_in(folder: Path, variable: str, *names: str) -> Path:
+    """Return the first program found under one of `names` in a folder that a variable names.
+
+    Raises:
+        FileNotFoundError: there is none; to skip the tests, or to take another one, would hide that.
+    """
+    places = [folder / part / name for name in names for part in ("bin", "sbin", "libexec", "")]
+    found = next((place for place in places if place.is_file()), None)
+    if found is None:
+        raise FileNotFoundError(f"{variable} names no folder that has bin/{names[0]}: {folder}")
+    return found
+
+
 def find_program(*names: str, folders: Sequence[Path] = ()) -> Path | None:
-    """Return the first program found under one of `names`, in `folders` and then on the PATH."""
-    path = os.pathsep.join([*map(str, folders), os.environ.get("PATH", os.defpath)])
+    """Return the first program found under one of `names`, on the PATH and then in `folders`."""
+    path = os.pathsep.join([os.environ.get("PATH", os.defpath), *map(str, folders)])
     found = (shutil.which(name, path=path) for name in names)
     return next((Path(program).resolve() for program in found if program), None)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from dbconfig.cli import value_display
 from dbconfig.cli.commands.check import network
 from dbconfig.cli.commands.check.network import Step
+from dbconfig.cli.commands.check.together import Guest, shared
 from dbconfig.cli.commands.check.verdicts import Deployment, judge, of_replica
 from dbconfig.cli.context import Context, connected
 from dbconfig.cli.exit_codes import FOUND, OK
@@ -32,6 +33,7 @@ def run(context: Context) -> int:
     if not context.is_json:
         context.out.line(context.headline())
     documents: dict[str, Any] = {}
+    guests: list[Guest] = []
     code = OK
     for name, settings in context.databases().items():
         checks = [_Check(context, name, settings)]
@@ -42,9 +44,33 @@ def run(context: Context) -> int:
             code = FOUND
         primary, *replicas = (check.described() for check in checks)
         documents[name] = primary | {"replicas": replicas}
+        guests += [guest for check in checks if (guest := check.guest) is not None]
+    servers, together = _together(context, guests)
     if context.is_json:
-        context.out.json("check", {"profile": context.selection.name, "reason": context.reason, "databases": documents})
-    return code
+        found = {"profile": context.selection.name, "reason": context.reason, "databases": documents}
+        context.out.json("check", found | {"servers": servers})
+    return FOUND if together else code
+
+
+def _together(context: Context, guests: list[Guest]) -> tuple[list[dict[str, Any]], list[Problem]]:
+    """Say what all that is on one server wants of it; return that, and the problems."""
+    arguments = context.arguments
+    deployment = Deployment(arguments.replicas, arguments.workers, arguments.pools)
+    found = [(each, each.problem()) for each in shared(guests, deployment)]
+    problems = [problem for _, problem in found if problem is not None]
+    if found and not context.is_json:
+        context.out.line()
+        context.out.line(("bold", "together, on one server"))
+        for each, problem in found:
+            sign = ("good", "ok    ") if problem is None else ("error", "bad   ")
+            context.out.line("  ", sign, "  ", printable(each.text(deployment), 400))
+        if problems:
+            context.out.line()
+            context.out.problems(problems)
+    servers = [
+        each.described() | {"problems": [described(problem)] if problem is not None else []} for each, problem in found
+    ]
+    return servers, problems
 
 
 class _Check:
@@ -53,6 +79,7 @@ class _Check:
     def __init__(self, context: Context, name: str, settings: DatabaseSettings, replica: int | None = None) -> None:
         self.steps: list[Step] = []
         self.problems: list[Problem] = []
+        self.guest: Guest | None = None  # where the server answered
         self._context = context
         self._name = name
         self._settings = settings
@@ -135,6 +162,8 @@ class _Check:
                 raise
             self._add(Step(attempt.stage, attempt.seconds, failure=classify(error, settings)))
             return
+        name = self._name if self._replica is None else f"replica {self._replica + 1} of {self._name}"
+        self.guest = Guest(name, self._name, settings, server)
         deployment = Deployment(arguments.replicas, arguments.workers, arguments.pools)
         steps, judged = judge(server, settings, self._name, deployment, is_replica=self._replica is not None)
         for step in steps:

@@ -28,6 +28,9 @@ class Server:
     connections_max: int | None = None
     connections_free: int | None = None
     limited_by: str = "max_connections"
+    server_free: int | None = None  # for all databases of the server
+    role_free: int | None = None  # and of them for the role, where it has a limit
+    identity: str = ""  # the same for each database of the server; "" where it does not say
     idle_timeout: float | None = None
     idle_timeout_name: str = ""
     pooler: bool = False
@@ -89,7 +92,7 @@ def _postgresql(connection: Connection, settings: DatabaseSettings) -> Server:
 
 
 def _postgresql_limits(connection: Connection, found: Server) -> None:
-    most, reserved, used, of_role, of_database, mine, here = _row(
+    most, reserved, used, of_role, of_database, mine, here, found.identity = _row(
         connection,
         "SELECT current_setting('max_connections')::int, "
         "(SELECT coalesce(sum(setting::int), 0) FROM pg_settings WHERE name IN "
@@ -99,7 +102,7 @@ def _postgresql_limits(connection: Connection, found: Server) -> None:
         "(SELECT datconnlimit FROM pg_database WHERE datname = current_database()), "
         "(SELECT count(*) FROM pg_stat_activity WHERE usename = current_user AND backend_type = 'client backend'), "
         "(SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND backend_type = 'client "
-        "backend')",
+        "backend'), concat_ws(' ', current_setting('port'), date_part('epoch', pg_postmaster_start_time()))",
     )
     # This check's own connection will be gone.
     limits = [(int(most - reserved - used + 1), "max_connections")]
@@ -107,13 +110,15 @@ def _postgresql_limits(connection: Connection, found: Server) -> None:
     limits += [(of_database - here + 1, "the database's CONNECTION LIMIT")] if of_database >= 0 else []
     found.connections_max = most
     found.connections_free, found.limited_by = min(limits)
+    found.server_free = limits[0][0]
+    found.role_free = of_role - mine + 1 if of_role >= 0 else None
 
 
 def _mysql(connection: Connection, settings: DatabaseSettings) -> Server:
-    version, role, database, encoding, read_only, most, per_user, idle = _row(
+    version, role, database, encoding, read_only, most, per_user, idle, found_at = _row(
         connection,
         "SELECT @@version, current_user(), database(), @@character_set_connection, @@read_only, @@max_connections, "
-        "@@max_user_connections, @@session.wait_timeout",
+        "@@max_user_connections, @@session.wait_timeout, concat_ws(' ', @@hostname, @@port, @@global.server_id)",
     )
     system = "MariaDB" if "MariaDB" in version else "MySQL"
     found = Server(f"{system} {version.partition('-')[0]}", role, database or "", encoding)
@@ -123,9 +128,11 @@ def _mysql(connection: Connection, settings: DatabaseSettings) -> Server:
     status = {str(row[0]): str(row[1]) for row in connection.execute(text(wanted))}
     found.tls = f"{status['Ssl_version']}, {status['Ssl_cipher']}" if status.get("Ssl_version") else "no TLS"
     found.connections_max = int(most)
-    found.connections_free = int(most) - int(status["Threads_connected"]) + 1
+    found.identity = str(found_at)
+    found.connections_free = found.server_free = int(most) - int(status["Threads_connected"]) + 1
     if int(per_user) and int(per_user) < found.connections_free:
         found.connections_free, found.limited_by = int(per_user), "max_user_connections"
+        found.role_free = int(per_user)
     found.idle_timeout, found.idle_timeout_name = float(idle), "wait_timeout"
     for name in (*_mysql_limits(settings, system), *sorted(settings.variables)):
         value = connection.execute(

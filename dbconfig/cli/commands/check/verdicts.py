@@ -83,7 +83,7 @@ def _clock(server: Server, settings: DatabaseSettings, name: str) -> _Judgement:
     detail = f"{span} {'ahead' if server.clock_ahead > 0 else 'behind'}" if off >= 0.1 else "the same"
     if off <= CLOCK_TOLERANCE:
         return Step("clock", detail=detail), None
-    return Step("clock", detail=detail), _found(
+    return Step("clock", detail=detail), placed(
         "clock-skew", "url", f"the server's clock is {detail}", settings, name, warning=True
     )
 
@@ -93,28 +93,29 @@ def _budget(server: Server, settings: DatabaseSettings, name: str, deployment: D
         return None, None
     made = budget(settings, deployment.pools or 1, deployment.processes, server.connections_free)
     detail = (
-        f"({settings.pool_size} + {settings.max_overflow}) × {deployment} = {_number(made.wanted)} connections; "
+        f"({settings.pool_size} + {settings.max_overflow}) × {deployment} = {number(made.wanted)} connections; "
         f"{made.free} free of {server.connections_max} ({server.limited_by})"
     )
-    step = Step("pool", detail=detail, facts={"each": _number(made.each), "processes": made.processes})
+    step = Step("pool", detail=detail, facts={"each": number(made.each), "processes": made.processes})
     step.facts |= {"pools": made.pools, "free": made.free}
     if not made.fits:
-        message = f"{made.processes} processes may open {_number(made.wanted)} connections"
+        message = f"{made.processes} processes may open {number(made.wanted)} connections"
         message = f"{message}, and the server has {made.free} free"
-        return step, _found("pool-over-budget", "pool_size", message, settings, name, help=_sizes(made))
+        return step, placed("pool-over-budget", "pool_size", message, settings, name, help=_sizes(made))
     both = budget(settings, 2, deployment.processes, server.connections_free)
     asked = deployment.processes > 1 and deployment.pools is None
     if both.fits or not asked or not _serves_both(settings):
         return step, None
     message = (
         f"synchronous and asynchronous sessions have a pool each: with both, {made.processes} processes may open "
-        f"{_number(both.wanted)} connections, and the server has {both.free} free"
+        f"{number(both.wanted)} connections, and the server has {both.free} free"
     )
     help = f"{_sizes(both)}; --pools 1 if the application uses one kind"
-    return step, _found("pool-over-budget", "pool_size", message, settings, name, help=help, warning=True)
+    return step, placed("pool-over-budget", "pool_size", message, settings, name, help=help, warning=True)
 
 
-def _number(count: float) -> str:
+def number(count: float) -> str:
+    """Return a number of connections as people read it."""
     return "unlimited" if math.isinf(count) else f"{count:.0f}"
 
 
@@ -143,7 +144,7 @@ def _recycle(server: Server, settings: DatabaseSettings, name: str) -> _Judgemen
         return Step("recycle", detail=detail), None
     message = f"the server closes idle connections after {limit}, before pool_recycle ({own}) replaces them"
     help = f"pool_recycle below {limit}, or `pool_pre_ping: true`"
-    return Step("recycle", detail=detail), _found(
+    return Step("recycle", detail=detail), placed(
         "recycle-too-late", "pool_recycle", message, settings, name, help=help
     )
 
@@ -162,7 +163,7 @@ def _pooler(server: Server, settings: DatabaseSettings, name: str) -> _Judgement
     if not server.pooler or settings.pgbouncer:
         return step, None
     message = f"{detail}, and the profile does not say so"
-    return step, _found("pooler-undeclared", "url", message, settings, name, warning=True)
+    return step, placed("pooler-undeclared", "url", message, settings, name, warning=True)
 
 
 def of_replica(found: Problem, name: str, number: int) -> Problem:
@@ -171,9 +172,10 @@ def of_replica(found: Problem, name: str, number: int) -> Problem:
     return replace(found, key=value_display.key_path(name, f"replicas.{number}.{key}"))
 
 
-def _found(
+def placed(
     slug: str, key: str, message: str, settings: DatabaseSettings, name: str, *, help: str = "", warning: bool = False
 ) -> Problem:
+    """Return a problem at the place where a key of a database is written."""
     location = settings.origin(key)
     if location.line is None and not location.variable:
         location = settings.origin("url" if settings.url is not None else "drivername")
