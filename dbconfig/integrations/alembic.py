@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from contextvars import copy_context
 from functools import partial
 from logging.config import fileConfig
 from pathlib import Path
@@ -16,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from alembic import command, context
 from alembic.config import Config
-from alembic.migration import MigrationContext
 from sqlalchemy import Connection, Engine, MetaData, text
 from sqlalchemy.exc import OperationalError
 
@@ -25,6 +21,7 @@ from dbconfig.engine import create
 from dbconfig.errors import ConfigError
 from dbconfig.errors.printable import quoted
 from dbconfig.errors.problem import Problem
+from dbconfig.integrations.alembic_shards import in_a_loop, in_parallel, lent, print_table, revisions, settings_of
 from dbconfig.registry.registry import Registry
 from dbconfig.registry.registry import default as _application
 from dbconfig.settings.database import DatabaseSettings
@@ -33,6 +30,8 @@ from dbconfig.settings.shards import SEPARATOR
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
+
+__all__ = ["LOCK_TIMEOUT", "NAMING_CONVENTION", "revisions", "run_migrations", "upgrade"]
 
 _log = logging.getLogger(__name__)
 
@@ -59,8 +58,9 @@ def run_migrations(
     """Run what the `alembic` command asks for: the whole of an `env.py`.
 
     The profile is ENVIRONMENT's. `-x database=NAME` picks one of several databases, `-x database=NAME/SHARD` a shard:
-    without it the shards of a database are migrated one after another. A connection that the caller put
-    into ``config.attributes["connection"]`` is used as it is, for migrations within tests.
+    without it the shards of a database are migrated one after another, or, with `-x parallel=8`, so many at a time,
+    each in a process of its own; then a table says which one is where. A connection that the caller put into
+    ``config.attributes["connection"]`` is used as it is, for migrations within tests.
 
     Args:
         metadata: of the models; or of each database, by its name in the profile: then each has its own functions,
@@ -75,14 +75,36 @@ def run_migrations(
     source = registry or _application
     several = isinstance(metadata, Mapping)
     targets = dict(metadata) if isinstance(metadata, Mapping) else {DEFAULT: metadata}
-    picked = context.get_x_argument(as_dictionary=True).get("database")
+    given_x = context.get_x_argument(as_dictionary=True)
+    picked = given_x.get("database")
     if picked is not None and not several:
         targets = {picked: targets[DEFAULT]}
     elif picked is not None:
         targets = {picked: targets[_known(picked.partition(SEPARATOR)[0], targets)]}
-    for name, target, shard in _spread(source, targets):
+    spread = list(_spread(source, targets))
+    if "parallel" in given_x and len(spread) > 1:
+        in_parallel(config, source, [shard for _, _, shard in spread], given_x["parallel"])
+        return
+    try:
+        _run_each(source, spread, several, asynchronous, options)
+    finally:
+        if len(spread) > len(targets) and config.cmd_opts is not None:
+            print_table(config, source, [shard for _, _, shard in spread])
+
+
+def _run_each(
+    source: Registry,
+    spread: list[tuple[str, MetaData, str]],
+    several: bool,
+    asynchronous: bool | None,
+    options: Mapping[str, Any],
+) -> None:
+    config = context.config
+    for name, target, shard in spread:
+        if len(spread) > 1 and SEPARATOR in shard:
+            _log.info("shard %s", shard, extra={"database": name, "shard": shard})
         own = name.partition(SEPARATOR)[0]
-        settings = _settings(source, shard)
+        settings = settings_of(source, shard)
         given = {"target_metadata": target, "render_as_batch": settings.backend == "sqlite", **options}
         if several:
             given |= {"upgrade_token": f"{own}_upgrades", "downgrade_token": f"{own}_downgrades"}
@@ -108,48 +130,7 @@ def _spread(registry: Registry, targets: Mapping[str, MetaData]) -> Iterator[tup
     for name, target in targets.items():
         shards = registry.parts.profiles.every_shard(name) if SEPARATOR not in name else [name]
         for shard in shards[:1] if once else shards:
-            if len(shards) > 1 and not once:
-                _log.info("shard %s", shard, extra={"database": name, "shard": shard})
             yield name, target, shard
-
-
-def revisions(database: str = DEFAULT, *, registry: Registry | None = None) -> dict[str, tuple[str, ...]]:
-    """Return at which revision a database is, or each of its shards, by name; () is a database without migrations.
-
-    >>> revisions("orders")
-    {'orders/eu': ('8f1d2c3b4a59',), 'orders/us': ()}
-    """
-    source = registry or _application
-    found: dict[str, tuple[str, ...]] = {}
-
-    def read(connection: Connection, name: str) -> None:
-        found[name] = tuple(MigrationContext.configure(connection).get_current_heads())
-
-    for name in source.parts.profiles.every_shard(database):
-        settings = _settings(source, name)
-        label = f"{source.profile.name}/{name}"
-        if settings.only_asynchronous():
-            engine = create.build(settings, label, asynchronous=True)
-            _in_a_loop(partial(_lent, engine, partial(read, name=name)))
-            continue
-        engine = create.build(settings, label)
-        try:
-            with engine.connect() as connection:
-                read(connection, name)
-        finally:
-            engine.dispose()
-    return found
-
-
-async def _lent(engine: Engine, work: Callable[[Connection], None]) -> None:
-    from sqlalchemy.ext.asyncio import AsyncEngine
-
-    made = AsyncEngine(engine)
-    try:
-        async with made.connect() as connection:
-            await connection.run_sync(work)
-    finally:
-        await made.dispose()
 
 
 def _is_ours_to_log(config: Config) -> bool:
@@ -162,12 +143,6 @@ def _known(name: str, targets: Mapping[str, MetaData]) -> str:
         return name
     message = f"env.py has no database {quoted(name)}"
     raise ConfigError([Problem("unknown-database", message, notes=(f"it has: {', '.join(targets)}",))])
-
-
-def _settings(registry: Registry, name: str) -> DatabaseSettings:
-    """Return the settings of migrations: no pool, and no limit to the time of a statement."""
-    settings = registry.parts.profiles.resolve(name).settings
-    return settings.model_copy(update={"poolclass": "NullPool", "statement_timeout": None})
 
 
 class _Run:
@@ -187,7 +162,7 @@ class _Run:
         wanted = settings.only_asynchronous() if asynchronous is None else asynchronous
         engine = create.build(settings, label, asynchronous=wanted)
         if wanted:
-            _in_a_loop(partial(_locked, engine, self.on))
+            in_a_loop(partial(_locked, engine, self.on))
             return
         try:
             with engine.connect() as connection, _alone(connection):
@@ -211,20 +186,7 @@ async def _locked(engine: Engine, work: Callable[[Connection], None]) -> None:
         with _alone(connection):
             work(connection)
 
-    await _lent(engine, locked)
-
-
-def _in_a_loop(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Run a coroutine to its end, whether or not a loop runs here: Alembic's commands cannot be awaited."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        asyncio.run(work())
-        return
-    # In an application's lifespan. Its loop stands still meanwhile, as it does with a synchronous driver.
-    run = partial(copy_context().run, lambda: asyncio.run(work()))
-    with ThreadPoolExecutor(1, thread_name_prefix="alembic") as thread:
-        thread.submit(run).result()
+    await lent(engine, locked)
 
 
 @contextmanager
@@ -327,7 +289,7 @@ def upgrade(connectable: Engine | AsyncEngine, revision: str = "head", *, ini: s
         return
     # The engine's connections belong to its loop: these are others, of the same kind.
     engine = connectable.sync_engine
-    _in_a_loop(partial(_locked, Engine(engine.pool.recreate(), engine.dialect, engine.url), migrate))
+    in_a_loop(partial(_locked, Engine(engine.pool.recreate(), engine.dialect, engine.url), migrate))
 
 
 def _found(ini: str | None) -> str:

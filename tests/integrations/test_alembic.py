@@ -491,3 +491,51 @@ print([bool(each) for each in revisions().values()], *revisions())
     done(project.run("alembic", "upgrade", "head"))
     assert done(project.run("main")).splitlines()[-1] == "[True, True] default/eu default/us"
     assert "No new upgrade operations detected" in done(project.run("alembic", "check"))
+    told = done(project.run("alembic", "upgrade", "head")).splitlines()
+    assert [line.split()[0] for line in told if line.startswith("default/")] == ["default/eu", "default/us"]
+
+
+SHARDS = "shards: {eu: {database: eu.db}, us: {database: us.db}, asia: {database: asia.db}}\n"
+
+
+def revisions_of(result):
+    lines = [line.split() for line in (result.stdout + result.stderr).splitlines()]
+    return {words[0]: " ".join(words[1:]) for words in lines if words and words[0].startswith("default/")}
+
+
+def test_shards_are_migrated_in_parallel_and_a_table_says_which_one_is_where(migrated, tmp_path):
+    project = migrated(f"sqlite:///{tmp_path}/whole.db", more=SHARDS)
+    up = project.run("alembic", "-x", "parallel=2", "upgrade", "head")
+    found = revisions_of(up)
+    assert list(found) == ["default/eu", "default/us", "default/asia"], up.stderr
+    assert len(set(found.values())) == 1
+    assert "(none)" not in found.values()
+    down = project.run("alembic", "-x", "parallel=3", "downgrade", "-1")
+    assert down.returncode == 0, down.stderr
+    assert set(revisions_of(down).values()) == {"(none)"}
+
+
+def test_a_shard_that_fails_does_not_stop_the_others_and_is_named(migrated, tmp_path):
+    project = migrated(f"sqlite:///{tmp_path}/whole.db", more=SHARDS)
+    (tmp_path / "us.db").write_text("this is no database, but a text that is long enough for a header" * 20)
+    up = project.run("alembic", "-x", "parallel=2", "upgrade", "head")
+    assert up.returncode != 0
+    assert "1 of 3 databases failed" in up.stdout + up.stderr
+    assert "default/us: " in up.stdout + up.stderr
+    found = revisions_of(up)
+    assert found["default/eu"] == found["default/asia"] != "(none)"
+    assert "not reached" in up.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["-x", "parallel=0", "upgrade", "head"], "-x parallel=0: a number of databases at a time, at least 1"),
+        (["-x", "parallel=2", "current"], "-x parallel is for alembic upgrade and alembic downgrade"),
+    ],
+)
+def test_what_cannot_be_done_in_parallel_is_refused(migrated, tmp_path, arguments, words):
+    project = migrated(f"sqlite:///{tmp_path}/whole.db", more=SHARDS)
+    result = project.run("alembic", *arguments)
+    assert result.returncode != 0
+    assert words in result.stdout + result.stderr
