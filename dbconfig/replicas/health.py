@@ -251,21 +251,22 @@ class Fleet:
             self._postpone(route)
             self.leave(route, why)
             return
-        if self._has_parted(route):
+        parted = self._why_parted(route)
+        if parted and (self.watches or parted is not positions.OTHER_SYSTEM):
             route.lag = None
             self._postpone(route)
-            self.leave(route, "it has been promoted, and follows this primary no more")
+            self.leave(route, parted)
             return
-        route.lag = self._lag_of(route)
+        route.lag = None if parted else self._lag_of(route)
         most = self.settings.replica_max_lag
         if most is not None and route.lag is not None and route.lag > most:
             self.leave(route, f"it is {route.lag:.1f} s behind (replica_max_lag is {most:g} s)")
         elif route.out:
             self._take_back(route)
 
-    def _has_parted(self, route: Route) -> bool:
+    def _why_parted(self, route: Route) -> str:
         if route.position is None or not self._samples:
-            return False
+            return ""
         return positions.positions_of(route).parted(route.position, self._samples[-1][1])
 
     def _postpone(self, route: Route) -> None:

@@ -22,7 +22,8 @@ _log = logging.getLogger("dbconfig.fleet")
 ANSWER_LIMIT: Final = 2.0
 
 
-_Position = tuple[str, int] | Mapping[str, Any]
+# Of PostgreSQL: which system, whose identifier a primary and its standbys share, which timeline, and where in its log.
+_Position = tuple[str, str, int] | Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,8 @@ class Positions:
     replica: str
     parse: Callable[[str], _Position]
     covers: Callable[[Any, Any], bool]
-    parted: Callable[[Any, Any], bool] = lambda seen, needed: False
+    # Why two positions say nothing of each other, or "".
+    parted: Callable[[Any, Any], str] = lambda seen, needed: ""
     on_disk: str = ""  # the same as `primary`
 
 
@@ -96,37 +98,48 @@ def _without_header(text: str, block: int, segment: int) -> str:
     return f"{position >> 32:X}/{position & 0xFFFFFFFF:X}"
 
 
-def _history_and_lsn(text: str) -> tuple[str, int]:
+def _history_and_lsn(text: str) -> tuple[str, str, int]:
     history, _, position = text.rpartition(":")
-    return history, _lsn(position)
+    system, _, timeline = history.rpartition("/")
+    return system, timeline, _lsn(position)
 
 
-def _reaches(seen: tuple[str, int], needed: tuple[str, int]) -> bool:
-    return seen[1] >= needed[1] and not _parted(seen, needed)
+def _reaches(seen: tuple[str, str, int], needed: tuple[str, str, int]) -> bool:
+    return seen[2] >= needed[2] and not _parted(seen, needed)
 
 
-def _parted(seen: tuple[str, int], needed: tuple[str, int]) -> bool:
-    """Return whether the positions are of two histories, whose numbers say nothing of each other."""
-    return bool(seen[0] and needed[0] and seen[0] != needed[0])
+def _parted(seen: tuple[str, str, int], needed: tuple[str, str, int]) -> str:
+    """Return why the positions are of two histories, whose numbers say nothing of each other, or ""."""
+    if seen[0] and needed[0] and seen[0] != needed[0]:
+        return OTHER_SYSTEM
+    if seen[1] and needed[1] and seen[1] != needed[1]:
+        return "it has been promoted, and follows this primary no more"
+    return ""
 
 
+OTHER_SYSTEM: Final = (
+    "it is another system than its primary, as with logical replication, so nobody can know whether it has what was "
+    "written: write `read_your_writes: false` to read from it"
+)
+_SYSTEM: Final = "(SELECT system_identifier FROM pg_control_system())"
 _TIMELINE: Final = "substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8)"
 
 
 _POSTGRESQL: Final = Positions(
     # Of the insert, not of the flush: with `synchronous_commit = off` a commit returns before it is flushed.
     "SELECT pg_current_wal_insert_lsn()::text, current_setting('wal_block_size')::int, "
-    f"pg_size_bytes(current_setting('wal_segment_size')), {_TIMELINE}, pg_backend_pid()",
+    f"pg_size_bytes(current_setting('wal_segment_size')), {_SYSTEM} || '/' || {_TIMELINE}, pg_backend_pid()",
     # A server out of recovery is the primary itself, or one that was promoted and goes its own way: its timeline tells.
-    "SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn()::text "
+    f"SELECT {_SYSTEM} || '/' || CASE WHEN pg_is_in_recovery() THEN ':' || pg_last_wal_replay_lsn() "
     f"ELSE {_TIMELINE} || ':' || pg_current_wal_insert_lsn() END, "
     # With the time of its start: one that was restored from an older copy is another server.
-    "concat_ws(' ', inet_server_addr(), inet_server_port(), date_part('epoch', pg_postmaster_start_time())), "
+    f"concat_ws(' ', {_SYSTEM}, inet_server_addr(), inet_server_port(), "
+    "date_part('epoch', pg_postmaster_start_time())), "
     "pg_backend_pid()",
     _history_and_lsn,
     _reaches,
     _parted,
-    f"SELECT {_TIMELINE} || ':' || pg_current_wal_flush_lsn(), pg_backend_pid()",
+    f"SELECT {_SYSTEM} || '/' || {_TIMELINE} || ':' || pg_current_wal_flush_lsn(), pg_backend_pid()",
 )
 
 

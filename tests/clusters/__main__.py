@@ -15,6 +15,7 @@ import argparse
 import asyncio
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -33,7 +34,6 @@ from sqlalchemy.pool import NullPool
 from sqlmodel import Session
 
 from dbconfig import CommitUncertain, Registry
-from tests.support.proxy import Proxy
 
 INSERT = text("INSERT INTO ledger_entry (name) VALUES (:name)")
 FIND = text("SELECT count(*) FROM ledger_entry WHERE name = :name")
@@ -161,36 +161,52 @@ def naive(url: str, ledger: Ledger, stop: threading.Event, number: int) -> list[
     return found
 
 
+# A process of its own, which can be stopped: then nothing goes through, nothing is lost, and nobody is told, as where a
+# network drops packets that are sent again.
+WAY = """
+import sys
+proxy = Proxy(sys.argv[1], int(sys.argv[2]))
+print(proxy.host, proxy.port, sep=":", flush=True)
+sys.stdin.read()
+proxy.close()
+"""
+
+
 class Network:
     """Proxies before the servers, which can be cut off from those who come by them."""
 
     def __init__(self, hosts: list[str], question: str) -> None:
         self._question = question
-        self._ways = {each: Proxy(each.split(":")[0], int(each.split(":")[1])) for each in hosts}
+        self._ways: dict[str, tuple[subprocess.Popen[str], str]] = {}
+        for each in hosts:
+            command = [sys.executable, "-c", WAY, *each.split(":")]
+            process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            assert process.stdout is not None
+            self._ways[each] = process, process.stdout.readline().strip()
 
     def through(self, text: str) -> str:
         """Return a text with the proxies in the place of the servers."""
-        for host, way in self._ways.items():
-            text = text.replace(host, f"{way.host}:{way.port}")
+        for host, (_, way) in self._ways.items():
+            text = text.replace(host, way)
         return text
 
     def cut(self, seconds: float, url: str) -> None:
-        """Let nothing through to the primary for so long: what is sent is lost, and nobody is told."""
+        """Let nothing through to the primary for so long."""
         base = make_url(url)
-        for host, way in self._ways.items():
+        for host, (process, _) in self._ways.items():
             at = base.set(host=host.split(":")[0], port=int(host.split(":")[1]))
             engine = create_engine(at, poolclass=NullPool, connect_args=_limits(url))
             with engine.connect() as connection:
                 if not connection.scalar(text(self._question)):
-                    way.swallow()
+                    process.send_signal(signal.SIGSTOP)
                     time.sleep(seconds)
-                    way.pass_through()
+                    process.send_signal(signal.SIGCONT)
                     return
         raise RuntimeError("no host is the primary")
 
     def close(self) -> None:
-        for way in self._ways.values():
-            way.close()
+        for process, _ in self._ways.values():
+            process.communicate(timeout=60)
 
 
 def probe(urls: list[str], stop: threading.Event, beats: list[float]) -> None:

@@ -21,6 +21,10 @@ from dbconfig.replicas.read_your_writes import Mark, from_token, marks, note, sc
         (_POSTGRESQL, "0/2000", "00000001:0/1FFF", True),  # of a standby
         (_POSTGRESQL, "00000001:0/2000", "00000001:0/1FFF", True),  # of the primary itself
         (_POSTGRESQL, "00000002:0/2000", "00000001:0/1FFF", False),  # of one that was promoted
+        (_POSTGRESQL, "77/:0/2000", "77/00000001:0/1FFF", True),  # of a standby of this system
+        (_POSTGRESQL, "78/:0/2000", "77/00000001:0/1FFF", False),  # of one of another system
+        (_POSTGRESQL, "78/00000001:0/2000", "77/00000001:0/1FFF", False),
+        (_POSTGRESQL, "77/00000002:0/2000", "77/00000001:0/1FFF", False),
         (_MARIADB, "0-1-100", "0-1-100", True),
         (_MARIADB, "0-2-100", "0-1-99", True),  # another server was the primary since
         (_MARIADB, "0-1-100", "0-1-101", False),
