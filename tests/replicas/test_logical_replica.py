@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import text
 
 from dbconfig import Profile, Registry
+from dbconfig.replicas import read_your_writes
 from tests.support import servers
 from tests.support.postgresql import PostgreSQLServer
 from tests.support.processes import wait_until
@@ -27,6 +28,12 @@ class AnotherSystem(PostgreSQLServer):
     def _prepare(self) -> None:
         self._install()
         self._configure()
+
+
+@pytest.fixture(autouse=True)
+def _who_has_written_nothing() -> Iterator[None]:
+    yield
+    read_your_writes._marks.set({})  # of this test: the next one begins as a request does
 
 
 @pytest.fixture(scope="module")
