@@ -1,6 +1,7 @@
 """A server that has fallen silent holds no task up: statements and COMMITs end without it."""
 
 import asyncio
+import gc
 from collections.abc import Callable
 
 import pytest
@@ -9,12 +10,23 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from dbconfig import Profile, Registry
 from dbconfig.engine import connection_failures
-from dbconfig.engine.pool import statement_limit
+from dbconfig.engine.pool import farewell, statement_limit
 from tests.asynchronous.conftest import DRIVERS
 from tests.support.proxy import Proxy
 from tests.support.servers import Server
 
+SLOW = {"postgresql": "SELECT 1 FROM pg_sleep(300)", "mariadb": "SELECT SLEEP(300)"}
+RUNNING = {
+    "postgresql": "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE 'SELECT 1 FROM pg_s%'",
+    "mariadb": "SELECT count(*) FROM information_schema.processlist WHERE info = 'SELECT SLEEP(300)'",
+}
 SERVED = [name for name, (system, *_) in DRIVERS.items() if system != "sqlite"]
+
+
+def cancels_beside() -> bool:
+    from dbconfig.engine.dialects.postgresql import psycopg_tasks
+
+    return psycopg_tasks.can_cancel()
 
 
 @pytest.mark.server
@@ -96,3 +108,88 @@ def test_a_ping_that_is_not_answered_leads_to_no_further_question(
         assert explained == []
         network.pass_through()
         network.cut()
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("name", SERVED)
+@pytest.mark.parametrize("what", ["statement", "check"])
+def test_a_task_that_is_cancelled_does_not_wait_for_a_silent_server(
+    name: str, what: str, request: pytest.FixtureRequest, proxy: Callable[[Server], Proxy]
+) -> None:
+    system, drivername, module = DRIVERS[name]
+    pytest.importorskip(module)
+    if name == "psycopg" and not cancels_beside():
+        pytest.skip("psycopg cannot ask a server to cancel without blocking: that takes libpq 17")
+    server = request.getfixturevalue(system)
+    network = proxy(server)
+    url = server.url(drivername, port=network.port)
+    complaints: list[str] = []
+
+    async def use(db: Registry, statement: str) -> None:
+        async with db.async_session() as session:
+            await session.scalar(text(statement))
+
+    async def main() -> float:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: complaints.append(str(context)))
+        profile = Profile(name="silent", url=url, pool_size=1, max_overflow=0, pool_pre_ping=True)
+        async with Registry.from_profile(profile) as db:
+            await use(db, "SELECT 1")
+            if what == "check":
+                network.swallow()
+            task = asyncio.create_task(use(db, SLOW[system]))
+            if what == "statement":
+                while not server.sql(RUNNING[system])[0][0]:
+                    await asyncio.sleep(0.01)
+                network.swallow()
+            else:
+                await asyncio.sleep(0.1)
+            began = loop.time()
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            took = loop.time() - began
+            network.pass_through()
+            network.cut()
+            await use(db, "SELECT 2")
+            await asyncio.sleep(0)
+        return took
+
+    took = asyncio.run(asyncio.wait_for(main(), 60))
+    gc.collect()
+    assert took < farewell.CLOSE_LIMIT + 2.0
+    assert complaints == []
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("name", SERVED)
+def test_a_statement_whose_task_is_cancelled_again_and_again_ends_on_the_server(
+    name: str, request: pytest.FixtureRequest
+) -> None:
+    system, drivername, module = DRIVERS[name]
+    pytest.importorskip(module)
+    if name == "psycopg" and not cancels_beside():
+        pytest.skip("psycopg cannot ask a server to cancel without blocking: that takes libpq 17")
+    server = request.getfixturevalue(system)
+
+    async def use(db: Registry) -> None:
+        async with db.async_session() as session:
+            await session.scalar(text(SLOW[system]))
+
+    async def main() -> None:
+        profile = Profile(name="silent", url=server.url(drivername), pool_size=2, max_overflow=0)
+        async with Registry.from_profile(profile) as db:
+            for pause in range(6):
+                task = asyncio.create_task(use(db))
+                while not server.sql(RUNNING[system])[0][0]:
+                    await asyncio.sleep(0.01)
+                while not task.done():  # as anyio does it to each await of a clean-up
+                    task.cancel()
+                    for _ in range(1 + pause):
+                        await asyncio.sleep(0)
+                end = asyncio.get_running_loop().time() + 30
+                while server.sql(RUNNING[system])[0][0]:
+                    assert asyncio.get_running_loop().time() < end, "the statement goes on"
+                    await asyncio.sleep(0.02)
+
+    asyncio.run(asyncio.wait_for(main(), 120))

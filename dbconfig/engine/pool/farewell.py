@@ -18,10 +18,12 @@ CLOSE_LIMIT = 2.0
 
 async def close(dialect: Any, connection: Any, *, terminate: bool) -> None:
     """Close a connection politely; when that takes too long, fails, or is cancelled, at once."""
-    end = dialect.do_terminate if terminate and dialect.has_terminate else dialect.do_close
+    # The part of SQLAlchemy's `do_terminate` that is polite, which there goes on beside whoever is cancelled: after our
+    # limit its error would be one that nobody retrieves.
+    own = getattr(connection, "_terminate_graceful_close", None) if terminate and dialect.has_terminate else None
     try:
         async with asyncio.timeout(CLOSE_LIMIT):
-            await greenlet_spawn(end, connection)
+            await (greenlet_spawn(dialect.do_close, connection) if own is None else own())
     except Exception as error:
         logger.debug("a connection did not end politely: %s", error)
         cut(dialect, connection)

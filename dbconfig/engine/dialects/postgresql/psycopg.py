@@ -16,7 +16,9 @@ from sqlalchemy import Engine, event
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.util import await_only
 
+from dbconfig.engine.dialects.postgresql import psycopg_tasks
 from dbconfig.engine.dialects.postgresql.driver import LibpqDriver
+from dbconfig.engine.pool.driver import Parameters
 
 _IDLE: Final = pq.TransactionStatus.IDLE
 _JOINABLE: Final = (str, bytes, sql.Composable)
@@ -185,6 +187,11 @@ class Psycopg(LibpqDriver):
     def cursor_class(self, connection: Any) -> type:
         found: type = connection.cursor_factory
         return found
+
+    def limit_connect(self, dialect: Any, record: Any, parameters: Parameters, seconds: float) -> None:
+        super().limit_connect(dialect, record, parameters, seconds)
+        if dialect.is_async and parameters.written("async_creator_fn") is None and psycopg_tasks.can_cancel():
+            parameters.set("async_creator_fn", psycopg_tasks.Connection.connect)
 
     def parameter(self, connection: Any, key: str) -> str | None:
         raw = connection.pgconn.parameter_status(key.encode())

@@ -1,0 +1,60 @@
+"""psycopg's connection for tasks: a task that is cancelled does not wait until the server has confirmed it.
+
+psycopg itself holds a cancelled task for up to ten seconds while a server is silent, and asks nothing of the server
+when the task is cancelled once more in that time. SQLAlchemy never uses such a connection again: nobody needs to wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any, Final
+
+import psycopg
+from psycopg import generators, pq, waiting
+
+logger: logging.Logger = logging.getLogger(__name__)
+
+_ACTIVE: Final = pq.TransactionStatus.ACTIVE
+_INTERVAL: Final = 0.1  # seconds, as psycopg has it
+REQUEST_LIMIT: Final = 2.0  # seconds for a request to cancel
+_under_way: set[asyncio.Task[None]] = set()  # an event loop refers to its tasks weakly
+
+
+class Connection(psycopg.AsyncConnection[Any]):
+    """Closes in the moment of a cancellation, and lets the server be asked, beside, to end the statement."""
+
+    async def wait(self, gen: Any, interval: float = _INTERVAL, *given: Any, **options: Any) -> Any:
+        try:
+            return await waiting.wait_async(gen, self.pgconn.socket, interval, *given, **options)
+        except (asyncio.CancelledError, KeyboardInterrupt):
+            if self.pgconn.transaction_status == _ACTIVE:
+                self._leave()
+            raise
+
+    def _leave(self) -> None:
+        try:
+            request = self.pgconn.cancel_conn()
+            request.start()
+        except psycopg.Error as error:
+            logger.debug("the server cannot be asked to cancel: %s", error)
+        else:
+            task = asyncio.get_running_loop().create_task(_deliver(request))
+            _under_way.add(task)
+            task.add_done_callback(_under_way.discard)
+        self.pgconn.finish()
+
+
+async def _deliver(request: Any) -> None:
+    try:
+        await waiting.wait_conn_async(generators.cancel(request), interval=_INTERVAL, timeout=REQUEST_LIMIT)
+    except (psycopg.Error, OSError) as error:
+        logger.debug("the server was not asked to cancel: %s", error)
+    finally:
+        request.finish()
+
+
+def can_cancel() -> bool:
+    """Return whether a request to cancel can be made without blocking: psycopg 3.2 with libpq 17."""
+    known: Any = getattr(psycopg, "capabilities", None)
+    return known is not None and bool(known.has_cancel_safe())
