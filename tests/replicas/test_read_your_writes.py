@@ -3,12 +3,16 @@
 import contextvars
 import time
 from base64 import urlsafe_b64encode
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from sqlalchemy import create_engine
 
-from dbconfig.replicas.positions import _MARIADB, _MYSQL, _POSTGRESQL, Positions, _without_header
-from dbconfig.replicas.read_your_writes import Mark, from_token, marks, note, scope, to_token, watch_commits
+from dbconfig import Profile
+from dbconfig.replicas import positions
+from dbconfig.replicas.positions import _MARIADB, _MYSQL, _POSTGRESQL, CannotKnow, Positions, _without_header
+from dbconfig.replicas.read_your_writes import Mark, attach, from_token, marks, note, scope, to_token, watch_commits
 
 
 @pytest.mark.parametrize(
@@ -147,3 +151,156 @@ def test_a_commit_that_failed_is_noted_without_a_position_so_that_only_the_prima
     assert found.asked  # nobody asks the primary for a position: the server may not be done with the COMMIT
     assert found.position == ""
     engine.dispose()
+
+
+@pytest.mark.parametrize("way", ["do_commit", "do_commit_twophase"])
+def test_a_commit_is_noted_and_its_position_is_asked_for_later(way: str) -> None:
+    engine = create_engine("sqlite://")
+    done: list[str] = []
+    setattr(engine.dialect, way, lambda *_: done.append(way))
+    watch_commits(engine, "shop#1")
+
+    def commit() -> Mark:
+        getattr(engine.dialect, way)(None)
+        return marks()["shop#1"]
+
+    found = contextvars.copy_context().run(commit)
+    assert done == [way]
+    assert not found.asked
+    assert 0 <= time.time() - found.at < 60
+    engine.dispose()
+
+
+@pytest.mark.parametrize(
+    ("replicas", "read_your_writes", "watched"),
+    [(["replica"], True, True), (["replica"], False, False), ([], True, False), ([], False, False)],
+)
+def test_commits_are_watched_where_a_replica_could_be_behind_them(
+    replicas: list[str], read_your_writes: bool, watched: bool
+) -> None:
+    written: dict[str, Any] = {"replicas": [{"host": host} for host in replicas]} if replicas else {}
+    profile = Profile(name="x", url="postgresql://main/shop", read_your_writes=read_your_writes, **written)
+    engine = create_engine("sqlite://")
+    attach(engine, profile.databases["default"], "shop")
+    assert ("do_commit" in vars(engine.dialect)) is watched
+    engine.dispose()
+
+
+# What a server tells
+
+
+class Connection:
+    """One whose server answers with a row, or does not."""
+
+    def __init__(self, system: str, row: Any, driver: str = "psycopg2") -> None:
+        self.dialect = SimpleNamespace(name=system, driver=driver)
+        self.connection = self
+        self.driver_connection = None
+        self.info: dict[str, Any] = {}
+        self.row = row
+        self.asked: list[str] = []
+        self.invalidated = 0
+        self.open_cursors = 0
+        self.pgpool: BaseException | None = RuntimeError('unrecognized configuration parameter "pool_version"')
+
+    def invalidate(self) -> None:
+        self.invalidated += 1
+
+    def cursor(self) -> "Connection":
+        self.open_cursors += 1
+        return self
+
+    def execute(self, question: str) -> None:
+        self.asked.append(question)
+        if isinstance(self.row, BaseException):
+            raise self.row
+        if question == "SHOW pool_version" and self.pgpool is not None:
+            raise self.pgpool
+
+    def fetchone(self) -> Any:
+        return self.row
+
+    def close(self) -> None:
+        self.open_cursors -= 1
+
+
+@pytest.fixture(autouse=True)
+def _number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(positions, "descriptor", lambda dialect, connection: None)
+    monkeypatch.setattr(positions.driver, "of", lambda dialect: SimpleNamespace(number=lambda connection: 42))
+
+
+@pytest.mark.parametrize(
+    ("system", "row", "text", "server"),
+    [
+        ("postgresql", ("0/4000028", 8192, 16 * 2**20, "00000001", 42), "00000001:0/4000000", None),
+        ("postgresql", ("0/20", "10.0.0.1 5432 1", 42), "0/20", "10.0.0.1 5432 1"),
+        ("postgresql", (None, "10.0.0.1 5432 1", 42), "", "10.0.0.1 5432 1"),  # in recovery, and nothing replayed yet
+        ("mysql", ("0-1-2",), "0-1-2", None),
+        ("mysql", ("0-1-2", "db 3306 1"), "0-1-2", "db 3306 1"),
+        ("mysql", ("", "db 3306 1"), "", "db 3306 1"),
+        ("mysql", (None,), "", None),
+        ("mysql", None, "", None),
+    ],
+)
+def test_a_position_comes_with_the_server_that_has_it(system: str, row: Any, text: str, server: str | None) -> None:
+    connection: Any = Connection(system, row)
+    assert positions.ask(connection, "where are you?") == text
+    assert positions.server_of(connection) == server
+    assert connection.asked == ["where are you?"]
+    assert (connection.open_cursors, connection.invalidated) == (0, 0)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("gone")])
+def test_a_question_that_is_broken_off_leaves_no_answer_for_the_next(error: BaseException) -> None:
+    connection: Any = Connection("mysql", error)
+    with pytest.raises(type(error)):
+        positions.ask(connection, "where are you?")
+    assert (connection.open_cursors, connection.invalidated) == (0, 1)
+
+
+def test_a_server_that_does_not_answer_in_time_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Late:
+        def call(self, fd: object, limit: float, *_: object) -> tuple[None, bool]:
+            assert limit == positions.ANSWER_LIMIT
+            return None, False
+
+    monkeypatch.setattr(positions, "watch", Late())
+    connection: Any = Connection("mysql", ("0-1-2",))
+    with pytest.raises(TimeoutError, match="no answer within 2 s"):
+        positions.ask(connection, "where are you?")
+    assert connection.invalidated == 1
+
+
+def test_a_pooler_that_is_not_pgpool_is_asked_once() -> None:
+    connection: Any = Connection("postgresql", ("0/20", "10.0.0.1 5432 1", 7))  # a number that the driver does not know
+    for _ in range(2):
+        assert positions.ask(connection, "where are you?") == "0/20"
+    assert connection.asked == ["where are you?", "SHOW pool_version", "where are you?"]
+    assert connection.open_cursors == 0
+
+
+@pytest.mark.parametrize("name", ["psycopg2", "psycopg", "asyncpg"])
+def test_behind_pgpool_nobody_can_know_what_is_read(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    scripts: list[str] = []
+    monkeypatch.setattr(positions.asyncpg, "execute_script", lambda proxied, question: scripts.append(question))
+    connection: Any = Connection("postgresql", ("0/20", "10.0.0.1 5432 1", 7), name)
+    connection.pgpool = None  # it answers
+    with pytest.raises(CannotKnow, match="Pgpool-II chooses a server"):
+        positions.ask(connection, "where are you?")
+    asked = ["SHOW pool_version"]
+    assert (scripts, connection.asked[1:]) == ((asked, []) if name == "asyncpg" else ([], asked))
+    connection.pgpool = KeyboardInterrupt()
+    if name != "asyncpg":
+        with pytest.raises(KeyboardInterrupt):
+            positions.ask(connection, "where are you?")
+        assert connection.invalidated == 1
+
+
+@pytest.mark.parametrize(("system", "why"), [("mysql", "a donor"), ("mariadb", "a donor"), ("postgresql", "")])
+def test_only_a_node_of_galera_is_asked_whether_it_is_ready(
+    monkeypatch: pytest.MonkeyPatch, system: str, why: str
+) -> None:
+    monkeypatch.setattr(positions.mysql_role, "unfit", lambda proxied: "a donor")
+    connection: Any = Connection(system, None)
+    assert positions.unfit(connection) == why
