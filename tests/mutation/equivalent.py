@@ -3,6 +3,17 @@
 from tests.mutation.changes import Change
 
 EQUIVALENT: dict[str, dict[str, str]] = {
+    "dbconfig/engine/pool/record.py": {
+        "Slot.__init__: False → True #2": "it is written again before the line counts the place, and read only after",
+        "Slot.__init__: False → True #3": (
+            "of a place in a pool that has connected before; then nobody's first connect is under way to be ended"
+        ),
+    },
+    "dbconfig/replicas/routing.py": {
+        "Router.connect: self.watches and read_your_writes.marks() → (self.watches or read_your_writes.marks())": (
+            "saves a call: mark() returns None where nothing is watched, or nothing was written"
+        ),
+    },
     "dbconfig/engine/dialects/postgresql/pgbouncer.py": {
         "set_in_transactions.do_begin: cursor.close() → pass": (
             "a cursor on the client's side holds nothing of the server's, and ends with its last reference"

@@ -49,7 +49,6 @@ class Workshop:
         shutil.copytree(ROOT, folder, ignore=_UNWANTED, dirs_exist_ok=True)
         self._forker = Forker()  # most of a run would be imports of what others wrote
         # By its content: by time and size, a change within the second that leaves the length would not be compiled.
-        # What Python then compiles it compares in the same way, so that it may keep it; and the tests', which are most.
         compileall.compile_dir(folder / "dbconfig", quiet=1, invalidation_mode=PycInvalidationMode.CHECKED_HASH)
 
     @contextmanager
@@ -90,7 +89,7 @@ class Workshop:
         return subprocess.run(command, cwd=self.folder, env=self._environ(), capture_output=True).returncode == 0
 
     def _environ(self) -> dict[str, str]:
-        return {**os.environ, "PYTHONPATH": str(self.folder)}
+        return {**os.environ, "PYTHONPATH": str(self.folder), "PYTHONDONTWRITEBYTECODE": "1"}
 
     def run(self, tests: Sequence[str], without: Iterable[str] = ()) -> Result:
         """Run tests until the first one fails."""

@@ -187,6 +187,9 @@ def test_where_nobody_has_it_the_primary_is_read(world: World, written: Callable
         world.replica(number).position = "0/1F"
     assert world.reads(2) == ["reads", "reads"]
     assert router.primary.reads == 2
+    asked = [world.replica(number).connects for number in (1, 2)]
+    assert world.read(router.primary) == "reads"  # chosen when no replica could be read from: it has all there is
+    assert [world.replica(number).connects for number in (1, 2)] == asked
     world.replica(2).position = "0/20"
     world.clock.now += 1
     assert world.read(router.replicas[1]) == "replica2"
