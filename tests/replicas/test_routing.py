@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import itertools
 import logging
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import psycopg2
 import pytest
 from sqlalchemy import Connection, exc, text
 from sqlalchemy.pool import QueuePool, StaticPool
+from sqlalchemy.util import greenlet_spawn
 
 from dbconfig.engine.pool import deadline
 from dbconfig.replicas import positions, read_your_writes, routing
 from dbconfig.replicas.read_your_writes import Mark
-from dbconfig.replicas.routing import open_readers
+from dbconfig.replicas.routing import AsyncRouter, open_readers
 from tests.replicas.scripted import Scripted, World
 
 # Which server
@@ -422,3 +426,44 @@ def test_a_session_stays_on_the_server_that_it_began_on(world: World) -> None:
         session.commit()
         world.replica(1).trouble = None
         assert world.server_of(session.connection()) is world.replica(2)
+
+
+# In an event loop
+
+
+def async_router(world: World) -> AsyncRouter:
+    def open_(settings: Any, name: str, **how: Any) -> Any:
+        return SimpleNamespace(sync_engine=world.open(settings, name))
+
+    return AsyncRouter(world.settings({"host": "one"}), "shop", open_)
+
+
+def test_in_an_event_loop_a_look_is_a_task_that_is_kept_until_it_is_done(world: World) -> None:
+    pytest.importorskip("greenlet")
+    seen: list[Any] = []
+
+    async def main() -> AsyncRouter:
+        router = async_router(world)
+        done = asyncio.Event()
+
+        def look() -> None:
+            gc.collect()
+            seen.extend((len(router._looks), deadline.current()))
+            done.set()
+
+        router.look = look  # type: ignore[method-assign]  # of this one router
+        with deadline.Deadline(60):
+            router.begin_look()
+            await done.wait()
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert not router._looks
+        await greenlet_spawn(router.pause, 0)
+        return router
+
+    router = asyncio.run(main())
+    assert seen == [1, None]
+    assert world.clock.slept == []  # nobody else has to wait with it
+    gc.collect()
+    with pytest.raises(RuntimeError, match=r"the event loop is gone|Event loop is closed"):
+        router.begin_look()
