@@ -178,6 +178,17 @@ def test_a_stream_of_a_transaction_of_ours_closes_in_silence_after_it(
     assert [each[1] for each in found[-3:]] == [None, (None, [(1,)]), None]
 
 
+def test_a_stream_that_nobody_has_read_from_closes_too(connect: Callable[..., Any]) -> None:
+    for connection in (connect(), connect(FastBeginConnection)):
+        connection.cursor().execute("SELECT 1")
+        stream = connection.cursor("n")
+        stream.close()
+        assert stream.closed
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+        connection.commit()
+
+
 def test_the_limits_of_a_pooler_go_with_each_begin(connect: Callable[..., Any]) -> None:
     class Limited(FastBeginConnection):
         limits = "SET LOCAL statement_timeout = '7s'"

@@ -1,0 +1,161 @@
+"""What a driver's connection says of itself, and what we send with the drivers of PostgreSQL: without a server."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from dbconfig.engine.dialects.mysql.driver import MySQLDriver
+from dbconfig.engine.dialects.postgresql import pgbouncer, server_role
+from dbconfig.engine.dialects.postgresql.driver import LibpqDriver, PostgreSQLDriver
+from dbconfig.engine.dialects.server_role import Answer, Role
+
+# libpq's: idle, active, in a transaction, in a failed one
+STATUSES = [(0, False, False, False), (1, True, True, False), (2, True, False, False), (3, True, False, True)]
+
+
+def libpq_drivers() -> list[Any]:
+    found: list[Any] = [pytest.param(LibpqDriver(), "info", id="psycopg2")]
+    try:
+        from dbconfig.engine.dialects.postgresql.psycopg import Psycopg
+    except ImportError:
+        return found
+    return [*found, pytest.param(Psycopg(), "pgconn", id="psycopg")]
+
+
+@pytest.mark.parametrize(("status", "inside", "waits", "failed"), STATUSES)
+@pytest.mark.parametrize(("driver", "place"), libpq_drivers())
+def test_libpq_knows_what_is_under_way(
+    driver: Any, place: str, status: int, inside: bool, waits: bool, failed: bool
+) -> None:
+    connection = SimpleNamespace(**{place: SimpleNamespace(transaction_status=status)})
+    assert driver.in_transaction(connection) is inside
+    assert driver.awaits_answer(connection) is waits
+    assert driver.in_failed_transaction(connection) is failed
+
+
+def test_what_the_server_has_reported_is_text_or_nothing() -> None:
+    psycopg = pytest.importorskip("dbconfig.engine.dialects.postgresql.psycopg")
+    told = {b"server_version": b"15.4", b"application_name": None}
+    connection = SimpleNamespace(pgconn=SimpleNamespace(parameter_status=told.get))
+    assert psycopg.DRIVER.parameter(connection, "server_version") == "15.4"
+    assert psycopg.DRIVER.parameter(connection, "application_name") is None
+
+
+@pytest.mark.parametrize(
+    ("error", "cancelled"),
+    [
+        ({"pgcode": "57014"}, True),
+        ({"sqlstate": "57014"}, True),
+        ({"pgcode": "57P01", "sqlstate": None}, False),
+        ({}, False),
+    ],
+)
+def test_a_cancelled_statement_is_known_by_its_code(error: dict[str, Any], cancelled: bool) -> None:
+    class Error(Exception):
+        pass
+
+    found = Error()
+    vars(found).update(error)
+    assert PostgreSQLDriver().was_cancelled(found) is cancelled
+
+
+def test_the_limit_of_a_connect_is_in_whole_seconds_and_never_longer_than_what_was_written() -> None:
+    class Parameters:
+        def __init__(self) -> None:
+            self.kept: dict[str, Any] = {}
+
+        def at_most(self, key: str, seconds: float) -> float:
+            return min(seconds, 2.5)
+
+        def set(self, key: str, value: Any) -> None:
+            self.kept[key] = value
+
+    parameters: Any = Parameters()
+    LibpqDriver().limit_connect(None, None, parameters, 30.0)
+    assert parameters.kept == {"connect_timeout": 3}
+    LibpqDriver().limit_connect(None, None, parameters, 0.2)
+    assert parameters.kept == {"connect_timeout": 1}
+
+
+def test_a_statement_is_cancelled_only_by_its_own_server() -> None:
+    sent: list[str] = []
+    beside = SimpleNamespace(info=SimpleNamespace(backend_pid=7))
+    LibpqDriver().cancel(SimpleNamespace(execute=sent.append), beside, 42)
+    assert sent == ["SELECT CASE WHEN pg_backend_pid() = 7 THEN pg_cancel_backend(42) END"]
+
+
+@pytest.mark.parametrize(
+    ("status", "inside"),
+    [(0b00, True), (0b01, True), (0b10, False), (0b11, True)],  # in a transaction, in autocommit
+)
+def test_mysql_tells_with_each_answer_whether_a_transaction_is_open(status: int, inside: bool) -> None:
+    assert MySQLDriver().in_transaction(SimpleNamespace(server_status=status)) is inside
+
+
+def test_what_a_driver_of_mysql_says_of_its_session() -> None:
+    driver, sent = MySQLDriver(), []
+    assert driver.number(SimpleNamespace(thread_id=lambda: 42)) == 42
+    driver.cancel(SimpleNamespace(execute=sent.append), None, 42)
+    assert sent == ["KILL QUERY 42"]
+    assert driver.was_cancelled(Exception(1317, "Query execution was interrupted"))
+    assert not driver.was_cancelled(Exception(1318))
+    assert not driver.was_cancelled(Exception())
+    assert driver.password("pä€").encode("latin-1") == "pä€".encode()
+
+
+class Server:
+    """Answers the question for its role."""
+
+    def __init__(self, *row: Any) -> None:
+        self.autocommit = False
+        self.during: list[Any] = []
+        self._row = row
+
+    def cursor(self) -> Server:
+        return self
+
+    def execute(self, question: str) -> None:
+        self.during += [question, self.autocommit]
+
+    def fetchone(self) -> Any:
+        return self._row if self.during else None
+
+    def close(self) -> None:
+        self.during.append("closed")
+
+
+@pytest.mark.parametrize(
+    ("row", "strictly", "answer"),
+    [
+        ((True, True, None), True, Answer(Role.OTHER, "it is a standby")),
+        ((False, True, "0000000A"), True, Answer(Role.OTHER, "its transactions are read-only by default")),
+        ((False, True, "0000000A"), False, Answer(Role.PRIMARY, "it is the primary", 10)),
+        ((False, False, "00000001"), True, Answer(Role.PRIMARY, "it is the primary", 1)),
+    ],
+)
+def test_a_server_of_postgresql_tells_its_role(row: Any, strictly: bool, answer: Answer) -> None:
+    server = Server(*row)
+    assert server_role.ask(server, strictly=strictly) == answer
+    assert server.during == [server_role._QUESTION, True, "closed"]
+    assert server.autocommit is False
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "statement"),
+    [
+        ("statement_timeout", 5000, "SET LOCAL statement_timeout = '5000'"),
+        ("jit", False, "SET LOCAL jit = 'off'"),
+        ("jit", True, "SET LOCAL jit = 'on'"),
+        ("application_name", "o'neill", "SET LOCAL application_name = 'o''neill'"),
+        ("application_name", "a, b", "SET LOCAL application_name = 'a, b'"),
+        ("search_path", 'Shop, "Odd ""name"""', "SET LOCAL search_path = 'shop', 'Odd \"name\"'"),
+        ("SEARCH_PATH", "a,b", "SET LOCAL SEARCH_PATH = 'a', 'b'"),
+        ("search_path", "", "SET LOCAL search_path = ''"),
+        ("default_transaction_read_only", True, "SET LOCAL transaction_read_only = 'on'"),
+    ],
+)
+def test_behind_a_pooler_settings_are_those_of_one_transaction(name: str, value: Any, statement: str) -> None:
+    assert pgbouncer.limits_of({name: value}) == [statement]
