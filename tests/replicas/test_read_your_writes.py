@@ -304,3 +304,17 @@ def test_only_a_node_of_galera_is_asked_whether_it_is_ready(
     monkeypatch.setattr(positions.mysql_role, "unfit", lambda proxied: "a donor")
     connection: Any = Connection(system, None)
     assert positions.unfit(connection) == why
+
+
+@pytest.mark.parametrize(
+    ("dialect", "expected"),
+    [
+        ({"name": "postgresql"}, _POSTGRESQL),
+        ({"name": "mysql", "is_mariadb": True}, _MARIADB),
+        ({"name": "mysql", "is_mariadb": False}, _MYSQL),
+        ({"name": "mysql"}, _MYSQL),
+    ],
+)
+def test_each_system_has_positions_of_its_own(dialect: dict[str, Any], expected: Positions) -> None:
+    engine: Any = SimpleNamespace(dialect=SimpleNamespace(**dialect))
+    assert positions.positions_of(engine) is expected
