@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import logging
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +14,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Engine, create_engine
+from sqlalchemy.util import greenlet_spawn
 
 from dbconfig import DatabaseSettings, Profile
 from dbconfig.engine import password_rotation as rotation
@@ -279,3 +282,28 @@ def test_secrets_are_read_at_each_connect(engine: Engine, secret: Path) -> None:
 def test_an_engine_without_secrets_asks_for_none(engine: Engine) -> None:
     rotation._supply_secrets(engine, settings_with(None, connect_args={"application_name": "shop"}))
     assert not engine.dialect.dispatch.do_connect  # type: ignore[attr-defined]  # made of the events
+
+
+@pytest.mark.parametrize(
+    ("is_async", "kind", "aside"), [(True, "provider", True), (True, "file", False), (False, "provider", False)]
+)
+def test_a_provider_does_not_hold_up_an_event_loop(engine: Engine, is_async: bool, kind: str, aside: bool) -> None:
+    pytest.importorskip("greenlet")
+    threads: list[threading.Thread] = []
+
+    def read() -> str:
+        threads.append(threading.current_thread())
+        return "token"
+
+    engine.dialect.is_async = is_async
+    address = SimpleNamespace(password=SimpleNamespace(kind=kind), query={})
+    settings: Any = SimpleNamespace(address=address, connect_args={}, read_password=read)
+    rotation._supply_secrets(engine, settings)
+    (listener,) = engine.dialect.dispatch.do_connect  # type: ignore[attr-defined]  # made of the events
+    parameters: dict[str, Any] = {}
+    if aside:
+        asyncio.run(greenlet_spawn(listener, engine.dialect, None, [], parameters))
+    else:
+        listener(engine.dialect, None, [], parameters)
+    assert parameters == {"password": "token"}
+    assert (threads[0] is threading.current_thread()) is not aside

@@ -231,7 +231,7 @@ def _number(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("system", "row", "text", "server"),
+    ("system", "row", "text", "name"),
     [
         ("postgresql", ("0/4000028", 8192, 16 * 2**20, "00000001", 42), "00000001:0/4000000", None),
         ("postgresql", ("0/20", "10.0.0.1 5432 1", 42), "0/20", "10.0.0.1 5432 1"),
@@ -243,10 +243,10 @@ def _number(monkeypatch: pytest.MonkeyPatch) -> None:
         ("mysql", None, "", None),
     ],
 )
-def test_a_position_comes_with_the_server_that_has_it(system: str, row: Any, text: str, server: str | None) -> None:
+def test_a_position_comes_with_the_server_that_has_it(system: str, row: Any, text: str, name: str | None) -> None:
     connection: Any = Connection(system, row)
     assert positions.ask(connection, "where are you?") == text
-    assert positions.server_of(connection) == server
+    assert positions.server_of(connection) == name
     assert connection.asked == ["where are you?"]
     assert (connection.open_cursors, connection.invalidated) == (0, 0)
 

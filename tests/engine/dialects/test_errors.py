@@ -216,3 +216,36 @@ def test_each_row_names_an_entry_of_the_catalogue() -> None:
     rows = [*mysql.CODES.values(), *postgresql.CODES.values()]
     rows += [row for _, row in (*mysql.WORDS, *postgresql.WORDS)]
     assert {row.slug for row in rows} <= set(CATALOGUE)
+
+
+def test_a_table_can_be_read_before_an_error_asks_for_it() -> None:
+    errors._table.cache_clear()
+    errors.read_table("mysql")
+    assert errors._table.cache_info().currsize == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "attributes", "answer"),
+    [
+        ((1062, "Duplicate entry"), {}, True),
+        ((2013, "Lost connection"), {}, False),  # of the client itself
+        (("text",), {"pgcode": "23505"}, True),
+        (("text",), {"sqlstate": "23505"}, True),
+        (("text",), {"sqlite_errorname": "SQLITE_BUSY"}, True),
+        (("text",), {"pgcode": None}, False),
+        ((), {"sqlstate": "23505"}, True),
+        ((), {}, False),
+    ],
+)
+def test_what_the_database_said_is_told_from_what_the_driver_made_of_silence(
+    arguments: tuple[Any, ...], attributes: dict[str, Any], answer: bool
+) -> None:
+    error = Exception(*arguments)
+    vars(error).update(attributes)
+    assert errors.is_answer(error) is answer
+
+
+def test_an_error_of_a_connect_that_nobody_knows_is_final() -> None:
+    assert errors.fate_of(DBAPIError(None, None, Exception("?"))) is Fate.FINAL
+    assert errors.fate_of(DBAPIError("SELECT 1", None, Exception("?"), connection_invalidated=True)) is Fate.LOST
+    assert errors.fate_of(Exception("?")) is Fate.FINAL

@@ -19,7 +19,7 @@ from dbconfig.engine.pool.ping import Check
 from dbconfig.engine.pool.record import NEVER, Slot, Waiter
 from dbconfig.engine.pool.sockets import Verdict
 from dbconfig.engine.pool.threads import FairPool
-from tests.engine.pool.support import JUDGE, FakeServer, assert_whole, callers, eventually, fair_pool
+from tests.engine.pool.support import JUDGE, FakeServer, assert_whole, callers, eventually, fair_pool, running_engine
 
 
 def record_of(fairy: Any) -> Any:
@@ -379,3 +379,14 @@ def test_an_engine_of_sqlite_is_asked_for_nothing_by_its_name() -> None:
     assert isinstance(engine.pool, FairPool)
     assert engine.pool.connector.inline
     engine.dispose()
+
+
+@pytest.mark.parametrize("kind", [None, "QueuePool"])
+def test_the_end_of_a_connections_life_is_drawn_when_it_is_made(tmp_path: Any, kind: str | None) -> None:
+    with running_engine(f"sqlite:///{tmp_path}/a.db", pool_recycle=60.0, poolclass=kind) as engine:
+        fairy: Any = engine.raw_connection()
+        record = record_of(fairy)
+        ends = record.info["dbconfig.expires"] if kind else record.expires
+        assert 40 < ends - threads.monotonic() <= 60
+        assert bool(engine.pool.dispatch.checkout) is bool(kind)  # ours does not ask a listener each time
+        fairy.close()
