@@ -92,10 +92,13 @@ class Judge:
 
     def __init__(self, settings: DatabaseSettings) -> None:
         self._settings = settings
+        self.full: int = 0
 
     def connects_again(self, error: BaseException) -> bool:
         """Whether the same connection attempt may well succeed in a moment."""
-        return judged(error, self._settings).connects_again
+        row = judged(error, self._settings)
+        self.full += row.slug == "too-many-connections"
+        return row.connects_again
 
     def ends_connection(self, error: BaseException) -> bool:
         """Whether a statement's error means that its connection cannot be used any more."""

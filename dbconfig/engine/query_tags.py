@@ -11,10 +11,11 @@ from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import quote
 
-from sqlalchemy import Engine, event
+from sqlalchemy import Engine
 
 from dbconfig.engine.dialects import application_name
 from dbconfig.settings.database import DatabaseSettings
+from dbconfig.settings.known_drivers import family
 
 Tags = tuple[tuple[str, str], ...]
 Source = Callable[[], Mapping[str, str]]
@@ -86,17 +87,33 @@ def attach(engine: Engine, settings: DatabaseSettings, label: str) -> None:
     # What the driver reads as a placeholder. Where there is none for it to read, SQLAlchemy says so.
     doubled = engine.dialect.paramstyle in ("format", "pyformat")
 
-    @event.listens_for(engine, "before_cursor_execute", retval=True)
-    def tag(connection: Any, cursor: Any, statement: str, parameters: Any, context: Any, many: bool) -> tuple[str, Any]:
+    dialect: Any = engine.dialect
+    execute, plainly, many = dialect.do_execute, dialect.do_execute_no_params, dialect.do_executemany
+    # These drivers send many rows in one statement, if nothing stands in front of INSERT and behind VALUES (…).
+    within = family(dialect.name) == "mysql"
+
+    def tags(doubled: bool) -> str:
         found = current(of_frameworks)
         if traced:
             found = (*found, *_trace())
-        added = comment((*own, *found), doubled)
-        if "/*" in statement or not added:  # SQLCommenter leaves a statement alone that has a comment
-            return statement, parameters
-        if doubled and context is not None and context.no_parameters and not parameters:
-            added = comment((*own, *found), False)
-        return statement + added, parameters
+        return comment((*own, *found), doubled)
+
+    # Not events: with one, SQLAlchemy prepares each statement for all kinds of them, which costs ten times as much.
+    # SQLCommenter leaves a statement alone that has a comment.
+    def do_execute(cursor: Any, statement: str, parameters: Any, context: Any = None) -> None:
+        execute(cursor, statement if "/*" in statement else statement + tags(doubled), parameters, context)
+
+    def do_execute_no_params(cursor: Any, statement: str, context: Any = None) -> None:
+        plainly(cursor, statement if "/*" in statement else statement + tags(False), context)
+
+    def do_executemany(cursor: Any, statement: str, parameters: Any, context: Any = None) -> None:
+        if "/*" not in statement:
+            verb, blank, rest = statement.partition(" ")
+            statement = f"{verb}{tags(doubled)}{blank}{rest}" if within else statement + tags(doubled)
+        many(cursor, statement, parameters, context)
+
+    dialect.do_execute, dialect.do_execute_no_params = do_execute, do_execute_no_params  # of this engine alone
+    dialect.do_executemany = do_executemany
 
 
 @lru_cache(maxsize=1024)

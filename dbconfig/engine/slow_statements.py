@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from time import monotonic, perf_counter
 from typing import Any, Final
 
-from sqlalchemy import Engine, event
-from sqlalchemy.engine import ExceptionContext
+from sqlalchemy import Engine
+from sqlalchemy.pool import _ConnectionFairy
 from sqlalchemy.util import greenlet_spawn
 
 from dbconfig.engine import statement_text
@@ -30,7 +30,6 @@ MOST_PLANS: Final = 500  # statements whose last plan is remembered
 PLAN_LIMIT: Final = 2000  # milliseconds for an EXPLAIN, which may wait for locks
 _LONGEST_PLAN: Final = 8000  # characters
 
-_BEGAN: Final = "_dbconfig_slow_began"  # attribute of SQLAlchemy's execution context
 _PLANNED: Final = ("SELECT", "WITH", "INSERT", "UPDATE", "DELETE")
 # Lines of a plan of PostgreSQL that repeat what the statement compares with.
 _CONDITION: Final = re.compile(r"^(\s*(?:[\w ]*(?:Filter|Cond|Key|Call|Output|Limit)): )(.*)$", re.MULTILINE)
@@ -67,22 +66,49 @@ def attach(engine: Engine, settings: DatabaseSettings, label: str) -> None:
     plans = _Plans(engine, label, of_pool) if settings.slow_statement_plan else None
     budget = _Budget()
 
-    def begin(connection: Any, cursor: Any, statement: str, parameters: Any, context: Any, many: bool) -> Any:
-        if context is not None:
-            context._dbconfig_slow_began = perf_counter()
-        return statement, parameters
+    dialect: Any = engine.dialect
+    execute, plainly, many = dialect.do_execute, dialect.do_execute_no_params, dialect.do_executemany
 
-    def finish(connection: Any, cursor: Any, statement: str, parameters: Any, context: Any, many: bool) -> None:
-        seconds = perf_counter() - getattr(context, _BEGAN, 0.0)
-        if seconds >= limit and hasattr(context, _BEGAN):
+    # Not events: with one, SQLAlchemy prepares each statement for all kinds of them, which costs ten times as much.
+    def do_execute(cursor: Any, statement: str, parameters: Any, context: Any = None) -> None:
+        began = perf_counter()
+        try:
+            execute(cursor, statement, parameters, context)
+        except BaseException as error:
+            fail(statement, context, perf_counter() - began, error)
+            raise
+        if perf_counter() - began >= limit:
+            finish(cursor, statement, parameters, context, perf_counter() - began)
+
+    def do_execute_no_params(cursor: Any, statement: str, context: Any = None) -> None:
+        began = perf_counter()
+        try:
+            plainly(cursor, statement, context)
+        except BaseException as error:
+            fail(statement, context, perf_counter() - began, error)
+            raise
+        if perf_counter() - began >= limit:
+            finish(cursor, statement, None, context, perf_counter() - began)
+
+    def do_executemany(cursor: Any, statement: str, parameters: Any, context: Any = None) -> None:
+        began = perf_counter()
+        try:
+            many(cursor, statement, parameters, context)
+        except BaseException as error:
+            fail(statement, context, perf_counter() - began, error)
+            raise
+        if perf_counter() - began >= limit:
+            finish(cursor, statement, None, context, perf_counter() - began, many=True)
+
+    def finish(cursor: Any, statement: str, parameters: Any, context: Any, seconds: float, many: bool = False) -> None:
+        if is_of_application(context):
             report(statement, seconds, cursor.rowcount, "")
             if plans is not None and not many:
                 plans.ask(statement, parameters)
 
-    def fail(context: ExceptionContext) -> None:
-        began = getattr(context.execution_context, _BEGAN, None)
-        if began is not None and perf_counter() - began >= limit and context.statement is not None:
-            report(context.statement, perf_counter() - began, -1, type(context.original_exception).__name__)
+    def fail(statement: str, context: Any, seconds: float, error: BaseException) -> None:
+        if seconds >= limit and is_of_application(context):
+            report(statement, seconds, -1, type(error).__name__)
 
     def report(statement: str, seconds: float, rows: int, error: str) -> None:
         suppressed = budget.take()
@@ -103,10 +129,14 @@ def attach(engine: Engine, settings: DatabaseSettings, label: str) -> None:
             },
         )
 
-    engine_dialect, awaits = engine.dialect.name, engine.dialect.is_async
-    event.listen(engine, "before_cursor_execute", begin, retval=True)
-    event.listen(engine, "after_cursor_execute", finish)
-    event.listen(engine, "handle_error", fail)
+    engine_dialect, awaits = dialect.name, dialect.is_async
+    dialect.do_execute, dialect.do_execute_no_params = do_execute, do_execute_no_params  # of this engine alone
+    dialect.do_executemany = do_executemany
+
+
+def is_of_application(context: Any) -> bool:
+    """Whether a statement runs on a connection from the pool: SQLAlchemy asks each new server some questions before."""
+    return context is not None and isinstance(context.root_connection.connection, _ConnectionFairy)
 
 
 class _Plans:
@@ -170,7 +200,8 @@ def _plan(engine: Engine, statement: str, parameters: Any) -> str:
         limits = {"postgresql": f"SET statement_timeout = {PLAN_LIMIT}", "sqlite": "PRAGMA query_only = 1"}
         cursor.execute(limits.get(engine.dialect.name, f"SET SESSION lock_wait_timeout = {PLAN_LIMIT // 1000}"))
         verb = "EXPLAIN QUERY PLAN" if engine.dialect.name == "sqlite" else "EXPLAIN"
-        cursor.execute(f"{verb} {statement}", parameters)
+        # Without parameters a driver reads no placeholder, so that a `%` is one.
+        cursor.execute(f"{verb} {statement}", *([parameters] if parameters else []))
         names = [each[0] for each in cursor.description]
         rows = cursor.fetchall()
         cursor.close()

@@ -169,7 +169,7 @@ def attach(
         failover.attach(engine, name, judge, ledger.count_failover)
     holders = None
     if settings.pool_leak_warning is not None:
-        holders = leaks.attach(engine, name, settings.pool_leak_warning, ledger.count_leak, ledger.records)
+        holders = leaks.attach(engine, name, settings.pool_leak_warning, ledger, driver)
     if is_ours(engine.pool):
         engine.pool.explain = timeout_report.explainer(weakref.ref(engine), ledger, settings, holders)
         engine.pool.server, engine.pool.disown = _server(engine), ledger.disown

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from dbconfig.engine.pool.diagnostics.stats import Histogram, PoolStats
@@ -12,6 +12,7 @@ ENOUGH: Final = 100  # checkouts; fewer say nothing
 WORTH: Final = 0.01  # share of the checkouts that waited for `NOTICED` or longer
 NOTICED: Final = 0.01  # seconds; a bound of the histograms
 LARGE: Final = 4  # times as many connections as there were ever open
+PLACES: Final = 3  # call sites that a line names
 MANY: Final = 20  # connections closed for their age, and a tenth of the checkouts
 
 
@@ -21,7 +22,7 @@ def advice(pools: Iterable[PoolStats]) -> list[str]:
 
 
 def _of_pool(pool: PoolStats) -> list[str]:
-    found = [_too_small(pool), _too_large(pool), _recycled(pool), _held(pool)]
+    found = [_too_small(pool), _too_large(pool), _recycled(pool), _server_full(pool), _idle(pool), _held(pool)]
     return [line for line in found if line]
 
 
@@ -33,7 +34,7 @@ def _too_small(pool: PoolStats) -> str:
     if late / pool.wait.count < WORTH and not failed:
         return ""
     held = pool.use.sum / pool.use.count
-    # Little's law: whoever waited found, on average, as many before it as come free in that time.
+    # Little's law: a caller that waited found, on average, as many before it as come free in that time.
     waited = pool.wait.sum / max(late, 1)
     enough = math.ceil(round(pool.max * (1 + waited / held), 6)) if held else pool.max
     lost = f"; {failed} got no connection" if failed else ""
@@ -64,13 +65,47 @@ def _recycled(pool: PoolStats) -> str:
     )
 
 
-def _held(pool: PoolStats) -> str:
-    if not pool.leaks:
+def _server_full(pool: PoolStats) -> str:
+    if not pool.server_full:
+        return ""
+    most = "without a limit" if pool.max is None else f"of up to {pool.max}"
+    connects = f"{pool.server_full} connect{'s' if pool.server_full > 1 else ''}"
+    return (
+        f"the server had no connection left for {connects} of this pool, which is one {most} per process: "
+        "`dbconfig check --workers N --replicas M` computes what fits"
+    )
+
+
+def _idle(pool: PoolStats) -> str:
+    count = sum(pool.idle_at.values())
+    if not count:
         return ""
     return (
-        f"{pool.leaks} connection{'s were' if pool.leaks > 1 else ' was'} held for longer than pool_leak_warning, or "
-        "never closed: the log of dbconfig.pool.leaks has the lines that took them"
+        f"{_were(count)} idle in transaction for longer than pool_leak_warning: {_places(pool.idle_at)}. Commit before "
+        "waiting for anything else than the database"
     )
+
+
+def _held(pool: PoolStats) -> str:
+    busy = pool.leaks - sum(pool.idle_at.values())
+    if busy <= 0:
+        return ""
+    elsewhere = {place: count - pool.idle_at.get(place, 0) for place, count in pool.held_at.items()}
+    places = _places({place: count for place, count in elsewhere.items() if count > 0})
+    where = places or "taken at an unknown place"
+    return f"{_were(busy)} held for longer than pool_leak_warning, or never closed: {where}"
+
+
+def _were(count: int) -> str:
+    return f"{count} connection{'s were' if count > 1 else ' was'}"
+
+
+def _places(counts: Mapping[str, int]) -> str:
+    """Return call sites with their counts, the most frequent first."""
+    ordered = sorted(counts.items(), key=lambda each: (-each[1], each[0]))
+    rest = sum(count for _, count in ordered[PLACES:])
+    shown = [f"{count} taken at {place}" for place, count in ordered[:PLACES]]
+    return ", ".join([*shown, f"and {rest} elsewhere"] if rest else shown)
 
 
 def _longer_than(histogram: Histogram, seconds: float) -> int:

@@ -93,6 +93,10 @@ class Driver:
         """Return what the server last reported of a setting, without a round trip. May raise."""
         return None
 
+    def in_transaction(self, connection: Any) -> bool:
+        """Return whether a transaction is open, as far as is known without asking the server."""
+        return True
+
     def awaits_answer(self, connection: Any) -> bool:
         """Return whether a statement has been sent and its answer has not been read."""
         return False

@@ -12,6 +12,8 @@ from dbconfig.engine.pool.ping import Check
 class Judge(Protocol):
     """Says what an error means; the pool knows no database system's."""
 
+    full: int  # how many connects failed because the server had no connection left
+
     def connects_again(self, error: BaseException) -> bool:
         """Whether the same connection attempt may well succeed in a moment."""
 
@@ -24,6 +26,8 @@ class Judge(Protocol):
 
 class SystemErrors:
     """Knows the errors of the operating system, and nothing of databases."""
+
+    full = 0
 
     def connects_again(self, error: BaseException) -> bool:
         return isinstance(error, TimeoutError | ConnectionError)

@@ -26,6 +26,8 @@ from dbconfig.engine.pool.threads import FairPool
 class Judge:
     """Asks the tables of errors, as an engine's own judge does, which knows settings besides."""
 
+    full = 0
+
     def connects_again(self, error: BaseException) -> bool:
         row = of_connect(error)
         return row is not None and row.connects_again

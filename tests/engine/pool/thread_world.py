@@ -51,6 +51,8 @@ class Interrupt(BaseException):
 
 
 class Judge:
+    full = 0
+
     def connects_again(self, error: BaseException) -> bool:
         return isinstance(error, TimeoutError | ConnectionError)
 

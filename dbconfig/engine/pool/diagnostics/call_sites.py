@@ -75,6 +75,27 @@ def frames_of_task(task: asyncio.Task[Any], depth: int = 1) -> list[Place]:
     return found[: -depth - 1 : -1]
 
 
+def thread_is_inside(thread: int, package: str = "sqlalchemy") -> bool:
+    """Return whether a thread executes something of a package now, or something that it has called."""
+    frame = sys._current_frames().get(thread)
+    while frame is not None:
+        if frame.f_globals.get("__name__", "").partition(".")[0] == package:
+            return True
+        frame = frame.f_back
+    return False
+
+
+def task_is_inside(task: asyncio.Task[Any], package: str = "sqlalchemy") -> bool:
+    """Return whether a task waits for something of a package now."""
+    waiting: Any = task.get_coro()
+    while waiting is not None:
+        frame: FrameType | None = getattr(waiting, "cr_frame", None) or getattr(waiting, "gi_frame", None)
+        if frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] == package:
+            return True
+        waiting = getattr(waiting, "cr_await", None) or getattr(waiting, "gi_yieldfrom", None)
+    return False
+
+
 def describe(place: Place) -> str:
     """Write a place as ``app/jobs.py:41 in rebuild_index``."""
     code, instruction = place

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 # In record.info of SQLAlchemy's own pools: since when in use, and by whom.
 LENT = "dbconfig.lent"
 BY = "dbconfig.by"
+MOST_PLACES = 100  # call sites that are counted; an application has few
 
 
 class Holder(NamedTuple):
@@ -65,6 +66,8 @@ class Ledger:
         # What serves read-only sessions by this engine, where there are replicas. Weakly: it refers to the engine.
         self.reader: Callable[[], Reader | None] = lambda: None
         self.leaks: int = 0
+        self.held_at: dict[str, int] = {}
+        self.idle_at: dict[str, int] = {}
         self.failovers: int = 0
         self.uncertain_commits: int = 0
         self.retries: dict[str, int] = {}
@@ -74,9 +77,13 @@ class Ledger:
     def _unlock(self) -> None:
         self.lock: RLock = RLock()  # re-entrant: the garbage collector may check a connection in at any time
 
-    def count_leak(self) -> None:
+    def count_leak(self, place: str | None, *, idle: bool) -> None:
+        """Count a connection that was held for too long, and where; `idle` in its transaction."""
         with self.lock:
             self.leaks += 1
+            for counts in (self.held_at, self.idle_at) if idle else (self.held_at,):
+                if place is not None and (place in counts or len(counts) < MOST_PLACES):
+                    counts[place] = counts.get(place, 0) + 1
 
     def count_failover(self) -> None:
         with self.lock:
@@ -150,6 +157,9 @@ class Ledger:
             use=histogram(each.use for each in every),
             create=create,
             leaks=self.leaks,
+            held_at=MappingProxyType(dict(self.held_at)),
+            idle_at=MappingProxyType(dict(self.idle_at)),
+            server_full=pool.options.judge.full if is_ours(pool) else 0,
             failovers=self.failovers,
             retries=MappingProxyType(dict(self.retries)),
             uncertain_commits=self.uncertain_commits,

@@ -8,13 +8,21 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable
 from threading import RLock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from sqlalchemy import event
 
 from dbconfig.engine.pool import forks
 from dbconfig.engine.pool.clock import monotonic
-from dbconfig.engine.pool.diagnostics.call_sites import Place, application_frames, describe, running
+from dbconfig.engine.pool.diagnostics.call_sites import (
+    Place,
+    application_frames,
+    describe,
+    running,
+    task_is_inside,
+    thread_is_inside,
+)
+from dbconfig.engine.pool.driver import Driver
 from dbconfig.engine.pool.facts import facts
 from dbconfig.engine.pool.maintenance import caretaker
 from dbconfig.engine.pool.threads import FairPool
@@ -24,6 +32,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import Engine
 
+    from dbconfig.engine.pool.diagnostics.counters import Holder, Ledger
     from dbconfig.engine.pool.record import Record
 
 logger: logging.Logger = logging.getLogger("dbconfig.pool.leaks")
@@ -39,7 +48,7 @@ QUIET_ROUNDS = 2
 class Hold:
     """One connection in use."""
 
-    __slots__ = ("frames", "reported", "since", "task", "thread")
+    __slots__ = ("frames", "idle", "reported", "since", "task", "thread")
 
     def __init__(self, frames: list[Place], since: float, thread: str, task: str | None) -> None:
         self.frames: list[Place] = frames
@@ -47,6 +56,10 @@ class Hold:
         self.thread: str = thread
         self.task: str | None = task
         self.reported: bool = False
+        self.idle: bool = False  # in its transaction, when it was found to be held for too long
+
+    def place(self) -> str | None:
+        return describe(self.frames[0]) if self.frames else None
 
     def who(self) -> str:
         where = " < ".join(describe(frame) for frame in self.frames) or "an unknown place"
@@ -62,12 +75,19 @@ def current_task() -> asyncio.Task[Any] | None:
     return task
 
 
+class Count(Protocol):
+    """Counts a connection that is held for too long, by the line that has taken it."""
+
+    def __call__(self, place: str | None, *, idle: bool) -> None: ...
+
+
 class Leaks:
     """Reports the connections of one engine that are held for too long."""
 
-    def __init__(self, name: str, seconds: float, count: Callable[[], None]) -> None:
+    def __init__(self, name: str, seconds: float, count: Count, in_transaction: Callable[[Any], bool]) -> None:
         self.name = name
         self._count = count
+        self._in_transaction = in_transaction
         self._seconds = seconds
         self._round = min(max(seconds / ROUNDS, SHORTEST_ROUND), LONGEST_ROUND)
         self._forget()
@@ -88,6 +108,11 @@ class Leaks:
         """Return the line of the application that has taken a connection, if that is known."""
         raise NotImplementedError
 
+    def _is_idle(self, record: Any, thread: int, task: asyncio.Task[Any] | None) -> bool:
+        """Return whether a transaction is open while its holder does something else than asking the server."""
+        busy = task_is_inside(task) if task is not None else thread_is_inside(thread)
+        return not busy and self._in_transaction(record)
+
     def _watch(self) -> None:
         self._quiet = 0
         myself = weakref.ref(self)
@@ -95,8 +120,8 @@ class Leaks:
         self._watching = True  # last: an interrupted checkout leaves it to the next one
 
     def _facts(self, hold: Hold, seconds: float) -> dict[str, Any]:
-        place = describe(hold.frames[0]) if hold.frames else None
-        return facts(self.name, seconds=seconds, place=place, holder_thread=hold.thread, holder_task=hold.task)
+        by = {"holder_thread": hold.thread, "holder_task": hold.task}
+        return facts(self.name, seconds=seconds, place=hold.place(), idle_in_transaction=hold.idle, **by)
 
     def _came_back(self, hold: Hold) -> None:
         held = monotonic() - hold.since
@@ -110,7 +135,7 @@ class Leaks:
 
     def _was_forgotten(self, hold: Hold) -> None:
         if not hold.reported:
-            self._count()
+            self._count(hold.place(), idle=False)
         held = monotonic() - hold.since
         logger.warning(
             "%s: a connection was never closed; the garbage collector reclaimed it after %.1f s, taken at %s",
@@ -135,7 +160,7 @@ class Leaks:
         if done:
             self._watching = False
         for hold in overdue:
-            self._count()
+            self._count(hold.place(), idle=hold.idle)
             held = now - hold.since
             extra = self._facts(hold, held)
             logger.warning("%s: a connection is held for %.1f s by %s", self.name, held, hold.who(), extra=extra)
@@ -146,9 +171,14 @@ class LeaksOfLine(Leaks):
     """The same for our pool of threads, which calls it directly. What the record knows is not noted a second time."""
 
     def __init__(
-        self, name: str, seconds: float, count: Callable[[], None], in_use: Callable[[], Iterable[Record]]
+        self,
+        name: str,
+        seconds: float,
+        count: Count,
+        in_transaction: Callable[[Any], bool],
+        in_use: Callable[[], Iterable[Record]],
     ) -> None:
-        super().__init__(name, seconds, count)
+        super().__init__(name, seconds, count, in_transaction)
         self._in_use = in_use
 
     def taken(self, record: Record) -> None:
@@ -184,6 +214,7 @@ class LeaksOfLine(Leaks):
             if record.hold is None and now - record.lent_at >= self._seconds:
                 record.hold = hold = self._hold(record)
                 hold.reported = True
+                hold.idle = self._is_idle(record, record.thread, None if record.task is None else record.task())
                 found.append(hold)
         return found
 
@@ -197,9 +228,19 @@ class LeaksOfLine(Leaks):
 class LeaksByEvents(Leaks):
     """The same for other pools, sync or async, through their events."""
 
-    def __init__(self, name: str, seconds: float, count: Callable[[], None], *, awaits: bool) -> None:
+    def __init__(
+        self,
+        name: str,
+        seconds: float,
+        count: Count,
+        in_transaction: Callable[[Any], bool],
+        holders: Callable[[], Iterable[Holder]],
+        *,
+        awaits: bool,
+    ) -> None:
         self._awaits = awaits  # of an asynchronous engine
-        super().__init__(name, seconds, count)
+        self._holders = holders
+        super().__init__(name, seconds, count, in_transaction)
 
     def _forget(self) -> None:
         super()._forget()
@@ -246,17 +287,34 @@ class LeaksByEvents(Leaks):
             found = [h for h in self._holds.values() if not h.reported and now - h.since >= self._seconds]
             for hold in found:
                 hold.reported = True
+            ids = {id(hold): key for key, hold in self._holds.items()}
+        by_record = {id(each.record): each for each in self._holders()} if found else {}
+        for hold in found:
+            holder = by_record.get(ids[id(hold)])
+            hold.idle = holder is not None and self._is_idle(holder.record, holder.thread, holder.task)
         return found
 
 
 def attach(
-    engine: Engine, name: str, seconds: float, count: Callable[[], None], in_use: Callable[[], Iterable[Any]]
+    engine: Engine,
+    name: str,
+    seconds: float,
+    ledger: Ledger,
+    driver: Driver,
 ) -> Leaks:
     """Report, and count, connections of an engine that are held for longer than this."""
+    dialect = engine.dialect
+
+    def in_transaction(record: Any) -> bool:
+        connection = record.dbapi_connection
+        return connection is not None and driver.in_transaction(dialect.get_driver_connection(connection))
+
     if isinstance(engine.pool, FairPool):
-        engine.pool.leaks = of_line = LeaksOfLine(name, seconds, count, in_use)
+        engine.pool.leaks = of_line = LeaksOfLine(name, seconds, ledger.count_leak, in_transaction, ledger.records)
         return of_line
-    leaks = LeaksByEvents(name, seconds, count, awaits=engine.dialect.is_async)
+    leaks = LeaksByEvents(
+        name, seconds, ledger.count_leak, in_transaction, ledger.holders, awaits=engine.dialect.is_async
+    )
     event.listen(engine, "checkout", leaks.taken)
     event.listen(engine, "checkin", leaks.returned)
     event.listen(engine, "reset", leaks.reset)

@@ -45,6 +45,11 @@ class PoolStats:
     wait: Histogram  # of every checkout, also of those that timed out; without a wait in the first bucket
     use: Histogram
     create: Histogram
+    # By call site, with pool_leak_warning: connections held for longer, and those of them that were idle in
+    # transaction.
+    held_at: Mapping[str, int] = field(default_factory=dict, hash=False)
+    idle_at: Mapping[str, int] = field(default_factory=dict, hash=False)
+    server_full: int = 0  # connects that failed because the server had no connection left
     leaks: int = 0  # connections held for longer than pool_leak_warning, or never closed
     failovers: int = 0  # how often the primary was found to be read-only, and all connections were replaced
     retries: Mapping[str, int] = field(default_factory=dict, hash=False)  # of units of work, by reason
@@ -60,7 +65,8 @@ class PoolStats:
         """Return the same as what JSON can carry."""
         plain = {each.name: getattr(self, each.name) for each in fields(self)}
         histograms = {name: value.as_dict() for name, value in plain.items() if isinstance(value, Histogram)}
-        return {**plain, **histograms, "closed": dict(self.closed), "retries": dict(self.retries)}
+        counted = {name: dict(getattr(self, name)) for name in ("closed", "retries", "held_at", "idle_at")}
+        return {**plain, **histograms, **counted}
 
 
 def histogram(tallies: Iterable[Tally]) -> Histogram:
