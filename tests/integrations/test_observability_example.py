@@ -24,6 +24,15 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
+def prometheus() -> str:
+    """The program; asked for before the example starts, which shows nothing when it is ended at once."""
+    found = shutil.which("prometheus")
+    if found is None:
+        pytest.skip("prometheus is not installed")
+    return found
+
+
+@pytest.fixture
 def port(tmp_path: Path) -> Iterator[int]:
     """The port of the example, which runs until the test has ended."""
     for folder in ("examples", "contrib"):
@@ -70,10 +79,7 @@ def test_the_series_of_the_example_move(port: int) -> None:
         wait_until(lambda series=series: value(port, series) > 0, series, timeout=120)  # type: ignore[misc]
 
 
-def test_alerts_fire_in_a_prometheus_that_scrapes_the_example(port: int, tmp_path: Path) -> None:
-    prometheus = shutil.which("prometheus")
-    if prometheus is None:
-        pytest.skip("prometheus is not installed")
+def test_alerts_fire_in_a_prometheus_that_scrapes_the_example(prometheus: str, port: int, tmp_path: Path) -> None:
     file = tmp_path / "examples/observability/prometheus.yml"
     file.write_text(file.read_text().replace("127.0.0.1:9100", f"127.0.0.1:{port}"))
     own = free_port()
