@@ -280,9 +280,17 @@ def _called(work: Callable[[Session], T], session: Session) -> T:
         if inspect.iscoroutine(result):
             result.close()  # or it would warn that nobody has awaited it
         raise TypeError("the function returned an awaitable, which nobody awaits here: use async_run_in_transaction")
-    if inspect.isgenerator(result) and any(found is session for found in inspect.getgeneratorlocals(result).values()):
-        raise TypeError("the function returned a generator of its session, which would run after the COMMIT")
+    if inspect.isasyncgen(result):
+        raise TypeError("the function returned an asynchronous generator, which nobody iterates over here")
+    _refuse_late(result, session)
     return result
+
+
+def _refuse_late(result: Any, session: Any) -> None:
+    """Refuse a generator that would use the session after the COMMIT."""
+    frame = getattr(result, "gi_frame", None) or getattr(result, "ag_frame", None)
+    if frame is not None and any(found is session for found in frame.f_locals.values()):
+        raise TypeError("the function returned a generator of its session, which would run after the COMMIT")
 
 
 async def async_run(
@@ -329,4 +337,6 @@ async def _awaited(work: Callable[[AsyncSession], Awaitable[T]], session: AsyncS
     result = work(session)
     if not inspect.isawaitable(result):
         raise TypeError("async_run_in_transaction awaits what its function returns: write `async def`")
-    return await result
+    found = await result
+    _refuse_late(found, session)
+    return found

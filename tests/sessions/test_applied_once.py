@@ -460,12 +460,25 @@ def generator(session: Session) -> Any:
     yield session.execute(INSERT)
 
 
+async def asynchronous_generator(session: Any) -> Any:
+    yield await session.execute(INSERT)
+
+
+async def returns_its_generator(session: Any) -> Any:
+    return generator(session)
+
+
+async def returns_its_asynchronous_generator(session: Any) -> Any:
+    return asynchronous_generator(session)
+
+
 NO_WORK: dict[str, Callable[[Session], Any]] = {
     "a coroutine function": coroutine,
     "an object that is called by one": Called(),
     "a function that returns a coroutine": lambda session: coroutine(session),
     "a generator function": generator,
     "a function that returns its generator": lambda session: generator(session),
+    "a function that returns an asynchronous generator": lambda session: asynchronous_generator(session),
 }
 
 
@@ -475,7 +488,13 @@ def test_what_a_call_would_not_run_is_refused(what: str) -> None:
         db.run_in_transaction(NO_WORK[what])
 
 
-@pytest.mark.parametrize("work", [lambda session: None, generator])
+@pytest.mark.parametrize(
+    "work",
+    [
+        *(lambda session: None, generator, asynchronous_generator),
+        *(returns_its_generator, returns_its_asynchronous_generator),
+    ],
+)
 def test_what_cannot_be_awaited_is_refused(work: Any) -> None:
     async def main() -> None:
         with Registry.from_profile(Profile(name="units", url="sqlite://")) as db:
