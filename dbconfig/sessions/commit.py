@@ -15,7 +15,7 @@ from dbconfig.engine.dialects.errors import COMMITTED, fate_of, is_answer
 from dbconfig.engine.pool import ledger_if_any
 from dbconfig.engine.pool.sockets import Look, Verdict
 from dbconfig.sessions import several_databases
-from dbconfig.sessions.session import COMMITTING, begun
+from dbconfig.sessions.session import COMMITTING, UnitOfWork, begun
 from dbconfig.sessions.session_classes import commit_as_the_class_does
 
 
@@ -76,6 +76,8 @@ def commit(session: Session) -> None:
         CommitUncertain: nobody knows whether it is committed, or it is in some of several databases only.
         BaseException: whatever else happened; a note says so if it came after the COMMIT.
     """
+    if isinstance(session, UnitOfWork):
+        session.refuse_closed()
     session.flush()  # what the flush runs into is not yet a question of the COMMIT
     if not session.in_transaction():
         return

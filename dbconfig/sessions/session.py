@@ -43,6 +43,33 @@ class UnitOfWork(Committing):
     def commit(self) -> None:
         raise InvalidRequestError(REFUSAL)
 
+    # A block (`with session:`) closes too. It may be an error that ends it, which decides whether the work runs again:
+    # so the close is not refused, and it is the COMMIT that says what has become of the work.
+
+    def close(self) -> None:
+        self._note_close()
+        super().close()
+
+    def invalidate(self) -> None:
+        self._note_close()
+        super().invalidate()
+
+    def reset(self) -> None:
+        self._note_close()
+        super().reset()
+
+    def _note_close(self) -> None:
+        if self.info.get(_BEGUN):
+            self.info[_CLOSED] = True
+
+    def refuse_closed(self) -> None:
+        """Raise if the function of the unit has closed the session, and so rolled back what it did."""
+        if _CLOSED in self.info:
+            raise InvalidRequestError(
+                "the function closed the session of run_in_transaction, which rolled back its work: it is committed "
+                "and closed when the function returns"
+            )
+
 
 class WritingUnitOfWork(UnitOfWork, WritingSession):
     """The same on SQLite."""
@@ -54,6 +81,7 @@ def begun(session: Session) -> list[tuple[Connection, Mark]]:
     return found
 
 
+_CLOSED: Final = "dbconfig.closed"  # in session.info
 _BEGUN: Final = "dbconfig.begun"  # in session.info
 COMMITTING: Final = "dbconfig.committing"  # in session.info while a COMMIT is due
 

@@ -253,6 +253,54 @@ def test_a_statement_that_commits_by_the_way_makes_a_unit_that_is_not_repeated(p
     assert procedures.sql(ROWS) == [(1,)]
 
 
+# The session's own ends
+
+
+def by_block(session: Session) -> None:
+    with session:
+        session.execute(INSERT)
+
+
+CLOSED: dict[str, Callable[[Session], Any]] = {
+    "close": lambda session: session.close(),
+    "reset": lambda session: session.reset(),
+    "invalidate": lambda session: session.invalidate(),
+    "a block": by_block,
+}
+
+
+@pytest.mark.parametrize("how", CLOSED)
+def test_a_unit_whose_function_closes_its_session_is_not_reported_as_saved(units: Units, how: str) -> None:
+    calls = []
+
+    def work(session: Session) -> None:
+        calls.append(1)
+        session.execute(INSERT)
+        CLOSED[how](session)
+        session.execute(INSERT)
+
+    with pytest.raises(InvalidRequestError, match="closed the session"):
+        units.run(work)
+    assert calls == [1]
+    assert units.sql(ROWS) == []
+
+
+def test_an_error_that_ends_a_block_of_the_session_runs_the_unit_again(units: Units) -> None:
+    calls = []
+
+    def work(session: Session) -> None:
+        calls.append(1)
+        with session:
+            session.execute(INSERT)
+            if len(calls) == 1:
+                raise OperationalError("UPDATE", None, pymysql.err.OperationalError(1213, "Deadlock found"))
+            session.flush()
+
+    with pytest.raises(InvalidRequestError, match="closed the session"):  # by the second one, which has no error
+        units.run(work)
+    assert calls == [1, 1]
+
+
 # Errors of statements that SQLAlchemy does not see
 
 
