@@ -27,6 +27,7 @@ _INFO: Final = "dbconfig_info"  # of a driver's connection: that information
 # Methods of a driver's connection that end a transaction; sqlite3's `executescript` commits before it begins.
 _ENDING: Final = ("commit", "rollback", "begin", "autocommit", "executescript")
 
+_TRANSACTION: Final = "_transaction"  # of SQLAlchemy's adapter of asyncpg: what it has begun
 _COMMIT: Final = "COMMIT;"  # as asyncpg's transactions say it
 
 Refuse = Callable[[], None]
@@ -75,7 +76,7 @@ def attach(engine: Engine) -> None:
         driver.__class__ = guarded[kind]
         known.ask_before_ends(driver, partial(_look, record.info, system=system))
         adapter = record.dbapi_connection
-        if adapter is not driver and getattr(adapter, "_connection", None) is driver:
+        if adapter is not driver and hasattr(type(adapter), _TRANSACTION):
             if type(adapter) not in guarded:
                 guarded[type(adapter)] = _guarded_adapter(type(adapter))
             adapter.__class__ = guarded[type(adapter)]
@@ -149,13 +150,15 @@ def _guarded(kind: type, driver: Driver, system: str) -> type:
 
 
 def _guarded_adapter(kind: type) -> type:
-    """Return a class of SQLAlchemy's adapters that asks first: asyncpg's own would forget what it has begun."""
+    """Return a class of SQLAlchemy's adapter of asyncpg that asks first: its own would forget what it has begun."""
+    begun = attrgetter(_TRANSACTION)
 
     def asking(name: str) -> Callable[[Any], Any]:
         own = getattr(kind, name)
 
         def ask(self: Any) -> Any:
-            _ask(self._connection)
+            if begun(self) is not None:  # else there is nothing to end, as at most returns to the pool
+                _ask(self._connection)
             return own(self)
 
         return ask
