@@ -19,6 +19,7 @@ from dbconfig.engine.dialects import driver_protocol, errors
 from dbconfig.engine.dialects.driver_protocol import Driver
 from dbconfig.engine.dialects.set_up import on_connect
 from dbconfig.engine.transaction_statements import HARMLESS, begins_with_an_end, commits_implicitly, ends_transaction
+from dbconfig.engine.watched_cursor import WatchedCursor, text_of
 from dbconfig.settings.known_drivers import family
 
 MARK: Final = "dbconfig.mark"  # in the information of a pooled connection: whose transaction it is
@@ -30,7 +31,6 @@ _ENDING: Final = ("commit", "rollback", "begin", "autocommit", "executescript")
 _TRANSACTION: Final = "_transaction"  # of SQLAlchemy's adapter of asyncpg: what it has begun
 _COMMIT: Final = "COMMIT;"  # as asyncpg's transactions say it
 
-Refuse = Callable[[], None]
 Info = dict[str, Any]
 
 
@@ -114,7 +114,7 @@ def _guarded(kind: type, driver: Driver, system: str) -> type:
             mark: Mark | None = info.get(MARK)
             if mark is None or mark.allowed:
                 return own(self, *arguments, **keywords)
-            statement = _text(arguments[0] if arguments else next(iter(keywords.values()), ""))
+            statement = text_of(arguments[0] if arguments else next(iter(keywords.values()), ""))
             if system == "mysql":
                 # The values are in the statement already: only its first words are looked at.
                 if begins_with_an_end(statement):
@@ -231,13 +231,6 @@ def _look(info: Info, statement: str, *, system: str) -> None:
         mark.refuse()
 
 
-def _text(statement: Any, context: Any = None) -> str:
-    if isinstance(statement, (bytes, bytearray)):
-        return statement.decode("utf-8", "replace")
-    as_string = getattr(statement, "as_string", None)  # psycopg's composed statements
-    return str(as_string(context)) if callable(as_string) else str(statement)
-
-
 def _past_the_watch(kind: type) -> type:
     """Return SQLAlchemy's context of a statement, which takes the driver's cursor and not the watched one."""
 
@@ -271,7 +264,7 @@ def watch(pooled: Any, mark: Mark, known: Driver, system: str) -> None:
 
     def cursor_that_asks(*arguments: Any, **keywords: Any) -> Any:
         made = cursor(*arguments, **keywords)
-        return made if arguments or keywords else _Cursor(made, refuse, system)  # SQLAlchemy's, for a stream
+        return made if arguments or keywords else WatchedCursor(made, refuse, system)  # SQLAlchemy's, for a stream
 
     pooled.commit, pooled.rollback, pooled.cursor = commit_if_due, rollback_if_due, cursor_that_asks
 
@@ -303,49 +296,4 @@ def _asking_cursor(kind: type) -> type:
 
 
 def _look_by(cursor: Any, query: Any) -> None:
-    _look(_info_of(cursor.connection), _text(query, cursor), system="postgresql")
-
-
-class _Cursor:
-    """A cursor that refuses statements which would end the transaction."""
-
-    __slots__ = ("_cursor", "_refuse", "_system")
-
-    def __init__(self, cursor: Any, refuse: Refuse, system: str) -> None:
-        for name, value in zip(self.__slots__, (cursor, refuse, system), strict=True):
-            object.__setattr__(self, name, value)
-
-    def execute(self, statement: Any, *arguments: Any, **keywords: Any) -> Any:
-        self._look(statement)
-        return self._cursor.execute(statement, *arguments, **keywords)
-
-    def executemany(self, statement: Any, *arguments: Any, **keywords: Any) -> Any:
-        self._look(statement)
-        return self._cursor.executemany(statement, *arguments, **keywords)
-
-    def executescript(self, script: str) -> Any:
-        self._refuse()
-        return self._cursor.executescript(script)
-
-    def _look(self, statement: Any) -> None:
-        if ends_transaction(_text(statement, self._cursor), self._system):
-            self._refuse()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._cursor, name)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        setattr(self._cursor, name, value)
-
-    def __iter__(self) -> Any:
-        return iter(self._cursor)
-
-    def __next__(self) -> Any:
-        return next(self._cursor)
-
-    def __enter__(self) -> Any:
-        self._cursor.__enter__()
-        return self
-
-    def __exit__(self, *error: object) -> Any:
-        return self._cursor.__exit__(*error)
+    _look(_info_of(cursor.connection), text_of(query, cursor), system="postgresql")
