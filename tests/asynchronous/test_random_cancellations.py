@@ -162,8 +162,11 @@ def test_cancellations_at_random_lose_nothing_and_leave_nothing(
             assert len(found) == len(set(found)), "something was written twice"
             assert writers.acknowledged <= set(found), "something that was acknowledged is lost"
             assert set(found) <= writers.acknowledged | writers.cancelled
-            await until("more or fewer connections than pool_min_idle are left", lambda: pool.open == MIN_IDLE)
-            assert (pool.connecting, pool.checkedout(), len(pool.idle)) == (0, 0, MIN_IDLE)
+            # All at once: one that is missing may still be connected, and one at rest be pinged (seen on Python 3.13).
+            await until(
+                "more or fewer connections than pool_min_idle are left",
+                lambda: (pool.connecting, pool.checkedout(), len(pool.idle)) == (0, 0, MIN_IDLE),
+            )
             await until("the server has other connections than the pool", lambda: open_connections() == MIN_IDLE)
             await writers.measure()  # and it goes on
         await until("a connection is left open at the end", lambda: open_connections() == 0)
