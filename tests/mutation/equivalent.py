@@ -3,6 +3,9 @@
 from tests.mutation.changes import Change
 
 EQUIVALENT: dict[str, dict[str, str]] = {
+    "dbconfig/engine/pool/advice.py": {
+        "_recycled: 0 → 1": "none and one are both too few to say anything",
+    },
     "dbconfig/engine/pool/record.py": {
         "Slot.__init__: False → True #2": "it is written again before the line counts the place, and read only after",
         "Slot.__init__: False → True #3": (

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import Engine
 from sqlalchemy.pool import StaticPool
 
-from dbconfig.replicas import health
+from dbconfig.replicas import health, positions
 from tests.replicas.scripted import World
 
 
@@ -141,7 +141,7 @@ def test_a_replica_that_was_promoted_is_out_until_it_follows_again(world: World)
     world.servers["reads"].position = "2:0/30"  # the primary is another one: what the one before had says nothing
     world.clock.now = route.again
     world.look()
-    assert [position for _, position in router._samples] == [("2", 0x30)]
+    assert [position for _, position in router._samples] == [positions._POSTGRESQL.parse("2:0/30")]
 
 
 def test_a_node_that_answers_and_is_not_ready_is_out(world: World) -> None:

@@ -22,6 +22,9 @@ from dbconfig.replicas.read_your_writes import Mark
 from dbconfig.replicas.routing import AsyncRouter, open_readers
 from tests.replicas.scripted import Scripted, World
 
+at = positions._POSTGRESQL.parse  # how far a server is, as it is kept
+
+
 # Which server
 
 
@@ -175,13 +178,13 @@ def test_who_has_written_reads_where_it_is(world: World, written: Callable[..., 
     written("1:0/20")
     one, _, three, _ = router.replicas
     world.replica(1).position, world.replica(3).position = "0/1F", "0/20"
-    three.servers["replica3"] = ("", 0x20)
+    three.servers["replica3"] = at("0/20")
     assert world.read(one) == "replica3"  # the only one of the others of which that is known
     assert [route.reads for route in router.replicas] == [0, 0, 1, 0]
     assert (world.replica(2).connects, world.replica(4).connects) == (0, 0)
     assert (one.lagged_at, three.lagged_at, one.out) == (world.clock.now, 0.0, "")
-    assert one.servers == {"replica1": ("", 0x1F)}
-    assert one.position == ("", 0x1F)
+    assert one.servers == {"replica1": at("0/1F")}
+    assert one.position == at("0/1F")
 
 
 def test_where_nobody_has_it_the_primary_is_read(world: World, written: Callable[..., Mark]) -> None:
@@ -205,7 +208,7 @@ def test_who_lagged_a_moment_ago_is_asked_last(world: World, written: Callable[.
     mark = written("1:0/20")
     one.lagged_at = two.lagged_at = world.clock.now - routing.LATELY / 2
     assert next(router._candidates(one, mark)) is three
-    two.servers["replica2"] = ("", 0x20)  # it has caught up
+    two.servers["replica2"] = at("0/20")  # it has caught up
     assert set(itertools.islice(router._candidates(one, mark), 2)) == {two, three}
     assert list(router._candidates(one, mark))[-1] is one
     assert next(router._candidates(one, None)) is one
@@ -224,7 +227,7 @@ def test_a_server_that_is_known_to_have_it_is_not_asked(world: World, written: C
     world.replica(1).position = "0/30"
     assert world.read() == "replica1"
     assert world.replica(1).questions == [positions._POSTGRESQL.replica] * 2
-    assert router.replicas[0].position == ("", 0x30)
+    assert router.replicas[0].position == at("0/30")
 
 
 def test_a_replica_that_does_not_answer_is_out_and_the_next_one_is_asked(
@@ -395,10 +398,10 @@ def test_a_position_that_no_replica_has_or_that_is_none_is_not_covered(
     router = world.start(1)
     mark = written(position)
     route = router.replicas[0]
-    route.servers["replica1"] = ("", 0x20)
-    assert router._covers(("", 0x20), route, mark) is False
+    route.servers["replica1"] = at("0/20")
+    assert router._covers(at("0/20"), route, mark) is False
     assert router._covers(None, route, mark) is False
-    assert router._covers(("", 0x20), route, Mark(0.0, "", True)) is False
+    assert router._covers(at("0/20"), route, Mark(0.0, "", True)) is False
     assert router._may_have(route, mark) is False
 
 

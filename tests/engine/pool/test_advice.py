@@ -161,3 +161,14 @@ def test_a_pool_under_load_gets_advice_which_is_logged_at_its_end(
     (record,) = [each for each in caplog.records if each.name == "dbconfig.advice"]
     assert record.getMessage() == line
     assert record.pool == "busy"  # type: ignore[attr-defined]
+
+
+def test_from_how_many_on_figures_say_something(well: PoolStats) -> None:
+    uses = histogram(0.01, times=ENOUGH)
+    late = replace(well, wait=histogram(0.02, times=ENOUGH), use=uses)
+    assert len(advice([late])) == 1
+    assert len(advice([replace(well, wait=histogram(0.0, times=ENOUGH), use=uses, size=4 * 5)])) == 1
+    assert advice([replace(well, wait=histogram(0.0, times=ENOUGH), use=uses, size=4 * 5 - 1)]) == []
+    assert len(advice([replace(well, closed={"recycled": 20}, use=histogram(0.01, times=200))])) == 1
+    assert advice([replace(well, closed={"recycled": 20}, use=histogram(0.01, times=201))]) == []
+    assert advice([replace(well, closed={"recycled": 19}, use=uses)]) == []

@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import exc
 from sqlalchemy.engine.default import DefaultDialect
 
-from dbconfig.engine.pool import call_watchdog, driver, forks, idle
+from dbconfig.engine.pool import call_watchdog, driver, forks, idle, judgements
 from dbconfig.engine.pool.call_watchdog import Watch
 from dbconfig.engine.pool.driver import Driver
 from dbconfig.engine.pool.options import SYSTEM_ERRORS, LineOptions
@@ -165,7 +165,7 @@ def test_a_pool_begins_afresh_after_a_fork_in_c(monkeypatch: pytest.MonkeyPatch)
     pool = fair_pool(server, line=LineOptions(min_idle=1, judge=JUDGE), dialect=dialect)
     pool.connect().close()
     pool.connect().close()
-    assert begun == [idle.SHORTEST_ROUND]
+    assert begun == [judgements.SHORTEST_ROUND]
     (record,) = pool.idle
     before = pool.lock
     pool._start_afresh()
@@ -176,7 +176,7 @@ def test_a_pool_begins_afresh_after_a_fork_in_c(monkeypatch: pytest.MonkeyPatch)
     assert forks._pinned == [(record, record.dbapi_connection)]
     assert server.open == 1  # it is the parent's
     pool.connect().close()
-    assert begun == [idle.SHORTEST_ROUND] * 2
+    assert begun == [judgements.SHORTEST_ROUND] * 2
     assert (server.open, pool.open) == (2, 1)
     pool.dispose()
     assert ended == [id(pool)]
@@ -185,22 +185,31 @@ def test_a_pool_begins_afresh_after_a_fork_in_c(monkeypatch: pytest.MonkeyPatch)
 # The care of a pool of threads
 
 
-def test_a_round_of_care_says_when_the_next_one_is() -> None:
-    server = FakeServer()
-    pool = fair_pool(server, line=LineOptions(min_idle=2, idle_timeout=4.0, judge=JUDGE), pool_size=5)
+def test_a_round_of_care_says_when_the_next_one_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = fair_pool(
+        FakeServer(), line=LineOptions(min_idle=2, idle_timeout=4.0, keepalive=7.0, judge=JUDGE), pool_size=5
+    )
     care = idle._Care(pool)
     pool.connect().close()
-    assert care() == idle.SHORTEST_ROUND  # one is missing, and a helper is at it
-    assert eventually(lambda: len(pool.idle) == 2)
-    pool.connector.failures = 0
-    found = care()
-    assert found is not None
-    assert 3 < found <= 4
-    pool.connector.failures = 3
-    pool.idle.pop().part("idle")
-    pool.open -= 1
-    assert idle._refill(pool) == pytest.approx(idle.SHORTEST_ROUND * 8)
-    assert eventually(lambda: len(pool.idle) == 2)
+    monkeypatch.setattr(idle, "monotonic", lambda: 1000.0)
+    for record in pool.idle:
+        record.returned_at = record.checked_at = 1000.0
+    assert care() == judgements.SHORTEST_ROUND  # one is missing, and a helper is at it
+    assert eventually(lambda: len(pool.idle) == 2 and not pool.connecting)
+    for record in pool.idle:
+        record.returned_at = record.checked_at = 1000.0
+    assert care() == 4.0
+    pool.idle[0].checked_at = pool.idle[0].returned_at = 994.0
+    assert care() == 1.0  # then one is asked
+    pool.idle[0].expires = 1000.5
+    assert care() == 0.5
+    pool.options = pool.options._replace(min_idle=3)
+    pool.connector.failures, pool.connector.trouble = 3, ConnectionRefusedError()  # somebody tries for all
+    assert care() == judgements.SHORTEST_ROUND * 8
+    assert pool.connecting == 0
+    pool.connector.failures, pool.connector.trouble = 0, None
+    assert care() == judgements.SHORTEST_ROUND
+    assert eventually(lambda: len(pool.idle) == 3 and not pool.connecting)
     pool.dispose()
     assert care() is None
 

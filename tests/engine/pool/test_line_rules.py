@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from dbconfig.engine.pool import care
+from dbconfig.engine.pool import judgements
 from dbconfig.engine.pool.line import Line
 from dbconfig.engine.pool.place import Caller, Close, Connect, Ping, Place, Rules, WakeAt
 from dbconfig.engine.pool.refusal import NEVER
@@ -91,7 +91,7 @@ def wakes(line: Line) -> list[float]:
 def test_a_line_without_anything_to_care_for_is_not_woken(rules: dict[str, Any], wanted: bool) -> None:
     line = tended(**rules)
     line.care.begin(5.0)
-    assert wakes(line) == [5.0 + care.SHORTEST_ROUND] * wanted
+    assert wakes(line) == [5.0 + judgements.SHORTEST_ROUND] * wanted
     line.care.round(6.0)
     assert bool(wakes(line)) is wanted
     line.dispose(7.0)
@@ -106,13 +106,13 @@ def test_a_line_without_anything_to_care_for_is_not_woken(rules: dict[str, Any],
         ({"idle_timeout": 4}, 4.0),
         ({"idle_timeout": 4, "min_idle": 1}, 5.0),  # it is one to be kept: in a round of its own length
         ({"keepalive": 3}, 3.0),
-        ({"keepalive": 300}, 1 + care.LONGEST_ROUND),
-        ({"idle_timeout": 0.5}, 1 + care.SHORTEST_ROUND),
+        ({"keepalive": 300}, 1 + judgements.LONGEST_ROUND),
+        ({"idle_timeout": 0.5}, 1 + judgements.SHORTEST_ROUND),
     ],
 )
 def test_the_next_round_is_when_something_is_due(rules: dict[str, Any], due: float) -> None:
     line = tended(**rules)
-    line.care.round(1.0) if due != 1 + care.SHORTEST_ROUND else line.care.wake(line.care._next(1.0))
+    line.care.round(1.0) if due != 1 + judgements.SHORTEST_ROUND else line.care.wake(line.care._next(1.0))
     assert wakes(line) == [due]
 
 
@@ -152,7 +152,7 @@ def test_what_is_missing_is_opened_and_ever_less_often_where_that_fails() -> Non
         assert line.connecting == 2
         pauses.append(line.care._refill_at - now)
     assert pauses[:3] == pytest.approx([0.05, 0.1, 0.2])
-    assert pauses[-1] == care.LONGEST_REFILL_PAUSE
+    assert pauses[-1] == judgements.LONGEST_REFILL_PAUSE
     assert pauses == sorted(pauses)
 
 
@@ -166,4 +166,4 @@ def test_no_more_are_opened_than_there_are_places() -> None:
     line.commands.clear()
     line.care.round(100.0)
     assert (line.open, line.connecting) == (3, 1)
-    assert wakes(line) == [100.0 + care.LONGEST_ROUND]  # there is no place: when one comes back, that is looked at
+    assert wakes(line) == [100.0 + judgements.LONGEST_ROUND]  # there is no place

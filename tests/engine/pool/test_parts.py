@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from sqlalchemy import create_engine, exc
 
-from dbconfig.engine.pool import connecting, forks, threads
+from dbconfig.engine.pool import connecting, forks, judgements, threads
 from dbconfig.engine.pool.connecting import HELPERS, Order
 from dbconfig.engine.pool.options import LineOptions
 from dbconfig.engine.pool.ping import Check
@@ -138,7 +138,7 @@ def test_a_server_that_is_away_is_asked_ever_less_often(attempt: int, least: flo
     assert least <= min(pauses)
     assert max(pauses) <= least * 1.25
     assert len(set(pauses)) > 1  # or the processes of an application would all ask at once
-    assert connector._pause(attempt, transient=False) == connecting.RETRY_REFUSED
+    assert connector._pause(attempt, transient=False) == judgements.RETRY_REFUSED
 
 
 def test_each_caller_has_an_error_of_his_own() -> None:
