@@ -9,8 +9,9 @@ from dbconfig.cli.exit_codes import FAILED, INTERRUPTED
 
 TYPE_CHECKING = False  # not from typing, which takes longer to import than Python to start
 if TYPE_CHECKING:
-    from argparse import Namespace
     from collections.abc import Sequence
+
+    from dbconfig.cli.parser import Arguments
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -37,7 +38,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return FAILED
 
 
-def _run(arguments: Namespace) -> int:
+def _run(arguments: Arguments) -> int:
+    if arguments.command == "completion":  # asked at each press of TAB: it needs nothing of what the others share
+        from dbconfig.cli.commands import completion
+
+        return completion.run(arguments)
+
     from importlib import import_module
 
     from dbconfig.cli.context import Context

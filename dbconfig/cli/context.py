@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from argparse import Namespace
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
@@ -14,6 +13,7 @@ from dbconfig.errors.printable import did_you_mean, printable, quoted, suggest
 from dbconfig.errors.problem import Problem
 
 if TYPE_CHECKING:
+    from dbconfig.cli.parser import Arguments
     from dbconfig.config.active_profile import Selection
     from dbconfig.config.folder import Folder
     from dbconfig.engine.any_driver import Database
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 class Context:
     """The arguments of a command, and what they select; loaded when it is asked for."""
 
-    def __init__(self, arguments: Namespace, environ: Mapping[str, str]) -> None:
+    def __init__(self, arguments: Arguments, environ: Mapping[str, str]) -> None:
         self.arguments = arguments
         self.environ = environ
         self.out: Output = Output(arguments.format, arguments.color, environ)

@@ -1,272 +1,146 @@
-"""The command line's arguments; only argparse is imported, so that `--help` and completion start immediately."""
+"""The command line's arguments, read by the table of the commands.
+
+argparse, with what it imports, would take as long as Python to start, at each press of TAB.
+"""
 
 from __future__ import annotations
 
-import argparse
-import re
+import sys
+
+from dbconfig.cli.command_table import COMMANDS, HELP, VERSION, Argument, Command, common
+from dbconfig.cli.help_text import help_text, usage
 
 TYPE_CHECKING = False  # not from typing, which takes longer to import than Python to start
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from typing import Any, Final, NoReturn
+    from collections.abc import Iterable, Sequence
+    from typing import Any, NoReturn
 
 
 class UsageError(Exception):
     """A command line that cannot be parsed; the text suggests what was probably meant."""
 
 
-class Argument:
-    """An argument of argparse: its names, and what add_argument takes."""
+class Arguments:
+    """What was given: an attribute for each argument of the command, and for the options that all have in common."""
 
-    def __init__(self, names: tuple[str, ...], options: dict[str, Any]) -> None:
-        self.names = names
-        self.options = options
+    if TYPE_CHECKING:
 
+        def __getattr__(self, name: str) -> Any: ...
 
-class Command:
-    """A command: its summary, its arguments, the formats of its output."""
-
-    def __init__(
-        self,
-        summary: str,
-        arguments: tuple[Argument, ...] = (),
-        formats: tuple[str, ...] = ("text", "json"),
-        description: str = "",
-    ) -> None:
-        self.summary = summary
-        self.arguments = arguments
-        self.formats = formats
-        self.description = description
+        def __setattr__(self, name: str, value: Any) -> None: ...
 
 
-def _option(*names: str, **options: Any) -> Argument:
-    return Argument(names, options)
+class _Reader:
+    """Takes one word after the other."""
+
+    def __init__(self, words: Iterable[str]) -> None:
+        self.found = Arguments()
+        self.name: str | None = None  # of the command
+        self._rest = list(words)
+        self._words: list[str] = []
+        self._known = _by_name([HELP, VERSION, *common(None)])
+        for each in common(None):
+            setattr(self.found, each.kept_as, None)
+        self.found.version = False
+
+    def read(self) -> None:
+        while self._rest:
+            word = self._rest.pop(0)
+            if word == "--":
+                for each in self._rest:
+                    self._take_word(each)
+                break
+            if _is_option(word):
+                self._take_option(word)
+            else:
+                self._take_word(word)
+        if self.name is not None:
+            self._share_out(COMMANDS[self.name])
+
+    def _take_word(self, word: str) -> None:
+        if self.name is not None:
+            self._words.append(word)
+            return
+        if word not in COMMANDS:
+            listed = "\n".join(f"  {name:<14} {command.summary}" for name, command in COMMANDS.items())
+            raise UsageError(f"error: there is no command {word!r}{_meant(word, COMMANDS)}\n{listed}")
+        self.name = word
+        command = COMMANDS[word]
+        self._known = _by_name([HELP, *command.options, *common(command)])
+        for each in command.arguments:
+            setattr(self.found, each.kept_as, [] if each.nargs == "*" else each.default)
+
+    def _take_option(self, word: str) -> None:
+        name, given, value = word.partition("=")
+        option = self._known.get(name)
+        if option is None:
+            _unknown(word, self.name)
+        if option is HELP:
+            sys.stdout.write(help_text(self.name))
+            raise SystemExit(0)
+        if option.flag:
+            if given:
+                self._refuse(option, f"does not accept a value: {value!r}")
+            setattr(self.found, option.kept_as, True)
+            return
+        if not given:
+            missing = not self._rest or _is_option(self._rest[0])
+            if missing and option.nargs == "?":
+                setattr(self.found, option.kept_as, option.const)
+                return
+            if missing:
+                self._refuse(option, "expected one argument")
+            value = self._rest.pop(0)
+        setattr(self.found, option.kept_as, self._checked(option, value))
+
+    def _share_out(self, command: Command) -> None:
+        words = self._words
+        for each in command.words:
+            if each.nargs == "*":
+                setattr(self.found, each.kept_as, [self._checked(each, word) for word in words])
+                words = []
+            elif words:
+                setattr(self.found, each.kept_as, self._checked(each, words.pop(0)))
+            elif not each.nargs:
+                self._error(f"the following arguments are required: {each.metavar}")
+        if words:
+            _unknown(words[0], self.name)
+
+    def _checked(self, argument: Argument, value: str) -> object:
+        if argument.choices and value not in argument.choices:
+            self._refuse(argument, f"invalid choice: {value!r} (choose from {', '.join(argument.choices)})")
+        if argument.convert is None:
+            return value
+        try:
+            return argument.convert(value)
+        except ValueError as error:
+            self._refuse(argument, str(error))
+
+    def _refuse(self, argument: Argument, why: str) -> NoReturn:
+        self._error(f"argument {'/'.join(argument.names) if argument.is_option else argument.metavar}: {why}")
+
+    def _error(self, message: str) -> NoReturn:
+        prog = "dbconfig" if self.name is None else f"dbconfig {self.name}"
+        raise UsageError(f"error: {message}\n{usage(self.name)}\nhelp: {prog} --help")
 
 
-_PROFILE: Final = _option("profile_argument", metavar="PROFILE", nargs="?", help="the profile, like --profile")
-_DATABASE: Final = _option("--database", metavar="NAME", help="one database of the profile (all)")
-_ALL: Final = "--all"
-
-
-def seconds(text: str) -> float:
-    """Return a duration: `5`, `500ms`, `5s`, `1m`."""
-    from dbconfig.errors.printable import quoted
-    from dbconfig.settings.durations import parsed  # brings pydantic along, which --help can do without
-
-    found = parsed(text)
-    if not found:
-        raise argparse.ArgumentTypeError(f"{quoted(text)} is not a duration: write 5, 500ms, 5s or 1m")
-    return found
-
-
-def count(text: str) -> int:
-    """Return a number of at least one."""
-    if not re.fullmatch(r"[1-9]\d{0,5}", text):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least 1")
-    return int(text)
-
-
-_TIMEOUT: Final = _option(
-    "--timeout", metavar="SECONDS", type=seconds, default=5.0, help="time limit of each step (5s)"
-)
-
-COMMANDS: Final[dict[str, Command]] = {
-    "list": Command("list the profiles with their databases, pools, and required variables"),
-    "show": Command(
-        "show each value of a profile and where it comes from",
-        (
-            _PROFILE,
-            _option(_ALL, action="store_true", help="show every key, and overridden values too"),
-            _option("--engine", action="store_true", help="show the resulting create_engine call, with secrets masked"),
-            _option("--diff", metavar="OTHER", help="compare with another profile, side by side"),
-            _DATABASE,
-        ),
-    ),
-    "validate": Command(
-        "check what the files say, without network, secrets, or drivers",
-        (
-            _PROFILE,
-            _option(_ALL, action="store_true", help="validate every profile, not only the selected one"),
-            _option("--strict", action="store_true", help="treat warnings as errors"),
-        ),
-        ("text", "json", "github"),
-    ),
-    "check": Command(
-        "connect to every server step by step, and check that the pools fit",
-        (
-            _PROFILE,
-            _DATABASE,
-            _option(
-                "--workers",
-                metavar="N",
-                type=count,
-                default=1,
-                help="worker processes per instance of the application (1)",
-            ),
-            _option("--replicas", metavar="M", type=count, default=1, help="instances of the application (1)"),
-            _option(
-                "--pools",
-                metavar="P",
-                type=count,
-                help=(
-                    "pools in each process (1); asynchronous sessions have one more, and reading sessions of either "
-                    "kind one more each"
-                ),
-            ),
-            _TIMEOUT,
-        ),
-    ),
-    "doctor": Command(
-        "say in ten lines how the databases are: server, role, TLS, pool, replicas, migrations, warnings",
-        (_PROFILE, _DATABASE, _TIMEOUT),
-        description="For the person on call; `check` goes step by step, `top` shows who uses the servers.",
-    ),
-    "top": Command(
-        "show who uses the servers: applications, open transactions, blockers, and free connections",
-        (
-            _PROFILE,
-            _DATABASE,
-            _option("--url", metavar="URL", help="the /health/db/details of an application, for its pools"),
-            _option(
-                "--header", metavar="VARIABLE", help="the variable that holds an HTTP header for the guard of --url"
-            ),
-            _option("--interval", metavar="SECONDS", type=seconds, default=2.0, help="time between two looks (2s)"),
-            _option("--once", action="store_true", help="look once, and print"),
-        ),
-        description="A display that refreshes needs the extra `top`.",
-    ),
-    "ping": Command("send one query to each database, for health checks", (_PROFILE, _DATABASE, _TIMEOUT)),
-    "wait": Command(
-        "wait until the databases answer, for container entry points",
-        (
-            _PROFILE,
-            _DATABASE,
-            _option(
-                "--timeout", metavar="SECONDS", type=seconds, default=30.0, help="time limit of the whole wait (30s)"
-            ),
-        ),
-        description="Permanent errors, such as a wrong password, end the wait immediately.",
-    ),
-    "create-tables": Command(
-        "create the tables that do not exist yet",
-        (
-            _option(
-                "metadata", metavar="MODULE:METADATA", help="where the tables are defined, such as shop.models:metadata"
-            ),
-            _option("tables", metavar="TABLE", nargs="*", help="tables to create (all)"),
-            _DATABASE,
-        ),
-    ),
-    "shell": Command(
-        "open the database's own shell: psql, mysql, mariadb, or sqlite3",
-        (_PROFILE, _DATABASE),
-        ("text",),
-        "No value is passed on the command line, where other users could read it.",
-    ),
-    "init": Command(
-        "write a config folder with four commented profiles",
-        (
-            _option(
-                "folder", metavar="FOLDER", nargs="?", default=".", help="the project folder (the working directory)"
-            ),
-            _option(
-                "--alembic",
-                metavar="DIR",
-                nargs="?",
-                const="migrations",
-                help="write migrations too, in DIR (migrations)",
-            ),
-            _option("--models", metavar="MODULE", help="the module that the migrations import (app.models)"),
-            _option("--from-env", action="store_true", help="connect development to the database in DATABASE_URL"),
-            _option("--fastapi", action="store_true", help="write a small FastAPI application and its tests too"),
-            _option("--flask", action="store_true", help="write a small Flask application and its tests too"),
-        ),
-        ("text",),
-        "Nothing is overwritten. With --alembic, --fastapi or --flask, an existing config folder stays as it is.",
-    ),
-    "schema": Command("print the JSON schema of the YAML files, for editors", (), ("json",)),
-    "explain": Command(
-        "explain a problem or a key: what it means, an example, what to do",
-        (_option("slug", metavar="SLUG", nargs="?", help="the word in brackets, or a key of the YAML (list all)"),),
-    ),
-    "completion": Command(
-        "print a script that completes commands, options, and profile names",
-        (
-            # `profiles` is what the scripts themselves ask for.
-            _option("shell", metavar="SHELL", choices=("bash", "zsh", "fish", "profiles"), help="bash, zsh or fish"),
-        ),
-        ("text",),
-        'Bash: eval "$(dbconfig completion bash)"',
-    ),
-}
-
-
-class _Parser(argparse.ArgumentParser):
-    def __init__(self, **options: Any) -> None:
-        super().__init__(allow_abbrev=False, **options)
-
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"error: {message}\n{self.format_usage().rstrip()}\nhelp: {self.prog} --help")
-
-
-def build(wanted: str | None = None) -> argparse.ArgumentParser:
-    """Return the parser, with the arguments of one command: those of the others are not asked for."""
-    parser = _Parser(
-        prog="dbconfig",
-        description="Database connections for SQLModel, configured in YAML.",
-        epilog="exit codes: 0 success, 1 a check found a problem, 2 the command could not run, 130 interrupted",
-    )
-    parser.add_argument("--version", action="store_true", help="print the version and exit")
-    _common(parser, None)
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command", parser_class=_Parser)
-    for name, command in COMMANDS.items():
-        child = commands.add_parser(
-            name, help=command.summary, description=f"{command.summary}. {command.description}".strip()
-        )
-        if name == wanted:
-            for argument in command.arguments:
-                child.add_argument(*argument.names, **argument.options)
-            _common(child, command)
-    return parser
-
-
-def _common(parser: argparse.ArgumentParser, command: Command | None) -> None:
-    """Add the options that stand before or after a command; after it they count, if they stand there."""
-    group = parser.add_argument_group("common options")
-    default = None if command is None else argparse.SUPPRESS
-    group.add_argument("--config", metavar="PATH", default=default, help="the folder of the profiles (config/)")
-    group.add_argument(
-        "--profile", metavar="NAME", default=default, help="the profile, instead of the one that ENVIRONMENT names"
-    )
-    formats = ("text", "json", "github") if command is None else command.formats
-    text = f"{', '.join(formats[:-1])} or {formats[-1]}" if len(formats) > 1 else formats[0]
-    group.add_argument("--format", choices=formats, default=default, help=f"{text} ({formats[0]})")
-    group.add_argument(
-        "--color",
-        choices=("auto", "always", "never"),
-        default=default,
-        help="auto decides by NO_COLOR, FORCE_COLOR, and the terminal",
-    )
-
-
-def parse(arguments: Sequence[str]) -> argparse.Namespace:
+def parse(arguments: Sequence[str]) -> Arguments:
     """Return the arguments.
 
     Raises:
+        SystemExit: help or the version was asked for, and has been printed.
         UsageError: they cannot be understood.
     """
-    arguments = _without_help(arguments)
-    parser = build(_command(arguments))
-    found, rest = parser.parse_known_args(arguments)
-    if rest:
-        _unknown(rest, found.command)
+    reader = _Reader(_without_help(arguments))
+    reader.read()
+    found = reader.found
     if found.version:
         from dbconfig import __version__
 
-        print(f"dbconfig {__version__}")  # noqa: T201  # the answer
+        sys.stdout.write(f"dbconfig {__version__}\n")
         raise SystemExit(0)
-    if found.command is None:
-        raise UsageError(f"{parser.format_help().rstrip()}\n\nerror: no command")
+    if reader.name is None:
+        raise UsageError(f"{help_text(None).rstrip()}\n\nerror: no command")
     if getattr(found, "engine", False) and found.diff is not None:
         raise UsageError("error: `--engine` and `--diff` are two views of a profile: give one of them")
     if getattr(found, "fastapi", False) and found.flask:
@@ -275,13 +149,23 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     if positional is not None and found.profile is not None and positional != found.profile:
         raise UsageError(f"error: two profiles: {positional!r} and --profile {found.profile!r}")
     found.profile = found.profile if positional is None else positional
-    formats = COMMANDS[found.command].formats
+    formats = COMMANDS[reader.name].formats
     found.format = found.format or formats[0]
     if found.format not in formats:
-        raise UsageError(f"error: `{found.command}` writes {' or '.join(formats)}, not {found.format}")
+        raise UsageError(f"error: `{reader.name}` writes {' or '.join(formats)}, not {found.format}")
     found.color = found.color or "auto"
-    found.module = found.command.replace("-", "_")
+    found.command = reader.name
+    found.module = reader.name.replace("-", "_")
     return found
+
+
+def _is_option(word: str) -> bool:
+    """Return whether a word is an option: `-` and `-5` are values."""
+    return word.startswith("-") and word != "-" and not word[1].isdigit()
+
+
+def _by_name(options: Iterable[Argument]) -> dict[str, Argument]:
+    return {name: option for option in options for name in option.names}
 
 
 def _without_help(arguments: Sequence[str]) -> Sequence[str]:
@@ -291,31 +175,12 @@ def _without_help(arguments: Sequence[str]) -> Sequence[str]:
     return [*arguments[1:], "--help"]
 
 
-def _command(arguments: Sequence[str]) -> str | None:
-    """Return the command: the first word that is neither an option nor the value of one."""
-    takes_value = ("--config", "--profile", "--format", "--color")
-    words = iter(arguments)
-    for word in words:
-        if word in takes_value:
-            next(words, None)
-        elif not word.startswith("-"):
-            if word not in COMMANDS:
-                listed = "\n".join(f"  {name:<14} {command.summary}" for name, command in COMMANDS.items())
-                raise UsageError(f"error: there is no command {word!r}{_meant(word, COMMANDS)}\n{listed}")
-            return word
-        elif word.partition("=")[0] not in (*takes_value, "--help", "-h", "--version"):
-            # What follows may be its value, and is no command then.
-            _unknown([word], None)
-    return None
-
-
-def _unknown(rest: Sequence[str], command: str | None) -> NoReturn:
-    known = ["--config", "--profile", "--format", "--color", "--help"]
-    known += [name for each in (COMMANDS[command].arguments if command else ()) for name in each.names]
-    word = rest[0].partition("=")[0]
+def _unknown(word: str, command: str | None) -> NoReturn:
+    known = [*_by_name([HELP, *common(None), *(COMMANDS[command].options if command else ())])]
+    word = word.partition("=")[0]
     of = f"`dbconfig {command}`" if command else "dbconfig"
     kind = "option" if word.startswith("-") else "argument"
-    options = [name for name in known if name.startswith("-")] if kind == "option" else []
+    options = known if kind == "option" else []
     if command is None and (owner := next((name for name, each in COMMANDS.items() if _has(each, word)), "")):
         raise UsageError(f"error: {word!r} is an option of a command, such as `dbconfig {owner}`: write it after that")
     raise UsageError(f"error: {of} has no {kind} {word!r}{_meant(word, options)}\nhelp: see {of.strip('`')} --help")
@@ -325,7 +190,7 @@ def _has(command: Command, option: str) -> bool:
     return any(option in argument.names for argument in command.arguments)
 
 
-def _meant(word: str, known: Sequence[str] | dict[str, Any]) -> str:
+def _meant(word: str, known: Iterable[str]) -> str:
     from dbconfig.errors.printable import did_you_mean, suggest
 
     near = suggest(word.lower(), known)

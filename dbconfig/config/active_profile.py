@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from dbconfig.config.folder import NAME, SHARED, UNSET, Folder
+from dbconfig.config.folder import UNSET, Folder
+from dbconfig.config.profile_files import SHARED, is_name
 from dbconfig.errors import ProfileNotFound
 from dbconfig.errors.light_dataclass import dataclass
 from dbconfig.errors.printable import did_you_mean, quoted, suggest
@@ -61,7 +62,7 @@ def _check_name(selection: Selection, folder: Folder) -> None:
     near = near_profile(name, known)
     help = did_you_mean(near)
     key = VARIABLE if selection.location is not None else ""
-    if not NAME.fullmatch(name) or name == SHARED:
+    if not is_name(name) or name == SHARED:
         letters = f"use letters, digits, `_`, and `-`, but not `{SHARED}`"
         message = f"{quoted(shown_name(name))} is not a valid profile name: {letters}"
         raise ProfileNotFound([Problem("profile-name", message, selection.location, key, help, notes)])

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dbconfig.config.active_profile import near_profile
 from dbconfig.config.document import read
-from dbconfig.config.folder import NAME, SHARED, Folder
+from dbconfig.config.folder import Folder
+from dbconfig.config.profile_files import SHARED, is_name
 from dbconfig.errors import ConfigError
 from dbconfig.errors.light_dataclass import replace
 from dbconfig.errors.printable import did_you_mean, quoted
@@ -65,7 +66,7 @@ def _parent(root: MappingNode, folder: Folder, chain: list[str], problems: list[
         return None
     value = entry.node.value if isinstance(entry.node, Scalar) else None
     known = folder.profiles()
-    if not isinstance(value, str) or not NAME.fullmatch(value):
+    if not isinstance(value, str) or not is_name(value):
         problems.append(
             Problem(
                 "wrong-type",

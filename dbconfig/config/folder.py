@@ -3,32 +3,17 @@
 from __future__ import annotations
 
 import os
-import re
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from dbconfig.errors import ConfigError, printable
-from dbconfig.errors.late_pattern import late_pattern
+from dbconfig.config import profile_files
+from dbconfig.config.profile_files import FOLDER, SHARED
+from dbconfig.errors import ConfigError
 from dbconfig.errors.light_dataclass import dataclass
-from dbconfig.errors.printable import quoted
+from dbconfig.errors.printable import printable, quoted
 from dbconfig.errors.problem import Problem
 
-FOLDER: Final = "config"
 UNSET: Final = "development"  # the profile where ENVIRONMENT is not set
-
-
-SHARED: Final = "default"  # the file that all profiles are laid over
-
-
-NAME = late_pattern(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", re.ASCII)
-
-
-_ENDINGS = (".yaml", ".yml")
-
-
-_PROJECT_MARKS = ("pyproject.toml", "setup.py", "setup.cfg", ".git")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +36,11 @@ class Folder:
 
     def files(self) -> dict[str, list[str]]:
         """Return the file names of each profile, `default` included; more than one is an ambiguity."""
-        found: dict[str, list[str]] = {}
-        for file in sorted(_listed(self)):
-            stem, ending = os.path.splitext(file)
-            if ending in _ENDINGS and NAME.fullmatch(stem):
-                found.setdefault(stem, []).append(file)
-        return found
+        try:
+            return profile_files.by_profile(os.fspath(self.path))
+        except OSError as error:
+            message = f"the config folder {quoted(str(self.path))} cannot be read: {error.strerror}"
+            raise ConfigError([Problem("file-unreadable", message)]) from None
 
     def profiles(self) -> list[str]:
         return [name for name in self.files() if name != SHARED]
@@ -93,14 +77,10 @@ def find_folder(path: str | os.PathLike[str] | None = None) -> Folder:
                 ]
             )
         return folder
-    tried: list[Path] = []
-    for start in _starts():
-        for place in _upwards(start):
-            if place / FOLDER not in tried:
-                tried.append(place / FOLDER)
-                if any(child.suffix in _ENDINGS for child in _children(place / FOLDER)):
-                    return Folder(place / FOLDER)
-    notes = tuple(f"looked for {printable(str(place), 200)}" for place in tried)
+    found, tried = profile_files.find()
+    if found is not None:
+        return Folder(Path(found))
+    notes = tuple(f"looked for {printable(place, 200)}" for place in tried)
     raise ConfigError(
         [
             Problem(
@@ -111,45 +91,3 @@ def find_folder(path: str | os.PathLike[str] | None = None) -> Folder:
             )
         ]
     )
-
-
-def _listed(folder: Folder) -> list[str]:
-    try:
-        return os.listdir(folder.path)
-    except OSError as error:
-        raise ConfigError(
-            [
-                Problem(
-                    "file-unreadable", f"the config folder {quoted(str(folder.path))} cannot be read: {error.strerror}"
-                )
-            ]
-        ) from None
-
-
-def _children(path: Path) -> list[Path]:
-    try:
-        return list(path.iterdir())
-    except OSError:
-        return []  # not there, or not ours to look into: not the folder we search
-
-
-def _starts() -> Iterator[Path]:
-    """Yield where to look from: the script that runs, which belongs to its project, then the working directory."""
-    main = sys.modules.get("__main__")
-    script = getattr(main, "__file__", None)
-    # `python -m tool` and the commands of a virtual environment are tools; the project is where they are run.
-    if script and getattr(main, "__spec__", None) is None:
-        place = Path(os.path.abspath(script)).parent  # not `absolute()`, which keeps the `..` of ../.venv/bin/tool
-        if not any(place.is_relative_to(prefix) for prefix in {sys.prefix, sys.base_prefix}):
-            yield place
-    try:
-        yield Path.cwd()
-    except OSError:
-        return  # the working directory was removed
-
-
-def _upwards(start: Path) -> Iterator[Path]:
-    for place in (start, *start.parents):
-        yield place
-        if any((place / mark).exists() for mark in _PROJECT_MARKS):
-            return

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from dbconfig.errors import printable
 from dbconfig.errors.light_dataclass import replace
+from dbconfig.errors.printable import printable
 from dbconfig.errors.problem import Location, Problem
 from dbconfig.settings.environment_variables import Environment, Variable
 from dbconfig.settings.keys import CONNECTION_KEYS

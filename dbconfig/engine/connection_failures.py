@@ -11,10 +11,10 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from dbconfig.engine.dialects import errors
 from dbconfig.engine.dialects.error_table import CONNECTION_LOST, JUDGED, UNKNOWN, Fate, Meaning
-from dbconfig.errors import DBConfigError, printable
+from dbconfig.errors import DBConfigError
 from dbconfig.errors.catalogue import CATALOGUE
 from dbconfig.errors.light_dataclass import dataclass
-from dbconfig.errors.printable import quoted
+from dbconfig.errors.printable import printable, quoted
 from dbconfig.errors.problem import Location, Problem
 from dbconfig.errors.redaction import MASK, PLAIN_PARAMETERS
 from dbconfig.settings import client_defaults, hosts

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+TYPE_CHECKING = False  # not from typing, which takes longer to import than Python to start
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
 
-from dbconfig.errors.printable import display_width, printable, quoted
-from dbconfig.errors.problem import BUILT_IN, Location, Problem, SourceText, position_of, render
+    from dbconfig.errors.problem import BUILT_IN, Location, Problem, SourceText, render
 
 __all__ = [
     "BUILT_IN",
@@ -16,9 +17,6 @@ __all__ = [
     "Problem",
     "ProfileNotFound",
     "SourceText",
-    "display_width",
-    "printable",
-    "quoted",
     "render",
 ]
 
@@ -40,6 +38,8 @@ class ConfigError(DBConfigError, ValueError):
             self.problems: tuple[Problem, ...] = ()
             super().__init__(problems)
             return
+        from dbconfig.errors.problem import position_of
+
         self.problems = tuple(sorted(problems, key=position_of))
         super().__init__("\n\n".join(str(problem) for problem in self.problems))
 
@@ -49,3 +49,11 @@ class ConfigError(DBConfigError, ValueError):
 
 class ProfileNotFound(ConfigError):
     """The profile that was asked for does not exist, or its name cannot be a profile's."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from dbconfig.errors import problem
+
+    return getattr(problem, name)

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from dbconfig.errors import ConfigError, printable
+from dbconfig.errors import ConfigError
+from dbconfig.errors.printable import printable
 from dbconfig.errors.problem import Problem
 from dbconfig.settings import small_files
 from dbconfig.settings.findings import Finding

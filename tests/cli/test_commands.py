@@ -11,7 +11,8 @@ from typing import ClassVar
 import pytest
 
 from dbconfig import Profile
-from dbconfig.cli.parser import COMMANDS
+from dbconfig.cli.command_table import COMMANDS
+from dbconfig.cli.parser import parse
 from dbconfig.settings.database import DatabaseSettings
 from tests.cli.conftest import Project
 from tests.support.ports import free_port
@@ -251,18 +252,24 @@ class TestValidate:
         assert shop.spawn("check", prefix=prefix).code != 0  # the block is real
 
 
+COMPLETIONS = [f"completion {shell}" for shell in ("bash", "zsh", "fish", "profiles")]
+
+
 class TestHelp:
-    def test_it_imports_no_third_party_module(self, project: Project) -> None:
+    @pytest.mark.parametrize("command", ["--help", "check --help", "--version", *COMPLETIONS])
+    def test_it_starts_as_fast_as_python(self, shop: Project, command: str) -> None:
         script = (
             "import sys, dbconfig.cli\n"
-            "try: dbconfig.cli.main(['--help'])\n"
+            "before = set(sys.modules)\n"
+            f"try: dbconfig.cli.main({command.split()!r})\n"
             "except SystemExit: pass\n"
-            "known = (*sys.stdlib_module_names, 'dbconfig', '__main__', 'sitecustomize')\n"
-            "third = [m for m in sys.modules if m.partition('.')[0] not in known and not m.startswith('_')]\n"
-            "assert not third, third\n"
-            "assert 'dataclasses' not in sys.modules\n"
+            "sys.stderr.write(' '.join(m for m in set(sys.modules) - before if not m.startswith('dbconfig')))\n"
         )
-        subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, cwd=project.folder)
+        run = subprocess.run(
+            [sys.executable, "-c", script], check=True, capture_output=True, text=True, cwd=shop.folder
+        )
+        assert run.stdout
+        assert run.stderr == ""
 
     def test_what_needs_no_engine_imports_no_sqlalchemy(self, shop: Project) -> None:
         script = (
@@ -284,6 +291,32 @@ class TestHelp:
         assert project.run("help").out == project.run("--help").out
         assert project.run("help", "check").out == project.run("check", "--help").out
 
+    @pytest.mark.parametrize(
+        ("arguments", "found"),
+        [
+            ("--config here show", {"config": "here", "all": False, "diff": None}),
+            ("--profile=a show --profile=b", {"profile": "b"}),
+            ("show --all prod --database=x=y", {"profile": "prod", "all": True, "database": "x=y"}),
+            ("show -- --all", {"profile": "--all", "all": False}),
+            ("init --alembic", {"alembic": "migrations", "folder": "."}),
+            ("init --alembic --flask there", {"alembic": "migrations", "flask": True, "folder": "there"}),
+            ("init --alembic=m", {"alembic": "m"}),
+            ("create-tables m:x a b", {"metadata": "m:x", "tables": ["a", "b"]}),
+            ("create-tables a:b", {"tables": []}),
+            ("check --workers 3 --timeout 500ms", {"workers": 3, "timeout": 0.5, "replicas": 1, "pools": None}),
+            ("validate", {"format": "text", "color": "auto", "strict": False, "command": "validate"}),
+            ("--format json validate", {"format": "json"}),
+        ],
+    )
+    def test_what_is_given_is_found(self, arguments: str, found: dict[str, object]) -> None:
+        parsed = parse(arguments.split())
+        assert {name: getattr(parsed, name) for name in found} == found
+
+    @pytest.mark.parametrize(("columns", "longest"), [("80", 78), ("132", 130), ("60", 58)])
+    def test_it_fits_the_terminal(self, project: Project, columns: str, longest: int) -> None:
+        lines = project.run("init", "--help", env={"COLUMNS": columns}).out.splitlines()
+        assert longest - 22 < max(map(len, lines)) <= longest
+
     def test_every_command_has_a_module(self) -> None:
         folder = ROOT / "dbconfig/cli/commands"
         modules = {path.stem for path in folder.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
@@ -298,7 +331,14 @@ class TestHelp:
             (["show", "--engin"], "`dbconfig show` has no option '--engin'; did you mean '--engine'?"),
             (["check", "--workers", "0"], "not a number of at least 1"),
             (["wait", "--timeout", "soon"], "not a duration"),
-            (["ping", "--format", "github"], "invalid choice"),
+            (["ping", "--format", "github"], "argument --format: invalid choice: 'github' (choose from text, json)"),
+            (["ping", "--timeout"], "argument --timeout: expected one argument\nusage: dbconfig ping [-h] [--database"),
+            (["ping", "--timeout", "--profile"], "argument --timeout: expected one argument"),
+            (["check", "--workers", "-1"], "argument --workers: '-1' is not a number of at least 1"),
+            (["show", "--all=yes"], "argument --all: does not accept a value: 'yes'"),
+            (["create-tables"], "the following arguments are required: MODULE:METADATA\n"),
+            (["completion", "tcsh"], "argument SHELL: invalid choice: 'tcsh' (choose from bash, zsh, fish, profiles)"),
+            (["list", "shop"], "`dbconfig list` has no argument 'shop'"),
             (["show", "a", "--profile", "b"], "two profiles"),
             ([], "no command"),
             (["--profle", "x", "list"], "dbconfig has no option '--profle'; did you mean '--profile'?"),

@@ -216,7 +216,9 @@ class TestTheFolder:
         def refuse(path):
             raise PermissionError(13, "Permission denied")
 
-        monkeypatch.setattr("dbconfig.config.folder.os.listdir", refuse)  # root, as in a container, could list it
+        monkeypatch.setattr(
+            "dbconfig.config.profile_files.os.listdir", refuse
+        )  # root, as in a container, could list it
         with pytest.raises(ConfigError, match="cannot be read: Permission denied"):
             load(path=project.config)
 

@@ -7,9 +7,8 @@ import pytest
 
 from dbconfig import ConfigError, DBConfigError, Location, Problem, ProfileNotFound
 from dbconfig.config.document import parse
-from dbconfig.errors import display_width, printable
 from dbconfig.errors.catalogue import CATALOGUE, CONFIGURATION
-from dbconfig.errors.printable import quoted
+from dbconfig.errors.printable import display_width, printable, quoted
 from dbconfig.settings.located_values import Source
 
 TEXT = Source("config/production.yaml", "pool_size: 20\nmax_overflw: 40\n")

@@ -2,37 +2,50 @@
 
 from __future__ import annotations
 
-import shlex
+import sys
 
-from dbconfig.cli.context import Context
+from dbconfig.cli.command_table import COMMANDS
 from dbconfig.cli.exit_codes import OK
-from dbconfig.cli.parser import COMMANDS
-from dbconfig.errors import ConfigError
+
+TYPE_CHECKING = False  # not from typing, which takes longer to import than Python to start
+if TYPE_CHECKING:
+    from dbconfig.cli.parser import Arguments
 
 _COMMON = ("--config", "--profile", "--format", "--color", "--help")
 
 
-def run(context: Context) -> int:
-    if context.arguments.shell == "profiles":
-        try:
-            names = context.folder.profiles()
-        except ConfigError:
-            names = []  # completion offers what there is, and never complains
-        for name in names:
-            context.out.line(name)
-        return OK
-    scripts = {"bash": _bash, "zsh": _zsh, "fish": _fish}
-    context.out.block(scripts[context.arguments.shell]())
+def run(arguments: Arguments) -> int:
+    if arguments.shell == "profiles":
+        lines = _profiles(arguments.config)
+    else:
+        lines = [{"bash": _bash, "zsh": _zsh, "fish": _fish}[arguments.shell]()]
+    sys.stdout.writelines(f"{line}\n" for line in lines)
+    sys.stdout.flush()
     return OK
 
 
+def _profiles(config: str | None) -> list[str]:
+    from dbconfig.config import profile_files
+
+    try:
+        folder = profile_files.find()[0] if config is None else config
+        return [] if folder is None else profile_files.names(folder)
+    except OSError:
+        return []  # completion offers what there is, and never complains
+
+
 def _options(command: str) -> list[str]:
-    own = [name for argument in COMMANDS[command].arguments for name in argument.names if name.startswith("-")]
+    own = [name for option in COMMANDS[command].options for name in option.names]
     return [*own, *_COMMON]
 
 
 def _takes_profile(command: str) -> bool:
     return any(argument.names == ("profile_argument",) for argument in COMMANDS[command].arguments)
+
+
+def _quoted(text: str) -> str:
+    """Quote a text for a shell; shlex would do the same, after it has imported regular expressions."""
+    return "'" + text.replace("'", "'\"'\"'") + "'"
 
 
 def _slugs() -> str:
@@ -71,7 +84,7 @@ complete -F _dbconfig dbconfig"""
 
 
 def _zsh() -> str:
-    described = "\n".join(f"    {shlex.quote(f'{name}:{command.summary}')}" for name, command in COMMANDS.items())
+    described = "\n".join(f"    {_quoted(f'{name}:{command.summary}')}" for name, command in COMMANDS.items())
     cases = "\n".join(f"    {name}) choices=({' '.join(_options(name))}) ;;" for name in COMMANDS)
     takers = "|".join(name for name in COMMANDS if _takes_profile(name))
     return f"""#compdef dbconfig
@@ -111,7 +124,7 @@ def _fish() -> str:
     lines = ["# dbconfig completion fish | source", "complete -c dbconfig -f"]
     none = "not __fish_seen_subcommand_from " + " ".join(COMMANDS)
     for name, command in COMMANDS.items():
-        lines.append(f"complete -c dbconfig -n '{none}' -a {name} -d {shlex.quote(command.summary)}")
+        lines.append(f"complete -c dbconfig -n '{none}' -a {name} -d {_quoted(command.summary)}")
         for option in _options(name):
             lines.append(f"complete -c dbconfig -n '__fish_seen_subcommand_from {name}' -l {option[2:]}")
         if _takes_profile(name):

@@ -11,8 +11,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from dbconfig.cli.context import Context, as_problem, connected
 from dbconfig.cli.exit_codes import FAILED, FOUND, OK
-from dbconfig.errors import ConfigError, printable
-from dbconfig.errors.printable import did_you_mean, quoted, suggest
+from dbconfig.errors import ConfigError
+from dbconfig.errors.printable import did_you_mean, printable, quoted, suggest
 from dbconfig.errors.problem import Problem
 from dbconfig.settings.loaded_profile import DEFAULT
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Final, NamedTuple
+TYPE_CHECKING = False  # not from typing, which takes longer to import than Python to start
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Final
 
 _SYSTEMS: Final = {"postgresql": "PostgreSQL", "mysql": "MySQL and MariaDB", "sqlite": "SQLite"}
 
 
-class Entry(NamedTuple):
+class Entry:
     """What a slug means.
 
     Attributes:
@@ -19,11 +21,14 @@ class Entry(NamedTuple):
         on: what to do instead on one database system, by the name of its family.
     """
 
-    meaning: str
-    example: str
-    fix: str
-    permanent: bool = True
-    on: Mapping[str, str] = {}
+    def __init__(
+        self, meaning: str, example: str, fix: str, permanent: bool = True, on: Mapping[str, str] | None = None
+    ) -> None:
+        self.meaning = meaning
+        self.example = example
+        self.fix = fix
+        self.permanent = permanent
+        self.on: Mapping[str, str] = on or {}
 
     def advice(self, family: str = "") -> str:
         """Return what to do on one database system; without one, on each."""

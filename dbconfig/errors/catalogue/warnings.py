@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from dbconfig.errors.catalogue.entry import Entry
+
+TYPE_CHECKING = False  # not from typing, which takes longer to import than Python to start
+if TYPE_CHECKING:
+    from typing import Final
 
 ADVICE: Final[dict[str, Entry]] = {
     "echo-in-production": Entry(

@@ -10,7 +10,8 @@ from dbconfig.cli.commands.init import applications, dotenv, migrations, templat
 from dbconfig.cli.commands.schema import text as schema_text
 from dbconfig.cli.context import Context
 from dbconfig.cli.exit_codes import FAILED, OK
-from dbconfig.config.folder import FOLDER, shown_path
+from dbconfig.config.folder import shown_path
+from dbconfig.config.profile_files import FOLDER
 from dbconfig.settings import small_files
 
 _IGNORED: Final = (".env", "/data/")

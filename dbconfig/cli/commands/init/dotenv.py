@@ -9,7 +9,7 @@ from typing import Final
 
 from dbconfig.cli.commands.init import templates
 from dbconfig.config.active_profile import VARIABLE
-from dbconfig.config.folder import FOLDER, NAME, SHARED
+from dbconfig.config.profile_files import FOLDER, SHARED, is_name
 from dbconfig.errors.printable import quoted
 from dbconfig.settings.environment_variables import Environment, Variable
 from dbconfig.settings.known_drivers import PORTS
@@ -73,7 +73,7 @@ def plan(project: Path, environ: Mapping[str, str], *, from_process: bool = Fals
     if not name or f"{name}.yaml" in templates.profiles():
         return found
     file = f"{FOLDER}/{name}.yaml"
-    if not NAME.fullmatch(name) or name == SHARED:
+    if not is_name(name) or name == SHARED:
         note = f"note: {where} is {quoted(name)}, which cannot be a profile's name"
         return replace(found, notes=(*found.notes, note))
     like = _LIKE.get(name.lower())

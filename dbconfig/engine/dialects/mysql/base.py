@@ -13,7 +13,8 @@ from dbconfig.engine.dialects.mysql import idle_rollbacks, xa
 from dbconfig.engine.dialects.mysql import session_reset as session_resets
 from dbconfig.engine.dialects.mysql import tls as async_tls
 from dbconfig.engine.dialects.set_up import on_connect
-from dbconfig.errors import ConfigError, printable
+from dbconfig.errors import ConfigError
+from dbconfig.errors.printable import printable
 from dbconfig.errors.problem import Problem
 from dbconfig.settings import client_defaults, hosts, small_files, tls
 from dbconfig.settings.known_drivers import PORTS
