@@ -49,13 +49,13 @@ def as_processes(alternatives: Mapping[str, Sequence[str]], *, rounds: int) -> d
     samples: dict[str, list[float]] = {name: [] for name in alternatives}
     for turn in range(rounds + 1):
         for name in random.sample(list(alternatives), len(alternatives)):
-            used = _children_seconds(alternatives[name])
+            used = children_seconds(alternatives[name])
             if turn:  # the first turn compiles the modules and fills the file cache
                 samples[name].append(used)
     return samples
 
 
-def _children_seconds(command: Sequence[str]) -> float:
+def children_seconds(command: Sequence[str]) -> float:
     import resource
 
     # An installed package has its bytecode beside it; a machine set up not to write any would measure the compiler.

@@ -155,6 +155,14 @@ def test_loading_a_profile_loads_no_sqlalchemy_and_no_driver(tmp_path: Path) -> 
     assert modules & {"sqlalchemy", "sqlmodel", "psycopg2", "pymysql", "sqlite3", "dbconfig.registry.registry"} == set()
 
 
+def test_what_is_set_aside_of_a_shared_default_does_not_bring_in_pydantic_settings(tmp_path: Path) -> None:
+    """`connect_timeout` of `default.yaml`, as `dbconfig init` writes it, has no effect on SQLite."""
+    (tmp_path / "default.yaml").write_text("connect_timeout: 5s\n")
+    (tmp_path / "development.yaml").write_text("url: sqlite://\n")
+    modules = loaded_by(f"from dbconfig import Registry; Registry({str(tmp_path)!r}, environ={{}}).session()")
+    assert "pydantic_settings" not in modules
+
+
 def test_the_first_session_loads_its_own_driver_alone(tmp_path: Path) -> None:
     (tmp_path / "development.yaml").write_text("url: sqlite://")
     modules = loaded_by(
@@ -162,6 +170,12 @@ def test_the_first_session_loads_its_own_driver_alone(tmp_path: Path) -> None:
     )
     assert "sqlite3" in modules
     assert modules & {"psycopg2", "pymysql", "psycopg", "sqlalchemy.ext.asyncio"} == set()
+
+
+def test_who_reads_from_no_replica_does_not_load_what_routes(tmp_path: Path) -> None:
+    (tmp_path / "development.yaml").write_text("url: sqlite://")
+    modules = loaded_by(f"from dbconfig import Registry; Registry({str(tmp_path)!r}, environ={{}}).session()")
+    assert modules & {"dbconfig.replicas.routing", "dbconfig.replicas.health", "dbconfig.replicas.positions"} == set()
 
 
 def test_the_package_is_typed() -> None:

@@ -57,7 +57,10 @@ def _read(folder: Folder, files: dict[str, list[str]], name: str) -> tuple[Mappi
                 )
             ]
         )
-    return read(folder.path / candidates[0], folder.shown(candidates[0]))
+    found: tuple[MappingNode, list[Problem]] | None = folder.documents.get(name)
+    if found is None:
+        found = folder.documents[name] = read(folder.path / candidates[0], folder.shown(candidates[0]))
+    return found
 
 
 def _parent(root: MappingNode, folder: Folder, chain: list[str], problems: list[Problem]) -> str | None:

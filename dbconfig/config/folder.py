@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from dbconfig.config import profile_files
 from dbconfig.config.profile_files import FOLDER, SHARED
 from dbconfig.errors import ConfigError
-from dbconfig.errors.light_dataclass import dataclass
+from dbconfig.errors.light_dataclass import dataclass, field
 from dbconfig.errors.printable import printable, quoted
 from dbconfig.errors.problem import Problem
 
@@ -18,9 +18,16 @@ UNSET: Final = "development"  # the profile where ENVIRONMENT is not set
 
 @dataclass(frozen=True, slots=True)
 class Folder:
-    """A folder of profiles, one YAML file each."""
+    """A folder of profiles, one YAML file each, as they are when they are first asked for.
+
+    Attributes:
+        path: of the folder.
+        documents: its files as they were read, by name: of many profiles, all are laid over the same `default.yaml`.
+    """
 
     path: Path
+    documents: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    _files: dict[str, list[str]] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def project(self) -> Path:
@@ -37,7 +44,9 @@ class Folder:
     def files(self) -> dict[str, list[str]]:
         """Return the file names of each profile, `default` included; more than one is an ambiguity."""
         try:
-            return profile_files.by_profile(os.fspath(self.path))
+            if not self._files:
+                self._files.update(profile_files.by_profile(os.fspath(self.path)))
+            return self._files
         except OSError as error:
             message = f"the config folder {quoted(str(self.path))} cannot be read: {error.strerror}"
             raise ConfigError([Problem("file-unreadable", message)]) from None

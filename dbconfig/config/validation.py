@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 from pydantic import ValidationError
@@ -29,6 +29,8 @@ _SHARD = late_pattern(r"(databases\.[\w-]+)/[\w-]+")
 
 Path_ = tuple[str, ...]  # of a key in the flat form of a profile: ("databases", "analytics", "echo")
 
+_Failed = tuple[str, Path_, tuple[Finding, ...]]  # the database, the path in it, and what is wrong there
+
 
 class Validation:
     """Validates, sets what is wrong aside, and validates the rest, until every problem is known."""
@@ -52,21 +54,17 @@ class Validation:
     def run(self) -> AnyProfile:
         self._check_reserved()
         for _ in range(8):  # each round sets something aside; the checks have fewer stages than this
-            data = self._data()
-            try:
-                profile = self._profile(data)
-            except ValidationError as error:
-                before = len(self.aside)
-                for loc, findings in found_in(error):
-                    for finding in findings:
-                        self._note(loc[1] if len(loc) > 1 else DEFAULT, (*loc[2:], *finding.at), finding)
-                if len(self.aside) == before:
-                    break
-            else:
+            databases, failed = self._databases()
+            if not failed:
                 if self.problems:
                     break
-                return profile
-        # Not within `except`: pydantic's error carries the input, and with it the secrets.
+                return LoadedProfile(self.name, databases)
+            before = len(self.aside)
+            for name, loc, findings in failed:
+                for finding in findings:
+                    self._note(name, (*loc, *finding.at), finding)
+            if len(self.aside) == before:
+                break
         once = {
             # What a database says is told once, and not for each shard that inherits it.
             (problem.slug, _SHARD.sub(r"\1", problem.message), problem.location): problem
@@ -74,16 +72,19 @@ class Validation:
         }
         raise ConfigError(once.values())
 
-    def _profile(self, data: Mapping[str, Any]) -> AnyProfile:
-        found = expand(data)
-        try:
-            databases = {name: DatabaseSettings.model_validate(each) for name, each in found["databases"].items()}
-        except ValidationError:
-            # Only now, since what it needs takes long to import: of the whole, which says where each error is.
-            from dbconfig.config.profile_sources import validated
+    def _databases(self) -> tuple[dict[str, DatabaseSettings], list[_Failed]]:
+        """Return the databases that can be used, and what is wrong with the others.
 
-            return validated(data)
-        return LoadedProfile(self.name, databases)
+        `Profile` is not asked: what it needs takes longer to import than all the rest.
+        """
+        found: dict[str, DatabaseSettings] = {}
+        failed: list[_Failed] = []
+        for name, each in expand(self._data())["databases"].items():
+            try:
+                found[name] = DatabaseSettings.model_validate(each)
+            except ValidationError as error:
+                failed += [(name, loc, findings) for loc, findings in found_in(error)]
+        return found, failed
 
     def _check_reserved(self) -> None:
         name = self.tree.get("name")

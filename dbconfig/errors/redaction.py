@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
-from difflib import SequenceMatcher
 from functools import lru_cache
 from typing import Final
 
@@ -53,6 +52,8 @@ PLAIN_KEYS: Final = frozenset(
     | {"pgbouncer", "read_your_writes", "replica_max_lag", "replica_fallback", "fast_begin", "expire_on_commit"}
     | {"autoflush", "protected", "slow_statement", "slow_statement_plan", "weight"}
 )
+# Further keys that no correctly written profile has to compare with "password".
+_COMMON_KEYS: Final = frozenset({"url", "databases", "replicas", "shards", "default", "connect_args"})
 # "1 hour", "5;", "54x2", "read commited"; a password that ended up on the wrong line is seldom like that.
 _PLAIN_LIKE = late_pattern(
     r"(?=.{1,12}$)[-+]?[0-9][0-9_.,:]*(?: ?[A-Za-z]{1,8}[0-9]{0,4}){0,2}[;,.%]?"
@@ -67,11 +68,13 @@ _NEAR_SECRET = 0.72  # difflib ratio: pasword and passwrod are near, port and us
 @lru_cache(maxsize=1024)
 def is_secret_name(name: str) -> bool:
     """Say whether a key by this name, rightly or wrongly spelt, holds a secret."""
-    bare = re.sub(r"[^a-z]", "", name.lower())
-    if bare in _PUBLIC_NAMES:
+    bare = "".join(ch for ch in name.lower() if "a" <= ch <= "z")
+    if bare in _PUBLIC_NAMES or name in PLAIN_KEYS or name in _PLACE_KEYS or name in _COMMON_KEYS:
         return False
     if bare in _SECRET_NAMES or any(part in bare for part in _SECRET_PARTS):
         return True
+    from difflib import SequenceMatcher  # only for names that are not ours
+
     return SequenceMatcher(None, bare, "password").ratio() >= _NEAR_SECRET
 
 

@@ -21,7 +21,6 @@ from dbconfig.registry import sharding
 from dbconfig.registry.parts import VERBS, Parts, TableVerb
 from dbconfig.registry.profiles import Profiles
 from dbconfig.replicas import read_your_writes
-from dbconfig.replicas.health import ReaderStats
 from dbconfig.sessions import retry
 from dbconfig.sessions.core import async_begun, begun
 from dbconfig.sessions.execution_options import making, options, with_options
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
     from sqlmodel.ext.asyncio.session import AsyncSession
 
     from dbconfig.engine.pool import PoolStats
+    from dbconfig.replicas.health import ReaderStats
     from dbconfig.settings.profile import Profile
 
 T = TypeVar("T")

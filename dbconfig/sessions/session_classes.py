@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Final
 
 from sqlalchemy.orm import Session as PlainSession
 from sqlmodel import Session
+
+from dbconfig.errors.light_dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from typing import Final
+
+from dbconfig.errors.light_dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -183,6 +183,8 @@ def expand(data: Mapping[str, Any]) -> dict[str, Any]:
 
 def _system(data: Mapping[str, Any]) -> str:
     written = str(plain(data.get("drivername") or data.get("url") or ""))
+    if not written:
+        return ""  # the system "" would be looked for among the entry points of every installed package
     try:
         return family(backend_of(written.partition("://")[0]))
     except ValueError:

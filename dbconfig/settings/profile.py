@@ -60,8 +60,6 @@ class Profile(AnyProfile, BaseSettings):
                 super().__init__(**values)
                 return
             except ValidationError as error:
-                if "sources" in values:
-                    raise  # the loader knows the places
                 problems = [_problem(loc, finding) for loc, findings in found_in(error) for finding in findings]
             # Not within `except`: pydantic's error carries the input, and with it the secrets; so would the traceback.
             values.clear()
@@ -76,9 +74,8 @@ class Profile(AnyProfile, BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Take the loader's sources, the environment over the documents; else the arguments alone, never `$NAME`."""
-        sources = getattr(init_settings, "init_kwargs", {}).get("sources")
-        return tuple(sources) if sources is not None else (init_settings,)
+        """Take the arguments alone, never `$NAME`: documents and environment are the loader's."""
+        return (init_settings,)
 
     @model_validator(mode="before")
     @classmethod

@@ -48,7 +48,7 @@ def test_a_problem_is_explained(slug: str, project: Project) -> None:
     assert explained.err == ""
     assert entry.meaning in explained.out
     assert entry.advice() in explained.out
-    assert all(text.strip() for text in entry[:3])
+    assert all(text.strip() for text in (entry.meaning, entry.example, entry.fix))
 
 
 def test_every_kind_of_problem_is_provoked_and_has_its_golden_files():

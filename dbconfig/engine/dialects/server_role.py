@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
 from importlib import import_module
 from typing import Any
 
+from dbconfig.errors.light_dataclass import dataclass
 from dbconfig.settings.known_drivers import family
 
 

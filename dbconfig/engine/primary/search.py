@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Final
 
 from dbconfig.engine.dialects.server_role import Answer, Role
+from dbconfig.errors.light_dataclass import dataclass, field
 
 Host = tuple[str, int]
 

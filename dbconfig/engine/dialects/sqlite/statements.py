@@ -24,7 +24,7 @@ _DROP: Final = late_pattern(
 
 
 COPY: Final = "_alembic_tmp_"  # before the name of the table of which Alembic makes a copy
-_OF_COPY: Final = re.compile(rf"(?:{_GAP}|;)*(?:CREATE|ALTER){_GAP}+TABLE{_GAP}+[\"`\[']?{COPY}", _FLAGS)
+_OF_COPY: Final = late_pattern(rf"(?:{_GAP}|;)*(?:CREATE|ALTER){_GAP}+TABLE{_GAP}+[\"`\[']?{COPY}", _FLAGS)
 
 
 class Kind(Enum):
@@ -51,6 +51,11 @@ _BY_WORD: Final = {
 @lru_cache(maxsize=2048)
 def kind_of(statement: str) -> Kind:
     """Return what a statement does, judged by its first words."""
+    # What every process sends needs no regular expressions, whose compilation is felt at its start.
+    if statement.startswith("SELECT ") or (statement.startswith("PRAGMA ") and "foreign_keys" not in statement.lower()):
+        return Kind.READ
+    if statement in ("BEGIN", "COMMIT", "ROLLBACK"):
+        return _BY_WORD[statement]
     match = _WORDS.match(statement)
     first, second = (str(word or "").upper() for word in match.groups()) if match else ("", "")
     if first == "BEGIN" and second in ("IMMEDIATE", "EXCLUSIVE"):
