@@ -1,7 +1,11 @@
-"""4. One get per request: over loopback and through a proxy of 1 ms of delay."""
+"""4. One get per request: over loopback and through a proxy of 1 ms of delay.
+
+``python -m benchmarks.bench_4_requests`` takes five minutes on an idle machine; ``--quick`` a third of that.
+"""
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
@@ -11,12 +15,11 @@ from typing import Any
 from sqlalchemy import Engine, make_url, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from benchmarks.engines import ASYNC_DRIVERS, async_engines, no_pool, ours, stock
+from benchmarks.engines import ASYNC_DRIVERS, async_engines, connect_args_of, no_pool, ours, stock
 from benchmarks.harness import async_paired, in_threads, medians, paired, report, servers
 from benchmarks.network import delayed
 from dbconfig import Profile, Registry
 from tests.engine.pool.support import url_of
-from tests.support.proxy import Proxy
 
 ROUNDS = 3
 ASYNC_ROUNDS = 5
@@ -45,7 +48,12 @@ def engine_per_request(url: str) -> None:
     engine.dispose()
 
 
-def measure(url: str, threads: int, where: str, kind: str, requests: int) -> None:
+def read(db: Registry) -> None:
+    with db.session(read_only=True) as session:
+        session.scalar(GET)
+
+
+def measure(url: str, threads: int, where: str, kind: str, requests: int, rounds: int) -> None:
     engines = {
         "NullPool": no_pool(url),
         "stock": stock(url),
@@ -56,10 +64,12 @@ def measure(url: str, threads: int, where: str, kind: str, requests: int) -> Non
         name: partial(rate, partial(get, engine), threads, requests // 10 if name == "NullPool" else requests)
         for name, engine in engines.items()
     }
+    db = Registry.from_profile(Profile(name="benchmark", url=url, pool_size=5, **connect_args_of(url)))
+    runs["ours, read only"] = partial(rate, partial(read, db), threads, requests)
     runs["engine per request"] = partial(rate, partial(engine_per_request, url), threads, max(threads, requests // 30))
     for run in runs.values():
         run()
-    results = medians(paired(runs, ROUNDS))
+    results = medians(paired(runs, rounds))
     rows = [
         (name, each, each / results["stock"], each / results["stock + pre-ping"], each / results["engine per request"])
         for name, each in results.items()
@@ -72,6 +82,7 @@ def measure(url: str, threads: int, where: str, kind: str, requests: int) -> Non
     )
     for engine in engines.values():
         engine.dispose()
+    db.dispose()
 
 
 async def async_get(engine: AsyncEngine) -> None:
@@ -121,6 +132,11 @@ async def asynchronous(driver: str, url: str, where: str) -> None:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="one round, and half as many requests")
+    parser.add_argument("--threads-only", action="store_true", help="leave asyncio out")
+    given = parser.parse_args()
+    rounds, requests, far = (1, 1000, 64) if given.quick else (ROUNDS, 2000, 128)
     with servers("postgresql", "mariadb") as running:
         for kind, server in running.items():
             setup = no_pool(url_of(server))
@@ -129,15 +145,14 @@ def main() -> None:
                 connection.execute(text("INSERT INTO t VALUES (1)"))
             with delayed(server.host, server.port, 0.001) as port:
                 for driver, (system, drivername) in ASYNC_DRIVERS.items():
-                    if system == kind:
+                    if system == kind and not given.threads_only:
                         url = make_url(url_of(server, driver=drivername)).set(port=port)
                         asyncio.run(asynchronous(driver, url.render_as_string(hide_password=False), "1 ms of delay"))
-            for threads in THREADS:
-                measure(url_of(server), threads, "loopback", kind, 2000)
-            with Proxy(server.host, server.port) as wire:
-                wire.delay(0.0005)  # each way
                 for threads in THREADS:
-                    measure(url_of(server, wire), threads, "1 ms of delay", kind, 128)
+                    url = make_url(url_of(server)).set(port=port).render_as_string(hide_password=False)
+                    measure(url, threads, "1 ms of delay", kind, max(far, threads), rounds)
+            for threads in THREADS:
+                measure(url_of(server), threads, "loopback", kind, requests, rounds)
 
 
 if __name__ == "__main__":

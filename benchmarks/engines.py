@@ -19,22 +19,22 @@ from tests.engine.pool.support import JUDGE, Settings, engine_of
 SIZES = ("pool_size", "max_overflow", "pool_timeout", "pool_use_lifo")
 
 
-def _connect_args(url: str) -> dict[str, Any]:
+def connect_args_of(url: str) -> dict[str, Any]:
     # PyMySQL makes an SSL context for each connection, 25 ms that would drown everything else.
     return {"connect_args": {"ssl_disabled": True}} if url.startswith("mysql") else {}
 
 
 def stock(url: str, *, pre_ping: bool = False, **settings: Any) -> Engine:
     sizes = {key: value for key, value in settings.items() if key in SIZES}
-    return create_engine(url, poolclass=QueuePool, pool_pre_ping=pre_ping, **sizes, **_connect_args(url))
+    return create_engine(url, poolclass=QueuePool, pool_pre_ping=pre_ping, **sizes, **connect_args_of(url))
 
 
 def no_pool(url: str) -> Engine:
-    return create_engine(url, poolclass=NullPool, **_connect_args(url))
+    return create_engine(url, poolclass=NullPool, **connect_args_of(url))
 
 
 def ours(url: str, **settings: Any) -> Engine:
-    return engine_of(url, create=_connect_args(url), **settings)
+    return engine_of(url, create=connect_args_of(url), **settings)
 
 
 def async_stock(url: str, *, pre_ping: bool = False, **settings: Any) -> AsyncEngine:

@@ -13,11 +13,12 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import text
+from sqlalchemy import create_engine, text
+from sqlmodel import Session
 
 from benchmarks.harness import report
 from benchmarks.paired import children_seconds
@@ -103,6 +104,32 @@ def engines(number: int) -> Iterator[float]:
         yield (time.process_time() - began) / 5 * 1e3
         for db in registries:
             db.dispose()
+
+
+def further_engines(number: int) -> Iterator[float]:
+    """What one of many engines takes that were used once, in kB."""
+    yield _taken(number, lambda url: Registry.from_profile(Profile(name="shop", url=url)))
+
+
+def further_stock_engines(number: int) -> Iterator[float]:
+    """The same of SQLAlchemy's own."""
+    yield _taken(number, create_engine)
+
+
+def _taken(number: int, make: Callable[[str], Any]) -> float:
+    kept: list[Any] = []
+
+    def use(url: str) -> None:
+        kept.append(made := make(url))
+        with made.session() if isinstance(made, Registry) else Session(made) as session:
+            session.execute(text("SELECT 1"))
+
+    with tempfile.TemporaryDirectory() as folder:
+        use(f"sqlite:///{folder}/first.db")
+        before = resident()
+        for each in range(number):
+            use(f"sqlite:///{folder}/{each}.db")
+        return (resident() - before) / number / 1024
 
 
 def waiting_threads(number: int) -> Iterator[float]:
