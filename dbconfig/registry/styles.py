@@ -11,7 +11,7 @@ from sqlalchemy import Engine
 from dbconfig.engine import pool
 from dbconfig.errors.light_dataclass import dataclass, field
 from dbconfig.registry.profiles import Profiles
-from dbconfig.replicas import routing
+from dbconfig.replicas import open_readers
 from dbconfig.sessions.model_databases import Homes
 from dbconfig.sessions.session_classes import SQLMODEL, SessionClasses
 from dbconfig.sessions.sessionmaker import Readers, SessionFactory, Several, readers_over_several
@@ -107,5 +107,5 @@ class Threads:
         return engine
 
     factory = staticmethod(SessionFactory.of)
-    readers = staticmethod(routing.open_readers)
+    readers = staticmethod(open_readers)
     readers_over_several = staticmethod(readers_over_several)

@@ -1,1 +1,15 @@
 """Reading sessions over several servers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dbconfig.sessions.sessionmaker import Readers
+
+
+def open_readers(*arguments: Any) -> Readers[Any]:
+    """Return what makes reading sessions; see `routing`, which is loaded for those alone who have any."""
+    from dbconfig.replicas import routing
+
+    return routing.open_readers(*arguments)
