@@ -71,6 +71,18 @@ def test_every_link_between_pages_leads_somewhere() -> None:
                 assert anchor in anchors(found), f"{page.name}: {target}"
 
 
+def test_every_file_that_the_architecture_names_exists() -> None:
+    """Paths stand without `dbconfig/` before them; `<system>`, `<driver>` and `<command>` are for any."""
+    source = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`((?:[\w<>]+/)+(?:[\w<>]+(?:\.py)?)?|[\w<>]+\.py)`", source))
+    assert len(named) > 40
+    for name in sorted(named):
+        pattern = re.sub(r"<\w+>", "*", name).rstrip("/")
+        assert [*(ROOT / "dbconfig").glob(pattern), *ROOT.glob(pattern)], name
+    drawn = set(re.findall(r'(\w+)\["\1:', source))
+    assert drawn == {path.parent.name for path in (ROOT / "dbconfig").glob("*/__init__.py")}
+
+
 def anchors(page: Path) -> set[str]:
     """Return the anchors of a page's headings, as GitHub and MkDocs name them."""
     text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)

@@ -25,7 +25,6 @@ from dbconfig.settings.known_drivers import family
 
 _BROKEN: Final = raw_commits.BROKEN
 _MARK: Final = raw_commits.MARK
-_IN_ERROR: Final = 3  # libpq's PQTRANS_INERROR, the same number in psycopg2 and psycopg
 
 
 _drivers: weakref.WeakKeyDictionary[Dialect, driver_protocol.Driver] = weakref.WeakKeyDictionary()
@@ -191,14 +190,18 @@ def _watch_ends(dialect: Any, refuse_broken: Callable[[Any], None]) -> None:
             found.release()
         rollback(connection)
 
+    # On the dialect object of this engine alone.
+    dialect.do_commit, dialect.do_rollback = do_commit, do_rollback
+    _watch_prepares(dialect, refuse_broken)
+
+
+def _watch_prepares(dialect: Any, refuse_broken: Callable[[Any], None]) -> None:
     prepare = dialect.do_prepare_twophase
 
     def do_prepare_twophase(connection: Any, xid: Any) -> None:
         refuse_broken(connection.connection)
         prepare(connection, xid)
 
-    # On the dialect object of this engine alone.
-    dialect.do_commit, dialect.do_rollback = do_commit, do_rollback
     dialect.do_prepare_twophase = do_prepare_twophase
 
 
@@ -277,15 +280,15 @@ def _is_in_error(driver: driver_protocol.Driver, connection: Any, info: dict[str
     """PostgreSQL: the server has told its state with its last answer; a driver may keep that to itself."""
     own = getattr(connection, "driver_connection", None)
     failed = None if own is None else driver.in_failed_transaction(own)
-    return failed if failed is not None else _BROKEN in info and _refuses(connection)
+    return failed if failed is not None else _BROKEN in info and _refuses(driver, connection)
 
 
-def _refuses(connection: Any) -> bool:
+def _refuses(driver: driver_protocol.Driver, connection: Any) -> bool:
     cursor = connection.cursor()
     try:
         cursor.execute("SELECT 1")
     except Exception as error:
-        if getattr(error, "sqlstate", None) == "25P02":  # in_failed_sql_transaction
+        if driver.was_in_failed_transaction(error):
             return True
         raise
     finally:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import sqlalchemy
-from sqlalchemy import Engine, event
+from sqlalchemy import URL, Engine, event
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.pool import AsyncAdaptedQueuePool, Pool, QueuePool, SingletonThreadPool
 from sqlalchemy.util import get_cls_kwargs
@@ -80,18 +80,30 @@ def build(
     _prove_secrets(settings)
     tls.check_files(settings)
     arguments = engine_options(settings, name, drivername, extra, patient=patient)
-    creator = arguments.pop("async_creator", None)
     dialect = dialects.of(settings.backend)
     url = dialect.address(settings, drivername) if beside is None else beside.url.set(drivername=drivername)
+    engine = _created(url, arguments, settings)
+    _attach(engine, settings, name, foreign=given_options.makes_connections(extra or {}), read_only=read_only)
+    return engine
+
+
+def _created(url: URL, arguments: dict[str, Any], settings: DatabaseSettings) -> Engine:
+    creator = arguments.pop("async_creator", None)
     try:
         engine = sqlalchemy.create_engine(url, **arguments)
     except ImportError as error:
-        message = f"the driver {drivername} is installed, but cannot be imported: {error}"
+        message = f"the driver {url.drivername} is installed, but cannot be imported: {error}"
         raise ConfigError([Problem("missing-driver", message, settings.origin("url"))]) from error
     if settings.echo or settings.echo_pool:
         echo.print_once(engine)
     if creator is not None:
         given_options.use_async_creator(engine, creator)
+    return engine
+
+
+def _attach(engine: Engine, settings: DatabaseSettings, name: str, *, foreign: bool, read_only: bool) -> None:
+    """Give an engine what its settings ask for; `foreign`: its connections are made by the application."""
+    dialect = dialects.of(settings.backend)
     # In this order: the dialect's listener may connect by itself. (`insert=True` has no effect on this event.)
     _supply_secrets(engine, settings)
     password_rotation.attach(engine, settings, name)
@@ -99,19 +111,18 @@ def build(
     judge, driver = connection_failures.Judge(settings), driver_protocol.of(engine.dialect)
     pool.attach(engine, settings, name=name, read_only=read_only, judge=judge, driver=driver)
     dialect.attach(engine, settings)
-    if given_options.makes_connections(extra or {}):
+    if foreign:
         dialect.set_up_foreign(engine, settings)
     session_reset.attach(engine, settings)
     _let_be_seen(engine, settings, name)
     connection_failures.name_errors(engine)
     keyboard_interrupts.attach(engine)
-    if not given_options.makes_connections(extra or {}):
+    if not foreign:
         primary.attach(engine, settings, name)
     if not read_only:
         commit_guard.attach(engine, settings)
     _explain_failures(engine, settings)
     pool.limit_by_deadlines(engine)
-    return engine
 
 
 def _let_be_seen(engine: Engine, settings: DatabaseSettings, name: str) -> None:

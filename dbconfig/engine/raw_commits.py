@@ -92,17 +92,26 @@ def is_gone(pooled: Any, mark: Mark, driver: Driver) -> bool:
     return (mark.begun or driver.has_begun(own, pooled.dbapi_connection)) and not driver.is_open(own)
 
 
+def _asking(own: Callable[..., Any]) -> Callable[..., Any]:
+    def ask(self: Any, *arguments: Any, **keywords: Any) -> Any:
+        _ask(self)
+        return own(self, *arguments, **keywords)
+
+    return ask
+
+
+def _beginning(own: Callable[..., Any]) -> Callable[..., Any]:
+    def begin(self: Any) -> Any:
+        mark: Mark | None = _info_of(self).get(MARK)
+        if mark is not None and not mark.allowed:
+            mark.ended, mark.begun = mark.begun, True  # nobody has ended the first one by way of us
+        return own(self)
+
+    return begin
+
+
 def _guarded(kind: type, driver: Driver, system: str) -> type:
     """Return a class of connections that asks first."""
-
-    def asking(name: str) -> Callable[..., Any]:
-        own = getattr(kind, name)
-
-        def ask(self: Any, *arguments: Any, **keywords: Any) -> Any:
-            _ask(self)
-            return own(self, *arguments, **keywords)
-
-        return ask
 
     def looking(name: str) -> Callable[..., Any]:
         own = getattr(kind, name)
@@ -127,23 +136,14 @@ def _guarded(kind: type, driver: Driver, system: str) -> type:
 
         return look
 
-    def beginning(name: str) -> Callable[..., Any]:
-        own = getattr(kind, name)
-
-        def begin(self: Any) -> Any:
-            mark: Mark | None = _info_of(self).get(MARK)
-            if mark is not None and not mark.allowed:
-                mark.ended, mark.begun = mark.begun, True  # nobody has ended the first one by way of us
-            return own(self)
-
-        return begin
-
-    members: dict[str, Any] = {name: asking(name) for name in _ENDING if callable(getattr(kind, name, None))}
+    members: dict[str, Any] = {
+        name: _asking(getattr(kind, name)) for name in _ENDING if callable(getattr(kind, name, None))
+    }
     members |= {name: looking(name) for name in driver.statement_methods if hasattr(kind, name)}
     if hasattr(kind, driver.begins_by or " "):
-        members[driver.begins_by] = beginning(driver.begins_by)
+        members[driver.begins_by] = _beginning(getattr(kind, driver.begins_by))
     if issubclass(kind, sqlite3.Connection):
-        members["__exit__"] = asking("__exit__")  # it commits without calling `commit`
+        members["__exit__"] = _asking(kind.__exit__)  # it commits without calling `commit`
     if not hasattr(kind, "__dict__") or "__dict__" not in dir(kind):
         members["__slots__"] = ()
     return type(kind.__name__, (kind,), members)

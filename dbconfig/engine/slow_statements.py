@@ -8,6 +8,7 @@ import re
 import sys
 import threading
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from time import monotonic, perf_counter
 from typing import Any, Final
@@ -62,11 +63,24 @@ def attach(engine: Engine, settings: DatabaseSettings, label: str) -> None:
     limit = settings.slow_statement
     if limit is None:
         return
-    of_pool = facts(label)
-    plans = _Plans(engine, label, of_pool) if settings.slow_statement_plan else None
-    budget = _Budget()
+    report = _Report(engine, label)
+    plans = _Plans(engine, label, report.facts) if settings.slow_statement_plan else None
 
-    dialect: Any = engine.dialect
+    def finish(cursor: Any, statement: str, parameters: Any, context: Any, seconds: float, many: bool = False) -> None:
+        if is_of_application(context):
+            report(statement, seconds, cursor.rowcount, "")
+            if plans is not None and not many:
+                plans.ask(statement, parameters)
+
+    def fail(statement: str, context: Any, seconds: float, error: BaseException) -> None:
+        if seconds >= limit and is_of_application(context):
+            report(statement, seconds, -1, type(error).__name__)
+
+    _measure(engine.dialect, limit, finish, fail)
+
+
+def _measure(dialect: Any, limit: float, finish: Callable[..., None], fail: Callable[..., None]) -> None:
+    """Tell of each statement that takes longer than the limit, or fails."""
     execute, plainly, many = dialect.do_execute, dialect.do_execute_no_params, dialect.do_executemany
 
     # Not events: with one, SQLAlchemy prepares each statement for all kinds of them, which costs ten times as much.
@@ -100,38 +114,34 @@ def attach(engine: Engine, settings: DatabaseSettings, label: str) -> None:
         if perf_counter() - began >= limit:
             finish(cursor, statement, None, context, perf_counter() - began, many=True)
 
-    def finish(cursor: Any, statement: str, parameters: Any, context: Any, seconds: float, many: bool = False) -> None:
-        if is_of_application(context):
-            report(statement, seconds, cursor.rowcount, "")
-            if plans is not None and not many:
-                plans.ask(statement, parameters)
+    dialect.do_execute, dialect.do_execute_no_params = do_execute, do_execute_no_params  # of this engine alone
+    dialect.do_executemany = do_executemany
 
-    def fail(statement: str, context: Any, seconds: float, error: BaseException) -> None:
-        if seconds >= limit and is_of_application(context):
-            report(statement, seconds, -1, type(error).__name__)
 
-    def report(statement: str, seconds: float, rows: int, error: str) -> None:
-        suppressed = budget.take()
+class _Report:
+    """Writes what the log says of a slow statement of one engine."""
+
+    def __init__(self, engine: Engine, label: str) -> None:
+        self.facts = facts(label)
+        self._label = label
+        self._dialect, self._awaits = engine.dialect.name, engine.dialect.is_async
+        self._budget = _Budget()
+
+    def __call__(self, statement: str, seconds: float, rows: int, error: str) -> None:
+        suppressed = self._budget.take()
         if suppressed is None:
             return
-        text = statement_text.shown(statement, engine_dialect)
-        frames = running(1) if awaits else application_frames(sys._getframe(1), 1)
+        text = statement_text.shown(statement, self._dialect)
+        frames = running(1) if self._awaits else application_frames(sys._getframe(1), 1)
         place = describe(frames[0]) if frames else "an unknown place"
         counted = f"{rows} rows" if rows >= 0 else error or "an unknown number of rows"
         more = f" ({suppressed} further ones were not logged)" if suppressed else ""
+        told = {"seconds": seconds, "rows": rows if rows >= 0 else None, "place": place, "statement": text}
         _log.warning(
             "%s: slow statement: %.3f s, %s, at %s: %s%s",
-            *(label, seconds, counted, place, text, more),
-            extra={
-                **of_pool,
-                **{"seconds": seconds, "rows": rows if rows >= 0 else None, "place": place, "statement": text},
-                **{"error": error or None, "suppressed": suppressed},
-            },
+            *(self._label, seconds, counted, place, text, more),
+            extra={**self.facts, **told, "error": error or None, "suppressed": suppressed},
         )
-
-    engine_dialect, awaits = dialect.name, dialect.is_async
-    dialect.do_execute, dialect.do_execute_no_params = do_execute, do_execute_no_params  # of this engine alone
-    dialect.do_executemany = do_executemany
 
 
 def is_of_application(context: Any) -> bool:

@@ -18,10 +18,12 @@ from dbconfig.engine.pool import Histogram
 from dbconfig.engine.pool.record import Record
 from dbconfig.engine.pool.tally import Tally
 from dbconfig.registry.registry import Registry
+from dbconfig.settings.known_drivers import DRIVERS
 
 _SEEN: Final = "_dbconfig_seen"  # attribute of SQLAlchemy's execution context: when it began, and its span
 _NOTHING: Final = (0.0, None)
 Key = tuple[tuple[str, Any], ...]
+_NUMBERED: Final = frozenset(driver.module for driver in DRIVERS["mysql"])  # modules whose errors begin with a number
 LONG_WAIT: Final = 0.001  # seconds; a checkout that waited for longer is an event of its statement's span
 
 
@@ -195,6 +197,6 @@ def _error_type(error: BaseException) -> str:
     if isinstance(code, str):
         return code
     first = error.args[0] if error.args else None
-    if isinstance(first, int) and type(error).__module__.partition(".")[0] in ("pymysql", "asyncmy", "aiomysql"):
+    if isinstance(first, int) and type(error).__module__.partition(".")[0] in _NUMBERED:
         return str(first)
     return f"{type(error).__module__}.{type(error).__qualname__}"

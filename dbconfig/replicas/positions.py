@@ -9,8 +9,8 @@ from typing import Any, Final
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import InvalidRequestError
 
+from dbconfig.engine.dialects import driver_protocol
 from dbconfig.engine.dialects.mysql import server_role as mysql_role
-from dbconfig.engine.dialects.postgresql import asyncpg
 from dbconfig.engine.pool import descriptor, driver, watch
 from dbconfig.errors.light_dataclass import dataclass
 
@@ -212,7 +212,9 @@ def _refuse_pgpool(connection: Connection, number: int) -> None:
         return
     fd = descriptor(connection.dialect, proxied.driver_connection)
     try:
-        watch.call(fd, ANSWER_LIMIT, _ask_pgpool, proxied, connection.dialect.driver)
+        # What only Pgpool-II understands; no prepared statement may ask for it.
+        ask = driver_protocol.of(connection.dialect).ask_unprepared
+        watch.call(fd, ANSWER_LIMIT, ask, proxied, "SHOW pool_version")
     except Exception as error:  # the answer of a server; a connection that was lost is found by the next statement
         _log.debug("a pooler that is not Pgpool-II: %s", error)
         proxied.info[_SINGLE] = True
@@ -225,15 +227,6 @@ def _refuse_pgpool(connection: Connection, number: int) -> None:
         "written: give the servers themselves as `url` and `replicas`, or write `read_your_writes: false`"
     )
     raise CannotKnow(message)
-
-
-def _ask_pgpool(proxied: Any, name: str) -> None:
-    """Ask what only Pgpool-II understands, and no prepared statement may ask; psycopg gets an answer without a row."""
-    question = "SHOW pool_version"
-    if name == "asyncpg":
-        asyncpg.execute_script(proxied, question)
-    else:
-        _answer(proxied, question)
 
 
 def _bounded(connection: Connection, function: Callable[..., Any], *arguments: Any) -> Any:

@@ -66,39 +66,31 @@ class Keys(BaseModel):
     password: value_types.Password | None = setting(
         None,
         "connection",
-        (
-            "Password: text, ${VAR}, {file: PATH}, {env: NAME}, or {provider: NAME}; the mappings are read "
-            "again for each new connection"
-        ),
+        "Password: text, ${VAR}, {file: PATH}, {env: NAME}, or {provider: NAME}; the mappings are read "
+        "again for each new connection",
     )
     host: hosts.Hosts | None = setting(
         None,
         "connection",
-        (
-            "Host name, IP address, the folder of PostgreSQL's socket, or MySQL's socket; or a list, [one, two:5433], "
-            "among which the primary is looked for, and looked for again after a failover"
-        ),
+        "Host name, IP address, the folder of PostgreSQL's socket, or MySQL's socket; or a list, [one, two:5433], "
+        "among which the primary is looked for, and looked for again after a failover",
     )
     port: value_types.WholeNumber | None = setting(None, "connection", "TCP port", ge=1, le=65535)
     database: value_types.Name | None = setting(
-        None,
-        "connection",
-        "Name of the database; for SQLite the file, relative to the project folder, or `:memory:`",
+        None, "connection", "Name of the database; for SQLite the file, relative to the project folder, or `:memory:`"
     )
     query: url_parsing.Query = setting({}, "connection", "Parameters that would follow the `?` of a URL")
 
     sslmode: choices.SSLMode | None = setting(
         None,
         "tls",
-        (
-            "TLS: disable, prefer, require, verify-ca, or verify-full; only the last two verify the server, "
-            "`require` encrypts and verifies nothing"
-        ),
+        "TLS: disable, prefer, require, verify-ca, or verify-full; only the last two verify the server, "
+        "`require` encrypts and verifies nothing",
     )
     sslrootcert: value_types.Name | None = setting(
         None,
         "tls",
-        ("File of the authorities that verify-ca and verify-full trust; `system` uses those of the operating system"),
+        "File of the authorities that verify-ca and verify-full trust; `system` uses those of the operating system",
     )
     sslcert: value_types.Name | None = setting(None, "tls", "File of the client certificate")
     sslkey: value_types.Name | None = setting(None, "tls", "File of the client key")
@@ -116,10 +108,8 @@ class Keys(BaseModel):
     pool_pre_ping: durations.Check = setting(
         1.0,
         "pool",
-        (
-            "Check the socket on every checkout, and ping connections that have been idle for longer than "
-            "this; true pings every time, false never"
-        ),
+        "Check the socket on every checkout, and ping connections that have been idle for longer than "
+        "this; true pings every time, false never",
     )
     pool_min_idle: value_types.WholeNumber = setting(
         0, "pool", "Minimum number of idle connections to keep open, ahead of demand", ge=0, le=10_000
@@ -132,11 +122,7 @@ class Keys(BaseModel):
         le=31_536_000,
     )
     pool_keepalive: durations.SecondsOrOff = setting(
-        120.0,
-        "pool",
-        "Ping connections that have been idle for this long; false disables it",
-        gt=0,
-        le=31_536_000,
+        120.0, "pool", "Ping connections that have been idle for this long; false disables it", gt=0, le=31_536_000
     )
     pool_max_waiting: value_types.WholeNumber | None = setting(
         None,
@@ -148,30 +134,24 @@ class Keys(BaseModel):
     pool_queue_target: durations.SecondsOrOff = setting(
         None,
         "pool",
-        (
-            "Wait for a connection that callers accept: while nobody is served sooner, those who wait twice as long "
-            "fail, so that the others are served soon; false disables it"
-        ),
+        "Wait for a connection that callers accept: while nobody is served sooner, those who wait twice as long "
+        "fail, so that the others are served soon; false disables it",
         ge=0.001,
         le=3600,
     )
     pool_leak_warning: durations.SecondsOrOff = setting(
         None,
         "pool",
-        (
-            "Log a warning, with the call site, when a connection is held for longer than this; 30 s in "
-            "profiles named development and testing unless set"
-        ),
+        "Log a warning, with the call site, when a connection is held for longer than this; 30 s in "
+        "profiles named development and testing unless set",
         gt=0,
         le=31_536_000,
     )
     engine_idle_timeout: durations.SecondsOrOff = setting(
         None,
         "pool",
-        (
-            "Close the engines of a database that nobody has used for this long, with all of their connections, and "
-            "forget them; the next use makes them anew. false disables it"
-        ),
+        "Close the engines of a database that nobody has used for this long, with all of their connections, and "
+        "forget them; the next use makes them anew. false disables it",
         ge=0.1,
         le=31_536_000,
     )
@@ -202,7 +182,7 @@ class Keys(BaseModel):
     pool_logging_name: value_types.Name | None = setting(
         None,
         "engine",
-        ("Last part of the logger's name, sqlalchemy.pool.impl.QueuePool.NAME; the profile's name unless set"),
+        "Last part of the logger's name, sqlalchemy.pool.impl.QueuePool.NAME; the profile's name unless set",
     )
     isolation_level: value_types.IsolationLevel | None = setting(
         None, "engine", "READ COMMITTED, REPEATABLE READ, SERIALIZABLE, READ UNCOMMITTED, or AUTOCOMMIT"
@@ -239,7 +219,7 @@ class Keys(BaseModel):
     connect_timeout: durations.Seconds = setting(
         5.0,
         "timeout",
-        ("Time limit for opening a connection; `?connect_timeout=` of a URL means the same, in whole seconds"),
+        "Time limit for opening a connection; `?connect_timeout=` of a URL means the same, in whole seconds",
         gt=0,
         le=durations.LONGEST_CONNECT,
     )
@@ -263,10 +243,8 @@ class Keys(BaseModel):
     pgbouncer: value_types.Flag = setting(
         False,
         "timeout",
-        (
-            "PgBouncer in transaction mode is in front of PostgreSQL: set timeouts and variables in each "
-            "transaction, and prepare nothing on the server"
-        ),
+        "PgBouncer in transaction mode is in front of PostgreSQL: set timeouts and variables in each "
+        "transaction, and prepare nothing on the server",
     )
 
     shards: value_types.Named = SHARDS
@@ -274,7 +252,7 @@ class Keys(BaseModel):
     read_your_writes: value_types.Flag = setting(
         True,
         "replica",
-        ("After a commit, read-only sessions of the same task or thread see it, on whichever server they read from"),
+        "After a commit, read-only sessions of the same task or thread see it, on whichever server they read from",
     )
     replica_max_lag: durations.SecondsOrOff = setting(
         30.0,
@@ -290,10 +268,8 @@ class Keys(BaseModel):
     application_name: value_types.Name | None = setting(
         None,
         "observability",
-        (
-            "How this program is called in pg_stat_activity and session_connect_attrs; the name of the project "
-            "folder and of the profile unless set. A URL's own name wins; no effect on SQLite"
-        ),
+        "How this program is called in pg_stat_activity and session_connect_attrs; the name of the project "
+        "folder and of the profile unless set. A URL's own name wins; no effect on SQLite",
     )
     slow_statement: durations.SecondsOrOff = setting(
         None,
@@ -310,23 +286,21 @@ class Keys(BaseModel):
     query_tags: tags.Tags = setting(
         (),
         "observability",
-        (
-            "Append a comment to each statement that says who sent it (application, route, task, traceparent), "
-            "and what db.tags() has set"
-        ),
+        "Append a comment to each statement that says who sent it (application, route, task, traceparent), "
+        "and what db.tags() has set",
     )
 
     fast_begin: value_types.Flag = setting(
         False,
         "engine",
-        ("Send BEGIN together with the first statement, which saves one round trip per transaction; psycopg2 only"),
+        "Send BEGIN together with the first statement, which saves one round trip per transaction; psycopg2 only",
     )
     expire_on_commit: value_types.Flag = setting(True, "session", "Expire the attributes of loaded objects at commit")
     autoflush: value_types.Flag = setting(True, "session", "Flush pending changes before each query")
     protected: value_types.Flag = setting(
         False,
         "session",
-        ("Reject drop_tables and every other destructive command; true in a profile named production unless set"),
+        "Reject drop_tables and every other destructive command; true in a profile named production unless set",
     )
 
     _origins: Origins = PrivateAttr(default_factory=dict)

@@ -24,6 +24,7 @@ class Driver:
     asynchronous: bool = False
     paramstyles: tuple[str, ...] = ("format", "pyformat")  # its own is among them
     ssl_is_sslmode: bool = False  # `?ssl=` of its URLs is libpq's `sslmode`
+    fast_begin: bool = False  # it can send BEGIN together with the first statement
 
     @property
     def installed(self) -> bool:
@@ -35,7 +36,7 @@ class Driver:
 
 
 _POSTGRESQL = (
-    Driver("psycopg2", "psycopg2", "psycopg2-binary"),
+    Driver("psycopg2", "psycopg2", "psycopg2-binary", fast_begin=True),
     Driver("psycopg", "psycopg", "'psycopg[binary]'", asynchronous=True),  # one driver for both
     Driver("asyncpg", "asyncpg", "asyncpg", False, True, paramstyles=("numeric_dollar",), ssl_is_sslmode=True),
 )

@@ -8,7 +8,7 @@ from typing import Final
 from dbconfig.settings import generic_rules, nested_values, url_parameters
 from dbconfig.settings.findings import Finding
 from dbconfig.settings.keys import Keys, system_key
-from dbconfig.settings.known_drivers import backend_of, family, is_generic, not_its_paramstyle
+from dbconfig.settings.known_drivers import DRIVERS, backend_of, family, is_generic, not_its_paramstyle
 from dbconfig.settings.tls import applicable_tls
 from dbconfig.settings.url_assembly import compose
 from dbconfig.settings.url_parsing import DatabaseURL
@@ -164,8 +164,9 @@ def _mismatches(settings: Keys, backend: str) -> Iterator[Finding]:
 
 def _fast_begin(settings: Keys, address: DatabaseURL) -> Iterator[Finding]:
     system, _, driver = address.drivername.lower().partition("+")
-    if settings.fast_begin and (backend_of(system) != "postgresql" or driver not in ("", "psycopg2")):
-        why = "only psycopg2 supports it"
+    able = [each.name for each in DRIVERS["postgresql"] if each.fast_begin]
+    if settings.fast_begin and (backend_of(system) != "postgresql" or driver not in ("", *able)):
+        why = f"only {', '.join(able)} supports it"
         yield Finding("not-applicable", f"`fast_begin` has no effect here: {why}", "remove it", ("fast_begin",))
 
 

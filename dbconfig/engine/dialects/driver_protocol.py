@@ -30,6 +30,10 @@ class Driver(of_pool.Driver):
         """Return whether the transaction has failed and only waits for its ROLLBACK; None where it is not known."""
         return None
 
+    def was_in_failed_transaction(self, error: BaseException) -> bool:
+        """Return whether the server refused a statement only because an earlier one of the transaction had failed."""
+        return False
+
     def is_open(self, connection: Any) -> bool:
         """Return whether a transaction is open, as far as the driver knows without asking the server."""
         return self.in_transaction(connection)
@@ -55,6 +59,15 @@ class Driver(of_pool.Driver):
 
     def cancel_aside(self, connection: Any) -> None:
         """Ask the server, from another thread, to end what a connection executes; for a driver that is deaf."""
+
+    def ask_unprepared(self, pooled: Any, question: str) -> None:
+        """Let the server answer a question that it is not asked to prepare, and drop the answer."""
+        cursor = pooled.cursor()
+        try:
+            cursor.execute(question)
+            cursor.fetchone()  # psycopg gets an answer without a row
+        finally:
+            cursor.close()
 
     def let_class_change(self, engine: Engine) -> None:
         """Let an engine connect with connections whose class can be exchanged, where the driver's own cannot."""

@@ -87,7 +87,12 @@ def attach(engine: Engine, settings: DatabaseSettings, name: str) -> None:
     finder.on_change = replace
     if isinstance(finder, TaskFinder):
         finder.pool = lambda: getattr(known(), "pool", None)
-    watch = _Watch(engine, finder) if wanted != "any" else None
+    _note_places(engine, finder, _Watch(engine, finder) if wanted != "any" else None)
+
+
+def _note_places(engine: Engine, finder: ThreadFinder | TaskFinder, watch: _Watch | None) -> None:
+    """Write the server of each connection into its record, and doubt that server when the connection is lost."""
+    dialect: Any = engine.dialect
 
     def note(connection: Any, record: Any) -> None:
         record.info[PLACE] = place = finder.place_of(connection)

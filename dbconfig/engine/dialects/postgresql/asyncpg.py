@@ -197,6 +197,9 @@ class Asyncpg(PostgreSQLDriver):
     def number(self, connection: Any) -> int:
         return int(connection.get_server_pid())
 
+    def ask_unprepared(self, pooled: Any, question: str) -> None:
+        execute_script(pooled, question)
+
     def parameter(self, connection: Any, key: str) -> str | None:
         found: str | None = getattr(connection.get_settings(), key, None)
         return found

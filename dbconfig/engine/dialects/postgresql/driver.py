@@ -13,6 +13,7 @@ _IDLE: Final = 0
 _ACTIVE: Final = 1
 _IN_ERROR: Final = 3
 _QUERY_CANCELED: Final = "57014"
+_IN_FAILED_TRANSACTION: Final = "25P02"
 
 
 class PostgreSQLDriver(Driver):
@@ -26,7 +27,14 @@ class PostgreSQLDriver(Driver):
         cursor.execute(f"SELECT CASE WHEN pg_backend_pid() = {here:d} THEN pg_cancel_backend({number:d}) END")
 
     def was_cancelled(self, error: BaseException) -> bool:
-        return _QUERY_CANCELED in (getattr(error, "sqlstate", None), getattr(error, "pgcode", None))
+        return _QUERY_CANCELED in _codes(error)
+
+    def was_in_failed_transaction(self, error: BaseException) -> bool:
+        return _IN_FAILED_TRANSACTION in _codes(error)
+
+
+def _codes(error: BaseException) -> tuple[Any, Any]:
+    return getattr(error, "sqlstate", None), getattr(error, "pgcode", None)
 
 
 class LibpqDriver(PostgreSQLDriver):

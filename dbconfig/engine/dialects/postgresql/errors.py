@@ -44,7 +44,7 @@ CODES: Final[Mapping[str, Meaning]] = {
     "40001": CONFLICT,  # serialization_failure
     "40P01": CONFLICT,  # deadlock_detected
     "55P03": CONFLICT,  # lock_not_available: lock_timeout, NOWAIT
-    # "cached plan must not change result type", by the function that raises it; other features are not there for good
+    # feature_not_supported: "cached plan must not change result type", known by the function that raises it
     "0A000": replace(CONFLICT, only="RevalidateCachedQuery"),
     # COMMIT without an outcome
     "40003": _UNCERTAIN,  # statement_completion_unknown: CockroachDB's "result is ambiguous"
