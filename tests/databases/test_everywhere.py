@@ -16,52 +16,12 @@ from tests.registries import Account, Hero, Team, ask, at_once, names
 # Sessions
 
 
-def test_a_session_never_commits_by_itself(db: Registry) -> None:
-    with db.session() as session:
-        session.add(Hero(name="Deadpond"))
-        session.flush()
-    assert names(db) == []
-    with db.session() as session:
-        session.add(Hero(name="Deadpond"))
-        session.commit()
-    assert names(db) == ["Deadpond"]
-
-
-def test_a_transaction_commits_at_its_end(db: Registry) -> None:
-    with db.transaction() as session:
-        session.add(Hero(name="Deadpond"))
-    assert names(db) == ["Deadpond"]
-
-
-def test_a_transaction_rolls_back_and_the_exception_is_the_callers_own(db: Registry) -> None:
-    raised = LookupError("the application's own")
-    with pytest.raises(LookupError) as caught, db.transaction() as session:  # noqa: PT012
-        session.add(Hero(name="Deadpond"))
-        session.flush()
-        raise raised
-    assert caught.value is raised
-    assert names(db) == []
-
-
 def test_an_error_of_the_commit_itself_rolls_back_and_leaves_the_pool_whole(db: Registry) -> None:
     for _ in range(20):
         with pytest.raises(IntegrityError), db.transaction() as session:
             session.add_all([Account(id=1, balance=1), Hero(name="Deadpond", team_id=77)])
     assert names(db) == []
     assert db.engine().pool.checkedout() == 0
-
-
-def test_a_savepoint_is_rolled_back_alone(db: Registry) -> None:
-    with db.transaction() as session:
-        session.add(Hero(name="outer"))
-        session.flush()
-        with pytest.raises(LookupError), session.begin_nested():  # noqa: PT012
-            session.add(Hero(name="inner"))
-            session.flush()
-            raise LookupError
-        with session.begin_nested():
-            session.add(Hero(name="kept"))
-    assert names(db) == ["kept", "outer"]
 
 
 def test_a_released_savepoint_goes_with_its_transaction(db: Registry) -> None:
