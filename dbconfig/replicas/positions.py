@@ -16,6 +16,7 @@ from dbconfig.errors.light_dataclass import dataclass
 
 _SERVER: Final = "dbconfig.server"  # in the info of a connection: which server it leads to
 _SINGLE: Final = "dbconfig.single"  # and that all of its statements go to one server, though a pooler stands between
+_PGPOOL: Final = "SHOW pool_version"  # only Pgpool-II understands it, and no prepared statement may ask it
 _log = logging.getLogger("dbconfig.fleet")
 
 # Seconds that a server has for telling its position. One that needs longer is in no state to be read from.
@@ -212,9 +213,7 @@ def _refuse_pgpool(connection: Connection, number: int) -> None:
         return
     fd = descriptor(connection.dialect, proxied.driver_connection)
     try:
-        # What only Pgpool-II understands; no prepared statement may ask for it.
-        ask = driver_protocol.of(connection.dialect).ask_unprepared
-        watch.call(fd, ANSWER_LIMIT, ask, proxied, "SHOW pool_version")
+        watch.call(fd, ANSWER_LIMIT, driver_protocol.of(connection.dialect).ask_unprepared, proxied, _PGPOOL)
     except Exception as error:  # the answer of a server; a connection that was lost is found by the next statement
         _log.debug("a pooler that is not Pgpool-II: %s", error)
         proxied.info[_SINGLE] = True

@@ -155,7 +155,7 @@ def test_a_pooler_is_asked_once_whether_it_is_pgpool(group: Group) -> None:
 
 def test_behind_pgpool_nobody_can_know(group: Group, monkeypatch: pytest.MonkeyPatch) -> None:
     """Pgpool-II answers the question; here PostgreSQL answers another one in its place."""
-    monkeypatch.setattr(positions, "_ask_pgpool", lambda proxied, name: positions._answer(proxied, "SELECT '4.3'"))
+    monkeypatch.setattr(positions, "_PGPOOL", "SELECT '4.3'")
     monkeypatch.setattr(positions.driver.Driver, "number", lambda self, connection: -1)
     monkeypatch.setattr(LibpqDriver, "number", lambda self, connection: -1)
     with group.registry() as db:
