@@ -26,7 +26,7 @@ CONNECT_TIMEOUT = 10  # seconds; the administrator must not wait for ever for a 
 _START_TIMEOUT = 60.0  # seconds; a server that recovers from `kill` on a busy machine takes a few
 
 
-WITHOUT_SERVERS = "DBCONFIG_TEST_WITHOUT_SERVERS"  # set by a run whose `-m` says "not server"
+WITHOUT_SERVERS = "TEST_WITHOUT_SERVERS"  # set by a run whose `-m` says "not server"; DBCONFIG_… would be a setting
 
 
 class ServerMissing(Exception):

@@ -14,6 +14,7 @@ import pytest
 from sqlalchemy import exc
 from sqlalchemy.engine.default import DefaultDialect
 
+from dbconfig.engine import pool as pool_package
 from dbconfig.engine.pool import call_watchdog, driver, forks, idle, judgements
 from dbconfig.engine.pool.call_watchdog import Watch
 from dbconfig.engine.pool.driver import Driver
@@ -180,6 +181,27 @@ def test_a_pool_begins_afresh_after_a_fork_in_c(monkeypatch: pytest.MonkeyPatch)
     assert (server.open, pool.open) == (2, 1)
     pool.dispose()
     assert ended == [id(pool)]
+
+
+def test_a_forked_child_disposes_of_no_connection_and_keeps_the_pools_of_event_loops(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(forks, "_pinned", [])
+    disposed: list[Any] = []
+    pinned: list[Any] = []
+
+    def engine(*, is_async: bool) -> Any:
+        made = SimpleNamespace(pool=object(), dialect=SimpleNamespace(is_async=is_async))
+        made.dispose = lambda *, close: disposed.append((made, close))
+        return made
+
+    of_threads, of_tasks = engine(is_async=False), engine(is_async=True)
+    monkeypatch.setattr(pool_package, "engines", lambda: [of_threads, of_tasks])
+    monkeypatch.setattr(pool_package, "pin_in_flight", pinned.append)
+    pool_package._leave_to_the_parent()
+    assert pinned == [of_threads, of_tasks]
+    assert disposed == [(of_threads, False), (of_tasks, False)]
+    assert forks._pinned == [of_tasks.pool]
 
 
 # The care of a pool of threads
