@@ -14,10 +14,10 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import traceback
@@ -256,8 +256,9 @@ def main() -> None:
     ledger, stop, beats = Ledger(), threading.Event(), list[float]()
     start = threads if given.style == "threads" else tasks
     workers = given.workers or (8 if given.style == "threads" else 50)
-    environ = {**os.environ, "DBCONFIG_HOST": network.through(",".join(given.hosts))} if given.hosts else None
-    db = Registry(given.profile.parent, profile=given.profile.stem, environ=environ)
+    folder = Path(tempfile.mkdtemp())
+    (folder / given.profile.name).write_text(network.through(given.profile.read_text()))
+    db = Registry(folder, profile=given.profile.stem)
     plain = Ledger()
     bare = threading.Thread(target=probe, args=([network.through(each) for each in given.probe], stop, beats))
     beside = naive(network.through(given.naive), plain, stop, 8) if given.naive else []
