@@ -10,7 +10,7 @@ WORKERS := 4
 PYTEST := -m pytest --numprocesses $(WORKERS) --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check site bench compliance setup test-lowest test-python mutants simulate clean
+.PHONY: help demo test check site bench compliance setup test-lowest test-python test-servers mutants simulate clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,6 +48,9 @@ test-python: $(if $(PYTHON),.venv-$(PYTHON)/installed) ## Run the tests on anoth
 	@[ -n "$(PYTHON)" ] || { echo "On which? make test-python PYTHON=3.13" >&2; exit 2; }
 	@tests/support/install_servers.sh
 	@.venv-$(PYTHON)/bin/python $(PYTEST) $(ARGS)
+
+test-servers: setup ## Fetch the newest servers and run their tests: make test-servers ARGS="trixie postgresql -- -x"
+	@tests/support/on_servers.sh $(ARGS)
 
 simulate: $(VENV)/dev ## Drive the pool's waiting line through a million random schedules: make simulate ARGS="--seed 7"
 	@$(VENV)/bin/python -m tests.engine.pool.simulator $(ARGS)

@@ -165,6 +165,7 @@ def naive(url: str, ledger: Ledger, stop: threading.Event, number: int) -> list[
 # network drops packets that are sent again.
 WAY = """
 import sys
+from tests.support.proxy import Proxy
 proxy = Proxy(sys.argv[1], int(sys.argv[2]))
 print(proxy.host, proxy.port, sep=":", flush=True)
 sys.stdin.read()

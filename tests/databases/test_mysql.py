@@ -17,12 +17,17 @@ from dbconfig import ConfigError, DatabaseSettings, Profile, Registry
 from dbconfig.engine.dialects.mysql import base
 from tests.databases.secrets_in_places import PASSWORD, PLACES, opened
 from tests.registries import Hero, Team, ask, from_yaml, names, registry
-from tests.support import servers
+from tests.support import mysql, servers
 from tests.support.processes import wait_until
 from tests.support.servers import MariaDBServer
 
+MARIADBS = [
+    pytest.param(each, marks=pytest.mark.skipif(mysql.wanted(), reason="SQLAlchemy refuses mariadb:// at MySQL"))
+    for each in ("mariadb", "mariadb+pymysql")
+]
 
-@pytest.mark.parametrize("scheme", ["mysql", "mysql+pymysql", "mariadb", "mariadb+pymysql", "MySQL"])
+
+@pytest.mark.parametrize("scheme", ["mysql", "mysql+pymysql", *MARIADBS, "MySQL"])
 @pytest.mark.parametrize("form", ["{}", '"{}"', "'{}'", "{}\n", '"{}"\n', "{}?charset=utf8mb4"])
 def test_every_form_of_a_providers_url_connects(scheme: str, form: str, mariadb: MariaDBServer, tmp_path: Path) -> None:
     environ = {"DATABASE_URL": form.format(mariadb.url(scheme))}
@@ -128,6 +133,7 @@ def test_a_variable_is_set_after_the_drivers_own_and_may_have_any_text_in_it(mar
         assert cause.args[1] == f"Variable 'sql_mode' can't be set to the value of '{each}'"
 
 
+@pytest.mark.skipif(mysql.wanted(), reason="MySQL has no idle_transaction_timeout")
 def test_a_transaction_that_rests_too_long_is_ended_and_the_pool_goes_on(mariadb: MariaDBServer) -> None:
     with registry(mariadb.url(), idle_in_transaction_timeout="500ms") as db:
         with db.session() as session:

@@ -13,7 +13,9 @@ from sqlmodel import Session
 
 from dbconfig import Profile, Registry
 from dbconfig.engine import pool
-from dbconfig.engine.primary import PLACE
+from dbconfig.engine.dialects.mysql import server_role as mysql_role
+from dbconfig.engine.dialects.server_role import Answer, Role
+from dbconfig.engine.primary import PLACE, greeting
 from dbconfig.engine.primary.search import SPACING
 from tests.support.ports import free_port
 from tests.support.processes import wait_until
@@ -96,6 +98,11 @@ class Cluster:
             return db.async_engine().sync_engine
 
         return self.runner.run(here())
+
+    def way_of(self, session: Session) -> Proxy:
+        """Return the proxy that a session's connection goes through."""
+        host = session.connection().connection.info[PLACE]
+        return next(way for way in self.ways.values() if (way.host, way.port) == host)
 
     def wait(self, condition: Callable[[], bool], what: str) -> None:
         """Wait for something that the event loop, if there is one, has still to do."""
@@ -270,3 +277,62 @@ def test_a_server_that_is_the_primary_no_more_is_left(cluster: Cluster) -> None:
         assert cluster.port(db, read_only=True) == cluster.standby.port
     if cluster.system == "mariadb":
         cluster.primary.sql("SET GLOBAL read_only = OFF")
+
+
+@pytest.mark.parametrize("driver", ["pymysql", "aiomysql", "asyncmy"])
+def test_what_waits_for_a_node_of_several_that_stands_still_ends_and_runs_again_elsewhere(
+    driver: str, mariadb: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip(driver)
+    node = Answer(Role.ONE_OF_SEVERAL, "the node is synced")  # as each node of Galera says
+    monkeypatch.setattr(mysql_role, "ask", lambda connection, **how: node)
+    with ExitStack() as stack:
+        style = "sync" if driver == "pymysql" else "async"
+        cluster = Cluster("mariadb", driver, style, mariadb, mariadb, stack)
+        db = cluster.registry(cluster.hosts("primary", "standby"))
+        cluster.use(db, lambda session: session.connection())
+        attempts: list[int] = []
+
+        def work(session: Session) -> None:
+            attempts.append(session.info["attempt"])
+            if len(attempts) == 1:
+                cluster.way_of(session).swallow()
+            session.execute(text("DO 1"))
+
+        async def twin(session: Any) -> None:
+            await session.run_sync(work)
+
+        if cluster.runner is None:
+            db.run_in_transaction(work, timeout=600)
+        else:
+            cluster.runner.run(asyncio.wait_for(db.async_run_in_transaction(twin, timeout=600), 120))
+        assert attempts == [1, 2]
+        for way in cluster.ways.values():
+            way.pass_through()
+        cluster.end(db)
+
+
+def test_a_slow_node_of_several_that_still_greets_keeps_what_it_works_on(
+    mariadb: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = Answer(Role.ONE_OF_SEVERAL, "the node is synced")
+    monkeypatch.setattr(mysql_role, "ask", lambda connection, **how: node)
+    with ExitStack() as stack:
+        cluster = Cluster("mariadb", "pymysql", "sync", mariadb, mariadb, stack)
+        db = cluster.registry(cluster.hosts("primary", "standby"))
+        looks: list[bool] = []
+        real = greeting.is_heard
+
+        def heard(host: tuple[str, int]) -> bool:
+            looks.append(real(host))
+            return looks[-1]
+
+        monkeypatch.setattr(greeting, "is_heard", heard)
+        with db.session() as session:
+            way = cluster.way_of(session)
+            way.delay(0.6)  # more than a server has before the others are asked
+            cluster.wait(lambda: bool(looks), "a look at the server that was left")
+            assert looks[0]
+            way.pass_through()
+            assert session.scalar(text("SELECT 1")) == 1
+        cluster.end(db)

@@ -21,6 +21,7 @@ from dbconfig.engine.dialects.set_up import on_connect
 from dbconfig.engine.pool import caretaker, driver, farewell, forks, sockets
 from dbconfig.engine.pool.clock import monotonic
 from dbconfig.engine.pool.facts import facts
+from dbconfig.engine.primary import greeting
 from dbconfig.engine.primary.finder import Finder, NoPrimary, TaskFinder, ThreadFinder
 from dbconfig.engine.primary.search import SPACING, Host
 from dbconfig.settings import hosts
@@ -169,6 +170,35 @@ def _meaning(said: str | BaseException, settings: DatabaseSettings) -> Meaning:
     return errors.of_connect(said, settings.backend) or UNKNOWN
 
 
+def _end_unanswered(engine: Engine, finder: Finder) -> None:
+    """End what waits for a server that was left, and that greets nobody any more.
+
+    Where one server alone may be written to, that has happened when another one was found. A node of Galera is one of
+    several: it is left because it was slow to answer, and may still be at work.
+    """
+    name, now = pool.ledger(engine).name, finder.memory.last
+    own = driver.of(engine.dialect)
+    late: dict[Host, list[Any]] = {}
+    for holder in pool.ledger(engine).holders():
+        place = holder.record.info.get(PLACE)
+        if holder.seconds > HELD and place not in (None, now):
+            late.setdefault(place, []).append(holder.record)
+    for place, records in late.items():
+        if greeting.is_heard(place):
+            continue
+        logger.warning(
+            "%s: %s is silent: %d connections that wait for it end",
+            name,
+            hosts.joined(*place),
+            len(records),
+            extra=facts(name, server=hosts.joined(*place), replaced=len(records)),
+        )
+        for record in records:
+            fd = own.socket(record.driver_connection) if record.dbapi_connection is not None else None
+            if fd is not None:
+                sockets.shut(fd)
+
+
 class _Watch:
     """Looks for the primary while a connection is in use for long: nobody else would, if all wait for a dead one."""
 
@@ -220,11 +250,16 @@ class _Watch:
     def _look(self, engine: Engine) -> None:
         try:
             engine.dialect.do_close(_connect(engine))
+            self._end_unanswered(engine)
             self._quiet_until = monotonic() + HEALTHY
         except Exception as error:  # whoever needs a connection is told
             logger.debug("the primary is not found: %s", error)
         finally:
             self._looking = False
+
+    def _end_unanswered(self, engine: Engine) -> None:
+        if engine.dialect.name in ("mysql", "mariadb"):  # whose servers speak first
+            _end_unanswered(engine, self._finder)
 
     def _look_in_loop(self, engine: Engine) -> None:
         task = asyncio.ensure_future(self._async_look(engine))
@@ -235,6 +270,7 @@ class _Watch:
         try:
             connection = await greenlet_spawn(_connect, engine)
             await farewell.close(engine.dialect, connection, terminate=False)
+            await asyncio.to_thread(self._end_unanswered, engine)
             self._quiet_until = monotonic() + HEALTHY
         except Exception as error:
             logger.debug("the primary is not found: %s", error)
