@@ -133,6 +133,27 @@ def test_a_failed_transaction_of_postgresql_is_not_reported_as_saved(postgresql_
     assert postgresql_units.sql(ROWS) == []
 
 
+def test_a_conflict_that_the_commit_meets_is_certain_and_costs_an_attempt(postgresql_units: Units) -> None:
+    postgresql_units.sql("CREATE SEQUENCE asked")  # its numbers are not taken back with the transaction
+    postgresql_units.sql(
+        "CREATE FUNCTION conflict() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF nextval('asked') = 1 THEN "
+        "RAISE EXCEPTION 'in whatever words' USING ERRCODE = '40001'; END IF; RETURN NULL; END $$"
+    )
+    postgresql_units.sql(
+        "CREATE CONSTRAINT TRIGGER meets AFTER INSERT ON t DEFERRABLE INITIALLY DEFERRED "
+        "FOR EACH ROW EXECUTE FUNCTION conflict()"
+    )
+    attempts = []
+
+    def work(session: Session) -> None:
+        attempts.append(session.info["attempt"])
+        session.execute(INSERT)
+
+    postgresql_units.run(work)
+    assert attempts == [1, 2]
+    assert postgresql_units.sql(ROWS) == [(1,)]
+
+
 @pytest.mark.parametrize("way", ["run", "transaction", "session"])
 def test_an_error_that_a_savepoint_has_taken_back_is_none(units: Units, way: str) -> None:
     def work(session: Session) -> None:
