@@ -19,7 +19,7 @@ _LIBRARIES = {
 _known: dict[str, bool] = {}  # by module name; filled without a lock, as any two threads write the same
 
 Place = tuple[CodeType, int]  # and which of its instructions: to find its line takes longer, and is seldom asked
-DEPTH = 6  # frames of the application; more say little that these do not
+DEPTH = 3  # frames of the application; each costs a checkout with leak warnings 4 %, and more say little
 
 
 def skip(package: str) -> None:

@@ -182,10 +182,14 @@ class LeaksOfLine(Leaks):
         self._in_use = in_use
 
     def taken(self, record: Record) -> None:
-        record.taken_at = application_frames(sys._getframe(1))
+        record.taken_at = application_frames(sys._getframe(2))  # of whoever called `connect`
         record.hold = None
-        task = current_task()
-        record.task = None if task is None else weakref.ref(task)
+        loops = sys.modules.get("asyncio")
+        if loops is None or loops._get_running_loop() is None:  # as `current_task`, without the call
+            record.task = None
+        else:
+            task = loops.current_task()
+            record.task = None if task is None else weakref.ref(task)
         if not self._watching:
             self._watch()
 
