@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import Any, Final
 
@@ -21,9 +20,9 @@ class Unit:
     context alone does not say that this session is alive, nor that nobody else uses it at the same time.
     """
 
-    def __init__(self, session: Any) -> None:
-        self.session = session
-        self.alive = True
+    def __init__(self) -> None:
+        self.session: Any = None  # of the present attempt
+        self.alive = False
         self._owner = _here()
 
     def is_ours(self) -> bool:
@@ -38,13 +37,13 @@ def _here() -> tuple[int, int]:
     return threading.get_ident(), id(task)
 
 
-_NONE: Final[Mapping[Key, Unit]] = {}
-_running: ContextVar[Mapping[Key, Unit]] = ContextVar("dbconfig.running", default=_NONE)
+NONE: Final[Mapping[Key, Unit]] = {}
+_running: ContextVar[Mapping[Key, Unit]] = ContextVar("dbconfig.running", default=NONE)
 
 
 def _leave_to_the_parent() -> None:
     """In a forked child: it cannot join a unit of work, whose connection is its parent's."""
-    _running.set(_NONE)
+    _running.set(NONE)
 
 
 forks.after_fork_in_child(_leave_to_the_parent)
@@ -56,13 +55,21 @@ def joined(key: Key) -> Unit | None:
     return found if found is not None and found.is_ours() else None
 
 
-@contextmanager
-def running(key: Key, session: Any) -> Iterator[Unit]:
-    """Let calls in this thread or task join a unit, until it ends."""
-    unit = Unit(session)
-    token = _running.set({**_running.get(), key: unit})
-    try:
-        yield unit
-    finally:
-        unit.alive = False
-        _running.reset(token)
+def found() -> Mapping[Key, Unit]:
+    """Return what calls in this context find, for `enter` and `leave`."""
+    return _running.get()
+
+
+def enter(key: Key, unit: Unit, before: Mapping[Key, Unit]) -> None:
+    """Let calls in this thread or task find a unit.
+
+    Whoever enters says in a `finally` of his own that the unit is dead, and as its first word: an interrupt may strike
+    anywhere, and what joined a unit that is over would never be committed.
+    """
+    _running.set({**before, key: unit})
+
+
+def leave(key: Key, unit: Unit, before: Mapping[Key, Unit]) -> None:
+    """Let calls find what they found before; in another context, where a coroutine was collected, do nothing."""
+    if _running.get().get(key) is unit:
+        _running.set(before)

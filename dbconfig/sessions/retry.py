@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import logging
 import random
 import time
@@ -22,8 +21,9 @@ from dbconfig.engine.dialects.errors import COMMITTED, fate_of
 from dbconfig.engine.pool import deadline
 from dbconfig.engine.pool.facts import facts
 from dbconfig.errors.light_dataclass import dataclass
+from dbconfig.sessions import nesting, work_of
 from dbconfig.sessions.commit import commit, tell_committed
-from dbconfig.sessions.nesting import Key, joined, running
+from dbconfig.sessions.nesting import Key, Unit, joined
 from dbconfig.sessions.session import begun
 
 if TYPE_CHECKING:
@@ -139,13 +139,15 @@ _Step = _Work | _Call | _Close | _Pause
 _Steps = Generator[_Step, Any, _Outcome]
 
 
-def _unit(open_session: Callable[[], Any], attempts: Attempts, key: Key) -> _Steps:
+def _unit(open_session: Callable[[], Any], attempts: Attempts, unit: Unit) -> _Steps:
     # Outcomes are returned, not raised: a StopIteration of the work would end the generator.
     while True:
         session = open_session()
         session.info["attempt"] = attempts.number
-        with running(key, session):
-            outcome = yield from _attempt(session)
+        unit.session = session
+        unit.alive = True
+        outcome = yield from _attempt(session)
+        unit.alive = False
         if isinstance(outcome, _Done) or not isinstance(outcome.error, Exception):
             return outcome
         pause = attempts.pause_after(outcome.error, outcome.fate)
@@ -168,7 +170,11 @@ def _attempt(session: Any) -> _Steps:
     try:
         result = yield _Work(session)
         yield _Call(partial(commit, of_threads))
+    except GeneratorExit:  # an interrupt between two steps, which whoever takes them sees
+        _end(of_threads)
+        raise
     except BaseException as error:
+        _tell_if_committed(error, session)
         fate = _fate(error, of_threads)
         _end(of_threads)
         try:
@@ -183,6 +189,13 @@ def _attempt(session: Any) -> _Steps:
         tell_committed(error)
         return _Failed(error, Fate.FINAL)
     return _Done(result)
+
+
+def _tell_if_committed(error: BaseException, session: Any) -> None:
+    """Note on an interrupt that it came after the COMMIT: of an error of the COMMIT itself `commit` says so."""
+    marks = [mark for _, mark in begun(getattr(session, "sync_session", session))]
+    if marks and all(mark.committed for mark in marks) and not getattr(error, COMMITTED, False):
+        tell_committed(error)
 
 
 _TRANSIENT: Final = (Fate.CONFLICT, Fate.LOST, Fate.ABSENT)
@@ -229,27 +242,47 @@ def _result(outcome: _Outcome) -> Any:
         del outcome  # or the error would refer to itself by this frame
 
 
-def _check(work: Callable[..., Any], *, asynchronous: bool) -> None:
-    """Refuse a function whose call would run nothing."""
-    kinds = (work, getattr(type(work), "__call__", None))  # noqa: B004  # what an object is called by may be `async`
-    name = getattr(work, "__qualname__", None) or repr(work)
-    if any(inspect.isgeneratorfunction(one) or inspect.isasyncgenfunction(one) for one in kinds):
-        raise TypeError(f"{name} is a generator function: calling it runs nothing; write a function without `yield`")
-    if not asynchronous and any(inspect.iscoroutinefunction(one) for one in kinds):
-        raise TypeError(f"{name} is a coroutine function: use `await db.async_run_in_transaction(…)`")
+def _taken(steps: _Steps, take: Callable[[_Step], Any]) -> _Outcome:
+    try:
+        step = next(steps)
+        while True:
+            try:
+                found = take(step)
+            except BaseException as error:
+                step = steps.throw(error)
+            else:
+                step = steps.send(found)
+    except StopIteration as end:
+        outcome: _Outcome = end.value
+        return outcome
+
+
+async def _async_taken(steps: _Steps, take: Callable[[_Step], Awaitable[Any]]) -> _Outcome:
+    try:
+        step = next(steps)
+        while True:
+            try:
+                found = await take(step)
+            except BaseException as error:
+                step = steps.throw(error)
+            else:
+                step = steps.send(found)
+    except StopIteration as end:
+        outcome: _Outcome = end.value
+        return outcome
 
 
 def run(open_session: Callable[[], Session], work: Callable[[Session], T], attempts: Attempts, key: Key) -> T:
     """Run `work` in a transaction of a fresh session, again after a transient error; a call within a unit joins it."""
-    _check(work, asynchronous=False)
+    work_of.check(work, asynchronous=False)
     outer = joined(key)
     if outer is not None:
-        return _called(work, outer.session)  # part of the outer unit: that one is run again as a whole
+        return work_of.called(work, outer.session)  # part of the outer unit: that one is run again as a whole
 
     def take(step: _Step) -> Any:
         match step:
             case _Work(session):
-                return _called(work, session)
+                return work_of.called(work, session)
             case _Call(function):
                 return function()
             case _Close(session):
@@ -257,40 +290,23 @@ def run(open_session: Callable[[], Session], work: Callable[[Session], T], attem
             case _Pause(seconds):
                 return time.sleep(seconds)
 
-    steps = _unit(open_session, attempts, key)
-    with attempts.around(attempts):
-        try:
-            step = next(steps)
-            while True:
-                try:
-                    found = take(step)
-                except BaseException as error:
-                    step = steps.throw(error)
-                else:
-                    step = steps.send(found)
-        except StopIteration as end:
-            outcome: _Outcome = end.value
-        result: T = _result(outcome)
+    unit, before = Unit(), nesting.found()
+    try:
+        nesting.enter(key, unit, before)
+        steps = _unit(open_session, attempts, unit)
+        with attempts.around(attempts):
+            result: T = _result(_taken(steps, take))
+    except BaseException as error:
+        if unit.session is not None:  # between two steps
+            _tell_if_committed(error, unit.session)
+        raise
+    finally:
+        interrupted, unit.alive = unit.alive, False  # the first word: see `enter`
+        nesting.leave(key, unit, before)
+        if interrupted:
+            unit.session.close()
+        unit.session = None
     return result
-
-
-def _called(work: Callable[[Session], T], session: Session) -> T:
-    result = work(session)
-    if inspect.isawaitable(result):
-        if inspect.iscoroutine(result):
-            result.close()  # or it would warn that nobody has awaited it
-        raise TypeError("the function returned an awaitable, which nobody awaits here: use async_run_in_transaction")
-    if inspect.isasyncgen(result):
-        raise TypeError("the function returned an asynchronous generator, which nobody iterates over here")
-    _refuse_late(result, session)
-    return result
-
-
-def _refuse_late(result: Any, session: Any) -> None:
-    """Refuse a generator that would use the session after the COMMIT."""
-    frame = getattr(result, "gi_frame", None) or getattr(result, "ag_frame", None)
-    if frame is not None and any(found is session for found in frame.f_locals.values()):
-        raise TypeError("the function returned a generator of its session, which would run after the COMMIT")
 
 
 async def async_run(
@@ -300,15 +316,15 @@ async def async_run(
     key: Key,
 ) -> T:
     """Run `work` in a transaction of a fresh session, again after a transient error; a call within a unit joins it."""
-    _check(work, asynchronous=True)
+    work_of.check(work, asynchronous=True)
     outer = joined(key)
     if outer is not None:
-        return await _awaited(work, outer.session)
+        return await work_of.awaited(work, outer.session)
 
     async def take(step: _Step) -> Any:
         match step:
             case _Work(session):
-                return await _awaited(work, session)
+                return await work_of.awaited(work, session)
             case _Call(function):
                 return await greenlet_spawn(function)
             case _Close(session):
@@ -316,27 +332,18 @@ async def async_run(
             case _Pause(seconds):
                 return await asyncio.sleep(seconds)
 
-    steps = _unit(open_session, attempts, key)
-    with attempts.around(attempts):
-        try:
-            step = next(steps)
-            while True:
-                try:
-                    found = await take(step)
-                except BaseException as error:
-                    step = steps.throw(error)
-                else:
-                    step = steps.send(found)
-        except StopIteration as end:
-            outcome: _Outcome = end.value
-        result: T = _result(outcome)
+    unit, before = Unit(), nesting.found()
+    try:
+        nesting.enter(key, unit, before)
+        steps = _unit(open_session, attempts, unit)
+        with attempts.around(attempts):
+            result: T = _result(await _async_taken(steps, take))
+    except BaseException as error:
+        if unit.session is not None:  # between two steps
+            _tell_if_committed(error, unit.session)
+        raise
+    finally:
+        unit.alive = False  # the first word: see `enter`
+        nesting.leave(key, unit, before)
+        unit.session = None
     return result
-
-
-async def _awaited(work: Callable[[AsyncSession], Awaitable[T]], session: AsyncSession) -> T:
-    result = work(session)
-    if not inspect.isawaitable(result):
-        raise TypeError("async_run_in_transaction awaits what its function returns: write `async def`")
-    found = await result
-    _refuse_late(found, session)
-    return found

@@ -1,0 +1,54 @@
+"""What a unit of work may be: a function whose call does the work, and leaves nothing of it for later."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from sqlmodel import Session
+
+if TYPE_CHECKING:
+    from sqlmodel.ext.asyncio.session import AsyncSession
+
+T = TypeVar("T")
+
+
+def check(work: Callable[..., Any], *, asynchronous: bool) -> None:
+    """Refuse a function whose call would run nothing."""
+    kinds = (work, getattr(type(work), "__call__", None))  # noqa: B004  # what an object is called by may be `async`
+    name = getattr(work, "__qualname__", None) or repr(work)
+    if any(inspect.isgeneratorfunction(one) or inspect.isasyncgenfunction(one) for one in kinds):
+        raise TypeError(f"{name} is a generator function: calling it runs nothing; write a function without `yield`")
+    if not asynchronous and any(inspect.iscoroutinefunction(one) for one in kinds):
+        raise TypeError(f"{name} is a coroutine function: use `await db.async_run_in_transaction(…)`")
+
+
+def called(work: Callable[[Session], T], session: Session) -> T:
+    """Call the function of a unit, and refuse what it has not done."""
+    result = work(session)
+    if inspect.isawaitable(result):
+        if inspect.iscoroutine(result):
+            result.close()  # or it would warn that nobody has awaited it
+        raise TypeError("the function returned an awaitable, which nobody awaits here: use async_run_in_transaction")
+    if inspect.isasyncgen(result):
+        raise TypeError("the function returned an asynchronous generator, which nobody iterates over here")
+    _refuse_late(result, session)
+    return result
+
+
+def _refuse_late(result: Any, session: Any) -> None:
+    """Refuse a generator that would use the session after the COMMIT."""
+    frame = getattr(result, "gi_frame", None) or getattr(result, "ag_frame", None)
+    if frame is not None and any(found is session for found in frame.f_locals.values()):
+        raise TypeError("the function returned a generator of its session, which would run after the COMMIT")
+
+
+async def awaited(work: Callable[[AsyncSession], Awaitable[T]], session: AsyncSession) -> T:
+    """Do the same for an event loop."""
+    result = work(session)
+    if not inspect.isawaitable(result):
+        raise TypeError("async_run_in_transaction awaits what its function returns: write `async def`")
+    found = await result
+    _refuse_late(found, session)
+    return found
