@@ -124,6 +124,7 @@ P11 = """
 """
 P17 = """
     async def main():
+        global session  # it is still referred to at the end
         session = db.async_session()
         await (await session.connection()).execute(text("INSERT INTO amounts VALUES (1)"))
         print("up", flush=True)

@@ -271,12 +271,7 @@ class FairPool(Places):
         held = now - record.lent_at
         if record.hold is not None and self.leaks is not None:
             self.leaks.returned(record)
-        if (
-            record.dbapi_connection is None
-            or now >= record.expires
-            or record.generation != self.generation
-            or record.starttime < record._soft_invalidate_time
-        ):
+        if record.dbapi_connection is None or now >= record.expires or record.starttime < record._soft_invalidate_time:
             self._part_on_return(record, held)
             return
         record.returned_at = now
@@ -285,7 +280,8 @@ class FairPool(Places):
             use = self.counters.use
             use.counts[bisect_left(BOUNDS, held)] += 1  # Tally.observe, without the call
             use.sum += held
-            if not (self.waiters or self.disposed):
+            # The generation in here: an invalidation of all that came after a look would not find it at rest.
+            if not (self.waiters or self.disposed) and record.generation == self.generation:
                 self._put(record) if self.open <= self._steady else self._put_surplus(record)
                 return
         self.hand_over(record)

@@ -38,8 +38,9 @@ def test_schedules_that_once_found_a_mistake_keep_the_promises() -> None:
     # 42511: a caller whose connection was unfit waits again, and nobody looked whether the line stands.
     assert first_failure(range(42_511, 42_512)) is None
     # What was being connected while all was invalidated was lent: by a caller's own thread (60) and by a helper (20),
-    # and so was what was being looked at (249). Who is interrupted twice stood in the line for ever (4569).
-    for seed in (20, 60, 249, 4_569):
+    # and so was what was being looked at (249). Who is interrupted twice stood in the line for ever (4569). What was
+    # given back in the moment of an invalidation rested (20074).
+    for seed in (20, 60, 249, 4_569, 20_074):
         assert first_failure(range(seed, seed + 1), FairPool) is None
 
 
