@@ -336,7 +336,7 @@ def test_a_user_that_has_all_its_connections_in_use_is_waited_for(
     if remote.system == "postgresql":
         server.sql("ALTER ROLE app CONNECTION LIMIT 1")
     else:
-        server.sql("GRANT USAGE ON *.* TO app@'%' WITH MAX_USER_CONNECTIONS 1")
+        server.sql("ALTER USER app@'%' WITH MAX_USER_CONNECTIONS 1")
     holder = create_engine(remote.direct).connect()
     gate = threading.Timer(1.0, holder.close)  # back into a pool, which is disposed of
     try:
@@ -349,5 +349,5 @@ def test_a_user_that_has_all_its_connections_in_use_is_waited_for(
         if remote.system == "postgresql":
             server.sql("ALTER ROLE app CONNECTION LIMIT -1")
         else:
-            server.sql("GRANT USAGE ON *.* TO app@'%' WITH MAX_USER_CONNECTIONS 0")
+            server.sql("ALTER USER app@'%' WITH MAX_USER_CONNECTIONS 0")
     assert saved(remote) == [99, 101, 100, 100]

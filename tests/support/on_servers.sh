@@ -25,5 +25,4 @@ done
 
 exec .venv/bin/python -m pytest -q -rs \
     tests/databases/test_tls.py tests/databases/test_mysql.py tests/databases/test_postgresql.py \
-    tests/databases/test_failover.py tests/databases/test_primary_among_hosts.py \
-    tests/sessions/test_units.py tests/sessions/test_applied_once.py "$@"
+    tests/databases/test_failover.py tests/sessions/test_units.py "$@"
