@@ -9,7 +9,7 @@ ROOT = Path(__file__).parent.parent
 PICTURE = ROOT / "docs" / "images" / "spike.svg"
 _NAMES = {"postgresql": "PostgreSQL", "mariadb": "MariaDB"}
 _POOLS = {"stock": ("SQLAlchemy's pool", "#9aa5b1"), "ours": ("dbconfig", "#2b7a78")}
-_SCALE = 1.6  # pixels per millisecond
+_SCALE = 1.5  # pixels per millisecond
 
 
 def measured() -> dict[str, dict[str, tuple[float, int]]]:
@@ -40,8 +40,8 @@ def picture() -> str:
             width = max(2, round(took * _SCALE))
             lines += [
                 f'<text x="16" y="{y + 17}">{_NAMES[system]}, {label}</text>',
-                f'<rect x="210" y="{y + 3}" width="{width}" height="20" rx="2" fill="{color}"/>',
-                f'<text x="{218 + width}" y="{y + 18}">{took:.0f} ms, {made} new</text>',
+                f'<rect x="236" y="{y + 3}" width="{width}" height="20" rx="2" fill="{color}"/>',
+                f'<text x="{244 + width}" y="{y + 18}">{took:.0f} ms, {made} new</text>',
             ]
             y += 28
         y += 8

@@ -29,7 +29,7 @@ def select(profile: str | None, environment: Environment, folder: Folder) -> Sel
     """Return the profile to load: the argument, else ENVIRONMENT, else `development`.
 
     Raises:
-        ProfileNotFound: the name is no profile's; the notes say where it came from and which exist.
+        ProfileNotFound: no profile has this name; the notes say where it came from and which profiles exist.
     """
     variable = environment.get(VARIABLE) if profile is None else None
     if profile is not None:

@@ -45,7 +45,7 @@ class _BadReference(Exception):
 
 
 def interpolate(root: MappingNode, environment: Environment) -> tuple[MappingNode, list[Problem]]:
-    """Return the mapping with its references replaced, and what could not be; such values are left out."""
+    """Return the mapping with its references replaced, and what could not be; such values are missing."""
     worker = _Interpolation(environment)
     node = worker.mapping(root, ())
     return node, worker.problems

@@ -44,7 +44,7 @@ _MEANINGS: Final[dict[str, dict[str, str]]] = {
         "REPEATABLE READ": "MySQL's default: all statements see the same snapshot",
         "SERIALIZABLE": "As if transactions ran one after the other; some have to be repeated",
         "READ UNCOMMITTED": "Sees what others have not committed yet",
-        "AUTOCOMMIT": "No transactions: each statement is committed by itself",
+        "AUTOCOMMIT": "No transactions: each statement commits immediately",
     },
     "echo": {"debug": "Log the rows too"},
     "echo_pool": {"debug": "Log every checkout and return"},

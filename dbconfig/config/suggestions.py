@@ -125,7 +125,7 @@ def unknown_key(
     profiles: Iterable[str] = (),
     nested: bool = False,
 ) -> Problem:
-    """Return the problem of a key that is no setting, with the one that was probably meant.
+    """Return the problem of a key that is not a setting, with the one that was probably meant.
 
     Args:
         path: the key and what it stands in.

@@ -166,7 +166,7 @@ def _locked(engine: Engine) -> Iterator[Connection]:
 
 @contextmanager
 def _named_lock(connection: Connection) -> Iterator[None]:
-    """Hold MySQL's lock of the session: DDL commits by itself, and with it any lock of a transaction."""
+    """Hold MySQL's lock of the session: DDL commits implicitly, and releases any lock of a transaction."""
     name = f"{_LOCK:x}"
     _wait_for_lock(connection, "SELECT GET_LOCK(:name, 0)", name)
     try:

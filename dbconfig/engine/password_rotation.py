@@ -125,7 +125,7 @@ class _Watch:
 
 
 def _prove_secrets(settings: DatabaseSettings) -> None:
-    """Read the secrets once, so that a missing one is told when the engine is made and not at some request."""
+    """Read the secrets once, so that a missing one is reported when the engine is made and not at some request."""
     settings.prove_password()
     password = settings.address.password
     file = password.file() if password is not None and settings.folder is None else None

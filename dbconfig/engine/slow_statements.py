@@ -46,7 +46,7 @@ class _Budget:
     lock: Any = field(default_factory=threading.Lock)
 
     def take(self) -> int | None:
-        """Return how many records were left out since the last one; None if this one is, too."""
+        """Return how many records were suppressed since the last one; None if this one is, too."""
         with self.lock:
             now = monotonic()
             self.left, self.at = min(float(BURST), self.left + (now - self.at) / PAUSE), now

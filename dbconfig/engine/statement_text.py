@@ -35,7 +35,7 @@ _SAME: Final = 2048  # statements whose text is remembered
 
 @lru_cache(maxsize=_SAME)
 def shown(statement: str, dialect: str) -> str:
-    """Return a statement without comments, and with `?` in the place of each text and number in it.
+    """Return a statement without comments, and with `?` for each text and number in it.
 
     Args:
         statement: as the driver gets it.

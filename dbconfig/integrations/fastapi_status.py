@@ -26,8 +26,8 @@ def status(
     They show numbers and the names of pools, and neither host nor user nor statement.
 
     Args:
-        guard: a dependency that raises an HTTPException for whoever may not see them. It may be missing in the profile
-            `development` alone.
+        guard: a dependency that raises an HTTPException for callers who may not see them. Only the profile
+            `development` may do without.
         path: of the HTML.
         details: of the JSON.
         registry: another one than `dbconfig.db`.

@@ -31,8 +31,8 @@ class DBConfig:
     ...     db.init_app(app)
     ...     return app
 
-    In a request `db.session` is a session that is made at first use and closed at the request's end. It commits when
-    it is told to: `db.session.commit()`. Outside of a request there is `with db.registry.session() as session:`.
+    In a request `db.session` is a session that is opened at first use and closed at the request's end. Call
+    `db.session.commit()` to commit. Outside of a request, use `with db.registry.session() as session:`.
     """
 
     def __init__(self, app: Flask | None = None) -> None:

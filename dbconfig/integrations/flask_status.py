@@ -23,7 +23,7 @@ def status(
     They show numbers and the names of pools, and neither host nor user nor statement.
 
     Args:
-        guard: called before each request; it aborts, or returns a response, for whoever may not see them. It may be
+        guard: called before each request; it aborts, or returns a response, for callers who may not see them. It may be
             missing in the profile `development` alone.
         path: of the HTML.
         details: of the JSON.

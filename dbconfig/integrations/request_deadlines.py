@@ -33,7 +33,7 @@ class RequestDeadline:
         """Return the seconds for a request, whose header is this.
 
         Raises:
-            BadDeadline: the header is read, and is no duration.
+            BadDeadline: the header is read, and is not a duration.
         """
         if not self.header or asked is None:
             return self.limit

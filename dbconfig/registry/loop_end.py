@@ -199,7 +199,7 @@ class LoopEnd:
         self._opened.pop(opened.engine, None)
 
     def take(self) -> list[OpenEngine]:
-        """Forget everything; whoever takes the engines ends them."""
+        """Forget everything; the caller that takes the engines ends them."""
         self.over, self._guard = True, None  # the guard refers to the loop, which would never be collected
         for owner in list(self.owners):
             owner.forget()

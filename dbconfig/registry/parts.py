@@ -165,7 +165,7 @@ class Parts:
         """Return the tables that are to be created or dropped, by database.
 
         Raises:
-            ConfigError: a name is no table's, or a database is protected, by this profile or by another one.
+            ConfigError: a name is not that of a table, or a database is protected, by this profile or by another one.
         """
         if self.plan.overridden and verb == "create":
             return {}  # they are there; on SQLite the lock to look for them would wait for the test's own transaction

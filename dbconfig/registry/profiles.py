@@ -116,7 +116,7 @@ class Profiles:
 
     @property
     def exchanged(self) -> bool:
-        """Whether tests have put databases of their own in the place of the profile's."""
+        """Whether tests have replaced the profile's databases by their own."""
         return self._exchanged
 
     def known(self) -> dict[str | None, AnyProfile]:

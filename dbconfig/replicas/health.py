@@ -51,7 +51,7 @@ class Route(OptionEngine):
         self.servers: dict[str | None, Any] = {}  # the same for each server that the address has led to
         self.lag: float | None = None
         self.lagged_at: float = 0.0  # monotonic time when it last lacked what a reader had written
-        self.out = ""  # why it is left out; "" while it is read from
+        self.out = ""  # why it is out of rotation; "" while it is read from
         self.pause = FIRST_PAUSE
         self.again: float = 0.0  # monotonic time of the next try
         books = ledger_if_any(engine)
@@ -73,7 +73,7 @@ class ReaderStats:
     weight: int
     reads: int
     lag: float | None  # seconds; None where nobody asks, or nothing can be told
-    out: str  # why it is left out, or ""
+    out: str  # why it is out of rotation, or ""
 
 
 class Fleet:

@@ -50,7 +50,7 @@ class Router(Fleet):
         self._turn = itertools.count()  # its `next` is atomic: no lock where every session passes
 
     def choose(self) -> Route:
-        """Return the next server; weights act, and what is out is left out."""
+        """Return the next server; weights count, and what is out of rotation is skipped."""
         turns = self.turns
         if turns:
             return turns[next(self._turn) % len(turns)]

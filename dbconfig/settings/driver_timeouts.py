@@ -96,10 +96,10 @@ def _twice(found: list[tuple[tuple[str, ...], Any]], *, itself: bool) -> Finding
         places = ", and ".join(_where(place) for place, _ in found)
         return Finding("given-twice", f"`{KEY}` is given twice: {places}", f"write it once, as `{KEY}`", _at(last))
     if last[0] == "connect_args":
-        message = f"`{KEY}` is given twice, by itself and {_where(last)}"
+        message = f"`{KEY}` is given twice: as a key and {_where(last)}"
         return Finding("given-twice", message, "remove the one in connect_args", last, against=KEY)
     # What a profile says for all its databases need not fit one whose URL says it.
-    message = f"`{KEY}` is given twice, by itself and {_where(last)}"
+    message = f"`{KEY}` is given twice: as a key and {_where(last)}"
     return Finding("given-twice", message, "remove one of the two", (KEY,), because=last[0], against=last[0])
 
 

@@ -153,7 +153,7 @@ def _connect_args(settings: Keys, backend: str) -> Iterator[Finding]:
             message = f"{name!r} in connect_args would override what `url` and its parts say"
             yield Finding("given-twice", message, f"write it as `{_IDENTITY[name]}`", at)
         elif name == "timeout" and backend == "sqlite" and settings.lock_timeout is not None:
-            message = "`lock_timeout` is given twice, by itself and as 'timeout' in connect_args"
+            message = "`lock_timeout` is given twice: as a key and as 'timeout' in connect_args"
             yield Finding("given-twice", message, "remove the one in connect_args", at)
         elif not isinstance(value, Secret):
             wanted = _argument(name, value, backend)

@@ -59,7 +59,7 @@ def inherit(data: Mapping[str, Any]) -> dict[str, Any]:
     """Return the data of a database with its replicas as complete as the database itself.
 
     Raises:
-        PydanticCustomError: `replicas` is no list of mappings, or the database is one that has none.
+        PydanticCustomError: `replicas` is not a list of mappings, or the database is one that has none.
     """
     own = {key: value for key, value in data.items() if key != "replicas"}
     written = data["replicas"]

@@ -216,7 +216,7 @@ def _variables(settings: Keys, backend: str) -> Iterator[Finding]:
     for name in settings.variables:
         key = _VARIABLES[system].get(name.lower(), "")
         if key and key in settings.model_fields_set and getattr(settings, key) is not None:
-            message = f"`{key}` is given twice, by itself and by the variable {name!r}"
+            message = f"`{key}` is given twice: as a key and by the variable {name!r}"
             yield Finding("given-twice", message, "remove one of the two", ("variables", name))
 
 

@@ -121,7 +121,7 @@ def context(settings: Keys) -> SSLContext:
     """Return the context of `require`, `verify-ca` or `verify-full`, for drivers that do not know libpq.
 
     Raises:
-        ConfigError: a file is no certificate, or no key.
+        ConfigError: a file is not a certificate, or not a key.
     """
     import ssl
 

@@ -90,7 +90,7 @@ def fate_of(error: BaseException) -> Fate:
 
 
 def may_roll_back(error: BaseException, backend: str) -> bool:
-    """Return whether an error of MySQL's may have ended the whole transaction, though the server goes on."""
+    """Return whether an error of MySQL's may have ended the whole transaction, though the server continues."""
     row = of_statement(error, backend)
     return row is not None and (row.rolls_back or error.args[:1] == (LOCK_WAIT,))
 

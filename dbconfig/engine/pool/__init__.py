@@ -110,7 +110,7 @@ def pool_arguments(
 ) -> dict[str, Any]:
     """Return what to add to the keywords of ``create_engine``, or, with ``is_async``, of ``create_async_engine``.
 
-    ``patient``: callers wait for a server that cannot be reached, until their deadline; or are told at once.
+    ``patient``: callers wait for a server that cannot be reached, until their deadline; or fail at once.
     ``judge``: says which failed connects are worth another attempt.
     """
     poolclass = _poolclass(settings, is_async)
@@ -189,7 +189,7 @@ def inspect_each_loan(engine: Engine, inspect: Callable[[Any, ConnectionPoolEntr
 
 
 def limit_by_deadlines(engine: Engine) -> None:
-    """Let an engine's statements end with the deadline of whoever executes them; after all other behaviours."""
+    """Let an engine's statements end with the deadline of the caller that executes them; after all other behaviours."""
     deadline_limit.attach(engine)
 
 
@@ -242,7 +242,7 @@ def _server(engine: Engine) -> str:
 
 
 def engines() -> list[Engine]:
-    """Return every engine of the process that somebody uses, whoever made it."""
+    """Return every engine of the process that is in use, whichever registry made it."""
     while True:
         try:
             return list(_ledgers)

@@ -94,7 +94,7 @@ class Lent(_ConnectionFairy):
         self._connection_record = None
 
     def _end_by(self, error: BaseException) -> None:
-        """Close a connection that cannot be reset; its place is free. An interrupt goes on."""
+        """Close a connection that cannot be reset; its place is free. An interrupt propagates."""
         record = self._connection_record
         assert record is not None
         self._pool.logger.error("Exception during reset or similar", exc_info=True)

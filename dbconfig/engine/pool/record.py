@@ -31,7 +31,7 @@ def is_held_here(lock: RLock) -> bool:
 
 
 class Leaks(Protocol):
-    """Who is told of each loan, with pool_leak_warning."""
+    """Observes each loan, with pool_leak_warning."""
 
     def taken(self, record: Record) -> None: ...
 

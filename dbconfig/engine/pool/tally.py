@@ -11,7 +11,7 @@ BOUNDS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0)
 
 
 class Tally:
-    """A histogram that is still counting. Whoever observes holds the lock of the owner."""
+    """A histogram that is still counting. A caller that observes holds the lock of the owner."""
 
     __slots__ = ("counts", "sum")
 

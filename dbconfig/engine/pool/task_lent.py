@@ -66,7 +66,7 @@ class TaskLent(_ConnectionFairy):
             pool._do_return_conn(record)
 
     def _end_by(self, error: BaseException, record: TaskRecord) -> None:
-        """Close a connection that cannot be reset; its place is free. A cancellation goes on."""
+        """Close a connection that cannot be reset; its place is free. A cancellation propagates."""
         self._pool.logger.error("Exception during reset or similar", exc_info=True)
         if isinstance(error, Exception):
             record.invalidate(e=error)

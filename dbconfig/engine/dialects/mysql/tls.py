@@ -44,7 +44,7 @@ def parameters(driver: str) -> frozenset[str]:
 def with_tls_context(
     settings: DatabaseSettings, given: Mapping[str, Any], driver: str, *, on_socket: bool
 ) -> dict[str, Any]:
-    """Return the arguments with one `ssl` in the place of PyMySQL's many, whose meaning it keeps.
+    """Return the arguments with one `ssl` instead of PyMySQL's many, whose meaning it keeps.
 
     Not asked for, TLS is taken where the server offers it, as by PyMySQL; asyncmy can only insist on it, or do without.
     """
