@@ -66,7 +66,7 @@ def purposes(framework: str) -> dict[str, str]:
 
 def notes(framework: str, *, migrated: bool) -> list[str]:
     """Return what to do next."""
-    needed = {"fastapi": ("fastapi", "uvicorn", "httpx"), "flask": ("flask",)}[framework]
+    needed = {"fastapi": ("fastapi", "uvicorn", "httpx2"), "flask": ("flask",)}[framework]
     missing = [name for name in (*needed, "pytest") if not _is_installed(name)]
     found = [f"not installed: {', '.join(missing)}; pip install {' '.join(missing)}"] if missing else []
     if framework == "fastapi":
@@ -77,5 +77,5 @@ def notes(framework: str, *, migrated: bool) -> list[str]:
 
 def _is_installed(package: str) -> bool:
     # Starlette's TestClient takes either of the two.
-    names = ("httpx2", "httpx") if package == "httpx" else (package,)
+    names = ("httpx2", "httpx") if package == "httpx2" else (package,)
     return any(find_spec(name) is not None for name in names)
