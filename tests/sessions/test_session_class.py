@@ -51,6 +51,11 @@ def opened(folder: Path, **options: Any) -> Registry:
     return Registry.from_profile(Profile(name="plain", url=f"sqlite:///{folder}/plain.db"), **options)
 
 
+@pytest.fixture(autouse=True)
+def _none_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Counting, "commits", 0)  # what other tests have counted, in whatever order
+
+
 def test_every_kind_of_session_is_of_the_class(tmp_path: Path) -> None:
     with opened(tmp_path, session_class=Counting) as db:
         db.create_tables(Base)
