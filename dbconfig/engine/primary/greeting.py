@@ -1,4 +1,4 @@
-"""Whether a server of MySQL's kind still speaks: it greets whoever connects, before anything is asked."""
+"""Whether a server of MySQL's kind still speaks: it greets each client that connects, before anything is asked."""
 
 from __future__ import annotations
 
