@@ -108,9 +108,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def _names_a_server(item: pytest.Item) -> bool:
+    return not _SERVER_FIXTURES.isdisjoint(getattr(item, "fixturenames", ()))
+
+
 def _asks_for_a_server(item: pytest.Function) -> bool:
     """Whether a test names a server's fixture, or a parameter says that it or a fixture of ours asks for one."""
-    if not _SERVER_FIXTURES.isdisjoint(item.fixturenames):
+    if _names_a_server(item):
         return True
     if not hasattr(item, "callspec") or not _SERVER_NAMES.search(repr(list(item.callspec.params.values()))):
         return False
@@ -171,7 +175,7 @@ def pytest_runtest_makereport(
         report.outcome = "skipped"
         report.longrepr = (str(item.path), 0, str(call.excinfo.value))
     reason = str(report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr)
-    needs_one = item.get_closest_marker("server") is not None or "is not installed: apt-get" in reason
+    needs_one = _names_a_server(item) or "is not installed: apt-get" in reason
     if SERVERS_REQUIRED and report.skipped and not hasattr(report, "wasxfail") and needs_one:
         report.outcome = "failed"
         report.longrepr = f"{reason}\nNo test of a database may be skipped here: REQUIRE_TEST_SERVERS is 1."

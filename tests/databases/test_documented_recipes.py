@@ -114,7 +114,7 @@ def test_the_middleware_lets_the_next_request_see_what_this_one_wrote(
         standby.sql("SELECT pg_wal_replay_pause()")
         with TestClient(app) as writer, TestClient(app) as stranger:
             number = writer.post("/").json()
-            assert len(writer.cookies["written"]) < 100
+            assert len(writer.cookies["written"]) < 150  # a header of every request
             assert writer.get(f"/{number}").json() is True
             assert stranger.get(f"/{number}").json() is False
             assert stranger.get("/both/").json() is True

@@ -9,6 +9,7 @@ from sqlalchemy.exc import OperationalError
 from dbconfig import Profile
 from dbconfig.engine.connection_failures import classify, problem
 from tests.registries import registry
+from tests.support import mysql
 
 WORDS = "'cryptography' package is required"
 DRIVERS = (("pymysql", False), ("aiomysql", True), ("asyncmy", True))
@@ -62,19 +63,20 @@ def test_check_says_so_too(driver: str, monkeypatch: pytest.MonkeyPatch) -> None
 
 @pytest.mark.parametrize(("driver", "asynchronous"), DRIVERS)
 def test_a_mysql_that_has_just_started_takes_a_password_with_tls_only(
-    mariadb: Any, driver: str, asynchronous: bool
+    request: pytest.FixtureRequest, driver: str, asynchronous: bool
 ) -> None:
     """It keeps what it needs for a login without encryption from the first one of an account that had it."""
-    if "MariaDB" in mariadb.sql("SELECT VERSION()")[0][0]:
+    if not mysql.wanted():
         pytest.skip("MariaDB does not ask for it; DBCONFIG_TEST_MYSQL=… makes the server a MySQL")
+    server: Any = request.getfixturevalue("mariadb")
     try:
         import cryptography  # noqa: F401  # type: ignore[import-not-found]
     except ImportError:
         pass
     else:
         pytest.skip("the password is encrypted with the server's key")
-    mariadb._create_account(f"{driver}_fresh", "secret")  # nobody has logged in as this one
-    url = f"mysql+{driver}://{driver}_fresh:secret@{mariadb.host}:{mariadb.port}/{mariadb.database}"
+    server._create_account(f"{driver}_fresh", "secret")  # nobody has logged in as this one
+    url = f"mysql+{driver}://{driver}_fresh:secret@{server.host}:{server.port}/{server.database}"
     with registry(url, pool_timeout="2s") as db:
 
         async def connect_asynchronously() -> None:
@@ -92,4 +94,4 @@ def test_a_mysql_that_has_just_started_takes_a_password_with_tls_only(
 
         with pytest.raises(OperationalError, match="pip install cryptography"):
             connect()
-    mariadb._administrate(f"DROP USER {driver}_fresh")
+    server._administrate(f"DROP USER {driver}_fresh")
