@@ -327,7 +327,11 @@ def test_a_signal_in_the_middle_of_an_answer_costs_the_connection_and_nothing_el
     server: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     swallowed: list[Any] = []  # what strikes in the `__del__` of an object of the driver ends there
-    monkeypatch.setattr(sys, "unraisablehook", lambda found: swallowed.append(found.exc_type))
+    monkeypatch.setattr(sys, "unraisablehook", lambda found: half_made(found) or swallowed.append(found.exc_type))
+
+    def half_made(found: Any) -> bool:
+        """PyMySQL's result reads an attribute in its `__del__` that a signal in its `__init__` kept from being set."""
+        return found.exc_type is AttributeError and found.object.__qualname__ == "MySQLResult.__del__"
 
     def strike(*_: Any) -> None:
         raise Limit
