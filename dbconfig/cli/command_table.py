@@ -250,6 +250,11 @@ VERSION: Final = Argument("--version", flag=True, help="print the version and ex
 _FORMATS: Final = ("text", "json", "github")
 
 
+def own(command: Command | None) -> list[Argument]:
+    """Return the options of a command; of the program itself for None."""
+    return [HELP, VERSION] if command is None else [HELP, *command.options]
+
+
 def common(command: Command | None) -> list[Argument]:
     """Return the options that may stand before or after a command."""
     formats = _FORMATS if command is None else command.formats

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from dbconfig.cli.command_table import COMMANDS, HELP, VERSION, Argument, common
+from dbconfig.cli.command_table import COMMANDS, Argument, common, own
 
 TYPE_CHECKING = False  # not from typing, which takes longer to import than Python to start
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ def usage(name: str | None) -> str:
     """Return the lines that show how a command is called; None is the program itself."""
     command = None if name is None else COMMANDS[name]
     begin = "usage: dbconfig" if name is None else f"usage: dbconfig {name}"
-    options = [HELP, VERSION] if command is None else [HELP, *command.options]
+    options = own(command)
     parts = [f"[{_called(option.names[0], option)}]" for option in (*options, *common(command))]
     words = ["COMMAND ..."] if command is None else [word.value for word in command.words]
     width, indent = _width(), " " * (len(begin) + 1)
@@ -36,7 +36,7 @@ def help_text(name: str | None) -> str:
     parts = [usage(name), _paragraph(description)]
     if command is not None and command.words:
         parts.append(_section("positional arguments", [(word.metavar, word.help) for word in command.words]))
-    options = [HELP, VERSION] if command is None else [HELP, *command.options]
+    options = own(command)
     parts.append(_section("options", _rows(options)))
     parts.append(_section("common options", _rows(common(command))))
     if command is None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 
-from dbconfig.cli.command_table import COMMANDS, HELP, VERSION, Argument, Command, common
+from dbconfig.cli.command_table import COMMANDS, HELP, Argument, Command, common, own
 from dbconfig.cli.help_text import help_text, usage
 
 TYPE_CHECKING = False  # not from typing, which takes longer to import than Python to start
@@ -38,7 +38,7 @@ class _Reader:
         self.name: str | None = None  # of the command
         self._rest = list(words)
         self._words: list[str] = []
-        self._known = _by_name([HELP, VERSION, *common(None)])
+        self._known = _by_name([*own(None), *common(None)])
         for each in common(None):
             setattr(self.found, each.kept_as, None)
         self.found.version = False
@@ -66,7 +66,7 @@ class _Reader:
             raise UsageError(f"error: there is no command {word!r}{_meant(word, COMMANDS)}\n{listed}")
         self.name = word
         command = COMMANDS[word]
-        self._known = _by_name([HELP, *command.options, *common(command)])
+        self._known = _by_name([*own(command), *common(command)])
         for each in command.arguments:
             setattr(self.found, each.kept_as, [] if each.nargs == "*" else each.default)
 
@@ -74,13 +74,13 @@ class _Reader:
         name, given, value = word.partition("=")
         option = self._known.get(name)
         if option is None:
-            _unknown(word, self.name)
-        if option is HELP:
-            sys.stdout.write(help_text(self.name))
-            raise SystemExit(0)
+            _unknown(word, self.name, self._known)
         if option.flag:
             if given:
                 self._refuse(option, f"does not accept a value: {value!r}")
+            if option is HELP:
+                sys.stdout.write(help_text(self.name))
+                raise SystemExit(0)
             setattr(self.found, option.kept_as, True)
             return
         if not given:
@@ -104,7 +104,7 @@ class _Reader:
             elif not each.nargs:
                 self._error(f"the following arguments are required: {each.metavar}")
         if words:
-            _unknown(words[0], self.name)
+            _unknown(words[0], self.name, self._known)
 
     def _checked(self, argument: Argument, value: str) -> object:
         if argument.choices and value not in argument.choices:
@@ -145,6 +145,8 @@ def parse(arguments: Sequence[str]) -> Arguments:
         raise UsageError("error: `--engine` and `--diff` are two views of a profile: give one of them")
     if getattr(found, "fastapi", False) and found.flask:
         raise UsageError("error: `--fastapi` and `--flask` write the same files: give one of them")
+    if getattr(found, "header", None) is not None and found.url is None:
+        raise UsageError("error: `--header` is for the address of `--url`: give both")
     positional = getattr(found, "profile_argument", None)
     if positional is not None and found.profile is not None and positional != found.profile:
         raise UsageError(f"error: two profiles: {positional!r} and --profile {found.profile!r}")
@@ -175,12 +177,11 @@ def _without_help(arguments: Sequence[str]) -> Sequence[str]:
     return [*arguments[1:], "--help"]
 
 
-def _unknown(word: str, command: str | None) -> NoReturn:
-    known = [*_by_name([HELP, *common(None), *(COMMANDS[command].options if command else ())])]
+def _unknown(word: str, command: str | None, known: Iterable[str]) -> NoReturn:
     word = word.partition("=")[0]
     of = f"`dbconfig {command}`" if command else "dbconfig"
-    kind = "option" if word.startswith("-") else "argument"
-    options = known if kind == "option" else []
+    kind = "option" if _is_option(word) else "argument"
+    options = known if kind == "option" else ()
     if command is None and (owner := next((name for name, each in COMMANDS.items() if _has(each, word)), "")):
         raise UsageError(f"error: {word!r} is an option of a command, such as `dbconfig {owner}`: write it after that")
     raise UsageError(f"error: {of} has no {kind} {word!r}{_meant(word, options)}\nhelp: see {of.strip('`')} --help")

@@ -327,6 +327,9 @@ class TestHelp:
         ("arguments", "said"),
         [
             (["lst"], "there is no command 'lst'; did you mean 'list'?"),
+            (["--verison"], "dbconfig has no option '--verison'; did you mean '--version'?"),
+            (["list", "--help=x"], "argument -h/--help: does not accept a value: 'x'"),
+            (["list", "-"], "`dbconfig list` has no argument '-'"),
             (["--profile", "x", "chek"], "did you mean 'check'?"),
             (["show", "--engin"], "`dbconfig show` has no option '--engin'; did you mean '--engine'?"),
             (["check", "--workers", "0"], "not a number of at least 1"),

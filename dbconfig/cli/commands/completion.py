@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import sys
 
-from dbconfig.cli.command_table import COMMANDS
+from dbconfig.cli.command_table import COMMANDS, HELP, common
 from dbconfig.cli.exit_codes import OK
 
 TYPE_CHECKING = False  # not from typing, which takes longer to import than Python to start
 if TYPE_CHECKING:
     from dbconfig.cli.parser import Arguments
 
-_COMMON = ("--config", "--profile", "--format", "--color", "--help")
+_COMMON = tuple(option.names[-1] for option in (*common(None), HELP))
 
 
 def run(arguments: Arguments) -> int:
