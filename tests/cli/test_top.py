@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
@@ -126,7 +127,8 @@ def test_a_guard_gets_a_header_that_a_variable_holds(project: Project) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [None, "", "Bearer planted-91af", "Authorization:", "A: planted-91af\r\nB: c", "A b: c"]
+    "value",
+    [None, "", "Bearer planted-91af", "Authorization:", "A: planted-91af\r\nB: c", "A b: c", "A: plänted-91af€"],
 )
 def test_a_variable_without_a_header_is_refused(project: Project, value: str | None) -> None:
     write(project, "sqlite://")
@@ -134,6 +136,33 @@ def test_a_variable_without_a_header_is_refused(project: Project, value: str | N
     found = project.run("top", "--once", "--url", "http://127.0.0.1:1/", "--header", "KEY", env=env)
     assert found.code == 2
     assert ("'KEY' is not set" if value is None else "'KEY' is not an HTTP header") in found.err
+    assert "91af" not in found.text
+
+
+def test_a_header_is_refused_where_no_address_is_given(project: Project) -> None:
+    write(project, "sqlite://")
+    found = project.run("top", "--once", "--header", "KEY", env={"KEY": "A: b"})
+    assert (found.code, "`--header` is for the address of `--url`" in found.err) == (2, True)
+
+
+@pytest.mark.parametrize("path", ["", "/a b?token=planted-91af"])
+def test_an_address_that_does_not_speak_http_is_refused_in_words(project: Project, path: str) -> None:
+    write(project, "sqlite://")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            with suppress(OSError):
+                client, _ = server.accept()
+                with client:
+                    client.recv(4096)
+                    client.sendall(b"garbage\r\n\r\n")
+
+        thread = threading.Thread(target=answer, daemon=True)
+        thread.start()
+        found = project.run("top", "--once", "--url", f"http://127.0.0.1:{server.getsockname()[1]}{path}")
+        server.close()
+    assert found.code == 2
+    assert "--url shows no pools: the address or its answer is not HTTP" in found.err
     assert "91af" not in found.text
 
 

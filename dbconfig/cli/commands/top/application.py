@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from http.client import HTTPMessage
+from http.client import HTTPException, HTTPMessage
 from typing import IO, Any, Final
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
@@ -43,7 +43,8 @@ def header(variable: str | None, environment: Environment) -> tuple[str, str] | 
         raise ConfigError([Problem("unset-variable", message, help=_FOR_GUARD)])
     name, colon, value = found.value.partition(":")
     value = value.strip()
-    if not colon or not value or not name.replace("-", "").isalnum() or not (name + value).isprintable():
+    text = name + value
+    if not (colon and value and name.replace("-", "").isalnum() and text.isascii() and text.isprintable()):
         message = f"environment variable {quoted(variable)} is not an HTTP header"
         raise ConfigError([Problem("invalid-value", message, found.location, help=_FOR_GUARD)])
     return name, value
@@ -73,8 +74,11 @@ def pools(url: str, own_header: tuple[str, str] | None) -> dict[str, Any]:
         message = f"--url shows no pools: the application answers {error.code} ({error.reason})"
         help = _FOR_GUARD if refused else _HELP
         raise ConfigError([Problem("invalid-value", message, help=help)]) from error
+    except ConfigError:
+        raise
+    except HTTPException as error:  # its text may hold the whole address, with a token in it
+        message = "--url shows no pools: the address or its answer is not HTTP"
+        raise ConfigError([Problem("invalid-value", message, help=_HELP)]) from error
     except (OSError, ValueError) as error:
-        if isinstance(error, ConfigError):
-            raise
         raise ConfigError([Problem("invalid-value", f"--url shows no pools: {error}", help=_HELP)]) from error
     return found
