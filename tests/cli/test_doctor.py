@@ -240,3 +240,12 @@ def test_each_database_is_shown_with_its_own_warnings(project: Project) -> None:
     assert found["healthy"] is False
     alone = json.loads(project.run("doctor", "production", "--database", "other", "--format", "json").out)
     assert set(alone["databases"]) == {"other"}
+
+
+def test_a_warning_about_a_file_is_shown_whatever_the_databases_are_called(project: Project) -> None:
+    path = project.write("config/development.yaml", "databases: {one: {url: 'sqlite://'}, two: {url: 'sqlite://'}}\n")
+    path.chmod(0o666)
+    for arguments in ([], ["--database", "two"]):
+        assert "file-writable" in project.run("doctor", *arguments).out
+        found = json.loads(project.run("doctor", *arguments, "--format", "json").out)
+        assert [each["slug"] for each in found["warnings"]] == ["file-writable"]

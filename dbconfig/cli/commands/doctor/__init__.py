@@ -23,10 +23,12 @@ _SHOWN: Final = 300  # characters of a line
 
 def run(context: Context) -> int:
     patients = []
-    warnings = advice(context.profile)
+    databases = context.databases()
+    warnings = [each for each in advice(context.profile) if _database_of(each) in (None, *databases)]
     if not context.is_json:
         context.out.line(("bold", f"{'profile':<{_WIDTH}}"), f"  {context.headline().removeprefix('profile ')}")
-    for name, settings in context.databases().items():
+        _warn(context, [each for each in warnings if _database_of(each) is None])
+    for name, settings in databases.items():
         patient = examined(context, name, settings)
         patients.append(patient)
         if not context.is_json:
@@ -49,8 +51,10 @@ def run(context: Context) -> int:
     return FOUND if errors else OK
 
 
-def _database_of(problem: Problem) -> str:
-    """Return the database whose key a warning is about."""
+def _database_of(problem: Problem) -> str | None:
+    """Return the database whose key a warning is about; None if it is about the files."""
+    if not problem.key:
+        return None
     first, _, rest = problem.key.partition(".")
     return rest.partition(".")[0] if first == "databases" and rest else DEFAULT
 
@@ -66,8 +70,11 @@ def _report(context: Context, patient: Patient, warnings: list[Problem]) -> None
     for what, text in _lines(patient):
         style = styles.get(what, "bold")
         context.out.line((style, f"{what:<{_WIDTH}}"), f"  {printable(text, _SHOWN)}")
-    found = [*(each for each in patient.problems() if each.severity == "warning"), *warnings]
-    for each in found:
+    _warn(context, [*(each for each in patient.problems() if each.severity == "warning"), *warnings])
+
+
+def _warn(context: Context, warnings: list[Problem]) -> None:
+    for each in warnings:
         place = f" ({value_display.place(each.location)})" if each.location is not None else ""
         context.out.line(
             ("warning", f"{'warning':<{_WIDTH}}"), f"  {each.slug}: {printable(each.message, _SHOWN)}{place}"
