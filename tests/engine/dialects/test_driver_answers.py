@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from dbconfig.engine.dialects.mysql.driver import MySQLDriver
+from dbconfig.engine.dialects.mysql.mysqldb import MySQLdb
 from dbconfig.engine.dialects.postgresql import pgbouncer, server_role
 from dbconfig.engine.dialects.postgresql.driver import LibpqDriver, PostgreSQLDriver
 from dbconfig.engine.dialects.server_role import Answer, Role
@@ -159,3 +160,9 @@ def test_a_server_of_postgresql_tells_its_role(row: Any, strictly: bool, answer:
 )
 def test_behind_a_pooler_settings_are_those_of_one_transaction(name: str, value: Any, statement: str) -> None:
     assert pgbouncer.limits_of({name: value}) == [statement]
+
+
+def test_mysqlclient_keeps_no_status_and_is_asked_for_none() -> None:
+    connection = object()  # no `server_status`
+    assert MySQLdb().in_transaction(connection)
+    assert MySQLdb().is_open(connection)

@@ -8,6 +8,7 @@ import logging
 import re
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -48,6 +49,20 @@ def test_p04_who_holds_a_connection_for_long_is_reported_once_and_again_when_it_
     engine.close(connection)
     (follow_up,) = messages(caplog, "came back after")
     assert "testing/default" in follow_up
+
+
+def test_a_report_is_not_lost_where_a_driver_cannot_say_what_a_connection_does(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, clock: Clock
+) -> None:
+    """The holder may close the connection while it is looked at, from another thread: sqlite3 then raises."""
+    engine = engine_of(f"sqlite:///{tmp_path}/a.db", pool_leak_warning=30.0)
+    one, other = engine.raw_connection(), engine.raw_connection()
+    one.driver_connection.close()  # type: ignore[union-attr]  # it has one
+    clock.advance(30)
+    assert len(messages(caplog, "is held for")) == 2
+    for each in (one, other):
+        each.invalidate()
+    engine.dispose()
 
 
 def test_a_connection_that_comes_back_in_time_is_not_reported(

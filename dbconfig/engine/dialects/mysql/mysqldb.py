@@ -16,6 +16,9 @@ class MySQLdb(MySQLDriver):
     def is_open(self, connection: Any) -> bool:
         return True
 
+    def in_transaction(self, connection: Any) -> bool:
+        return True
+
     def plug(self, connection: Any) -> Any:
         return connection if hasattr(connection, "fileno") else None
 

@@ -311,7 +311,11 @@ def attach(
 
     def in_transaction(record: Any) -> bool:
         connection = record.dbapi_connection
-        return connection is not None and driver.in_transaction(dialect.get_driver_connection(connection))
+        try:
+            return connection is not None and driver.in_transaction(dialect.get_driver_connection(connection))
+        except Exception as error:  # its holder closes it at this moment, and the report must not be lost with it
+            logger.debug("%s: the state of a connection is unknown: %s", name, error)
+            return False
 
     if isinstance(engine.pool, FairPool):
         engine.pool.leaks = of_line = LeaksOfLine(name, seconds, ledger.count_leak, in_transaction, ledger.records)
