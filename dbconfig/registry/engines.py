@@ -145,10 +145,11 @@ class Engines(Generic[E, F, R]):
             found.settings, found.label, self._plan.options, asynchronous=self._style.asynchronous, beside=beside
         )
         read_your_writes.attach(engine, found.settings, found.label)
+        adopted = self._adopt(engine, found)
         if found.settings.engine_idle_timeout is not None:
             # Also of one that somebody has kept, or in a forked child, whose threads and timers are gone.
-            event.listen(engine, "connect", _Reminder(self, found))
-        return self._adopt(engine, found)
+            event.listen(engine, "connect", _Reminder(self, adopted))
+        return adopted
 
     def of_memory(self, found: Resolved) -> Engine:
         """Return the engine whose database in memory others share."""
@@ -297,10 +298,14 @@ class Engines(Generic[E, F, R]):
         with self._plan.profiles.lock:
             self._engines, self._idle = dict(engines), {}
             for engine in engines.values():
-                found = self._made.get(engine)
-                if found is not None:
-                    self.look_after(found)
+                self.remind(engine)
             return self.forget_readers()
+
+    def remind(self, engine: E) -> None:
+        """Look after the database of an engine, unless another one serves it, as during and after a reload."""
+        found = self._made.get(engine)
+        if found is not None and self._engines.get(found.key, engine) is engine:
+            self.look_after(found)
 
     def retire(self, engine: E) -> None:
         """Do not take this engine back, whoever has kept it."""
@@ -328,14 +333,13 @@ class Engines(Generic[E, F, R]):
 class _Reminder:
     """Has a database looked after from its next connect on; it keeps neither the engines nor itself alive."""
 
-    def __init__(self, engines: Engines[Any, Any, Any], found: Resolved) -> None:
-        self._engines = weakref.ref(engines)
-        self._found = found
+    def __init__(self, engines: Engines[Any, Any, Any], engine: Any) -> None:
+        self._engines, self._engine = weakref.ref(engines), weakref.ref(engine)
 
     def __call__(self, connection: Any, record: Any) -> None:
-        engines = self._engines()
-        if engines is not None:
-            engines.look_after(self._found)
+        engines, engine = self._engines(), self._engine()
+        if engines is not None and engine is not None:
+            engines.remind(engine)
 
 
 ProcessEngines = Engines[Engine, SessionFactory, Readers[Session]]

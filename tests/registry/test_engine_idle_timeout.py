@@ -275,6 +275,24 @@ def test_a_reload_keeps_the_looks(tmp_path: Path) -> None:
         closes(db, "development")
 
 
+def test_an_engine_that_a_reload_has_left_brings_no_timeout_back(tmp_path: Path) -> None:
+    config = tmp_path / "config"
+    config.mkdir()
+    file = config / "development.yaml"
+    file.write_text("url: sqlite:///app.db\nengine_idle_timeout: 1h")
+    with Registry(config, environ={}) as db:
+        kept = db.session()
+        kept.connection()
+        file.write_text("url: sqlite:///app.db")
+        db.reload()
+        kept.close()
+        with db.session() as session:
+            session.connection()
+        kept.connection()  # a new one, of the engine that was left
+        kept.close()
+        assert db.parts.engines._idle == {}
+
+
 def test_a_database_in_memory_is_not_closed_and_says_so() -> None:
     with pytest.raises(ConfigError, match="`engine_idle_timeout` has no effect here"):
         Profile(name="tests", url="sqlite://", engine_idle_timeout="1m")
