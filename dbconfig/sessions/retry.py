@@ -304,7 +304,10 @@ def run(open_session: Callable[[], Session], work: Callable[[Session], T], attem
         interrupted, unit.alive = unit.alive, False  # the first word: see `enter`
         nesting.leave(key, unit, before)
         if interrupted:
-            unit.session.close()
+            try:
+                unit.session.close()
+            except Exception as other:  # the interrupt keeps its class, or it would not end what it is to end
+                _log.info("closing a session after an interrupt failed: %s", other)
         unit.session = None
     return result
 

@@ -39,7 +39,8 @@ def called(work: Callable[[Session], T], session: Session) -> T:
 
 def _refuse_late(result: Any, session: Any) -> None:
     """Refuse a generator that would use the session after the COMMIT."""
-    frame = getattr(result, "gi_frame", None) or getattr(result, "ag_frame", None)
+    # A result that answers to every name, such as a Mock, is none: hence the types.
+    frame = result.gi_frame if inspect.isgenerator(result) else result.ag_frame if inspect.isasyncgen(result) else None
     if frame is not None and any(found is session for found in frame.f_locals.values()):
         raise TypeError("the function returned a generator of its session, which would run after the COMMIT")
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from sqlalchemy import create_engine, text
@@ -16,6 +17,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlmodel import Field, MetaData, Session, SQLModel
 
 from dbconfig import CommitUncertain, Profile, Registry
+from tests.registries import registry
 from tests.sessions.conftest import ASYNCHRONOUS, KINDS, Units, units_of
 from tests.support.ports import free_port
 from tests.support.proxy import Proxy
@@ -351,3 +353,22 @@ def test_a_user_that_has_all_its_connections_in_use_is_waited_for(
         else:
             server.sql("ALTER USER app@'%' WITH MAX_USER_CONNECTIONS 0")
     assert saved(remote) == [99, 101, 100, 100]
+
+
+def test_a_result_that_answers_to_every_name_is_a_result() -> None:
+    """It is no generator of the session: `Mock().gi_frame` is a Mock."""
+    answers = Mock()
+
+    async def work(session: Any) -> Any:
+        return answers
+
+    async def main(db: Registry) -> Any:
+        try:
+            return await db.async_run_in_transaction(work)
+        finally:
+            await db.async_dispose()
+
+    with registry("sqlite://") as db:
+        assert db.run_in_transaction(lambda session: Mock(spec=["gi_frame", "ag_frame"])) is not None
+    with registry("sqlite+aiosqlite://") as db:
+        assert asyncio.run(main(db)) is answers
