@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,20 @@ def test_a_unit_whose_function_catches_the_refusal_is_saved_whole(driven: Units,
 
     assert driven.run(work) == [(1,), (1,)]
     assert saved(driven) == ([(1,), (1,)] if driven.direct else [])
+
+
+@pytest.mark.parametrize("how", REFUSED)
+def test_an_end_before_the_first_statement_costs_the_unit_nothing(driven: Units, how: str) -> None:
+    """In memory the transaction of SQLite is still due then, and asyncpg's has not begun, so that nothing is ended."""
+
+    def work(session: Session) -> None:
+        session.connection()
+        with suppress(InvalidRequestError):
+            REFUSED[how](session)
+        inserted(driven, session)
+
+    driven.run(work)
+    assert saved(driven) == ([(1,)] if driven.direct else [])
 
 
 def test_the_drivers_cursors_are_its_own_after_a_unit(driven: Units) -> None:

@@ -194,7 +194,9 @@ def _end_unanswered(engine: Engine, finder: Finder) -> None:
             extra=facts(name, server=hosts.joined(*place), replaced=len(records)),
         )
         for record in records:
-            fd = own.socket(record.driver_connection) if record.dbapi_connection is not None else None
+            if record.dbapi_connection is None or record.info.get(PLACE) != place:
+                continue  # it was closed, or connected to another server, while this one was asked
+            fd = own.socket(record.driver_connection)
             if fd is not None:
                 sockets.shut(fd)
 

@@ -178,14 +178,14 @@ class Connection(sqlite3.Connection):
     def prepared_for(self, kind: Kind, sql: str) -> Iterator[bool]:
         """Do what must precede a statement, and clean up after it; yield whether that was all there is to do."""
         done = False
+        if kind is Kind.END and self.ask is not None:
+            self.ask(sql)  # before the clean-up below: a refusal leaves the transaction as it is
         try:
             if kind is Kind.FOREIGN_KEYS:
                 done = self._switch_foreign_keys(sql)
             elif kind is Kind.READ:
                 self._read_in_memory()
             elif kind is Kind.END:
-                if self.ask is not None:
-                    self.ask(sql)
                 self._seen = None
                 self._begin_if_late("BEGIN")
             elif kind is Kind.SAVEPOINT:
