@@ -144,7 +144,7 @@ def _guarded(kind: type, driver: Driver, system: str) -> type:
         members[driver.begins_by] = _beginning(getattr(kind, driver.begins_by))
     if issubclass(kind, sqlite3.Connection):
         members["__exit__"] = _asking(kind.__exit__)  # it commits without calling `commit`
-    if not hasattr(kind, "__dict__") or "__dict__" not in dir(kind):
+    if "__dict__" not in dir(kind):  # asyncpg's: with one the layout would differ, and `__class__` could not change
         members["__slots__"] = ()
     return type(kind.__name__, (kind,), members)
 

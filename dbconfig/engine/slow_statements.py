@@ -80,7 +80,7 @@ def attach(engine: Engine, settings: DatabaseSettings, label: str) -> None:
 
 
 def _measure(dialect: Any, limit: float, finish: Callable[..., None], fail: Callable[..., None]) -> None:
-    """Tell of each statement that takes longer than the limit, or fails."""
+    """Report each statement that takes the limit or longer, whether it succeeds or fails."""
     execute, plainly, many = dialect.do_execute, dialect.do_execute_no_params, dialect.do_executemany
 
     # Not events: with one, SQLAlchemy prepares each statement for all kinds of them, which costs ten times as much.

@@ -18,6 +18,7 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from dbconfig.engine import create
+from dbconfig.errors import ConfigError
 from dbconfig.registry.registry import Registry
 from dbconfig.registry.registry import default as _application
 from dbconfig.settings.database import DatabaseSettings
@@ -63,8 +64,8 @@ def print_table(config: Config, source: Registry, names: Sequence[str]) -> None:
     for name in names:
         try:
             where = ", ".join(_revision(source, name)) or "(none)"
-        except (SQLAlchemyError, OSError) as error:
-            where = f"not reached: {str(error).splitlines()[0]}"
+        except (SQLAlchemyError, OSError, ConfigError) as error:
+            where = f"not reached: {(str(error).splitlines() or [type(error).__name__])[0]}"
         config.print_stdout("%s", f"{name:<{width}}  {where}")
 
 

@@ -7,8 +7,11 @@
 set -eu
 cd "$(dirname "$0")/../.."
 
-suite=${1:-sid}
-[ $# = 0 ] || shift
+suite=sid
+if [ $# -gt 0 ] && [ "$1" != -- ]; then
+    suite=$1
+    shift
+fi
 names=
 while [ $# -gt 0 ] && [ "$1" != -- ]; do
     names="$names $1"

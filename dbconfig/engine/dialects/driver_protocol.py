@@ -20,7 +20,7 @@ class Driver(of_pool.Driver):
     tells_transactions = False  # `in_transaction` knows, without asking the server
     statement_methods: tuple[str, ...] = ()  # of its connection: what takes a statement as its first argument
     tells_tags = False  # its `execute` returns what the server calls the statement that it has executed
-    begins_by = ""  # the method of its connection that is called for each BEGIN it sends by itself
+    begins_by = ""  # the method of its connection that is called for each BEGIN that the driver sends
 
     def in_transaction(self, connection: Any) -> bool:
         """Return whether a transaction is open on a connection in AUTOCOMMIT."""

@@ -86,7 +86,7 @@ def arguments(settings: DatabaseSettings, drivername: str) -> dict[str, Any]:
 
 
 def _server_of_service(settings: DatabaseSettings) -> dict[str, str]:
-    """Return where a service says that the server is: psycopg resolves PGHOST by itself, which libpq asks last."""
+    """Return where a service says that the server is: psycopg itself resolves PGHOST, which libpq asks last."""
     service = client_defaults.service_of(settings)
     if not service or settings.address.host or any(client_defaults.is_written(settings, name) for name in _PLACE):
         return {}
