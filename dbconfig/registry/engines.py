@@ -147,8 +147,10 @@ class Engines(Generic[E, F, R]):
         read_your_writes.attach(engine, found.settings, found.label)
         adopted = self._adopt(engine, found)
         if found.settings.engine_idle_timeout is not None:
+            from dbconfig.registry.idle_engines import Reminder
+
             # Also of one that somebody has kept, or in a forked child, whose threads and timers are gone.
-            event.listen(engine, "connect", _Reminder(self, adopted))
+            event.listen(engine, "connect", Reminder(self, adopted))
         return adopted
 
     def of_memory(self, found: Resolved) -> Engine:
@@ -328,18 +330,6 @@ class Engines(Generic[E, F, R]):
             self._plan.overridden += change
             self._overrides = overrides
             self.forget_sessions()
-
-
-class _Reminder:
-    """Has a database looked after from its next connect on; it keeps neither the engines nor itself alive."""
-
-    def __init__(self, engines: Engines[Any, Any, Any], engine: Any) -> None:
-        self._engines, self._engine = weakref.ref(engines), weakref.ref(engine)
-
-    def __call__(self, connection: Any, record: Any) -> None:
-        engines, engine = self._engines(), self._engine()
-        if engines is not None and engine is not None:
-            engines.remind(engine)
 
 
 ProcessEngines = Engines[Engine, SessionFactory, Readers[Session]]

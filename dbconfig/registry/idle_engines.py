@@ -30,6 +30,8 @@ class Owner(Protocol):
 
     def looks_after(self, watch: Any) -> bool: ...
 
+    def remind(self, engine: Any) -> None: ...
+
 
 Later = Callable[[object, Callable[[], float | None], float], None]
 
@@ -107,3 +109,15 @@ def _busy(engine: Engine) -> bool:
     # A look that is under way when its database closes gives back, and closes, what it has.
     own = 1 if reader is not None and reader.asked else 0
     return stats.used + stats.connecting + stats.waiting > own
+
+
+class Reminder:
+    """Has a database looked after from its next connect on; it keeps neither the engines nor itself alive."""
+
+    def __init__(self, engines: Owner, engine: Any) -> None:
+        self._engines, self._engine = weakref.ref(engines), weakref.ref(engine)
+
+    def __call__(self, connection: Any, record: Any) -> None:
+        engines, engine = self._engines(), self._engine()
+        if engines is not None and engine is not None:
+            engines.remind(engine)

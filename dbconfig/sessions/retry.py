@@ -7,7 +7,7 @@ import logging
 import random
 import time
 from collections.abc import Awaitable, Callable, Generator, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -304,10 +304,8 @@ def run(open_session: Callable[[], Session], work: Callable[[Session], T], attem
         interrupted, unit.alive = unit.alive, False  # the first word: see `enter`
         nesting.leave(key, unit, before)
         if interrupted:
-            try:
+            with suppress(Exception):  # the interrupt keeps its class, or it would not end what it is to end
                 unit.session.close()
-            except Exception as other:  # the interrupt keeps its class, or it would not end what it is to end
-                _log.info("closing a session after an interrupt failed: %s", other)
         unit.session = None
     return result
 
