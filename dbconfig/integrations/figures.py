@@ -259,13 +259,14 @@ def nothing(name: str) -> PoolStats:
 
 def counters_only(pool: PoolStats) -> PoolStats:
     """Return what an engine that has ended leaves behind."""
-    return replace(pool, size=0, max=0, idle=0, used=0, connecting=0, waiting=0, min_idle=0, lag=None, out="")
+    return replace(pool, size=0, max=0, idle=0, used=0, connecting=0, waiting=0, wanted=0, min_idle=0, lag=None, out="")
 
 
 def total(one: PoolStats, other: PoolStats) -> PoolStats:
     """Return two pools of one name as one."""
     added = ("size", "idle", "used", "connecting", "waiting", "created", "timeouts", "refused", "leaks", "failovers")
-    sums = {name: getattr(one, name) + getattr(other, name) for name in (*added, "uncertain_commits", "reads")}
+    more = ("uncertain_commits", "reads", "unserved", "wanted")
+    sums = {name: getattr(one, name) + getattr(other, name) for name in (*added, *more)}
     lags = [each.lag for each in (one, other) if each.lag is not None]
     return replace(
         one,
@@ -274,6 +275,7 @@ def total(one: PoolStats, other: PoolStats) -> PoolStats:
         min_idle=one.min_idle + other.min_idle,
         held_at=_added(one.held_at, other.held_at),
         idle_at=_added(one.idle_at, other.idle_at),
+        queued=_histograms(one.queued, other.queued),
         server_full=one.server_full + other.server_full,
         closed=_added(one.closed, other.closed),
         retries=_added(one.retries, other.retries),

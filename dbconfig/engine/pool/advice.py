@@ -9,6 +9,7 @@ from typing import Final
 from dbconfig.engine.pool.diagnostics.stats import Histogram, PoolStats
 
 ENOUGH: Final = 100  # checkouts; fewer say nothing
+SMALL: Final = 5  # connections, as many as without `pool_size`; fewer would spare nothing
 WORTH: Final = 0.01  # share of the checkouts that waited for `NOTICED` or longer
 NOTICED: Final = 0.01  # seconds; a bound of the histograms
 LARGE: Final = 4  # times as many connections as there were ever open
@@ -27,17 +28,24 @@ def _of_pool(pool: PoolStats) -> list[str]:
 
 
 def _too_small(pool: PoolStats) -> str:
-    late = _longer_than(pool.wait, NOTICED)
-    failed = pool.timeouts + pool.refused
-    if pool.max is None or pool.wait.count < ENOUGH or not pool.use.count:
+    # Those alone who came while every connection was in use: others wait for a connect, or for a server that is away.
+    late = _longer_than(pool.queued, NOTICED)
+    if pool.max is None or pool.wait.count < ENOUGH or not pool.use.sum:
         return ""
-    if late / pool.wait.count < WORTH and not failed:
+    if late / pool.wait.count < WORTH and not pool.unserved:
         return ""
     held = pool.use.sum / pool.use.count
-    # Little's law: a caller that waited found, on average, as many before it as come free in that time.
-    waited = pool.wait.sum / max(late, 1)
-    enough = math.ceil(round(pool.max * (1 + waited / held), 6)) if held else pool.max
-    lost = f"; {failed} got no connection" if failed else ""
+    if not late:
+        return (
+            f"too small: {pool.unserved} callers were turned away while all {pool.max} connections were in use, which "
+            f"are held for {held * 1000:.0f} ms; up to {pool.wanted} were wanted at once"
+        )
+    waited = pool.queued.sum / late
+    # Little's law: a caller that waited found, on average, as many before it as come free in that time. Where callers
+    # come in bursts, and hold connections for longer than usual, that may be more than were ever wanted.
+    enough = math.ceil(round(pool.max * (1 + waited / held), 6))
+    enough = min(enough, pool.wanted) if pool.wanted > pool.max else enough
+    lost = f"; {pool.unserved} got no connection" if pool.unserved else ""
     return (
         f"too small: {late} of {pool.wait.count} checkouts waited for {NOTICED * 1000:.0f} ms or longer, "
         f"{waited * 1000:.0f} ms on average, for one of {pool.max} connections that are held for {held * 1000:.0f} ms"
@@ -46,7 +54,7 @@ def _too_small(pool: PoolStats) -> str:
 
 
 def _too_large(pool: PoolStats) -> str:
-    if pool.wait.count < ENOUGH or not pool.created or pool.size < LARGE * pool.created:
+    if pool.wait.count < ENOUGH or not pool.created or pool.size <= SMALL or pool.size < LARGE * pool.created:
         return ""
     return (
         f"larger than needed: pool_size is {pool.size}, and no more than {pool.created} "
@@ -56,7 +64,7 @@ def _too_large(pool: PoolStats) -> str:
 
 def _recycled(pool: PoolStats) -> str:
     closed = pool.closed.get("recycled", 0)
-    if closed < MANY or closed < pool.use.count / 10:
+    if pool.use.count < ENOUGH or closed < MANY or closed < pool.use.count / 10:
         return ""
     connecting = pool.create.sum / max(pool.create.count, 1)
     return (
@@ -92,8 +100,7 @@ def _held(pool: PoolStats) -> str:
         return ""
     elsewhere = {place: count - pool.idle_at.get(place, 0) for place, count in pool.held_at.items()}
     places = _places({place: count for place, count in elsewhere.items() if count > 0})
-    where = places or "taken at an unknown place"
-    return f"{_were(busy)} held for longer than pool_leak_warning, or never closed: {where}"
+    return f"{_were(busy)} held for longer than pool_leak_warning, or never closed: {places}"
 
 
 def _were(count: int) -> str:

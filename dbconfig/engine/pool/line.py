@@ -68,8 +68,10 @@ class Line:
         place = self._fit(now)
         if place is not None:
             self._decide(caller, place=place)
-        elif judgements.is_full(len(self.callers), self.rules.max_waiting, self.rules.limit, self.in_use):
-            self.counters.refused += 1
+            return
+        caller.queued = self.counters.is_full_for(len(self.callers), self.in_use, self.rules.limit)
+        if judgements.is_full(len(self.callers), self.rules.max_waiting, self.rules.limit, self.in_use):
+            self.counters.refuse(full=caller.queued)
             self._decide(caller, error=Refusal.FULL)
         else:
             self._line_up(caller, now)
@@ -303,7 +305,7 @@ class Line:
     def _shed(self, now: float) -> None:
         """Drop who has waited too long."""
         while self.shedding is not None and judgements.drops_first(self.shedding, self.callers, now):
-            self.counters.refused += 1
+            self.counters.refuse(full=True)
             self._decide(self._first(), error=Refusal.SHED)
 
     def invalidate(self, now: float) -> None:

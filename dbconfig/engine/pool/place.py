@@ -54,12 +54,13 @@ class Caller:
     Exactly one of ``place`` and ``error`` is set when the line has decided; ``key`` belongs to the driver.
     """
 
-    __slots__ = ("arrived", "deadline", "error", "key", "place")
+    __slots__ = ("arrived", "deadline", "error", "key", "place", "queued")
 
     def __init__(self, deadline: float, arrived: float, key: Any = None) -> None:
         self.deadline: float = deadline
         self.arrived: float = arrived
         self.key: Any = key
+        self.queued: bool = False  # it came while every connection was in use
         self.place: Place | None = None
         self.error: BaseException | Refusal | None = None
 

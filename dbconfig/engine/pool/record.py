@@ -150,12 +150,13 @@ class Waiter:
     it gets none.
     """
 
-    __slots__ = ("arrived", "connects", "deadline", "gate", "outcome")
+    __slots__ = ("arrived", "connects", "deadline", "gate", "outcome", "queued")
 
     def __init__(self, deadline: float, arrived: float, *, connects: bool = True) -> None:
         self.connects: bool = connects  # on its own thread, if need be, where only the driver's limits end it
         self.deadline: float = deadline
         self.arrived: float = arrived
+        self.queued: bool = False  # it came while every connection was in use
         self.outcome: Record | Slot | BaseException | Refusal | None = None
         self.gate = Lock()
         self.gate.acquire()

@@ -27,30 +27,57 @@ class Tally:
 class Counters:
     """The counters of one pool, guarded by that pool's lock; read without it, each number for itself."""
 
-    __slots__ = ("at_once", "closed", "create", "refused", "timeouts", "use", "wait")
+    __slots__ = ("at_once", "closed", "create", "queued", "refused", "timeouts", "unserved", "use", "wait", "wanted")
 
     def __init__(self) -> None:
         self.at_once: int = 0  # checkouts of a connection that was idle: `wait` without a look at the clock
         self.wait: Tally = Tally()
+        self.queued: Tally = Tally()  # those of `wait` who came while every connection was in use
+        self.wanted: int = 0  # the most at once: in use, and waited for by them
         self.use: Tally = Tally()
         self.create: Tally = Tally()
         self.closed: dict[str, int] = {}
         self.timeouts: int = 0
         self.refused: int = 0
+        self.unserved: int = 0  # of these two, those who came while every connection was in use
+
+    def is_full_for(self, waiting: int, in_use: int, limit: float) -> bool:
+        """Return whether every connection is in use, at the moment at which one more than those who wait wants one."""
+        if in_use < limit:
+            return False
+        self.wanted = max(self.wanted, in_use + waiting + 1)
+        return True
+
+    def refuse(self, *, full: bool) -> None:
+        self.refused += 1
+        self.unserved += full
+
+    def expire(self, seconds: float, *, queued: bool) -> None:
+        self.timeouts += 1
+        self.unserved += queued
+        self.waited(seconds, queued=queued)
+
+    def waited(self, seconds: float, *, queued: bool) -> None:
+        self.wait.observe(seconds)
+        if queued:
+            self.queued.observe(seconds)
 
     def count_closed(self, reason: str) -> None:
         self.closed[reason] = self.closed.get(reason, 0) + 1
 
     def add(self, other: Counters) -> None:
         """Add what another pool has counted."""
-        for mine, its in ((self.wait, other.wait), (self.use, other.use), (self.create, other.create)):
+        for name in ("wait", "queued", "use", "create"):
+            mine, its = getattr(self, name), getattr(other, name)
             mine.counts = [sum(pair) for pair in zip(mine.counts, its.counts, strict=True)]
             mine.sum += its.sum
         for reason, count in other.closed.items():
             self.closed[reason] = self.closed.get(reason, 0) + count
         self.at_once += other.at_once
+        self.wanted = max(self.wanted, other.wanted)
         self.timeouts += other.timeouts
         self.refused += other.refused
+        self.unserved += other.unserved
 
 
 class Counting(Protocol):

@@ -80,7 +80,7 @@ class TaskPool(TaskPlaces):
             self.line.ask_again(caller, place, unfit, monotonic())
             place, rested = self._wait(caller)
         waited = monotonic() - now
-        self.counters.wait.observe(waited)
+        self.counters.waited(waited, queued=caller.queued)
         place.connection.waited = place.lent_at, waited
         return place
 
@@ -134,8 +134,7 @@ class TaskPool(TaskPlaces):
     def _expire(self, caller: Caller) -> None:
         if not caller.key.done():
             self.line.leave(caller, monotonic())
-            self.counters.timeouts += 1
-            self.counters.wait.observe(monotonic() - caller.arrived)
+            self.counters.expire(monotonic() - caller.arrived, queued=caller.queued)
             caller.error = self._timeout_error(monotonic() - caller.arrived)
             caller.key.set_result(None)
 

@@ -132,7 +132,7 @@ class Places(QueuePool, Ours):
 
     def _shed(self, shedding: Shedding, now: float) -> None:
         while judgements.drops_first(shedding, self.waiters, now):
-            self.counters.refused += 1
+            self.counters.refuse(full=True)
             self.serve_first(Refusal.SHED)
 
     def give_first(self, slot: Slot) -> None:

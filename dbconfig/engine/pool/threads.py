@@ -131,11 +131,12 @@ class FairPool(Places):
             if record is not None:
                 slot.release()
                 slot = None
-        outcome = self._join(Waiter(deadline, start, connects=connects), slot, start)
+        waiter = Waiter(deadline, start, connects=connects)
+        outcome = self._join(waiter, slot, start)
         if isinstance(outcome, Slot):
             outcome = self.connector.connect(outcome, deadline)
         try:
-            return self._lend(outcome, start)
+            return self._lend(outcome, start, queued=waiter.queued)
         except BaseException:
             self.hand_over(outcome)
             raise
@@ -213,8 +214,9 @@ class FairPool(Places):
                     return self.new_slot()
                 most, in_use = self.options.max_waiting, self.open - self.connecting
                 jammed = slot is None and judgements.is_full(len(self.waiters), most, self.limit, in_use)
+                waiter.queued = slot is None and self.counters.is_full_for(len(self.waiters), in_use, self.limit)
                 if jammed:
-                    self.counters.refused += 1
+                    self.counters.refuse(full=waiter.queued)
                 else:
                     if self.shedding is not None and not self.waiters:
                         self.shedding.relax()
@@ -238,9 +240,8 @@ class FairPool(Places):
             if waiter.outcome is not None:
                 return waiter.outcome
             waited = monotonic() - start
-            self.counters.wait.observe(waited)
+            self.counters.expire(waited, queued=waiter.queued)
             self.waiters.pop(waiter, None)
-            self.counters.timeouts += 1
             trouble, full = self.connector.trouble, self.open - self.connecting >= self.limit
         if full:
             error = timeout_errors.full(self, f"waited {waited:.1f} s")
@@ -258,12 +259,12 @@ class FairPool(Places):
         elif isinstance(outcome, Slot):
             outcome.release()
 
-    def _lend(self, record: Record, start: float) -> Record:
+    def _lend(self, record: Record, start: float, *, queued: bool = False) -> Record:
         record.lent_at = now = monotonic()
         record.thread = get_ident()
         record.waited = now, now - start
         with self.lock:
-            self.counters.wait.observe(now - start)
+            self.counters.waited(now - start, queued=queued)
         return record
 
     def _do_return_conn(self, record: Record) -> None:  # type: ignore[override]  # our own records are all there are

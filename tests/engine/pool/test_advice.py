@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import time
 from dataclasses import replace
 from typing import Any
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as NoConnection
 
 from dbconfig import Profile, Registry
 from dbconfig.engine.pool import Histogram, PoolStats
 from dbconfig.engine.pool.advice import ENOUGH, advice
+from dbconfig.engine.pool.diagnostics.counters import MOST_PLACES, Ledger
 from dbconfig.engine.pool.tally import Tally
 from tests.engine.pool.support import callers, eventually
 from tests.support.postgresql import PostgreSQLServer
+from tests.support.proxy import Proxy
 
 
 def histogram(*seconds: float, times: int = 1) -> Histogram:
@@ -39,7 +44,8 @@ def test_a_pool_that_is_well_gets_none(well: PoolStats) -> None:
 
 
 def test_waits_say_how_many_connections_would_have_been_enough(well: PoolStats) -> None:
-    found = replace(well, wait=histogram(*([0.0] * 800), *([0.02] * 200)), timeouts=3)
+    late = histogram(*([0.02] * 200))
+    found = replace(well, wait=histogram(*([0.0] * 800), *([0.02] * 200)), queued=late, wanted=60, unserved=3)
     assert advice([found]) == [
         "shop: too small: 200 of 1000 checkouts waited for 10 ms or longer, 20 ms on average, for one of 15 "
         "connections that are held for 10 ms; 3 got no connection. 45 connections would have been enough, or "
@@ -47,8 +53,27 @@ def test_waits_say_how_many_connections_would_have_been_enough(well: PoolStats) 
     ]
 
 
+def test_no_more_are_enough_than_were_ever_wanted(well: PoolStats) -> None:
+    """What twelve clients want is twelve, however much longer they hold their connections while all come at once."""
+    waits = histogram(*([0.0] * 800), *([0.2] * 200))
+    (line,) = advice([replace(well, max=6, wait=waits, queued=histogram(*([0.2] * 200)), wanted=12)])
+    assert "12 connections would have been enough" in line
+
+
+def test_who_waits_for_a_connect_or_for_a_server_that_is_away_says_nothing_about_the_size(well: PoolStats) -> None:
+    assert advice([replace(well, wait=histogram(*([0.0] * 800), *([0.2] * 200)), timeouts=40, refused=7)]) == []
+
+
+def test_callers_that_are_turned_away_at_once_are_counted(well: PoolStats) -> None:
+    assert advice([replace(well, refused=40, unserved=40, wanted=16)]) == [
+        "shop: too small: 40 callers were turned away while all 15 connections were in use, which are held for 10 ms; "
+        "up to 16 were wanted at once"
+    ]
+
+
 def test_few_checkouts_say_nothing(well: PoolStats) -> None:
-    assert advice([replace(well, wait=histogram(1.0, times=ENOUGH - 1), size=400)]) == []
+    waits = histogram(1.0, times=ENOUGH - 1)
+    assert advice([replace(well, wait=waits, queued=waits, size=400)]) == []
 
 
 def test_a_pool_that_never_needed_its_size_is_larger_than_needed(well: PoolStats) -> None:
@@ -73,9 +98,6 @@ def test_connections_that_were_held_are_named_by_the_lines_that_took_them(well: 
         "rebuild. Commit before waiting for anything else than the database",
         "shop: 3 connections were held for longer than pool_leak_warning, or never closed: 1 taken at app/a.py:1 in a, "
         "1 taken at app/b.py:2 in b, 1 taken at app/c.py:3 in c",
-    ]
-    assert advice([replace(well, leaks=1)]) == [
-        "shop: 1 connection was held for longer than pool_leak_warning, or never closed: taken at an unknown place"
     ]
     several = {f"app/{number}.py:1 in f": 1 for number in range(5)}
     assert advice([replace(well, leaks=5, held_at=several)])[0].endswith(", and 2 elsewhere")
@@ -163,12 +185,197 @@ def test_a_pool_under_load_gets_advice_which_is_logged_at_its_end(
     assert record.pool == "busy"  # type: ignore[attr-defined]
 
 
+# Pools under loads, in threads and in tasks
+
+
+def load(db: Registry, kind: str, clients: int, *, hold: float = 0.0, spoil: bool = False) -> tuple[Any, list[str]]:
+    """Let clients take connections, `ENOUGH` times together; return the statistics and the advice."""
+    rounds = ENOUGH // clients + 1
+    if kind == "sync":
+
+        def client() -> None:
+            for _ in range(rounds):
+                with db.engine().connect() as connection:
+                    time.sleep(hold)  # the load itself, and no wait for an event
+                    if spoil:
+                        connection.invalidate()
+
+        with callers(clients) as call:
+            for each in [call(client) for _ in range(clients)]:
+                each.result(120)
+        return db.stats(), db.advice()
+
+    async def task() -> None:
+        for _ in range(rounds):
+            async with db.async_engine().connect() as connection:
+                await asyncio.sleep(hold)
+                if spoil:
+                    await connection.invalidate()
+
+    async def main() -> tuple[Any, list[str]]:
+        await asyncio.gather(*(task() for _ in range(clients)))
+        found = db.all_stats()[0], db.advice()
+        await db.async_dispose()
+        return found
+
+    return asyncio.run(asyncio.wait_for(main(), 120))
+
+
+@pytest.fixture(params=["sync", "async"])
+def kind(request: pytest.FixtureRequest) -> str:
+    if request.param == "async":
+        pytest.importorskip("aiosqlite")
+    return str(request.param)
+
+
+def opened(tmp_path: Any, size: int, **settings: Any) -> Registry:
+    url = f"sqlite:///{tmp_path}/load.db"
+    return Registry.from_profile(
+        Profile(name="load", url=url, pool_size=size, max_overflow=0, pool_timeout=60, **settings)
+    )
+
+
+def test_a_pool_with_a_connection_for_each_client_gets_no_advice(kind: str, tmp_path: Any) -> None:
+    with opened(tmp_path, 4) as db:
+        stats, said = load(db, kind, 4, hold=0.01)
+    assert said == []
+    assert (stats.queued.count, stats.unserved, stats.wanted) == (0, 0, 0)
+
+
+def test_a_pool_that_is_too_small_is_told_no_more_than_there_were_clients(kind: str, tmp_path: Any) -> None:
+    with opened(tmp_path, 2) as db:
+        stats, (line,) = load(db, kind, 8, hold=0.02)
+    assert "too small: " in line
+    assert stats.wanted == 8
+    found = re.search(r"for one of 2 connections .* (\d+) connections would have been enough", line)
+    assert found is not None
+    assert 3 <= int(found[1]) <= 8
+
+
+def test_a_pool_that_is_too_large_is_told_what_it_needed(kind: str, tmp_path: Any) -> None:
+    with opened(tmp_path, 20) as db:
+        _, (line,) = load(db, kind, 1)
+    assert "larger than needed: pool_size is 20, and no more than 1 connection was ever opened in 101 checkouts" in line
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_connects_that_take_long_are_no_reason_for_a_larger_pool(kind: str, postgresql: PostgreSQLServer) -> None:
+    with Proxy(postgresql.host, postgresql.port) as proxy:
+        proxy.delay(0.01)
+        url = postgresql.url("postgresql+psycopg", host=proxy.host, port=proxy.port)
+        profile = Profile(name="load", url=url, pool_size=4, max_overflow=0, pool_timeout=60)
+        with Registry.from_profile(profile) as db:
+            stats, said = load(db, kind, 3, spoil=True)
+    assert sum(stats.wait.counts[3:]) > ENOUGH // 2  # those of more than 10 ms
+    assert said == []
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_callers_whom_a_server_that_is_away_keeps_waiting_are_no_reason_either(
+    kind: str, postgresql: PostgreSQLServer
+) -> None:
+    with Proxy(postgresql.host, postgresql.port) as proxy:
+        url = postgresql.url("postgresql+psycopg", host=proxy.host, port=proxy.port)
+        profile = Profile(name="load", url=url, pool_size=1, max_overflow=0, pool_timeout=0.3)
+        with Registry.from_profile(profile) as db:
+
+            def ask() -> None:
+                with pytest.raises(DBAPIError), db.engine().connect():
+                    raise AssertionError
+
+            async def ask_in_task() -> None:
+                with pytest.raises(DBAPIError):
+                    async with db.async_engine().connect():
+                        raise AssertionError
+
+            async def main() -> PoolStats:
+                async with db.async_engine().connect() as connection:
+                    await connection.invalidate()
+                proxy.refuse()
+                await asyncio.gather(*(ask_in_task() for _ in range(4)))
+                stats = db.all_stats()[0]
+                await db.async_dispose()
+                return stats
+
+            if kind == "async":
+                stats = asyncio.run(asyncio.wait_for(main(), 60))
+            else:
+                with db.engine().connect() as connection:
+                    connection.invalidate()
+                proxy.refuse()
+                with callers(4) as call:
+                    for each in [call(ask) for _ in range(4)]:
+                        each.result(60)
+                stats = db.stats()
+    assert stats.timeouts + stats.refused > 0
+    assert (stats.unserved, stats.queued.count, stats.wanted) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_callers_that_a_full_pool_does_not_serve_are_counted(kind: str, tmp_path: Any) -> None:
+    if kind == "async":
+        pytest.importorskip("aiosqlite")
+    profile = Profile(
+        name="load", url=f"sqlite:///{tmp_path}/a.db", pool_size=1, max_overflow=0, pool_timeout=0.1, pool_max_waiting=1
+    )
+    with Registry.from_profile(profile) as db:
+
+        def ask() -> None:
+            with pytest.raises(NoConnection), db.engine().connect():
+                raise AssertionError
+
+        async def ask_in_task() -> None:
+            with pytest.raises(NoConnection):
+                async with db.async_engine().connect():
+                    raise AssertionError
+
+        async def main() -> PoolStats:
+            async with db.async_engine().connect():
+                await asyncio.gather(*(ask_in_task() for _ in range(3)))
+                return db.all_stats()[0]
+
+        if kind == "async":
+            stats = asyncio.run(asyncio.wait_for(main(), 60))
+        else:
+            with db.engine().connect(), callers(3) as call:
+                for each in [call(ask) for _ in range(3)]:
+                    each.result(60)
+            stats = db.stats()
+    assert stats.timeouts + stats.refused == stats.unserved == 3
+    assert stats.queued.count == stats.timeouts
+    assert stats.wanted in (2, 3)
+
+
+def test_places_beyond_those_that_are_counted_and_unknown_ones_are_part_of_the_sum(tmp_path: Any) -> None:
+    ledger = Ledger("shop")
+    for number in range(MOST_PLACES + 5):
+        ledger.count_leak(f"app/{number}.py:1 in f", idle=True)
+    ledger.count_leak(None, idle=True)
+    ledger.count_leak(None, idle=True)
+    assert ledger.leaks == sum(ledger.idle_at.values()) == sum(ledger.held_at.values()) == MOST_PLACES + 7
+    assert ledger.idle_at["other places"] == 7
+    unknown = Ledger("shop")
+    unknown.count_leak(None, idle=True)
+    assert unknown.idle_at == {"an unknown place": 1}
+
+
+def test_who_is_idle_in_transaction_at_an_unknown_place_is_not_told_to_be_busy(well: PoolStats) -> None:
+    ledger = Ledger("shop")
+    ledger.count_leak(None, idle=True)
+    (line,) = advice([replace(well, leaks=1, held_at=ledger.held_at, idle_at=ledger.idle_at)])
+    assert line.startswith("shop: 1 connection was idle in transaction for longer")
+    assert "1 taken at an unknown place" in line
+
+
 def test_from_how_many_on_figures_say_something(well: PoolStats) -> None:
     uses = histogram(0.01, times=ENOUGH)
-    late = replace(well, wait=histogram(0.02, times=ENOUGH), use=uses)
+    late = replace(well, wait=histogram(0.02, times=ENOUGH), queued=histogram(0.02, times=ENOUGH), use=uses)
     assert len(advice([late])) == 1
     assert len(advice([replace(well, wait=histogram(0.0, times=ENOUGH), use=uses, size=4 * 5)])) == 1
     assert advice([replace(well, wait=histogram(0.0, times=ENOUGH), use=uses, size=4 * 5 - 1)]) == []
     assert len(advice([replace(well, closed={"recycled": 20}, use=histogram(0.01, times=200))])) == 1
     assert advice([replace(well, closed={"recycled": 20}, use=histogram(0.01, times=201))]) == []
     assert advice([replace(well, closed={"recycled": 19}, use=uses)]) == []
+    assert advice([replace(well, closed={"recycled": 20}, use=histogram(0.01, times=ENOUGH - 1))]) == []
+    assert advice([replace(well, size=5, created=1)]) == []  # what it is without `pool_size`
+    assert len(advice([replace(well, size=6, created=1)])) == 1

@@ -240,7 +240,7 @@ def test_a_caller_who_is_interrupted_when_he_has_a_connection_gives_it_to_the_ne
 ) -> None:
     pool = fair_pool(FakeServer(), pool_size=1, max_overflow=0)
 
-    def lend(record: Any, start: float) -> Any:
+    def lend(record: Any, start: float, **how: Any) -> Any:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(pool, "_lend", lend)

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 LENT = "dbconfig.lent"
 BY = "dbconfig.by"
 MOST_PLACES = 100  # call sites that are counted; an application has few
+UNKNOWN = "an unknown place"
+OTHERS = "other places"
 
 
 class Holder(NamedTuple):
@@ -82,8 +84,10 @@ class Ledger:
         with self.lock:
             self.leaks += 1
             for counts in (self.held_at, self.idle_at) if idle else (self.held_at,):
-                if place is not None and (place in counts or len(counts) < MOST_PLACES):
-                    counts[place] = counts.get(place, 0) + 1
+                where = UNKNOWN if place is None else place
+                if where not in counts and len(counts) >= MOST_PLACES:
+                    where = OTHERS
+                counts[where] = counts.get(where, 0) + 1
 
     def count_failover(self) -> None:
         with self.lock:
@@ -127,7 +131,7 @@ class Ledger:
         return found
 
     def stats(self, pool: Pool) -> PoolStats:
-        from dbconfig.engine.pool.diagnostics.stats import PoolStats, histogram, total_closed, waits
+        from dbconfig.engine.pool.diagnostics.stats import PoolStats, counted
 
         if is_ours(pool):
             every = (*pool.past.counters(), pool.counters)
@@ -139,7 +143,6 @@ class Ledger:
             with self.lock:
                 idle = sum(record.dbapi_connection is not None and not record.in_use for record in self.known)
         size, most = _sizes(pool)
-        create = histogram(each.create for each in every)
         reader = self.reader()
         return PoolStats(
             name=self.name,
@@ -149,13 +152,7 @@ class Ledger:
             used=used,
             connecting=connecting,
             waiting=waiting,
-            created=create.count,
-            closed=total_closed(every),
-            timeouts=sum(each.timeouts for each in every),
-            refused=sum(each.refused for each in every),
-            wait=waits(every),
-            use=histogram(each.use for each in every),
-            create=create,
+            **counted(every),
             leaks=self.leaks,
             held_at=MappingProxyType(dict(self.held_at)),
             idle_at=MappingProxyType(dict(self.idle_at)),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
 from typing import Any
@@ -49,6 +49,11 @@ class PoolStats:
     # transaction.
     held_at: Mapping[str, int] = field(default_factory=dict, hash=False)
     idle_at: Mapping[str, int] = field(default_factory=dict, hash=False)
+    # Who came while every connection was in use: how long they waited, how many got none, and the most connections that
+    # were in use and waited for at such a moment.
+    queued: Histogram = field(default_factory=Histogram)
+    unserved: int = 0
+    wanted: int = 0
     server_full: int = 0  # connects that failed because the server had no connection left
     leaks: int = 0  # connections held for longer than pool_leak_warning, or never closed
     failovers: int = 0  # how often the primary was found to be read-only, and all connections were replaced
@@ -74,6 +79,23 @@ def histogram(tallies: Iterable[Tally]) -> Histogram:
     tallies = list(tallies)
     counts = tuple(sum(column) for column in zip(*(list(tally.counts) for tally in tallies), strict=True))
     return Histogram(counts=counts, sum=sum(tally.sum for tally in tallies))
+
+
+def counted(every: Sequence[Counters]) -> dict[str, Any]:
+    """Return what the pools of one engine have counted, as arguments of `PoolStats`."""
+    create = histogram(each.create for each in every)
+    return {
+        "created": create.count,
+        "closed": total_closed(every),
+        "timeouts": sum(each.timeouts for each in every),
+        "refused": sum(each.refused for each in every),
+        "wait": waits(every),
+        "use": histogram(each.use for each in every),
+        "create": create,
+        "queued": histogram(each.queued for each in every),
+        "unserved": sum(each.unserved for each in every),
+        "wanted": max(each.wanted for each in every),
+    }
 
 
 def waits(counters: Iterable[Counters]) -> Histogram:
