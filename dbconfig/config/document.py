@@ -115,6 +115,7 @@ class _Composer:
         self.source = source
         self.problems: list[Problem] = []
         self._anchors: dict[str, tuple[Node, int] | None] = {}
+        self._before_secrets: dict[str, Problem] = {}  # anchors that nothing has used yet
         self._values = 0
 
     def compose(self) -> Node:
@@ -142,6 +143,7 @@ class _Composer:
         if not isinstance(end, yaml.StreamEndEvent):
             message, mark = "a second document (`---`) starts here", end.start_mark
             _refuse("yaml-syntax", message, self.source, mark.line + 1, mark.column + 1, "write one document per file")
+        self.problems += self._before_secrets.values()
         return root
 
     def _next(self) -> Any:
@@ -162,6 +164,8 @@ class _Composer:
             self.source.remember(path[-1], "", (start.line, start.column), (end.line, end.column))
         if event.anchor:
             self._anchors[event.anchor] = None  # open: an alias to it now would be recursive
+            if _is_secret(path):
+                self._anchor_before_secret(event, path)
         before, node = self._values, self._content(event, path, depth)
         if event.anchor:
             self._anchors[event.anchor] = (node, self._values - before + 1)
@@ -222,6 +226,13 @@ class _Composer:
         help = "put it in quotes: '…'; or write {file: PATH} or {env: NAME}"
         self.problems.append(Problem("invalid-value", f"{key}: the braces make it a mapping", at, key, help))
 
+    def _anchor_before_secret(self, event: Any, path: Path_) -> None:
+        # Of `password: &abc def` only `def` would be the password.
+        at, key = replace(self._at(event), width=1), ".".join(path)
+        help = "put a text that begins with `&` in quotes: '…'"
+        message = f"{key}: `&` begins an anchor, and nothing uses it"
+        self._before_secrets[event.anchor] = Problem("invalid-value", message, at, key, help)
+
     def _duplicate(self, path: Path_, name: str, at: Location, first: Location) -> None:
         help = "remove one of the two"
         if name == "password":
@@ -270,6 +281,7 @@ class _Composer:
             message = f"alias {_named(path, '*' + event.anchor)} is inside its own anchor"
             _refuse("yaml-syntax", message, self.source, mark.line + 1, mark.column + 1)
         node, size = known
+        self._before_secrets.pop(event.anchor, None)
         self._count(size, event)
         return node
 

@@ -93,6 +93,8 @@ def _parent(root: MappingNode, folder: Folder, chain: list[str], problems: list[
     elif value not in known:
         near = near_profile(value, known)
         help = did_you_mean(near) or f"profiles: {', '.join(known)}"
+        if value == SHARED:
+            help = f"remove it: every profile is laid over {SHARED}.yaml"
         problems.append(
             Problem(
                 "unknown-profile",

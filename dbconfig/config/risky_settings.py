@@ -11,6 +11,7 @@ from dbconfig.errors.problem import Location, Problem
 from dbconfig.settings import hosts, small_files, tls
 from dbconfig.settings.database import DatabaseSettings
 from dbconfig.settings.loaded_profile import DEFAULT, AnyProfile
+from dbconfig.settings.located_values import Source
 
 _GUESSABLE: Final = frozenset(
     [
@@ -126,6 +127,11 @@ def _password(settings: DatabaseSettings, warning: _Warning) -> Iterator[Problem
     if exposed and password.written and _readable_by_others(settings.origin(key)):
         message = "the password is in plain text in a file that others can read: write ${VAR} or {file: …}"
         yield warning("secret-in-file", key, message, "{file: PATH} is read again for each new connection")
+    location = settings.origin(key)
+    if password.written and isinstance(location.text, Source) and location.text.cuts_secret(location.line or 0):
+        message = "the ` #` after it begins a comment, which is not part of the password"
+        help = "put the password in quotes if it goes on; if it does not, write a space after the `#`"
+        yield warning("comment-after-secret", key, message, help)
     file = password.file(settings.folder)
     if file is not None and small_files.readable_by_others(file):
         message = f"the secret file {quoted(password.argument)} is readable by other users of this machine"

@@ -53,7 +53,7 @@ _FOREIGN: Final = {
         "pool_size",
     ),
     **dict.fromkeys(("overflow", "pool_max_overflow"), "max_overflow"),
-    **dict.fromkeys(("connection_timeout", "checkout_timeout", "acquire_timeout"), "pool_timeout"),
+    **dict.fromkeys(("checkout_timeout", "acquire_timeout"), "pool_timeout"),
     **dict.fromkeys(("max_lifetime", "recycle", "conn_max_age", "max_age", "pool_max_lifetime"), "pool_recycle"),
     **dict.fromkeys(("pre_ping", "conn_health_checks", "test_on_borrow", "health_check"), "pool_pre_ping"),
     **dict.fromkeys(("echo_sql", "log_queries", "debug", "verbose", "show_sql"), "echo"),
@@ -64,6 +64,9 @@ _FOREIGN: Final = {
     **dict.fromkeys(("busy_timeout", "lock_wait_timeout"), "lock_timeout"),
     **dict.fromkeys(("idle_in_transaction_session_timeout", "idle_transaction_timeout"), "idle_in_transaction_timeout"),
     **dict.fromkeys(("transaction_isolation", "default_isolation"), "isolation_level"),
+    **dict.fromkeys(("ssl_ca", "sslca", "ssl_root_cert", "ca_cert", "ca_file"), "sslrootcert"),
+    **dict.fromkeys(("ssl_cert", "client_cert"), "sslcert"),
+    **dict.fromkeys(("ssl_key", "client_key"), "sslkey"),
     **dict.fromkeys(("inherit", "inherits", "base", "parent", "include"), "extends"),
     **dict.fromkeys(("pragmas", "session_variables", "init_statements"), "variables"),
 }
@@ -74,7 +77,13 @@ _ADVICE: Final = {
         "UTF-8 is set on every database; another one goes into `connect_args`",
     ),
     **dict.fromkeys(("schema", "search_path"), "write `variables: {search_path: …}`"),
-    **dict.fromkeys(("sslmode", "ssl", "sslrootcert", "ssl_ca", "ssl_mode"), "write it into `query` or `connect_args`"),
+    **dict.fromkeys(("ssl", "ssl_mode", "tls", "use_ssl", "require_ssl"), "write `sslmode: verify-full`"),
+    **dict.fromkeys(("timezone", "time_zone"), "write `variables: {timezone: …}`, on MySQL `{time_zone: …}`"),
+    **dict.fromkeys(("read_only", "readonly"), "sessions are read-only, not databases: db.session(read_only=True)"),
+    **dict.fromkeys(
+        ("reconnect", "auto_reconnect"), "remove it: each connection is looked at before it is lent, and made anew"
+    ),
+    "connection_timeout": "write `connect_timeout` (making a connection) or `pool_timeout` (waiting for one)",
     **dict.fromkeys(("socket", "unix_socket"), "write `host: /folder` for PostgreSQL, `host: /file` for MySQL"),
     **dict.fromkeys(("password_file", "passwordfile"), "write `password: {file: PATH}`"),
     **dict.fromkeys(("init_command",), "write `variables: {name: value}`"),

@@ -17,6 +17,7 @@ from dbconfig.errors.light_dataclass import replace
 from dbconfig.errors.printable import did_you_mean, printable, quoted, suggest
 from dbconfig.errors.problem import Location, Problem
 from dbconfig.errors.redaction import shown_name
+from dbconfig.settings import shards
 from dbconfig.settings.database import DatabaseSettings
 from dbconfig.settings.findings import Finding, found_in
 from dbconfig.settings.keys import CONNECTION_KEYS
@@ -25,6 +26,7 @@ from dbconfig.settings.located_values import Entry, MappingNode, Node, Scalar, S
 
 _DATABASE = late_pattern(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}(?:/[A-Za-z0-9_-]+)?", re.ASCII)  # or one of its shards
 _SHARD = late_pattern(r"(databases\.[\w-]+)/[\w-]+")
+_OF_SHARD = late_pattern(r"databases\.([\w-]+)/([\w-]+)")
 
 
 Path_ = tuple[str, ...]  # of a key in the flat form of a profile: ("databases", "analytics", "echo")
@@ -52,6 +54,7 @@ class Validation:
                 self.aside.add(path)
 
     def run(self) -> AnyProfile:
+        taken = {id(problem) for problem in self.problems}  # those have the file's own paths
         self._check_reserved()
         for _ in range(8):  # each round sets something aside; the checks have fewer stages than this
             databases, failed = self._databases()
@@ -70,7 +73,7 @@ class Validation:
             (problem.slug, _SHARD.sub(r"\1", problem.message), problem.location): problem
             for problem in reversed(self.problems)
         }
-        raise ConfigError(once.values())
+        raise ConfigError(one if id(one) in taken else _as_written(one) for one in once.values())
 
     def _databases(self) -> tuple[dict[str, DatabaseSettings], list[_Failed]]:
         """Return the databases that can be used, and what is wrong with the others.
@@ -290,6 +293,19 @@ class Validation:
                 return found, depth
             found, node = entry, entry.node
         return found, len(path)
+
+
+def _as_written(problem: Problem) -> Problem:
+    """Return a problem of a shard with the path that the file has, `shards.eu` in place of `databases.default/eu`."""
+    if shards.SEPARATOR not in problem.key:
+        return problem
+
+    def path(match: re.Match[str]) -> str:
+        database, name = match[1], match[2]
+        return f"{shards.KEY}.{name}" if database == DEFAULT else f"databases.{database}.{shards.KEY}.{name}"
+
+    key = _OF_SHARD.sub(path, problem.key)
+    return replace(problem, key=key, message=_OF_SHARD.sub(path, problem.message))
 
 
 def _in_replica(inside: Path_) -> bool:

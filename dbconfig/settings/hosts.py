@@ -106,7 +106,11 @@ def hosts(value: Any) -> str | tuple[str, ...]:
         return host(value)
     if not 0 < len(raw) <= _HOSTS_AT_MOST:
         raise reject("invalid-value", f"must name between one and {_HOSTS_AT_MOST} hosts")
-    return tuple(_host_and_port(one) for one in raw)
+    found = tuple(_host_and_port(one) for one in raw)
+    twice = next((one for number, one in enumerate(found) if one in found[:number]), None)
+    if twice is not None:
+        raise reject("invalid-value", f"names {quoted(twice)} twice", "name each server once")
+    return found
 
 
 def _host_and_port(item: Any) -> str:

@@ -12,6 +12,7 @@ from dbconfig.errors.problem import Location
 from dbconfig.errors.redaction import MASK, is_secret_name, shown
 
 _PROPERTIES = late_pattern(r"^(?:[!&][\w!.-]*[ \t]+){1,2}", re.ASCII)
+_COMMENT = late_pattern(r"[ \t]+#[^ \t#]")
 _UNPARSED_KEY = late_pattern(r"(\s*(?:[-?] )?\s*([\w.-]+)\s*:)(.*)")
 
 
@@ -64,6 +65,13 @@ class Source:
             found = self._spans.setdefault(line, {})
             if (first, last) not in found or is_secret_name(key):
                 found[first, last] = (key, text if start[0] == end[0] else "")
+
+    def cuts_secret(self, line: int) -> bool:
+        """Return whether ` #` and no space follow a secret on a line (from 1): a comment, or meant as a part of it."""
+        ends = (
+            last for (_, last), (key, _) in self._spans.get(line - 1, {}).items() if last > 0 and is_secret_name(key)
+        )
+        return any(_COMMENT.match(self._lines[line - 1], last) for last in ends)
 
     def excerpt(self, line: int) -> str:
         """Return a line without the values that may not be shown, and without its comment."""

@@ -187,7 +187,7 @@ def _execution_options(settings: Keys, backend: str, levels: tuple[str, ...]) ->
             yield Finding("unknown-key", f"{name!r} is not an execution option of SQLAlchemy", help, at)
         elif name == "isolation_level" and value not in levels:
             message = f"'isolation_level' in execution_options must be one of {', '.join(levels)} on {backend}"
-            yield Finding("invalid-value", message, at=at)
+            yield Finding("invalid-value", message, did_you_mean(suggest(str(value), levels)), at)
         elif name.startswith("postgresql_") and backend != "postgresql":
             message = f"{name!r} in execution_options has no effect on {backend}"
             yield Finding("not-applicable", message, "remove it", at, because="url" if settings.url else "drivername")

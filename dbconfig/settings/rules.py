@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Final
 
+from dbconfig.errors.printable import did_you_mean, suggest
 from dbconfig.settings import generic_rules, nested_values, url_parameters
 from dbconfig.settings.findings import Finding
 from dbconfig.settings.keys import Keys, system_key
@@ -114,6 +115,7 @@ def _for_system(settings: Keys, address: DatabaseURL) -> Iterator[Finding]:
         yield Finding(
             "invalid-value",
             f"`isolation_level` must be one of {', '.join(levels)} on {backend}",
+            did_you_mean(suggest(settings.isolation_level, levels)),
             at=("isolation_level",),
         )
     if isinstance(settings.host, tuple) and family(backend) == "mysql" and _has_socket(settings.host):

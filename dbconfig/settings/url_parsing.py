@@ -12,11 +12,11 @@ from pydantic import BeforeValidator, PlainSerializer
 from dbconfig.errors.late_pattern import late_pattern
 from dbconfig.errors.light_dataclass import dataclass, field, replace
 from dbconfig.errors.printable import quoted
-from dbconfig.errors.redaction import MASK, is_secret_name
+from dbconfig.errors.redaction import MASK, is_secret_name, shown_name
 from dbconfig.settings import hosts, value_types
 from dbconfig.settings.environment_variables import unexpanded
 from dbconfig.settings.findings import reject
-from dbconfig.settings.known_drivers import backend_of
+from dbconfig.settings.known_drivers import backend_of, is_generic
 from dbconfig.settings.located_values import Scalar
 from dbconfig.settings.secret_sources import Secret, bare, unusable
 
@@ -59,6 +59,7 @@ _REFUSED = {
     "database": "`database` is a key of its own",
     "db": "`database` is a key of its own",
 }
+_SEVERAL = frozenset({"host", "port", "hostaddr"})  # of PostgreSQL, one for each server
 
 
 class InvalidURL(ValueError):
@@ -166,7 +167,7 @@ def _sqlite(drivername: str, rest: str) -> DatabaseURL:
             "a SQLite URL has three slashes before a relative path, four before an absolute one",
             "sqlite:///data/app.db, sqlite:////srv/app.db",
         )
-    return DatabaseURL(drivername, database=_decoded(path[1:]) or None, query=_query(query))
+    return DatabaseURL(drivername, database=_decoded(path[1:]) or None, query=_query(query, "sqlite"))
 
 
 def _server(drivername: str, rest: str) -> DatabaseURL:
@@ -194,7 +195,7 @@ def _server(drivername: str, rest: str) -> DatabaseURL:
         host,
         port,
         _decoded(database) or None,
-        _query(query),
+        _query(query, backend_of(drivername)),
     )
 
 
@@ -220,7 +221,7 @@ def _host(address: str) -> tuple[str | None, int | None]:
     return host or None, int(port) if port else None
 
 
-def _query(query: str) -> dict[str, tuple[str | Secret, ...]]:
+def _query(query: str, backend: str) -> dict[str, tuple[str | Secret, ...]]:
     found: dict[str, list[str | Secret]] = {}
     if "?" in query:
         raise InvalidURL("it has two `?`: a second parameter follows an `&`", "?name=value&name=value")
@@ -232,6 +233,9 @@ def _query(query: str) -> dict[str, tuple[str | Secret, ...]]:
                 f"?name=value&name=value; {_ESCAPE}",
             )
         check_query_name(name)
+        if name in found and name not in _SEVERAL and not is_generic(backend):
+            said = f"its query has the parameter {quoted(shown_name(name))} twice"
+            raise InvalidURL(said, "remove one of the two", "given-twice")
         value = value.replace("+", " ")
         one: str | Secret = Secret("text", _secret(value)) if is_secret_name(name) else _decoded(value)
         found.setdefault(name, []).append(one)
@@ -245,13 +249,20 @@ def check_query_name(name: str) -> None:
 
 
 def _secret(text: str) -> str:
-    secret = bare(_decoded(text))
+    secret = bare(_unquoted(text))
     if not secret or unusable(secret):
         raise InvalidURL(f"its password: {unusable(secret) or 'it is empty'}")
     return secret
 
 
 def _decoded(text: str) -> str:
+    decoded = _unquoted(text)
+    if not decoded.isprintable():
+        raise InvalidURL("it encodes a line break or another control character", "remove it")
+    return decoded
+
+
+def _unquoted(text: str) -> str:
     if re.search(r"%(?![0-9A-Fa-f]{2})", text):
         raise InvalidURL("a `%` in it is not followed by two hexadecimal digits", _ESCAPE)
     decoded = unquote(text, errors="surrogateescape")

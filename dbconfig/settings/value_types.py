@@ -64,7 +64,8 @@ def whole_number(value: Any) -> int:
     help = "write it in digits, without a unit"
     if isinstance(raw, str) and raw.startswith("tcp://"):
         help = "use a variable with another name: Kubernetes sets one like this for each service"
-    raise reject("wrong-type", f"must be a whole number, not {kind_of(raw)}", help)
+    said = "one with a decimal point or an exponent" if isinstance(raw, float) else kind_of(raw)
+    raise reject("wrong-type", f"must be a whole number, not {said}", help)
 
 
 def flag(value: Any) -> bool:

@@ -101,6 +101,7 @@ _profile(
 )
 _profile("memory-in-production", "url: 'sqlite:///:memory:'\n", "validate", **_PRODUCTION)
 _profile("option-hole", "url: mysql://app@127.0.0.1/shop\nconnect_args: {local_infile: true}\n", "validate")
+_profile("comment-after-secret", "url: postgresql://app@127.0.0.1/shop\npassword: abc #1\n", "validate")
 _profile("secret-in-file", "url: postgresql://app:hunter2@db.internal/shop\n", "validate")
 _profile("superuser", "url: postgresql://postgres@127.0.0.1/shop\n", "validate", **_PRODUCTION)
 _profile("tls-not-verified", "url: postgresql://app@db.internal/shop?sslmode=require\n", "validate", **_PRODUCTION)

@@ -165,3 +165,9 @@ def test_what_is_no_regular_file_is_refused_at_once(tmp_path):
         "'loop.yaml': its symbolic links form a loop",
         "'none.yaml': there is no such file",
     ]
+
+
+def test_an_anchor_before_a_secret_is_one_where_something_uses_it():
+    root, problems = parse("password: &one hunter\ndatabases: {a: {password: *one}}\n", "a.yaml")
+    assert not problems
+    assert root.entries["password"].node.value == "hunter"

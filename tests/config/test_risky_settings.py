@@ -45,6 +45,11 @@ def warned(project, caplog):
          "-1 removes the limit: an unlimited pool does not protect the server"]),
         ("url: postgresql://u:s3cret-x@localhost/d", []),
         ("url: sqlite:///a.db\necho: true", []),
+        *((f"url: postgresql://u@localhost/d\npassword: {written}", [
+            "config/development.yaml:2:1: profile development: password: the ` #` after it begins a comment, which is "
+            "not part of the password"]) for written in ("s3cret #1", "s3cret\t#x y")),
+        *((f"url: postgresql://u@localhost/d\npassword: {written}", [])
+          for written in ("s3cret # x", "s3cret#1", "'s3cret #1'", "'s3cret' ## x", "s3cret")),
     ],
 )  # fmt: skip
 def test_what_somebody_should_act_on_is_said_with_its_place(warned, text, messages):

@@ -87,8 +87,8 @@ def test_the_profiles_own_database_may_be_divided_beside_others(project):
         ("shards: {'e u': {}}", ("invalid-value", "shards.e u")),
         ("shards: {eu: 3}", ("wrong-type", "shards.eu")),
         ("shards: {eu: {shards: {x: {}}}}", ("not-applicable", "shards.eu.shards")),
-        ("shards: {eu: {pool_sise: 3}}", ("unknown-key", "databases.default/eu.pool_sise")),
-        ("shards: {eu: {url: 'sqlite:///x', host: h}}", ("not-applicable", "databases.default/eu.host")),
+        ("shards: {eu: {pool_sise: 3}}", ("unknown-key", "shards.eu.pool_sise")),
+        ("shards: {eu: {url: 'sqlite:///x', host: h}}", ("not-applicable", "shards.eu.host")),
         ("databases: {a/b: {url: 'sqlite://'}}", ("invalid-value", "databases.a/b")),
     ],
 )

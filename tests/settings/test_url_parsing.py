@@ -98,6 +98,12 @@ def test_a_url_is_read_as_its_parts(text, expected):
         ("postgresql://u:p@h/d?sslmode=a?b=c", "it has two `?`: a second parameter follows an `&`", "?name=value"),
         ("postgresql://u@h/d?password=hunter", "its query has the parameter 'password': `password` is a key", ""),
         ("postgresql://u@h/d?plugin=os", "its query has the parameter 'plugin': a plugin is code", ""),
+        ("postgresql://u@h/d?sslmode=require&sslmode=disable", "its query has the parameter 'sslmode' twice",
+         "remove one of the two"),
+        ("sqlite:///a.db?timeout=5&timeout=6", "its query has the parameter 'timeout' twice", "remove one"),
+        *((f"postgresql://{rest}", "it encodes a line break or another control character", "remove it")
+          for rest in ("u%0a:hunter@h/d", "u@h/d%00", "u@h/d?application_name=a%1bb", "u@%2Ftmp%0a/d")),
+        ("sqlite:///a%00.db", "it encodes a line break or another control character", "remove it"),
         ("mongodb://u:hunter@h/d", "unsupported database 'mongodb'", "write sqlite:///file"),
         ("sqlite://data.db", "a SQLite URL has three slashes before a relative path", "sqlite:///data/app.db"),
     ],
@@ -109,6 +115,10 @@ def test_what_could_be_taken_for_something_else_is_refused_without_repeating_it(
     assert caught.value.help.startswith(help)
     assert "hunter" not in str(caught.value) + caught.value.help
     assert caught.value.__context__ is None or isinstance(caught.value.__context__, ValueError)
+
+
+def test_of_a_generic_dialect_nobody_knows_which_parameter_may_stand_twice():
+    assert parse_url("mssql+pyodbc://u@h/d?x=1&x=2").query == {"x": ("1", "2")}
 
 
 def test_the_query_is_read_and_what_is_secret_in_it_is_kept_as_a_secret():

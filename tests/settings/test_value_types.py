@@ -60,7 +60,8 @@ def test_a_value_is_taken_as_people_write_it(kind, text, value):
     ("kind", "text", "slug", "message"),
     [
         (value_types.WholeNumber, "five", "wrong-type", "must be a whole number, not text"),
-        (value_types.WholeNumber, "1.5", "wrong-type", "must be a whole number, not a number"),
+        (value_types.WholeNumber, "1.5", "wrong-type",
+         "must be a whole number, not one with a decimal point or an exponent"),
         (value_types.WholeNumber, "true", "wrong-type", "must be a whole number, not a boolean"),
         (value_types.WholeNumber, "[5]", "wrong-type", "must be a whole number, not a list"),
         (value_types.WholeNumber, "010", "ambiguous-value",
@@ -80,6 +81,8 @@ def test_a_value_is_taken_as_people_write_it(kind, text, value):
         (value_types.Name, '"a\\nb"', "invalid-value", "contains a line break or another control character"),
         (hosts.Hosts, "postgresql://u:hunter@h/d", "invalid-value", "is a URL, not a host"),
         (hosts.Hosts, "db:5432", "invalid-value", "is not a host name: it contains ':'"),
+        (hosts.Hosts, "[a, b, a]", "invalid-value", "names 'a' twice"),
+        (hosts.Hosts, "['::1', '0:0::1']", "invalid-value", "names '::1' twice"),
         (hosts.Hosts, "u@db", "invalid-value", "is not a host name: it contains '@'"),
         (hosts.Hosts, "-db", "invalid-value", "is not a host name"),
         (choices.DriverName, "postgresql://u:hunter@h/d", "invalid-value", "is a URL, not the name of a driver"),

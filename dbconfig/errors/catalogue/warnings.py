@@ -44,6 +44,14 @@ ADVICE: Final[dict[str, Entry]] = {
         "# production.yaml\nurl: 'sqlite:///:memory:'",
         "Name a file or a server.",
     ),
+    "comment-after-secret": Entry(
+        (
+            "A password without quotes is followed by a space, `#` and more text. YAML takes that for a comment: it "
+            "is not part of the password."
+        ),
+        "password: abc #1",
+        "Put the password in quotes: `'abc #1'`. If it is a comment, write a space after the `#`.",
+    ),
     "option-hole": Entry(
         (
             "A driver option that opens a security hole: `local_infile` lets the server read files of this "
