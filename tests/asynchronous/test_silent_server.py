@@ -143,7 +143,8 @@ def test_a_task_that_is_cancelled_does_not_wait_for_a_silent_server(
                     await asyncio.sleep(0.01)
                 network.swallow()
             else:
-                await asyncio.sleep(0.1)
+                while not network.bytes_swallowed:
+                    await asyncio.sleep(0.01)
             began = loop.time()
             task.cancel()
             with pytest.raises(asyncio.CancelledError):

@@ -43,6 +43,8 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if fixture is None:
         return f"duckdb:///{tmp_path}/facts.duckdb"
     server: Server = request.getfixturevalue(fixture)
+    if "pg8000" in request.param:
+        server.hash_password_as_usual()
     found = server.url(request.param)
     # MariaDB has none of MySQL's collation names, which this driver asks for.
     return found + "?collation=utf8mb4_general_ci" if "mysqlconnector" in found else found
@@ -128,6 +130,7 @@ def test_a_database_in_memory_has_the_pool_that_its_dialect_asks_for() -> None:
 
 def test_the_password_is_read_for_each_connection_and_shown_nowhere(postgresql: Server, tmp_path: Path) -> None:
     pytest.importorskip("pg8000")
+    postgresql.hash_password_as_usual()
     secret = tmp_path / "password"
     secret.write_text(postgresql.password)
     secret.chmod(0o600)

@@ -107,8 +107,8 @@ def test_a_wrong_password_is_told_at_once_and_a_server_that_is_away_in_time(
     assert not isinstance(refused.value, TimeoutError)
     assert any("password" in note.lower() for note in getattr(refused.value, "__notes__", ()))
     away = url(drivername, request, tmp_path, host="127.0.0.1", port=free_port())
-    with registry(away) as db, pytest.raises(TimeoutError, match=r"did not answer within 0\.3 s") as late:
-        verb(db, drivername, style)("wait", timeout=0.3)
+    with registry(away) as db, pytest.raises(TimeoutError, match=r"did not answer within 2 s") as late:
+        verb(db, drivername, style)("wait", timeout=2.0)  # for the one answer that it takes, on a busy machine too
     assert isinstance(late.value.__cause__, (DBAPIError, OSError))
 
 

@@ -114,6 +114,15 @@ def follow(place: str) -> None:
     import sys
     from types import ModuleType
 
+    from dbconfig import Registry
+    from dbconfig.engine.pool.deadline import Deadline
+
+    given = Registry.deadline
+
+    def deadline(db: Registry, seconds: float) -> Deadline:
+        return given(db, 100 * seconds)  # what a page allows for is a usual machine, not a busy one
+
+    Registry.deadline = deadline  # type: ignore[method-assign]
     page = Path(place)
     module = ModuleType("page")
     sys.modules["page"] = module  # where models look for the names in their annotations

@@ -1,5 +1,9 @@
 """A private PostgreSQL server."""
 
+import base64
+import hashlib
+import hmac
+import os
 import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +16,9 @@ from tests.support.processes import chosen_folder, descendants, find_program, pr
 from tests.support.server import CONNECT_TIMEOUT, Server, ServerMissing, StopMode
 
 VARIABLE = "DBCONFIG_TEST_POSTGRESQL"
+# Of the hashing of a password. Each connection repeats it, and with the 4096 of PostgreSQL a client takes longer for it
+# than for all the rest of connecting.
+_ITERATIONS = 1
 _SETTINGS = "dbconfig.conf"  # beside postgresql.conf, which stays as initdb writes it
 
 
@@ -25,6 +32,7 @@ class PostgreSQLServer(Server):
     accounts = ("postgres",)
     stop_signals: ClassVar[dict[StopMode, signal.Signals]] = {"fast": signal.SIGINT, "immediate": signal.SIGQUIT}
     errors = (psycopg2.OperationalError,)
+    _keeper: Any = None  # makes and drops databases: one connection for all of them
 
     @property
     def socket(self) -> str:
@@ -91,7 +99,7 @@ class PostgreSQLServer(Server):
         return connection
 
     def _furnish(self) -> None:
-        self._administrate(f"CREATE ROLE {_double(self.user)} LOGIN PASSWORD {_literal(self.password)}")
+        self._administrate(f"CREATE ROLE {_double(self.user)} LOGIN PASSWORD {_hashed(self.password)}")
         # In the template, so that the application may use in any database what a test creates there through `sql`.
         for kind in ("TABLES", "SEQUENCES", "SCHEMAS"):
             rights = f"ALTER DEFAULT PRIVILEGES GRANT ALL ON {kind} TO {_double(self.user)}"
@@ -101,24 +109,44 @@ class PostgreSQLServer(Server):
     def _create_database(self, name: str) -> None:
         # Without syncing, copying the files of the template takes a fifth of the time of writing them to the WAL.
         quick = "" if self.durable or self._version < 15 else " STRATEGY file_copy"
-        self._administrate(f"CREATE DATABASE {_double(name)} OWNER {_double(self.user)}{quick}")
+        self._keep(f"CREATE DATABASE {_double(name)} OWNER {_double(self.user)}{quick}")
 
     @property
     def _version(self) -> int:
         return int((self.data / "PG_VERSION").read_text())
 
     def drop_database(self, name: str) -> None:
-        self._administrate(f"DROP DATABASE IF EXISTS {_double(name)} WITH (FORCE)")
+        self._keep(f"DROP DATABASE IF EXISTS {_double(name)} WITH (FORCE)")
+
+    def _keep(self, statement: str) -> None:
+        """Run a statement on the connection that makes and drops databases, a new one if the server has ended it."""
+        if self._keeper is not None:
+            try:
+                self._keeper.cursor().execute(statement)
+                return
+            except psycopg2.Error as error:
+                if error.pgcode is not None and not isinstance(error, psycopg2.OperationalError):
+                    raise
+        # What a new database has of `template1` includes the cache of its catalog, which the first connection to
+        # `template1` since the start of the server writes; without it the first one to each database would.
+        self._run("SELECT 1", "template1")
+        self._keeper = self._connect(self.admin_database)
+        self._keeper.cursor().execute(statement)
 
     def _create_user(self, name: str, password: str) -> None:
-        role = f"CREATE ROLE {_double(name)} LOGIN PASSWORD {_literal(password)} IN ROLE {_double(self.user)}"
+        role = f"CREATE ROLE {_double(name)} LOGIN PASSWORD {_hashed(password)} IN ROLE {_double(self.user)}"
         self._administrate(role)
 
     def _drop_user(self, name: str) -> None:
         self._administrate(f"DROP ROLE IF EXISTS {_double(name)}")
 
     def _set_password(self, user: str, password: str) -> None:
-        self._administrate(f"ALTER ROLE {_double(user)} PASSWORD {_literal(password)}")
+        self._administrate(f"ALTER ROLE {_double(user)} PASSWORD {_hashed(password)}")
+
+    def hash_password_as_usual(self) -> None:
+        """Have the application's password hashed as PostgreSQL does it, for a driver that demands as much."""
+        self._administrate(f"ALTER ROLE {_double(self.user)} PASSWORD {_literal(self.password)}")
+        self._password_changed = True
 
     def connections(self, *, application_name: str | None = None, user: str | None = None) -> list[int]:
         query = "SELECT pid, application_name, usename FROM pg_stat_activity WHERE backend_type = 'client backend'"
@@ -170,6 +198,19 @@ class PostgreSQLStandby(PostgreSQLServer):
 def _double(name: str) -> str:
     """Quote an identifier."""
     return '"' + name.replace('"', '""') + '"'
+
+
+def _hashed(password: str) -> str:
+    """Return a password as the server keeps it (RFC 5803), quoted."""
+    salt = os.urandom(16)
+    salted = hashlib.pbkdf2_hmac("sha256", password.encode(), salt, _ITERATIONS)
+    client, server = (hmac.digest(salted, label, "sha256") for label in (b"Client Key", b"Server Key"))
+    stored = hashlib.sha256(client).digest()
+    return _literal("SCRAM-SHA-256${}:{}${}:{}".format(_ITERATIONS, *map(_base64, (salt, stored, server))))
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
 
 
 def _literal(value: str) -> str:

@@ -104,6 +104,7 @@ class Proxy:
         self._accepted = 0
         self._bytes_up = 0
         self._bytes_down = 0
+        self._bytes_swallowed = 0
         self._cuts = 0
         self._round_trips = 0
         self._delay = 0.0
@@ -214,6 +215,12 @@ class Proxy:
         return self._bytes_down
 
     @property
+    def bytes_swallowed(self) -> int:
+        """What either sent into the silence."""
+        self._settle()
+        return self._bytes_swallowed
+
+    @property
     def cuts(self) -> int:
         """Connections that `cut_when` ended."""
         self._settle()
@@ -229,6 +236,7 @@ class Proxy:
 
         def reset() -> None:
             self._accepted = self._bytes_up = self._bytes_down = self._cuts = self._round_trips = 0
+            self._bytes_swallowed = 0
 
         self._order(reset)
 
@@ -387,6 +395,7 @@ class Proxy:
         pair = side.pair
         if pair.silent:
             pair.lossy = True
+            self._bytes_swallowed += len(chunk)
             if not chunk:
                 self._lose(side)
             return

@@ -231,13 +231,15 @@ def test_one_deadline_bounds_wait_connect_and_check(engines: Engines, proxy: Cal
 def test_a_full_pool_says_who_holds_its_connections(engines: Engines) -> None:
     async def main() -> None:
         engine = engines.make(pool_size=1, max_overflow=0, pool_leak_warning=30.0)
+        held = asyncio.Event()
 
         async def rebuild_index() -> None:
             async with engine.connect():
-                await asyncio.sleep(30)
+                held.set()
+                await asyncio.Event().wait()
 
         holder = asyncio.create_task(rebuild_index(), name="nightly")
-        await until(lambda: pool_of(engine).checkedout() == 1)  # a busy machine needs its time to connect
+        await asyncio.wait_for(held.wait(), 30)  # counted as checked out it is before it is open
         pool_of(engine)._timeout = 0.2
         with pytest.raises(exc.TimeoutError, match=r"held longest: .* s at .*test_tasks.py:\d+ in rebuild_index"):
             await engine.connect()
@@ -252,16 +254,18 @@ def test_a_full_pool_says_who_holds_its_connections(engines: Engines) -> None:
 def test_without_leak_reports_a_full_pool_says_where_its_holders_are_now(engines: Engines) -> None:
     async def main() -> None:
         engine = engines.make(pool_size=1, max_overflow=0)
+        held = asyncio.Event()
 
         async def sleep() -> None:
-            await asyncio.sleep(30)
+            held.set()
+            await asyncio.Event().wait()
 
         async def rebuild_index() -> None:
             async with engine.connect():
                 await sleep()
 
         holder = asyncio.create_task(rebuild_index())
-        await until(lambda: pool_of(engine).checkedout() == 1)  # a busy machine needs its time to connect
+        await asyncio.wait_for(held.wait(), 30)
         pool_of(engine)._timeout = 0.2
         with pytest.raises(exc.TimeoutError, match=r"its task now at .*test_tasks.py:\d+ in sleep"):
             await engine.connect()
