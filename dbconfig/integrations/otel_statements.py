@@ -132,21 +132,22 @@ class _Statements:
         began, span = getattr(execution, _SEEN, _NOTHING)
         if began:
             execution._dbconfig_seen = _NOTHING
-            kind = _error_type(context.original_exception)
-            self._durations.observe(self._key(context.statement or "", context.dialect, kind), perf_counter() - began)
+            error = context.original_exception
+            key = self._key(context.statement or "", context.dialect, _error_type(error), _code(error))
+            self._durations.observe(key, perf_counter() - began)
             if span is not None:
-                # Not the error's text: servers repeat values in it.
-                span.set_attribute("error.type", kind)
-                span.set_status(Status(StatusCode.ERROR))
+                _mark_failed(span, error)
                 span.end()
 
-    def _key(self, statement: str, dialect: Any, error: str) -> Key:
+    def _key(self, statement: str, dialect: Any, error: str, code: str | None = None) -> Key:
         """Return the attributes of a duration, always the same object for the same ones."""
         operation = statement_text.operation(statement)
         found = self._keys.get((operation, error))
         if found is None:
             named = {**self._place, "db.system.name": _system(dialect), "db.operation.name": operation}
-            found = self._keys[operation, error] = tuple((named | ({"error.type": error} if error else {})).items())
+            failed = {"error.type": error} if error else {}
+            answered = {"db.response.status_code": code} if code else {}
+            found = self._keys[operation, error] = tuple((named | failed | answered).items())
         return found
 
 
@@ -163,8 +164,7 @@ def _around(tracer: Tracer) -> Callable[[Any], Any]:
             try:
                 yield
             except BaseException as error:
-                span.set_attribute("error.type", _error_type(error))
-                span.set_status(Status(StatusCode.ERROR))
+                _mark_failed(span, error)
                 raise
             finally:
                 span.set_attribute("dbconfig.attempts", attempts.number)
@@ -192,11 +192,26 @@ def _system(dialect: Any) -> str:
     return "mariadb" if getattr(dialect, "is_mariadb", False) else str(dialect.name)
 
 
+def _mark_failed(span: Span, error: BaseException) -> None:
+    # Not the error's text: servers repeat values in it.
+    span.set_attribute("error.type", _error_type(error))
+    code = _code(error)
+    if code is not None:
+        span.set_attribute("db.response.status_code", code)
+    span.set_status(Status(StatusCode.ERROR))
+
+
 def _error_type(error: BaseException) -> str:
+    return _code(error) or f"{type(error).__module__}.{type(error).__qualname__}"
+
+
+def _code(error: BaseException) -> str | None:
+    """Return the code by which a server has answered; None if the error is another one."""
+    error = getattr(error, "orig", None) or error  # SQLAlchemy's own error is around the driver's
     code = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
     if isinstance(code, str):
         return code
     first = error.args[0] if error.args else None
     if isinstance(first, int) and type(error).__module__.partition(".")[0] in _NUMBERED:
         return str(first)
-    return f"{type(error).__module__}.{type(error).__qualname__}"
+    return None

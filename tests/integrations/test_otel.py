@@ -256,9 +256,11 @@ def test_an_error_has_its_code(open_seen: Callable[..., Seen], postgresql: Any) 
     span = seen.span("SELECT")
     assert span.attributes is not None
     assert span.attributes[error_attributes.ERROR_TYPE] == "22P02"
+    assert span.attributes[db_attributes.DB_RESPONSE_STATUS_CODE] == "22P02"
     assert not span.status.is_ok
     found = [key for key in seen.points() if key[0] == DB_CLIENT_OPERATION_DURATION and "22P02" in key[1]]
     assert len(found) == 1
+    assert seen.points()[found[0]].attributes[db_attributes.DB_RESPONSE_STATUS_CODE] == "22P02"
 
 
 @given(st.lists(st.floats(min_value=0, max_value=1e4), max_size=40))
