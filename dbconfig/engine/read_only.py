@@ -7,10 +7,9 @@ from typing import Any, Final, cast
 
 from sqlalchemy import Engine
 
-from dbconfig.engine import create
+from dbconfig.engine import create, reading_guard
 from dbconfig.engine.dialects import driver_protocol
 from dbconfig.engine.dialects.postgresql import base
-from dbconfig.engine.dialects.set_up import on_connect
 from dbconfig.errors.light_dataclass import replace
 from dbconfig.settings.database import DatabaseSettings
 
@@ -19,8 +18,6 @@ _GUARDS: Final[Mapping[str, Mapping[str, Any]]] = {
     "postgresql": {"default_transaction_read_only": True},
     "sqlite": {"query_only": True},
 }
-# One statement at each new connection. The level is for snapshots; by itself each statement sees what is committed.
-_MYSQL_GUARD: Final = "SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"
 
 
 def open_engine(
@@ -55,10 +52,9 @@ def open_engine(
         read_only=True,
         patient=patient,
     )
-    skip_what_carries_nothing(engine)
-    if settings.backend in ("mysql", "mariadb"):
-        on_connect(engine, guard_mysql, session=True)
-    elif settings.backend == "postgresql":
+    skip_what_carries_nothing(engine, restores=settings.backend == "postgresql" and not settings.pgbouncer)
+    reading_guard.attach(engine, own)
+    if settings.backend == "postgresql":
         base.attach_to_readers(engine, own)
     return engine
 
@@ -85,28 +81,31 @@ def _for_any_primary(query: Mapping[str, Any]) -> dict[str, Any]:
     return {**query, key: ("primary",)} if "read-write" in query.get(key, ()) else dict(query)
 
 
-def guard_mysql(connection: Any, record: Any) -> None:
-    cursor = connection.cursor()
-    try:
-        cursor.execute(_MYSQL_GUARD)
-    finally:
-        cursor.close()
+def skip_what_carries_nothing(engine: Engine, *, restores: bool) -> None:
+    """Send COMMIT and ROLLBACK only where a transaction is open: a snapshot, or one that a statement has begun.
 
-
-def skip_what_carries_nothing(engine: Engine) -> None:
-    """Send COMMIT and ROLLBACK only where a transaction is open: a snapshot, or one that a statement has begun."""
+    Args:
+        engine: for reading.
+        restores: bring back PostgreSQL's default, which a function may have changed, before the next user comes.
+    """
     driver, dialect = driver_protocol.of(engine.dialect), cast("Any", engine.dialect)
     if not driver.tells_transactions:
         return
 
     def end(proxied: Any, word: str) -> None:
         connection = proxied.dbapi_connection
-        if driver.in_transaction(dialect.get_driver_connection(connection)):
-            cursor = connection.cursor()
-            try:
-                cursor.execute(word)
-            finally:
-                cursor.close()
+        own = dialect.get_driver_connection(connection)
+        if driver.in_transaction(own):
+            send(connection, word)
+        if restores and reading_guard.is_lost(proxied, driver, own):
+            send(connection, reading_guard.RESTORE)
+
+    def send(connection: Any, statement: str) -> None:
+        cursor = connection.cursor()
+        try:
+            cursor.execute(statement)
+        finally:
+            cursor.close()
 
     dialect.do_rollback = lambda proxied: end(proxied, "ROLLBACK")
     dialect.do_commit = lambda proxied: end(proxied, "COMMIT")

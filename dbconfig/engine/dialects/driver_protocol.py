@@ -42,6 +42,13 @@ class Driver(of_pool.Driver):
         """Return whether the driver, or SQLAlchemy's adapter of it, takes a transaction for open that it has begun."""
         return False
 
+    def may_write(self, connection: Any) -> bool:
+        """Return whether a transaction is open of which the server has said that it may write."""
+        return False
+
+    def begin_read_only(self, connection: Any) -> None:
+        """Let no transaction that the driver begins on a connection be READ WRITE, whatever it is told."""
+
     def failed_transaction(self) -> Exception:
         """Return the driver's error of a transaction that has failed before its COMMIT."""
         raise NotImplementedError

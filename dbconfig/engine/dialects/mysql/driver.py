@@ -13,6 +13,7 @@ from dbconfig.engine.pool.driver import Parameters, in_time
 # answer says so; it is without autocommit that a SELECT begins one and nobody is told.
 _IN_TRANSACTION: Final = 1
 _AUTOCOMMIT: Final = 2
+_READ_ONLY: Final = 0x2000
 _INTERRUPTED: Final = 1317  # ER_QUERY_INTERRUPTED
 
 
@@ -34,6 +35,9 @@ class MySQLDriver(Driver):
     def in_transaction(self, connection: Any) -> bool:
         status = connection.server_status
         return bool(status & _IN_TRANSACTION) or not status & _AUTOCOMMIT
+
+    def may_write(self, connection: Any) -> bool:
+        return bool(connection.server_status & (_IN_TRANSACTION | _READ_ONLY) == _IN_TRANSACTION)
 
     def is_open(self, connection: Any) -> bool:
         return self.says_open(connection)

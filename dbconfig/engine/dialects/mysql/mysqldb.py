@@ -16,6 +16,9 @@ class MySQLdb(MySQLDriver):
     def is_open(self, connection: Any) -> bool:
         return True
 
+    def may_write(self, connection: Any) -> bool:
+        return False
+
     def in_transaction(self, connection: Any) -> bool:
         return True
 

@@ -6,8 +6,9 @@ them into the statement.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from functools import cache
 from typing import Any, Final
 
 import psycopg
@@ -178,6 +179,18 @@ def _with_factory(ours: type, chosen: type) -> type:
     return ours if issubclass(ours, chosen) else type(ours.__name__, (ours, chosen), {})
 
 
+@cache
+def _reading(kind: Any) -> Any:
+    start: Callable[[Any], bytes] = kind._get_tx_start_command
+
+    def start_reading(self: Any) -> bytes:
+        if self._read_only is False:  # it would begin with READ WRITE
+            self._read_only, self._begin_statement = None, b""
+        return start(self)
+
+    return type(kind.__name__, (kind,), {"_get_tx_start_command": start_reading})
+
+
 class Psycopg(LibpqDriver):
     """The driver psycopg, for both kinds of engine."""
 
@@ -187,6 +200,10 @@ class Psycopg(LibpqDriver):
     def cursor_class(self, connection: Any) -> type:
         found: type = connection.cursor_factory
         return found
+
+    def begin_read_only(self, connection: Any) -> None:
+        kind: Any = type(connection)
+        connection.__class__ = _reading(kind)
 
     def limit_connect(self, dialect: Any, record: Any, parameters: Parameters, seconds: float) -> None:
         super().limit_connect(dialect, record, parameters, seconds)

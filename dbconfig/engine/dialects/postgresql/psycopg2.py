@@ -14,8 +14,27 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
 
+class _NeverWriting(extensions.connection):
+    """A connection whose transactions are never READ WRITE; False is what SQLAlchemy says when an option is over."""
+
+    @property
+    def readonly(self) -> bool | None:
+        found: bool | None = super().readonly
+        return found
+
+    @readonly.setter
+    def readonly(self, value: Any) -> None:
+        self.set_session(readonly="DEFAULT" if value is None else value)
+
+    def set_session(
+        self, isolation_level: Any = None, readonly: Any = None, deferrable: Any = None, autocommit: Any = None
+    ) -> None:
+        readonly = True if readonly is False else readonly
+        super().set_session(isolation_level, readonly, deferrable, autocommit)
+
+
 def hold_cursors(engine: Engine) -> None:
-    class HoldingConnection(extensions.connection):
+    class HoldingConnection(_NeverWriting):
         def cursor(self, name: Any = None, *arguments: Any, **keywords: Any) -> Any:
             if name is not None and self.autocommit:
                 keywords.setdefault("withhold", True)

@@ -45,6 +45,8 @@ class Cursor(sqlite3.Cursor):
     def executescript(self, sql_script: str, /) -> Self:
         if "foreign_keys" in sql_script.lower():
             self.connection.switched = True
+        if "query_only" in sql_script.lower():
+            self.connection.refuse_writing()
         with self.connection.prepared_for(Kind.DROP, sql_script):
             super().executescript(sql_script)
         return self
@@ -134,6 +136,9 @@ class Connection(sqlite3.Connection):
         if waiter is not None and waiter.gate.locked():
             waiter.gate.release()
 
+    def refuse_writing(self) -> None:
+        """Raise where a connection is for reading, before it is made to write: `reading_guard` sets it."""
+
     def is_late(self) -> bool:
         """Return whether a statement has taken longer than it may."""
         return False
@@ -181,7 +186,9 @@ class Connection(sqlite3.Connection):
         if kind is Kind.END and self.ask is not None:
             self.ask(sql)  # before the clean-up below: a refusal leaves the transaction as it is
         try:
-            if kind is Kind.FOREIGN_KEYS:
+            if kind is Kind.QUERY_ONLY:
+                self.refuse_writing()
+            elif kind is Kind.FOREIGN_KEYS:
                 done = self._switch_foreign_keys(sql)
             elif kind is Kind.READ:
                 self._read_in_memory()

@@ -1,4 +1,4 @@
-"""What a SQL statement does to SQLite's locks, transactions, and foreign keys."""
+"""What a SQL statement does to SQLite's locks, transactions, and switches."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ _FLAGS: Final = re.IGNORECASE | re.DOTALL
 _WORDS: Final = late_pattern(rf"(?:{_GAP}|;)*([a-z]+)(?:{_GAP}+([a-z_]+))?", _FLAGS)
 _WRITES: Final = late_pattern(r"\b(?:INSERT|UPDATE|DELETE|REPLACE)\b", re.IGNORECASE)
 _NAME: Final = r"(?:\"(?:[^\"]|\"\")*\"|`(?:[^`]|``)*`|\[[^\]]*\]|'(?:[^']|'')*'|[\w$]+)"
-_FOREIGN_KEYS: Final = late_pattern(
-    rf"(?:{_GAP}|;)*PRAGMA{_GAP}+(?:{_NAME}{_GAP}*\.{_GAP}*)?foreign_keys{_GAP}*[=(]", _FLAGS
-)
+_PRAGMA: Final = rf"(?:{_GAP}|;)*PRAGMA{_GAP}*(?:{_NAME}{_GAP}*\.{_GAP}*)?[\"'`\[]?"
+_VALUE: Final = rf"[\"'`\]]?{_GAP}*[=(]"
+_SWITCHES: Final = ("foreign_keys", "query_only")
+_FOREIGN_KEYS: Final = late_pattern(rf"{_PRAGMA}foreign_keys{_VALUE}", _FLAGS)
+_QUERY_ONLY: Final = late_pattern(rf"{_PRAGMA}query_only{_VALUE}(?!{_GAP}*['\"]?(?:ON|TRUE|YES|[1-9]\d*)\b)", _FLAGS)
 _DROP: Final = late_pattern(
     rf"\bDROP{_GAP}+TABLE{_GAP}+(?:IF{_GAP}+EXISTS{_GAP}+)?({_NAME})(?:{_GAP}*\.{_GAP}*({_NAME}))?", _FLAGS
 )
@@ -38,6 +40,7 @@ class Kind(Enum):
     SAVEPOINT = "begins a transaction where there is none"
     END = "ends a transaction, or part of one"
     FOREIGN_KEYS = "turns foreign keys on or off"
+    QUERY_ONLY = "lets a connection write that only reads"
 
 
 _BY_WORD: Final = {
@@ -52,7 +55,11 @@ _BY_WORD: Final = {
 def kind_of(statement: str) -> Kind:
     """Return what a statement does, judged by its first words."""
     # What every process sends needs no regular expressions, whose compilation is felt at its start.
-    if statement.startswith("SELECT ") or (statement.startswith("PRAGMA ") and "foreign_keys" not in statement.lower()):
+    if statement.startswith("SELECT "):
+        return Kind.READ
+    if statement.startswith("PRAGMA ") and not any(
+        name in statement.lower() for name in ("foreign_keys", "query_only")
+    ):
         return Kind.READ
     if statement in ("BEGIN", "COMMIT", "ROLLBACK"):
         return _BY_WORD[statement]
@@ -66,6 +73,8 @@ def kind_of(statement: str) -> Kind:
         return Kind.COPY if first == "CREATE" else Kind.REPLACE
     if first == "PRAGMA" and _FOREIGN_KEYS.match(statement):
         return Kind.FOREIGN_KEYS
+    if first == "PRAGMA" and _QUERY_ONLY.match(statement):
+        return Kind.QUERY_ONLY
     if first == "WITH":
         return Kind.WRITE if _WRITES.search(statement) else Kind.READ
     return _BY_WORD.get(first, Kind.WRITE)

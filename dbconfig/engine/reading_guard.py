@@ -1,0 +1,214 @@
+"""A read-only session stays one: what would let it write is refused, on the driver's own connections too.
+
+To the servers the refusal of writes is a setting of the session, which every statement may change. So the statements
+that do are refused. What they do by a detour (a function, a prepared text) is seen in what the server says with each
+answer: PostgreSQL its default, MySQL and MariaDB whether the open transaction is read-only. These two do not say what
+the next one will be, so that there the setting is sent again before a statement that is not known to read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from functools import lru_cache
+from typing import Any, Final
+
+from sqlalchemy import Engine
+from sqlalchemy.exc import InvalidRequestError
+
+from dbconfig.engine.dialects import driver_protocol
+from dbconfig.engine.dialects.driver_protocol import Driver
+from dbconfig.engine.dialects.set_up import info_of, on_connect
+from dbconfig.engine.watched_cursor import text_of
+from dbconfig.engine.writing_statements import Effect, effect
+from dbconfig.settings.database import DatabaseSettings
+from dbconfig.settings.known_drivers import family
+
+REFUSAL: Final = "a read-only session cannot be made to write: use db.session() or db.transaction()"
+_OUTSIDE: Final = (
+    "a procedure or a block can commit, and then write: in a read-only session call it with snapshot=True, in whose "
+    "transaction the server refuses that"
+)
+_OFF: Final = (
+    "the server does not take this session for read-only: a statement has changed default_transaction_read_only, or a "
+    "pooler before the server has dropped it (`pgbouncer: true` sends it in each transaction)"
+)
+_GUARDED: Final = "dbconfig.guarded"  # in the information of a pooled connection: the server has confirmed the refusal
+DEFAULT: Final = "default_transaction_read_only"
+RESTORE: Final = f"SET {DEFAULT} = on"
+# One statement at each new connection. The level is for snapshots; by itself each statement sees what is committed.
+GUARD_MYSQL: Final = "SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"
+
+Look = Callable[[Any, str], None]
+
+
+def attach(engine: Engine, settings: DatabaseSettings) -> None:
+    """Let the connections of an engine for reading refuse to become writers."""
+    system = family(settings.backend)
+    if system == "sqlite":
+        on_connect(engine, _guard_sqlite)
+    elif system == "mysql":
+        on_connect(engine, guard_mysql, session=True)
+        _guard_methods(engine, _guarded_mysql)
+    elif system == "postgresql":
+        _guard_postgresql(engine, settings)
+
+
+def _guard_methods(engine: Engine, make: Callable[[type, Driver], type]) -> None:
+    driver = driver_protocol.of(engine.dialect)
+    guarded: dict[type, type] = {}
+
+    def guard(connection: Any, record: Any) -> None:
+        own: Any = record.driver_connection
+        kind = type(own)
+        if kind not in guarded:
+            guarded[kind] = make(kind, driver)
+        own.__class__ = guarded[kind]
+
+    on_connect(engine, guard)
+
+
+# SQLite
+
+
+def _guard_sqlite(connection: Any, record: Any) -> None:
+    from dbconfig.engine.dialects.sqlite.connection import Connection, driver_of
+
+    own = driver_of(connection)
+    if isinstance(own, Connection):
+        vars(own)["refuse_writing"] = refuse
+
+
+def refuse() -> None:
+    raise InvalidRequestError(REFUSAL)
+
+
+# PostgreSQL
+
+
+def is_lost(pooled: Any, driver: Driver, own: Any) -> bool:
+    """Return whether a session that the server has confirmed to refuse writes does so no longer."""
+    return is_off(driver, own) and info_of(pooled).get(_GUARDED, False)
+
+
+def is_off(driver: Driver, connection: Any) -> bool:
+    """Return whether the server has said that transactions of this session write (since version 14 it does)."""
+    return driver.parameter(connection, DEFAULT) == "off"
+
+
+def _guard_postgresql(engine: Engine, settings: DatabaseSettings) -> None:
+    driver, pooled = driver_protocol.of(engine.dialect), settings.pgbouncer
+
+    def look(connection: Any, statement: str) -> None:
+        found = effect(statement, "postgresql")
+        if found is Effect.WRITES:
+            refuse()
+        if found is Effect.OUTSIDE and not driver.in_transaction(connection):
+            raise InvalidRequestError(_OUTSIDE)
+        # Behind a pooler each transaction is guarded, and the default is the server's.
+        if not pooled and found is not Effect.ENDS and is_off(driver, connection):
+            raise InvalidRequestError(_OFF)
+
+    if driver.statement_methods:
+        _guard_methods(engine, lambda kind, driver: _guarded_methods(kind, driver, look))
+
+    def guard(connection: Any, record: Any) -> None:
+        own: Any = record.driver_connection
+        record.info[_GUARDED] = not pooled and not is_off(driver, own)
+        for name in ("cursor_factory", "server_cursor_factory"):
+            if hasattr(own, name):
+                kind = getattr(own, name) if name != "cursor_factory" else driver.cursor_class(own)
+                setattr(own, name, _looking(kind, look))
+        driver.begin_read_only(own)
+
+    on_connect(engine, guard)
+
+
+class _Looking:
+    """What a cursor of PostgreSQL's drivers becomes; a class and no proxy, since they look at it."""
+
+    __slots__ = ()
+    look: Look
+
+    def _passed(self, statement: Any) -> Any:
+        own: Any = self
+        self.look(own.connection, statement if type(statement) is str else text_of(statement, own))
+        return super()
+
+    def execute(self, query: Any, *arguments: Any, **keywords: Any) -> Any:
+        return self._passed(query).execute(query, *arguments, **keywords)
+
+    def executemany(self, query: Any, *arguments: Any, **keywords: Any) -> Any:
+        return self._passed(query).executemany(query, *arguments, **keywords)
+
+    def stream(self, query: Any, *arguments: Any, **keywords: Any) -> Any:
+        return self._passed(query).stream(query, *arguments, **keywords)
+
+    def copy(self, statement: Any, *arguments: Any, **keywords: Any) -> Any:
+        return self._passed(statement).copy(statement, *arguments, **keywords)
+
+    def copy_expert(self, sql: Any, *arguments: Any, **keywords: Any) -> Any:
+        return self._passed(sql).copy_expert(sql, *arguments, **keywords)
+
+
+@lru_cache(maxsize=256)
+def _looking(kind: type, look: Look) -> type:
+    if issubclass(kind, _Looking):
+        return kind
+    return type(kind.__name__, (_Looking, kind), {"look": staticmethod(look)})
+
+
+def _guarded_methods(kind: type, driver: Driver, look: Look) -> type:
+    """Return a class of connections that looks at each statement."""
+
+    def looking(name: str) -> Callable[..., Any]:
+        own = getattr(kind, name)
+
+        def ask(self: Any, *arguments: Any, **keywords: Any) -> Any:
+            look(self, text_of(arguments[0] if arguments else keywords.get("query", "")))
+            return own(self, *arguments, **keywords)
+
+        return ask
+
+    members: dict[str, Any] = {name: looking(name) for name in driver.statement_methods if hasattr(kind, name)}
+    return type(kind.__name__, (kind,), _without_dict(kind, members))
+
+
+def _without_dict(kind: type, members: dict[str, Any]) -> dict[str, Any]:
+    # With attributes of its own the layout would differ, and `__class__` could not change.
+    return members if "__dict__" in dir(kind) else {**members, "__slots__": ()}
+
+
+# MySQL and MariaDB
+
+
+def guard_mysql(connection: Any, record: Any) -> None:
+    cursor = connection.cursor()
+    try:
+        cursor.execute(GUARD_MYSQL)
+    finally:
+        cursor.close()
+
+
+def _guarded_mysql(kind: type, driver: Driver) -> type:
+    """Return a class of connections that sends the guard before what is not known to read."""
+    query: Callable[..., Any] = kind.query  # type: ignore[attr-defined]
+
+    def guarded(self: Any, sql: Any, *arguments: Any, **keywords: Any) -> Any:
+        found = effect(text_of(sql), "mysql")
+        if found is Effect.WRITES:
+            refuse()
+        if found is not Effect.OTHER:
+            return query(self, sql, *arguments, **keywords)
+        if driver.may_write(self):
+            refuse()
+        sent = query(self, GUARD_MYSQL)
+        if hasattr(sent, "__await__"):
+            return _later(sent, query, self, sql, *arguments, **keywords)
+        return query(self, sql, *arguments, **keywords)
+
+    return type(kind.__name__, (kind,), _without_dict(kind, {"query": guarded}))
+
+
+async def _later(sent: Awaitable[Any], query: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
+    await sent
+    return await query(*arguments, **keywords)
