@@ -38,9 +38,9 @@ _AT_FAULT: Final = {
     "unreachable": ("host",),
     "timed-out": ("connect_timeout", "host"),
     "not-a-database": ("port", "drivername"),
-    "tls-refused": ("query", "connect_args"),
-    "tls-required": ("query", "connect_args"),
-    "tls-untrusted": ("query", "connect_args"),
+    "tls-refused": ("sslmode", "query", "connect_args"),
+    "tls-required": ("sslmode", "query", "connect_args"),
+    "tls-untrusted": ("sslrootcert", "query", "connect_args", "sslmode"),
     "login-rejected": ("password", "username"),
     "database-missing": ("database",),
     "database-denied": ("username",),
@@ -49,6 +49,9 @@ _AT_FAULT: Final = {
     "no-primary": ("host",),
     "connection-lost": ("host",),
 }
+
+
+_ADDRESS: Final = ("", "url", "drivername")
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +186,15 @@ def at_fault(slug: str, settings: DatabaseSettings, words: str = "") -> tuple[st
         refused = _refused_variable(settings, words)
         if refused:
             return f"variables.{refused}", settings.origin(f"variables.{refused}")
+        outside = client_defaults.session_parameter(settings, words)
+        if outside is not None:
+            return outside
+        if settings.variables:  # the server's language may be one that nobody reads
+            return "variables", settings.origin("variables")
+    if slug == "client-setting":
+        named = client_defaults.refused_setting(settings, words)
+        if named is not None:
+            return _place_of(settings, *named)
     base = "url" if settings.url is not None else "drivername"
     elsewhere = client_defaults.defaults(settings)
     for key in _AT_FAULT.get(slug, ()):
@@ -191,7 +203,20 @@ def at_fault(slug: str, settings: DatabaseSettings, words: str = "") -> tuple[st
             return key, location
         if key in elsewhere and key in ("host", "port") and settings.address.host is None:
             return key, elsewhere[key].location
+        if key in ("sslmode", "sslrootcert"):
+            place = client_defaults.tls_word(settings, key)
+            if place is not None:
+                return key, place
     return base, settings.origin(base)
+
+
+def _place_of(settings: DatabaseSettings, name: str, outside: Location | None) -> tuple[str, Location]:
+    """Return the key of a driver's setting, and its place: in the profile, or outside of it."""
+    for key in (name, f"connect_args.{name}", f"query.{name}"):
+        location = settings.origin(key)
+        if location.line or location.variable:
+            return key, location
+    return name, outside or settings.origin("url" if settings.url is not None else "drivername")
 
 
 def _refused_variable(settings: DatabaseSettings, words: str) -> str:
@@ -199,7 +224,7 @@ def _refused_variable(settings: DatabaseSettings, words: str) -> str:
     text = words.lower()
     names = [name for name in settings.variables if name.lower() in text]
     values = [name for name, value in settings.variables.items() if str(value).lower() in text]
-    return next(iter([*names, *values]), next(iter(settings.variables), ""))
+    return next(iter([*names, *values]), "")
 
 
 def _message(slug: str, settings: DatabaseSettings, place: str = "", key: str = "", words: str = "") -> str:
@@ -211,13 +236,14 @@ def _message(slug: str, settings: DatabaseSettings, place: str = "", key: str = 
     if settings.path is not None:
         database = f"'{printable(str(settings.path), 300)}'"  # whole: it is what has to be looked for
     texts = {
+        "client-setting": f"the driver refuses {'a setting' if key in _ADDRESS else f'the setting {quoted(key)}'}",
         "host-unknown": f"cannot resolve {host}",
         "refused": f"nothing listens on {place}",
         "unreachable": f"{place} is not reachable",
         "timed-out": f"{place} did not answer in time",
         "connection-lost": f"{place} closed the connection",
         "not-a-database": f"the server at {place} is not a {settings.backend} server",
-        "tls-refused": f"the server at {place} offers no TLS, and the profile asks for it",
+        "tls-refused": f"the server at {place} offers no TLS, and `sslmode` asks for it",
         "tls-required": f"the server at {place} demands TLS",
         "tls-untrusted": f"the certificate of {place} is not trusted",
         "login-rejected": f"the server rejects the login of user {user}",

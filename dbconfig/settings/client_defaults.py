@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from dbconfig.errors.late_pattern import late_pattern
 from dbconfig.errors.light_dataclass import dataclass, field, replace
 from dbconfig.errors.problem import Location
 from dbconfig.settings import small_files
@@ -41,6 +42,14 @@ _OF_OPTION_FILE: Final = {
     "database": "database",
     "socket": "unix_socket",
 }
+
+
+# How libpq and asyncpg name the setting that they refuse.
+_PARAMETER: Final = late_pattern(r'parameter "([\w.]+)"')
+_ABOUT_SERVICE: Final = "service"
+_SETTING: Final = late_pattern(
+    r'invalid "?([a-z_]+)"? value: |connection option "([a-z_]+)"|`(\w+)` parameter must be|^(\w+) is expected to be'
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +111,55 @@ def variables(environ: Mapping[str, str] | None = None) -> Mapping[str, str]:
 def is_written(settings: Keys, name: str) -> bool:
     """Whether a URL's query or `connect_args` have a parameter."""
     return name in compose(settings).query or name in settings.connect_args
+
+
+def refused_setting(
+    settings: Keys, words: str, environ: Mapping[str, str] | None = None
+) -> tuple[str, Location | None] | None:
+    """Return the setting that PostgreSQL's client refuses in these words, and its place outside of the profile."""
+    environ = variables(environ)
+    service_ = service_of(settings, environ)
+    lines = (service(service_, environ) if service_ else None) or {}
+    name, variable = "service", "PGSERVICE"
+    if _ABOUT_SERVICE not in words:
+        found = _SETTING.search(words)
+        if found is None:
+            return None
+        name = next(part for part in found.groups() if part)
+        variable = f"PG{name.replace('_', '').upper()}"
+    if is_written(settings, name):
+        return name, None
+    if name in lines:
+        return name, lines[name].location
+    return name, Location("environment", variable=variable) if environ.get(variable) else None
+
+
+def tls_word(settings: Keys, name: str, environ: Mapping[str, str] | None = None) -> Location | None:
+    """Return where PostgreSQL's client finds `sslmode` or its like, if the profile does not say it."""
+    environ = variables(environ)
+    if family(compose(settings).backend) != "postgresql" or is_written(settings, name):
+        return None
+    service_ = service_of(settings, environ)
+    lines = (service(service_, environ) if service_ else None) or {}
+    if name in lines:
+        return lines[name].location
+    variable = f"PG{name.upper()}"
+    return Location("environment", variable=variable) if environ.get(variable) else None
+
+
+def session_parameter(
+    settings: Keys, words: str, environ: Mapping[str, str] | None = None
+) -> tuple[str, Location] | None:
+    """Return the parameter of a session that the server's words are about, and where PostgreSQL's client finds it."""
+    found = _PARAMETER.search(words)
+    if found is None or family(compose(settings).backend) != "postgresql":
+        return None
+    name, environ = found[1].lower(), variables(environ)
+    for variable, parameter in {**SESSION, "PGCLIENTENCODING": "client_encoding"}.items():
+        if parameter == name and environ.get(variable):
+            return parameter, Location("environment", variable=variable)
+    options = defaults(settings, environ).get("options")
+    return (name, options.location) if options is not None and name in options.value.lower() else None
 
 
 def service_of(settings: Keys, environ: Mapping[str, str] | None = None) -> str:

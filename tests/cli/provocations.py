@@ -347,6 +347,11 @@ def _(project: Project, options: tuple[str, ...], fixture: Fixture) -> Result:
     )
 
 
+@provokes("client-setting")
+def _(project: Project, options: tuple[str, ...], fixture: Fixture) -> Result:
+    return _check(project, _postgresql(fixture).url(), options, text="query: {service: nowhere}\n")
+
+
 @provokes("login-rejected")
 def _(project: Project, options: tuple[str, ...], fixture: Fixture) -> Result:
     return _check(project, _postgresql(fixture).url(password="wrong"), options)

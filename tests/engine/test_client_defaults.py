@@ -69,6 +69,13 @@ def shown(url, name, **settings):
         return session.scalar(text(f"SHOW {name}"))
 
 
+def failure(url, **settings):
+    """Return why there is no connection."""
+    with pytest.raises((SQLAlchemyError, ConfigError)) as caught:
+        shown(url, "port", **settings)
+    return caught.value
+
+
 @pytest.mark.parametrize("driver", [*LIBPQ, "postgresql+asyncpg"])
 def test_what_the_profile_says_counts_more_than_the_environment(postgresql, monkeypatch, driver):
     monkeypatch.setenv("PGOPTIONS", "-c search_path=tenant_a -c statement_timeout=1000")
@@ -223,3 +230,66 @@ def test_a_variable_that_the_server_refuses_is_named(request, driver, name, valu
     assert "dbconfig[variable-refused]" in notes
     assert f"variables.{name}" in notes
     db.dispose()
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "key"),
+    [
+        ("PGSSLMODE", "verify-ful", "sslmode"),
+        ("PGTARGETSESSIONATTRS", "writer", "target_session_attrs"),
+        ("PGSERVICE", "nowhere", "service"),
+        ("PGTZ", "Mars/Phobos", "timezone"),
+        ("PGDATESTYLE", "Martian", "datestyle"),
+        ("PGOPTIONS", "-c serach_path=x", "serach_path"),
+        ("PGSSLMODE", "require", "sslmode"),
+    ],
+)
+@pytest.mark.parametrize("driver", [*LIBPQ, "postgresql+asyncpg"])
+def test_a_variable_of_the_environment_that_is_refused_is_named_as_the_place(
+    postgresql, monkeypatch, driver, variable, value, key
+):
+    monkeypatch.setenv(variable, value)
+    failed = failure(postgresql.url(driver))
+    if isinstance(failed, ConfigError):  # asyncpg knows no services: we look them up
+        assert [problem.location.variable for problem in failed.problems] == [variable]
+        return
+    notes = " ".join(failed.__notes__)
+    slug = "tls-refused" if value == "require" else "variable-refused" if key in _OF_SESSION else "client-setting"
+    assert f"dbconfig[{slug}]" in notes
+    assert f"{key} comes from {variable}, environment" in notes
+
+
+_OF_SESSION = ("timezone", "datestyle", "serach_path")
+
+
+@pytest.mark.parametrize("driver", [*LIBPQ, "postgresql+asyncpg"])
+@pytest.mark.parametrize("where", ["connect_args", "url"])
+def test_a_word_of_the_profile_that_the_driver_refuses_is_told_where_it_stands(postgresql, monkeypatch, driver, where):
+    monkeypatch.setenv("PGTARGETSESSIONATTRS", "read-write")
+    url, more = postgresql.url(driver), {}
+    if where == "url":
+        url += f"{'&' if '?' in url else '?'}target_session_attrs=writer"
+    else:
+        more = {"connect_args": {"target_session_attrs": "writer"}}
+    notes = " ".join(failure(url, **more).__notes__)
+    assert "dbconfig[client-setting]: the driver refuses the setting 'target_session_attrs'" in notes or (
+        where == "connect_args" and "'connect_args.target_session_attrs'" in notes
+    )
+    assert "environment" not in notes
+
+
+@pytest.mark.parametrize("variable", ["PGSSLROOTCERT", "PGSSLCERT"])
+def test_a_certificate_of_the_environment_that_is_not_there_is_not_taken_for_a_server_that_is_down(
+    monkeypatch, variable
+):
+    monkeypatch.setenv("PGSSLMODE", "verify-full")
+    monkeypatch.setenv(variable, "/nowhere.pem")
+    failed = failure("postgresql+asyncpg://u@127.0.0.1:1/d")
+    assert isinstance(failed, ConfigError)
+    assert [(problem.slug, problem.location.variable) for problem in failed.problems] == [("file-unreadable", variable)]
+
+
+def test_libpq_and_asyncpg_leave_a_root_certificate_alone_that_no_mode_asks_for(postgresql, monkeypatch):
+    monkeypatch.setenv("PGSSLROOTCERT", "/nowhere.pem")
+    for driver in (*LIBPQ, "postgresql+asyncpg"):
+        assert shown(postgresql.url(driver), "port") == str(postgresql.port)

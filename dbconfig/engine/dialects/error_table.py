@@ -79,6 +79,7 @@ TLS_REFUSED: Final = Meaning(Fate.FINAL, "tls-refused", "tls")
 TLS_REQUIRED: Final = Meaning(Fate.FINAL, "tls-required", "tls")
 TLS_UNTRUSTED: Final = Meaning(Fate.FINAL, "tls-untrusted", "tls")
 VARIABLE_REFUSED: Final = Meaning(Fate.FINAL, "variable-refused", "login")  # of `variables`, set at the connect
+CLIENT_SETTING: Final = Meaning(Fate.FINAL, "client-setting", "resolve")  # nothing was sent yet
 TABLE_MISSING: Final = Meaning(Fate.FINAL, "missing-table")
 CONFLICT: Final = Meaning(Fate.CONFLICT, "busy")
 READ_ONLY: Final = Meaning(Fate.READ_ONLY, "read-only")

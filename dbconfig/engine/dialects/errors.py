@@ -52,7 +52,9 @@ def of_connect(error: BaseException, backend: str = "") -> Meaning | None:
         return of_statement(error, "sqlite")  # a file, and no way to it
     # What lies under an error is more exact than its wrapping: PyMySQL's 2003 may be a certificate.
     for found in reversed(causes):
-        row = of_system(found)
+        # asyncpg makes one itself of "rejected SSL upgrade": without a number its words say what was lost.
+        made = type(found) is ConnectionError and not found.errno
+        row = (of_statement(found, backend) if made else None) or of_system(found)
         if row is not None:
             return row
     return of_statement(error, backend)

@@ -9,6 +9,16 @@ if TYPE_CHECKING:
     from typing import Final
 
 CONNECTIONS: Final[dict[str, Entry]] = {
+    # before anything is sent
+    "client-setting": Entry(
+        (
+            "The driver refuses a setting before it connects: a word that it does not know, a service that no file "
+            "has, a certificate that is not there. It stands in the profile, in a variable such as PGSSLMODE, or in "
+            "a service file."
+        ),
+        "export PGSSLMODE=verify-ful",
+        "Correct the value where it stands, or unset the variable.",
+    ),
     # resolve
     "host-unknown": Entry(
         "The host name cannot be resolved to an address.",

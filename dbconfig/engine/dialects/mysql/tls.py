@@ -120,7 +120,7 @@ def insist_on_tls(engine: Engine) -> None:
         finally:
             cursor.close()
         if not row or not row[1]:
-            message = "the server offers no TLS, and the profile asks for it"
+            message = "the server offers no TLS, and `sslmode` asks for it"
             raise OperationalError(message, None, ConnectionError(message))
 
     on_connect(engine, refuse)

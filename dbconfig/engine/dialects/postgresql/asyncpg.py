@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Engine
 
+    from dbconfig.settings.client_defaults import Default
     from dbconfig.settings.database import DatabaseSettings
 
 READ_ONLY: Final = "default_transaction_read_only"
@@ -51,7 +52,7 @@ def arguments(settings: DatabaseSettings, session: Mapping[str, Any]) -> dict[st
     if _SSL in libpq:
         libpq["sslmode"] = _mode(settings, libpq)
     libpq |= {key: value for key in list(given) if key in _LIBPQ and (value := given.pop(key)) is not None}
-    libpq = {**elsewhere.words, **libpq}
+    libpq = {name: one.value for name, one in elsewhere.words.items()} | libpq
     options = str(libpq.get("options", ""))
     parameters = dict(elsewhere.session)
     if (
@@ -71,7 +72,8 @@ def arguments(settings: DatabaseSettings, session: Mapping[str, Any]) -> dict[st
     if "target_session_attrs" in libpq:
         found["target_session_attrs"] = libpq["target_session_attrs"]
     if libpq.keys() & set(_TLS):
-        found["ssl"] = _tls(settings, {name: str(libpq[name]) for name in _TLS if name in libpq})
+        places = {name: _place(settings, name, elsewhere.words.get(name)) for name in _TLS}
+        found["ssl"] = _tls(settings, {name: str(libpq[name]) for name in _TLS if name in libpq}, places)
     if settings.pgbouncer:
         # Nothing is kept prepared. What has no name is parsed again in the message that executes it; a name would stay
         # on the server connection, since the message that takes it away may go to another one.
@@ -111,15 +113,16 @@ def _options(text: str, location: Location) -> dict[str, str]:
     return found
 
 
-def _tls(settings: DatabaseSettings, wanted: Mapping[str, str]) -> SSLContext | str:
+def _tls(settings: DatabaseSettings, wanted: Mapping[str, str], places: Mapping[str, Location]) -> SSLContext | str:
     """Return TLS as `sslmode` and the certificates mean it: https://www.postgresql.org/docs/current/libpq-ssl.html."""
     import ssl
 
     root = wanted.get("sslrootcert")
     # With the certificates of the system only the host name says whose server it is: libpq's mode is verify-full then.
     mode = wanted.get("sslmode", "verify-full" if root == "system" else "prefer")
-    if wanted.keys() == {"sslmode"} or mode == "disable":
-        return mode
+    own_certificate = "sslcert" in wanted and not places["sslcert"].variable.startswith("PG")
+    if wanted.keys() == {"sslmode"} or (mode in ("disable", "allow", "prefer") and not own_certificate):
+        return mode  # in which asyncpg tries both ways, with the certificate of the environment; a context demands TLS
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = mode == "verify-full"
     # `require` with a root certificate verifies like `verify-ca`, for libpq.
@@ -129,7 +132,7 @@ def _tls(settings: DatabaseSettings, wanted: Mapping[str, str]) -> SSLContext | 
     try:
         if root == "system":
             context.load_default_certs()
-        elif root:
+        elif root and verified:  # else it is not asked for, and need not be there
             context.load_verify_locations(root)
         name = "sslcrl"
         if "sslcrl" in wanted:
@@ -140,7 +143,7 @@ def _tls(settings: DatabaseSettings, wanted: Mapping[str, str]) -> SSLContext | 
             context.load_cert_chain(wanted["sslcert"], wanted.get("sslkey"))
     except OSError as error:  # ssl.SSLError is one
         message = f"{name}: the certificate cannot be used: {error.strerror or error}"
-        raise ConfigError([Problem("file-unreadable", message, _place(settings, name), name)]) from error
+        raise ConfigError([Problem("file-unreadable", message, places[name], name)]) from error
     return context
 
 
@@ -153,10 +156,11 @@ def _mode(settings: DatabaseSettings, libpq: Mapping[str, Any]) -> str:
     return str(libpq[_SSL])
 
 
-def _place(settings: DatabaseSettings, name: str) -> Location:
-    """Return where a parameter was written: among the arguments, in the query, or in the URL."""
+def _place(settings: DatabaseSettings, name: str, elsewhere: Default | None = None) -> Location:
+    """Return where a parameter was written: among the arguments, in the query, the URL, or outside of the profile."""
     places = (settings.origin(key) for key in (f"connect_args.{name}", f"query.{name}"))
-    return next((place for place in places if place.line or place.variable), settings.origin("url"))
+    outside = elsewhere.location if elsewhere is not None and name not in settings.address.query else None
+    return next((place for place in places if place.line or place.variable), outside or settings.origin("url"))
 
 
 def _check(settings: DatabaseSettings) -> None:

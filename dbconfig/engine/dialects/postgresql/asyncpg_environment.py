@@ -29,6 +29,15 @@ _REFUSED: Final = {
 # `connect_timeout` of the profile decides in any case.
 _ADDRESS: Final = {"host": "host", "port": "port", "dbname": "database", "user": "user", "passfile": "passfile"}
 _WORDS: Final = frozenset({"sslmode", "sslrootcert", "sslcert", "sslkey", "sslcrl", "target_session_attrs"})
+# The same words as variables; a service counts more.
+_WORD_OF: Final = {
+    "PGSSLMODE": "sslmode",
+    "PGSSLROOTCERT": "sslrootcert",
+    "PGSSLCERT": "sslcert",
+    "PGSSLKEY": "sslkey",
+    "PGSSLCRL": "sslcrl",
+    "PGTARGETSESSIONATTRS": "target_session_attrs",
+}
 _SETTLED: Final = frozenset({"options", "connect_timeout", "client_encoding", "fallback_application_name"})
 
 
@@ -37,7 +46,7 @@ class Found:
     """What stands outside of the profile, for each place in which asyncpg takes it."""
 
     address: dict[str, Any] = field(default_factory=dict)
-    words: dict[str, str] = field(default_factory=dict)
+    words: dict[str, Default] = field(default_factory=dict)
     session: dict[str, str] = field(default_factory=dict)
     options: Default | None = None
 
@@ -55,6 +64,7 @@ def look(settings: DatabaseSettings, environ: Mapping[str, str] | None = None) -
         if variables.get(name) and variables[name] not in harmless
     ]
     found = Found(options=client_defaults.defaults(settings, environ).get("options"))
+    found.words.update(_words(variables))
     found.session.update({key: variables[name] for name, key in client_defaults.SESSION.items() if variables.get(name)})
     service = client_defaults.service_of(settings, environ)
     lines = client_defaults.service(service, environ) if service else {}
@@ -64,7 +74,7 @@ def look(settings: DatabaseSettings, environ: Mapping[str, str] | None = None) -
         if name in _ADDRESS:
             found.address[_ADDRESS[name]] = _several(name, default)
         elif name in _WORDS:
-            found.words[name] = default.value
+            found.words[name] = default
         elif name == "application_name":
             found.session[name] = default.value
         elif name not in _SETTLED:
@@ -81,6 +91,14 @@ def look(settings: DatabaseSettings, environ: Mapping[str, str] | None = None) -
     for name in [name for name in found.address if has.get(name)]:
         del found.address[name]
     return found
+
+
+def _words(variables: Mapping[str, str]) -> dict[str, Default]:
+    return {
+        word: client_defaults.Default(variables[name], Location("environment", variable=name))
+        for name, word in _WORD_OF.items()
+        if variables.get(name)
+    }
 
 
 def _several(name: str, default: Default) -> Any:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from dbconfig.engine.dialects.error_table import (
+    CLIENT_SETTING,
     CONFLICT,
     CONNECTION_LOST,
     DATABASE_DENIED,
@@ -84,6 +85,9 @@ CODES: Final[Mapping[str, Meaning]] = {
 # The first row that fits is taken. Sources: libpq's fe-connect.c and fe-secure-openssl.c, the server's postmaster.c and
 # postinit.c, PgBouncer's objects.c and client.c (which is never translated), asyncpg's protocol.pyx.
 WORDS: Final = (
+    (r'definition of service "|in service file "|too long in service file|nested service spec', CLIENT_SETTING),
+    (r'invalid (?:[a-z_]+|"[a-z_]+") value: "|invalid connection option "|invalid integer value "', CLIENT_SETTING),
+    (r"`\w+` parameter must be one of|is expected to be one of|No such TLS version", CLIENT_SETTING),
     (r"could not translate host name|Name or service not known|nodename nor servname", HOST_UNKNOWN),
     (r"(?i)temporary failure in name resolution", HOST_UNKNOWN),
     (r"certificate verify failed|server certificate for|root certificate file|certificate file", TLS_UNTRUSTED),
