@@ -21,7 +21,8 @@ from dbconfig.registry import sharding
 from dbconfig.registry.parts import VERBS, Parts, TableVerb
 from dbconfig.registry.profiles import Profiles
 from dbconfig.replicas import read_your_writes
-from dbconfig.sessions import retry
+from dbconfig.sessions import nesting, retry
+from dbconfig.sessions.commit import tell_if_committed
 from dbconfig.sessions.core import async_begun, begun
 from dbconfig.sessions.execution_options import making, options, with_options
 from dbconfig.sessions.model_databases import Home
@@ -261,7 +262,14 @@ class Registry:
         factory = self._engines.factory(database)
         make = making(factory.unit_of_work, options(schema, execution_options))
         tries = self.parts.attempts(database, factory.engine, attempts, timeout)
-        return retry.run(make, work, tries, (id(self), _place(database, schema), False))
+        unit = nesting.Unit()
+        try:
+            return retry.run(make, work, tries, (id(self), _place(database, schema), False), unit)
+        except BaseException as error:
+            tell_if_committed(error, unit.session)  # it may have struck in the last instruction of `run`
+            raise
+        finally:
+            unit.session = None  # contexts that were copied within it refer to the unit
 
     # Asynchronous twins. Engines are kept per event loop, and close with it.
 
@@ -361,7 +369,14 @@ class Registry:
         factory = self.parts.loops.here().factory(database)
         make = making(factory.unit_of_work, options(schema, execution_options))
         tries = self.parts.attempts(database, factory.engine, attempts, timeout)
-        result: T = await retry.async_run(make, work, tries, (id(self), _place(database, schema), True))
+        unit = nesting.Unit()
+        try:
+            result: T = await retry.async_run(make, work, tries, (id(self), _place(database, schema), True), unit)
+        except BaseException as error:
+            tell_if_committed(error, unit.session)
+            raise
+        finally:
+            unit.session = None
         return result
 
     # Shards

@@ -128,6 +128,13 @@ def tell_committed(error: BaseException) -> None:
     error.add_note("dbconfig: this error came after COMMIT: the transaction is committed. Do not repeat its work.")
 
 
+def tell_if_committed(error: BaseException, session: Any) -> None:
+    """Note on an interrupt that it came after the COMMIT of a session; of an error of the COMMIT `commit` says so."""
+    marks = [] if session is None else [mark for _, mark in begun(getattr(session, "sync_session", session))]
+    if marks and all(mark.committed for mark in marks) and not getattr(error, COMMITTED, False):
+        tell_committed(error)
+
+
 def uncertain_after(error: BaseException, marks: Sequence[Mark]) -> CommitUncertain | None:
     """Return what to raise in place of an error of the COMMIT; None for the error itself."""
     committed = [mark.name for mark in marks if mark.committed]
@@ -139,7 +146,8 @@ def uncertain_after(error: BaseException, marks: Sequence[Mark]) -> CommitUncert
         return None
     if not isinstance(error, Exception):  # an interrupt keeps its class, or it would not end what it is to end
         setattr(error, COMMITTED, True)
-        error.add_note("dbconfig: it interrupted a COMMIT whose outcome is unknown.")
+        known = f" It is committed in {', '.join(committed)}." if committed else ""
+        error.add_note(f"dbconfig: it interrupted a COMMIT whose outcome is unknown.{known}")
         return None
     if unknown and _is_certain(error):
         unknown = []

@@ -22,7 +22,7 @@ from dbconfig.engine.pool import deadline
 from dbconfig.engine.pool.facts import facts
 from dbconfig.errors.light_dataclass import dataclass
 from dbconfig.sessions import nesting, work_of
-from dbconfig.sessions.commit import commit, tell_committed
+from dbconfig.sessions.commit import commit, tell_committed, tell_if_committed
 from dbconfig.sessions.nesting import Key, Unit, joined
 from dbconfig.sessions.session import begun
 
@@ -174,7 +174,7 @@ def _attempt(session: Any) -> _Steps:
         _end(of_threads)
         raise
     except BaseException as error:
-        _tell_if_committed(error, session)
+        tell_if_committed(error, session)
         fate = _fate(error, of_threads)
         _end(of_threads)
         try:
@@ -189,13 +189,6 @@ def _attempt(session: Any) -> _Steps:
         tell_committed(error)
         return _Failed(error, Fate.FINAL)
     return _Done(result)
-
-
-def _tell_if_committed(error: BaseException, session: Any) -> None:
-    """Note on an interrupt that it came after the COMMIT: of an error of the COMMIT itself `commit` says so."""
-    marks = [mark for _, mark in begun(getattr(session, "sync_session", session))]
-    if marks and all(mark.committed for mark in marks) and not getattr(error, COMMITTED, False):
-        tell_committed(error)
 
 
 _TRANSIENT: Final = (Fate.CONFLICT, Fate.LOST, Fate.ABSENT)
@@ -272,8 +265,18 @@ async def _async_taken(steps: _Steps, take: Callable[[_Step], Awaitable[Any]]) -
         return outcome
 
 
-def run(open_session: Callable[[], Session], work: Callable[[Session], T], attempts: Attempts, key: Key) -> T:
-    """Run `work` in a transaction of a fresh session, again after a transient error; a call within a unit joins it."""
+def run(
+    open_session: Callable[[], Session], work: Callable[[Session], T], attempts: Attempts, key: Key, unit: Unit
+) -> T:
+    """Run `work` in a transaction of a fresh session, again after a transient error; a call within a unit joins it.
+
+    Args:
+        open_session: makes one for each attempt.
+        work: what to do.
+        attempts: counts them.
+        key: what calls within it join.
+        unit: a new one; the caller takes its session from it when he knows what has become of it.
+    """
     work_of.check(work, asynchronous=False)
     outer = joined(key)
     if outer is not None:
@@ -290,23 +293,18 @@ def run(open_session: Callable[[], Session], work: Callable[[Session], T], attem
             case _Pause(seconds):
                 return time.sleep(seconds)
 
-    unit, before = Unit(), nesting.found()
+    before = nesting.found()
     try:
         nesting.enter(key, unit, before)
         steps = _unit(open_session, attempts, unit)
         with attempts.around(attempts):
             result: T = _result(_taken(steps, take))
-    except BaseException as error:
-        if unit.session is not None:  # between two steps
-            _tell_if_committed(error, unit.session)
-        raise
     finally:
         interrupted, unit.alive = unit.alive, False  # the first word: see `enter`
         nesting.leave(key, unit, before)
         if interrupted:
             with suppress(Exception):  # the interrupt keeps its class, or it would not end what it is to end
                 unit.session.close()
-        unit.session = None
     return result
 
 
@@ -315,8 +313,9 @@ async def async_run(
     work: Callable[[AsyncSession], Awaitable[T]],
     attempts: Attempts,
     key: Key,
+    unit: Unit,
 ) -> T:
-    """Run `work` in a transaction of a fresh session, again after a transient error; a call within a unit joins it."""
+    """Run `work` in a transaction of a fresh session, again after a transient error; see `run`."""
     work_of.check(work, asynchronous=True)
     outer = joined(key)
     if outer is not None:
@@ -333,18 +332,13 @@ async def async_run(
             case _Pause(seconds):
                 return await asyncio.sleep(seconds)
 
-    unit, before = Unit(), nesting.found()
+    before = nesting.found()
     try:
         nesting.enter(key, unit, before)
         steps = _unit(open_session, attempts, unit)
         with attempts.around(attempts):
             result: T = _result(await _async_taken(steps, take))
-    except BaseException as error:
-        if unit.session is not None:  # between two steps
-            _tell_if_committed(error, unit.session)
-        raise
     finally:
         unit.alive = False  # the first word: see `enter`
         nesting.leave(key, unit, before)
-        unit.session = None
     return result

@@ -14,7 +14,7 @@ from sqlalchemy.util import greenlet_spawn
 from sqlmodel import Session
 
 from dbconfig.errors.light_dataclass import dataclass, replace
-from dbconfig.sessions.commit import commit
+from dbconfig.sessions.commit import commit, tell_if_committed
 from dbconfig.sessions.execution_options import making
 from dbconfig.sessions.model_databases import (
     BoundReading,
@@ -143,9 +143,16 @@ class SessionFactory:
 
     @contextmanager
     def transaction(self, options: Mapping[str, Any] = NONE) -> Iterator[Session]:
-        with making(self.writing, options)() as session, session.begin():
-            yield session
-            commit(session)
+        session, due = making(self.writing, options)(), False
+        try:
+            with session, session.begin():
+                yield session
+                due = True
+                commit(session)
+        except BaseException as error:
+            if due:
+                tell_if_committed(error, session)
+            raise
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,9 +180,16 @@ class AsyncSessionFactory:
     @asynccontextmanager
     async def transaction(self, options: Mapping[str, Any] = NONE) -> AsyncIterator[AsyncSession]:
         # The session's own exit is shielded from cancellation, and takes back what the transaction's exit could not.
-        async with making(self.writing, options)() as session, session.begin():
-            yield session
-            await greenlet_spawn(commit, session.sync_session)
+        session, due = making(self.writing, options)(), False
+        try:
+            async with session, session.begin():
+                yield session
+                due = True
+                await greenlet_spawn(commit, session.sync_session)
+        except BaseException as error:
+            if due:
+                tell_if_committed(error, session)
+            raise
 
 
 def async_makers(

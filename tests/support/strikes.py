@@ -15,7 +15,8 @@ from itertools import pairwise
 from types import CodeType, FrameType
 from typing import Any
 
-# CPython looks for signals when a function begins, after a call, and when a loop begins anew (its "eval breaker").
+# CPython looks for signals when a function begins, after a call, and when a loop begins anew (its "eval breaker"); it
+# does not after an `await`.
 _TOOL = 4  # none of those that the standard library names
 _POINTS = ("RESUME", "CALL", "JUMP_BACKWARD")
 
@@ -46,6 +47,8 @@ class Strike:
         self._files = files
         self._error = error
         self._next: tuple[FrameType, int | None] | None = None  # where a point has been passed, if it goes on here
+        self.raised = False  # whether it left the work, with these notes
+        self.notes: list[str] = []
         self._early = False  # whether the signal arrived where CPython would not have looked without us
 
     def __repr__(self) -> str:
@@ -72,6 +75,8 @@ class Strike:
             self._watched(work)
         except self._error as error:
             error.__traceback__ = None
+            self.raised = True
+            self.notes = getattr(error, "__notes__", [])
         finally:
             self._next = None
             gc.collect(0)
@@ -192,11 +197,17 @@ def _after_points(code: CodeType) -> dict[int, int]:
         found = _known[code] = {
             this.offset: this.argval if this.opname.startswith("JUMP_BACKWARD") else following.offset
             for this, following in pairwise(instructions)
-            if this.opname.startswith(_POINTS) and not this.opname.endswith("_NO_INTERRUPT")
+            if this.opname.startswith(_POINTS) and not this.opname.endswith("_NO_INTERRUPT") and not _after_await(this)
         }
     return found
 
 
+def _after_await(instruction: dis.Instruction) -> bool:
+    """Return whether it is where a coroutine goes on after an `await`, or a generator after a `yield from`."""
+    return instruction.opname == "RESUME" and (instruction.arg or 0) & 3 > 1
+
+
 def _first_point(frame: FrameType) -> int:
     points = _after_points(frame.f_code)
-    return frame.f_lasti if frame.f_lasti in points else min(points, default=-1)
+    first = min(points, default=-1)
+    return frame.f_lasti if frame.f_lasti in points else first if frame.f_lasti < first else -1
