@@ -30,7 +30,7 @@ _asked: list[Source] = []  # frameworks that know by themselves which request or
 
 @contextmanager
 def tagged(tags: Mapping[str, str]) -> Iterator[None]:
-    """Tag the statements of this context, and of the threads and tasks that it starts.
+    """Tag the statements of this context, of the tasks that it starts, and of `asyncio.to_thread`.
 
     Raises:
         ValueError: a name is not in small letters, or a value is not text.
@@ -121,7 +121,9 @@ def comment(tags: Tags, doubled: bool) -> str:
     """Return tags as https://google.github.io/sqlcommenter/spec/ writes them, behind a blank."""
     if not tags:
         return ""
-    written = ",".join(f"{name}='{quote(value[:_LONGEST], safe='')}'" for name, value in sorted(dict(tags).items()))
+    # What has no UTF-8, as a file name that is not text, becomes `?` and no error of each statement.
+    pairs = ((name, quote(value[:_LONGEST], safe="", errors="replace")) for name, value in sorted(dict(tags).items()))
+    written = ",".join(f"{name}='{value}'" for name, value in pairs)
     return f" /*{written.replace('%', '%%') if doubled else written}*/"
 
 

@@ -18,6 +18,7 @@ from sqlalchemy.pool import _ConnectionFairy
 from sqlalchemy.util import greenlet_spawn
 
 from dbconfig.engine import statement_text
+from dbconfig.engine.pool import forks
 from dbconfig.engine.pool.diagnostics.call_sites import application_frames, describe, running
 from dbconfig.engine.pool.facts import facts
 from dbconfig.settings.database import DatabaseSettings
@@ -44,6 +45,12 @@ class _Budget:
     at: float = 0.0
     suppressed: int = 0
     lock: Any = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        forks.after_fork_in_child(self._unlock)
+
+    def _unlock(self) -> None:
+        self.lock = threading.Lock()
 
     def take(self) -> int | None:
         """Return how many records were suppressed since the last one; None if this one is, too."""
@@ -154,16 +161,23 @@ class _Plans:
 
     def __init__(self, engine: Engine, label: str, facts: dict[str, str]) -> None:
         self._engine = weakref.ref(engine)
+        self._dialect = engine.dialect.name
         self._label, self._facts = label, facts
         self._asked: dict[str, float] = {}
-        self._lock = threading.Lock()
-        self._busy = False
         self._tasks: set[asyncio.Task[None]] = set()
+        self._unlock()
+        forks.after_fork_in_child(self._unlock)
+
+    def _unlock(self) -> None:
+        self._lock = threading.Lock()
+        self._busy = False  # the thread or the task that asks is the parent's
 
     def ask(self, statement: str, parameters: Any) -> None:
         if statement_text.operation(statement) not in _PLANNED:
             return
-        now, same = monotonic(), statement_text.shown(statement, "")  # a tag may be another one each time
+        if not statement_text.is_single(statement, self._dialect):
+            return
+        now, same = monotonic(), statement_text.shown(statement, self._dialect)  # a tag may be another one each time
         with self._lock:
             last = self._asked.get(same)
             if self._busy or (last is not None and now - last < PLAN_PAUSE):
@@ -178,13 +192,17 @@ class _Plans:
             if engine is not None and engine.dialect.is_async:
                 task = asyncio.get_running_loop().create_task(greenlet_spawn(self._explain, statement, parameters))
                 self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
+                task.add_done_callback(self._done)
             else:
                 arguments = (statement, parameters)
                 threading.Thread(target=self._explain, args=arguments, name="dbconfig-explain", daemon=True).start()
         except RuntimeError as error:  # the interpreter starts no thread any more
             self._busy = False
             _log.debug("%s: no plan: %s", self._label, error)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._busy = False  # it may have been cancelled before it began
 
     def _explain(self, statement: str, parameters: Any) -> None:
         engine = self._engine()

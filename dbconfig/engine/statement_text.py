@@ -20,7 +20,8 @@ _STANDARD: Final = late_pattern(
     re.DOTALL,
 )
 _MYSQL: Final = late_pattern(
-    r"(?P<comment>/\*.*?\*/|--[^\n]*|#[^\n]*)|(?P<name>`(?:[^`]|``)*`)"
+    # Two dashes begin a comment where a blank follows: 5--3 is a difference.
+    r"(?P<comment>/\*.*?\*/|--(?=\s|$)[^\n]*|#[^\n]*)|(?P<name>`(?:[^`]|``)*`)"
     r"|(?P<literal>[BbXxNn]?'(?:[^'\\]|''|\\.)*'|\"(?:[^\"\\]|\"\"|\\.)*\"|" + _NUMBER + ")",
     re.DOTALL,
 )
@@ -41,9 +42,18 @@ def shown(statement: str, dialect: str) -> str:
         statement: as the driver gets it.
         dialect: the name of SQLAlchemy's dialect; in MySQL what stands between double quotes is a text.
     """
-    pattern = _MYSQL if dialect in ("mysql", "mariadb") else _STANDARD
-    text = pattern.sub(lambda found: {"comment": " ", "name": found[0]}.get(_kind(found), "?"), statement)
+    text = _pattern(dialect).sub(lambda found: {"comment": " ", "name": found[0]}.get(_kind(found), "?"), statement)
     return " ".join(text.split())[:LONGEST_TEXT]
+
+
+@lru_cache(maxsize=_SAME)
+def is_single(statement: str, dialect: str) -> bool:
+    """Whether a text is one statement: where the first of several is explained, the others are executed."""
+    return ";" not in _pattern(dialect).sub(" ", statement).rstrip("; \t\r\n")
+
+
+def _pattern(dialect: str) -> re.Pattern[str]:
+    return _MYSQL if dialect in ("mysql", "mariadb") else _STANDARD
 
 
 def _kind(found: re.Match[str]) -> str:

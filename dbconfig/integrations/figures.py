@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import Any, Final, Literal
 
-from dbconfig.engine.pool import Histogram, PoolStats
+from dbconfig.engine.pool import Histogram, PoolStats, forks
 from dbconfig.registry.registry import Registry
 
 # https://opentelemetry.io/docs/specs/semconv/database/database-metrics/, version 1.44. A test compares them with the
@@ -215,9 +215,13 @@ class Reader:
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
-        self._lock = threading.Lock()
+        self._unlock()
+        forks.after_fork_in_child(self._unlock)
         self._last: dict[int, PoolStats] = {}
         self._ended: dict[str, PoolStats] = {}
+
+    def _unlock(self) -> None:
+        self._lock = threading.Lock()
 
     def read(self) -> dict[str, PoolStats]:
         """Return the pools by name; a database that nobody has used yet has one in which everything is 0."""

@@ -10,6 +10,7 @@ from opentelemetry.metrics import CallbackOptions, Histogram, Meter, MeterProvid
 from opentelemetry.trace import TracerProvider
 
 from dbconfig.engine.pool import Histogram as Counted
+from dbconfig.engine.pool import forks
 from dbconfig.integrations.figures import FIGURES, POOL_NAME, Figure, Reader
 from dbconfig.integrations.otel_statements import Durations, watch
 from dbconfig.registry.registry import Registry, default
@@ -81,7 +82,8 @@ class _Metrics:
         self._reader = Reader(registry)
         self._durations = durations
         self._drained: dict[tuple[str, str], Counted] = {}
-        self._lock = threading.Lock()
+        self._unlock()
+        forks.after_fork_in_child(self._unlock)
         self._over = False
         self._histograms: dict[str, Histogram] = {}
         bounds = list(Counted().bounds)
@@ -104,6 +106,9 @@ class _Metrics:
         for number, figure in enumerate(each for each in FIGURES if each.kind != "histogram"):
             callback = self._drain_and_observe(figure) if not number else self._observe(figure)
             create[figure.kind](figure.name, [callback], figure.unit, figure.text)
+
+    def _unlock(self) -> None:
+        self._lock = threading.Lock()
 
     def end(self) -> None:
         self._over = True

@@ -14,7 +14,7 @@ from sqlalchemy import Engine, event
 from sqlalchemy.engine import ExceptionContext
 
 from dbconfig.engine import statement_text
-from dbconfig.engine.pool import Histogram
+from dbconfig.engine.pool import Histogram, forks
 from dbconfig.engine.pool.record import Record
 from dbconfig.engine.pool.tally import Tally
 from dbconfig.registry.registry import Registry
@@ -31,6 +31,10 @@ class Durations:
     """How long statements took, by their attributes, since somebody took that."""
 
     def __init__(self) -> None:
+        self._begin()
+        forks.after_fork_in_child(self._begin)  # what the parent has counted it exports itself
+
+    def _begin(self) -> None:
         self._lock = threading.Lock()
         self._tallies: dict[Key, Tally] = {}
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
+import re
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -144,6 +147,51 @@ def test_names_that_are_none_are_refused(name: str) -> None:
         raise AssertionError
     with pytest.raises(ValueError, match="the value of a query tag is text"), db.tags(job=1):  # type: ignore[arg-type]
         raise AssertionError
+
+
+def test_a_percent_sign_reaches_the_server_once_however_a_statement_is_sent(units: Units) -> None:
+    if units.system == "sqlite":
+        pytest.skip("it has no list of statements")
+    db = units.open(query_tags=["application"], application_name="50 % off")
+    seen: list[str] = []
+
+    def work(session: Session) -> None:
+        bare = OWN[units.system].replace(" AND :x = :x", "")
+        seen.append(session.execute(text(bare)).scalar_one())
+        seen.append(session.connection().exec_driver_sql(bare).scalar_one())
+        plainly = session.connection().execution_options(no_parameters=True)
+        seen.append(plainly.exec_driver_sql(bare).scalar_one())
+
+    units.run(work, db)
+    assert len(seen) == 3
+    assert all(str(each).endswith(" /*application='50%20%25%20off'*/") for each in seen), seen
+
+
+@pytest.mark.parametrize(
+    "value", ["*/ DROP TABLE t; --", "a\nb\r\n", "\x00", "\ud800", "\u202e*/\u2028", "'", "\\'", "/*", "💥" * 20]
+)
+def test_no_value_ends_the_comment_or_the_statement(units: Units, value: str) -> None:
+    found = seen_by_server(units, units.open(query_tags=["application"], application_name="x"), job=value)
+    comments = re.findall(r" /\*(.*?)\*/", found)
+    assert len(comments) == 1
+    assert found.endswith(f" /*{comments[0]}*/")
+    assert re.fullmatch(r"application='x',job='[A-Za-z0-9_.~%-]*'", comments[0])
+
+
+def test_a_thread_begins_without_tags_and_takes_those_of_a_context_that_it_is_given() -> None:
+    db, statements = sent(query_tags=["application"], application_name="x")
+
+    def ask() -> None:
+        with db.session() as session:
+            session.execute(text("SELECT 1"))
+
+    with db, db.tags(job="nightly"), ThreadPoolExecutor(1) as executor:
+        executor.submit(ask).result(30)
+        executor.submit(contextvars.copy_context().run, ask).result(30)
+    assert [each.partition("SELECT 1 ")[2] for each in statements] == [
+        "/*application='x'*/",
+        "/*application='x',job='nightly'*/",
+    ]
 
 
 def test_percent_is_doubled_where_the_driver_reads_it() -> None:

@@ -105,21 +105,91 @@ def test_a_statement_is_explained_at_most_once_a_minute(
 ) -> None:
     profile = Profile(name="slow", url=f"sqlite:///{tmp_path}/a.db", slow_statement=ALWAYS, slow_statement_plan=True)
 
-    def explained(count: int) -> bool:
-        for each in threading.enumerate():
-            if each.name == "dbconfig-explain":
-                each.join(30)
-        return len(slow(caplog, "plan of")) == count
+    def plans() -> int:
+        explained()
+        return len(slow(caplog, "plan of"))
 
     with Registry.from_profile(profile) as db, db.engine().connect() as connection:
         for number in range(5):
             connection.execute(text(f"SELECT {number} AS a"))
-            assert explained(1)
+            assert plans() == 1
         connection.execute(text("SELECT 1 AS b"))
-        assert explained(2)
+        assert plans() == 2
         monkeypatch.setattr(slow_statements, "PLAN_PAUSE", 0.0)
         connection.execute(text("SELECT 1 AS b"))
-        assert explained(3)
+        assert plans() == 3
+
+
+def explained() -> None:
+    """Wait until no plan is being asked for."""
+    for each in threading.enumerate():
+        if each.name == "dbconfig-explain":
+            each.join(30)
+
+
+@pytest.mark.parametrize("driver", ["psycopg2", "psycopg"])
+@pytest.mark.parametrize("isolation", [None, "AUTOCOMMIT"])
+def test_a_text_of_several_statements_is_not_explained(
+    postgresql: Any, driver: str, isolation: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """EXPLAIN would be of the first alone, and the others would run once more."""
+    pytest.importorskip(driver)
+    postgresql.sql("CREATE TABLE IF NOT EXISTS twice (x int)")
+    postgresql.sql("DELETE FROM twice")
+    settings: dict[str, Any] = {} if isolation is None else {"isolation_level": isolation}
+    profile = Profile(
+        name="slow",
+        url=postgresql.url(f"postgresql+{driver}"),
+        slow_statement=ALWAYS,
+        slow_statement_plan=True,
+        **settings,
+    )
+    several = "SELECT 1; INSERT INTO twice VALUES (1); COMMIT"
+    long = f"SELECT {'1 + ' * 3000} 1; INSERT INTO twice VALUES (1); COMMIT"
+    with Registry.from_profile(profile) as db, db.engine().connect() as connection:
+        for statement in (several, long):
+            connection.exec_driver_sql(statement)
+            explained()
+        connection.exec_driver_sql("SELECT x FROM twice;")
+        explained()
+    assert postgresql.sql("SELECT count(*) FROM twice") == [(2,)]
+    (record,) = slow(caplog, "plan of")
+    assert "twice" in record.plan
+
+
+def test_what_a_system_quotes_in_its_own_way_is_the_same_statement(
+    mariadb: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    profile = Profile(name="slow", url=mariadb.url(), slow_statement=ALWAYS, slow_statement_plan=True)
+    with Registry.from_profile(profile) as db, db.engine().connect() as connection:
+        for number in range(4):
+            connection.exec_driver_sql(f'SELECT 1 FROM information_schema.engines WHERE engine <> "no {number}"')
+            explained()
+    assert len(slow(caplog, "plan of")) == 1
+
+
+def test_a_plan_that_was_cancelled_before_it_began_is_not_waited_for(
+    units: Units, caplog: pytest.LogCaptureFixture
+) -> None:
+    if not units.asynchronous:
+        pytest.skip("a thread is not cancelled")
+    db = units.open(slow_statement=ALWAYS, slow_statement_plan=True)
+
+    def ask(session: Session) -> None:
+        before = asyncio.all_tasks()
+        session.execute(text("SELECT x FROM t"))
+        (plan,) = asyncio.all_tasks() - before
+        plan.cancel()
+
+    async def main() -> None:
+        async with db.async_session() as session:
+            await session.run_sync(ask)
+            while not slow(caplog, "plan of"):
+                await session.scalar(text("SELECT x + 1 FROM t"))
+                await asyncio.sleep(0.01)
+        await db.async_dispose()
+
+    asyncio.run(asyncio.wait_for(main(), 60))
 
 
 def test_the_log_is_limited_and_says_what_it_left_out(tmp_path: Any, caplog: pytest.LogCaptureFixture) -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dbconfig.engine.statement_text import LONGEST_TEXT, operation, shown, summary
+from dbconfig.engine.statement_text import LONGEST_TEXT, is_single, operation, shown, summary
 
 
 @pytest.mark.parametrize(
@@ -56,3 +56,22 @@ def test_a_summary_names_what_is_done_to_which_tables(statement: str, expected: 
 def test_long_statements_are_cut() -> None:
     assert len(shown(f"SELECT {'a, ' * 10_000}b", "sqlite")) == LONGEST_TEXT
     assert len(summary("SELECT 1 FROM " + " JOIN ".join(f"t{n}" for n in range(500)), "sqlite")) == 255
+
+
+@pytest.mark.parametrize(
+    ("statement", "dialect", "single"),
+    [
+        ("SELECT 1", "postgresql", True),
+        ("SELECT 1 ; ", "postgresql", True),
+        ("SELECT ';' /* ; */ -- ;", "postgresql", True),
+        ('SELECT $$;$$, ";"', "postgresql", True),
+        ("SELECT 1; DELETE FROM t", "postgresql", False),
+        ("SELECT 1 -- \n; DELETE FROM t", "postgresql", False),
+        ("SELECT " + "1 + " * LONGEST_TEXT + "1; DELETE FROM t", "postgresql", False),
+        ("SELECT ';', \";\" # ;", "mysql", True),
+        ("SELECT 'it\\'s; so'", "mysql", True),
+        ("SELECT 5--3; DELETE FROM t", "mysql", False),
+    ],
+)
+def test_a_text_is_one_statement_or_several(statement: str, dialect: str, single: bool) -> None:
+    assert is_single(statement, dialect) is single
