@@ -66,7 +66,7 @@ def top(folder: Path, address: str) -> str:
             shown = subprocess.run(
                 ["tmux", "-L", name, "capture-pane", "-e", "-p"], check=True, capture_output=True, text=True
             ).stdout
-            if "blocked" in shown and "pools" in shown:
+            if all(part in shown for part in ("pools", "advice", "blocked")):
                 return shown
             if time.monotonic() > deadline:
                 raise TimeoutError(shown)
@@ -108,7 +108,7 @@ def main() -> None:
             address = f"http://127.0.0.1:{web.servers[0].sockets[0].getsockname()[1]}"
             (IMAGES / "top.svg").write_text(terminal_as_svg(top(folder, f"{address}/health/db/details")))
             time.sleep(max(0.0, end - time.monotonic() - 10))
-            browser.screenshot(f"{address}/status/db", IMAGES / "status_page.png", width=720, height=560)
+            browser.screenshot(f"{address}/status/db", IMAGES / "status_page.png", width=720, height=620)
             for each in clients:
                 each.join()
             web.should_exit = True

@@ -8,17 +8,15 @@ from typing import Any
 from fastapi import APIRouter, Depends
 from fastapi.responses import HTMLResponse, JSONResponse
 
-from dbconfig.integrations.status_page import Page, refuse_without_guard
-from dbconfig.registry.registry import Registry, default
-
-_HEADERS = {"Cache-Control": "no-store"}
+from dbconfig.integrations.status_page import DETAILS, HEADERS, PATH, opened
+from dbconfig.registry.registry import Registry
 
 
 def status(
     guard: Callable[..., Any] | None = None,
     *,
-    path: str = "/status/db",
-    details: str = "/health/db/details",
+    path: str = PATH,
+    details: str = DETAILS,
     registry: Registry | None = None,
 ) -> APIRouter:
     """Return a router of two pages about the pools of this process: HTML, and JSON.
@@ -26,8 +24,8 @@ def status(
     They show numbers and the names of pools, and neither host nor user nor statement.
 
     Args:
-        guard: a dependency that raises an HTTPException for callers who may not see them. Only the profile
-            `development` may do without.
+        guard: a dependency that raises an HTTPException for callers who may not see them. It may be missing in the
+            profile `development` alone.
         path: of the HTML.
         details: of the JSON.
         registry: another one than `dbconfig.db`.
@@ -35,18 +33,15 @@ def status(
     Raises:
         ConfigError: there is no guard, and the profile is not `development`.
     """
-    chosen = registry or default
-    refuse_without_guard(guard, chosen)
-    page = Page(chosen)
-    page.watch()
+    page = opened(guard, registry)
     router = APIRouter(tags=["health"], dependencies=[] if guard is None else [Depends(guard)])
 
     @router.get(path, response_class=HTMLResponse, include_in_schema=False)
     def database_status() -> HTMLResponse:
-        return HTMLResponse(page.html(), headers=_HEADERS)
+        return HTMLResponse(page.html(), headers=HEADERS)
 
     @router.get(details)
     def database_details() -> JSONResponse:
-        return JSONResponse(page.details(), headers=_HEADERS)
+        return JSONResponse(page.details(), headers=HEADERS)
 
     return router

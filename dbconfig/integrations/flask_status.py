@@ -7,15 +7,15 @@ from typing import Any
 
 from flask import Blueprint, Response, jsonify
 
-from dbconfig.integrations.status_page import Page, refuse_without_guard
-from dbconfig.registry.registry import Registry, default
+from dbconfig.integrations.status_page import DETAILS, HEADERS, PATH, opened
+from dbconfig.registry.registry import Registry
 
 
 def status(
     guard: Callable[[], Any] | None = None,
     *,
-    path: str = "/status/db",
-    details: str = "/health/db/details",
+    path: str = PATH,
+    details: str = DETAILS,
     registry: Registry | None = None,
 ) -> Blueprint:
     """Return a blueprint of two pages about the pools of this process: HTML, and JSON.
@@ -23,8 +23,8 @@ def status(
     They show numbers and the names of pools, and neither host nor user nor statement.
 
     Args:
-        guard: called before each request; it aborts, or returns a response, for callers who may not see them. It may be
-            missing in the profile `development` alone.
+        guard: a function that aborts, or returns a response, for callers who may not see them. It may be missing in the
+            profile `development` alone.
         path: of the HTML.
         details: of the JSON.
         registry: another one than `dbconfig.db`.
@@ -32,22 +32,19 @@ def status(
     Raises:
         ConfigError: there is no guard, and the profile is not `development`.
     """
-    chosen = registry or default
-    refuse_without_guard(guard, chosen)
-    page = Page(chosen)
-    page.watch()
+    page = opened(guard, registry)
     blueprint = Blueprint("dbconfig_status", __name__)
     if guard is not None:
         blueprint.before_request(guard)
 
     @blueprint.get(path)
     def database_status() -> Response:
-        return Response(page.html(), mimetype="text/html", headers={"Cache-Control": "no-store"})
+        return Response(page.html(), mimetype="text/html", headers=HEADERS)
 
     @blueprint.get(details)
     def database_details() -> Response:
         answer = jsonify(page.details())
-        answer.headers["Cache-Control"] = "no-store"
+        answer.headers.update(HEADERS)
         return answer
 
     return blueprint

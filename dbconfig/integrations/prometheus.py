@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+import threading
+import weakref
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from typing import Any, Final
 
 from prometheus_client import REGISTRY, CollectorRegistry
@@ -73,11 +76,26 @@ def _buckets(counted: Histogram) -> list[tuple[str, float]]:
 def register(registry: Registry | None = None, *, into: CollectorRegistry = REGISTRY) -> Collector:
     """Register a collector of a registry's pools with Prometheus' client library.
 
+    A second call for the same two returns the first one's collector: a scrape that has a series twice is refused.
+
     Args:
         registry: whose pools; None is `dbconfig.db`.
         into: Prometheus' registry.
     """
-    collector = Collector(registry)
-    known: Any = collector  # it has what a collector needs, and no base class
-    into.register(known)
+    chosen = default if registry is None else registry
+    with _lock:
+        collectors = _collectors.setdefault(into, weakref.WeakValueDictionary())
+        collector = collectors.get(id(chosen))
+        if collector is None:
+            collector = collectors[id(chosen)] = Collector(chosen)
+        known: Any = collector  # it has what a collector needs, and no base class
+        with suppress(KeyError):  # it is not there, or no more
+            into.unregister(known)
+        into.register(known)
     return collector
+
+
+# By the identity of the registry, which a collector keeps alive.
+_collectors: weakref.WeakKeyDictionary[CollectorRegistry, weakref.WeakValueDictionary[int, Collector]]
+_collectors = weakref.WeakKeyDictionary()
+_lock = threading.Lock()

@@ -15,7 +15,7 @@ from dbconfig.engine.pool.advice import advice
 from dbconfig.errors import ConfigError
 from dbconfig.errors.problem import Problem
 from dbconfig.integrations.figures import Reader
-from dbconfig.registry.registry import Registry
+from dbconfig.registry.registry import Registry, default
 
 PERIOD: Final = 2.0  # seconds between two samples
 SAMPLES: Final = 300  # ten minutes
@@ -26,22 +26,33 @@ _LINES: Final = {"used": ("#0b62a4", ""), "idle": ("#7a92a3", "4 3"), "waiting":
 _QUANTILES: Final = (0.5, 0.95, 0.99)
 _STYLE: Final = (
     "body{font:15px/1.4 system-ui,sans-serif;margin:2rem auto;max-width:46rem;padding:0 1rem;color:#1b2730}"
-    "h2{margin:2rem 0 .3rem;font-size:1.1rem}table{border-collapse:collapse}"
-    "td,th{text-align:right;padding:.1rem .8rem .1rem 0;font-weight:400}"
+    "h1{font-size:1.5rem;margin:0}h2{margin:1.5rem 0 .3rem;font-size:1.1rem}p{margin:.2rem 0;color:#4a5a66}"
+    "ul{margin:0;padding-left:1.2rem}table{border-collapse:collapse;margin-top:.4rem}"
+    "td,th{text-align:left;padding:.1rem 1.6rem .1rem 0;font-weight:400;font-variant-numeric:tabular-nums}"
     "th{color:#4a5a66}.out{color:#c2410c}svg{max-width:100%;height:auto}"
 )
 
 
-def refuse_without_guard(guard: object, registry: Registry) -> None:
-    """Refuse to show anything without a guard, unless the profile is that of a developer's machine.
+# Where frameworks mount it, and what they answer with.
+PATH: Final = "/status/db"
+DETAILS: Final = "/health/db/details"
+HEADERS: Final = {"Cache-Control": "no-store"}
+
+
+def opened(guard: object, registry: Registry | None) -> Page:
+    """Return the page of a registry, which takes samples from now on.
 
     Raises:
-        ConfigError: there is no guard, and the profile is not `development`.
+        ConfigError: there is no guard, and the profile is not that of a developer's machine.
     """
-    if guard is None and registry.profile.name != "development":
-        message = f"the status page needs a guard in the profile {registry.profile.name!r}"
+    chosen = default if registry is None else registry
+    if guard is None and chosen.profile.name != "development":
+        message = f"the status page needs a guard in the profile {chosen.profile.name!r}"
         help = "pass guard=…, a function that refuses who may not see it"
         raise ConfigError([Problem("not-applicable", message, help=help)])
+    page = Page(chosen)
+    page.watch()
+    return page
 
 
 class Page:
@@ -146,6 +157,7 @@ def timeline(past: Sequence[tuple[float, PoolStats]]) -> str:
     )
     span = (
         f'<text x="{_WIDTH - _MARGIN}" y="{_HEIGHT - 4}" text-anchor="end">last {max(0, round(end - begin))} s</text>'
+        f'<text x="{_MARGIN - 4}" y="{_y(0, top) + 4:.1f}" text-anchor="end">0</text>'
     )
     return (
         f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" width="{_WIDTH}" height="{_HEIGHT}" role="img" font-size="12" '

@@ -95,7 +95,7 @@ def test_the_variables_of_the_dashboard_are_asked_of_a_series_that_exists(export
 def test_prometheus_takes_the_alerts() -> None:
     promtool = shutil.which("promtool")
     if promtool is None:
-        pytest.skip("promtool is not installed")
+        pytest.skip("promtool is not installed: apt-get install --no-install-recommends prometheus")
     done = subprocess.run([promtool, "check", "rules", str(ALERTS)], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"{len(rules())} rules found" in done.stdout
@@ -104,7 +104,7 @@ def test_prometheus_takes_the_alerts() -> None:
 def test_two_alerts_fire_under_load(tmp_path: Path) -> None:
     promtool = shutil.which("promtool")
     if promtool is None:
-        pytest.skip("promtool is not installed")
+        pytest.skip("promtool is not installed: apt-get install --no-install-recommends prometheus")
     pool = '{job="shop",instance="a",db_client_connection_pool_name="shop"}'
     unit = {
         "rule_files": [str(ALERTS)],

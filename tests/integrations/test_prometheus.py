@@ -57,6 +57,20 @@ def test_every_series_is_there_from_the_start_without_an_engine(db: Registry) ->
             assert any(key.startswith(figure.name.replace(".", "_")) for key in found), figure.name
 
 
+def test_a_second_call_registers_nothing_a_second_time(db: Registry) -> None:
+    """As an application's factory does that is called twice; Prometheus refuses a scrape that has a series twice."""
+    into = prometheus_client.CollectorRegistry()
+    collector = register(db, into=into)
+    assert register(db, into=into) is collector
+    lines = prometheus_client.generate_latest(into).decode().splitlines()
+    assert len([each for each in lines if each.startswith("db_client_connection_max{")]) == 1
+    into.unregister(collector)
+    register(db, into=into)
+    assert "db_client_connection_max" in prometheus_client.generate_latest(into).decode()
+    other = prometheus_client.CollectorRegistry()
+    assert register(db, into=other) is not collector
+
+
 def test_what_happens_is_read_at_the_scrape(db: Registry) -> None:
     collector = Collector(db)
     for _ in range(3):

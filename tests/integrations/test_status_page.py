@@ -72,6 +72,7 @@ def _in_flask(db: Registry, *, guarded: bool = True, refuses: bool = False) -> G
 
     def get(path: str) -> tuple[int, str]:
         answer = client.get(path)
+        assert refuses or answer.headers["cache-control"] == "no-store"
         return answer.status_code, answer.text
 
     return get

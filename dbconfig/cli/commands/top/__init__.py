@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from dbconfig.cli.commands.top.server import Seen
 
 _NO_RICH: Final = "a display that refreshes needs rich, which is not installed"
+_NUMBER: Final = re.compile(r"-|\d+(\.\d+ s)?")
 
 Rows = list[tuple[str, ...]]
 Table = tuple[str, tuple[str, ...], Rows]  # title, header, rows
@@ -111,8 +113,10 @@ def _drawn(context: Context, problems: list[Problem], tables: list[Table]) -> An
     for title, header, rows in tables:
         # As few lines as there can be: what does not fit into the window is not seen.
         drawn = Drawn(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, show_header=bool(header))
-        for each in header or ("",):
-            drawn.add_column(Text(each))
+        for number, each in enumerate(header or ("",)):
+            # Numbers stand below each other by their last digit; "-" is one that is not known.
+            is_number = bool(header) and all(_NUMBER.fullmatch(row[number]) for row in rows)
+            drawn.add_column(Text(each), justify="right" if is_number else "left")
         for row in rows:
             drawn.add_row(*map(Text, row))
         parts += [Text(), Text(title, style="bold"), drawn]
