@@ -1,4 +1,4 @@
-"""Database connections for SQLModel, written down in YAML.
+"""Database connections for SQLModel and SQLAlchemy, configured in YAML.
 
 >>> from dbconfig import db
 >>> with db.session() as session: ...

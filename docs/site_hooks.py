@@ -1,12 +1,19 @@
-"""What MkDocs does beyond the pages: the home page from the README, links into the repository, llms.txt."""
+"""Hooks for MkDocs: the home page from the README, links into the repository, llms.txt."""
 
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
+
+
+def on_config(config: Any) -> Any:
+    urls = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"]
+    config.site_url, config.repo_url, config.repo_name = urls["Documentation"], urls["Source"], "GitHub"
+    return config
 
 
 def on_files(files: Any, config: Any) -> Any:
@@ -19,6 +26,8 @@ def on_files(files: Any, config: Any) -> Any:
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
+    # A title that only tells the test of the tutorial what to do with the block.
+    markdown = markdown.replace('title="shown: ', 'title="')
     markdown = re.sub(r"<!-- (?:setup\n.*?|[^\n]*?)-->\n?", "", markdown, flags=re.DOTALL)
     return re.sub(r"\]\(\.\./([^)]+)\)", rf"]({config.repo_url}/blob/main/\1)", markdown)
 
@@ -40,7 +49,17 @@ def _llms(config: Any) -> str:
         lines += [f"## {title}", ""]
         for name in pages:
             path = ROOT / "docs" / name
-            heading = path.read_text(encoding="utf-8").partition("\n")[0].lstrip("# ") if path.exists() else "dbconfig"
-            lines.append(f"- [{heading}]({config.site_url}{name.removesuffix('.md').replace('index', '')})")
+            text = path.read_text(encoding="utf-8") if path.exists() else "# dbconfig"
+            heading = text.partition("\n")[0].lstrip("# ")
+            place = name.removesuffix(".md").replace("index", "")
+            lines.append(f"- [{heading}]({config.site_url}{place}{'/' if place else ''}){_first_sentence(text)}")
         lines.append("")
     return "\n".join(lines)
+
+
+def _first_sentence(text: str) -> str:
+    """Return what a page is about, after a colon; "" for one that does not begin with prose."""
+    body = re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL).partition("\n")[2].strip()
+    paragraph = " ".join(body.partition("\n\n")[0].split())
+    found = re.search(r"(This page .*?|^In .*?)[.:](?= |$)", paragraph)
+    return f": {found[1]}." if found else ""

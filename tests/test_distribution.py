@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from dbconfig.config.json_schema import ID
 from tests.support.documents import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -32,15 +33,22 @@ def test_every_link_of_the_index_page_is_absolute() -> None:
     targets = re.findall(r"\]\(([^)]+)\)", page)
     assert len(targets) > 20
     assert [target for target in targets if not target.startswith("https://")] == []
-    assert "https://raw.githubusercontent.com/sqlmodel-dbconfig/dbconfig/main/docs/images/spike_timeline.svg" in targets
+    raw = PROJECT["urls"]["Source"].replace("github.com", "raw.githubusercontent.com")
+    assert f"{raw}/main/docs/images/spike_timeline.svg" in targets
 
 
-def test_one_address_of_the_repository_is_used_everywhere() -> None:
+def test_the_address_of_the_repository_is_written_in_two_places_which_agree() -> None:
+    """What CONTRIBUTING.md says before a release; the other files are generated, or read pyproject.toml."""
     source = PROJECT["urls"]["Source"].removeprefix("https://github.com/")
-    for name in ("docs/policy.md", "docs/schemastore.json", "config/schema.json", "mkdocs.yml"):
-        text = (ROOT / name).read_text()
-        for found in re.findall(r"https://(?:raw\.githubusercontent|github)\.com/([\w-]+/[\w-]+)", text):
-            assert found == source, name
+    assert f"https://raw.githubusercontent.com/{source}/main/config/schema.json" == ID
+    assert all(source in url or "github.io/" in url for url in PROJECT["urls"].values())
+    folders = [ROOT / name for name in ("dbconfig", "docs", "config", "examples", "contrib", ".github")]
+    paths = [*ROOT.glob("*.*"), *(path for folder in folders for path in folder.rglob("*"))]
+    texts = [
+        each for each in paths if each.suffix in (".py", ".md", ".toml", ".yml", ".yaml", ".json") and each.is_file()
+    ]
+    named = {each.relative_to(ROOT).as_posix() for each in texts if source in each.read_text(encoding="utf-8")}
+    assert named == {"pyproject.toml", "dbconfig/config/json_schema.py", "config/schema.json", "docs/schemastore.json"}
 
 
 @pytest.mark.slow

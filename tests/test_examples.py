@@ -52,7 +52,7 @@ def test_the_quickstart_prints_its_heroes_from_two_working_directories(
         "  2: Rusty-Man of the Preventers",
     ]
     assert second.stdout.splitlines()[1:] == [
-        "created tables: none, they exist",
+        "created tables: none (all exist)",
         "  1: Deadpond of the Preventers",
         "  2: Rusty-Man of the Preventers",
         "  3: Deadpond of the Preventers",

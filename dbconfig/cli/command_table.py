@@ -88,7 +88,7 @@ class Command:
         return [argument for argument in self.arguments if not argument.is_option]
 
 
-_PROFILE: Final = Argument("profile_argument", metavar="PROFILE", nargs="?", help="the profile, like --profile")
+_PROFILE: Final = Argument("profile_argument", metavar="PROFILE", nargs="?", help="the profile; the same as --profile")
 _DATABASE: Final = Argument("--database", metavar="NAME", help="one database of the profile (all)")
 _ALL: Final = "--all"
 
@@ -154,31 +154,28 @@ COMMANDS: Final[dict[str, Command]] = {
                 metavar="P",
                 convert=count,
                 help=(
-                    "pools in each process (1); asynchronous sessions have one more, and reading sessions of either "
-                    "kind one more each"
+                    "pools per process (1); asynchronous sessions add one, and read-only sessions of each kind add one"
                 ),
             ),
             _TIMEOUT,
         ),
     ),
     "doctor": Command(
-        "say in ten lines how the databases are: server, role, TLS, pool, replicas, migrations, warnings",
+        "summarize each database in ten lines: server, role, TLS, pool, replicas, migrations, warnings",
         (_PROFILE, _DATABASE, _TIMEOUT),
-        description="For the person on call; `check` goes step by step, `top` shows who uses the servers.",
+        description="For on-call use. `check` tests each connection step by step; `top` shows who uses the servers.",
     ),
     "top": Command(
         "show who uses the servers: applications, open transactions, blockers, and free connections",
         (
             _PROFILE,
             _DATABASE,
-            Argument("--url", metavar="URL", help="the /health/db/details of an application, for its pools"),
-            Argument(
-                "--header", metavar="VARIABLE", help="the variable that holds an HTTP header for the guard of --url"
-            ),
-            Argument("--interval", metavar="SECONDS", convert=seconds, default=2.0, help="time between two looks (2s)"),
-            Argument("--once", flag=True, help="look once, and print"),
+            Argument("--url", metavar="URL", help="address of an application's /health/db/details, to show its pools"),
+            Argument("--header", metavar="VARIABLE", help="environment variable that holds an HTTP header for --url"),
+            Argument("--interval", metavar="SECONDS", convert=seconds, default=2.0, help="refresh interval (2s)"),
+            Argument("--once", flag=True, help="print once and exit"),
         ),
-        description="A display that refreshes needs the extra `top`.",
+        description="The refreshing display needs the extra `top`.",
     ),
     "ping": Command("send one query to each database, for health checks", (_PROFILE, _DATABASE, _TIMEOUT)),
     "wait": Command(
@@ -227,12 +224,12 @@ COMMANDS: Final[dict[str, Command]] = {
             Argument("--flask", flag=True, help="write a small Flask application and its tests too"),
         ),
         ("text",),
-        "Nothing is overwritten. With --alembic, --fastapi or --flask, an existing config folder stays as it is.",
+        "No file is overwritten. With --alembic, --fastapi, or --flask, an existing config folder is left unchanged.",
     ),
     "schema": Command("print the JSON schema of the YAML files, for editors", (), ("json",)),
     "explain": Command(
         "explain a problem or a key: what it means, an example, what to do",
-        (Argument("slug", metavar="SLUG", nargs="?", help="the word in brackets, or a key of the YAML (list all)"),),
+        (Argument("slug", metavar="SLUG", nargs="?", help="the slug in brackets, or a YAML key (list all)"),),
     ),
     "completion": Command(
         "print a script that completes commands, options, and profile names",
@@ -266,6 +263,6 @@ def common(command: Command | None) -> list[Argument]:
         Argument(
             "--color",
             choices=("auto", "always", "never"),
-            help="auto decides by NO_COLOR, FORCE_COLOR, and the terminal",
+            help="auto follows NO_COLOR, FORCE_COLOR, and the terminal",
         ),
     ]

@@ -142,11 +142,11 @@ def parse(arguments: Sequence[str]) -> Arguments:
     if reader.name is None:
         raise UsageError(f"{help_text(None).rstrip()}\n\nerror: no command")
     if getattr(found, "engine", False) and found.diff is not None:
-        raise UsageError("error: `--engine` and `--diff` are two views of a profile: give one of them")
+        raise UsageError("error: `--engine` and `--diff` are two views of a profile: use one of them")
     if getattr(found, "fastapi", False) and found.flask:
-        raise UsageError("error: `--fastapi` and `--flask` write the same files: give one of them")
+        raise UsageError("error: `--fastapi` and `--flask` write the same files: use one of them")
     if getattr(found, "header", None) is not None and found.url is None:
-        raise UsageError("error: `--header` is for the address of `--url`: give both")
+        raise UsageError("error: `--header` is sent to the address of `--url`: pass both")
     positional = getattr(found, "profile_argument", None)
     if positional is not None and found.profile is not None and positional != found.profile:
         raise UsageError(f"error: two profiles: {positional!r} and --profile {found.profile!r}")

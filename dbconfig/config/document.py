@@ -230,7 +230,7 @@ class _Composer:
         # Of `password: &abc def` only `def` would be the password.
         at, key = replace(self._at(event), width=1), ".".join(path)
         help = "put a text that begins with `&` in quotes: '…'"
-        message = f"{key}: `&` begins an anchor, and nothing uses it"
+        message = f"{key}: `&` begins an anchor that is not used"
         self._before_secrets[event.anchor] = Problem("invalid-value", message, at, key, help)
 
     def _duplicate(self, path: Path_, name: str, at: Location, first: Location) -> None:

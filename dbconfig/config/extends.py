@@ -34,7 +34,7 @@ def read_layers(folder: Folder, name: str) -> tuple[list[MappingNode], list[Prob
             problems.append(
                 Problem(
                     "invalid-value",
-                    f"{SHARED}.yaml cannot have `extends`: every profile is laid over it",
+                    f"{SHARED}.yaml cannot have `extends`: every profile already builds on it",
                     root.entries["extends"].key,
                     "extends",
                     "remove it",
@@ -52,7 +52,7 @@ def _read(folder: Folder, files: dict[str, list[str]], name: str) -> tuple[Mappi
             [
                 Problem(
                     "given-twice",
-                    f"profile {quoted(name)} has two files, {both}: it is ambiguous which one counts",
+                    f"profile {quoted(name)} has two files, {both}: it is unclear which one to use",
                     help="keep one of them",
                 )
             ]
@@ -94,7 +94,7 @@ def _parent(root: MappingNode, folder: Folder, chain: list[str], problems: list[
         near = near_profile(value, known)
         help = did_you_mean(near) or f"profiles: {', '.join(known)}"
         if value == SHARED:
-            help = f"remove it: every profile is laid over {SHARED}.yaml"
+            help = f"remove it: every profile builds on {SHARED}.yaml"
         problems.append(
             Problem(
                 "unknown-profile",

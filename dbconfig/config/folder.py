@@ -22,7 +22,7 @@ class Folder:
 
     Attributes:
         path: of the folder.
-        documents: its files as they were read, by name: of many profiles, all are laid over the same `default.yaml`.
+        documents: its files as they were read, by name: of many profiles, all build on the same `default.yaml`.
     """
 
     path: Path

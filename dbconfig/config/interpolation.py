@@ -22,8 +22,8 @@ _NAME = late_pattern(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 _HOST_AND_PORT = late_pattern(r"(?:[\w.-]+|\[[0-9A-Fa-f:.%\w]+\])(?::\d{1,5})?")
 
 _EXPAND = (
-    "set it to the whole value: only a `.env` file and YAML have references; "
-    "`password: {{env: {variable}}}` takes a secret as it is"
+    "set it to the complete value: references are expanded only in YAML and in `.env` files; "
+    "`password: {{env: {variable}}}` uses the secret unchanged"
 )
 
 
@@ -176,7 +176,7 @@ class _Interpolation:
             message = f"{printable(wanted, 200) or 'it is required'}: environment variable {name} is {state}"
             return Problem(slug, message, help=f"set {name}")
         if variable is not None:
-            help = f"set it, or write ${{{name}:-}} if empty is meant"
+            help = f"set it, or write ${{{name}:-}} to allow an empty value"
             return Problem("empty-variable", f"environment variable {name} is {state}", help=help)
         near = suggest(name, self.environment, 0.8)
         notes = (f"a variable of a similar name is set: {printable(near)}",) if near else ()
@@ -204,7 +204,7 @@ def _unexpanded(variable: Variable, name: str) -> Problem:
     if variable.missing:
         message = f"environment variable {variable.name}{place} refers to {name}, which is not set"
         return Problem("unset-variable", message, help=f"set {name}, or give a default: ${{{name}:-…}}")
-    message = f"environment variable {variable.name}{place} contains `${{{name}}}`, which nothing has expanded"
+    message = f"environment variable {variable.name}{place} contains `${{{name}}}`, which was not expanded"
     return Problem("bad-reference", message, help=_EXPAND.format(variable=variable.name))
 
 

@@ -18,17 +18,17 @@ _MEANINGS: Final[dict[str, dict[str, str]]] = {
     "poolclass": {
         "QueuePool": "Keeps pool_size connections and opens max_overflow more",
         "NullPool": "Opens a connection for each use and closes it",
-        "StaticPool": "One connection for everybody",
+        "StaticPool": "One connection for all threads",
         "SingletonThreadPool": "One connection for each thread",
-        "AssertionPool": "One connection, and an error where a second one is asked for: for tests",
+        "AssertionPool": "One connection; a second checkout raises an error. For tests",
     },
     "pool_reset": {
         "rollback": "Keep what a session has set for itself: variables, roles, temporary tables, locks",
         "discard": "Reset the session: DISCARD ALL, COM_RESET_CONNECTION; on SQLite a new connection",
     },
     "pool_reset_on_return": {
-        "rollback": "Roll back: nothing that was not committed stays",
-        "commit": "Commit what was forgotten",
+        "rollback": "Roll back uncommitted work",
+        "commit": "Commit uncommitted work",
         "discard": "Roll back and reset the session: `pool_reset: discard`",
         "none": "Leave the transaction as it is",
     },
@@ -42,23 +42,80 @@ _MEANINGS: Final[dict[str, dict[str, str]]] = {
     "isolation_level": {
         "READ COMMITTED": "PostgreSQL's default: each statement sees what was committed before it",
         "REPEATABLE READ": "MySQL's default: all statements see the same snapshot",
-        "SERIALIZABLE": "As if transactions ran one after the other; some have to be repeated",
-        "READ UNCOMMITTED": "Sees what others have not committed yet",
+        "SERIALIZABLE": "As if transactions ran one after another; some must be retried",
+        "READ UNCOMMITTED": "Sees uncommitted changes of other transactions",
         "AUTOCOMMIT": "No transactions: each statement commits immediately",
     },
     "echo": {"debug": "Log the rows too"},
     "echo_pool": {"debug": "Log every checkout and return"},
 }
-# Offered where the default is not the best offer.
-_EXAMPLES: Final[dict[str, list[Any]]] = {
+# Where the repository is; a test compares it with [project.urls], from which everything else takes the address.
+ID: Final = "https://raw.githubusercontent.com/sqlmodel-dbconfig/dbconfig/main/config/schema.json"
+# The first example of each key is the one that the reference shows; editors offer all of them.
+EXAMPLES: Final[dict[str, list[Any]]] = {
     "url": ["sqlite:///data/app.db", "postgresql://app:${DB_PASSWORD}@localhost/app", "${DATABASE_URL}"],
     "drivername": ["postgresql", "mysql", "mariadb", "sqlite"],
+    "username": ["app"],
     "password": ["${DB_PASSWORD}"],
     "host": ["${DB_HOST:-localhost}"],
+    "port": [5432, 3306],
+    "database": ["shop"],
+    "query": [{"sslmode": "require"}],
+    "sslmode": ["verify-full"],
+    "sslrootcert": ["system"],
+    "sslcert": ["certificates/client.crt"],
+    "sslkey": ["certificates/client.key"],
+    "pool_size": [20],
+    "max_overflow": [40],
+    "pool_timeout": ["10s"],
     "pool_recycle": ["5m"],
+    "pool_pre_ping": [True],
+    "pool_min_idle": [2],
+    "pool_idle_timeout": ["5m"],
+    "pool_keepalive": ["30s"],
+    "pool_max_waiting": [100],
+    "pool_queue_target": ["50ms"],
+    "pool_leak_warning": ["30s"],
+    "engine_idle_timeout": ["15m"],
+    "pool_use_lifo": [True],
+    "pool_reset": ["discard"],
+    "pool_reset_on_return": ["commit"],
+    "poolclass": ["NullPool"],
+    "echo": [True],
+    "echo_pool": [True],
+    "hide_parameters": [True],
+    "logging_name": ["shop"],
+    "pool_logging_name": ["shop"],
+    "isolation_level": ["SERIALIZABLE"],
+    "execution_options": [{"yield_per": 500}],
+    "connect_args": [{"keepalives_idle": 30}],
+    "dialect_options": [{"executemany_mode": "values_only"}],
+    "query_cache_size": [2000],
+    "insertmanyvalues_page_size": [500],
+    "use_insertmanyvalues": [False],
+    "enable_from_linting": [False],
+    "label_length": [30],
+    "max_identifier_length": [63],
+    "paramstyle": ["named", "pyformat"],
+    "connect_timeout": ["2s"],
     "statement_timeout": ["30s"],
     "lock_timeout": ["5s"],
     "idle_in_transaction_timeout": ["60s"],
+    "variables": [{"search_path": "shop"}],
+    "pgbouncer": [True],
+    "shards": [{"eu": {"host": "db-eu"}, "us": {"host": "db-us"}}, {"eu": {"database": "data/eu.db"}}],
+    "replicas": [[{"host": "db2"}, {"host": "db3", "weight": 2}]],
+    "read_your_writes": [False],
+    "replica_max_lag": ["10s"],
+    "replica_fallback": [False],
+    "application_name": ["checkout"],
+    "slow_statement": ["500ms"],
+    "slow_statement_plan": [True],
+    "query_tags": [["application", "route"]],
+    "fast_begin": [True],
+    "expire_on_commit": [False],
+    "autoflush": [False],
+    "protected": [True],
 }
 _REFERENCE: Final = {"type": "string", "pattern": r"\$\{[A-Za-z_]"}
 _DURATION: Final = {"type": "string", "pattern": f"^{durations.PATTERN}$"}
@@ -74,9 +131,9 @@ def schema() -> dict[str, Any]:
     replica = {"type": "object", "properties": {**own, "weight": weight}, "additionalProperties": False}
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",
-        "$id": "https://raw.githubusercontent.com/sqlmodel-dbconfig/dbconfig/main/config/schema.json",
+        "$id": ID,
         "title": "dbconfig profile",
-        "description": "The database connections of one profile: config/default.yaml is what all profiles share",
+        "description": "The database connections of one profile; config/default.yaml holds what all profiles share",
         "type": "object",
         "properties": {
             "$schema": {"type": "string", "description": SCHEMA},
@@ -103,8 +160,8 @@ def _field(name: str, field: FieldInfo) -> dict[str, Any]:
     found: dict[str, Any] = {"description": description(name, field)}
     if default(field) not in (None, {}):
         found["default"] = default(field)
-    if name in _EXAMPLES:
-        found["examples"] = _EXAMPLES[name]
+    if name in EXAMPLES:
+        found["examples"] = EXAMPLES[name]
     return {**found, **_shape(name, field)}
 
 
@@ -127,7 +184,7 @@ def _shape(name: str, field: FieldInfo) -> dict[str, Any]:
             return {"anyOf": [*_enumerations(name, field), _REFERENCE]}
         case "secret":
             places = {"file": "A file that holds it and nothing else", "env": "An environment variable that holds it"}
-            places["provider"] = "A function that was registered under this name, or an installed package's"
+            places["provider"] = "A function registered under this name, or provided by an installed package"
             mappings = [
                 {
                     "type": "object",

@@ -69,7 +69,7 @@ def without_nulls(tree: MappingNode) -> tuple[MappingNode, list[Problem]]:
 
 
 def _is_argument(path: tuple[str, ...]) -> bool:
-    """Say whether what stands beneath a path is an argument of somebody else's function."""
+    """Say whether what a path contains is an argument of somebody else's function."""
     inside = path[2:] if path[:1] == ("databases",) else path
     return bool(inside) and inside[0] in _NULLABLE
 
@@ -96,7 +96,7 @@ def _over(
 
 
 def _describes_another(upper: MappingNode, lower: MappingNode) -> bool:
-    """Say whether a layer describes a connection of its own, and not only a part of the one beneath it."""
+    """Say whether a layer describes a connection of its own, and not only a part of the one below it."""
     if "url" in upper.entries:
         return any(base in lower.entries for base in _BASES)
     if "drivername" not in upper.entries or not any(base in lower.entries for base in _BASES):
@@ -139,19 +139,19 @@ def _from_environment(environment: Environment, below: MappingNode) -> tuple[Map
 def _problem(variable: Variable, path: tuple[str, ...], found: Mapping[tuple[str, ...], Variable]) -> Problem | None:
     key = printable(".".join(path))
     if "" in path:
-        help = "two underscores lead into a mapping, as in DBCONFIG_CONNECT_ARGS__NAME"
+        help = "two underscores enter a mapping, as in DBCONFIG_CONNECT_ARGS__NAME"
         return Problem("unknown-key", f"unknown key {printable(variable.name)}", variable.location, key, help)
     if variable.value == "":
         message = f"environment variable {printable(variable.name)} is empty"
         return Problem("empty-variable", message, variable.location, key, "unset it, or give it a value")
     left = variable.unexpanded()
     if left:
-        message = f"{printable(variable.name)} contains a reference to {left}, which nothing has expanded"
-        help = "set it to the whole value: only a `.env` file and YAML have references"
+        message = f"{printable(variable.name)} contains a reference to {left}, which was not expanded"
+        help = "set it to the complete value: references are expanded only in YAML and in `.env` files"
         return Problem("bad-reference", message, variable.location, key, help)
     twice = next((other for other in found if other[: len(path)] == path or path[: len(other)] == other), None)
     if twice is not None:
-        message = f"{printable(variable.name)} and {printable(found[twice].name)} say the same thing"
+        message = f"{printable(variable.name)} and {printable(found[twice].name)} set the same key"
         return Problem("given-twice", message, variable.location, key, "unset one of the two")
     return None
 

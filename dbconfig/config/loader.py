@@ -1,4 +1,4 @@
-"""Loads a profile: from its name to validated, frozen settings."""
+"""Load a profile: from its name to validated, frozen settings."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def load(
     """Load and validate a profile.
 
     Args:
-        profile: its name; None takes `ENVIRONMENT`, and `development` where that is not set.
-        path: the configuration folder; None looks for `config/` beside or above the script or the working directory.
-        environ: the environment variables; None is the process's own.
+        profile: its name; None uses `ENVIRONMENT`, or `development` if that is not set.
+        path: the configuration folder; None searches for `config/` beside or above the script or the working directory.
+        environ: the environment variables; None uses the process's own.
 
     Raises:
-        ProfileNotFound: there is no such profile.
-        ConfigError: the configuration cannot be used; all its problems are in `.problems`.
+        ProfileNotFound: the profile does not exist.
+        ConfigError: the configuration is invalid; `.problems` lists everything that is wrong.
 
     >>> load("production", path="config", environ={"DATABASE_URL": "postgresql://app@db/shop"}).databases["default"].pool_size
     20
@@ -67,7 +67,7 @@ def load_lean(
 
 
 def read_environment(folder: Folder, environ: Mapping[str, str] | None) -> Environment:
-    """Return the environment with the `.env` of the project beneath it."""
+    """Return the environment over the `.env` of the project."""
     return Environment(environ, folder.dotenv, shown_path(folder.dotenv))
 
 

@@ -1,4 +1,4 @@
-"""Which files are profiles, and where their folder is; without `pathlib` and `re`, for the sake of completion."""
+"""Which files are profiles, and where their folder is; without `pathlib` and `re`, which would slow completion down."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ def refuse_protected(profile: AnyProfile, settings: DatabaseSettings) -> None:
     """
     if settings.protected:
         message = f"profile {quoted(profile.name)} is protected: dropping tables is refused"
-        help = "a profile that may lose its tables says `protected: false`"
+        help = "write `protected: false` in a profile whose tables may be dropped"
         raise ConfigError([Problem("protected", message, settings.origin("protected"), "protected", help)])
 
 

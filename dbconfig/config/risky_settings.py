@@ -37,8 +37,8 @@ _LOCAL: Final = hosts.LOCAL | {""}
 _HOLES: Final = {
     "local_infile": "lets the server read files of this machine",
     "allow_local_infile": "lets the server read files of this machine",
-    "read_default_file": "takes what the profile does not say (host, user, password) from another file",
-    "init_command": "runs SQL that nobody checks on each connection: write `variables`",
+    "read_default_file": "reads host, user, and password from another file if the profile does not set them",
+    "init_command": "runs unchecked SQL on each connection: use `variables`",
 }
 _ADMINISTRATORS: Final = {"postgresql": ("postgres",), "mysql": ("root",), "mariadb": ("root",)}
 
@@ -98,7 +98,7 @@ def _access(settings: DatabaseSettings, warning: _Warning) -> Iterator[Problem]:
         message = f"the application logs in as {quoted(address.username or '')}, the administrator of the server"
         yield warning("superuser", key, message, "create a separate user for the application")
     if _is_remote(settings) and _sslmode(settings) not in tls.VERIFYING:
-        message = "the server's TLS certificate is not verified: anyone on the way can read and change everything"
+        message = "the server's certificate is not verified: anyone on the network path can read and change everything"
         help = "write `sslmode: verify-full` and `sslrootcert: system`, or the file of your provider's authority"
         yield warning("tls-not-verified", address_key(settings), message, help)
 
@@ -123,14 +123,14 @@ def _password(settings: DatabaseSettings, warning: _Warning) -> Iterator[Problem
     key = "password" if settings.password is not None else "url"
     exposed = settings.protected or _is_remote(settings)
     if exposed and password.kind == "text" and password.read().lower() in _GUESSABLE:
-        yield warning("guessable-password", key, "the password is a default one and easy to guess", "set another one")
+        yield warning("guessable-password", key, "the password is easy to guess", "set another password")
     if exposed and password.written and _readable_by_others(settings.origin(key)):
         message = "the password is in plain text in a file that others can read: write ${VAR} or {file: …}"
         yield warning("secret-in-file", key, message, "{file: PATH} is read again for each new connection")
     location = settings.origin(key)
     if password.written and isinstance(location.text, Source) and location.text.cuts_secret(location.line or 0):
         message = "the ` #` after it begins a comment, which is not part of the password"
-        help = "put the password in quotes if it goes on; if it does not, write a space after the `#`"
+        help = "put the password in quotes if it continues; otherwise, write a space after the `#`"
         yield warning("comment-after-secret", key, message, help)
     file = password.file(settings.folder)
     if file is not None and small_files.readable_by_others(file):

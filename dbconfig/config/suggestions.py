@@ -11,8 +11,8 @@ from dbconfig.errors.printable import did_you_mean, printable, quoted, suggest
 from dbconfig.errors.problem import Location, Problem
 from dbconfig.errors.redaction import MASK, shown_name
 
-_IN_CODE: Final = "it is code, which YAML cannot name: give it as Registry(engine_options={…})"
-_OBSOLETE: Final = "SQLAlchemy 2 does not have it any more: remove it"
+_IN_CODE: Final = "it is code, which YAML cannot name: pass it in code, as Registry(engine_options={…})"
+_OBSOLETE: Final = "remove it: SQLAlchemy 2 no longer has it"
 
 # Names that people bring from Rails, Django, Spring and Hikari, dbt, compose and the drivers: no second spellings.
 _FOREIGN: Final = {
@@ -74,16 +74,17 @@ _ADVICE: Final = {
     "timeout": "write `pool_timeout` (waiting for a connection), `connect_timeout` or `statement_timeout`",
     **dict.fromkeys(
         ("encoding", "charset", "client_encoding"),
-        "UTF-8 is set on every database; another one goes into `connect_args`",
+        "remove it: UTF-8 is always set; put another character set into `connect_args`",
     ),
     **dict.fromkeys(("schema", "search_path"), "write `variables: {search_path: …}`"),
     **dict.fromkeys(("ssl", "ssl_mode", "tls", "use_ssl", "require_ssl"), "write `sslmode: verify-full`"),
     **dict.fromkeys(("timezone", "time_zone"), "write `variables: {timezone: …}`, on MySQL `{time_zone: …}`"),
     **dict.fromkeys(("read_only", "readonly"), "sessions are read-only, not databases: db.session(read_only=True)"),
     **dict.fromkeys(
-        ("reconnect", "auto_reconnect"), "remove it: each connection is looked at before it is lent, and made anew"
+        ("reconnect", "auto_reconnect"),
+        "remove it: each connection is checked before it is handed out, and replaced if it is dead",
     ),
-    "connection_timeout": "write `connect_timeout` (making a connection) or `pool_timeout` (waiting for one)",
+    "connection_timeout": "write `connect_timeout` (opening a connection) or `pool_timeout` (waiting for one)",
     **dict.fromkeys(("socket", "unix_socket"), "write `host: /folder` for PostgreSQL, `host: /file` for MySQL"),
     **dict.fromkeys(("password_file", "passwordfile"), "write `password: {file: PATH}`"),
     **dict.fromkeys(("init_command",), "write `variables: {name: value}`"),
@@ -91,7 +92,7 @@ _ADVICE: Final = {
     **dict.fromkeys(
         ("future", "convert_unicode", "case_sensitive", "strategy", "implicit_returning", "autocommit"), _OBSOLETE
     ),
-    **dict.fromkeys(("check_same_thread",), "connections are used by one thread at a time without it: remove it"),
+    **dict.fromkeys(("check_same_thread",), "remove it: connections are used by one thread at a time anyway"),
     **dict.fromkeys(
         (
             "use_native_hstore",
@@ -141,13 +142,13 @@ def unknown_key(
         location: where.
         fields: the names of the settings.
         profiles: the names of the profiles that exist.
-        nested: whether it has a mapping beneath it.
+        nested: whether it contains a mapping.
     """
     written = path[-1]
     known = [*fields, *(["weight"] if "replicas" in path[:-1] else ["extends", "databases"])]
     notes = []
     if not written.isascii():
-        notes.append("it has letters that are not ASCII; some of them look like ASCII letters")
+        notes.append("it contains non-ASCII letters, some of which look like ASCII letters")
     if "$" in written:
         notes.append("variables are not replaced in keys")
     shown = location.variable or (MASK if shown_name(written) == MASK else quoted(written))
@@ -172,7 +173,7 @@ def _help(path: tuple[str, ...], variable: str, known: list[str]) -> str:
     if not variable:
         return _meant(path[-1], known)
     if path == ("extends",):
-        return "`extends` stands in a file only"
+        return "`extends` is allowed in files only"
     # DBCONFIG_POOL__SIZE says pool.size; pool_size was meant.
     before = path[:-1] if path[:1] == ("databases",) else ()
     name = variable.lower().split("__", len(before))[-1].removeprefix("dbconfig_")

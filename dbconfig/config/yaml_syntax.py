@@ -26,7 +26,7 @@ _MEANINGS: Final = (
     ),
     ("cannot start any token", "a value cannot start with this character: in YAML it cannot start any token", _QUOTE),
     *(
-        (piece, 'a `\\` in "…" begins an escape, and this is none', _NO_ESCAPES)
+        (piece, 'a `\\` in "…" begins an escape sequence, and this is not one', _NO_ESCAPES)
         for piece in ("escape", "hexdec", "hexadec")
     ),
     ("chomping or indentation", "after `|` or `>` the text starts on the next line", _QUOTE),

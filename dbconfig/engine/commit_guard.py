@@ -60,7 +60,7 @@ class Mark:
             undo()
 
 
-REFUSAL: Final = "run_in_transaction commits when its function returns; a commit within it could not be run again"
+REFUSAL: Final = "run_in_transaction commits when its function returns; a commit inside it would prevent a retry"
 
 
 def mark(connection: Connection, found: Mark) -> None:

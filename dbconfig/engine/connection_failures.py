@@ -104,7 +104,7 @@ class Judge:
         return row.connects_again
 
     def ends_connection(self, error: BaseException) -> bool:
-        """Whether a statement's error means that its connection cannot be used any more."""
+        """Whether a statement's error means that its connection can no longer be used."""
         row = errors.of_statement(error, self._settings.backend)
         return row is not None and row.ends_connection
 
@@ -129,7 +129,7 @@ def name_errors(engine: Engine) -> None:
         except (dialect.loaded_dbapi.Error, SQLAlchemyError, DBConfigError, *_MISTAKES):
             raise
         except Exception as error:
-            raise dialect.loaded_dbapi.OperationalError(f"the connection cannot be made: {_text(error)}") from error
+            raise dialect.loaded_dbapi.OperationalError(f"cannot connect: {_text(error)}") from error
         finally:
             kwargs.clear()  # the password, which error reporters print with the local variables of a frame
 
@@ -172,7 +172,7 @@ def fix(slug: str, settings: DatabaseSettings, words: str = "") -> str:
 def _password_note(settings: DatabaseSettings) -> str:
     password = settings.address.password
     if password is None:
-        return "the profile gives no password"
+        return "the profile has no password"
     masked = password.masked()
     if isinstance(masked, dict):
         return "the password is read from " + ", ".join(f"{kind} {quoted(place)}" for kind, place in masked.items())
@@ -236,18 +236,18 @@ def _message(slug: str, settings: DatabaseSettings, place: str = "", key: str = 
     if settings.path is not None:
         database = f"'{printable(str(settings.path), 300)}'"  # whole: it is what has to be looked for
     texts = {
-        "client-setting": f"the driver refuses {'a setting' if key in _ADDRESS else f'the setting {quoted(key)}'}",
+        "client-setting": f"the driver rejects {'a setting' if key in _ADDRESS else f'the setting {quoted(key)}'}",
         "host-unknown": f"cannot resolve {host}",
         "refused": f"nothing listens on {place}",
         "unreachable": f"{place} is not reachable",
         "timed-out": f"{place} did not answer in time",
         "connection-lost": f"{place} closed the connection",
         "not-a-database": f"the server at {place} is not a {settings.backend} server",
-        "tls-refused": f"the server at {place} offers no TLS, and `sslmode` asks for it",
-        "tls-required": f"the server at {place} demands TLS",
+        "tls-refused": f"the server at {place} does not offer TLS, which `sslmode` requires",
+        "tls-required": f"the server at {place} requires TLS",
         "tls-untrusted": f"the certificate of {place} is not trusted",
         "login-rejected": f"the server rejects the login of user {user}",
-        "pooler-undeclared": f"a pooler at {place} refuses startup options",
+        "pooler-undeclared": f"a pooler at {place} rejects startup options",
         "database-missing": f"the server has no database {database}",
         "database-denied": f"user {user} may not use the database {database}",
         "too-many-connections": f"{place} has no free connection",
@@ -255,7 +255,7 @@ def _message(slug: str, settings: DatabaseSettings, place: str = "", key: str = 
         "database-file": f"the file {database} cannot be opened",
         "read-only": f"{place} does not accept writes",
         "no-primary": f"none of {place} is a primary",
-        "variable-refused": f"the server refuses a session variable: `{key or 'variables'}`",
+        "variable-refused": f"the server rejects a session variable: `{key or 'variables'}`",
         "busy": f"the database {database} is locked or too slow",
     }
     if settings.backend == "sqlite" and slug == "not-a-database":
@@ -263,7 +263,7 @@ def _message(slug: str, settings: DatabaseSettings, place: str = "", key: str = 
     if settings.backend == "sqlite" and slug == "read-only":
         return f"the file {database} does not accept writes"
     if _NO_RSA in words:
-        return f"the server at {place} takes the password over TLS, or encrypted by the package `cryptography`"
+        return f"the server at {place} accepts the password only over TLS, or encrypted by the package `cryptography`"
     return texts.get(slug, f"the connection to {place} failed")
 
 

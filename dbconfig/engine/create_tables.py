@@ -1,4 +1,4 @@
-"""Create and drop tables, all or the named ones; safe when several workers start at once."""
+"""Create and drop tables, all or the named ones; safe when several workers start together."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def selected(tables: Sequence[What], metadatas: Sequence[MetaData] = (SQLModel.m
         if not every:
             _refuse_other_bases()
             _log.warning(
-                "no table is known: import the modules of your models before creating or dropping tables",
+                "no tables are defined: import the modules of your models before creating or dropping tables",
                 extra={"tables": 0},
             )
         return every
@@ -99,7 +99,7 @@ def _refuse_other_bases() -> None:
     bases = declarative_bases.with_tables()
     if bases:
         base = bases[0].partition(" ")[0].rpartition(".")[2]
-        message = "SQLModel.metadata has no tables, but other declarative bases have"
+        message = "SQLModel.metadata has no tables, but other declarative bases do"
         help = f"pass the base: db.create_tables({base}); in tests, let the fixture `db_setup` do so"
         notes = (f"bases found: {', '.join(bases)}",)
         raise ConfigError([Problem("unknown-table", message, help=help, notes=notes)])

@@ -58,7 +58,7 @@ def check(timeout: float) -> None:
 
 
 def is_over(engine: Engine) -> bool:
-    """Return whether an engine has been drained, and lends nothing any more."""
+    """Return whether an engine has been drained, and hands out nothing."""
     return is_closed(engine)
 
 
@@ -119,7 +119,7 @@ async def _cancel(late: Drain) -> None:
             await greenlet_spawn(late.ask_to_cancel)
     except TimeoutError:
         _log.info(
-            "%s: the server did not take the request to cancel within %g s",
+            "%s: the server did not accept the cancel request within %g s",
             late.name,
             CANCEL_LIMIT,
             extra=facts(late.name, seconds=CANCEL_LIMIT),
@@ -127,7 +127,7 @@ async def _cancel(late: Drain) -> None:
 
 
 async def _idle(drains: list[Drain], seconds: float) -> bool:
-    """Wait until nothing is in use any more; return whether that came true in time."""
+    """Wait until nothing is in use; return whether that came true in time."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + seconds
     while any(each.busy() for each in drains):

@@ -57,14 +57,14 @@ def checked(extra: Mapping[str, Any], settings: DatabaseSettings, *, is_async: b
     twice = [key for key in extra if key in fields and key not in allowed]
     twice += ["poolclass"] if "poolclass" in extra and "poolclass" in settings.model_fields_set else []
     if twice:
-        message = f"engine_options has what the profile has a key for: {', '.join(twice)}"
-        raise ConfigError([Problem("given-twice", message, help="write it into the profile")])
+        message = f"engine_options must not contain what the profile has a key for: {', '.join(twice)}"
+        raise ConfigError([Problem("given-twice", message, help="set it in the profile")])
     found = dict(extra)
     ours, other = ("async_creator", "creator") if is_async else ("creator", "async_creator")
     if found.pop(other, None) is not None and ours not in found:
         kind = "asynchronous" if is_async else "synchronous"
-        message = f"engine_options has `{other}`, which cannot make the connections of {kind} engines"
-        raise ConfigError([Problem("not-applicable", message, help=f"give `{ours}` as well")])
+        message = f"engine_options has `{other}`, which cannot create the connections of {kind} engines"
+        raise ConfigError([Problem("not-applicable", message, help=f"pass `{ours}` as well")])
     _refuse_without_effect(found, settings)
     return found
 
@@ -74,12 +74,12 @@ def _refuse_without_effect(extra: Mapping[str, Any], settings: DatabaseSettings)
     idle: dict[str, str] = {}
     if by is not None:
         if settings.backend == "sqlite":
-            message = f"engine_options has `{by}`: on SQLite the connections must be ours, which keep their promises"
-            help = "give a class of connections as `connect_args: {factory: …}`, or another driver as `module`"
+            message = f"engine_options has `{by}`: on SQLite, dbconfig depends on connections of its own"
+            help = "pass a connection class as `connect_args: {factory: …}`, or another driver as `module`"
             raise ConfigError([Problem("not-applicable", message, help=help)])
-        idle |= dict.fromkeys(_OF_CONNECT, f"`{by}` of engine_options makes the connections")
+        idle |= dict.fromkeys(_OF_CONNECT, f"`{by}` of engine_options creates the connections")
     if "pool" in extra:
-        idle |= dict.fromkeys(_OF_POOL, "the pool of engine_options is made already")
+        idle |= dict.fromkeys(_OF_POOL, "engine_options passes a finished pool")
     elif "poolclass" in extra:
         named = known_class(extra["poolclass"])
         idle |= dict.fromkeys(NOT_FOR_POOL.get(named, ()), f"engine_options has `poolclass` {named}")
@@ -130,7 +130,7 @@ _pristine: weakref.WeakKeyDictionary[Pool, Pool] = weakref.WeakKeyDictionary()
 def _own_pool(given: Pool) -> Pool:
     """Return the pool for the first engine that takes it, and one of its kind for each other engine.
 
-    What is set on each new connection differs: the engine of reading sessions is another one.
+    What is set on each new connection differs: the engine of read-only sessions is another one.
     """
     known = _pristine.get(given)
     if known is None:

@@ -37,7 +37,7 @@ class Ears:
         forks.after_fork_in_child(self.forget)
 
     def forget(self) -> None:
-        """Start afresh in a forked child: the pipe is its parent's, who would take the child's signal for its own."""
+        """Reset in a forked child: the pipe is its parent's, who would take the child's signal for its own."""
         if self._pipe is not None:
             faulthandler.unregister(signal.SIGINT)
             for descriptor in self._pipe:
@@ -54,7 +54,7 @@ class Ears:
         try:
             threading.Thread(target=_listen, args=(pipe[0],), name="dbconfig-interrupts", daemon=True).start()
         except RuntimeError as error:  # the interpreter is going down
-            _log.debug("no thread can be started any more: %s", error)
+            _log.debug("cannot start a thread: %s", error)
 
 
 _ears = Ears()

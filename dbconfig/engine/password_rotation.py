@@ -61,7 +61,7 @@ def attach(engine: Engine, settings: DatabaseSettings, name: str) -> None:
         ]
         if older:
             _log.info(
-                "%s: the password has changed: %d older connections are replaced",
+                "%s: the password has changed; replacing %d older connections",
                 name,
                 len(older),
                 extra=facts(name, replaced=len(older)),
@@ -114,7 +114,7 @@ class _Watch:
             except Exception as error:
                 # Mostly the file was written before the server was told: again in the next round.
                 _log.info(
-                    "the new content of %s opens no connection yet: %s",
+                    "cannot connect with the new content of %s yet: %s",
                     self._path,
                     type(error).__name__,
                     extra={"file": str(self._path), "error": type(error).__name__},

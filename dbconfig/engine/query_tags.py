@@ -37,9 +37,9 @@ def tagged(tags: Mapping[str, str]) -> Iterator[None]:
     """
     for name, value in tags.items():
         if not _NAME.fullmatch(name):
-            raise ValueError(f"the name of a query tag consists of small letters, digits and _: {name!r}")
+            raise ValueError(f"the name of a query tag consists of lowercase letters, digits, and _: {name!r}")
         if not isinstance(value, str):
-            raise ValueError(f"the value of a query tag is text: {name}={value!r}")
+            raise ValueError(f"the value of a query tag must be text: {name}={value!r}")
     token = _set.set(tuple({**dict(_set.get()), **tags}.items()))
     try:
         yield

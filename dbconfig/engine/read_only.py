@@ -1,4 +1,4 @@
-"""Reading sessions: one round trip a statement, nothing to roll back, and a server that refuses every write."""
+"""Read-only sessions: one round trip per statement, nothing to roll back, and a server that refuses every write."""
 
 from __future__ import annotations
 

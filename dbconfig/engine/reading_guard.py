@@ -29,7 +29,7 @@ _OUTSIDE: Final = (
     "transaction the server refuses that"
 )
 _OFF: Final = (
-    "the server does not take this session for read-only: a statement has changed default_transaction_read_only, or a "
+    "the server does not treat this session as read-only: a statement has changed default_transaction_read_only, or a "
     "pooler before the server has dropped it (`pgbouncer: true` sends it in each transaction)"
 )
 _GUARDED: Final = "dbconfig.guarded"  # in the information of a pooled connection: the server has confirmed the refusal

@@ -142,7 +142,7 @@ class _Report:
         frames = running(1) if self._awaits else application_frames(sys._getframe(1), 1)
         place = describe(frames[0]) if frames else "an unknown place"
         counted = f"{rows} rows" if rows >= 0 else error or "an unknown number of rows"
-        more = f" ({suppressed} further ones were not logged)" if suppressed else ""
+        more = f" ({suppressed} more were not logged)" if suppressed else ""
         told = {"seconds": seconds, "rows": rows if rows >= 0 else None, "place": place, "statement": text}
         _log.warning(
             "%s: slow statement: %.3f s, %s, at %s: %s%s",

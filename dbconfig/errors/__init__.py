@@ -22,11 +22,11 @@ __all__ = [
 
 
 class DBConfigError(Exception):
-    """Base of every error that is dbconfig's own; what SQLAlchemy and the drivers raise keeps its type."""
+    """Base class of dbconfig's own errors; errors of SQLAlchemy and the drivers keep their types."""
 
 
 class ConfigError(DBConfigError, ValueError):
-    """A configuration that cannot be used, with every problem that was found in it.
+    """An invalid configuration, with every problem that was found in it.
 
     Attributes:
         problems: all of them, sorted by position.
@@ -48,7 +48,7 @@ class ConfigError(DBConfigError, ValueError):
 
 
 class ProfileNotFound(ConfigError):
-    """The profile that was asked for does not exist, or its name cannot be a profile's."""
+    """The requested profile does not exist, or its name is invalid."""
 
 
 def __getattr__(name: str) -> Any:

@@ -22,7 +22,7 @@ class SourceText(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Location:
-    """Where a value was written: a place in a file, or an environment variable.
+    """Where a value was written: a position in a file, or an environment variable.
 
     Lines and columns count from 1. `str()` is what a person reads: ``config/production.yaml:4:1``.
     """
@@ -55,13 +55,13 @@ class Problem:
     Attributes:
         slug: stable name of the kind of problem, an entry of the catalogue.
         message: what is wrong, in one line.
-        location: where it stands, if it stands anywhere.
+        location: where it is, if it has a position.
         key: the dotted path of the key.
         help: what to do about it.
         notes: further facts: where a value came from, what exists.
         label: words beside the caret.
-        also: further places that take part, each with its words: the first of two keys, the URL that says otherwise.
-        severity: a warning refuses nothing.
+        also: related places, each with a label: the first of two keys, the URL that contradicts it.
+        severity: a warning does not reject the profile.
     """
 
     slug: str
@@ -92,7 +92,7 @@ _COMMAND: Final = late_pattern(r"##(?=\[|vso\[)")  # which CI systems obey in th
 
 
 def render(problem: Problem, paint: Palette = PLAIN) -> str:
-    """Return the problem as text, coloured if the palette is."""
+    """Return the problem as text, colored if the palette is."""
     location = problem.location
     marks = [(location, problem.label, "^"), *((place, label, "-") for place, label in problem.also)]
     lines_ = [place.line for place, _, _ in marks if place is not None and place.line]

@@ -35,7 +35,7 @@ class Place:
             self._uses = True
 
     def leave(self) -> None:
-        """Note that the session has no connection any more; it may take another one."""
+        """Note that the session no longer has a connection; it may take another one."""
         with self._admission.lock:
             self._admission.reserved.pop(self, None)
             self._admission.used -= self._uses
@@ -156,7 +156,7 @@ class Admission:
             each.wake()
 
     def _shed(self, now: float) -> list[_Waiter]:
-        """Drop who has waited too long, but for the last; the lock is held."""
+        """Drop callers that have waited too long, but for the last; the lock is held."""
         dropped: list[_Waiter] = []
         shedding = self._shedding
         while shedding is not None and len(self._waiting) > 1 and shedding.drops(now - self._waiting[0].arrived, now):

@@ -55,7 +55,7 @@ def run_migrations(
     asynchronous: bool | None = None,
     **options: Any,
 ) -> None:
-    """Run what the `alembic` command asks for: the whole of an `env.py`.
+    """Run the current `alembic` command: the whole content of an `env.py`.
 
     The profile is ENVIRONMENT's. `-x database=NAME` picks one of several databases, `-x database=NAME/SHARD` a shard:
     without it the shards of a database are migrated one after another, or, with `-x parallel=8`, so many at a time,
@@ -65,7 +65,7 @@ def run_migrations(
     Args:
         metadata: of the models; or of each database, by its name in the profile: then each has its own functions,
             `upgrade_NAME` and `downgrade_NAME`, in a revision.
-        registry: another one than `dbconfig.db`.
+        registry: another registry than `dbconfig.db`.
         asynchronous: by an asynchronous driver; None where the profile names one.
         options: for `context.configure`, beside those that the profile decides.
     """
@@ -225,7 +225,7 @@ def _alone(connection: Connection) -> Iterator[None]:
 
 
 def _suspend_foreign_keys(connection: Connection) -> None:
-    """Let a batch migration make anew a table that others refer to; without effect once the caller has written."""
+    """Let a batch migration recreate a table that others refer to; no effect once the caller has written."""
     from dbconfig.engine.dialects.sqlite.foreign_keys import suspend_foreign_keys  # its driver is for those who use it
 
     suspend_foreign_keys(connection)
@@ -267,7 +267,7 @@ def upgrade(connectable: Engine | AsyncEngine, revision: str = "head", *, ini: s
     >>> upgrade(db.engine())
 
     Args:
-        connectable: `db.engine()`, or `db.async_engine()`. The event loop stands still meanwhile; it does not with
+        connectable: `db.engine()`, or `db.async_engine()`. The event loop is blocked meanwhile; to avoid that, use
             `await asyncio.to_thread(upgrade, db.engine())`.
         revision: up to which.
         ini: Alembic's configuration; None is `alembic.ini` beside `config/`, or else in the working directory.
@@ -293,7 +293,7 @@ def upgrade(connectable: Engine | AsyncEngine, revision: str = "head", *, ini: s
 
 
 def _found(ini: str | None) -> str:
-    """Return where Alembic's configuration is."""
+    """Return the path of Alembic's configuration."""
     name = ini or "alembic.ini"
     places = [Path(name)]
     with suppress(ConfigError):  # a registry may be made in code, without a folder

@@ -53,14 +53,14 @@ def session(
     snapshot: bool = False,
     registry: Registry | None = None,
 ) -> Any:
-    """Return a dependency that is a session: `Annotated[Session, session("analytics")]`.
+    """Return a dependency that provides a session: `Annotated[Session, session("analytics")]`.
 
     Args:
         database: a name of the profile.
         transaction: commit when the endpoint has returned, or roll back when it raised.
-        read_only: a reading session, of a replica where there is one: see `Registry.session`.
-        snapshot: a reading session whose statements all see the same state.
-        registry: another one than `dbconfig.db`.
+        read_only: a read-only session, from a replica if there is one: see `Registry.session`.
+        snapshot: a read-only session whose statements all see the same state.
+        registry: another registry than `dbconfig.db`.
 
     Raises:
         ValueError: `transaction` and one of the reading kinds.
@@ -82,7 +82,7 @@ def async_session(
     snapshot: bool = False,
     registry: Registry | None = None,
 ) -> Any:
-    """Return a dependency that is an asynchronous session; see `session`."""
+    """Return a dependency that provides an asynchronous session; see `session`."""
     kind = RequestedSession(database, transaction, read_only, snapshot, asynchronous=True)
 
     async def opened(connection: HTTPConnection) -> AsyncIterator[Any]:
@@ -101,7 +101,7 @@ def on_shard(choose: Callable[..., Any], database: str | None = None, *, registr
         choose: a dependency that returns the name of the shard: out of the path, a header, or the user's record. A
             parameter of it that may be missing needs a default: FastAPI opens the sessions before it answers 422.
         database: of this one alone; None is every database that has a shard of this name.
-        registry: another one than `dbconfig.db`.
+        registry: another registry than `dbconfig.db`.
 
     Raises:
         HTTPException: 404, there is no such shard.
@@ -151,16 +151,16 @@ def lifespan(
     asynchronous: bool | None = None,
     registry: Registry | None = None,
 ) -> Any:
-    """Connect once at the start, so that a wrong password stops the deployment and not a user; dispose at the end.
+    """Connect once at startup, so that a wrong password stops the deployment, not a user; dispose at shutdown.
 
     `FastAPI(lifespan=lifespan)`, or around the application's own: `FastAPI(lifespan=lifespan(around=own))`.
 
     Args:
-        app: given by the framework.
-        around: the application's own lifespan; the databases are there before it begins and until it has ended.
-        verify: the databases that have to answer.
-        asynchronous: by the asynchronous engines; None where there is no synchronous driver.
-        registry: another one than `dbconfig.db`.
+        app: passed by the framework.
+        around: the application's own lifespan; the databases are available from before it starts until it has ended.
+        verify: the databases that must answer.
+        asynchronous: use the asynchronous engines; None does so if there is no synchronous driver.
+        registry: another registry than `dbconfig.db`.
     """
 
     @asynccontextmanager
@@ -226,9 +226,9 @@ def health(
 ) -> APIRouter:
     """Return a router that answers whether the databases do: 200 `ok` or `degraded`, 503 `unavailable`.
 
-    For readiness, not for liveness: a process is not restarted into a database that is down. `degraded` is a pool
-    whose connections are all in use: taking such a process out of service would only burden the others. An answer
-    names neither host nor user nor error, and is kept for a second.
+    For readiness, not for liveness: restarting a process does not repair a database that is down. `degraded` is a pool
+    whose connections are all in use: taking such a process out of service would only burden the others. The answer
+    names neither host nor user nor error, and is cached for a second.
     """
     probe = _Probe(registry or _application, databases, asynchronous)
     router = APIRouter(tags=["health"])
@@ -305,17 +305,17 @@ def install(
     deadline: float | str | None = None,
     deadline_header: bool = False,
 ) -> None:
-    """Answer 503 with `Retry-After` where no connection became free, 504 after a deadline; `GET /health/db`.
+    """Answer 503 with `Retry-After` if no connection became free, and 504 after a deadline; add `GET /health/db`.
 
     Where the profile has `query_tags: [route]`, the statements of a request are tagged with its route.
 
     Args:
         app: the application.
-        databases: the ones that the readiness check asks.
-        asynchronous: by their asynchronous engines; None where there is no synchronous driver.
-        registry: another one than `dbconfig.db`.
-        deadline: for all that a request does with databases, as by `Registry.deadline`: seconds, or `2s`.
-        deadline_header: let a client ask for less, by `X-Request-Deadline`.
+        databases: the databases that the readiness check queries.
+        asynchronous: use their asynchronous engines; None does so if there is no synchronous driver.
+        registry: another registry than `dbconfig.db`.
+        deadline: limit for a request's work with databases, as in `Registry.deadline`: seconds, or `2s`.
+        deadline_header: whether a client may ask for less with `X-Request-Deadline`.
     """
     app.add_middleware(RouteMiddleware)
     app.add_exception_handler(PoolTimeout, _too_busy)

@@ -43,7 +43,7 @@ class RequestedSession:
 
     def __post_init__(self) -> None:
         if self.transaction and self.reading:
-            raise ValueError("transaction=True is for a session that writes, read_only and snapshot are not: take one")
+            raise ValueError("transaction=True cannot be combined with read_only or snapshot")
 
     @property
     def reading(self) -> bool:
@@ -158,7 +158,7 @@ def _end(session: Session, connection: HTTPConnection, kind: RequestedSession) -
     refuse_after_end(session, lambda: f"the session of {route} has ended: {help}")
 
 
-# Who may have a session now. Reading sessions, which have connections of their own, are beside the others.
+# Who may have a session now. Read-only sessions, which have connections of their own, are beside the others.
 
 _admissions: WeakKeyDictionary[Engine, dict[bool, Admission]] = WeakKeyDictionary()
 _limiters: RunVar[WeakKeyDictionary[Engine, anyio.CapacityLimiter]] = RunVar("dbconfig.limiters")

@@ -28,7 +28,7 @@ def status(
             profile `development` alone.
         path: of the HTML.
         details: of the JSON.
-        registry: another one than `dbconfig.db`.
+        registry: another registry than `dbconfig.db`.
 
     Raises:
         ConfigError: there is no guard, and the profile is not `development`.

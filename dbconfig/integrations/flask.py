@@ -23,7 +23,7 @@ _DEADLINE: Final = "dbconfig.deadline"
 
 
 class DBConfig:
-    """The databases of Flask applications; each application has a registry of its own.
+    """The databases of Flask applications. Each application has its own registry.
 
     >>> db = DBConfig()
     >>> def create_app():
@@ -31,7 +31,7 @@ class DBConfig:
     ...     db.init_app(app)
     ...     return app
 
-    In a request `db.session` is a session that is opened at first use and closed at the request's end. Call
+    In a request, `db.session` is a session that opens at first use and closes at the end of the request. Call
     `db.session.commit()` to commit. Outside of a request, use `with db.registry.session() as session:`.
     """
 
@@ -40,15 +40,15 @@ class DBConfig:
             self.init_app(app)
 
     def init_app(self, app: Flask, registry: Registry | None = None) -> None:
-        """Give an application its databases; nothing is read or opened yet.
+        """Configure the databases of an application; nothing is read or opened yet.
 
         Args:
-            app: its `DBCONFIG_PROFILE` and `DBCONFIG_PATH` take the place of ENVIRONMENT and of `config/`;
+            app: its `DBCONFIG_PROFILE` and `DBCONFIG_PATH` override ENVIRONMENT and `config/`;
                 `DBCONFIG_DEADLINE` limits each request, `DBCONFIG_DEADLINE_HEADER` lets clients ask for less.
-            registry: one that is there already, such as `dbconfig.db`.
+            registry: an existing registry, such as `dbconfig.db`.
         """
         if _KEY in app.extensions:
-            raise RuntimeError("this application has its databases already: init_app was called twice")
+            raise RuntimeError("init_app was called twice for this application")
         made = registry or Registry(app.config.get("DBCONFIG_PATH"), profile=app.config.get("DBCONFIG_PROFILE"))
         app.extensions[_KEY] = made
         app.teardown_appcontext(_close)
@@ -69,7 +69,7 @@ class DBConfig:
         return self.get_session()
 
     def get_session(self, database: str = DEFAULT) -> Session:
-        """Return the request's session of a named database; the same one in the whole of the request."""
+        """Return the request's session for a named database, always the same one within a request."""
         found: _RequestSessions | None = g.get(_KEY)
         if found is None:
             found = g.setdefault(_KEY, _RequestSessions())
@@ -167,7 +167,7 @@ def _limit_requests(app: Flask, limit: RequestDeadline) -> None:
         app.register_error_handler(DeadlineExceeded, lambda error: ({"detail": TOO_LATE}, 504))
 
 
-commands: AppGroup = AppGroup("dbconfig", help="Look after the databases of the application.")
+commands: AppGroup = AppGroup("dbconfig", help="Manage the databases of the application.")
 
 
 def _told(error: Exception) -> click.ClickException:
@@ -186,7 +186,7 @@ def show() -> None:
 @commands.command()
 @click.option("--database", default=DEFAULT)
 def ping(database: str) -> None:
-    """Connect, and say so."""
+    """Connect to each database and print the result."""
     registry: Any = _of_command()
     try:
         with registry.engine(database).connect() as connection:
@@ -207,7 +207,7 @@ def create_tables(database: str, tables: tuple[str, ...]) -> None:
     except ConfigError as error:
         raise _told(error) from error
     _refuse_no_models(registry, made)
-    click.echo("created: " + (", ".join(made) or "none, they exist"))
+    click.echo("created: " + (", ".join(made) or "none (all exist)"))
 
 
 @commands.command("drop-tables")
@@ -215,7 +215,7 @@ def create_tables(database: str, tables: tuple[str, ...]) -> None:
 @click.argument("tables", nargs=-1)
 @click.confirmation_option(prompt="Drop the tables and their rows?")
 def drop_tables(database: str, tables: tuple[str, ...]) -> None:
-    """Drop the tables of the models, or the named ones; refused where the profile is protected."""
+    """Drop the tables of the models, or the named ones; rejected if the profile is protected."""
     registry = _of_command()
     try:
         dropped = registry.drop_tables(*tables, database=database)
@@ -227,7 +227,7 @@ def drop_tables(database: str, tables: tuple[str, ...]) -> None:
 
 def _refuse_no_models(registry: Registry, names: list[str]) -> None:
     if not names and not SQLModel.metadata.tables and not registry.parts.homes:
-        raise click.ClickException("no table is known: import the modules of your models in the application's module")
+        raise click.ClickException("no tables are defined: import your models in the application's module")
 
 
 def _of_command() -> Registry:

@@ -29,7 +29,7 @@ class Instrumentation:
         self._ends = ends
 
     def end(self) -> None:
-        """Trace nothing more, and export no more measurements."""
+        """Stop tracing and exporting measurements."""
         while self._ends:
             self._ends.pop()()
         _instrumented.pop(id(self.registry), None)
@@ -46,12 +46,12 @@ def instrument(
     meter_provider: MeterProvider | None = None,
     tracer_provider: TracerProvider | None = None,
 ) -> Instrumentation:
-    """Export the metrics of a registry's pools and statements, and spans if asked for.
+    """Export the metrics of a registry's pools and statements, and optionally spans.
 
-    A second call for the same registry returns the first one's result, and changes nothing.
+    A second call for the same registry is a no-op that returns the first one's result.
 
     Args:
-        registry: whose pools; None is `dbconfig.db`.
+        registry: the registry; None is `dbconfig.db`.
         spans: one span for each statement, and one for each `run_in_transaction`.
         meter_provider: None is the global one.
         tracer_provider: None is the global one.

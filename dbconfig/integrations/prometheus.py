@@ -79,7 +79,7 @@ def register(registry: Registry | None = None, *, into: CollectorRegistry = REGI
     A second call for the same two returns the first one's collector: a scrape that has a series twice is refused.
 
     Args:
-        registry: whose pools; None is `dbconfig.db`.
+        registry: the registry; None is `dbconfig.db`.
         into: Prometheus' registry.
     """
     chosen = default if registry is None else registry

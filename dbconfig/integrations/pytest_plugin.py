@@ -51,8 +51,8 @@ __all__ = [
 ]
 
 _MARK = (
-    "db(*databases, commit=False): the test uses these databases, `default` unless named; what it does is rolled back, "
-    "or with commit=True committed and removed afterwards"
+    "db(*databases, commit=False): the test uses these databases, `default` unless named; its work is rolled "
+    "back, or with commit=True committed and removed afterward"
 )
 _EVERYWHERE = ("_db_mark", "_db_early")  # the fixtures of every test
 _watch = pytest.StashKey["Checkouts"]()
@@ -60,12 +60,12 @@ _watch = pytest.StashKey["Checkouts"]()
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("dbconfig", "databases for tests")
-    group.addoption("--db-profile", help="the profile that the tests use, where ENVIRONMENT is not set")
+    group.addoption("--db-profile", help="the profile that the tests use if ENVIRONMENT is not set")
     group.addoption("--db-reuse", action="store_true", help="keep the databases, and use those of the last run")
-    group.addoption("--db-create", action="store_true", help="make the databases anew, with --db-reuse too")
-    parser.addini("db_profile", "the profile that the tests use, where ENVIRONMENT is not set")
-    parser.addini("db_in_place", "use the profile's own databases, not others beside them", "bool", False)
-    parser.addini("db_block_unmarked", "fail a test that uses a database without saying so", "bool", False)
+    group.addoption("--db-create", action="store_true", help="recreate the databases, even with --db-reuse")
+    parser.addini("db_profile", "the profile that the tests use if ENVIRONMENT is not set")
+    parser.addini("db_in_place", "use the profile's own databases instead of separate ones", "bool", False)
+    parser.addini("db_block_unmarked", "fail a test that uses a database without declaring it", "bool", False)
     parser.addini("db_check_leaks", "fail a test that leaves a connection checked out", "bool", False)
 
 
@@ -92,7 +92,7 @@ def _named_profile(config: pytest.Config) -> str:
     named = getattr(config.known_args_namespace, "db_profile", None) or config.getini("db_profile")
     if "#" in str(named):
         raise pytest.UsageError(
-            f"db_profile = {named}: pytest takes a comment behind a value for a part of it; give it a line of its own"
+            f"db_profile = {named}: pytest reads a comment after a value as part of it; write it on its own line"
         )
     return str(named or "")
 
@@ -102,7 +102,7 @@ def _named_profile(config: pytest.Config) -> str:
 
 @pytest.fixture(scope="session")
 def db_registry() -> Registry:
-    """The registry under test: the application's own `dbconfig.db`; override it for another one."""
+    """The registry under test, `dbconfig.db`. Override this fixture to use another one."""
     from dbconfig import db
 
     return db
@@ -110,7 +110,8 @@ def db_registry() -> Registry:
 
 @pytest.fixture(scope="session")
 def db_setup() -> Setup | None:
-    """What makes the tables, called with an engine; override it for migrations. None creates those of all models."""
+    """A function that creates the tables, given an engine; None creates those of all models. Override it to run
+    migrations."""
     return None
 
 
@@ -155,7 +156,7 @@ def _db_early(request: pytest.FixtureRequest) -> None:
 
 @pytest.fixture(scope="session")
 def db_engine(_db_testbed: Testbed) -> Engine:
-    """The engine of the tests' own `default` database, which has its tables."""
+    """The engine of the test database of `default`, with its tables."""
     _require_synchronous(_db_testbed, ("default",), "db_engine")
     return _db_testbed.engine()
 
@@ -188,7 +189,7 @@ def _join(found: dict[str, Isolation], commits: Commits, name: str, usual: Async
 
 @pytest.fixture
 def db_override(_db_testbed: Testbed, _db_isolations: dict[str, Isolation]) -> Iterator[Registry]:
-    """The registry, whose sessions are on the test's connection for the time of the test: all is rolled back."""
+    """The registry, with its sessions on the test's connection during the test; everything is rolled back."""
     registry = _db_testbed.registry
     with registry.parts.engines.override({name: each.factories() for name, each in _db_isolations.items()}):
         yield registry
@@ -196,7 +197,7 @@ def db_override(_db_testbed: Testbed, _db_isolations: dict[str, Isolation]) -> I
 
 @pytest.fixture
 def db_session(_db_isolations: dict[str, Isolation], db_override: Registry) -> Iterator[Session]:
-    """A session that is rolled back after the test; a commit within is a savepoint, which the application sees."""
+    """A session that is rolled back after the test. A commit is a savepoint, which the application sees."""
     with next(iter(_db_isolations.values())).home() as session:
         yield session
 
@@ -214,7 +215,8 @@ def _db_committed(request: pytest.FixtureRequest, _db_testbed: Testbed) -> Itera
 
 @pytest.fixture
 def db_session_committed(request: pytest.FixtureRequest, _db_committed: Testbed) -> Iterator[Session]:
-    """A session that commits for real; every row is removed after the test. For threads and code with its own."""
+    """A session that really commits; every row is removed after the test. For threads, and for code with its own
+    connections."""
     names = databases(request)
     _require_synchronous(_db_committed, _db_committed.needed(names), "db_session_committed")
     with _db_committed.registry.session(names[0]) as session:
@@ -252,7 +254,7 @@ def _needs_a_loop(request: pytest.FixtureRequest) -> bool:
 
 @pytest.fixture
 def db_count_queries() -> Callable[..., AbstractContextManager[Queries]]:
-    """Count statements: `with db_count_queries(3):`, or `at_most=3`; a failure lists what ran."""
+    """Count statements: `with db_count_queries(3):`, or `at_most=3`. A failure lists the statements."""
     from dbconfig.integrations.testing.queries import counted
 
     return counted
@@ -280,7 +282,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, Any, Any]:
 
     watch = Checkouts()
     if block and not _uses_database(item):
-        watch.refusal = "this test uses a database and does not say so: give it a `db_…` fixture or @pytest.mark.db"
+        watch.refusal = "this test uses a database without declaring it: give it a `db_…` fixture or @pytest.mark.db"
     if check:
         item.stash[_watch] = watch
     try:

@@ -48,7 +48,7 @@ def opened(guard: object, registry: Registry | None) -> Page:
     chosen = default if registry is None else registry
     if guard is None and chosen.profile.name != "development":
         message = f"the status page needs a guard in the profile {chosen.profile.name!r}"
-        help = "pass guard=…, a function that refuses who may not see it"
+        help = "pass guard=…, a function that rejects unauthorized requests"
         raise ConfigError([Problem("not-applicable", message, help=help)])
     page = Page(chosen)
     page.watch()

@@ -48,7 +48,7 @@ class Engines(Generic[E, F, R]):
         self._style = style
         self._memory = memory
         self._engines: dict[Key, E] = {}  # by the names of profile and database, as the next
-        self._servers: dict[Key, R] = {}  # what reading sessions of each database by itself are made with
+        self._servers: dict[Key, R] = {}  # what read-only sessions of each database by itself are made with
         self._reading: list[E] = []
         self._memories: dict[Key, Engine] = {}  # of databases that have asynchronous engines alone
         # Every engine that was ever made here, as long as somebody uses it: for whom it was made, None for reading.
@@ -62,7 +62,7 @@ class Engines(Generic[E, F, R]):
         return self._make_factory(database, profile) if found is None else found
 
     def readers(self, database: str, profile: str | None = None) -> R:
-        """Return what its reading sessions are made with."""
+        """Return what its read-only sessions are made with."""
         found = self._readers.get((profile, database))
         return self._make_readers(database, profile) if found is None else found
 
@@ -279,7 +279,7 @@ class Engines(Generic[E, F, R]):
             self.forget_readers()
 
     def forget_readers(self) -> list[E]:
-        """Let the next reading session make its engines anew; return those that were."""
+        """Let the next read-only session make its engines anew; return those that were."""
         with self._plan.profiles.lock:
             for server in self._servers.values():
                 if server.router is not None:
@@ -304,7 +304,7 @@ class Engines(Generic[E, F, R]):
             return self.forget_readers()
 
     def remind(self, engine: E) -> None:
-        """Look after the database of an engine, unless another one serves it, as during and after a reload."""
+        """Watch the database of an engine, unless another one serves it, as during and after a reload."""
         found = self._made.get(engine)
         if found is not None and self._engines.get(found.key, engine) is engine:
             self.look_after(found)

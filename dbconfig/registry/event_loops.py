@@ -18,7 +18,7 @@ from dbconfig.engine.pool import PoolStats
 from dbconfig.registry.engines import Engines, ProcessEngines
 from dbconfig.registry.loop_end import LoopEnd, end_of_this_loop, keep_inherited
 from dbconfig.registry.styles import Plan
-from dbconfig.replicas import readers
+from dbconfig.replicas import routing
 from dbconfig.sessions.sessionmaker import AsyncSessionFactory, Readers, async_readers_over_several
 
 LoopEngines = Engines[AsyncEngine, AsyncSessionFactory, Readers[AsyncSession]]
@@ -60,7 +60,7 @@ class Tasks:
         loop.call_later(seconds, run)
 
     def close(self, engines: Sequence[Engine]) -> None:
-        """Have connections at rest closed; the engines may be used on, and are let go of when nobody does."""
+        """Have idle connections closed; the engines may be used on, and are let go of when nobody does."""
         for engine in engines:
             self.end.rest(engine)
 
@@ -71,7 +71,7 @@ class Tasks:
         return engine.sync_engine
 
     factory = staticmethod(AsyncSessionFactory.of)
-    readers = staticmethod(readers.open_async_readers)
+    readers = staticmethod(routing.open_async_readers)
     readers_over_several = staticmethod(async_readers_over_several)
 
 

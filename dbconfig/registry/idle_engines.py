@@ -112,7 +112,7 @@ def _busy(engine: Engine) -> bool:
 
 
 class Reminder:
-    """Has a database looked after from its next connect on; it keeps neither the engines nor itself alive."""
+    """Has a database watched from its next connect on; it keeps neither the engines nor itself alive."""
 
     def __init__(self, engines: Owner, engine: Any) -> None:
         self._engines, self._engine = weakref.ref(engines), weakref.ref(engine)

@@ -39,16 +39,16 @@ class OpenEngine:
         event.listen(engine, "connect", lambda connection, record: self._records.add(record))
 
     async def dispose(self) -> None:
-        """Close the connections at rest; the engine may be used on."""
+        """Close the idle connections; the engine may be used on."""
         await greenlet_spawn(self.engine.dispose)
 
     async def retire(self) -> None:
-        """Close the connections at rest now, the others when they come back."""
+        """Close the idle connections now, the others when they are returned."""
         event.listen(self.engine, "checkin", _close_on_return)
         await self.dispose()
 
     def abandon(self) -> None:
-        """Shut the sockets, where nothing can be awaited any more."""
+        """Shut the sockets, where nothing can be awaited."""
         driver = driver_protocol.of(self.engine.dialect)
         for record in list(self._records):
             if record.dbapi_connection is None:
@@ -157,7 +157,7 @@ class LoopEnd:
                 await opened.end()
 
     def open(self, engine: Engine) -> AsyncEngine:
-        """Return the asynchronous engine of an engine, which ends with the loop, or when nobody uses it any more."""
+        """Return the asynchronous engine of an engine, which ends with the loop, or when nobody uses it."""
         opened = self._opened[engine] = OpenEngine(engine)
         found = AsyncEngine(engine)
         weakref.finalize(found, self._soon, opened).atexit = False
@@ -180,13 +180,13 @@ class LoopEnd:
         self.retire(opened).add_done_callback(closed)
 
     def rest(self, engine: Engine) -> None:
-        """Close the connections at rest of an engine that stays open. In the loop's own thread."""
+        """Close the idle connections of an engine that stays open. In the loop's own thread."""
         opened = self._opened.get(engine)
         if opened is not None:
             self._close(opened.dispose())
 
     def retire(self, opened: OpenEngine) -> asyncio.Future[None]:
-        """Let the connections of an engine close, those in use when they come back. In the loop's own thread."""
+        """Let the connections of an engine close, those in use when they are returned. In the loop's own thread."""
         return self._close(opened.retire())
 
     def _close(self, work: Coroutine[Any, Any, None]) -> asyncio.Future[None]:

@@ -69,7 +69,7 @@ class Parts:
         """Make the asynchronous sessions of some databases with something else for a while, in every event loop.
 
         Args:
-            makers: by database; of a loop's factory they make another one, and what reading sessions are made with.
+            makers: by database; of a loop's factory they make another one, and what read-only sessions are made with.
         """
         name, before = self.profiles.get().name, self.plan.joining
         self._join({**before, **{(name, database): make for database, make in makers.items()}}, 1)
@@ -183,7 +183,8 @@ class Parts:
         return found
 
     def drive(self, database: str, verb: str, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Run the asynchronous twin of a verb in an event loop of its own, for a driver that is only asynchronous.
+        """Run the asynchronous counterpart of a verb in an event loop of its own, for a driver that is only
+        asynchronous.
 
         Raises:
             RuntimeError: a loop is running in this thread, which would stand still.

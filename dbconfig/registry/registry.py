@@ -1,4 +1,4 @@
-"""The public object: one engine per profile and database, shared by threads, left alone by forks, closed together."""
+"""The public object: one engine per profile and database, shared by threads, safe across forks, closed together."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Registry:
     """The engines of an application.
 
     Nothing is read or opened before the first use. One registry may be used by any number of threads and, after a
-    fork, by the children: each process has connections of its own.
+    fork, by the children: each process has its own connections.
 
     >>> with Registry.from_profile(Profile(name="doc", url="sqlite://")) as db:
     ...     with db.session() as session:
@@ -64,12 +64,12 @@ class Registry:
         session_class: type[PlainSession] = Session,
         async_session_class: type[Any] | None = None,
     ) -> None:
-        """Note what to load at first use.
+        """Configure what to load; nothing is read before the first use.
 
         Args:
-            path: the configuration folder; None looks for `config/`.
+            path: the configuration folder; None searches for `config/`.
             profile: the profile; None takes `ENVIRONMENT`.
-            environ: the environment variables; None is the process's own.
+            environ: the environment variables; None uses the process's own.
             engine_options: arguments of `create_engine` that only code can express, for every engine.
             session_class: the class of sessions, such as `sqlalchemy.orm.Session` or a subclass of it.
             async_session_class: the class of asynchronous sessions; None is SQLModel's or SQLAlchemy's, as
@@ -82,7 +82,7 @@ class Registry:
 
     @classmethod
     def from_profile(cls, profile: Profile, **options: Any) -> Self:
-        """Return a registry of a profile that was made in code; it needs no file.
+        """Return a registry for a profile that was created in code, without files.
 
         Args:
             profile: the profile.
@@ -119,38 +119,38 @@ class Registry:
 
     @property
     def profile(self) -> Profile:
-        """The profile; it is loaded on first use.
+        """The profile, loaded on first use.
 
         Raises:
-            ConfigError: it cannot be used.
+            ConfigError: the configuration is invalid.
         """
         return self._profiles.public()
 
     def deadline(self, seconds: float) -> Deadline:
-        """Give the block of a `with` this much time for everything that waits for a database.
+        """Limit the time that a `with` block spends on databases.
 
         Waiting for a connection, connecting, each statement (it is cancelled on the server too), COMMIT, and the
-        attempts of `run_in_transaction` with their pauses end with it. Of nested deadlines, the nearest counts. It goes
-        along into the coroutines, tasks, and threads that are given a copy of the context.
+        attempts of `run_in_transaction` with their pauses end with it. Of nested deadlines, the nearest counts.
+        Coroutines, tasks, and threads that get a copy of the context inherit it.
 
         Args:
-            seconds: from now; 0 or less is over at once.
+            seconds: the limit, from now; 0 or less expires immediately.
 
         Raises:
-            DeadlineExceeded: in the block, where the time is over; a `TimeoutError` that says what it was spent on.
+            DeadlineExceeded: the time is up; a `TimeoutError` that says what the time was spent on.
         """
         return Deadline(seconds)
 
     def engine(self, database: str = DEFAULT, *, profile: str | None = None, shard: str | None = None) -> Engine:
-        """Return the engine of a database, always the same one; the first call makes it, and connects to nothing.
+        """Return the engine of a database, always the same one. The first call creates it, without connecting.
 
         Args:
             database: a name under `databases:`, or the profile's own.
             profile: another profile than the registry's.
-            shard: one of the `shards` of the database; None takes that of `on_shard`.
+            shard: one of the `shards` of the database; None uses the one set by `on_shard`.
 
         Raises:
-            ConfigError: the profile or the database does not exist or cannot be used, or no shard was chosen.
+            ConfigError: the profile or the database does not exist or is invalid, or no shard was chosen.
         """
         return self._engines.factory(self._named(database, shard, profile), profile).engine
 
@@ -165,17 +165,17 @@ class Registry:
         execution_options: Mapping[str, Any] | None = None,
         shard: str | None = None,
     ) -> Session:
-        """Return a new session: SQLModel's own, which closes at the end of a `with`; `commit()` commits.
+        """Return a new SQLModel session. `with` closes it; call `commit()` to commit.
 
         Args:
             database: a name under `databases:`, or the profile's own.
             profile: another profile than the registry's.
-            read_only: read from one of the `replicas`, or from the primary where there is none. Each statement costs
+            read_only: read from one of the `replicas`, or from the primary if there are none. Each statement costs
                 one round trip, and sees what is committed when it begins; writes are refused.
-            snapshot: let all statements see the same state, for two round trips more; it is read-only too.
-            schema: the schema of tables that name none, such as a tenant's. All tenants share the pool.
+            snapshot: let all statements see the same state, at the cost of two more round trips; read-only too.
+            schema: schema for tables that do not name one, such as a tenant's. All tenants share the pool.
             execution_options: execution options of the session's connections, such as `isolation_level`.
-            shard: one of the `shards` of the database; None takes that of `on_shard`.
+            shard: one of the `shards` of the database; None uses the one set by `on_shard`.
         """
         if profile is shard is schema is None and not (read_only or snapshot or execution_options):
             make: Callable[[], Session] | None = self._engines.sessions.get(database)  # for nearly every session
@@ -201,10 +201,10 @@ class Registry:
         execution_options: Mapping[str, Any] | None = None,
         shard: str | None = None,
     ) -> AbstractContextManager[Session]:
-        """Return a context manager of a session that commits at the end, or rolls back on an exception.
+        """Return a context manager for a session that commits at the end, or rolls back on an exception.
 
         On SQLite it takes the write lock when it begins, so that what was read is still true when it writes.
-        `schema`, `execution_options`, and `shard` are those of `session`.
+        `schema`, `execution_options`, and `shard` work as in `session`.
         """
         database = self._named(database, shard, profile)
         return self._engines.factory(database, profile).transaction(options(schema, execution_options))
@@ -214,16 +214,16 @@ class Registry:
 
         Args:
             database: a name under `databases:`, or the profile's own.
-            read_only: read from one of the `replicas`, or from the primary where there is none. Each statement sees
+            read_only: read from one of the `replicas`, or from the primary if there are none. Each statement sees
                 what is committed when it begins; writes are refused.
         """
         engine = self._engines.readers(database).pick() if read_only else self.engine(database)
         return engine.connect()
 
     def begin(self, database: str = DEFAULT, *, read_only: bool = False) -> AbstractContextManager[Connection]:
-        """Return a context manager of a Core connection whose transaction commits at the end, or rolls back.
+        """Return a context manager for a Core connection whose transaction commits at the end, or rolls back. It has
 
-        It has the guarantees of `transaction`: SQLite's write lock, and `CommitUncertain`. With `read_only` all
+        the guarantees of `transaction`: SQLite's write lock, and `CommitUncertain`. With `read_only` all
         statements see the same state, and writes are refused.
         """
         return begun(self.session(database, snapshot=True) if read_only else self.transaction(database))
@@ -241,22 +241,22 @@ class Registry:
     ) -> T:
         """Run a function in a transaction, and rerun it from the start after a transient error.
 
-        Those are a serialization failure, a deadlock, a lock that could not be acquired, a busy SQLite file, and a
-        connection that was lost before COMMIT was sent. The function gets a fresh session each time, must not commit,
-        and may see its attempt's number as ``session.info["attempt"]``. A call within it joins its transaction.
+        Transient errors are a serialization failure, a deadlock, a lock that could not be acquired, a busy SQLite file,
+        and a connection that was lost before COMMIT was sent. The function gets a fresh session each time, must not
+        commit, and finds the number of the attempt in ``session.info["attempt"]``. A nested call joins its transaction.
 
         Args:
-            work: what to do; what it returns is returned.
+            work: the function; its result is returned.
             database: where.
             attempts: maximum number of attempts; None: until `timeout`. Waiting for a server that cannot be reached
                 is not an attempt.
-            timeout: seconds after which no attempt begins.
-            schema: the schema of tables that name none; a call within it for another schema has its own transaction.
+            timeout: seconds after which no further attempt begins.
+            schema: schema for tables that do not name one; a nested call for another schema has its own transaction.
             execution_options: execution options of the session's connections.
-            shard: one of the `shards` of the database; None takes that of `on_shard`.
+            shard: one of the `shards` of the database; None uses the one set by `on_shard`.
 
         Raises:
-            CommitUncertain: the connection was lost while COMMIT was under way; this is never repeated.
+            CommitUncertain: the connection was lost during COMMIT; this is never retried.
         """
         database = self._profiles.shard_of(self._named(database, shard))
         factory = self._engines.factory(database)
@@ -323,10 +323,10 @@ class Registry:
         execution_options: Mapping[str, Any] | None = None,
         shard: str | None = None,
     ) -> AbstractAsyncContextManager[AsyncSession]:
-        """Return a context manager of a session that commits at the end, or rolls back.
+        """Return a context manager for a session that commits at the end, or rolls back.
 
         A cancellation rolls back like an exception. On SQLite it takes the write lock when it begins.
-        `schema`, `execution_options`, and `shard` are those of `session`.
+        `schema`, `execution_options`, and `shard` work as in `session`.
         """
         database = self._named(database, shard, profile)
         return self.parts.loops.here().factory(database, profile).transaction(options(schema, execution_options))
@@ -342,7 +342,7 @@ class Registry:
     def async_begin(
         self, database: str = DEFAULT, *, read_only: bool = False
     ) -> AbstractAsyncContextManager[AsyncConnection]:
-        """Return a context manager of a Core connection whose transaction commits at the end, as `begin` does."""
+        """Return a context manager for a Core connection whose transaction commits at the end, as `begin` does."""
         opened = self.async_session(database, snapshot=True) if read_only else self.async_transaction(database)
         return async_begun(opened)
 
@@ -359,11 +359,11 @@ class Registry:
     ) -> T:
         """Await a function in a transaction, and rerun it from the start after a transient error.
 
-        All that `run_in_transaction` says holds. A call within the function joins its transaction; one in a task that
-        the function starts has a transaction of its own, since two tasks cannot share a session.
+        It works as `run_in_transaction` does. A nested call joins the transaction, unless it runs in a task that the
+        function starts: two tasks cannot share a session.
 
         Raises:
-            CommitUncertain: the connection was lost while COMMIT was under way; this is never repeated.
+            CommitUncertain: the connection was lost during COMMIT; this is never retried.
         """
         database = self._profiles.shard_of(self._named(database, shard))
         factory = self.parts.loops.here().factory(database)
@@ -382,20 +382,20 @@ class Registry:
     # Shards
 
     def shards(self, database: str = DEFAULT) -> tuple[str, ...]:
-        """Return the names of the shards of a database; () where it is not divided."""
+        """Return the names of the shards of a database; () if it has none."""
         return self.profile.shards(database)
 
     def on_shard(self, shard: str, database: str | None = None) -> AbstractContextManager[None]:
-        """Let this thread or task work on a shard: ``with db.on_shard("eu"): …``; what names another one, does so.
+        """Select a shard for this thread or task: ``with db.on_shard("eu"): …``. An explicit `shard=` overrides it.
 
-        Tasks that are started within it work there too, threads do not.
+        Tasks started within the block inherit it; threads do not.
 
         Args:
-            shard: of every database that has one of this name.
-            database: of this one alone.
+            shard: its name, in every database that has a shard of this name.
+            database: limit the selection to this database.
 
         Raises:
-            ConfigError: there is no such shard.
+            ConfigError: no database has this shard.
         """
         return sharding.on(id(self._profiles), self.profile, shard, database)
 
@@ -405,19 +405,19 @@ class Registry:
     # Tables
 
     def bind(self, **databases: Home) -> None:
-        """Say which tables live in which database: ``db.bind(analytics=AnalyticsBase.metadata)``.
+        """Assign tables to databases: ``db.bind(analytics=AnalyticsBase.metadata)``.
 
-        From then on `session()`, `transaction()` and `run_in_transaction()` without a database serve all of them, each
-        statement where its tables are, and `create_tables()` sends each table to its own. At a commit they commit in
-        two phases where their servers keep prepared transactions, else one after the other.
+        Without a database, `session()`, `transaction()`, and `run_in_transaction()` then serve all of them: each
+        statement goes where its tables are, and `create_tables()` creates each table in its own database. A commit uses
+        two phases if the servers support prepared transactions; otherwise, the databases commit one after another.
 
         Args:
             databases: by name, metadata, a base class with metadata of its own, a model, or a list of them.
 
         Raises:
-            InvalidRequestError: something is bound to another database already.
-            ConfigError: the profile has no such database; before the profile is loaded nobody knows, and the first
-                statement says so.
+            InvalidRequestError: a table is already bound to another database.
+            ConfigError: the profile has no such database. If the profile is not loaded yet, the first statement raises
+                this.
         """
         with self._profiles.lock:
             known = self._profiles.loaded()
@@ -433,22 +433,22 @@ class Registry:
     def create_tables(
         self, *models: What, database: str = DEFAULT, schema: str | None = None, shard: str | None = None
     ) -> list[str]:
-        """Create the tables of models, or of all that are imported; those that exist are left alone.
+        """Create the tables of the given models, or of all imported models. Existing tables are left unchanged.
 
-        Safe when several processes start at once. Foreign keys decide the order.
+        Safe when several processes start at the same time. Foreign keys decide the order.
 
         Args:
-            models: models, tables, or table names; or MetaData or a declarative base for all of its tables. None of
-                them is all tables of `SQLModel.metadata` and of what `bind` names.
-            database: where; unless one is given, each goes where `bind` has put it.
-            schema: the schema of tables that name none, such as a tenant's; it has to exist.
-            shard: in this one; None is in that of `on_shard`, or in all of them, one after another.
+            models: models, tables, or table names; or MetaData or a declarative base for all of its tables. None means
+                all tables of `SQLModel.metadata` and of everything passed to `bind`.
+            database: the database; by default, the one to which `bind` assigned each table.
+            schema: schema for tables that do not name one, such as a tenant's; it must exist.
+            shard: the shard; None uses the one set by `on_shard`, or else all of them, one after another.
 
         Returns:
             The names of the tables that were created.
 
         Raises:
-            ConfigError: no table has this name, no model is imported, or another profile protects this database.
+            ConfigError: there is no such table, no model is imported, or another profile protects this database.
         """
         return self._on_tables(models, self._named(database, shard), "create", options(schema, None))
 
@@ -461,7 +461,7 @@ class Registry:
     def drop_tables(
         self, *models: What, database: str = DEFAULT, schema: str | None = None, shard: str | None = None
     ) -> list[str]:
-        """Drop the tables of models, or of all that are imported; the arguments are those of `create_tables`.
+        """Drop the tables of the given models, or of all imported models. The arguments are those of `create_tables`.
 
         Returns:
             The names of the tables that were dropped.
@@ -504,16 +504,16 @@ class Registry:
     # Replicas
 
     def write_token(self, database: str = DEFAULT) -> str:
-        """Return what the present task or thread has committed, as text for a cookie, a header or a message.
+        """Return a token for what the current task or thread has committed, to put into a cookie, header, or message.
 
-        `read_after` takes it, in another request or process. "" is nothing to wait for: no commit, or no replicas.
+        Pass it to `read_after` in another request or process. "" means that there is nothing to wait for.
         """
         router = self._engines.readers(database).router
         mark = router.mark() if router is not None else None
         return read_your_writes.to_token({router.key: mark}) if router is not None and mark is not None else ""
 
     async def async_write_token(self, database: str = DEFAULT) -> str:
-        """Return what the present task has committed, as `write_token` does; `read_after` takes it."""
+        """Return a token for what the current task has committed, as `write_token` does."""
         router = self.parts.loops.here().readers(database).router
         if router is None:
             return ""
@@ -523,48 +523,48 @@ class Registry:
         return read_your_writes.to_token({router.key: mark}) if mark is not None else ""
 
     def read_after(self, token: str | None = None) -> AbstractContextManager[object]:
-        """Let reading sessions see what a token stands for, and what anybody writes within the `with`.
+        """Let read-only sessions see the writes behind a token, and all writes made within the `with` block.
 
-        Tasks and threads that are started within it share it; so it belongs around a whole request.
+        Tasks and threads started within the block share it, so wrap the whole request.
 
         Raises:
-            ValueError: it is not a token.
+            ValueError: the text is not a token.
         """
         return read_your_writes.scope(read_your_writes.from_token(token or ""))
 
     def readers(self, database: str = DEFAULT) -> list[ReaderStats]:
-        """Return how each server of a database has served its reading sessions; [] without replicas."""
+        """Return the state of each server that serves read-only sessions; [] without replicas."""
         router = self._engines.readers(database).router
         return router.stats() if router is not None else []
 
     def async_readers(self, database: str = DEFAULT) -> list[ReaderStats]:
-        """Return how each server has served the reading sessions of the running loop; [] without replicas."""
+        """Return the state of each server that serves read-only sessions in the running loop; [] without replicas."""
         router = self.parts.loops.here().readers(database).router
         return router.stats() if router is not None else []
 
     # Operations
 
     def stats(self, database: str = DEFAULT, *, shard: str | None = None) -> PoolStats:
-        """Return what the pool of a database has done and how it is: sizes, line, counters, histograms."""
+        """Return the statistics of a database's pool: sizes, waiters, counters, histograms."""
         return self.parts.stats(self._named(database, shard))
 
     def all_stats(self) -> list[PoolStats]:
-        """Return the same of every pool: for writing, for reading, of each replica, and of each event loop."""
+        """Return the statistics of every pool: for writes, for reads, of each replica, and of each event loop."""
         return self.parts.all_stats()
 
     def advice(self) -> list[str]:
-        """Return what the statistics say about the size of each pool, with their figures; [] where all is well."""
+        """Return advice about the size of each pool, with the figures behind it; [] if there is none."""
         from dbconfig.engine.pool.advice import advice
 
         return advice(self.all_stats())
 
     def tags(self, **tags: str) -> AbstractContextManager[None]:
-        """Tag the statements of a `with` block: ``with db.tags(job="nightly"):``, where the profile has `query_tags`.
+        """Tag the statements of a `with` block: ``with db.tags(job="nightly"):``, if the profile sets `query_tags`.
 
-        Threads and tasks that are started within it share the tags.
+        Threads and tasks started within the block share the tags.
 
         Raises:
-            ValueError: a name is not in small letters, or a value is not text.
+            ValueError: a name is not in lowercase, or a value is not text.
         """
         from dbconfig.engine.query_tags import tagged
 
@@ -575,7 +575,7 @@ class Registry:
 
         Raises:
             TimeoutError: it does not answer within the time.
-            sqlalchemy.exc.DBAPIError: it cannot be reached; the notes say at which stage, and what to do.
+            sqlalchemy.exc.DBAPIError: the database cannot be reached; the notes name the stage and the remedy.
         """
         database = self._named(database, shard)
         if self._settings(database).only_asynchronous():
@@ -588,11 +588,11 @@ class Registry:
         return await probes.async_ping(self.async_engine(database).sync_engine, timeout)
 
     def wait(self, database: str = DEFAULT, *, timeout: float = 30.0, shard: str | None = None) -> None:
-        """Return when the database answers, or each of its shards, as the first thing in a container.
+        """Wait until the database, or each of its shards, answers. Call it first in a container.
 
         Raises:
             TimeoutError: it does not answer within the time.
-            sqlalchemy.exc.DBAPIError: waiting cannot help: a wrong password, a database that does not exist.
+            sqlalchemy.exc.DBAPIError: the error is permanent, such as a wrong password or a missing database.
         """
         left, end = timeout, time.monotonic() + timeout
         for name in self._profiles.every_shard(self._named(database, shard)):
@@ -612,41 +612,41 @@ class Registry:
     def password_provider(
         self, name: str, function: Callable[[DatabaseSettings], str], *, timeout: float = TIMEOUT
     ) -> None:
-        """Let `password: {provider: NAME}` call a function for each new connection.
+        """Register a function that `password: {provider: NAME}` calls for each new connection.
 
         Register it before the first use. Installed packages do so by the entry points `dbconfig.password_providers`.
 
         Args:
-            name: as it stands in the profile.
+            name: the name used in the profile.
             function: gets the settings of the database, `.address.host`, `.address.username` and so on, and returns
-                the password. It is called on a thread of its own, and by several at once.
+                the password. It runs on its own thread, and several calls may run at the same time.
             timeout: seconds after which the connection attempt fails.
         """
         self._profiles.providers.add(name, function, timeout)
 
     def reload(self) -> None:
-        """Read the configuration again and go over to it, without an interruption.
+        """Read the configuration again and switch to it without interrupting work in progress.
 
-        Every engine in use is made anew and proved by a connection, then all take the place of the old ones at once;
-        replicas, and the engines of event loops, follow at their next use.
-        Work in progress finishes on its old connection, which closes when it comes back; those at rest close now. Where
-        nothing has changed the engine stays, and its connections are replaced: a new password is in use everywhere
-        afterwards. A database in memory stays as it is.
+        Every engine in use is created again and tested with a connection; then all of them replace the old ones
+        together. Replicas, and the engines of event loops, follow at their next use.
+        Work in progress finishes on its old connection, which closes when it is returned; idle connections close now.
+        An engine whose settings have not changed stays, but its connections are replaced, so a new password is in use
+        everywhere afterward. A database in memory is left unchanged.
 
         Raises:
-            ConfigError: the new configuration cannot be used; nothing has changed.
+            ConfigError: the new configuration is invalid; nothing has changed.
             sqlalchemy.exc.DBAPIError: a database cannot be reached with it; nothing has changed.
         """
         self.parts.reload.run(lambda: self.parts.event_loops)
 
     def dispose(self, *, timeout: float | None = None) -> None:
-        """Close every engine and forget the profile; the next use begins anew.
+        """Close every engine and forget the profile; the next use starts again.
 
-        Connections in use close when they come back.
+        Connections in use close when they are returned.
 
         Args:
-            timeout: seconds to wait for them, while nobody gets a new one. What is then still in use is cancelled on
-                the server and closed: afterwards no connection is left, and the old engines refuse to lend one.
+            timeout: seconds to wait for them; no new connections are handed out meanwhile. What is still in use then is
+                cancelled on the server and closed, so no connection is left, and the old engines refuse checkouts.
         """
         self.parts.dispose(timeout)
 
@@ -654,8 +654,8 @@ class Registry:
         """Close the asynchronous engines of the running loop; those of another loop close with it.
 
         Args:
-            timeout: seconds to wait for connections in use, while nobody gets a new one. What is then still in use is
-                cancelled on the server and closed, as by `dispose`.
+            timeout: seconds to wait for connections in use; no new connections are handed out meanwhile. What is still
+                in use then is cancelled on the server and closed, as in `dispose`.
         """
         if self.parts.event_loops is not None:
             await self.parts.event_loops.dispose(timeout)

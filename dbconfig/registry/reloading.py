@@ -42,7 +42,7 @@ class Renewal:
             engine.dispose()
 
     def finish(self) -> None:
-        """Let the old connections go, now that the new ones are in use: at once, or when they come back."""
+        """Let the old connections go, now that the new ones are in use: at once, or when they are returned."""
         for engine in self.proofs:
             engine.dispose()
         for engine in self.kept:
@@ -114,7 +114,7 @@ def _prove(engine: Engine) -> None:
 
 
 class Reload:
-    """Reads a registry's configuration again and goes over to it, one caller at a time."""
+    """Reads a registry's configuration again and switches to it, one caller at a time."""
 
     def __init__(self, profiles: Profiles, engines: ProcessEngines) -> None:
         self._profiles = profiles

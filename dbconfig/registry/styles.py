@@ -96,7 +96,7 @@ class Threads:
         pool.caretaker.add(key, job, seconds)
 
     def close(self, engines: Sequence[Engine]) -> None:
-        """Close connections at rest; the engines may be used on."""
+        """Close idle connections; the engines may be used on."""
         for engine in engines:
             engine.dispose()
 

@@ -1,4 +1,4 @@
-"""Reading sessions over several servers."""
+"""Read-only sessions over several servers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def open_readers(*arguments: Any) -> Readers[Any]:
-    """Return what makes reading sessions; see `readers`, which is loaded for those alone who have any."""
-    from dbconfig.replicas import readers
+    """Return what makes read-only sessions; see `routing`, which is loaded for those alone who have any."""
+    from dbconfig.replicas import routing
 
-    return readers.open_readers(*arguments)
+    return routing.open_readers(*arguments)

@@ -67,7 +67,7 @@ class Route(OptionEngine):
 
 @dataclass(frozen=True, slots=True)
 class ReaderStats:
-    """How one server serves reading sessions."""
+    """How one server serves read-only sessions."""
 
     name: str
     weight: int
@@ -134,14 +134,14 @@ class Fleet:
         return [ReaderStats(route.address, route.weight, route.reads, route.lag, route.out) for route in self._routes()]
 
     def rest(self) -> None:
-        """Look after the servers no more; their engines are to be disposed of."""
+        """Stop monitoring the servers; their engines are to be disposed of."""
         self._resting = True
         caretaker.remove(self._key)
 
     # Who is well
 
     def failed(self, route: Route, error: BaseException) -> None:
-        """Leave out a server for an error that it gave."""
+        """Take a server out of rotation after an error."""
         if is_exhausted(error):
             return
         text = str(getattr(error, "orig", None) or error).strip() or type(error).__name__
@@ -171,7 +171,7 @@ class Fleet:
             route.out, route.pause = "", FIRST_PAUSE
             self.turns = schedule(self.replicas)
         _log.info(
-            "%s: replica %s is read from again",
+            "%s: replica %s is back in rotation",
             self.label,
             route.address,
             extra=facts(self.label, replica=route.address),
@@ -196,7 +196,7 @@ class Fleet:
         caretaker.add(self._key, job, delay)
 
     def _look_after(self) -> float | None:
-        """Have a thread look at the servers; the caretaker's own must not hang in a connect."""
+        """Have a thread look at the servers; the maintenance thread must not hang in a connect."""
         if self.settings.replica_max_lag is None and not any(route.out for route in self.replicas):
             return None
         if not self._looking:
@@ -204,7 +204,7 @@ class Fleet:
             try:
                 self.begin_look()
             except RuntimeError as error:
-                _log.debug("the interpreter starts no thread any more, or the event loop has ended: %s", error)
+                _log.debug("cannot start a thread, or the event loop has ended: %s", error)
                 return None
         return self._interval()
 
@@ -288,7 +288,7 @@ class Fleet:
                 known = positions.positions_of(self.primary)
                 text = self.ask(connection, known.primary)
         except Exception as error:  # the primary's trouble is told to those who want it
-            _log.debug("%s: the primary does not tell its position: %s", self.label, error)
+            _log.debug("%s: the primary does not report its position: %s", self.label, error)
             return
         now = time.monotonic()
         if text:

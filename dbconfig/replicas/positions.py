@@ -15,7 +15,6 @@ from dbconfig.engine.pool import descriptor, driver, watch
 from dbconfig.errors.light_dataclass import dataclass
 
 _SERVER: Final = "dbconfig.server"  # in the info of a connection: which server it leads to
-NODE: Final = "dbconfig.node"  # and whether that is a node of Galera, once it was asked
 _SINGLE: Final = "dbconfig.single"  # and that all of its statements go to one server, though a pooler stands between
 _PGPOOL: Final = "SHOW pool_version"  # only Pgpool-II understands it, and no prepared statement may ask it
 _log = logging.getLogger("dbconfig.fleet")
@@ -34,9 +33,6 @@ class Positions:
 
     `on_disk` is for a caller that has written nothing: beyond that position only records of no commit follow. They may
     reach no replica for seconds, because PostgreSQL's WAL writer sleeps on an idle server.
-
-    `settled` is `primary` for a node of Galera, which first applies what its cluster has committed. Another node may
-    have taken a commit that this one has received, and not applied.
     """
 
     primary: str
@@ -46,7 +42,6 @@ class Positions:
     # Why two positions say nothing of each other, or "".
     parted: Callable[[Any, Any], str] = lambda seen, needed: ""
     on_disk: str = ""  # the same as `primary`
-    settled: str = ""
 
 
 def _lsn(text: str) -> int:
@@ -54,12 +49,9 @@ def _lsn(text: str) -> int:
     return (int(high, 16) << 32) + int(low, 16)
 
 
-GALERA: Final = "wsrep:"  # begins the position of a node of Galera
-
-
 def _mariadb_gtids(text: str) -> dict[str, int]:
     found: dict[str, int] = {}
-    if text.startswith(GALERA):
+    if text.startswith("wsrep:"):
         cluster, _, number = text.rpartition(":")
         return {cluster: int(number)}
     for gtid in text.split(","):
@@ -122,13 +114,13 @@ def _parted(seen: tuple[str, str, int], needed: tuple[str, str, int]) -> str:
     if seen[0] and needed[0] and seen[0] != needed[0]:
         return OTHER_SYSTEM
     if seen[1] and needed[1] and seen[1] != needed[1]:
-        return "it has been promoted, and follows this primary no more"
+        return "it was promoted, and no longer follows this primary"
     return ""
 
 
 OTHER_SYSTEM: Final = (
-    "it is another system than its primary, as with logical replication, so nobody can know whether it has what was "
-    "written: write `read_your_writes: false` to read from it"
+    "it is a different system from its primary, as with logical replication, so its position says nothing "
+    "about the primary's writes: write `read_your_writes: false` to read from it"
 )
 _SYSTEM: Final = "(SELECT system_identifier FROM pg_control_system())"
 _TIMELINE: Final = "substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8)"
@@ -164,7 +156,6 @@ _MARIADB: Final = Positions(
     f"SELECT {_MARIADB_POSITION}, concat_ws(' ', @@hostname, @@port, @@global.server_id)",
     _mariadb_gtids,
     _has_domains,
-    settled=f"SET STATEMENT wsrep_sync_wait = 1 FOR SELECT {_MARIADB_POSITION}",
 )
 
 
@@ -231,8 +222,8 @@ def _refuse_pgpool(connection: Connection, number: int) -> None:
         connection.invalidate()
         raise
     message = (
-        "Pgpool-II chooses a server for each session or statement, so nobody can know whether a read sees what was "
-        "written: give the servers themselves as `url` and `replicas`, or write `read_your_writes: false`"
+        "Pgpool-II chooses a server for each session or statement, so a read may miss what was just written: "
+        "list the servers themselves as `url` and `replicas`, or write `read_your_writes: false`"
     )
     raise CannotKnow(message)
 

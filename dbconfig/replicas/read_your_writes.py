@@ -150,7 +150,7 @@ def from_token(token: str) -> dict[str, Mark]:
         plain = json.loads(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
         found = {key: Mark(float(at), str(position), True) for key, (at, position) in plain.items()}
         if not all(isfinite(mark.at) for mark in found.values()):
-            raise ValueError("a time that never passes")
+            raise ValueError("a time in the far future")
     except (ValueError, TypeError, AttributeError, OverflowError, RecursionError, binascii.Error):
         raise ValueError("this is not a token of write_token()") from None
     # A clock that runs ahead, or somebody who plays with the token, must not keep reads on the primary for ever.

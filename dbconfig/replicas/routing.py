@@ -1,4 +1,4 @@
-"""Primary or replica: which server a reading session reads from."""
+"""Primary or replica: which server a read-only session reads from."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import random
 import time
 import weakref
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Connection, Engine, event, exc
@@ -22,10 +23,13 @@ from dbconfig.engine.pool.facts import facts
 from dbconfig.replicas import positions, read_your_writes
 from dbconfig.replicas.health import Fleet, Route, is_exhausted
 from dbconfig.sessions.session import ReadOnlySession, SnapshotSession
+from dbconfig.sessions.session_classes import SQLMODEL, SessionClasses
+from dbconfig.sessions.sessionmaker import Readers, async_makers, async_session_arguments, session_arguments
 from dbconfig.settings.database import DatabaseSettings
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
+    from sqlmodel.ext.asyncio.session import AsyncSession
 
 _log = logging.getLogger("dbconfig.routing")
 
@@ -39,7 +43,7 @@ _UNREACHABLE: Final = (exc.DBAPIError, exc.TimeoutError, OSError)
 
 
 class Router(Fleet):
-    """Chooses a server for each reading session, and another one where that cannot serve it."""
+    """Chooses a server for each read-only session, and another one where that cannot serve it."""
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
@@ -70,45 +74,22 @@ class Router(Fleet):
         if connection is not None:
             return connection
         if self.settings.replica_fallback:
-            connection = self._primarys(mark)
+            connection = self._primarys()
             self.primary.reads += 1
             return connection
         return self._wait(mark, trouble)
 
-    def _primarys(self, mark: read_your_writes.Mark | None = None) -> Connection:
+    def _primarys(self) -> Connection:
         """Return a connection to the primary; wait for one that cannot be reached as long as any session would."""
         deadline = time.monotonic() + self.settings.pool_timeout
         while True:
             try:
-                connection = self.primary.open()
+                return self.primary.open()
             except _UNREACHABLE as error:
                 late = time.monotonic() + PRIMARY_STEP > deadline
                 if late or is_exhausted(error) or errors.fate_of(error) is not Fate.ABSENT:
                     raise
-            else:
-                if mark is None or self._is_settled(connection, deadline):
-                    return connection
             self.pause(PRIMARY_STEP)
-
-    def _is_settled(self, connection: Connection, deadline: float) -> bool:
-        """Say whether the primary has what was written: a node of Galera may yet have to apply what another one took.
-
-        Raises:
-            OperationalError: it does not, and the deadline is near.
-        """
-        if not positions.positions_of(self.primary).settled or connection.connection.info.get(positions.NODE) is False:
-            return True
-        try:
-            self._position_of_primary(connection)
-        except Exception as error:
-            connection.close()
-            if time.monotonic() + PRIMARY_STEP > deadline:
-                raise exc.OperationalError(None, None, error) from error
-            return False
-        except BaseException:  # a task that is cancelled while its question is under way
-            connection.close()
-            raise
-        return True
 
     def _candidates(self, first: Route, mark: read_your_writes.Mark | None) -> Iterator[Route]:
         if first is self._primary:
@@ -164,7 +145,7 @@ class Router(Fleet):
             if connection is not None:
                 return connection
         states = "; ".join(f"{route.address}: {route.out or 'behind'}" for route in self.replicas)
-        message = f"no replica of {self.label} can be read from ({states}), and replica_fallback is false"
+        message = f"no replica of {self.label} is available ({states}), and replica_fallback is false"
         raise exc.OperationalError(None, None, RuntimeError(message)) from trouble
 
     def pause(self, seconds: float) -> None:
@@ -191,26 +172,17 @@ class Router(Fleet):
     def _ask_primary(self) -> str:
         try:
             with self.primary.open() as connection:
-                return self._position_of_primary(connection)
+                return self.ask(connection, positions.positions_of(self.primary).primary)
         except positions.CannotKnow:
             raise
         except Exception as error:  # drivers have errors of their own for what is asked past SQLAlchemy
             _log.warning(
-                "%s: the primary does not tell its position, reads go by time: %s",
+                "%s: the primary does not report its position, reads go by time: %s",
                 self.label,
                 error,
                 extra=facts(self.label),
             )
             return ""
-
-    def _position_of_primary(self, connection: Connection) -> str:
-        known, info = positions.positions_of(self.primary), connection.connection.info
-        if not (known.settled and info.get(positions.NODE)):
-            text = self.ask(connection, known.primary)
-            info[positions.NODE] = text.startswith(positions.GALERA)
-            if not (known.settled and info[positions.NODE]):
-                return text
-        return self.ask(connection, known.settled)
 
     def _check_claim(self, mark: read_your_writes.Mark) -> None:
         """Wait for no more than the primary has: a position beyond it was made up, and no replica ever has it."""
@@ -273,7 +245,7 @@ class _Routed(ReadOnlySession):
 
 
 class RoutedSession(_Routed):
-    """A reading session of one server among several."""
+    """A read-only session of one server among several."""
 
 
 class RoutedSnapshot(_Routed, SnapshotSession):
@@ -304,7 +276,7 @@ class AsyncRouter(Router):
     def begin_look(self) -> None:
         loop = self._loop()
         if loop is None:
-            raise RuntimeError("the event loop is gone")
+            raise RuntimeError("the event loop has ended")
         loop.call_soon_threadsafe(self._begin_in_loop)
 
     def _begin_in_loop(self) -> None:
@@ -315,3 +287,54 @@ class AsyncRouter(Router):
 
     def pause(self, seconds: float) -> None:
         await_only(asyncio.sleep(seconds))
+
+
+def open_readers(
+    settings: DatabaseSettings,
+    label: str,
+    open_engine: Callable[..., Engine],
+    beside: Engine | None,
+    classes: SessionClasses = SQLMODEL,
+) -> Readers[Any]:
+    """Return what makes read-only sessions; nothing is connected.
+
+    Args:
+        settings: of the database.
+        label: its name in logs.
+        open_engine: makes an engine for reading of settings, a name, and how.
+        beside: the engine whose database in memory is read.
+        classes: of the sessions.
+    """
+    arguments = session_arguments(settings)
+    if settings.replicas:
+        router = Router(settings, label, partial(open_engine, patient=False))
+        return Readers(
+            partial(classes.of(RoutedSession), router=router, **arguments),
+            partial(classes.of(RoutedSnapshot), router=router, **arguments),
+            router.choose,
+            router,
+        )
+    engine = open_engine(settings, f"{label}/reads", beside=beside)
+    return Readers(
+        partial(classes.of(ReadOnlySession), engine, **arguments),
+        partial(classes.of(SnapshotSession), engine, **arguments),
+        lambda: engine,
+    )
+
+
+def open_async_readers(
+    settings: DatabaseSettings,
+    label: str,
+    open_engine: Callable[..., AsyncEngine],
+    beside: Engine | None,
+    classes: SessionClasses = SQLMODEL,
+) -> Readers[AsyncSession]:
+    """Return what makes read-only sessions in the running loop; see `open_readers`."""
+    arguments = async_session_arguments(settings)
+    if settings.replicas:
+        router = AsyncRouter(settings, label, open_engine)
+        plain, snapshot = async_makers(None, (RoutedSession, RoutedSnapshot), {**arguments, "router": router}, classes)
+        return Readers(plain, snapshot, router.choose, router)
+    engine = open_engine(settings, f"{label}/reads", beside=beside)
+    plain, snapshot = async_makers(engine, (ReadOnlySession, SnapshotSession), arguments, classes)
+    return Readers(plain, snapshot, lambda: engine.sync_engine)

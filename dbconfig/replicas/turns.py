@@ -1,4 +1,4 @@
-"""Whose turn it is: each server has its share of the reading sessions."""
+"""Whose turn it is: each server has its share of the read-only sessions."""
 
 from __future__ import annotations
 

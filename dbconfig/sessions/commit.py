@@ -1,4 +1,4 @@
-"""Commit a session's transaction, and tell what is known when that fails."""
+"""Commit a session's transaction, and report what is known if that fails."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from dbconfig.sessions.session_classes import commit_as_the_class_does
 class CommitUncertain(OperationalError):
     """The outcome of a COMMIT is unknown, or it took effect in some of several databases only.
 
-    It is never repeated automatically, since that could apply the work twice. Look whether the work is there (a unique
-    key of the work makes that easy), and only then run it again.
+    It is never retried automatically, because that could apply the work twice. Check whether the work is there (a
+    unique key of the work makes that easy) before you run it again.
 
     Attributes:
         committed: names of the databases that have committed.
-        unknown: names of the databases that may have committed, or not.
+        unknown: names of the databases that may or may not have committed.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class CommitUncertain(OperationalError):
         self.committed: tuple[str, ...] = tuple(committed)
         self.unknown: tuple[str, ...] = tuple(unknown)
         self.add_note(
-            "dbconfig: the outcome of this COMMIT is unknown. Look whether its work is there before you repeat it."
+            "dbconfig: the outcome of this COMMIT is unknown. Check whether its work is there before you repeat it."
             if not self.committed
             else f"dbconfig: {self._outcome()}. Complete or undo the work before you repeat it."
         )
@@ -66,7 +66,7 @@ def _uncertain(
     return kind(OperationalError(statement, None, inner), committed=committed, unknown=unknown)
 
 
-_GONE: Final = "the transaction was ended past its session, before its COMMIT: what it did may be committed, or not"
+_GONE: Final = "the transaction ended outside its session, before its COMMIT: its work may or may not be committed"
 
 
 def commit(session: Session) -> None:

@@ -38,7 +38,7 @@ def options(schema: str | None, given: Mapping[str, Any] | None, *, read_only: b
         raise ValueError("a read-only session has its own isolation level: use snapshot=True for one state")
     if schema is not None:
         if "schema_translate_map" in found:
-            raise ValueError("`schema` sets schema_translate_map: give one of the two")
+            raise ValueError("`schema` sets schema_translate_map: use only one of the two")
         found["schema_translate_map"] = {None: checked(schema)}
     return found
 

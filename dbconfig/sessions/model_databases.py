@@ -142,11 +142,11 @@ class BoundUnitOfWork(Bound, UnitOfWork, WritingSession):
 
 
 class BoundReading(Bound, ReadOnlySession):
-    """A reading session over several databases."""
+    """A read-only session over several databases."""
 
 
 class BoundSnapshot(BoundReading, SnapshotSession):
-    """A reading session with one snapshot in each of several databases."""
+    """A read-only session with one snapshot in each of several databases."""
 
 
 @event.listens_for(BoundReading, "after_begin", propagate=True)

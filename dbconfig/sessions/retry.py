@@ -80,10 +80,10 @@ class Attempts:
         spent = fate is not Fate.ABSENT and self._limit is not None and self.number >= self._limit
         if spent or pause > self._deadline - time.monotonic():
             of = f" of {self._limit}" if self._limit is not None else f", {self._timeout:.3g} s after the first"
-            error.add_note(f"dbconfig: given up after attempt {self.number}{of}: {fate.value}")
+            error.add_note(f"dbconfig: gave up after attempt {self.number}{of}: {fate.value}")
             return None
         _log.info(
-            "%s: attempt %d: %s; again in %.3f s",
+            "%s: attempt %d: %s; retrying in %.3f s",
             self.label,
             self.number,
             fate.value,
@@ -156,7 +156,7 @@ def _unit(open_session: Callable[[], Any], attempts: Attempts, unit: Unit) -> _S
         limit = deadline.current()
         if limit is not None:
             if pause >= limit.remaining():
-                late = limit.exceeded(f"a unit of work was about to be run again after {outcome.fate.value}")
+                late = limit.exceeded(f"a unit of work was about to be retried after {outcome.fate.value}")
                 late.__cause__ = outcome.error
                 return _Failed(late, Fate.FINAL)
             limit.spend(deadline.PAUSING, pause)
@@ -205,10 +205,10 @@ def _fate(error: BaseException, session: Session) -> Fate:
     if not isinstance(error, Exception) or getattr(error, COMMITTED, False):
         return Fate.FINAL
     if any(mark.partly for _, mark in begun(session)):
-        error.add_note("dbconfig: a statement of this unit has committed what came before it, so it is not repeated")
+        error.add_note("dbconfig: a statement of this unit committed the work before it, so the unit is not retried")
         return Fate.FINAL
     if any(is_gone(connection, mark) for connection, mark in begun(session)):
-        error.add_note("dbconfig: the transaction was ended past its session before, so the unit is not repeated")
+        error.add_note("dbconfig: the transaction ended outside its session, so the unit is not retried")
         return Fate.FINAL
     fate = fate_of(error)
     if isinstance(

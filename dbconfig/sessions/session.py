@@ -131,7 +131,7 @@ class ReadOnlySession(Session):
 
 
 class SnapshotSession(ReadOnlySession):
-    """A reading session whose statements all see the database as it was at the first of them."""
+    """A read-only session whose statements all see the database as it was at the first of them."""
 
 
 @event.listens_for(ReadOnlySession, "before_flush", propagate=True)

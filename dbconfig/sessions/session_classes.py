@@ -16,7 +16,7 @@ class SessionClasses:
 
     Attributes:
         plain: the class of synchronous sessions.
-        asynchronous: the class of asynchronous sessions; None takes the twin of `plain`.
+        asynchronous: the class of asynchronous sessions; None takes the counterpart of `plain`.
     """
 
     plain: type[PlainSession] = Session

@@ -48,7 +48,7 @@ class Several:
 
 
 class Routing(Protocol):
-    """What chooses a server for each reading session; the routers are above this layer."""
+    """What chooses a server for each read-only session; the routers are above this layer."""
 
     key: str
 
@@ -63,7 +63,7 @@ class Routing(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Readers(Generic[S]):
-    """What reading sessions of one database are made with, sync or async."""
+    """What read-only sessions of one database are made with, sync or async."""
 
     plain: Callable[[], S]
     snapshot: Callable[[], S]
@@ -78,7 +78,7 @@ class Readers(Generic[S]):
 def readers_over_several(
     found: Readers[Session], settings: DatabaseSettings, several: Several, classes: SessionClasses = SQLMODEL
 ) -> Readers[Session]:
-    """Return what makes reading sessions that find the database of each statement."""
+    """Return what makes read-only sessions that find the database of each statement."""
     how = {**several.arguments(), **session_arguments(settings)}
     return replace(
         found,
@@ -198,6 +198,6 @@ def async_makers(
     arguments: Mapping[str, Any],
     classes: SessionClasses = SQLMODEL,
 ) -> list[Callable[[], AsyncSession]]:
-    """Return a function for each kind of session that makes its asynchronous twin."""
+    """Return a function for each kind of session that makes its asynchronous counterpart."""
     made = classes.async_class()
     return [partial(made, engine, sync_session_class=classes.of(each), **arguments) for each in kinds]

@@ -114,8 +114,8 @@ def _commit_prepared(part: _Part) -> None:
             _finish(part, "COMMIT", on_its_own=on_its_own)
         except (SQLAlchemyError, OSError) as error:
             if time.monotonic() > deadline:
-                _log.error("still prepared, though it is to be committed: %s", _shown(part), extra=_facts([part]))
-                error.add_note(f"dbconfig: to be committed by hand: {_statement(part, 'COMMIT')} in {part.mark.name}")
+                _log.error("still prepared, but must be committed: %s", _shown(part), extra=_facts([part]))
+                error.add_note(f"dbconfig: commit by hand: {_statement(part, 'COMMIT')} in {part.mark.name}")
                 raise
             on_its_own = False
             _pause(part)

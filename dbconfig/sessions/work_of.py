@@ -1,4 +1,4 @@
-"""What a unit of work may be: a function whose call does the work, and leaves nothing of it for later."""
+"""What a unit of work may be: a function whose call does all of the work."""
 
 from __future__ import annotations
 

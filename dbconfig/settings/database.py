@@ -24,10 +24,9 @@ if TYPE_CHECKING:
 
 
 class DatabaseSettings(Keys):
-    """The validated settings of one database.
+    """The validated settings of one database. Keys of `sqlalchemy.create_engine` keep their names and meanings. `repr`,
 
-    Every key that `sqlalchemy.create_engine` has keeps its name and its meaning. `repr`, dumps and pickles carry no
-    secret.
+    dumps, and pickles contain no secrets.
     """
 
     replicas: tuple[ReplicaSettings, ...] = REPLICAS
@@ -64,7 +63,7 @@ class DatabaseSettings(Keys):
 
     @property
     def is_generic(self) -> bool:
-        """Whether SQLAlchemy's dialect is all that is known of the database system."""
+        """Whether the database system is known only by its SQLAlchemy dialect."""
         return is_generic(self.backend)
 
     @property
@@ -87,10 +86,10 @@ class DatabaseSettings(Keys):
         return (self._folder or Path()) / database
 
     def read_password(self) -> str | None:
-        """Return the password as it is now; None if there is none.
+        """Return the current password; None if there is none.
 
         Raises:
-            ConfigError: it cannot be read.
+            ConfigError: the secret cannot be read.
         """
         password = self.address.password
         if password is None:
@@ -100,7 +99,7 @@ class DatabaseSettings(Keys):
         return password.read(self._folder)
 
     def means_the_same(self, other: DatabaseSettings) -> bool:
-        """Return whether an engine of the other settings would be the same; where they were written does not count."""
+        """Return whether other settings would make the same engine; where they were written does not count."""
         return self.__dict__ == other.__dict__ and self._folder == other._folder
 
     def prove_password(self) -> None:
@@ -159,7 +158,7 @@ class DatabaseSettings(Keys):
         return True
 
     def sqlalchemy_url(self) -> URL:
-        """Return SQLAlchemy's URL, with the installed driver and with its secrets read now.
+        """Return SQLAlchemy's URL with the installed driver and the current secrets.
 
         Raises:
             ConfigError: a secret cannot be read, or the driver is not installed.
@@ -167,7 +166,7 @@ class DatabaseSettings(Keys):
         return self._url(self.driver(), secrets=True)
 
     def public_url(self, drivername: str | None = None) -> URL:
-        """Return SQLAlchemy's URL without any secret, for an engine that is given its secrets at each connect.
+        """Return SQLAlchemy's URL without secrets, for an engine that reads them at each connect.
 
         Args:
             drivername: as `driver` returns it; None is the synchronous one.

@@ -37,13 +37,13 @@ class Variable:
     missing: tuple[str, ...] = ()
 
     def unexpanded(self) -> str:
-        """Return the name of a reference that nothing has expanded, as after `docker run --env-file`; else ""."""
+        """Return the name of a reference that was not expanded, as after `docker run --env-file`; else ""."""
         match = None if self.literal else _LEFT.search(self.value)
         return next(iter(self.missing), "") or ("" if match is None else match[1] or "…")
 
 
 def unexpanded(text: str) -> str:
-    """Return the name of a `${NAME}` in a text that nothing will expand any more, or ""."""
+    """Return the name of a `${NAME}` in a text that nothing will expand, or ""."""
     match = _REFERENCE.search(text)
     return "" if match is None else match["name"]
 

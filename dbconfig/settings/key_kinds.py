@@ -17,6 +17,21 @@ _LINKS: Final = {
     "engine": "https://docs.sqlalchemy.org/en/21/core/engines.html#sqlalchemy.create_engine.params.",
     "pool": "https://docs.sqlalchemy.org/en/21/core/engines.html#sqlalchemy.create_engine.params.",
 }
+# Keys of the pool and of the engine that SQLAlchemy does not have.
+_OURS: Final = frozenset(
+    {
+        "dialect_options",
+        "engine_idle_timeout",
+        "fast_begin",
+        "pool_idle_timeout",
+        "pool_keepalive",
+        "pool_leak_warning",
+        "pool_max_waiting",
+        "pool_min_idle",
+        "pool_queue_target",
+        "pool_reset",
+    }
+)
 _DURATION_UNITS: Final = "Seconds, or a duration: 500ms, 5s, 30m, 1h, 1d."
 _WORDS: Final = {
     "integer": "whole number",
@@ -46,10 +61,8 @@ def description(name: str, field: FieldInfo) -> str:
 
 
 def is_create_engine_argument(name: str) -> bool:
-    """Say whether `create_engine` has an argument of this name; what is ours has no documentation of SQLAlchemy's."""
-    return name not in ("dialect_options",) and not name.startswith(
-        ("pool_min_", "pool_idle_", "pool_keepalive", "pool_max_", "pool_leak_")
-    )
+    """Say whether `create_engine` documents an argument of this name; the keys below are ours alone."""
+    return name not in _OURS
 
 
 def validators(annotation: Any) -> Iterator[Any]:

@@ -40,12 +40,12 @@ SCHEMA: Final = "Path of this schema, for editors that read the key: schema.json
 SHARDS: Final[Any] = setting(
     {},
     "connection",
-    "Parts of the data, each in a database of its own, by name: what differs from this database. A session names one",
+    "Shards, by name: databases that each hold a part of the data, with what differs. Each session names one",
 )
 REPLICAS: Final[Any] = setting(
     (),
     "connection",
-    "Servers for read-only sessions: a list of what differs from the primary; off disables them",
+    "Servers for read-only sessions: a list of the settings that differ from the primary; off disables them",
 )
 
 
@@ -57,7 +57,7 @@ class Keys(BaseModel):
     )
 
     url: url_parsing.URL | None = setting(
-        None, "connection", "The whole address: scheme://user:password@host:port/database?query"
+        None, "connection", "Complete address: scheme://user:password@host:port/database?query"
     )
     drivername: choices.DriverName | None = setting(
         None, "connection", "Database system, with or without `+driver`: postgresql, mysql+pymysql, sqlite"
@@ -73,7 +73,7 @@ class Keys(BaseModel):
         None,
         "connection",
         "Host name, IP address, the folder of PostgreSQL's socket, or MySQL's socket; or a list, [one, two:5433], "
-        "among which the primary is looked for, and looked for again after a failover",
+        "in which the primary is found, and found again after a failover",
     )
     port: value_types.WholeNumber | None = setting(None, "connection", "TCP port", ge=1, le=65535)
     database: value_types.Name | None = setting(
@@ -90,7 +90,7 @@ class Keys(BaseModel):
     sslrootcert: value_types.Name | None = setting(
         None,
         "tls",
-        "File of the authorities that verify-ca and verify-full trust; `system` uses those of the operating system",
+        "File with the authorities that verify-ca and verify-full trust; `system` uses the operating system's",
     )
     sslcert: value_types.Name | None = setting(None, "tls", "File of the client certificate")
     sslkey: value_types.Name | None = setting(None, "tls", "File of the client key")
@@ -134,8 +134,8 @@ class Keys(BaseModel):
     pool_queue_target: durations.SecondsOrOff = setting(
         None,
         "pool",
-        "Wait for a connection that callers accept: while nobody is served sooner, those who wait twice as long "
-        "fail, so that the others are served soon; false disables it",
+        "Target for the wait: while no caller is served within it, callers that wait twice as long fail, which "
+        "keeps the wait of the others short; false disables it",
         ge=0.001,
         le=3600,
     )
@@ -150,8 +150,8 @@ class Keys(BaseModel):
     engine_idle_timeout: durations.SecondsOrOff = setting(
         None,
         "pool",
-        "Close the engines of a database that nobody has used for this long, with all of their connections, and "
-        "forget them; the next use makes them anew. false disables it",
+        "Close the engines of a database that has been unused for this long, with all of their connections; "
+        "the next use creates them again. false disables it",
         ge=0.1,
         le=31_536_000,
     )
@@ -161,7 +161,7 @@ class Keys(BaseModel):
     pool_reset: choices.SessionReset = setting(
         "rollback",
         "pool",
-        "Session state that reaches the next user of a connection: rollback keeps it, discard resets the session",
+        "Session state when a connection is returned: rollback keeps it for the next user, discard resets it",
     )
     pool_reset_on_return: choices.Reset = setting(
         "rollback",
@@ -243,8 +243,8 @@ class Keys(BaseModel):
     pgbouncer: value_types.Flag = setting(
         False,
         "timeout",
-        "PgBouncer in transaction mode is in front of PostgreSQL: set timeouts and variables in each "
-        "transaction, and prepare nothing on the server",
+        "Whether PgBouncer in transaction mode is in front of PostgreSQL: timeouts and variables are then set "
+        "in each transaction, and no statement is prepared",
     )
 
     shards: value_types.Named = SHARDS
@@ -257,7 +257,7 @@ class Keys(BaseModel):
     replica_max_lag: durations.SecondsOrOff = setting(
         30.0,
         "replica",
-        "Take a replica out of rotation when it lags by more than this; false never asks for the lag",
+        "Take a replica out of rotation when it lags by more than this; false disables the check",
         gt=0,
         le=604_800,
     )
@@ -268,8 +268,8 @@ class Keys(BaseModel):
     application_name: value_types.Name | None = setting(
         None,
         "observability",
-        "How this program is called in pg_stat_activity and session_connect_attrs; the name of the project "
-        "folder and of the profile unless set. A URL's own name wins; no effect on SQLite",
+        "Name of this program in pg_stat_activity and session_connect_attrs; the project folder and the "
+        "profile unless set. A name in the URL takes precedence; no effect on SQLite",
     )
     slow_statement: durations.SecondsOrOff = setting(
         None,
@@ -286,7 +286,7 @@ class Keys(BaseModel):
     query_tags: tags.Tags = setting(
         (),
         "observability",
-        "Append a comment to each statement that says who sent it (application, route, task, traceparent), "
+        "Append a comment to each statement that names its origin (application, route, task, traceparent), "
         "and what db.tags() has set",
     )
 

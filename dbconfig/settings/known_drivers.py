@@ -145,7 +145,7 @@ def _choose_generic(name: str, at: Location | None, key: str, asynchronous: bool
         message = f"{name} is {kinds[found.asynchronous]} driver, and this is {kinds[asynchronous]} engine"
         raise ConfigError([Problem("sync-driver" if asynchronous else "async-driver", message, at, key)])
     if not found.installed:
-        help = f"pip install {found.package}" if found.package else "install the package that brings it"
+        help = f"pip install {found.package}" if found.package else "install the package that provides it"
         raise ConfigError([Problem("missing-driver", f"the dialect {name} is not installed", at, key, help)])
     return name
 
@@ -175,9 +175,9 @@ def _other_kind(named: str, fitting: list[Driver], at: Location | None, key: str
     both = next((f", or write `+{driver.name}`, which is both" for driver in fitting if driver.synchronous), "")
     if asynchronous:
         message = f"{named} is a synchronous driver, and this is an asynchronous engine"
-        help = f"leave `+{named}` out: each kind of engine takes its own, this one {usual.name}{install}{both}"
+        help = f"remove `+{named}`: each kind of engine has its own driver, this one {usual.name}{install}{both}"
         return Problem("sync-driver", message, at, key, help)
     message = f"{named} is an asynchronous driver, and this is a synchronous engine"
-    other = f"or leave `+{named}` out of the URL: then synchronous engines use {usual.name}{install}"
+    other = f"or remove `+{named}` from the URL: synchronous engines then use {usual.name}{install}"
     help = f"use `db.async_session()` and its siblings, or `asyncio.to_thread(command.upgrade, …)` to migrate; {other}"
     return Problem("async-driver", message, at, key, help)

@@ -14,7 +14,7 @@ from dbconfig.settings.secret_sources import Secret
 
 _Check = Callable[[Any], str]  # returns what a value must be, or ""
 
-_IN_CODE: Final = "give it in code: Registry(engine_options={…})"
+_IN_CODE: Final = "pass it in code: Registry(engine_options={…})"
 # Arguments whose values are functions, classes or objects.
 _CODE: Final = {
     "connect_args": frozenset(
@@ -182,7 +182,7 @@ def _execution_options(settings: Keys, backend: str, levels: tuple[str, ...]) ->
         at = ("execution_options", name)
         check = _EXECUTION.get(name)
         if check is None:
-            in_code = "options of your own are given in code: Registry(engine_options={'execution_options': …})"
+            in_code = "pass your own options in code: Registry(engine_options={'execution_options': …})"
             help = did_you_mean(suggest(name, _EXECUTION)) or in_code
             yield Finding("unknown-key", f"{name!r} is not an execution option of SQLAlchemy", help, at)
         elif name == "isolation_level" and value not in levels:
@@ -216,5 +216,5 @@ def _variables(settings: Keys) -> Iterator[Finding]:
             message = f"{quoted(name)} is not the name of a session variable: letters, digits, `_` and dots"
             yield Finding("invalid-value", message, at=at)
         elif (kind := _kind(value)) in ("mapping", "list"):
-            help = "write it as the text that would stand behind SET: 'one,two'"
+            help = "write it as the text that follows SET: 'one,two'"
             yield Finding("wrong-type", f"a session variable has one value, not a {kind}", help, at)

@@ -47,7 +47,7 @@ class Provider:
         # A thread that hung at a fork does not exist in the child; it would hold its place there for ever.
         places = self._places
         if not places.acquire(blocking=False):
-            _fail(secret, f"{HANGING_AT_MOST} earlier calls have not come back")
+            _fail(secret, f"{HANGING_AT_MOST} earlier calls have not returned")
         call = _Call(self._function, settings, places.release)
         if not call.done(self._timeout):
             _fail(secret, f"no answer within {self._timeout:g} s")
@@ -133,7 +133,7 @@ def _load(name: str, secret: Secret, own: dict[str, Provider]) -> Function:
         known = sorted({*own, *points})
         register = f"register it before the first use, db.password_provider({name!r}, function), or install its package"
         help = did_you_mean(suggest(name, known)) or register
-        notes = (f"known: {', '.join(known)}",) if known else ("no provider is known",)
+        notes = (f"known: {', '.join(known)}",) if known else ("no providers are registered",)
         message = f"unknown password provider {quoted(name)}"
         raise ConfigError([Problem("unknown-provider", message, secret.location, "password", help, notes)])
     try:

@@ -46,15 +46,15 @@ class Profile(AnyProfile, BaseSettings):
         def __init__(
             self, *, name: str, databases: Mapping[str, ProfileKeys] = ..., **keys: Unpack[ProfileKeys]
         ) -> None:
-            """Make a profile in code: its name, and the settings as they would stand in its file."""
+            """Create a profile in code from its name and the settings that its file would contain."""
 
     else:
 
         def __init__(self, **values: Any) -> None:
-            """Make a profile in code: `name`, and the settings as they would stand in its file.
+            """Create a profile in code from its `name` and the settings that its file would contain.
 
             Raises:
-                ConfigError: they cannot be used; all problems are in `.problems`.
+                ConfigError: the settings are invalid; `.problems` lists everything that is wrong.
             """
             try:
                 super().__init__(**values)

@@ -17,9 +17,9 @@ from dbconfig.settings.url_parsing import DatabaseURL
 _PARTS: Final = ("drivername", "username", "password", "host", "port", "database")
 _SIZES: Final = ("pool_size", "max_overflow", "pool_timeout", "pool_use_lifo")
 _CARE: Final = ("pool_recycle", "pool_pre_ping")
-# What the waiting line and the idle care of our own pool can do, and no pool of SQLAlchemy's.
+# What the queue and the idle care of our own pool can do, and no pool of SQLAlchemy's.
 _OWN: Final = ("pool_min_idle", "pool_idle_timeout", "pool_keepalive", "pool_max_waiting", "pool_queue_target")
-# What ends connections that are in use where a pool does not tell them from those at rest.
+# What ends connections that are in use where a pool does not tell them from idle ones.
 _WHOLE: Final = ("engine_idle_timeout",)
 # Arguments that each pool class does not take (SQLAlchemy raises TypeError), or that have no effect with it.
 NOT_FOR_POOL: Final[Mapping[str, tuple[str, ...]]] = {
@@ -119,7 +119,7 @@ def _for_system(settings: Keys, address: DatabaseURL) -> Iterator[Finding]:
             at=("isolation_level",),
         )
     if isinstance(settings.host, tuple) and family(backend) == "mysql" and _has_socket(settings.host):
-        message = "a list of hosts has no sockets on MySQL"
+        message = "a list of hosts cannot contain sockets on MySQL"
         yield Finding("invalid-value", message, "name the host and the port of each server", ("host",))
     host = settings.host or (settings.url.host if settings.url is not None else None)
     socket = host if family(backend) == "mysql" and isinstance(host, str) and host.startswith("/") else None
@@ -188,7 +188,7 @@ def _slow_statement(settings: Keys) -> Iterator[Finding]:
 def _application_name(settings: Keys) -> Iterator[Finding]:
     length = len((settings.application_name or "").encode())
     if length > LONGEST_APPLICATION_NAME:
-        message = f"`application_name` must be at most {LONGEST_APPLICATION_NAME} bytes long, and has {length}"
+        message = f"`application_name` must be at most {LONGEST_APPLICATION_NAME} bytes long, not {length}"
         yield Finding("out-of-range", message, "shorten it: PostgreSQL would cut it", ("application_name",))
 
 
@@ -242,9 +242,9 @@ def applicable_to_pgbouncer(settings: Keys, backend: str) -> Iterator[Finding]:
         return
     for key in ("connect_args", "query"):
         if "options" in getattr(settings, key):
-            yield _refused(f"{key}.options", "PgBouncer refuses startup options", "write them into `variables`")
+            yield _refused(f"{key}.options", "PgBouncer rejects startup options", "write them into `variables`")
     if settings.url is not None and "options" in settings.url.query:
-        yield _refused("url", "PgBouncer refuses startup options, and the URL has `options`", "write `variables`")
+        yield _refused("url", "PgBouncer rejects startup options, and the URL has `options`", "write `variables`")
     for name in _PREPARING:
         if name in settings.connect_args and (name, settings.connect_args[name]) != _NEVER:
             why = f"{name!r} would prepare statements on a server connection that the next transaction does not have"
@@ -271,7 +271,7 @@ def _reset(settings: Keys) -> Iterator[Finding]:
     if not _resets(settings):
         return
     if settings.pool_reset == "discard" and settings.pool_reset_on_return in ("commit", None):
-        message = "`pool_reset: discard` rolls back what is open, and `pool_reset_on_return` says something else"
+        message = "`pool_reset: discard` rolls back open transactions, which contradicts `pool_reset_on_return`"
         yield Finding("given-twice", message, "remove one of the two", ("pool_reset",), because="pool_reset_on_return")
     if settings.poolclass == "NullPool":
         message = "`pool_reset` has no effect with `poolclass: NullPool`: each connection is used once"

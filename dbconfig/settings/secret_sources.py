@@ -91,9 +91,7 @@ class Secret:
         if self.kind == "provider":
             self._fail("a provider gives it to a database's settings only: read it by read_password()")
         if self.kind == "withheld":
-            self._fail(
-                "a pickle does not carry what was written in the configuration: load the profile in this process"
-            )
+            self._fail("a pickle does not contain the secret: load the profile in this process")
         text: str = self._literal()
         return text
 
@@ -153,7 +151,7 @@ def _file(path: Path) -> str | Unusable:
 
 
 def unexpanded_secret(variable: Variable) -> str:
-    """Return the name of a reference that stands for a whole secret and that nothing has expanded, or ""."""
+    """Return the name of a reference that stands for a whole secret and that was not expanded, or ""."""
     # A password may contain anything; but one that consists of a reference was meant to be something else.
     value = "" if variable.literal else variable.value
     whole = unexpanded(value) if value.startswith("${") and value.endswith("}") else ""

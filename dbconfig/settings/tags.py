@@ -15,7 +15,7 @@ TAGS: Final[Mapping[str, str]] = {
     "application": "The name of this program: `application_name`",
     "route": "The route of the request, set by the integrations of FastAPI and Flask",
     "task": "The name of the task, set by the integration of Celery",
-    "traceparent": "The trace, where it is sampled: a new text for each statement, which no server can keep prepared",
+    "traceparent": "The trace, if sampled: every statement then has a different text, so none stays prepared",
 }
 
 

@@ -167,7 +167,7 @@ def _files(settings: Keys) -> Iterator[Finding]:
     if mode in VERIFYING and settings.sslrootcert is None:
         help = "write `sslrootcert: system` for the authorities of the operating system, or the name of a file"
         yield Finding(
-            "missing-value", f"`sslmode: {mode}` needs `sslrootcert`: which authorities to trust", help, ("sslmode",)
+            "missing-value", f"`sslmode: {mode}` needs `sslrootcert`, the authorities to trust", help, ("sslmode",)
         )
     if settings.sslrootcert is not None and mode not in VERIFYING:
         # libpq verifies with `require` if there is such a file, other drivers do not: say what is meant.

@@ -39,7 +39,7 @@ _PASTED = (
     (
         late_pattern(r"\w+ ?=[\"' ]*[A-Za-z][\w+.-]*://"),
         "it begins with the name of a variable",
-        "leave out what stands before the scheme, `NAME=`",
+        "remove `NAME=` before the scheme",
     ),
     (
         late_pattern(r"\w+ ?= ?\S"),
@@ -47,7 +47,7 @@ _PASTED = (
         "write them as the keys `host`, `port`, `database` …",
     ),
 )
-_UNEXPANDED = "set the variable to the whole URL; a `$` that is meant is written %24"
+_UNEXPANDED = "set the variable to the whole URL; write a literal `$` as %24"
 # What opens a hole, or says again what has a key of its own.
 _REFUSED = {
     "plugin": "a plugin is code, and configuration never names code",
@@ -152,7 +152,7 @@ def parse_url(text: str) -> DatabaseURL:
     rest = text[scheme.end() :]
     left = unexpanded(rest)
     if left:
-        raise InvalidURL(f"its `${{{left}}}` is a reference that nothing has expanded", _UNEXPANDED, "bad-reference")
+        raise InvalidURL(f"its `${{{left}}}` is a reference that was not expanded", _UNEXPANDED, "bad-reference")
     if any((ch.isspace() and ch != " ") or not ch.isprintable() for ch in rest) or (
         " " in rest and backend != "sqlite"
     ):
@@ -186,7 +186,7 @@ def _server(drivername: str, rest: str) -> DatabaseURL:
     userinfo, _, address = authority.rpartition("@")
     username, colon, password = userinfo.partition(":")
     if any(_PLACEHOLDER.fullmatch(part) for part in (username, password, address.partition(":")[0])):
-        raise InvalidURL("it still contains a placeholder", "replace it by the real user, password, and host")
+        raise InvalidURL("it still contains a placeholder", "replace it with the real user, password, and host")
     host, port = _host(address)
     return DatabaseURL(
         drivername,
@@ -206,7 +206,7 @@ def _host(address: str) -> tuple[str | None, int | None]:
     if found is None:
         raise InvalidURL(
             "what follows the user name is not `host:port`: is a special character of the password not encoded?",
-            "an IPv6 address stands in brackets: [::1]" if address.count(":") > 1 else _ESCAPE,
+            "write an IPv6 address in brackets: [::1]" if address.count(":") > 1 else _ESCAPE,
         )
     host, port = _decoded(found[0]), found[1]
     if address.startswith("["):
@@ -306,7 +306,7 @@ def query(value: Any) -> dict[str, tuple[str | Secret, ...]]:
             raise reject(
                 "wrong-type",
                 f"{quoted(key)} must be text or a number, or a list of them",
-                "booleans belong into `connect_args`",
+                "put booleans into `connect_args`",
                 (key,),
             )
         try:

@@ -139,7 +139,7 @@ def options(value: Any) -> dict[str, Any]:
     """Take arguments of somebody else's function, to which null is None; a name with nothing behind it is forgotten."""
     forgotten = list(_forgotten(value))
     if forgotten:
-        help = "give it a value, write null if None is meant, or remove it"
+        help = "give it a value, write null for None, or remove it"
         raise reject_all(Finding("empty-value", f"{quoted(at[-1])} has no value", help, at) for at in forgotten)
     return _named(value)
 

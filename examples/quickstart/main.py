@@ -40,7 +40,7 @@ def print_heroes() -> None:
 def main() -> None:
     url = db.engine().url  # has no password: that is handed to the driver at each connect
     print(f"profile {db.profile.name} ({db.profile.reason}), database {url.drivername}: {url.database}")
-    print(f"created tables: {', '.join(db.create_tables()) or 'none, they exist'}")
+    print(f"created tables: {', '.join(db.create_tables()) or 'none (all exist)'}")
     add_heroes()
     print_heroes()
     db.dispose()

@@ -554,7 +554,7 @@ class TestCheck:
         project.profile(f"url: {server.url()}\npool_size: 20\nmax_overflow: 10\n")  # of 100
         both = project.run("check", "--workers", "2")
         assert both.code == 0
-        assert "warning[pool-over-budget]: synchronous and asynchronous sessions have a pool each" in both.err
+        assert "warning[pool-over-budget]: synchronous and asynchronous sessions use separate pools" in both.err
         assert "may open 120 connections" in both.err
         one = project.run("check", "--workers", "2", "--pools", "1")
         assert (one.code, one.err) == (0, "")
@@ -593,7 +593,7 @@ class TestCheck:
         project.profile(f"url: {url}\n")
         result = project.run("check")
         assert result.code == 0, result.text
-        assert "offered, demanded by the profile" in result.out
+        assert "offered, required by the profile" in result.out
         assert "TLSv1." in result.out
 
     @pytest.mark.parametrize("sslmode", ["require", "verify-full"])

@@ -153,6 +153,7 @@ def test_a_replica_of_mariadb(project: Project, pair: tuple[MariaDBServer, Maria
         result = project.run("doctor")
         assert result.code == 0
         assert ": read-only, more than 1 s behind;" in lines(result)["replica 1"]
+        assert result.out.rstrip().splitlines()[-1] == "healthy, but replica 1 is behind"
     finally:
         replica.sql("START SLAVE SQL_THREAD")
 
@@ -163,7 +164,7 @@ def test_a_url_that_leads_to_a_standby_is_an_error(project: Project, standby: Po
     result = project.run("doctor")
     assert result.code == 1
     assert ", standby;" in lines(result)["server"]
-    assert "lag unknown: the primary names no position" in lines(result)["replica 1"]
+    assert "lag unknown: the primary does not report a position" in lines(result)["replica 1"]
     assert "error[read-only]" in result.err
 
 
@@ -172,11 +173,11 @@ def test_a_pooler_is_seen(project: Project, postgresql: PostgreSQLServer) -> Non
     with pgbouncer(postgresql) as pooler:
         project.profile(f"url: {pooler.url()}\n")
         result = project.run("doctor")
-        assert lines(result)["pooler"] == "PgBouncer or the like, not declared in the profile"
+        assert lines(result)["pooler"] == "PgBouncer or a similar pooler, not declared in the profile"
         assert lines(result)["warning"].startswith("pooler-undeclared: ")
         project.profile(f"url: {pooler.url()}\npgbouncer: true\n")
         result = project.run("doctor")
-        assert lines(result)["pooler"] == "PgBouncer or the like, declared by `pgbouncer: true`"
+        assert lines(result)["pooler"] == "PgBouncer or a similar pooler, declared by `pgbouncer: true`"
     assert result.code == 0
 
 
@@ -204,7 +205,9 @@ def test_the_revision_stands_beside_the_head(project: Project, driver: str) -> N
     project.profile(f"url: {driver}:///app.db\n")
     assert "migrations" not in lines(project.run("doctor"))
     _revisions(project, "one", "two")
-    assert lines(project.run("doctor"))["migrations"] == "none applied; head is two: run `alembic upgrade head`"
+    pending = project.run("doctor")
+    assert lines(pending)["migrations"] == "none applied; head is two: run `alembic upgrade head`"
+    assert (pending.code, pending.out.splitlines()[-1]) == (0, "healthy, but migrations are pending")
     project.write("models_of_doctor.py", "from sqlalchemy import Column, MetaData, String, Table\n"
         "metadata = MetaData()\nTable('alembic_version', metadata, Column('version_num', String))\n")  # fmt: skip
     project.run("create-tables", "models_of_doctor:metadata")
@@ -221,7 +224,7 @@ def test_the_revision_stands_beside_the_head(project: Project, driver: str) -> N
     assert result.code == 0
     assert lines(result)["migrations"] == "at two; heads unknown: RuntimeError: broken revision"
     (project.folder / "alembic.ini").unlink()
-    assert lines(project.run("doctor"))["migrations"] == "at two; heads unknown: there is no alembic.ini here"
+    assert lines(project.run("doctor"))["migrations"] == "at two; heads unknown: no alembic.ini found"
 
 
 def test_each_database_is_shown_with_its_own_warnings(project: Project) -> None:

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -9,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy
 import yaml
 
 from dbconfig import ConfigError, load
-from dbconfig.config.json_schema import schema
+from dbconfig.config.json_schema import EXAMPLES, schema
 from dbconfig.settings.database import DatabaseSettings
 from dbconfig.settings.key_kinds import default, description
 from tests.cli.conftest import Project
@@ -33,6 +35,14 @@ def test_what_is_generated_is_up_to_date() -> None:
     generate = generator()
     for path, text in generate.files().items():
         assert path.read_text(encoding="utf-8") == text, f"{path.name}: run python docs/generate.py"
+
+
+def test_every_key_has_an_example_and_only_arguments_of_create_engine_link_to_its_documentation() -> None:
+    assert set(EXAMPLES) == set(DatabaseSettings.model_fields)
+    documented = set(re.findall(r"^\s*:param (\w+)", str(sqlalchemy.create_engine.__doc__), re.MULTILINE))
+    linked = re.findall(r"create_engine\.params\.(\w+)\)", (ROOT / "docs/reference.md").read_text())
+    assert len(linked) > 20
+    assert set(linked) <= documented
 
 
 def test_init_and_the_repository_have_the_same_configuration(project: Project) -> None:

@@ -55,27 +55,42 @@ def test_it_writes_migrations_too(project: Project, options: tuple[str, ...], fo
     assert f"import {module}  #" in (project.folder / folder / "env.py").read_text()
     assert f"script_location = %(here)s/{folder}\n" in (project.folder / "alembic.ini").read_text()
     assert "next: alembic revision --autogenerate" in result.out
+    # The next command would fail: the message says so beforehand.
+    assert f"env.py imports {module}, which does not exist yet" in result.out
+    (project.folder / "alembic.ini").unlink()
+    (project.folder / folder).rename(project.folder / "elsewhere")
+    project.write(f"{module.replace('.', '/')}.py", "")
+    assert "does not exist yet" not in project.run("init", *options).out
 
 
-@pytest.mark.parametrize("echo", ["false", "true"])
-def test_a_migration_prints_each_statement_once_whatever_the_profile_echoes(project: Project, echo: str) -> None:
+@pytest.mark.parametrize(
+    ("echo", "level", "printed"),
+    [("false", "WARNING", 0), ("false", "INFO", 1), ("true", "WARNING", 1), ("true", "INFO", 1)],
+)
+def test_a_migration_prints_its_statements_if_asked_to_and_only_once(
+    project: Project, echo: str, level: str, printed: int
+) -> None:
     project.write("app/__init__.py", "")
     project.write("app/models.py", "from sqlmodel import SQLModel\n")
     project.run("init", "--alembic")
     profile = project.folder / "config" / "development.yaml"
     profile.write_text(f"{profile.read_text()}\n".replace("\necho: false", f"\necho: {echo}"))
     assert f"\necho: {echo}" in profile.read_text()
+    ini = project.folder / "alembic.ini"
+    before, logger, after = ini.read_text().partition("[logger_sqlalchemy]\nlevel = WARNING")
+    assert logger  # no statement is printed unless asked for
+    ini.write_text(before + logger.replace("WARNING", level) + after)
     command = [sys.executable, "-m", "alembic", "upgrade", "head"]
     done = subprocess.run(command, cwd=project.folder, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    assert (done.stdout + done.stderr).count("BEGIN (implicit)") == 1
+    assert (done.stdout + done.stderr).count("BEGIN (implicit)") == printed
 
 
 def test_migrations_are_added_to_a_project_that_has_its_profiles(project: Project) -> None:
     project.profile("url: sqlite:///mine.db\n", "production")
     result = project.run("init", "--alembic")
     assert (result.code, result.err) == (0, "")
-    assert "config/ is there already, and stays as it is" in result.out
+    assert "config/ already exists, and is left unchanged" in result.out
     assert [path.name for path in (project.folder / "config").iterdir()] == ["production.yaml"]
     again = project.run("init", "--alembic")
     assert again.code == 2
@@ -85,11 +100,11 @@ def test_migrations_are_added_to_a_project_that_has_its_profiles(project: Projec
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (("--models", "app.models"), "--models is for migrations: add --alembic"),
+        (("--models", "app.models"), "--models applies to migrations: add --alembic"),
         (("--alembic", "../elsewhere"), "'../elsewhere' is not a folder within the project"),
         (("--alembic", "."), "'.' is not a folder within the project"),
         (("--alembic", "100%"), "'100%' is not a folder within the project"),
-        (("--alembic", "--models", "app/models.py"), "'app/models.py' is not a module of models"),
+        (("--alembic", "--models", "app/models.py"), "'app/models.py' is not a Python module"),
     ],
 )
 def test_migrations_that_cannot_be_are_refused_and_nothing_is_written(
@@ -170,7 +185,7 @@ def test_a_gitignore_of_any_size_is_not_read(project: Project) -> None:
     path = project.write(".gitignore", "x\n" * 200_000)
     made = project.run("init")
     assert made.code == 0
-    assert "note: .gitignore: it is larger than 256 KiB; it should have the lines .env /data/" in made.err
+    assert "note: .gitignore: it is larger than 256 KiB; it should contain the lines .env /data/" in made.err
     assert path.stat().st_size == 400_000
 
 
@@ -253,14 +268,14 @@ from fastapi.testclient import TestClient
 from app.main import app
 with TestClient(app) as client:
     assert client.get("/health/db").json()["status"] == "ok"
-    client.post("/heroes", json={"name": "Ada"})
+    assert client.post("/heroes", json={"name": "Ada"}).json() == {"name": "Ada", "id": 1}
     print([{"name": hero["name"], "id": hero["id"]} for hero in client.get("/heroes").json()])
 """,
     "flask": """
 from app import create_app, db
 app = create_app()
 client = app.test_client()
-client.post("/heroes", json={"name": "Ada"})
+assert client.post("/heroes", json={"name": "Ada"}).json == {"name": "Ada", "id": 1}
 print([{"name": hero["name"], "id": hero["id"]} for hero in client.get("/heroes").json])
 with app.app_context():
     db.registry.dispose()
@@ -279,9 +294,9 @@ def test_an_application_is_added_to_a_project_that_has_its_profiles_and_overwrit
     project.profile("url: sqlite:///mine.db\n")
     result = project.run("init", "--fastapi")
     assert (result.code, result.err) == (0, "")
-    assert "config/ is there already, and stays as it is" in result.out
+    assert "config/ already exists, and is left unchanged" in result.out
     again = project.run("init", "--flask")
     assert again.code == 2
     assert "app/__init__.py, app/models.py, tests/conftest.py, tests/test_heroes.py, pytest.ini" in again.err
     both = project.run("init", "--fastapi", "--flask")
-    assert (both.code, "give one of them" in both.err) == (2, True)
+    assert (both.code, "use one of them" in both.err) == (2, True)

@@ -142,7 +142,7 @@ def test_a_variable_without_a_header_is_refused(project: Project, value: str | N
 def test_a_header_is_refused_where_no_address_is_given(project: Project) -> None:
     write(project, "sqlite://")
     found = project.run("top", "--once", "--header", "KEY", env={"KEY": "A: b"})
-    assert (found.code, "`--header` is for the address of `--url`" in found.err) == (2, True)
+    assert (found.code, "`--header` is sent to the address of `--url`" in found.err) == (2, True)
 
 
 @pytest.mark.parametrize("path", ["", "/a b?token=planted-91af"])

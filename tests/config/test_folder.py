@@ -124,7 +124,7 @@ def test_profiles_are_laid_over_each_other(project):
          "`extends` must be the name of a profile (text), not a path", "profiles: development"),
         ({"default.yaml": "extends: development\n", "development.yaml": LITE}, "invalid-value",
          "config/default.yaml:1:1",
-         "default.yaml cannot have `extends`: every profile is laid over it", "remove it"),
+         "default.yaml cannot have `extends`: every profile already builds on it", "remove it"),
     ],
 )  # fmt: skip
 def test_extends_that_leads_nowhere_is_told(project, files, slug, place, message, help):
@@ -136,8 +136,8 @@ def test_extends_that_leads_nowhere_is_told(project, files, slug, place, message
 def test_two_files_of_one_profile_are_ambiguous(project):
     problem = project.problem({"development.yaml": LITE, "development.yml": LITE})
     assert problem.message == (
-        "profile 'development' has two files, config/development.yaml and config/development.yml: "
-        "it is ambiguous which one counts"
+        "profile 'development' has two files, config/development.yaml and config/development.yml: it is "
+        "unclear which one to use"
     )
 
 

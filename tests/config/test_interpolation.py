@@ -42,7 +42,7 @@ def test_a_reference_is_replaced_as_in_the_shell_and_compose(written, value):
     [
         ("${NONE}", "unset-variable", "environment variable NONE is not set", "set it, or give a default: ${NONE:-…}"),
         ("${EMPTY}", "empty-variable", "environment variable EMPTY is empty (EMPTY, environment)",
-         "set it, or write ${EMPTY:-} if empty is meant"),
+         "set it, or write ${EMPTY:-} to allow an empty value"),
         ("${NONE:?ask Ann}", "unset-variable", "ask Ann: environment variable NONE is not set", "set NONE"),
         ("${NONE:?}", "unset-variable", "it is required: environment variable NONE is not set", "set NONE"),
         ("${NONE:?ask ${A}}", "unset-variable", "ask ${A}: environment variable NONE is not set", "set NONE"),
@@ -120,7 +120,7 @@ def test_a_variable_whose_value_still_has_a_reference_is_refused():
         ("bad-reference", "url"),
         ("bad-reference", "username"),
     ]
-    assert problems[0].message == "url: environment variable X contains `${DB_USER}`, which nothing has expanded"
+    assert problems[0].message == "url: environment variable X contains `${DB_USER}`, which was not expanded"
 
 
 @pytest.mark.parametrize(("key", "text"), [("password", "${X}"), ("url", "postgresql://u:${X}@h/d")])

@@ -90,8 +90,8 @@ def test_a_variable_reaches_into_mappings_and_databases_as_the_files_spell_them(
         ({"DBCONFIG_DATABASES__ANALYTIC__ECHO": "true"}, ("unknown-database", "databases.analytic"),
          "did you mean 'analytics'?"),
         ({"DBCONFIG_DATABASES__": "x"}, ("unknown-key", "databases."),
-         "two underscores lead into a mapping, as in DBCONFIG_CONNECT_ARGS__NAME"),
-        ({"DBCONFIG_EXTENDS": "x"}, ("unknown-key", "extends"), "`extends` stands in a file only"),
+         "two underscores enter a mapping, as in DBCONFIG_CONNECT_ARGS__NAME"),
+        ({"DBCONFIG_EXTENDS": "x"}, ("unknown-key", "extends"), "`extends` is allowed in files only"),
     ],
 )  # fmt: skip
 def test_a_variable_that_is_wrong_is_told_by_its_name(project, environ, expected, help):
@@ -107,11 +107,11 @@ def test_a_variable_that_is_wrong_is_told_by_its_name(project, environ, expected
     [
         (
             {"DBCONFIG_POOL_SIZE": "1", "DBCONFIG_pool_size": "2"},
-            "DBCONFIG_pool_size and DBCONFIG_POOL_SIZE say the same thing",
+            "DBCONFIG_pool_size and DBCONFIG_POOL_SIZE set the same key",
         ),
         (
             {"DBCONFIG_PASSWORD": "a", "DBCONFIG_PASSWORD__FILE": "b"},
-            "DBCONFIG_PASSWORD__FILE and DBCONFIG_PASSWORD say the same thing",
+            "DBCONFIG_PASSWORD__FILE and DBCONFIG_PASSWORD set the same key",
         ),
     ],
 )

@@ -39,7 +39,7 @@ def test_production_keeps_its_tables_unless_its_file_says_otherwise(tmp_path: Pa
 def test_the_refusal_says_where_the_protection_was_written(tmp_path: Path) -> None:
     message = refused(opened(tmp_path, development="url: sqlite:///p.db\nprotected: true"))
     assert "config/development.yaml:2:1" in message
-    assert "a profile that may lose its tables says `protected: false`" in message
+    assert "write `protected: false` in a profile whose tables may be dropped" in message
 
 
 @pytest.mark.parametrize(

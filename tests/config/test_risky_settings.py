@@ -8,7 +8,7 @@ import pytest
 from dbconfig import Profile
 from dbconfig.cli.commands.check.network import demands_tls
 
-WEAK = "the password is a default one and easy to guess"
+WEAK = "the password is easy to guess"
 PLAIN = "the password is in plain text in a file that others can read: write ${VAR} or {file: …}"
 
 

@@ -23,7 +23,7 @@ from dbconfig.settings.located_values import Source
             (1, 23),
             "a `:` at the end of a value, or before a space in it, starts a mapping",
         ),
-        ('password: "\\hunter"\n', (1, 12), 'a `\\` in "…" begins an escape, and this is none'),
+        ('password: "\\hunter"\n', (1, 12), 'a `\\` in "…" begins an escape sequence, and this is not one'),
         ("password: |hunter\n", (1, 12), "after `|` or `>` the text starts on the next line"),
         ("password: - hunter\n", (1, 11), "a `-` and a space start a list, which is not allowed here"),
         (
@@ -32,9 +32,9 @@ from dbconfig.settings.located_values import Source
             "this line matches neither the indentation nor the quotation marks above it",
         ),
         ("a: 1\n b: 2\n", (2, 2), "this key is indented, but not part of the key above it"),
-        ('url: "sqlite:///C:\\Users\\ann"\n', (1, 19), 'a `\\` in "…" begins an escape, and this is none'),
-        ('url: "sqlite:///C:\\u\\x"\n', (1, 19), 'a `\\` in "…" begins an escape, and this is none'),
-        ('url: "sqlite:///C:\\x\\y"\n', (1, 19), 'a `\\` in "…" begins an escape, and this is none'),
+        ('url: "sqlite:///C:\\Users\\ann"\n', (1, 19), 'a `\\` in "…" begins an escape sequence, and this is not one'),
+        ('url: "sqlite:///C:\\u\\x"\n', (1, 19), 'a `\\` in "…" begins an escape sequence, and this is not one'),
+        ('url: "sqlite:///C:\\x\\y"\n', (1, 19), 'a `\\` in "…" begins an escape sequence, and this is not one'),
     ],
 )
 def test_a_mistake_is_told_where_it_was_made(loader, text, place, message):

@@ -203,7 +203,9 @@ def test_a_process_ends_at_once_silently_and_commits_nothing(server: Server, end
     if end.startswith("SIGTERM"):
         process.send_signal(SIGTERM)
     _, errors = process.communicate(timeout=60)  # in which nobody who holds a connection comes to an end
-    silent = [line for line in errors.decode().splitlines() if "still in use" not in line and "is held for" not in line]
+    silent = [
+        line for line in errors.decode().splitlines() if "still in use" not in line and "been held for" not in line
+    ]
     assert silent == [] or end == "use at exit"
     wait_until(lambda: connected(server) == [], "the end of the connections")
     assert server.sql("SELECT count(*) FROM ending") == [(0,)]

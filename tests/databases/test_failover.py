@@ -154,7 +154,7 @@ def test_hosts_and_ports_are_written_as_libpq_reads_them(hosts: list[str], names
         ("postgresql://", ["a b:1"], "not a `host` or `host:port`"),
         ("postgresql://one", ["two"], "given both by `url` and by `host`"),
         ("mysql://one", ["two"], "given both by `url` and by `host`"),
-        ("mysql://", ["one", "/run/mysqld/mysqld.sock"], "no sockets on MySQL"),
+        ("mysql://", ["one", "/run/mysqld/mysqld.sock"], "cannot contain sockets on MySQL"),
         ("sqlite://", ["one", "two"], "has no effect on"),
     ],
 )

@@ -181,31 +181,6 @@ def test_an_unknown_name_is_told_before_anything_connects(extra: str, settings: 
 # TLS
 
 
-@pytest.mark.parametrize("driver", ["mysql+pymysql", "mysql+aiomysql", "mysql+asyncmy"])
-@pytest.mark.parametrize(
-    ("text", "slug", "key"),
-    [
-        ("connect_args: {ssl_ca: /nowhere.pem}", "file-unreadable", "connect_args.ssl_ca"),
-        ("connect_args: {ssl_cert: /nowhere.pem}", "file-unreadable", "connect_args.ssl_cert"),
-        ("connect_args: {ssl: {ca: /nowhere.pem}}", "file-unreadable", "connect_args.ssl.ca"),
-        ("query: {ssl_ca: /nowhere.pem}", "file-unreadable", "query.ssl_ca"),
-        ("connect_args: {charset: klingon}", "invalid-value", "connect_args.charset"),
-        ("query: {charset: klingon}", "invalid-value", "query.charset"),
-    ],
-)
-def test_what_no_connect_can_use_is_told_at_its_place_and_not_as_a_server_that_is_down(
-    driver: str, text: str, slug: str, key: str, tmp_path: Path
-) -> None:
-    with from_yaml(tmp_path, f"url: {driver}://u@127.0.0.1:1/d\n{text}\n") as db, pytest.raises(ConfigError) as caught:
-        asyncio.run(_async_engine(db)) if driver != "mysql+pymysql" else db.engine()
-    (problem,) = caught.value.problems
-    assert (problem.slug, problem.key, problem.location.line) == (slug, key, 2)
-
-
-async def _async_engine(db: Registry) -> None:
-    db.async_engine()
-
-
 @pytest.fixture
 def contexts(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Count the TLS contexts that are made."""

@@ -221,9 +221,9 @@ def test_the_end_of_a_registry_does_not_cancel_the_statement_of_another_client(
 @pytest.mark.parametrize(
     ("settings", "key", "told"),
     [
-        ({"connect_args": {"options": "-c x=1"}}, "connect_args.options", "PgBouncer refuses startup options"),
-        ({"query": {"options": "-c x=1"}}, "query.options", "PgBouncer refuses startup options"),
-        ({"url": "postgresql://h/d?options=-cx"}, "url", "PgBouncer refuses startup options"),
+        ({"connect_args": {"options": "-c x=1"}}, "connect_args.options", "PgBouncer rejects startup options"),
+        ({"query": {"options": "-c x=1"}}, "query.options", "PgBouncer rejects startup options"),
+        ({"url": "postgresql://h/d?options=-cx"}, "url", "PgBouncer rejects startup options"),
         ({"connect_args": {"prepare_threshold": 5}}, "connect_args.prepare_threshold", "would prepare statements"),
         ({"isolation_level": "AUTOCOMMIT", "lock_timeout": "1s"}, "lock_timeout", "AUTOCOMMIT has none"),
         (

@@ -145,7 +145,7 @@ def test_names_that_are_none_are_refused(name: str) -> None:
     db, _ = sent()
     with db, pytest.raises(ValueError, match="the name of a query tag"), db.tags(**{name: "x"}):
         raise AssertionError
-    with pytest.raises(ValueError, match="the value of a query tag is text"), db.tags(job=1):  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="the value of a query tag must be text"), db.tags(job=1):  # type: ignore[arg-type]
         raise AssertionError
 
 

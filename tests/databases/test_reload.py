@@ -128,7 +128,7 @@ def test_a_file_that_is_written_is_noticed_and_proved_before_anything_is_replace
     with Load(db) as load:
         old = connected(server)
         secret.write_text("not-yet-known-to-the-server")
-        wait_until(lambda: "opens no connection yet" in caplog.text, "the proof that fails")
+        wait_until(lambda: "cannot connect with the new content" in caplog.text, "the proof that fails")
         assert old <= connected(server)
         rotate(server, secret, "rotated-3")
         wait_until(lambda: not old & connected(server), "the end of the old connections")

@@ -207,7 +207,7 @@ def test_the_log_is_limited_and_says_what_it_left_out(tmp_path: Any, caplog: pyt
     records = slow(caplog)
     assert len(records) == written + 1
     assert records[-1].suppressed > 0
-    assert f"({records[-1].suppressed} further ones were not logged)" in records[-1].getMessage()
+    assert f"({records[-1].suppressed} more were not logged)" in records[-1].getMessage()
 
 
 def test_without_a_limit_nothing_is_attached(tmp_path: Any) -> None:

@@ -283,8 +283,8 @@ def test_a_file_that_belongs_to_somebody_else_can_be_read(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("path", "reason"),
     [
-        ("file/app.db", "its folder cannot be made: File exists"),
-        ("file/below/app.db", "its folder cannot be made: Not a directory"),
+        ("file/app.db", "its folder cannot be created: File exists"),
+        ("file/below/app.db", "its folder cannot be created: Not a directory"),
         ("folder", "it is a folder"),
         ("text", "file is not a database"),
     ],

@@ -127,7 +127,7 @@ def test_a_service_says_where_the_server_is(postgresql, monkeypatch, tmp_path, d
         ({"PGCHANNELBINDING": "require"}, "'PGCHANNELBINDING'"),
         ({"PGREQUIREAUTH": "scram-sha-256"}, "'PGREQUIREAUTH'"),
         ({"PGHOSTADDR": "10.0.0.1"}, "'PGHOSTADDR'"),
-        ({"PGSERVICE": "none"}, "'none' is in none of the service files"),
+        ({"PGSERVICE": "none"}, "'none' is not defined in any service file"),
         ({"PGSERVICE": "secret"}, "does not support 'password'"),
         ({"PGSERVICE": "strict"}, "does not support 'channel_binding'"),
         ({"PGSERVICE": "typo"}, "the port '54x' is not a number"),
@@ -272,7 +272,7 @@ def test_a_word_of_the_profile_that_the_driver_refuses_is_told_where_it_stands(p
     else:
         more = {"connect_args": {"target_session_attrs": "writer"}}
     notes = " ".join(failure(url, **more).__notes__)
-    assert "dbconfig[client-setting]: the driver refuses the setting 'target_session_attrs'" in notes or (
+    assert "dbconfig[client-setting]: the driver rejects the setting 'target_session_attrs'" in notes or (
         where == "connect_args" and "'connect_args.target_session_attrs'" in notes
     )
     assert "environment" not in notes

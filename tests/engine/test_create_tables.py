@@ -125,7 +125,7 @@ def test_where_no_model_is_imported_it_says_so(
     with caplog.at_level("WARNING", "dbconfig.tables"):
         assert create_tables.selected((), (MetaData(),)) == []
     assert caplog.messages == [
-        "no table is known: import the modules of your models before creating or dropping tables"
+        "no tables are defined: import the modules of your models before creating or dropping tables"
     ]
     caplog.clear()
     assert db.create_tables(Registered) == ["tables_registered"]

@@ -134,7 +134,7 @@ def test_a_key_that_a_given_option_disables_is_refused(
 
 def test_sqlite_takes_no_creator_and_names_what_it_takes(tmp_path: Path) -> None:
     db = open_with(tmp_path, "url: sqlite:///lite.db", creator=lambda: None)
-    with db, pytest.raises(ConfigError, match="on SQLite the connections must be ours"):
+    with db, pytest.raises(ConfigError, match="on SQLite, dbconfig depends on connections of its own"):
         db.engine()
 
 

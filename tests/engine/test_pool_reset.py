@@ -189,7 +189,7 @@ def _level(system: str) -> Callable[[Connection], str]:
         ({"pgbouncer": True, "pool_reset": "discard"}, "whichever server connection is free"),
         ({"pgbouncer": True, "pool_reset_on_return": "discard"}, "whichever server connection is free"),
         ({"poolclass": "NullPool", "pool_reset": "discard"}, "each connection is used once"),
-        ({"pool_reset_on_return": "commit", "pool_reset": "discard"}, "says something else"),
+        ({"pool_reset_on_return": "commit", "pool_reset": "discard"}, "contradicts"),
         ({"pool_reset": "everything"}, "must be one of rollback, discard"),
     ],
 )

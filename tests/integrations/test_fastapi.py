@@ -183,7 +183,7 @@ def test_a_read_only_session_does_not_write(client):
 
 @pytest.mark.parametrize("make", [session, async_session])
 def test_a_session_that_is_to_write_and_only_to_read_is_refused(make):
-    with pytest.raises(ValueError, match="take one"):
+    with pytest.raises(ValueError, match="cannot be combined"):
         make(transaction=True, read_only=True)
 
 

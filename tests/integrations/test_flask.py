@@ -146,7 +146,7 @@ def test_the_example_and_the_commands(example):
 
     assert "default: sqlite:///data/app.db" in flask("show")
     assert "created: product" in flask("create-tables")
-    assert "created: none, they exist" in flask("create-tables")
+    assert "created: none (all exist)" in flask("create-tables")
     assert "default: ok" in flask("ping")
     assert "no database 'analytics'" in flask("ping", "--database", "analytics")
     assert "dropped: product" in flask("drop-tables", "--yes")
@@ -275,7 +275,7 @@ def test_a_command_without_models_says_what_to_import(project, command):
     yes = ["--yes"] if command == "drop-tables" else []
     done = project.run("flask", "--app", "app", "dbconfig", command, *yes)
     assert done.returncode == 1
-    assert "no table is known: import the modules of your models" in done.stderr
+    assert "no tables are defined: import" in done.stderr
 
 
 def test_a_command_knows_the_tables_that_are_bound(tmp_path):
@@ -290,4 +290,4 @@ def test_a_command_knows_the_tables_that_are_bound(tmp_path):
         created = run(commands, ["create-tables"]).output  # other tests' models may be known too
         assert created.startswith("created: ")
         assert "flask_note" in created
-        assert run(commands, ["create-tables"]).output == "created: none, they exist\n"
+        assert run(commands, ["create-tables"]).output == "created: none (all exist)\n"

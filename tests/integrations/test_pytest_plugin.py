@@ -435,7 +435,7 @@ def test_a_protected_profile_is_refused_and_left_alone(project):
 def test_a_profile_that_is_not_meant_for_tests_is_refused_with_what_to_do(project):
     project.write(config__development_yaml="url: sqlite:///data/app.db\n", models_py=MODELS, test_suite_py=CANARY)
     done = project.pytest()
-    assert "profile 'development' is not meant for them, its name has no 'test' in it" in done.stdout
+    assert "profile 'development' is not a test profile: its name does not contain 'test'" in done.stdout
     assert "db_profile = testing" in done.stdout
     passed(project.pytest("--db-profile", "development"), 1)
 
@@ -644,7 +644,7 @@ def test_a_comment_behind_the_profile_is_refused(project):
     project.write(**APPLICATION, pytest_ini="[pytest]\ndb_profile = testing  # of the tests\n")
     done = project.pytest("tests")
     assert done.returncode == 4
-    assert "give it a line of its own" in done.stderr
+    assert "write it on its own line" in done.stderr
 
 
 def test_the_documented_configuration_works_as_it_stands(project):

@@ -37,7 +37,7 @@ def test_a_server_is_looked_at_after_a_while_and_read_again_when_it_answers(
     world.clock.now = one.again
     with caplog.at_level(logging.INFO):
         assert world.look() == health.LONGEST_LOOK
-    assert f"shop: replica {one.address} is read from again" in caplog.text
+    assert f"shop: replica {one.address} is back in rotation" in caplog.text
     assert (one.out, one.pause) == ("", health.FIRST_PAUSE)
     assert set(world.reads(2)) == {"replica1", "replica2"}
     assert world.look() is None
@@ -135,7 +135,7 @@ def test_a_replica_that_was_promoted_is_out_until_it_follows_again(world: World)
     assert (route.lag, route.out) == (0.0, "")
     world.replica(1).position = "2:0/20"
     world.look()
-    assert route.out == "it has been promoted, and follows this primary no more"
+    assert route.out == "it was promoted, and no longer follows this primary"
     assert route.lag is None
     assert route.again == world.clock.now + health.FIRST_PAUSE
     world.servers["reads"].position = "2:0/30"  # the primary is another one: what the one before had says nothing

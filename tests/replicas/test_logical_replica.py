@@ -75,7 +75,7 @@ def test_after_a_commit_it_is_not_read_from_and_the_reason_is_told(
                 with db.session(read_only=True) as session:
                     assert session.scalar(COUNT) == number + 1
             wait_until(lambda: bool(db.readers()[0].out), "the look at the replica")
-            assert "it is another system than its primary, as with logical replication" in db.readers()[0].out
+            assert "it is a different system from its primary, as with logical replication" in db.readers()[0].out
             return
         pytest.importorskip("asyncpg")
 
@@ -88,7 +88,7 @@ def test_after_a_commit_it_is_not_read_from_and_the_reason_is_told(
             async with asyncio.timeout(60):
                 while not db.async_readers()[0].out:
                     await asyncio.sleep(0.01)
-            assert "another system" in db.async_readers()[0].out
+            assert "a different system" in db.async_readers()[0].out
             await db.async_dispose()
 
         asyncio.run(main())

@@ -391,7 +391,7 @@ def test_a_unit_that_mysql_has_committed_in_part_is_not_repeated(mariadb_units: 
     with pytest.raises(OperationalError) as raised:
         mariadb_units.run(work)
     assert calls == [1]
-    assert "has committed what came before it" in raised.value.__notes__[-1]
+    assert "committed the work before it" in raised.value.__notes__[-1]
 
 
 # Calls within a unit

@@ -237,7 +237,7 @@ def test_the_attempts_of_a_unit_of_work_end_with_it(world: World) -> None:
     assert time.monotonic() - began < LONG / 2
     assert len(attempts) > 1
     # Mostly because no further pause fits; or in one of the connects, of which each is a moment.
-    again = "a unit of work was about to be run again" in str(caught.value)
+    again = "a unit of work was about to be retried" in str(caught.value)
     assert again or "waiting for a connection" in str(caught.value)
     assert caught.value.spent["pausing before another attempt"] > 0
     assert not again or isinstance(caught.value.__cause__, DBAPIError)
@@ -348,7 +348,7 @@ def test_the_error_says_what_the_time_was_spent_on(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("seconds", [math.nan, "2", True, None])
 def test_a_deadline_that_is_no_number_is_refused(seconds: Any) -> None:
-    with pytest.raises(ValueError, match="a deadline is a number of seconds"):
+    with pytest.raises(ValueError, match="a deadline must be a number of seconds"):
         Registry().deadline(seconds)
 
 

@@ -167,7 +167,7 @@ def test_an_isolation_level_ends_with_the_session(units: Units, verb: str) -> No
     [
         ({"execution_options": {"compiled_cache": None}}, "'compiled_cache' is not an option of a session"),
         ({"read_only": True, "execution_options": {"isolation_level": "SERIALIZABLE"}}, "its own isolation level"),
-        ({"schema": "a", "execution_options": {"schema_translate_map": {}}}, "give one of the two"),
+        ({"schema": "a", "execution_options": {"schema_translate_map": {}}}, "use only one of the two"),
     ],
 )
 def test_options_that_would_do_something_else_are_refused(how: dict[str, Any], told: str) -> None:

@@ -187,7 +187,7 @@ def test_a_commit_that_nobody_can_refuse_is_noticed_before_the_units_own(driven:
         if goes_on and driven.system != "sqlite":  # which would begin no transaction: what follows is saved at once
             session.execute(INSERT)
 
-    with pytest.raises(CommitUncertain, match="ended past its session") as raised:
+    with pytest.raises(CommitUncertain, match="ended outside its session") as raised:
         driven.run(work)
     assert raised.value.unknown == ("units",) or not driven.direct
     assert calls == [1]
@@ -205,7 +205,7 @@ def test_a_unit_that_was_committed_past_its_session_is_not_repeated(driven: Unit
     with pytest.raises(OperationalError, match="Deadlock found") as raised:
         driven.run(work)
     assert calls == [1]
-    assert "not repeated" in raised.value.__notes__[-1]
+    assert "not retried" in raised.value.__notes__[-1]
 
 
 @pytest.mark.parametrize("reads", [False, True], ids=["nothing", "a read"])
@@ -238,7 +238,7 @@ def test_a_procedure_that_ends_the_units_transaction_is_noticed(procedures: Unit
         session.execute(text(f"CALL {name}()"))
         session.execute(INSERT)
 
-    with pytest.raises(CommitUncertain, match="ended past its session"):
+    with pytest.raises(CommitUncertain, match="ended outside its session"):
         procedures.run(work)
     assert calls == [1]
 
@@ -359,6 +359,6 @@ def test_a_rollback_by_a_conflict_that_a_cursor_of_sqlite_hides_is_noticed(sqlit
         session.execute(INSERT)
         fail(session, "INSERT OR ROLLBACK INTO t VALUES (1)")
 
-    with pytest.raises(CommitUncertain, match="ended past its session"):
+    with pytest.raises(CommitUncertain, match="ended outside its session"):
         sqlite_units.run(work)
     assert sqlite_units.sql(ROWS) == []

@@ -74,7 +74,7 @@ def test_attempts_end_at_their_number() -> None:
     attempts = Attempts(2, 30.0, "shop/default")
     assert attempts.pause_after(error, Fate.CONFLICT)
     assert attempts.pause_after(error, Fate.CONFLICT) is None
-    assert error.__notes__ == ["dbconfig: given up after attempt 2 of 2: conflict"]
+    assert error.__notes__ == ["dbconfig: gave up after attempt 2 of 2: conflict"]
 
 
 def test_without_a_number_the_deadline_alone_ends_the_attempts() -> None:
@@ -82,7 +82,7 @@ def test_without_a_number_the_deadline_alone_ends_the_attempts() -> None:
     attempts = Attempts(None, 3600.0, "shop/default")
     assert all(attempts.pause_after(error, Fate.CONFLICT) for _ in range(100))
     assert Attempts(None, 0.0, "shop/default").pause_after(error, Fate.CONFLICT) is None
-    assert error.__notes__ == ["dbconfig: given up after attempt 1, 0 s after the first: conflict"]
+    assert error.__notes__ == ["dbconfig: gave up after attempt 1, 0 s after the first: conflict"]
 
 
 def test_waiting_for_a_server_is_no_attempt_but_ends_with_the_time() -> None:

@@ -127,7 +127,7 @@ def test_a_secret_is_there_for_those_who_read_it(project):
 def test_a_pickled_profile_says_why_it_has_no_password(project):
     settings = pickle.loads(pickle.dumps(project.load(FULL))).databases["default"]
     assert settings.address.host == "h"
-    with pytest.raises(ConfigError, match="a pickle does not carry"):
+    with pytest.raises(ConfigError, match="a pickle does not contain"):
         settings.read_password()
 
 

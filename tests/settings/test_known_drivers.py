@@ -48,10 +48,10 @@ def test_the_first_installed_driver_is_taken_and_a_named_one_is_kept(installed, 
         ("mysql+mysqldb", "missing-driver", "the driver of mysql is not installed: mysqldb", "pip install mysqlclient"),
         ("postgresql+asyncpg", "async-driver", "asyncpg is an asynchronous driver, and this is a synchronous engine",
          "use `db.async_session()` and its siblings, or `asyncio.to_thread(command.upgrade, …)` to migrate; "
-         "or leave `+asyncpg` out of the URL: then synchronous engines use psycopg2 (pip install psycopg2-binary)"),
+         "or remove `+asyncpg` from the URL: synchronous engines then use psycopg2 (pip install psycopg2-binary)"),
         ("sqlite+aiosqlite", "async-driver", "aiosqlite is an asynchronous driver, and this is a synchronous engine",
          "use `db.async_session()` and its siblings, or `asyncio.to_thread(command.upgrade, …)` to migrate; "
-         "or leave `+aiosqlite` out of the URL: then synchronous engines use pysqlite"),
+         "or remove `+aiosqlite` from the URL: synchronous engines then use pysqlite"),
     ],
 )  # fmt: skip
 def test_a_driver_that_cannot_be_taken_is_told_with_what_to_install(installed, drivername, slug, message, help):

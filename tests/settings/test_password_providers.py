@@ -124,7 +124,7 @@ def test_a_provider_that_hangs_is_left_at_its_time_limit_and_its_threads_stay_fe
         for _ in range(HANGING_AT_MOST):
             with pytest.raises(ConfigError, match=r"'tokens': no answer within 0\.1 s"):
                 ask(db)
-        with pytest.raises(ConfigError, match="earlier calls have not come back"):
+        with pytest.raises(ConfigError, match="earlier calls have not returned"):
             ask(db)
         assert threading.active_count() <= before + HANGING_AT_MOST
     finally:

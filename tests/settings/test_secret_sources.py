@@ -109,9 +109,7 @@ def test_a_pickled_secret_knows_its_place_but_a_literal_one_is_withheld(monkeypa
     monkeypatch.setenv("PW", "hunter")
     assert pickle.loads(pickle.dumps(Secret("env", "PW"))).read() == "hunter"
     literal = pickle.loads(pickle.dumps(Secret("text", "hunter")))
-    assert refusal(literal) == (
-        "the password: a pickle does not carry what was written in the configuration: load the profile in this process"
-    )
+    assert refusal(literal) == ("the password: a pickle does not contain the secret: load the profile in this process")
 
 
 def test_secrets_are_equal_where_they_say_the_same():

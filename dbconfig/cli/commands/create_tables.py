@@ -101,7 +101,7 @@ def _tables(metadata: MetaData, names: list[str]) -> list[Table]:
     problems = []
     for name in names:
         if name not in metadata.tables:
-            help = did_you_mean(suggest(name, metadata.tables)) or "import the module of its model there"
+            help = did_you_mean(suggest(name, metadata.tables)) or "import the model's module there"
             notes = (f"tables: {', '.join(metadata.tables) or 'none'}",)
             problems.append(Problem("unknown-table", f"there is no table {quoted(name)}", help=help, notes=notes))
     if problems:

@@ -49,8 +49,8 @@ def _surveys(context: Context) -> list[Survey]:
         selected = ""  # what ENVIRONMENT says is not asked for
     names = context.folder.profiles()
     if not names:
-        message = f"there is no profile in {context.folder.shown()}"
-        raise ConfigError([Problem("no-config", message, help="`dbconfig init` writes four")])
+        message = f"no profiles in {context.folder.shown()}"
+        raise ConfigError([Problem("no-config", message, help="run `dbconfig init` to create four")])
     return [survey(context.folder, context.environment, name, own=name == selected) for name in names]
 
 

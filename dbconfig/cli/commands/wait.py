@@ -1,4 +1,4 @@
-"""`dbconfig wait`: wait until the database answers; what waiting cannot mend ends it at once."""
+"""`dbconfig wait`: wait until the database answers; fail immediately on a permanent error."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ class Meaning:
         slug: the entry of the catalogue, where the error ended a connection attempt.
         stage: how far the connection had come.
         again: whether the connection attempt is repeated; None: as the fate says.
-        ends: whether the connection cannot be used any more; None: as the fate says.
+        ends: whether the connection can no longer be used; None: as the fate says.
         rolls_back: whether the server has rolled back the whole transaction, though it continues to take statements.
         only: the row is valid only for messages with these words, which no language of the server changes: the name of
             an option, or of the function that raised the error.

@@ -25,6 +25,6 @@ def checked(name: str) -> str:
     if not name.isprintable() or len(name.encode("utf-8", "surrogatepass")) > _LONGEST:
         raise ValueError(
             f"{quoted(name)} cannot be the name of a schema: it is longer than {_LONGEST} bytes, "
-            "or has a character that cannot be printed"
+            "or contains an unprintable character"
         )
     return quoted_name(name, quote=True)

@@ -13,7 +13,7 @@ from dbconfig.settings.known_drivers import family
 class Role(Enum):
     """What a server is among the hosts of its database."""
 
-    PRIMARY = "the primary"  # it takes writes, and no other one does
+    PRIMARY = "the primary"  # it accepts writes, and no other one does
     ONE_OF_SEVERAL = "one of several primaries"  # as each node of a Galera cluster
     OTHER = "not a primary"  # a standby, or not ready
 
@@ -23,7 +23,7 @@ class Answer:
     """What a server says of itself.
 
     Attributes:
-        role: whether it takes writes.
+        role: whether it accepts writes.
         words: the same for people.
         term: a number that grows with each promotion, where the system has one: of two servers that call themselves
             primary, the one with the lower number was left behind.

@@ -1,4 +1,4 @@
-"""What is done on each new connection; one on which it fails is closed at once, and not when it is collected."""
+"""Set up each new connection; if that fails, close it immediately, not when it is garbage-collected."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pool: a fair line on top of SQLAlchemy's QueuePool, and behaviors attached through its events."""
+"""The pool: a fair queue on top of SQLAlchemy's QueuePool, and behaviors attached through its events."""
 
 from __future__ import annotations
 
@@ -177,7 +177,7 @@ def attach(
 
 
 def inspect_each_loan(engine: Engine, inspect: Callable[[Any, ConnectionPoolEntry], None]) -> None:
-    """Call a function with each connection that is about to be lent; a DisconnectionError replaces the connection.
+    """Call a function with each connection to be handed out; a DisconnectionError replaces the connection.
 
     It is what a listener of `checkout` is, at a tenth of the price: none of SQLAlchemy's loops around its listeners.
     """
@@ -225,7 +225,7 @@ def connect_beside(engine: Engine) -> None:
 
 
 def drain(engine: Engine) -> retiring.Drain:
-    """Begin the end of an engine: from now on it lends no connection."""
+    """Begin the end of an engine: from now on it hands out no connections."""
     return retiring.Drain(engine, _ledgers[engine])
 
 

@@ -37,8 +37,8 @@ def _too_small(pool: PoolStats) -> str:
     held = pool.use.sum / pool.use.count
     if not late:
         return (
-            f"too small: {pool.unserved} callers were turned away while all {pool.max} connections were in use, which "
-            f"are held for {held * 1000:.0f} ms; up to {pool.wanted} were wanted at once"
+            f"too small: {pool.unserved} callers were rejected while all {pool.max} connections were in use, which "
+            f"are held for {held * 1000:.0f} ms; up to {pool.wanted} were wanted at the same time"
         )
     waited = pool.queued.sum / late
     # Little's law: a caller that waited found, on average, as many before it as come free in that time. Where callers
@@ -68,7 +68,7 @@ def _recycled(pool: PoolStats) -> str:
         return ""
     connecting = pool.create.sum / max(pool.create.count, 1)
     return (
-        f"pool_recycle is short: {closed} connections were closed for their age in {pool.use.count} checkouts, "
+        f"pool_recycle is short: {closed} connections were closed because of their age in {pool.use.count} checkouts, "
         f"and each takes {connecting * 1000:.0f} ms to open"
     )
 
@@ -89,8 +89,8 @@ def _idle(pool: PoolStats) -> str:
     if not count:
         return ""
     return (
-        f"{_were(count)} idle in transaction for longer than pool_leak_warning: {_places(pool.idle_at)}. Commit before "
-        "waiting for anything else than the database"
+        f"{_were(count)} idle in transaction for longer than pool_leak_warning: {_places(pool.idle_at)}. Commit "
+        "before waiting for anything other than the database"
     )
 
 

@@ -26,7 +26,7 @@ LINGER = 10.0
 
 
 class Watch:
-    """At most one thread per process, apart from the caretaker: it must never be blocked by what it watches.
+    """At most one thread per process, apart from the maintenance thread: it must never be blocked by what it watches.
 
     An exception out of a signal handler may strike a caller after each call that it makes. So there is no lock here
     that an interrupted caller could keep, and no guard that it could leave behind: a guard is a lock of its own, and
@@ -38,7 +38,7 @@ class Watch:
         forks.after_fork_in_child(self.forget)
 
     def forget(self) -> None:
-        """Start afresh; in a forked child neither the thread nor what it guarded is worth anything."""
+        """Reset; in a forked child neither the thread nor what it guarded is worth anything."""
         self._guards: dict[Lock, tuple[float, Callable[[], object]]] = {}
         self._bell: SimpleQueue[None] = SimpleQueue()  # wakes the thread; written in C, no lock that could be left
         self._round_at = 0.0  # when the thread looks again
@@ -87,7 +87,7 @@ class Watch:
         try:
             Thread(target=self._run, name="dbconfig-watch", daemon=True).start()
         except RuntimeError as error:
-            logger.debug("the interpreter starts no thread any more, calls are not watched: %s", error)
+            logger.debug("cannot start a thread, so calls are not watched: %s", error)
 
     def _run(self) -> None:
         guards, me = self._guards, current_thread()

@@ -61,7 +61,7 @@ class Canceller:
             try:
                 thread.start()
             except RuntimeError as error:
-                logger.debug("the interpreter starts no thread any more, nothing is cancelled: %s", error)
+                logger.debug("cannot start a thread, so nothing is cancelled: %s", error)
 
     def _run(self) -> None:
         while True:
@@ -92,7 +92,7 @@ class Canceller:
                     await greenlet_spawn(self._cancel_all)
             except TimeoutError:
                 logger.info(
-                    "the server did not take a request to cancel within %g s",
+                    "the server did not accept a cancel request within %g s",
                     CANCEL_LIMIT,
                     extra={"seconds": CANCEL_LIMIT},
                 )

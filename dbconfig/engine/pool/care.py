@@ -1,4 +1,4 @@
-"""Care for connections at rest: when each is closed, pinged, or joined by another."""
+"""Care for idle connections: when each is closed, pinged, or joined by another."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class Care:
             line.close_idle(lambda each, place=place: each is place, reason)  # type: ignore[misc]  # bound early
 
     def _ask_the_quiet(self, now: float) -> None:
-        """Ping one connection that has rested for the keepalive time, so that a caller still finds the others."""
+        """Ping one connection that has been idle for the keepalive time, so that a caller still finds the others."""
         line = self._line
         for place in line.idle:
             if judgements.is_quiet(place, line.rules, now):

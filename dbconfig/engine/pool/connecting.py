@@ -1,4 +1,4 @@
-"""New connections: who makes them, how many at once, and what a failed one means for those who wait."""
+"""New connections: who opens them, how many at a time, and what a failure means for the waiters."""
 
 from __future__ import annotations
 
@@ -246,7 +246,7 @@ class Connector:
                 pool.serve_first(error)
             for_the_next = not again and bool(pool.waiters)
         if not wanted:
-            logger.debug("%s: a connect that nobody waits for any more has failed: %s", pool.options.name, error)
+            logger.debug("%s: a connect that no caller waits for has failed: %s", pool.options.name, error)
         if for_the_next:
             return slot
         if not again or another_tries:

@@ -1,4 +1,4 @@
-"""One budget of time for a piece of work: what is left of it, who has spent it on what, and the error at its end."""
+"""A time budget for a piece of work: what is left, what it was spent on, and the error when it is exceeded."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SLUG = "deadline-exceeded"
 
 
 class DeadlineExceeded(SQLAlchemyError, TimeoutError):
-    """The time that `db.deadline` gave is over.
+    """The time limit of `db.deadline` was exceeded.
 
     Attributes:
         seconds: the budget.
@@ -41,7 +41,7 @@ class DeadlineExceeded(SQLAlchemyError, TimeoutError):
 
 
 class Deadline:
-    """A budget of time; within its `with` everything that waits for a database ends with it.
+    """A time budget: within its `with` block, everything that waits for a database ends with it.
 
     It goes along where context variables go: into coroutines, tasks, and functions of a thread pool that copy the
     context, as FastAPI's and `asyncio.to_thread` do.
@@ -54,7 +54,7 @@ class Deadline:
             ValueError: it is not a number.
         """
         if isinstance(seconds, bool) or not isinstance(seconds, int | float) or math.isnan(seconds):
-            raise ValueError(f"a deadline is a number of seconds from now, not {seconds!r}")
+            raise ValueError(f"a deadline must be a number of seconds from now, not {seconds!r}")
         self.seconds: float = float(seconds)
         self.at: float = math.inf
         self._began = 0.0
@@ -144,7 +144,7 @@ def waiting(limit: Deadline) -> Iterator[None]:
 
 
 def lift() -> None:
-    """Leave the deadline of whoever has started this task or thread: what it does is for all."""
+    """Ignore the deadline of the caller that started this task or thread: its work serves all callers."""
     _current.set(None)
 
 

@@ -48,7 +48,7 @@ class Driver:
             found = self.plug(connection)
             fd = None if found is None else found.fileno()
         except Exception as error:  # a closed connection says so in its driver's own way
-            logger.debug("no socket to look at under %r: %s", connection, error)
+            logger.debug("no socket found under %r: %s", connection, error)
             return None
         return fd if isinstance(fd, int) and fd >= 0 else None
 

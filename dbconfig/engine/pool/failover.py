@@ -1,4 +1,4 @@
-"""A primary that has become read-only, or is shutting down, is left: the next checkout connects anew."""
+"""Leave a primary that has become read-only or is shutting down: the next checkout reconnects."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def attach(engine: Engine, name: str, judge: Judge, count: Callable[[], None]) -
             context.is_disconnect = True
         elif judge.refuses_writes(error) and not _asked_for_read_only(context):
             logger.warning(
-                "%s: the primary is read-only now; all its connections are replaced (%s)",
+                "%s: the primary has become read-only; replacing all of its connections (%s)",
                 name,
                 error,
                 extra=facts(name),
@@ -71,7 +71,7 @@ def _is_off(connection: Any, variables: Sequence[str]) -> bool:
         cursor.execute(f"SHOW GLOBAL VARIABLES WHERE Variable_name IN ({names}) AND Value NOT IN ('OFF', '0')")
         return cursor.fetchone() is None
     except Exception as error:  # the connection broke together with the statement: then it is replaced anyway
-        logger.debug("whether the server is read-only is not known: %s", error)
+        logger.debug("cannot tell whether the server is read-only: %s", error)
         return False
     finally:
         cursor.close()

@@ -1,4 +1,4 @@
-"""How a connection of asyncio ends: politely within a limit of time, or at once."""
+"""How an asyncio connection closes: cleanly within a time limit, or immediately."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ async def close(dialect: Any, connection: Any, *, terminate: bool) -> None:
         async with asyncio.timeout(CLOSE_LIMIT):
             await (greenlet_spawn(dialect.do_close, connection) if own is None else own())
     except Exception as error:
-        logger.debug("a connection did not end politely: %s", error)
+        logger.debug("a connection did not close cleanly: %s", error)
         cut(dialect, connection)
     except BaseException:  # the loop ends, and cancels all that is under way in it
         cut(dialect, connection)
@@ -44,4 +44,4 @@ def cut(dialect: Any, connection: Any) -> None:
         if transport is not None:
             transport.abort()  # a closed transport first sends what it has, to a server that may not take it
     except Exception as error:  # closed already, or its loop is
-        logger.debug("a connection could not be cut: %s", error)
+        logger.debug("the socket of a connection could not be closed: %s", error)

@@ -161,7 +161,7 @@ def _after_in_child() -> None:
 def notice() -> None:
     """Do what is done after a fork, if there was one that Python was not told of: in C, as uWSGI forks its workers.
 
-    Each pool looks after its own connections then, at its next use.
+    Each pool handles its own connections then, at its next use.
     """
     if os.getpid() not in _pids:
         _free_locks()

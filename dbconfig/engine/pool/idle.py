@@ -1,4 +1,4 @@
-"""Care for connections at rest: keep some warm, end those that rest too long, find those that died."""
+"""Care for idle connections: keep some warm, close those that are idle for too long, find dead ones."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def end(pool: Owner) -> None:
 
 
 class _Care:
-    """The caretaker's job for one pool, which it does not keep alive."""
+    """The maintenance job for one pool, which it does not keep alive."""
 
     def __init__(self, pool: Owner) -> None:
         self._pool = weakref.ref(pool)
@@ -56,7 +56,7 @@ def _close_what_rested_too_long(pool: Owner) -> None:
 
 
 def _ask_the_quiet(pool: Owner) -> None:
-    """Ping what has rested for the keepalive time, one at a time, so that a caller still finds the others."""
+    """Ping what has been idle for the keepalive time, one at a time, so that a caller still finds the others."""
     for record in list(pool.idle):
         if not judgements.is_quiet(record, pool.options, monotonic()):
             continue
@@ -73,9 +73,7 @@ def _ask_the_quiet(pool: Owner) -> None:
         if verdict is Verdict.ALIVE:
             pool.hand_over(record, used=False)
             continue
-        logger.info(
-            "%s: a connection died while it rested and is replaced", pool.options.name, extra=facts(pool.options.name)
-        )
+        logger.info("%s: an idle connection died; replacing it", pool.options.name, extra=facts(pool.options.name))
         pool.discard(record, "ping")
         if verdict is Verdict.SILENT:
             pool.invalidate_all()

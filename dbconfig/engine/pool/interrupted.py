@@ -23,7 +23,7 @@ def attach(engine: Engine) -> None:
 
     A time limit by signal (Celery's soft limit, gevent.Timeout, a watchdog) raises whatever it likes wherever it
     strikes. SQLAlchemy closes the connection for KeyboardInterrupt and other exits only. Without a rollback at the end
-    of a use, as in reading sessions, the next user would then get the answer to this statement.
+    of a use, as in read-only sessions, the next user would then get the answer to this statement.
     """
     of_the_driver, own = engine.dialect.loaded_dbapi.Error, driver.of(engine.dialect)
 

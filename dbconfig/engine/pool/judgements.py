@@ -1,4 +1,4 @@
-"""The judgements of a waiting line, one function each. Threads and tasks go by the same ones; none of them acts."""
+"""The judgements of a queue, one function each. Threads and tasks go by the same ones; none of them acts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
         arrived: float
 
     class Resting(Protocol):
-        """A connection at rest. All times come from the pool's clock."""
+        """An idle connection. All times come from the pool's clock."""
 
         @property
         def returned_at(self) -> float: ...
@@ -102,11 +102,11 @@ def refill_pause(failures: int) -> float:
     return min(LONGEST_REFILL_PAUSE, SHORTEST_ROUND * 2.0 ** min(failures, _MOST_DOUBLINGS))
 
 
-# -- connections at rest
+# -- idle connections
 
 
 def rested_too_long(idle: Iterable[AtRest], care: Care, now: float) -> list[tuple[AtRest, str]]:
-    """Return which connections at rest are to be closed, each with the reason."""
+    """Return which idle connections to close, each with the reason."""
     condemned = []
     known = sorted(idle, key=_since)
     spare = len(known) - care.min_idle
@@ -132,7 +132,7 @@ def missing(idle: int, connecting: int, care: Care) -> int:
 
 
 def next_round(idle: Collection[Resting], care: Care, now: float, *others: float) -> float:
-    """Return when to look again at the connections at rest, at one of the ``others`` at the latest."""
+    """Return when to look again at the idle connections, at one of the ``others`` at the latest."""
     due = [now + LONGEST_ROUND, *others]
     surplus = care.idle_timeout is not None and len(idle) > care.min_idle
     for each in idle:

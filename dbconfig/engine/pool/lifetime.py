@@ -45,7 +45,7 @@ def attach(engine: Engine, seconds: float) -> None:
     def checkout(connection: Any, record: Any, fairy: Any) -> None:
         if monotonic() >= record.info.get(_EXPIRES, float("inf")):
             record.info[REASON] = "recycled"
-            raise exc.DisconnectionError("pool_recycle is over")
+            raise exc.DisconnectionError("older than pool_recycle")
 
     def checkin(connection: Any, record: Any) -> None:
         if connection is not None and monotonic() >= record.info.get(_EXPIRES, float("inf")):

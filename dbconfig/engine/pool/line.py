@@ -1,4 +1,4 @@
-"""The rules of the waiting line, as a state machine: it takes what happened, and answers with what to do."""
+"""The rules of the queue, as a state machine: it takes what happened, and answers with what to do."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class Line:
             self._line_up(caller, now)
 
     def ask_again(self, caller: Caller, place: Place, reason: str, now: float) -> None:
-        """The connection that was lent to a caller is unfit: close it, and serve the caller ahead of everybody."""
+        """The connection that was handed to a caller is unusable: close it, and serve the caller ahead of everybody."""
         caller.place = None
         self._close(place, reason)
         another = self._fit(now)
@@ -103,7 +103,7 @@ class Line:
         return None
 
     def leave(self, caller: Caller, now: float) -> None:
-        """A caller does not wait any more: its time is over, it was cancelled, or it was interrupted.
+        """A caller no longer waits: its time is over, it was cancelled, or it was interrupted.
 
         What was handed to it at this very moment goes to the next.
         """
@@ -142,7 +142,7 @@ class Line:
         self._put(place) if self.open <= self.rules.size else self._put_surplus(place)
 
     def lost(self, place: Place, now: float) -> None:
-        """A caller is done, and there is no connection any more: it was invalidated, detached or forgotten."""
+        """A caller is done, and there is no connection: it was invalidated, detached or forgotten."""
         self.counters.use.observe(now - place.lent_at)
         self._release(place, now)
 
@@ -192,7 +192,7 @@ class Line:
         self._staff(now)
 
     def retire(self, place: Place, reason: str) -> None:
-        """A caller leaves a connection that must not be lent again."""
+        """A caller leaves a connection that must not be handed out again."""
         self._close(place, reason)
 
     def closed(self, place: Place, now: float) -> None:
@@ -210,7 +210,8 @@ class Line:
             self._close(place, "ping")
 
     def _hand_over(self, place: Place, now: float, put: Callable[[Place], None] | None = None) -> None:
-        """Give a connection to who has waited longest, else let it rest; or close what must not be lent again."""
+        """Give a connection to the caller that has waited longest, else let it rest; or close what must not be handed
+        out again."""
         unfit = self.why_unfit(place, now)
         if unfit is not None:
             self._close(place, unfit)
@@ -232,7 +233,7 @@ class Line:
         (put or (self._put if self.open <= self.rules.size else self._put_surplus))(place)
 
     def why_unfit(self, place: Place, now: float) -> str | None:
-        """Return why this connection may not be lent again."""
+        """Return why this connection may not be handed out again."""
         if now >= place.expires:
             return "recycled"
         return "invalidated" if place.condemned or place.generation != self.generation else None
@@ -293,7 +294,8 @@ class Line:
     # -- the whole
 
     def tick(self, now: float) -> None:
-        """Do what is due: retry a connect, close what rested too long, ping what is quiet, open what is missing."""
+        """Do what is due: retry a connect, close what was idle for too long, ping what is quiet, open what is
+        missing."""
         if self.trouble is not None and not self.callers:
             self.trouble, self.retry_at = None, NEVER
         if self.shedding is not None and self.callers and self.in_use >= self.rules.limit:
@@ -303,18 +305,18 @@ class Line:
         self.care.round(now)
 
     def _shed(self, now: float) -> None:
-        """Drop who has waited too long."""
+        """Drop callers that have waited too long."""
         while self.shedding is not None and judgements.drops_first(self.shedding, self.callers, now):
             self.counters.refuse(full=True)
             self._decide(self._first(), error=Refusal.SHED)
 
     def invalidate(self, now: float) -> None:
-        """Let no connection that exists now be lent again; what is in use closes when it comes back."""
+        """Hand out no existing connection again; those in use close when they are returned."""
         self.generation += 1
         self.close_idle(lambda place: True, "invalidated")
 
     def condemn(self, places: Iterable[Place]) -> None:
-        """Let these connections not be lent again; those at rest close now."""
+        """Never hand out these connections again; idle ones close now."""
         for place in places:
             place.condemned = True
         self.close_idle(lambda place: place.condemned, "invalidated")
@@ -325,14 +327,14 @@ class Line:
             self._close(place, reason)
 
     def dispose(self, now: float) -> None:
-        """Close what is idle now and what is in use when it comes back. Who waits is still served, and closed then."""
+        """Close what is idle now and what is in use when it is returned. Who waits is still served, and closed then."""
         self.disposed = True
         self.close_idle(lambda place: True, "disposed")
 
     def forget(self) -> list[Place]:
-        """Start afresh, in a forked child or another event loop, and return what was idle.
+        """Reset, in a forked child or another event loop, and return what was idle.
 
-        Nobody may close it: its sockets are the parent's, or nobody serves them any more. What is in use now may still
+        Nobody may close it: its sockets are the parent's, or nobody serves them. What is in use now may still
         come back, and does not count.
         """
         inherited = list(self.idle)

@@ -58,7 +58,7 @@ class Caretaker:
             thread.start()
         except RuntimeError as error:
             # The interpreter is going down: there will be nothing left to care for.
-            logger.debug("no caretaker any more: %s", error)
+            logger.debug("cannot start the maintenance thread: %s", error)
             return
         while self._thread is None and thread.is_alive():
             sleep(0.0001)  # it is about to begin; the next job need not start another
@@ -118,9 +118,7 @@ class _Round:
         try:
             delay = job()
         except Exception:
-            logger.exception(
-                "the caretaker of the connection pools failed in one of its jobs", extra={"seconds": AFTER_ERROR}
-            )
+            logger.exception("a maintenance job of the connection pools failed", extra={"seconds": AFTER_ERROR})
             delay = AFTER_ERROR
         if self._jobs.get(key) is not job:
             return  # removed, or replaced, while it ran

@@ -18,7 +18,7 @@ class Judge(Protocol):
         """Whether the same connection attempt may well succeed in a moment."""
 
     def ends_connection(self, error: BaseException) -> bool:
-        """Whether a statement's error means that its connection cannot be used any more."""
+        """Whether a statement's error means that its connection can no longer be used."""
 
     def refuses_writes(self, error: BaseException) -> bool:
         """Whether a statement was refused because the server, or the transaction, is read-only."""
@@ -43,7 +43,7 @@ SYSTEM_ERRORS: Final = SystemErrors()
 
 
 class Ours:
-    """Marks a pool with a waiting line of ours."""
+    """Marks a pool with our queue."""
 
 
 class LineOptions(NamedTuple):

@@ -1,4 +1,4 @@
-"""Which pools are ours; nobody who asks has to load the asynchronous one, or asyncio's part of ours."""
+"""Tells dbconfig's pools from others, without importing the asynchronous one."""
 
 from __future__ import annotations
 

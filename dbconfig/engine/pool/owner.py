@@ -26,7 +26,7 @@ class Staff(Protocol):
 
 
 class Owner(Home, Protocol):
-    """A pool, as seen by what connects in it and what cares for its connections at rest."""
+    """A pool, as seen by what connects in it and what cares for its idle connections."""
 
     in_its_process: Mark
     options: LineOptions

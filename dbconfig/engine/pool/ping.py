@@ -106,7 +106,7 @@ def attach(engine: Engine, check: Check, pool_timeout: float) -> None:
             return
         info[REASON] = "ping"
         if verdict is Verdict.DEAD:
-            raise exc.DisconnectionError("closed by the server while it rested in the pool")
+            raise exc.DisconnectionError("closed by the server while idle in the pool")
         raise exc.InvalidatePoolError("no answer to the ping")
 
     event.listen(engine, "checkin", returned)

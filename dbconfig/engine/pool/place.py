@@ -1,4 +1,4 @@
-"""What the waiting line consists of: places, callers, its rules, and the commands it gives to its driver."""
+"""What the queue consists of: places, callers, its rules, and the commands it gives to its driver."""
 
 from __future__ import annotations
 

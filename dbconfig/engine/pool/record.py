@@ -54,7 +54,7 @@ class Slot:
     """One of the places for a connection. Whoever drops it, by whatever accident, gives it back.
 
     An interrupt can strike between any two instructions, also inside SQLAlchemy, after the pool has let go of a
-    connection and before anyone holds it. No ``try`` covers that. But then nothing refers to the record any more,
+    connection and before anyone holds it. No ``try`` covers that. But then nothing refers to the record,
     hence nothing to its slot, and the end of the slot frees the place.
     """
 

@@ -10,5 +10,5 @@ NEVER = float("inf")
 class Refusal(enum.Enum):
     """Why the line serves a caller no connection."""
 
-    FULL = "too many callers wait (pool_max_waiting)"
+    FULL = "too many callers are waiting (pool_max_waiting)"
     SHED = "the wait has stayed above pool_queue_target"

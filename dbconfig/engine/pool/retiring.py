@@ -41,19 +41,19 @@ class ClosedPool(NullPool):
         self._name = name
 
     def _do_get(self) -> NoReturn:
-        raise exc.InvalidRequestError(f"{self._name}: dispose() has closed this engine: no new connection is lent")
+        raise exc.InvalidRequestError(f"{self._name}: dispose() has closed this engine: it hands out no connections")
 
     def recreate(self) -> ClosedPool:
         return self
 
 
 def is_closed(engine: Engine) -> bool:
-    """Return whether an engine has been drained, and lends nothing any more."""
+    """Return whether an engine has been drained, and hands out nothing."""
     return isinstance(engine.pool, ClosedPool)
 
 
 def retire(engine: Engine, records: Iterable[Any]) -> None:
-    """Let connections not be lent again: those at rest close now, the others when they come back."""
+    """Never hand out connections again: idle ones close now, the others when they are returned."""
     condemned = {id(record) for record in records if record.dbapi_connection is not None}
     pool = engine.pool
     for record in records:
@@ -64,7 +64,7 @@ def retire(engine: Engine, records: Iterable[Any]) -> None:
 
 
 def close_on_return(engine: Engine) -> None:
-    """Close each connection of an engine's pool at the end of its use, and those at rest now.
+    """Close each connection of an engine's pool at the end of its use, and idle ones now.
 
     The engine still works for whoever holds it, and keeps no connection.
     """
@@ -131,7 +131,7 @@ class Drain:
             if record.dbapi_connection is None:
                 continue
             if self._runs_in_process and _in_a_call(record.dbapi_connection):
-                # Closed under a running statement, SQLite ends the process. It closes when it comes back.
+                # Closed under a running statement, SQLite ends the process. It closes when it is returned.
                 logger.warning(
                     "%s: a statement still runs in this process; its connection closes when it ends",
                     self.name,
@@ -163,7 +163,7 @@ def _in_a_call(connection: Any) -> bool:
 
 
 def wait_until_idle(drains: list[Drain], seconds: float) -> bool:
-    """Wait until nothing is in use any more; return whether that came true in time."""
+    """Wait until nothing is in use; return whether that came true in time."""
     deadline = monotonic() + seconds
     while any(drain.busy() for drain in drains):
         left = deadline - monotonic()

@@ -1,4 +1,4 @@
-"""Load shedding by CoDel: while the line never empties and everybody in it waits too long, drop who waits longest."""
+"""Load shedding by CoDel: while the queue never empties and all in it wait too long, drop the longest waiter."""
 
 from __future__ import annotations
 

@@ -89,7 +89,7 @@ class Counting(Protocol):
 
 
 class Past:
-    """What the earlier pools of an engine have counted: added up as soon as nothing can change it any more."""
+    """What the earlier pools of an engine have counted: added up as soon as nothing can still change it."""
 
     def __init__(self) -> None:
         self._over = Counters()

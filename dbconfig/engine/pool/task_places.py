@@ -1,4 +1,4 @@
-"""The places of an asynchronous pool: carries out what the waiting line commands, in tasks of one event loop."""
+"""The places of an asynchronous pool: carries out what the queue commands, in tasks of one event loop."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ class TaskPlaces(AsyncAdaptedQueuePool, Ours):
             self._run()
 
     async def _ping(self, place: Place) -> None:
-        """Ask a connection at rest."""
+        """Ask an idle connection."""
         verdict = Verdict.SILENT
         try:
             now = monotonic()
@@ -145,7 +145,7 @@ class TaskPlaces(AsyncAdaptedQueuePool, Ours):
             self.line.checked(place, alive=verdict is Verdict.ALIVE, now=monotonic())
             if verdict is not Verdict.ALIVE:
                 logger.info(
-                    "%s: a connection died while it rested and is replaced",
+                    "%s: an idle connection died; replacing it",
                     self.options.name,
                     extra=facts(self.options.name),
                 )
@@ -205,7 +205,7 @@ class TaskPlaces(AsyncAdaptedQueuePool, Ours):
             connection.invalidate(exception)
 
     def invalidate_all(self) -> None:
-        """Let no connection that exists now be lent again; what is in use closes when it comes back."""
+        """Hand out no existing connection again; those in use close when they are returned."""
         self.line.invalidate(monotonic())
         self._run()
 

@@ -1,4 +1,4 @@
-"""SQLAlchemy's connection record with its place in the waiting line, for pools of asyncio."""
+"""SQLAlchemy's connection record with its place in the queue, for pools of asyncio."""
 
 from __future__ import annotations
 

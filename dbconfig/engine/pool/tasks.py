@@ -1,4 +1,4 @@
-"""The waiting line driven by asyncio: callers wait for futures, and nothing is locked."""
+"""The queue, driven by asyncio: callers wait for futures, and nothing is locked."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class TaskPool(TaskPlaces):
                 self._loop, self.thread, self._timer = loop, get_ident(), None
                 return None
             if self._loop is not loop:
-                raise RuntimeError("an asynchronous engine belongs to one event loop, and another one is running here")
+                raise RuntimeError("an asynchronous engine belongs to one event loop, and a different one is running")
         except BaseException:
             if place is not None:
                 self.line.give_back(place, monotonic())
@@ -146,7 +146,7 @@ class TaskPool(TaskPlaces):
         waiting = len(self.line.callers)
         most = self.options.max_waiting
         return timeout_errors.full(
-            self, f"the line is full: {waiting} callers wait (pool_max_waiting is {most})", refused=True
+            self, f"the queue is full: {waiting} waiting (pool_max_waiting is {most})", refused=True
         )
 
     def _timeout_error(self, waited: float) -> BaseException:
@@ -195,7 +195,7 @@ class TaskPool(TaskPlaces):
     _return_conn = _do_return_conn  # type: ignore[assignment]  # SQLAlchemy's own only calls it
 
     def dispose(self) -> None:
-        """Close what is idle now and what is in use when it comes back. Who waits is still served, and closed then."""
+        """Close what is idle now and what is in use when it is returned. Who waits is still served, and closed then."""
         self.line.dispose(monotonic())
         if self._timer is not None:
             self._timer.cancel()

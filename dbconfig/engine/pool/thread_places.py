@@ -43,7 +43,7 @@ class Places(QueuePool, Ours):
         self.explain: Explain | None = None  # writes the notes of a timeout
         self.at_dispose: Callable[[], None] | None = None
         self.leaks: Leaks | None = None
-        self.inspections: tuple[Callable[[Any, Record], None], ...] = ()  # of each connection that is about to be lent
+        self.inspections: tuple[Callable[[Any, Record], None], ...] = ()  # of each connection that is handed out
         self.server = "the server"  # as errors call it
         self.disown: Callable[[], list[Record]] | None = None  # forgets and returns the connections of the parent
         self.past: Past = past or Past()
@@ -75,7 +75,7 @@ class Places(QueuePool, Ours):
         self._put_last = self.idle.appendleft if self._pool.use_lifo else self.idle.append
 
     def hand_over(self, record: Record, *, used: bool = True) -> None:
-        """Give a sound connection to who has waited longest, else let it rest.
+        """Give a sound connection to the caller that has waited longest, else let it rest.
 
         Args:
             record: of the connection.
@@ -109,7 +109,7 @@ class Places(QueuePool, Ours):
             record.slot.release()
 
     def serve_first(self, outcome: Record | Slot | BaseException | Refusal) -> None:
-        """Give this to who has waited longest. The lock is held, and somebody waits."""
+        """Give this to the caller that has waited longest. The lock is held, and somebody waits."""
         waiter = next(iter(self.waiters))
         # An exception out of a signal handler strikes after a call: here after nothing, or after everything.
         del self.waiters[waiter]
@@ -117,13 +117,13 @@ class Places(QueuePool, Ours):
         waiter.gate.release()
 
     def _shed_for_next(self, shedding: Shedding) -> None:
-        """Somebody gets a connection: drop who has waited too long. The lock is held, and somebody waits."""
+        """Somebody gets a connection: drop callers that have waited too long. The lock is held, and somebody waits."""
         now = monotonic()
         self._shed(shedding, now)
         shedding.served(now - next(iter(self.waiters)).arrived, now)
 
     def shed(self, shedding: Shedding) -> None:
-        """Drop who has waited too long while no connection comes back."""
+        """Drop callers that have waited too long while no connection comes back."""
         now = monotonic()
         with self.lock:
             if self.waiters and self.open - self.connecting >= self.limit:
@@ -136,7 +136,7 @@ class Places(QueuePool, Ours):
             self.serve_first(Refusal.SHED)
 
     def give_first(self, slot: Slot) -> None:
-        """Give a place to who has waited longest, for a connect on its own thread."""
+        """Give a place to the caller that has waited longest, for a connect on its own thread."""
         with self.lock:
             if self.waiters:
                 self.serve_first(slot)
@@ -198,7 +198,7 @@ class Places(QueuePool, Ours):
         self.connector.staff()
 
     def invalidate_all(self) -> None:
-        """Let no connection that exists now be lent again; what is in use closes when it comes back."""
+        """Hand out no existing connection again; those in use close when they are returned."""
         with self.lock:
             self.generation += 1
         self._discard_idle(lambda record: record.generation != self.generation, "invalidated")

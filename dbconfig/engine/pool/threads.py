@@ -225,7 +225,7 @@ class FairPool(Places):
         if jammed:
             waiting, most = len(self.waiters), self.options.max_waiting
             raise timeout_errors.full(
-                self, f"the line is full: {waiting} callers wait (pool_max_waiting is {most})", refused=True
+                self, f"the queue is full: {waiting} waiting (pool_max_waiting is {most})", refused=True
             )
         if back is None and slot is None:
             self.connector.staff()
@@ -321,7 +321,7 @@ class FairPool(Places):
         self.connector: Connector = Connector(self, inline=self.connector.inline)
 
     def dispose(self) -> None:
-        """Close what is idle now and what is in use when it comes back. Who waits is still served, and closed then."""
+        """Close what is idle now and what is in use when it is returned. Who waits is still served, and closed then."""
         try:
             with self.lock:
                 self.disposed = True

@@ -75,7 +75,7 @@ def silent(pool: _Pool, waited: float) -> exc.TimeoutError:
     )
     error.__cause__ = TimeoutError(f"no answer for {waited:.1f} s")
     setattr(error, _SILENT, True)
-    error.add_note("dbconfig[timed-out]: the pool has free places: the server, or the network to it, is at fault")
+    error.add_note("dbconfig[timed-out]: the pool is not exhausted: the server, or the network to it, is at fault")
     return error
 
 

@@ -128,7 +128,7 @@ def _replace(engine: Engine, name: str, host: Host, *, alone: bool) -> None:
     others = [record for record in ledger.live() if record.info.get(PLACE) not in (None, host)]
     place = hosts.joined(*host)
     logger.warning(
-        "%s: the primary is %s now: %d connections to others are replaced",
+        "%s: the primary is now %s; replacing %d connections to other servers",
         name,
         place,
         len(others),
@@ -155,7 +155,7 @@ def _error(dialect: Any, settings: DatabaseSettings, found: NoPrimary) -> Except
         words.append(f"{hosts.joined(*host)}: {text}")
         rows.append(_meaning(said, settings))
     words += [f"{hosts.joined(*host)}: no answer yet" for host in found.silent]
-    text = f"none of the hosts is a primary that can be used ({'; '.join(words)})"
+    text = f"none of the hosts is a usable primary ({'; '.join(words)})"
     error: Exception = dialect.loaded_dbapi.OperationalError(text)
     # Who was let in knows that the login is right; else one that is refused for good is what has to be mended.
     final = next((row for row in rows if row.fate is Fate.FINAL and row is not UNKNOWN), None)
@@ -171,7 +171,7 @@ def _meaning(said: str | BaseException, settings: DatabaseSettings) -> Meaning:
 
 
 def _end_unanswered(engine: Engine, finder: Finder) -> None:
-    """End what waits for a server that was left, and that greets nobody any more.
+    """End what waits for a server that was left, and that no longer greets clients.
 
     Where one server alone may be written to, that has happened when another one was found. A node of Galera is one of
     several: it is left because it was slow to answer, and may still be at work.
@@ -187,7 +187,7 @@ def _end_unanswered(engine: Engine, finder: Finder) -> None:
         if greeting.is_heard(place):
             continue
         logger.warning(
-            "%s: %s is silent: %d connections that wait for it end",
+            "%s: %s does not respond; closing %d connections that wait for it",
             name,
             hosts.joined(*place),
             len(records),
@@ -227,10 +227,11 @@ class _Watch:
 
     def __call__(self) -> float | None:
         engine = self._engine()
-        if engine is None or not pool.ledger(engine).live():
+        if engine is None or not (ledger := pool.ledger(engine)).live():
             self._running = False
             return None  # until the next connection
-        if not self._looking and monotonic() >= self._quiet_until and _is_held(engine):
+        now = monotonic()
+        if not self._looking and now >= self._quiet_until and any(each.seconds > HELD for each in ledger.holders()):
             self._looking = True
             self._begin_look(engine)
         return SPACING
@@ -242,36 +243,21 @@ class _Watch:
                 return
             loop = self._loop() if self._loop is not None else None
             if loop is None:
-                raise RuntimeError("the event loop is gone")
+                raise RuntimeError("the event loop has ended")
             loop.call_soon_threadsafe(self._look_in_loop, engine)
         except RuntimeError as error:
             self._looking = False
-            logger.debug("nobody looks for the primary: %s", error)
+            logger.debug("the search for the primary did not start: %s", error)
 
     def _look(self, engine: Engine) -> None:
-        try:
-            while self._looks_on(engine, self._search(engine)):
-                pass
-        finally:
-            self._looking = False
-
-    def _search(self, engine: Engine) -> Exception | None:
         try:
             engine.dialect.do_close(_connect(engine))
             self._end_unanswered(engine)
             self._quiet_until = monotonic() + HEALTHY
         except Exception as error:  # whoever needs a connection is told
-            logger.debug("the primary is not found: %s", error)
-            return error
-        return None
-
-    def _looks_on(self, engine: Engine, error: Exception | None) -> bool:
-        """Return whether the next search follows at once.
-
-        Until the next round nobody would ask, and a promotion would be seen a second later. No host is asked more than
-        once a second, however the searches follow each other.
-        """
-        return getattr(error, JUDGED, None) is NO_PRIMARY and _is_held(engine)
+            logger.debug("no primary found: %s", error)
+        finally:
+            self._looking = False
 
     def _end_unanswered(self, engine: Engine) -> None:
         if engine.dialect.name in ("mysql", "mariadb"):  # whose servers speak first
@@ -284,26 +270,14 @@ class _Watch:
 
     async def _async_look(self, engine: Engine) -> None:
         try:
-            while self._looks_on(engine, await self._async_search(engine)):
-                pass
-        finally:
-            self._looking = False
-
-    async def _async_search(self, engine: Engine) -> Exception | None:
-        try:
             connection = await greenlet_spawn(_connect, engine)
             await farewell.close(engine.dialect, connection, terminate=False)
             await asyncio.to_thread(self._end_unanswered, engine)
             self._quiet_until = monotonic() + HEALTHY
         except Exception as error:
-            logger.debug("the primary is not found: %s", error)
-            return error
-        return None
-
-
-def _is_held(engine: Engine) -> bool:
-    """Return whether a connection is in use for so long that it may wait for a dead server."""
-    return any(each.seconds > HELD for each in pool.ledger(engine).holders())
+            logger.debug("no primary found: %s", error)
+        finally:
+            self._looking = False
 
 
 def _connect(engine: Engine) -> Any:

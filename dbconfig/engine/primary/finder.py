@@ -148,7 +148,7 @@ class ThreadFinder(Finder):
             connection = connect(**own)
             fd = descriptor(self._dialect, self._dialect.get_driver_connection(connection))
             answer, in_time = watch.call(fd, ANSWER_LIMIT, self._ask, connection)
-            found = answer if in_time else TimeoutError("it does not say what it is")
+            found = answer if in_time else TimeoutError("it does not report its role")
         except BaseException as error:
             found = error
         finally:

@@ -33,7 +33,7 @@ CONFIGURATION: Final[dict[str, Entry]] = {
     "bad-reference": Entry(
         (
             "A `${…}` that cannot be read, a `$` before a name, or a variable whose own value contains a `${…}` "
-            "that nothing has expanded. References have the syntax of the shell: `${NAME}`, `${NAME:-default}`, "
+            "that was not expanded. References have the syntax of the shell: `${NAME}`, `${NAME:-default}`, "
             "`${NAME:?message}`."
         ),
         "password: $DB_PASSWORD",

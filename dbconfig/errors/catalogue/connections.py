@@ -12,12 +12,12 @@ CONNECTIONS: Final[dict[str, Entry]] = {
     # before anything is sent
     "client-setting": Entry(
         (
-            "The driver refuses a setting before it connects: a word that it does not know, a service that no file "
-            "has, a certificate that is not there. It stands in the profile, in a variable such as PGSSLMODE, or in "
-            "a service file."
+            "The driver rejects a setting before it connects: an unknown value, a service that no file defines, or a "
+            "missing certificate. The setting is in the profile, in a variable such as PGSSLMODE, or in a service "
+            "file."
         ),
         "export PGSSLMODE=verify-ful",
-        "Correct the value where it stands, or unset the variable.",
+        "Correct the value at the place that the message names, or unset the variable.",
     ),
     # resolve
     "host-unknown": Entry(
@@ -153,11 +153,11 @@ CONNECTIONS: Final[dict[str, Entry]] = {
     ),
     "no-primary": Entry(
         (
-            "Several hosts are configured, and at this moment none of them is the primary: they are standbys, nodes "
-            "that are not ready, or cannot be reached. The pool keeps looking, as after any failover."
+            "Several hosts are configured, but none of them is the primary at the moment: they are standbys, "
+            "not ready, or unreachable. The pool keeps looking, as after any failover."
         ),
         "host: [db1.internal, db2.internal]   # while db2 is being promoted",
-        "Wait for the failover to end; if it does not, check what the message says of each host.",
+        "Wait for the failover to end; if it does not, read what the message says about each host.",
     ),
     # query and what follows
     "read-only": Entry(
@@ -205,19 +205,20 @@ CONNECTIONS: Final[dict[str, Entry]] = {
     ),
     "deadline-exceeded": Entry(
         (
-            "The time that `db.deadline` gave is over. The message says what was under way, and what the time was "
-            "spent on. A statement that was running has been cancelled on the server."
+            "The time limit of `db.deadline` was exceeded. The message names the operation in progress, and "
+            "what the time was spent on. A running statement was cancelled on the server."
         ),
         "with db.deadline(0.5): ...   # and a report that takes two seconds",
         (
-            "Look at the largest share: shorten the statements, return connections sooner where it is the wait for "
-            "one, or allow more time."
+            "Reduce the largest share: shorten the statements, return connections sooner if callers wait for "
+            "them, or allow more time."
         ),
     ),
     "pool-overloaded": Entry(
         (
-            "More callers want connections than the pool can serve. For ten times `pool_queue_target` nobody has been "
-            "served within it, so the pool drops those who have waited for twice as long and serves the others soon."
+            "More callers want connections than the pool can serve. No caller has been served within "
+            "`pool_queue_target` for ten times that long, so the pool drops callers that have waited twice as "
+            "long, which keeps the wait of the others short."
         ),
         "pool_queue_target: 50ms   # and twice the requests that 10 connections can answer",
         (
@@ -235,7 +236,7 @@ CONNECTIONS: Final[dict[str, Entry]] = {
     ),
     "pooler-undeclared": Entry(
         (
-            "A pooler such as PgBouncer is in front of the server, and the profile does not say so. It rejects "
+            "A pooler such as PgBouncer is in front of the server, which the profile does not declare. It rejects "
             "the startup options that set time limits and variables. In transaction mode, each transaction may "
             "use another server connection, with whatever another client has set or prepared on it."
         ),

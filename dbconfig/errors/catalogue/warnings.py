@@ -30,7 +30,7 @@ ADVICE: Final[dict[str, Entry]] = {
     ),
     "guessable-password": Entry(
         (
-            "The password is a default one or on every list of common passwords, and the database is in "
+            "The password is a well-known default, or on every list of common passwords, and the database is in "
             "production or on another host."
         ),
         "password: postgres",
@@ -76,8 +76,8 @@ ADVICE: Final[dict[str, Entry]] = {
     ),
     "superuser": Entry(
         (
-            "The application logs in to a production database as the administrator of the server. Whatever it "
-            "can be tricked into, it may do to every database."
+            "The application logs in to a production database as the administrator of the server. An attacker "
+            "who takes over the application then controls every database."
         ),
         "url: postgresql://postgres@db.internal/shop",
         "Create a separate user for the application, with privileges on its own database only.",
@@ -85,7 +85,7 @@ ADVICE: Final[dict[str, Entry]] = {
     "tls-not-verified": Entry(
         (
             "A production database on another host is reached without TLS, or without verification of the "
-            "server's certificate: anyone on the way can read and change everything. PostgreSQL's default, "
+            "server's certificate: anyone on the network path can read and change everything. PostgreSQL's default, "
             "`prefer`, verifies nothing, and neither does `require`."
         ),
         "url: postgresql://app@db.internal/shop?sslmode=require",

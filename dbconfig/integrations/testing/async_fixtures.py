@@ -1,4 +1,5 @@
-"""The asynchronous twins of the pytest fixtures, run by what runs the test: pytest-asyncio, or anyio's plugin."""
+"""The asynchronous counterparts of the pytest fixtures, run by what runs the test: pytest-asyncio, or anyio's
+plugin."""
 
 from __future__ import annotations
 
@@ -92,27 +93,27 @@ def _run(request: pytest.FixtureRequest, name: str) -> Any:
 
 @pytest.fixture
 def async_db_engine(request: pytest.FixtureRequest) -> AsyncEngine:
-    """The asynchronous engine of the tests' own `default` database, in the loop of the test."""
+    """The asynchronous engine of the test database of `default`, in the loop of the test."""
     engine: AsyncEngine = _run(request, "engine")
     return engine
 
 
 @pytest.fixture
 def async_db_override(request: pytest.FixtureRequest, _db_testbed: Testbed) -> Registry:
-    """The registry, whose asynchronous sessions are on the test's connection for the time of the test."""
+    """The registry, with its asynchronous sessions on the test's connection during the test."""
     _run(request, "override")
     return _db_testbed.registry
 
 
 @pytest.fixture
 def async_db_session(request: pytest.FixtureRequest, async_db_override: Registry) -> AsyncSession:
-    """A session that is rolled back after the test; a commit within is a savepoint, which the application sees."""
+    """A session that is rolled back after the test. A commit is a savepoint, which the application sees."""
     session: AsyncSession = _run(request, "override")[databases(request)[0]].home()
     return session
 
 
 @pytest.fixture
 def async_db_session_committed(request: pytest.FixtureRequest) -> AsyncSession:
-    """A session that commits for real; every row is removed after the test."""
+    """A session that really commits; every row is removed after the test."""
     session: AsyncSession = _run(request, "committed")
     return session

@@ -45,4 +45,4 @@ class Checkouts:
 def _line() -> str:
     """Return the application's line that is running."""
     found = running(1)
-    return describe(found[0]) if found else "a line that is not known"
+    return describe(found[0]) if found else "an unknown line"

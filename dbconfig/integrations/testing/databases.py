@@ -29,7 +29,7 @@ class Options:
         run: common to the processes of one run, or "".
         reuse: keep the databases, and take those of the last run as they are.
         create: make them anew all the same.
-        in_place: use the profile's own databases, not others beside them.
+        in_place: use the profile's own databases instead of separate ones.
         chosen: the profile was chosen for tests by name.
     """
 
@@ -184,8 +184,8 @@ class Place:
         except Exception as error:
             if not _is_denied(error):
                 raise
-            message = f"the database for tests, {quoted(self.name)}, cannot be made: {_first_line(error)}"
-            help = "let the user create databases, or let tests use the profile's own: db_in_place = true"
+            message = f"cannot create the test database {quoted(self.name)}: {_first_line(error)}"
+            help = "allow the user to create databases, or let tests use the profile's own: db_in_place = true"
             raise ConfigError([Problem("test-database", message, help=help)]) from error
 
 

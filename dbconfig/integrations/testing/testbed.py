@@ -54,7 +54,7 @@ def refuse_unless_for_tests(registry: Registry, options: Options) -> None:
     in_memory = all(settings.in_memory for settings in profile.databases.values())
     if not (options.chosen or in_memory or _FOR_TESTS.search(profile.name)):
         message = (
-            f"tests are refused: profile {quoted(profile.name)} is not meant for them, its name has no 'test' in it"
+            f"tests are refused: profile {quoted(profile.name)} is not a test profile: its name does not contain 'test'"
         )
         raise ConfigError([Problem("not-for-tests", message, help=help, notes=(f"it was chosen by {profile.reason}",))])
 

@@ -50,7 +50,7 @@ class Node:
         ({"wsrep_on": "ON", "read_only": "ON"}, {}, Role.OTHER, "read_only is on"),
         ({"read_only": "OFF", "super_read_only": "ON"}, {}, Role.OTHER, "super_read_only is on"),
         ({"read_only": "OFF", "offline_mode": "ON"}, {}, Role.OTHER, "offline_mode is on"),
-        ({"read_only": "OFF", "wsrep_on": "OFF"}, {"wsrep_ready": "OFF"}, Role.PRIMARY, "takes writes"),
+        ({"read_only": "OFF", "wsrep_on": "OFF"}, {"wsrep_ready": "OFF"}, Role.PRIMARY, "accepts writes"),
     ],
 )
 def test_a_server_says_whether_it_takes_writes(

@@ -120,7 +120,7 @@ def test_what_is_no_message_is_not_waited_for(length: int, fits: bool) -> None:
     if fits:
         assert refusal._message(plug) == (b"N", b"x" * (length - 4))
     else:
-        with pytest.raises(ValueError, match="no message"):
+        with pytest.raises(ValueError, match="not a message"):
             refusal._message(plug)
 
 
@@ -138,7 +138,7 @@ def test_a_server_that_hangs_up_within_a_message_is_told() -> None:
         ("new.db", ".", "permission denied"),
         ("old.db", "old.db", "permission denied"),
         ("new.db", "", "there is no such file"),
-        ("old.db", "", "the system refuses it"),
+        ("old.db", "", "the operating system denies access"),
     ],
 )
 def test_why_a_file_of_sqlite_does_not_open(

@@ -66,8 +66,8 @@ def test_who_waits_for_a_connect_or_for_a_server_that_is_away_says_nothing_about
 
 def test_callers_that_are_turned_away_at_once_are_counted(well: PoolStats) -> None:
     assert advice([replace(well, refused=40, unserved=40, wanted=16)]) == [
-        "shop: too small: 40 callers were turned away while all 15 connections were in use, which are held for 10 ms; "
-        "up to 16 were wanted at once"
+        "shop: too small: 40 callers were rejected while all 15 connections were in use, which are held for 10 ms; "
+        "up to 16 were wanted at the same time"
     ]
 
 
@@ -85,8 +85,8 @@ def test_a_pool_that_never_needed_its_size_is_larger_than_needed(well: PoolStats
 def test_recycling_that_closes_many_is_told(well: PoolStats) -> None:
     found = replace(well, closed={"recycled": 300}, created=305)
     assert advice([found]) == [
-        "shop: pool_recycle is short: 300 connections were closed for their age in 1000 checkouts, and each takes 5 ms "
-        "to open"
+        "shop: pool_recycle is short: 300 connections were closed because of their age in 1000 checkouts, and each "
+        "takes 5 ms to open"
     ]
 
 
@@ -95,7 +95,7 @@ def test_connections_that_were_held_are_named_by_the_lines_that_took_them(well: 
     found = replace(well, leaks=6, held_at=places, idle_at={"app/jobs.py:41 in rebuild": 3})
     assert advice([found]) == [
         "shop: 3 connections were idle in transaction for longer than pool_leak_warning: 3 taken at app/jobs.py:41 in "
-        "rebuild. Commit before waiting for anything else than the database",
+        "rebuild. Commit before waiting for anything other than the database",
         "shop: 3 connections were held for longer than pool_leak_warning, or never closed: 1 taken at app/a.py:1 in a, "
         "1 taken at app/b.py:2 in b, 1 taken at app/c.py:3 in c",
     ]

@@ -37,17 +37,17 @@ def test_p04_who_holds_a_connection_for_long_is_reported_once_and_again_when_it_
     engine = twin(server, pool_leak_warning=30.0)
     connection = rebuild_index(engine)
     clock.advance(30)
-    assert len(messages(caplog, "is held for")) == 1
+    assert len(messages(caplog, "has been held for")) == 1
     clock.advance(600)
-    (report,) = messages(caplog, "is held for")
-    assert report.startswith("testing/default: a connection is held for")
+    (report,) = messages(caplog, "has been held for")
+    assert report.startswith("testing/default: a connection has been held for")
     if engine.kind != "async":
         assert re.search(HERE + "rebuild_index", report)
         assert "(thread MainThread)" in report
     else:
         assert re.search(r"\(task Task-\d+, thread MainThread\)", report)
     engine.close(connection)
-    (follow_up,) = messages(caplog, "came back after")
+    (follow_up,) = messages(caplog, "was returned after")
     assert "testing/default" in follow_up
 
 
@@ -59,7 +59,7 @@ def test_a_report_is_not_lost_where_a_driver_cannot_say_what_a_connection_does(
     one, other = engine.raw_connection(), engine.raw_connection()
     one.driver_connection.close()  # type: ignore[union-attr]  # it has one
     clock.advance(30)
-    assert len(messages(caplog, "is held for")) == 2
+    assert len(messages(caplog, "has been held for")) == 2
     for each in (one, other):
         each.invalidate()
     engine.dispose()

@@ -177,7 +177,7 @@ def test_pool_max_waiting_turns_the_next_caller_away_at_once() -> None:
         assert eventually(lambda: len(pool.waiters) == 1)
         with pytest.raises(exc.TimeoutError) as caught:
             pool.connect()
-        assert "the line is full: 1 callers wait (pool_max_waiting is 1)" in caught.value.__notes__
+        assert "the queue is full: 1 waiting (pool_max_waiting is 1)" in caught.value.__notes__
         held.close()
         waiting.result(10).close()
     assert_whole(pool)

@@ -71,7 +71,7 @@ def test_a_full_line_is_reported_without_the_lock(watched: Callable[[FairPool], 
     with_one = pool.connect()
     with pytest.raises(exc.TimeoutError, match="reached") as raised:
         pool.connect()
-    assert raised.value.__notes__ == ["the line is full: 0 callers wait (pool_max_waiting is 0)"]
+    assert raised.value.__notes__ == ["the queue is full: 0 waiting (pool_max_waiting is 0)"]
     assert pool.counters.refused == 1
     with_one.close()
     assert_whole(pool)
@@ -89,7 +89,7 @@ def test_a_connect_that_fails_for_nobody_is_told_without_the_lock(
     with suppress(exc.TimeoutError):
         pool.connect()  # leaves while the helper connects
     server.gate.set()
-    assert eventually(lambda: "nobody waits for any more" in caplog.text)
+    assert eventually(lambda: "no caller waits for" in caplog.text)
     held.close()
     assert_whole(pool)
     pool.dispose()

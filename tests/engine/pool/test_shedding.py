@@ -219,7 +219,7 @@ def test_hundreds_who_are_turned_away_share_an_explanation(world: Callable[..., 
     written: list[str] = []
     here.pool.explain = lambda slug: written.append(slug) or [f"dbconfig[{slug}]"]
     errors = [timeout_errors.shed(here.pool, 0.2) for _ in range(100)]
-    errors += [timeout_errors.full(here.pool, "the line is full", refused=True) for _ in range(100)]
+    errors += [timeout_errors.full(here.pool, "the queue is full", refused=True) for _ in range(100)]
     assert written == ["pool-overloaded", "pool-timeout"]
     assert {error.__notes__[-1] for error in errors} == {"dbconfig[pool-overloaded]", "dbconfig[pool-timeout]"}
     timeout_errors.full(here.pool, "waited")

@@ -284,7 +284,7 @@ def test_pool_max_waiting_turns_the_next_caller_away(engines: Engines) -> None:
             await until(lambda: len(pool_of(engine).waiters) == 1)
             with pytest.raises(exc.TimeoutError) as caught:
                 await engine.connect()
-            assert "the line is full: 1 callers wait (pool_max_waiting is 1)" in caught.value.__notes__
+            assert "the queue is full: 1 waiting (pool_max_waiting is 1)" in caught.value.__notes__
         assert await waiting == 1
         assert stats(engine.sync_engine).refused == 1
         await engine.dispose()

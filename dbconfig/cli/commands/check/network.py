@@ -122,7 +122,7 @@ def tls(settings: DatabaseSettings, host: str, port: int, timeout: float) -> Ste
             raise StepFailed("tls-refused", "tls")
         step.facts = {"offered": offered, "demanded": wanted}
         step.detail = (
-            f"{'offered' if offered else 'not offered'}, {'demanded' if wanted else 'not demanded'} by the profile"
+            f"{'offered' if offered else 'not offered'}, {'required' if wanted else 'not required'} by the profile"
         )
 
     return timed("tls", work)
@@ -161,11 +161,11 @@ def _first_bytes(plug: socket.socket, host: str, port: int, timeout: float) -> b
         try:
             first = plug.recv(4096)
         except TimeoutError:
-            raise StepFailed("timed-out", "tls", "it takes the connection and stays silent") from None
+            raise StepFailed("timed-out", "tls", "it accepts the connection, but does not answer") from None
     except OSError as error:
         raise StepFailed("connection-lost", "tls", error.strerror or str(error)) from None
     if not first:
-        raise StepFailed("connection-lost", "tls", "it closes the connection at once")
+        raise StepFailed("connection-lost", "tls", "it closes the connection immediately")
     return first
 
 
@@ -187,10 +187,10 @@ def _postgresql_offers(first: bytes) -> bool:
         if first[4:5] == b"\x0a"
         else "an HTTP server answers"
         if first.startswith(b"HTTP")
-        else "what answers does not speak PostgreSQL's protocol"
+        else "it does not speak PostgreSQL's protocol"
     )
     if first[:1] == b"E":
-        raise StepFailed("connection-lost", "tls", "the server answers with an error of its own")
+        raise StepFailed("connection-lost", "tls", "the server answers with an error")
     raise StepFailed("not-a-database", "tls", what)
 
 
@@ -202,6 +202,6 @@ def _mysql_offers(first: bytes) -> bool:
         raise StepFailed(row.slug, "tls", first[7:].decode("utf-8", "replace").lstrip("#"))
     end = first.find(b"\0", 5)
     if first[4:5] != b"\x0a" or end < 0 or len(first) < end + 16:
-        what = "an HTTP server answers" if first.startswith(b"HTTP") else "what answers does not speak MySQL's protocol"
+        what = "an HTTP server answers" if first.startswith(b"HTTP") else "it does not speak MySQL's protocol"
         raise StepFailed("not-a-database", "tls", what)
     return bool(struct.unpack("<H", first[end + 14 : end + 16])[0] & _CLIENT_SSL)

@@ -68,7 +68,7 @@ def _postgresql(connection: Connection, settings: DatabaseSettings) -> Server:
     )
     found = Server(f"PostgreSQL {version}", role, database, encoding)
     found.standby = bool(standby)
-    found.read_only = "it is a standby" if standby else "it is set to read only" if read_only == "on" else ""
+    found.read_only = "it is a standby" if standby else "it is set to read-only" if read_only == "on" else ""
     found.clock_ahead = _clock(connection, "SELECT extract(epoch FROM clock_timestamp())")
     tls = connection.execute(
         text("SELECT version || ', ' || cipher FROM pg_stat_ssl WHERE ssl AND pid = pg_backend_pid()")
@@ -122,7 +122,7 @@ def _mysql(connection: Connection, settings: DatabaseSettings) -> Server:
     )
     system = "MariaDB" if "MariaDB" in version else "MySQL"
     found = Server(f"{system} {version.partition('-')[0]}", role, database or "", encoding)
-    found.read_only = "it is set to read only" if str(read_only) not in ("0", "OFF") else ""
+    found.read_only = "it is set to read-only" if str(read_only) not in ("0", "OFF") else ""
     found.clock_ahead = _clock(connection, "SELECT UNIX_TIMESTAMP(NOW(6))")
     wanted = "SHOW STATUS WHERE Variable_name IN ('Ssl_version', 'Ssl_cipher', 'Threads_connected')"
     status = {str(row[0]): str(row[1]) for row in connection.execute(text(wanted))}

@@ -58,7 +58,7 @@ class Shared:
     def _help(self) -> str:
         each = replace(self.made, pools=self.made.pools * len(self.guests)).sizes()
         if each is None:
-            return "not even one connection each fits: put PgBouncer between, or set `engine_idle_timeout`"
+            return "even one connection each is too many: put PgBouncer in front, or set `engine_idle_timeout`"
         return f"pool_size: {each[0]} and max_overflow: {each[1]} for each of them would fit"
 
     def described(self) -> dict[str, Any]:

@@ -72,7 +72,7 @@ def _writes(server: Server, settings: DatabaseSettings, name: str) -> _Judgement
 
 
 def _standby(server: Server) -> _Judgement:
-    return Step("standby", detail=server.read_only or "it accepts writes, which reading sessions never send"), None
+    return Step("standby", detail=server.read_only or "it accepts writes, which read-only sessions never send"), None
 
 
 def _clock(server: Server, settings: DatabaseSettings, name: str) -> _Judgement:
@@ -107,7 +107,7 @@ def _budget(server: Server, settings: DatabaseSettings, name: str, deployment: D
     if both.fits or not asked or not _serves_both(settings):
         return step, None
     message = (
-        f"synchronous and asynchronous sessions have a pool each: with both, {made.processes} processes may open "
+        f"synchronous and asynchronous sessions use separate pools: with both, {made.processes} processes may open "
         f"{number(both.wanted)} connections, and the server has {both.free} free"
     )
     help = f"{_sizes(both)}; --pools 1 if the application uses one kind"
@@ -122,7 +122,7 @@ def number(count: float) -> str:
 def _sizes(made: Budget) -> str:
     sizes = made.sizes()
     if sizes is None:
-        return "not even one connection each fits: put PgBouncer between, or raise max_connections"
+        return "even one connection each is too many: put PgBouncer in front, or raise max_connections"
     return f"pool_size: {sizes[0]} and max_overflow: {sizes[1]} would fit"
 
 
@@ -158,11 +158,11 @@ def _session(server: Server) -> _Judgement:
 def _pooler(server: Server, settings: DatabaseSettings, name: str) -> _Judgement:
     if settings.backend != "postgresql":
         return None, None
-    detail = "a pooler such as PgBouncer stands between" if server.pooler else "no pooler seen between"
+    detail = "connected through a pooler such as PgBouncer" if server.pooler else "no pooler detected"
     step = Step("pooler", detail=detail)
     if not server.pooler or settings.pgbouncer:
         return step, None
-    message = f"{detail}, and the profile does not say so"
+    message = f"{detail}, which the profile does not declare"
     return step, placed("pooler-undeclared", "url", message, settings, name, warning=True)
 
 

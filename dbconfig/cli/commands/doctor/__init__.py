@@ -45,10 +45,28 @@ def run(context: Context) -> int:
         context.out.json("doctor", document)
     else:
         context.out.line()
-        verdict = ("error", f"{counted(len(errors), 'error')}:") if errors else ("good", "healthy")
-        context.out.line(verdict, " see below" if errors else "")
+        if errors:
+            context.out.line(("error", f"{counted(len(errors), 'error')}:"), " see below")
+        else:
+            notes = list(_attention(patients, warnings))
+            context.out.line(("good", "healthy"), f", but {', '.join(notes)}" if notes else "")
         context.out.problems(errors)
     return FOUND if errors else OK
+
+
+def _attention(patients: list[Patient], warnings: list[Problem]) -> Iterator[str]:
+    """Yield what is no error, and does not change the exit code, but needs somebody's attention."""
+    several = len(patients) > 1
+    for patient in patients:
+        of = f" of {patient.name}" if several else ""
+        for number, replica in enumerate(patient.replicas, 1):
+            if replica.lag is not None and replica.lag.current is False:
+                yield f"replica {number}{of} is behind"
+        if patient.migrations is not None and patient.migrations.behind:
+            yield f"migrations{of} are pending"
+    found = len(warnings) + sum(each.severity == "warning" for patient in patients for each in patient.problems())
+    if found:
+        yield counted(found, "warning")
 
 
 def _database_of(problem: Problem) -> str | None:
@@ -95,7 +113,7 @@ def _lines(patient: Patient) -> Iterator[tuple[str, str]]:
     yield "pool", _pool(patient)
     if server is not None and settings.backend == "postgresql":
         declared = "declared by `pgbouncer: true`" if settings.pgbouncer else "not declared in the profile"
-        yield "pooler", f"PgBouncer or the like, {declared}" if server.pooler else "none"
+        yield "pooler", f"PgBouncer or a similar pooler, {declared}" if server.pooler else "none"
     if server is not None and server.variables:
         yield "session", ", ".join(f"{key}={value}" for key, value in server.variables.items())
     for number, replica in enumerate(patient.replicas, 1):

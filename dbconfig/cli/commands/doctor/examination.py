@@ -57,7 +57,7 @@ class Patient:
             return "read-only" if self.server.read_only else "accepts writes"
         if self.server.standby:
             return "standby"
-        return "primary, set to read only" if self.server.read_only else "primary"
+        return "primary, set to read-only" if self.server.read_only else "primary"
 
     def problems(self) -> Iterator[Problem]:
         """Yield what is wrong with the primary, then with each replica."""

@@ -49,7 +49,7 @@ def written_so_far(connection: Connection) -> tuple[str, float] | None:
 def lag_of(connection: Connection, written: tuple[str, float] | None) -> Lag:
     """Return how far a replica is behind a position of its primary."""
     if written is None:
-        return Lag(None, None, "lag unknown: the primary names no position in its log")
+        return Lag(None, None, "lag unknown: the primary does not report a position in its log")
     needed, asked = written
     how = positions.positions_of(connection.engine)
     end = time.monotonic() + PATIENCE
@@ -62,7 +62,7 @@ def lag_of(connection: Connection, written: tuple[str, float] | None) -> Lag:
             spent = time.monotonic() - asked
             return Lag(True, spent, "up to date")
         if seen and how.parted(how.parse(seen), how.parse(needed)):
-            return Lag(False, None, "its history is not the primary's: it was promoted, or belongs to another primary")
+            return Lag(False, None, "it has diverged from the primary: it was promoted, or follows another primary")
         if time.monotonic() >= end:
             break
         time.sleep(_PAUSE)

@@ -57,7 +57,7 @@ def migrations_of(connection: Connection, project: Path) -> Migrations | None:
     places = dict.fromkeys((Path.cwd() / "alembic.ini", project / "alembic.ini"))
     file = next((each for each in places if each.is_file()), None)
     if file is None:
-        return None if current is None else Migrations(current, None, "there is no alembic.ini here")
+        return None if current is None else Migrations(current, None, "no alembic.ini found")
     return Migrations(current or (), *_heads(file))
 
 
@@ -70,7 +70,7 @@ def _current(connection: Connection) -> tuple[str, ...] | None:
 
 def _heads(file: Path) -> tuple[tuple[str, ...] | None, str]:
     if find_spec("alembic") is None:
-        return None, "Alembic is not installed here"
+        return None, "Alembic is not installed"
     from alembic.config import Config
     from alembic.script import ScriptDirectory
 

@@ -38,14 +38,14 @@ def run(context: Context) -> int:
     added = of_application | of_alembic
     existing = _existing(project, added) if added else configured
     if existing:
-        context.out.note(f"error: nothing is overwritten, and there is already {', '.join(existing)}")
-        context.out.note("move it away first, or name another folder: dbconfig init FOLDER")
+        context.out.note(f"error: init never overwrites a file, and these exist: {', '.join(existing)}")
+        context.out.note("help: move them away first, or name another folder: dbconfig init FOLDER")
         return FAILED
     purposes = {name: text.format(name=plan.production) for name, text in templates.PURPOSES.items()}
     if framework:
         purposes |= applications.purposes(framework)
     if configured:
-        context.out.line(f"{FOLDER}/ is there already, and stays as it is")
+        context.out.line(f"{FOLDER}/ already exists, and is left unchanged")
     else:
         _configure(context, project, files, plan, purposes)
     for name, text in added.items():
@@ -54,14 +54,17 @@ def run(context: Context) -> int:
     if not configured:
         for note in plan.notes:
             context.out.line(note)
-    for note in _next_steps(framework, migrated=bool(of_alembic), configured=bool(configured)):
+    for note in _next_steps(context, framework, configured=bool(configured)):
         context.out.line(note)
     return OK
 
 
-def _next_steps(framework: str | None, *, migrated: bool, configured: bool) -> list[str]:
+def _next_steps(context: Context, framework: str | None, *, configured: bool) -> list[str]:
     found = [] if configured else ["next: dbconfig check"]
-    found += migrations.notes() if migrated else []
+    migrated = context.arguments.alembic is not None
+    if migrated:
+        project = Path(context.arguments.folder).absolute()
+        found += migrations.notes(project, context.arguments.models or migrations.MODELS)
     if framework:
         return found + applications.notes(framework, migrated=migrated)
     return [*found, "then, in Python: from dbconfig import db; with db.session() as session: ..."]
@@ -71,7 +74,7 @@ def _migrations(context: Context) -> dict[str, str]:
     """Return the files of Alembic, if they are asked for."""
     folder, models = context.arguments.alembic, context.arguments.models
     if folder is None and models is not None:
-        raise ValueError("--models is for migrations: add --alembic")
+        raise ValueError("--models applies to migrations: add --alembic")
     return {} if folder is None else migrations.files(folder, models or migrations.MODELS)
 
 
@@ -103,7 +106,7 @@ def _ignore(context: Context, path: Path) -> None:
     try:
         present = small_files.read(path).decode("utf-8", "replace") if path.exists() else ""
     except small_files.Unreadable as error:
-        context.out.note(f"note: {shown_path(path)}: {error}; it should have the lines {' '.join(_IGNORED)}")
+        context.out.note(f"note: {shown_path(path)}: {error}; it should contain the lines {' '.join(_IGNORED)}")
         return
     lines = present.splitlines()
     missing = [line for line in _IGNORED if not {line, line.strip("/"), line.lstrip("/"), f"/{line}"} & set(lines)]

@@ -19,7 +19,7 @@ _PLACES: Final = {
 }
 _PYTEST: Final = """[pytest]
 pythonpath = .
-# The profile of the tests, whatever ENVIRONMENT says.
+# The tests use this profile, whatever ENVIRONMENT is.
 db_profile = testing
 """
 _PURPOSES: Final = {
@@ -70,9 +70,9 @@ def notes(framework: str, *, migrated: bool) -> list[str]:
     missing = [name for name in (*needed, "pytest") if not _is_installed(name)]
     found = [f"not installed: {', '.join(missing)}; pip install {' '.join(missing)}"] if missing else []
     if framework == "fastapi":
-        return [*found, "next: pytest, and uvicorn app.main:app --reload"]
-    create = "" if migrated else "flask --app app dbconfig create-tables, and "
-    return [*found, f"next: pytest, and {create}flask --app app run"]
+        return [*found, "next: pytest; uvicorn app.main:app --reload"]
+    create = "" if migrated else "flask --app app dbconfig create-tables; "
+    return [*found, f"next: pytest; {create}flask --app app run"]
 
 
 def _is_installed(package: str) -> bool:

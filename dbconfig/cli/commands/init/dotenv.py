@@ -78,7 +78,7 @@ def plan(project: Path, environ: Mapping[str, str], *, from_process: bool = Fals
         return replace(found, notes=(*found.notes, note))
     like = _LIKE.get(name.lower())
     if like is None:
-        note = f"note: {where} is {quoted(name)}, and there is no such profile"
+        note = f"note: {where} is {quoted(name)}, but there is no such profile"
         help = f"write {file}, such as `extends: production`"
         return replace(found, notes=(*found.notes, f"{note}: {help}"))
     text = templates.LIKE_ANOTHER.format(like=like)

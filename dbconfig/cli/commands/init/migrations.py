@@ -24,16 +24,24 @@ def files(folder: str, models: str) -> dict[str, str]:
     """
     folder = folder.rstrip("/")
     if not _FOLDER.fullmatch(folder):
-        raise ValueError(f"{folder!r} is not a folder within the project: letters, digits, `_`, `-` and `/`")
+        raise ValueError(f"{folder!r} is not a folder within the project: use letters, digits, `_`, `-`, and `/`")
     if not _MODULE.fullmatch(models):
-        raise ValueError(f"{models!r} is not a module of models, such as {MODELS}")
+        raise ValueError(f"{models!r} is not a Python module, such as {MODELS}")
     text = {path.name: path.read_text(encoding="utf-8") for path in _TEMPLATE.iterdir() if path.is_file()}
     found = {"alembic.ini": text.pop("alembic.ini").replace(f"/{FOLDER}\n", f"/{folder}\n")}
     text["env.py"] = text["env.py"].replace(MODELS, models)
     return found | {f"{folder}/{name}": text[name] for name in sorted(text)}
 
 
-def notes() -> list[str]:
+def notes(project: Path, models: str) -> list[str]:
     """Return what to do next."""
-    install = [] if find_spec("alembic") else ["alembic is not installed: pip install 'sqlmodel-dbconfig[alembic]'"]
-    return [*install, 'next: alembic revision --autogenerate -m "first", and alembic upgrade head']
+    found = [] if find_spec("alembic") else ["alembic is not installed: pip install 'sqlmodel-dbconfig[alembic]'"]
+    if not _is_there(project, models):
+        found.append(f"env.py imports {models}, which does not exist yet: create it, or name your module with --models")
+    return [*found, 'next: alembic revision --autogenerate -m "first"; alembic upgrade head']
+
+
+def _is_there(project: Path, models: str) -> bool:
+    path = project.joinpath(*models.split("."))
+    # A package that is installed from elsewhere, such as from src/, is not looked into.
+    return path.with_suffix(".py").is_file() or path.is_dir() or find_spec(models.partition(".")[0]) is not None

@@ -22,13 +22,13 @@ def run(context: Context) -> int:
     settings = context.profile.database(name)
     context.out.note(f"{context.selection.name}/{name} ({context.reason})")
     if settings.in_memory:
-        context.out.note("error: an in-memory database is its process's own: there is nothing to look at")
+        context.out.note("error: an in-memory database is private to its process: a shell cannot open it")
         return FAILED
     if settings.protected and not _confirmed(context):
         return FAILED
     programs = _PROGRAMS.get(settings.backend, ())
     if not programs:
-        context.out.note(f"error: no shell is known for {settings.backend}")
+        context.out.note(f"error: there is no supported shell for {settings.backend}")
         return FAILED
     path = next((found for each in programs if (found := shutil.which(each, path=context.environ.get("PATH")))), None)
     if path is None:
@@ -63,7 +63,7 @@ def _sqlite(settings: DatabaseSettings, environ: dict[str, str], path: str) -> S
     # A whole path begins with `/`, a URI with `file:`.
     database = settings.path.absolute() if settings.path is not None else settings.address.database
     if "\0" in str(database):
-        raise CannotPass("the file's name has a NUL character")
+        raise CannotPass("the file's name contains a NUL character")
     return [str(database)], environ
 
 

@@ -50,7 +50,7 @@ def start(settings: DatabaseSettings, environ: dict[str, str], path: str) -> Sta
             continue
         line = f'{key}="{_escaped(value)}"'
         if "\0" in line or len(line.encode()) > _LONGEST_LINE:
-            raise CannotPass(f"the client cannot be given this {key}: it is too long, or has a NUL character")
+            raise CannotPass(f"the client does not accept this {key}: it is too long, or contains a NUL character")
         lines.append(line)
     # The client inherits the file: nobody else can open it, and it is gone with the client.
     file = tempfile.TemporaryFile()  # noqa: SIM115  # stays open for the program that this process becomes
@@ -125,7 +125,7 @@ def _prove_tls(settings: DatabaseSettings) -> None:
     for host, port in network.targets(settings):
         failure = network.tls(settings, host, port, settings.connect_timeout).failure
         if failure is not None:
-            raise CannotPass(f"{failure.slug}: {host}:{port}: {failure.words or 'the profile demands TLS'}")
+            raise CannotPass(f"{failure.slug}: {host}:{port}: {failure.words or 'the profile requires TLS'}")
 
 
 def _mode(given: Mapping[str, Any]) -> str:

@@ -69,7 +69,7 @@ def start(settings: DatabaseSettings, environ: dict[str, str], path: str) -> Sta
     wanted |= {names[key]: value for key, value in identity.items() if value}
     for variable, value in wanted.items():
         if "\0" in value:
-            raise CannotPass(f"{variable} would have a NUL character, which no environment can hold")
+            raise CannotPass(f"{variable} would contain a NUL character, which an environment variable cannot hold")
     if "service" not in given:
         return [], environ | wanted
     # The lines of a service count more than the environment, and less than what is written in so many words.

@@ -62,10 +62,10 @@ def call(settings: DatabaseSettings, label: str) -> str:
         if text not in (None, "{}"):
             lines.append(f"    {key}={text},")
     if own_pool:
-        left_out.append(f"{own_pool}, dbconfig's own pool: the call takes SQLAlchemy's")
+        left_out.append(f"{own_pool}, dbconfig's own pool: the call uses SQLAlchemy's")
     notes = [f"# not shown: {what}" for what in left_out]
     notes.append(
-        "# dbconfig attaches more than arguments can say: secrets that are read anew, session variables, "
+        "# dbconfig adds what arguments cannot express: secrets read at each connect, session variables, "
         "SQLite's transactions."
     )
     # A parameter of the URL may have become part of an argument.

@@ -43,7 +43,7 @@ def compare(context: Context, other: str) -> int:
     else:
         context.out.table([row[1:] for row in table], ("KEY", left.name, right.name, "FROM"))
         if not table:
-            context.out.line("no key differs")
+            context.out.line("no differences")
     return OK
 
 

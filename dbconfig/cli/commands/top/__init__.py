@@ -16,7 +16,7 @@ from dbconfig.errors.problem import Problem
 if TYPE_CHECKING:
     from dbconfig.cli.commands.top.server import Seen
 
-_NO_RICH: Final = "a display that refreshes needs rich, which is not installed"
+_NO_RICH: Final = "the refreshing display needs rich, which is not installed"
 _NUMBER: Final = re.compile(r"-|\d+(\.\d+ s)?")
 
 Rows = list[tuple[str, ...]]

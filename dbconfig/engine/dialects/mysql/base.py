@@ -14,14 +14,14 @@ from dbconfig.engine.dialects.mysql import session_reset as session_resets
 from dbconfig.engine.dialects.mysql import tls as async_tls
 from dbconfig.engine.dialects.set_up import on_connect
 from dbconfig.errors import ConfigError
-from dbconfig.errors.printable import printable, quoted
+from dbconfig.errors.printable import printable
 from dbconfig.errors.problem import Problem
 from dbconfig.settings import client_defaults, hosts, small_files, tls
 from dbconfig.settings.known_drivers import PORTS
 from dbconfig.settings.secret_sources import Secret
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from sqlalchemy.engine.interfaces import DBAPIConnection
     from sqlalchemy.pool import ConnectionPoolEntry
@@ -167,7 +167,7 @@ def _timeouts(settings: DatabaseSettings, mariadb: bool) -> dict[str, Any]:
         found |= {"innodb_lock_wait_timeout": seconds, "lock_wait_timeout": seconds}
     if settings.idle_in_transaction_timeout is not None:
         if not mariadb:
-            message = "idle_in_transaction_timeout: MySQL has no such limit (MariaDB has); remove it from the profile"
+            message = "idle_in_transaction_timeout: MySQL has no such limit (MariaDB does); remove it from the profile"
             raise NotSupportedError(message, None, RuntimeError(message))
         found["idle_transaction_timeout"] = max(1, math.ceil(settings.idle_in_transaction_timeout))
     return found
@@ -175,7 +175,7 @@ def _timeouts(settings: DatabaseSettings, mariadb: bool) -> dict[str, Any]:
 
 def _tls(settings: DatabaseSettings, driver: str) -> dict[str, Any]:
     if driver not in ("pymysql", *async_tls.DRIVERS):
-        message = f"`sslmode` is not known for {driver}"
+        message = f"`sslmode` is not supported with {driver}"
         help = "write the driver's own arguments into `connect_args`, or mysql+pymysql://"
         raise ConfigError([Problem("not-applicable", message, settings.origin("sslmode"), "sslmode", help)])
     if settings.sslmode == "disable":
@@ -183,7 +183,7 @@ def _tls(settings: DatabaseSettings, driver: str) -> dict[str, Any]:
     if settings.sslmode != "prefer":
         return {"ssl": tls.context(settings)}
     if driver == "asyncmy":
-        message = "`sslmode: prefer` is what asyncmy cannot do: it insists on TLS, or does without"
+        message = "asyncmy does not support `sslmode: prefer`: it either requires TLS, or does not use it"
         raise ConfigError([Problem("not-applicable", message, settings.origin("sslmode"), "sslmode", "write require")])
     return {}
 
@@ -233,24 +233,8 @@ def _check(settings: DatabaseSettings, driver: str) -> None:
                 else ""
             )
             problems.append(unknown_argument(settings, name, f"{driver} in a URL", "query", help))
-    if driver in ("pymysql", *async_tls.DRIVERS):
-        problems += [*async_tls.missing_files(settings), *_unknown_charset(settings)]
     if problems:
         raise ConfigError(problems)
-
-
-def _unknown_charset(settings: DatabaseSettings) -> Iterator[Problem]:
-    from pymysql.charset import charset_by_name
-
-    in_url = {name: values[-1] for name, values in settings.address.query.items()}
-    for key, values in (("connect_args", settings.connect_args), ("query", in_url)):
-        name = values.get("charset")
-        known: Any = charset_by_name(name) if isinstance(name, str) else True
-        if known is None:
-            place = settings.origin(f"{key}.charset")
-            place = place if place.line or place.variable else settings.origin("url")
-            message = f"'charset' in {key} is no character set of MySQL: {quoted(str(name))}"
-            yield Problem("invalid-value", message, place, f"{key}.charset", "utf8mb4 has every character")
 
 
 def _parameters(driver: str) -> frozenset[str] | None:

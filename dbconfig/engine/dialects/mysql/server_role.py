@@ -19,13 +19,13 @@ _SYNCED: Final = "4"  # https://galeracluster.com/library/documentation/node-sta
 
 
 def ask(connection: Any, *, strictly: bool) -> Answer:
-    """Ask a server whether it takes writes."""
+    """Ask a server whether it accepts writes."""
     variables = _shown(connection, _VARIABLES)
     for name in ("offline_mode", "super_read_only", "read_only", "innodb_read_only"):
         if not _is_off(variables.get(name)):
             return Answer(Role.OTHER, f"{name} is on")
     if _is_off(variables.get("wsrep_on")):
-        return Answer(Role.PRIMARY, "it takes writes")
+        return Answer(Role.PRIMARY, "it accepts writes")
     return node(_shown(connection, _STATUS))
 
 
@@ -47,7 +47,7 @@ def node(status: dict[str, str]) -> Answer:
     A donor, and a node that is desynchronized for a backup, would take writes, late; another node takes them now.
     """
     if status.get("wsrep_cluster_status") != "Primary":
-        return Answer(Role.OTHER, "it has no contact with the majority of its cluster")
+        return Answer(Role.OTHER, "it has lost contact with the majority of its cluster")
     if _is_off(status.get("wsrep_ready")):
         return Answer(Role.OTHER, "the node is not ready")
     if status.get("wsrep_local_state") != _SYNCED:

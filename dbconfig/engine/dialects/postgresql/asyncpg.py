@@ -176,7 +176,7 @@ def _check(settings: DatabaseSettings) -> None:
                 help = (
                     "write it into `connect_args`, where a number is a number"
                     if name in known
-                    else "psycopg takes every keyword of libpq, for both kinds of engine: write postgresql+psycopg://"
+                    else "psycopg accepts every keyword of libpq, for both kinds of engine: use postgresql+psycopg://"
                 )
                 problems.append(unknown_argument(settings, name, "asyncpg", key, help))
     if problems:

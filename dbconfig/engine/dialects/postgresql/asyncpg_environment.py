@@ -113,7 +113,7 @@ def _several(name: str, default: Default) -> Any:
 
 
 def _refusal(name: str, location: Location) -> Problem:
-    help = "psycopg has libpq's settings, for both kinds of engine: write postgresql+psycopg://"
+    help = "psycopg supports libpq's settings, for both kinds of engine: use postgresql+psycopg://"
     if name == "password":
         help = "write it as the key `password`, or into a password file"
     return Problem("not-applicable", f"asyncpg does not support {quoted(name)}", location, help=help)
@@ -126,5 +126,5 @@ def _missing(settings: DatabaseSettings, service: str) -> Problem:
     )
     if not client_defaults.is_written(settings, "service"):
         location = Location("environment", variable="PGSERVICE")
-    message = f"the service {quoted(service)} is in none of the service files"
+    message = f"the service {quoted(service)} is not defined in any service file"
     return Problem("invalid-value", message, location, help="add it to ~/.pg_service.conf, or set PGSERVICEFILE")

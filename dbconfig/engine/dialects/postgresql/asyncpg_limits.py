@@ -66,7 +66,7 @@ class ReadingConnection(LimitedConnection):
 def _after_begin(name: str) -> Callable[..., Any]:
     @wraps(getattr(asyncpg.Connection, name))
     async def send(self: ReadingConnection, *args: Any, **options: Any) -> Any:
-        if args[:1] != (_PING,):  # a connection at rest is to have no transaction
+        if args[:1] != (_PING,):  # an idle connection is to have no transaction
             await self.begin_now()
         return await getattr(super(ReadingConnection, self), name)(*args, **options)
 

@@ -50,7 +50,7 @@ def address(settings: DatabaseSettings, drivername: str) -> URL:
 
 def arguments(settings: DatabaseSettings, drivername: str) -> dict[str, Any]:
     driver = drivername.partition("+")[2].removesuffix("_async")
-    session = {} if settings.pgbouncer else _session(settings)  # it refuses startup options
+    session = {} if settings.pgbouncer else _session(settings)  # it rejects startup options
     if driver == "asyncpg":
         return asyncpg.arguments(settings, session)
     given = {key: value for key, value in settings.connect_args.items() if not isinstance(value, Secret)}
@@ -190,7 +190,7 @@ def hold_cursors(engine: Engine) -> None:
 
 
 def _limits(settings: DatabaseSettings) -> list[str]:
-    """Return what each transaction sets: a pooler refuses startup options, which would do so once and for all."""
+    """Return what each transaction sets: a pooler rejects startup options, which would do so once and for all."""
     return pgbouncer.limits_of(_session(settings)) if settings.pgbouncer else []
 
 

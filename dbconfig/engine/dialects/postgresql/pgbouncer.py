@@ -113,7 +113,7 @@ def distrust(engine: Engine) -> None:
         if not warned:
             warned = True
             _log.warning(
-                "%s: a pooler stands before the server: statements are not prepared; write `pgbouncer: true`",
+                "%s: connected through a pooler: statements are not prepared; write `pgbouncer: true`",
                 engine.logging_name,
                 extra=facts(engine.logging_name or ""),
             )

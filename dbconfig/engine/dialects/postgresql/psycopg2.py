@@ -93,7 +93,7 @@ class ReadingConnection(FastBeginConnection):
             super().begin_for_stream()
 
     def tpc_begin(self, xid: Any) -> None:
-        raise psycopg2.NotSupportedError("a reading session has nothing to commit in two phases")
+        raise psycopg2.NotSupportedError("a read-only session has nothing to commit in two phases")
 
 
 class Psycopg2(LibpqDriver):

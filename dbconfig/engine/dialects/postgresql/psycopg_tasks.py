@@ -37,7 +37,7 @@ class Connection(psycopg.AsyncConnection[Any]):
             request = self.pgconn.cancel_conn()
             request.start()
         except psycopg.Error as error:
-            logger.debug("the server cannot be asked to cancel: %s", error)
+            logger.debug("cannot ask the server to cancel: %s", error)
         else:
             task = asyncio.get_running_loop().create_task(_deliver(request))
             _under_way.add(task)

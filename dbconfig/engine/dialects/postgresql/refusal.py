@@ -105,7 +105,7 @@ def _refusal(plug: socket.socket, settings: DatabaseSettings) -> Meaning | None:
 def _message(plug: socket.socket) -> tuple[bytes, bytes]:
     kind, length = struct.unpack("!cI", _exactly(plug, 5))
     if not 4 <= length <= _MESSAGE_LIMIT:
-        raise ValueError("no message of PostgreSQL's")
+        raise ValueError("not a message of PostgreSQL")
     return kind, _exactly(plug, length - 4)
 
 

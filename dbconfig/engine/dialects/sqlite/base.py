@@ -169,7 +169,7 @@ def _open_by(engine: Engine, settings: DatabaseSettings, path: Path) -> None:
             if may_create:
                 path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            message = f"unable to open database file {path}: its folder cannot be made: {error.strerror}"
+            message = f"unable to open database file {path}: its folder cannot be created: {error.strerror}"
             raise sqlite3.OperationalError(message) from error
         try:
             opened: DBAPIConnection = connect(*arguments, **keywords)
@@ -190,7 +190,7 @@ def _hindrance(path: Path) -> str:
         return "there is no such folder"
     if not os.access(needed, kind):
         return "permission denied"
-    return "there is no such file" if not path.exists() else "the system refuses it"
+    return "there is no such file" if not path.exists() else "the operating system denies access"
 
 
 def _check(settings: DatabaseSettings) -> None:

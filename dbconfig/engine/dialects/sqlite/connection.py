@@ -98,8 +98,8 @@ class Connection(sqlite3.Connection):
     def commit(self) -> None:
         if self._turn is not None and self.place and identity(self.place) != self.file:
             raise sqlite3.OperationalError(
-                f"{self.place} was deleted or replaced during this transaction: its COMMIT would write into a file "
-                "that nobody sees"
+                f"{self.place} was deleted or replaced during this transaction: its COMMIT would write to a "
+                "deleted file"
             )
         super().commit()
         self._ended()

@@ -29,7 +29,7 @@ CODES: Final[Mapping[str, Meaning]] = {
 # What is raised beside the library has no code: errors of this package, and of the driver.
 WORDS: Final = (
     (r"holds the write lock itself", NEVER),  # waiting for oneself never ends
-    (r"unable to open|cannot be made|permission denied", _FILE),
+    (r"unable to open|cannot be created|permission denied", _FILE),
     (r"not a database|malformed", _FOREIGN),
     (r"is locked|busy", CONFLICT),
     (r"readonly", _READ_ONLY),

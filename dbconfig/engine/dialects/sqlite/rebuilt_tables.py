@@ -1,4 +1,4 @@
-"""A table that a batch migration of Alembic makes anew: no row that refers to it is lost, and none refers to nothing.
+"""Tables that a batch migration of Alembic recreates: no row that refers to one is lost or left dangling.
 
 The migration copies the table, drops it, and gives its name to the copy. SQLite would delete the rows of the dropped
 one, which cascades; so foreign keys rest meanwhile (https://www.sqlite.org/lang_altertable.html#otheralter), and what

@@ -40,7 +40,7 @@ class Kind(Enum):
     SAVEPOINT = "begins a transaction where there is none"
     END = "ends a transaction, or part of one"
     FOREIGN_KEYS = "turns foreign keys on or off"
-    QUERY_ONLY = "lets a connection write that only reads"
+    QUERY_ONLY = "lets a read-only connection write"
 
 
 _BY_WORD: Final = {

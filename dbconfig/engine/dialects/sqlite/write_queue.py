@@ -77,7 +77,7 @@ class WriteQueue:
         self.forget()
 
     def forget(self) -> None:
-        """Start afresh: in a forked child nobody holds the turn, and nobody would ever give it back."""
+        """Reset: in a forked child nobody holds the turn, and nobody would ever give it back."""
         self._lock = RLock()
         self._waiters: deque[Waiter] = deque()
         self._holder: weakref.ref[Turn] | None = None
@@ -106,7 +106,7 @@ class WriteQueue:
         return turn  # in an exception it is dropped here, which gives it back
 
     def serve(self) -> None:
-        """Give the turn to who has waited longest, if it is free."""
+        """Give the turn to the caller that has waited longest, if it is free."""
         with self._lock:
             if self._waiters and self.holder() is None:
                 waiter = self._waiters.popleft()

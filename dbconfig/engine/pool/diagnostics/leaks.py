@@ -126,7 +126,7 @@ class Leaks:
     def _came_back(self, hold: Hold) -> None:
         held = monotonic() - hold.since
         logger.warning(
-            "%s: the connection taken at %s came back after %.1f s",
+            "%s: the connection taken at %s was returned after %.1f s",
             self.name,
             hold.who(),
             held,
@@ -163,7 +163,7 @@ class Leaks:
             self._count(hold.place(), idle=hold.idle)
             held = now - hold.since
             extra = self._facts(hold, held)
-            logger.warning("%s: a connection is held for %.1f s by %s", self.name, held, hold.who(), extra=extra)
+            logger.warning("%s: a connection has been held for %.1f s by %s", self.name, held, hold.who(), extra=extra)
         return None if done else self._round
 
 
@@ -201,7 +201,7 @@ class LeaksOfLine(Leaks):
             self._came_back(hold)
 
     def forgotten(self, record: Record) -> None:
-        """Note that the garbage collector returns a connection: nobody refers to it any more."""
+        """Note that the garbage collector returns a connection: nothing refers to it."""
         hold: Hold = record.hold or self._hold(record)
         record.hold = None
         self._was_forgotten(hold)

@@ -1,4 +1,4 @@
-"""A pool at one moment, as people read it; loaded by those who ask."""
+"""A snapshot of a pool, loaded only when it is asked for."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ class Histogram:
         return sum(self.counts)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the same as what JSON can carry."""
+        """Return the same as a dictionary that JSON can represent."""
         return {"bounds": list(self.bounds), "counts": list(self.counts), "sum": self.sum, "count": self.count}
 
 
 @dataclass(frozen=True)
 class PoolStats:
-    """A pool at one moment. Durations are in seconds; counters run since the engine was made."""
+    """A snapshot of a pool. Durations are in seconds; counters start when the engine is created."""
 
     name: str
     size: int
     max: int | None  # None: unlimited
-    idle: int  # live connections at rest
+    idle: int  # live idle connections
     used: int
     connecting: int
     waiting: int
@@ -67,7 +67,7 @@ class PoolStats:
     number: int = 0  # of the engine, which tells one from another one of the same name
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the same as what JSON can carry."""
+        """Return the same as a dictionary that JSON can represent."""
         plain = {each.name: getattr(self, each.name) for each in fields(self)}
         histograms = {name: value.as_dict() for name, value in plain.items() if isinstance(value, Histogram)}
         counted = {name: dict(getattr(self, name)) for name in ("closed", "retries", "held_at", "idle_at")}

@@ -39,12 +39,12 @@ def explainer(engine_of: Callable[[], Engine | None], ledger: Ledger, settings: 
             notes.append(HELD + "; ".join(_grouped(holders, leaks)))
         if slug == OVERLOADED:
             notes.append(
-                "help: answer 503 and let clients retry later, or give connections back sooner; "
+                "help: answer 503 and let clients retry later, or return connections sooner; "
                 f"pool_queue_target ({settings.origin('pool_queue_target')}) is the wait that callers accept"
             )
             return notes
         notes.append(
-            "help: give connections back sooner, or raise "
+            "help: return connections sooner, or raise "
             f"pool_size ({settings.origin('pool_size')}) or max_overflow ({settings.origin('max_overflow')})"
         )
         if leaks is None:

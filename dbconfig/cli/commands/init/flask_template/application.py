@@ -19,6 +19,7 @@ def create_app(**config: object) -> Flask:
         hero = Hero(name=request.get_json()["name"])
         db.session.add(hero)
         db.session.commit()
+        db.session.refresh(hero)  # the commit expired its attributes
         return hero.model_dump(), 201
 
     @app.get("/heroes")

@@ -4,7 +4,8 @@ from flask.testing import FlaskClient
 
 
 def test_a_new_hero_is_listed(client: FlaskClient) -> None:
-    assert client.post("/heroes", json={"name": "Deadpond"}).status_code == 201
+    created = client.post("/heroes", json={"name": "Deadpond"})
+    assert (created.status_code, created.json["name"]) == (201, "Deadpond")
     assert [hero["name"] for hero in client.get("/heroes").json] == ["Deadpond"]
 
 
