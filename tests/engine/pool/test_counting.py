@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import json
+import pickle
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -113,6 +115,17 @@ def test_a_primary_that_has_become_read_only_is_counted_as_a_failover(twin: Twin
     finally:
         postgresql.sql("ALTER SYSTEM RESET default_transaction_read_only")
         postgresql.sql("SELECT pg_reload_conf()")
+
+
+@pytest.mark.parametrize("travel", [lambda found: pickle.loads(pickle.dumps(found)), copy.copy, copy.deepcopy])
+def test_the_statistics_travel_to_another_process(twin: Twin, server: Any, travel: Callable[[Any], Any]) -> None:
+    engine = twin(server)
+    engine.select()
+    found = stats(engine.engine)
+    arrived = travel(found)
+    assert arrived == found
+    with pytest.raises(TypeError):
+        arrived.closed["idle"] = 3
 
 
 def test_the_statistics_are_json(twin: Twin, server: Any) -> None:

@@ -66,12 +66,24 @@ class PoolStats:
     min_idle: int = 0
     number: int = 0  # of the engine, which tells one from another one of the same name
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Let a worker send it to another process: a mapping that cannot be changed cannot be pickled."""
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        return _made, ({name: dict(value) if isinstance(value, Mapping) else value for name, value in values.items()},)
+
     def as_dict(self) -> dict[str, Any]:
         """Return the same as a dictionary that JSON can represent."""
         plain = {each.name: getattr(self, each.name) for each in fields(self)}
         histograms = {name: value.as_dict() for name, value in plain.items() if isinstance(value, Histogram)}
         counted = {name: dict(getattr(self, name)) for name in ("closed", "retries", "held_at", "idle_at")}
         return {**plain, **histograms, **counted}
+
+
+def _made(values: dict[str, Any]) -> PoolStats:
+    frozen: dict[str, Any] = {
+        name: MappingProxyType(value) if isinstance(value, dict) else value for name, value in values.items()
+    }
+    return PoolStats(**frozen)
 
 
 def histogram(tallies: Iterable[Tally]) -> Histogram:
