@@ -1,6 +1,6 @@
 """Tenants by schema: does a session ever see a row of another tenant, and how many connections do all of them take?
 
-python -m benchmarks.tenants --tenants 1000 --workers 8 --sessions 10000
+python -m benchmarks.tenants --tenants 1000 --threads 8 --tasks 50 --sessions 10000
 
 Each session belongs to a tenant drawn at random. It reads, writes and reads, rolls a write back, fails in the middle of
 a transaction, or reads read-only, in turns; whatever it sees has to be its own tenant's. Threads, then tasks.
@@ -226,14 +226,15 @@ def measure(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--tenants", type=int, default=1000)
-    parser.add_argument("--workers", type=int, default=8)
+    parser.add_argument("--threads", type=int, default=8)
+    parser.add_argument("--tasks", type=int, default=50)
     parser.add_argument("--sessions", type=int, default=10_000)
     given = parser.parse_args()
-    for drive in (threads, tasks):
+    for drive, workers in ((threads, given.threads), (tasks, given.tasks)):
         # 1,000 schemas are 5,000 new files and locks.
         with servers.postgresql(settings={"max_locks_per_transaction": 2000}) as server:
-            found = measure(server, given.tenants, given.workers, given.sessions, drive)
-        print(drive.__name__)
+            found = measure(server, given.tenants, workers, given.sessions, drive)
+        print(workers, drive.__name__)
         for name, value in found.items():
             print(f"  {name}: {value}")
 

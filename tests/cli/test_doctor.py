@@ -147,7 +147,7 @@ def test_a_replica_of_mariadb(project: Project, pair: tuple[MariaDBServer, Maria
     project.profile(f"url: {primary.url(scheme)}\nreplicas: [{{port: {replica.port}}}]\n")
     replica.catch_up()
     assert ": read-only, up to date;" in lines(project.run("doctor"))["replica 1"]
-    replica.sql("STOP SLAVE SQL_THREAD")
+    replica.sql("STOP REPLICA SQL_THREAD")
     primary.sql("CREATE OR REPLACE TABLE later_than_the_pause (x int)")
     try:
         result = project.run("doctor")
@@ -155,7 +155,7 @@ def test_a_replica_of_mariadb(project: Project, pair: tuple[MariaDBServer, Maria
         assert ": read-only, more than 1 s behind;" in lines(result)["replica 1"]
         assert result.out.rstrip().splitlines()[-1] == "healthy, but replica 1 is behind"
     finally:
-        replica.sql("START SLAVE SQL_THREAD")
+        replica.sql("START REPLICA SQL_THREAD")
 
 
 @pytest.mark.server

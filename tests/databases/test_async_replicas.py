@@ -293,13 +293,13 @@ def test_mariadb_reads_what_it_wrote_by_gtid(pair: tuple[MariaDBServer, MariaDBS
             assert await read(db, 5) == {name(replica): 5}
             for _ in range(10):
                 assert await has(db, await write(db))
-            replica.sql("STOP SLAVE SQL_THREAD")
+            replica.sql("STOP REPLICA SQL_THREAD")
             before = reads(db)[name(replica)]
             for _ in range(10):
                 number = await write(db)
                 assert await has(db, number)
             assert reads(db)[name(replica)] == before
-            replica.sql("START SLAVE SQL_THREAD")
+            replica.sql("START REPLICA SQL_THREAD")
             replica.catch_up()
             assert await has(db, number)
             assert reads(db)[name(replica)] == before + 1

@@ -20,7 +20,7 @@ from dbconfig import Profile, Registry
 from dbconfig.engine import pool
 from dbconfig.replicas import health, read_your_writes
 from tests.groups import Group, Note, name
-from tests.support import servers
+from tests.support import mysql, servers
 from tests.support.clock import Clock
 from tests.support.processes import wait_until
 from tests.support.servers import MariaDBServer, ServerMissing
@@ -499,17 +499,73 @@ def test_mariadb_reads_what_it_wrote_by_gtid(pair: tuple[MariaDBServer, MariaDBS
             assert has(db, write(db))
         with db.session(read_only=True) as session, pytest.raises(DBAPIError, match=r"(?i)read.only"):
             session.execute(text("INSERT INTO replica_note (text) VALUES ('x')"))
-        replica.sql("STOP SLAVE SQL_THREAD")
+        replica.sql("STOP REPLICA SQL_THREAD")
         before = reads(db)[name(replica)]
         number = 0
         for _ in range(20):
             number = write(db)
             assert has(db, number)
         assert reads(db)[name(replica)] == before
-        replica.sql("START SLAVE SQL_THREAD")
+        replica.sql("START REPLICA SQL_THREAD")
         replica.catch_up()
         assert has(db, number)
         assert reads(db)[name(replica)] == before + 1
+
+
+# For each system: what loads it on the primary and on the replica, what switches it on there, and what counts commits.
+SEMI_SYNC = {
+    "mariadb": ((), (), "rpl_semi_sync_master_enabled", "rpl_semi_sync_slave_enabled", "Rpl_semi_sync_master_yes_tx"),
+    "mysql": (
+        ("INSTALL PLUGIN rpl_semi_sync_source SONAME 'semisync_source.so'",),
+        ("INSTALL PLUGIN rpl_semi_sync_replica SONAME 'semisync_replica.so'",),
+        "rpl_semi_sync_source_enabled",
+        "rpl_semi_sync_replica_enabled",
+        "Rpl_semi_sync_source_yes_tx",
+    ),
+}
+
+
+def test_a_replica_that_has_received_a_commit_and_not_applied_it_is_not_read(
+    pair: tuple[MariaDBServer, MariaDBServer],
+) -> None:
+    """Semi-synchronous replication waits for the former."""
+    primary, replica = pair
+    load, load_there, variable, variable_there, count = SEMI_SYNC["mysql" if mysql.wanted() else "mariadb"]
+    for server, statements in (
+        (primary, [*load, f"SET GLOBAL {variable} = ON"]),
+        (replica, [*load_there, f"SET GLOBAL {variable_there} = ON", "STOP REPLICA", "START REPLICA"]),
+    ):
+        for statement in statements:
+            server._administrate(statement)
+
+    def received() -> int:
+        return int(primary._administrate(f"SHOW GLOBAL STATUS LIKE '{count}'")[0][1])
+
+    def is_received() -> bool:
+        before = received()
+        primary.sql("CREATE TABLE IF NOT EXISTS semi_sync (id int)")
+        primary.sql("DROP TABLE semi_sync")
+        return received() > before
+
+    profile = Profile(name="pair", url=primary.url(), replicas=[{"port": replica.port}], replica_max_lag=False)
+    with Registry.from_profile(profile) as db:
+        wait_until(is_received, "the replica as a semi-synchronous one")
+        db.create_tables(Note)
+        replica.catch_up()
+        replica.sql("STOP REPLICA SQL_THREAD")
+        served, so_far = reads(db)[name(replica)], received()
+        for _ in range(10):
+            assert has(db, write(db))
+        assert received() >= so_far + 10
+        assert reads(db)[name(replica)] == served
+        replica.sql("START REPLICA SQL_THREAD")
+        replica.catch_up()
+        number = write(db)
+        replica.catch_up()
+        assert has(db, number)
+        assert reads(db)[name(replica)] == served + 1
+    replica._administrate(f"SET GLOBAL {variable_there} = OFF")
+    primary._administrate(f"SET GLOBAL {variable} = OFF")
 
 
 @pytest.mark.slow

@@ -68,6 +68,8 @@ class MariaDBServer(Server):
             settings["innodb-flush-log-at-trx-commit"] = 2
         if self.certificate:
             settings |= {"ssl-cert": self.certificate, "ssl-key": self.certificate.with_name("key.pem")}
+        else:
+            settings["ssl"] = "OFF"  # MariaDB 11.4 and later make a certificate of their own
         lines = [f"{name} = {value}" for name, value in (settings | self._places() | self.settings).items()]
         self._temporary.mkdir(exist_ok=True)
         own(self._temporary, self._options)

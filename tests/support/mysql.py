@@ -53,8 +53,12 @@ class MySQLServer(my.MariaDBServer):
         if "server-id" not in self.settings:
             more["server-id"] = 1
         lines = self._configuration.read_text().splitlines()
-        kept = [line for line in lines if not line.startswith(("[mariadbd]", "innodb-log-file-size"))]
+        kept = [line for line in lines if not line.startswith(("[mariadbd]", "innodb-log-file-size", "ssl ="))]
         self._configuration.write_text("\n".join(["[mysqld]", *kept, *(f"{k} = {v}" for k, v in more.items())]) + "\n")
+
+    def _prepare(self) -> None:
+        super()._prepare()
+        (self.data / "auto.cnf").unlink(missing_ok=True)  # the UUID, of which no two servers of a group have the same
 
     def _install(self) -> None:
         self._configure()
