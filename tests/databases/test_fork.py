@@ -13,7 +13,9 @@ from typing import Any
 
 import pytest
 import sqlalchemy
-from sqlalchemy import event
+from sqlalchemy import event, text
+from sqlalchemy.exc import ResourceClosedError
+from sqlmodel import select
 
 from dbconfig import Profile, Registry
 from tests.databases.conftest import SHARED, Place
@@ -197,6 +199,32 @@ def test_a_database_in_memory_is_copied_to_the_child() -> None:
 
         assert in_child(write) == ""
         assert names(db) == ["of the parent"]
+
+
+@pytest.mark.parametrize("place", SHARED, indirect=True)
+def test_a_session_that_was_open_at_the_fork_says_that_it_is_the_parents(place: Place) -> None:
+    db = place.open()
+    db.create_tables(Team, Hero)
+    session, connection = db.session(), db.engine().connect()
+    assert session.exec(select(Hero)).all() == []
+    connection.execute(text("SELECT 1"))
+
+    def in_the_child() -> None:
+        for use in (lambda: session.exec(select(Hero)), session.commit, lambda: connection.execute(text("SELECT 1"))):
+            with pytest.raises(ResourceClosedError, match="opened before the fork, and is the parent's"):
+                use()
+        connection.rollback()
+        connection.close()
+        session.close()
+        assert session.exec(select(Hero)).all() == []  # it begins anew, with a connection of the child
+        session.close()
+
+    assert in_child(in_the_child) == ""
+    session.add(Hero(name="of the parent"))
+    session.commit()
+    session.close()
+    connection.close()
+    assert names(db) == ["of the parent"]
 
 
 @pytest.mark.parametrize("place", SHARED, indirect=True)

@@ -10,8 +10,9 @@ import weakref
 from collections.abc import Callable
 from threading import get_ident
 from types import MethodType
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
+from sqlalchemy.exc import ResourceClosedError
 from sqlalchemy.pool import base
 
 Reset = Callable[[], None]
@@ -187,11 +188,40 @@ def keep(inherited: object) -> None:
     _pinned.append(inherited)
 
 
+_PARENTS: Final = "this connection was opened before the fork, and is the parent's: open a new session in this process"
+
+
+class _ParentsConnection:
+    """What stands for the driver's connection: it says whose it is."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise ResourceClosedError(_PARENTS)
+
+
+class _ParentsProxy:
+    """What a proxy does that a child has inherited in use: nothing."""
+
+    __slots__ = ()
+
+    is_valid = False  # SQLAlchemy sends no ROLLBACK then
+
+    def cursor(self, *arguments: Any, **keywords: Any) -> Any:
+        raise ResourceClosedError(_PARENTS)
+
+    def _nothing(self, *arguments: Any, **keywords: Any) -> None:
+        """Leave the connection alone."""
+
+    close = _close = _close_special = _checkin = detach = invalidate = _nothing
+
+
+_of_parent: dict[type, type] = {}  # by the class of the proxy
+
+
 def pin(records: list[Any]) -> None:
     """Keep inherited connections open and out of use.
 
-    Whoever holds one in the child, a session that was open at the fork for instance, finds it invalidated: its next
-    statement takes a new connection or raises, but never reaches the parent's socket.
+    Whoever holds one in the child, a session that was open at the fork for instance, is told whose it is at the next
+    statement, which never reaches the parent's socket.
     """
     for record in records:
         fairy = record.fairy_ref() if record.fairy_ref is not None else None
@@ -207,6 +237,13 @@ def pin(records: list[Any]) -> None:
         record.fairy_ref = None
         fairy.dbapi_connection = None
         fairy._connection_record = None
+        if isinstance(fairy, base._ConnectionFairy):
+            kind: type = type(fairy)
+            known = _of_parent.get(kind)
+            if known is None:
+                known = _of_parent[kind] = type(kind.__name__, (_ParentsProxy, kind), {"__slots__": ()})
+            fairy.__class__ = known
+            fairy.dbapi_connection = _ParentsConnection()
 
 
 if hasattr(os, "register_at_fork"):
