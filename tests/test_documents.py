@@ -2,8 +2,6 @@
 
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +9,7 @@ import yaml
 
 from dbconfig import load
 from tests.support.documents import ROOT, Block, blocks, pages, setup_of
+from tests.support.interpreter import run_module
 
 # Set where a block's `${…}` refers to them.
 ENVIRON = {"DB_PASSWORD": "p@ss/w%rd", "DATABASE_URL": "postgresql://app:secret@db.internal/shop"}
@@ -25,15 +24,8 @@ def test_the_python_of_a_page_runs_from_its_first_block_to_its_last(page: Path, 
             pytest.importorskip(package)
     env = {name: value for name, value in os.environ.items() if not name.startswith(("DBCONFIG_", "ENVIRONMENT"))}
     # In a process of its own, without a script: its config/ is that of the working directory.
-    call = f"from tests.support.documents import follow; follow({str(page)!r})"
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", call],
-        cwd=tmp_path,
-        env={**env, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=250,
-    )
+    command = ["tests.support.documents", str(page)]
+    done = run_module(command, folder=tmp_path, environ={**env, "PYTHONPATH": str(ROOT)}, timeout=250)
     assert done.returncode == 0, done.stderr
 
 

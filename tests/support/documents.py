@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import asyncio
 import re
+import sys
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from inspect import CO_COROUTINE
@@ -111,7 +113,6 @@ with db.transaction() as session:
 
 def follow(place: str) -> None:
     """Run the Python of a page, from its first block to its last, in the working directory."""
-    import sys
     from types import ModuleType
 
     from dbconfig import Registry
@@ -137,3 +138,8 @@ def follow(place: str) -> None:
     from dbconfig import db
 
     db.dispose()
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("error")
+    follow(sys.argv[1])
