@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pymysql.connections import Connection
 
-from dbconfig.engine.dialects.mysql import tls
+from dbconfig.engine.dialects.mysql import pymysql, tls
 
 AUTHORITIES = ssl.get_default_verify_paths().openssl_capath
 TRUST: tuple[dict[str, Any], ...] = ({}, {"capath": AUTHORITIES})
@@ -33,3 +33,20 @@ def test_it_verifies_what_pymysql_verifies(trust: dict[str, Any], name: dict[str
 def test_a_context_is_taken_as_it_is() -> None:
     given = ssl.create_default_context()
     assert tls._context(given) is given
+
+
+@pytest.mark.parametrize("driver", ["pymysql", "asyncmy, aiomysql"])
+@pytest.mark.parametrize(
+    ("wanted", "read"),
+    [({}, False), ({"verify_mode": True}, True), ({"verify_mode": "optional"}, True), ({"capath": AUTHORITIES}, False)],
+)
+def test_the_authorities_of_the_system_are_read_only_to_verify(
+    driver: str, wanted: dict[str, Any], read: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reading them takes 30 ms, at each start of a program."""
+    found: list[bool] = []
+    monkeypatch.setattr(ssl.SSLContext, "load_default_certs", lambda *_: found.append(True))
+    theirs: Any = pymysql._sharing_tls_context()
+    made = theirs._create_ssl_ctx(None, wanted) if driver == "pymysql" else tls._context(wanted)
+    assert bool(found) is read
+    assert (made.verify_mode is not ssl.CERT_NONE) is bool(wanted)

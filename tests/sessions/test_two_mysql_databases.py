@@ -14,6 +14,7 @@ from sqlmodel import Session
 
 from dbconfig import CommitUncertain, Profile, Registry
 from dbconfig.engine.dialects.mysql import xa
+from tests.sessions.conftest import WITHOUT_TLS
 from tests.sessions.test_several_databases import FactsBase, Order, ShopBase, Total
 from tests.support.processes import wait_until
 from tests.support.proxy import Proxy
@@ -27,7 +28,8 @@ class Both:
 
     def __init__(self, driver: str, server: MariaDBServer, first: Proxy, second: Proxy) -> None:
         facts = server.create_database(f"{server.database}_facts")
-        self._direct = {"default": server.url("mysql+pymysql"), "facts": server.url("mysql+pymysql", database=facts)}
+        urls = {"default": server.url("mysql+pymysql"), "facts": server.url("mysql+pymysql", database=facts)}
+        self._direct = {name: url + WITHOUT_TLS for name, url in urls.items()}
         for database, base in (("default", ShopBase), ("facts", FactsBase)):
             engine = create_engine(self._direct[database])
             base.metadata.create_all(engine)

@@ -11,8 +11,11 @@ from pymysql.err import MySQLError
 from sqlalchemy import Engine, event
 
 from dbconfig.engine.dialects.mysql.driver import MySQLDriver
+from dbconfig.engine.dialects.mysql.tls import NO_AUTHORITIES
 from dbconfig.engine.pool.driver import Parameters
 
+# What PyMySQL means when it is told nothing about TLS, without reading the authorities that it then does not ask.
+_UNVERIFIED: Final = {"capath": NO_AUTHORITIES, "check_hostname": False, "verify_mode": False}
 _HANDSHAKE: Final = "dbconfig.read_timeout"  # in record.info: the driver's own limit, while ours is set
 _force_close: Any = getattr(Connection, "_force_close")  # noqa: B009  # private, not declared
 _build_context: Any = getattr(Connection, "_create_ssl_ctx")  # noqa: B009  # private, not declared
@@ -96,7 +99,7 @@ def _sharing_tls_context() -> type[Connection]:
                 return _build_context(self, sslp)
             wanted = repr(sorted(sslp.items()))
             if wanted not in contexts:
-                contexts[wanted] = _build_context(self, sslp)
+                contexts[wanted] = _build_context(self, sslp or _UNVERIFIED)
             return contexts[wanted]
 
     return SharedContextConnection

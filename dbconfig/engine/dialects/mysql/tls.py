@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
@@ -27,6 +28,10 @@ NO_TIMEOUT: Final = "limit the time with `statement_timeout`, or with asyncio.ti
 _TLS: Final = frozenset(
     {"ssl", "ssl_ca", "ssl_cert", "ssl_key", "ssl_disabled", "ssl_verify_cert", "ssl_verify_identity"}
 )
+
+# Where nothing is verified: without a place of its own, `create_default_context` reads the authorities of the operating
+# system, which takes longer than everything else that an engine needs.
+NO_AUTHORITIES: Final = os.devnull
 
 _YES: Final = ("required", "true", "yes", "1")
 _NO: Final = ("none", "false", "no", "0")
@@ -69,14 +74,15 @@ def _context(wanted: Any) -> SSLContext:
     if isinstance(wanted, ssl.SSLContext):
         return wanted
     trusts = wanted.get("ca") is not None or wanted.get("capath") is not None
-    found = ssl.create_default_context(cafile=wanted.get("ca"), capath=wanted.get("capath"))
-    found.check_hostname = trusts and bool(wanted.get("check_hostname", True))
     mode = str(wanted["verify_mode"]).lower() if wanted.get("verify_mode") is not None else ""
     if mode == "optional":
-        found.verify_mode = ssl.CERT_OPTIONAL
+        verifies = ssl.CERT_OPTIONAL
     else:
-        verifies = trusts if mode not in (*_YES, *_NO) else mode in _YES
-        found.verify_mode = ssl.CERT_REQUIRED if verifies else ssl.CERT_NONE
+        verifies = ssl.CERT_REQUIRED if (mode in _YES or (trusts and mode not in _NO)) else ssl.CERT_NONE
+    folder = wanted.get("capath") if trusts or verifies else NO_AUTHORITIES
+    found = ssl.create_default_context(cafile=wanted.get("ca"), capath=folder)
+    found.check_hostname = trusts and bool(wanted.get("check_hostname", True))
+    found.verify_mode = verifies
     if wanted.get("cert") is not None:
         found.load_cert_chain(wanted["cert"], wanted.get("key"), wanted.get("password"))
     if wanted.get("cipher") is not None:
