@@ -34,7 +34,7 @@ from tests.support import browser, servers  # noqa: E402
 IMAGES = ROOT / "docs" / "images"
 SECONDS = 80.0
 WAVE, CREST = 16.0, 5.0  # seconds from one to the next, and of its height
-COLUMNS, ROWS = 88, 32
+COLUMNS, ROWS = 88, 40
 
 
 def client(db: Registry, number: int, end: float) -> None:

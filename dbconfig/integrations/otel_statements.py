@@ -10,18 +10,18 @@ from time import perf_counter
 from typing import Any, Final
 
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer, TracerProvider, get_tracer
-from sqlalchemy import Engine, event
-from sqlalchemy.engine import ExceptionContext
+from sqlalchemy import Engine
+from sqlalchemy.engine.default import DefaultExecutionContext
 
 from dbconfig.engine import statement_text
 from dbconfig.engine.pool import Histogram, forks
 from dbconfig.engine.pool.record import Record
 from dbconfig.engine.pool.tally import Tally
+from dbconfig.engine.slow_statements import is_of_application
 from dbconfig.registry.registry import Registry
 from dbconfig.settings.known_drivers import DRIVERS
 
-_SEEN: Final = "_dbconfig_seen"  # attribute of SQLAlchemy's execution context: when it began, and its span
-_NOTHING: Final = (0.0, None)
+_STEPS: Final = ("do_execute", "do_execute_no_params", "do_executemany")  # by which a dialect executes a statement
 Key = tuple[tuple[str, Any], ...]
 _NUMBERED: Final = frozenset(driver.module for driver in DRIVERS["mysql"])  # modules whose errors begin with a number
 LONG_WAIT: Final = 0.001  # seconds; a checkout that waited for longer is an event of its statement's span
@@ -76,72 +76,75 @@ def watch(
 
 
 class _Statements:
-    """The listeners of one engine."""
+    """Measures the statements of one engine, until `end`."""
 
     def __init__(self, engine: Engine, durations: Durations, tracer: Tracer | None) -> None:
         self._durations = durations
         self._tracer = tracer
         self._place = _attributes(engine)
-        self._listeners: dict[str, Callable[..., Any]] = {
-            "before_cursor_execute": self.begin,
-            "after_cursor_execute": self.finish,
-            "handle_error": self.fail,
-        }
-        self._engine = weakref.ref(engine)  # the dialect, which others share, refers to its listeners
+        self._engine = weakref.ref(engine)
         self._keys: dict[tuple[str, str], Key] = {}
-        for name, listener in self._listeners.items():
-            # `retval` spares a function around the listener, at each statement.
-            event.listen(engine, name, listener, **({"retval": True} if name.startswith("before") else {}))
+        self._over = False
+        dialect: Any = engine.dialect
+        self._earlier: dict[str, Any] = {name: getattr(dialect, name) for name in _STEPS}
+        self._ours: dict[str, Any] = {
+            name: self._measured(execute, many=name == "do_executemany") for name, execute in self._earlier.items()
+        }
+        for name, execute in self._ours.items():
+            setattr(dialect, name, execute)  # of this engine alone
 
     def end(self) -> None:
+        self._over = True  # somebody else may stand around what is ours
         engine = self._engine()
-        if engine is not None:
-            for name, listener in self._listeners.items():
-                event.remove(engine, name, listener)
+        dialect: Any = None if engine is None else engine.dialect
+        for name in _STEPS:
+            if getattr(dialect, name, None) is self._ours[name]:
+                setattr(dialect, name, self._earlier[name])
 
-    def begin(self, connection: Any, cursor: Any, statement: str, parameters: Any, context: Any, many: bool) -> Any:
-        if context is not None:
-            span = None
-            if self._tracer is not None:
-                found = statement_text.summary(statement, connection.dialect.name)
-                span = self._tracer.start_span(found, kind=SpanKind.CLIENT)
-                if span.is_recording():
-                    self._describe(span, connection, statement, found, len(parameters) if many else 0)
-            context._dbconfig_seen = perf_counter(), span
-        return statement, parameters
+    def _measured(self, execute: Callable[..., None], *, many: bool) -> Callable[..., None]:
+        # Not events: with one, SQLAlchemy prepares each statement for all kinds of them, which costs ten times as much.
+        def measured(cursor: Any, statement: str, *rest: Any, **named: Any) -> None:
+            context = named.get("context", rest[-1] if rest else None)
+            if self._over or not isinstance(context, DefaultExecutionContext) or not is_of_application(context):
+                execute(cursor, statement, *rest, **named)
+                return
+            span = None if self._tracer is None else self._begin(statement, context, len(rest[0]) if many else 0)
+            began = perf_counter()
+            try:
+                execute(cursor, statement, *rest, **named)
+            except BaseException as error:
+                key = self._key(statement, context.dialect, _error_type(error), _code(error))
+                self._durations.observe(key, perf_counter() - began)
+                if span is not None:
+                    _mark_failed(span, error)
+                    span.end()
+                raise
+            self._durations.observe(self._key(statement, context.dialect, ""), perf_counter() - began)
+            if span is not None:
+                span.end()
 
-    def _describe(self, span: Span, connection: Any, statement: str, found: str, batch: int) -> None:
-        span.set_attributes({**self._place, "db.system.name": _system(connection.dialect)})
+        return measured
+
+    def _begin(self, statement: str, context: Any, batch: int) -> Span:
+        assert self._tracer is not None
+        found = statement_text.summary(statement, context.dialect.name)
+        span = self._tracer.start_span(found, kind=SpanKind.CLIENT)
+        if span.is_recording():
+            self._describe(span, context, statement, found, batch)
+        return span
+
+    def _describe(self, span: Span, context: Any, statement: str, found: str, batch: int) -> None:
+        span.set_attributes({**self._place, "db.system.name": _system(context.dialect)})
         span.set_attribute("db.query.summary", found)
         span.set_attribute("db.operation.name", statement_text.operation(statement))
-        span.set_attribute("db.query.text", statement_text.shown(statement, connection.dialect.name))
+        span.set_attribute("db.query.text", statement_text.shown(statement, context.dialect.name))
         if batch > 1:
             span.set_attribute("db.operation.batch.size", batch)
-        record = getattr(connection.connection, "_connection_record", None)
+        record = getattr(context.root_connection.connection, "_connection_record", None)
         if isinstance(record, Record) and record.waited is not None:
             (lent_at, seconds), record.waited = record.waited, None
             if lent_at == record.lent_at and seconds > LONG_WAIT:
                 span.add_event("dbconfig.checkout.waited", {"dbconfig.seconds": seconds})
-
-    def finish(self, connection: Any, cursor: Any, statement: str, parameters: Any, context: Any, many: bool) -> None:
-        began, span = getattr(context, _SEEN, _NOTHING)
-        if began:
-            context._dbconfig_seen = _NOTHING
-            self._durations.observe(self._key(statement, connection.dialect, ""), perf_counter() - began)
-            if span is not None:
-                span.end()
-
-    def fail(self, context: ExceptionContext) -> None:
-        execution: Any = context.execution_context
-        began, span = getattr(execution, _SEEN, _NOTHING)
-        if began:
-            execution._dbconfig_seen = _NOTHING
-            error = context.original_exception
-            key = self._key(context.statement or "", context.dialect, _error_type(error), _code(error))
-            self._durations.observe(key, perf_counter() - began)
-            if span is not None:
-                _mark_failed(span, error)
-                span.end()
 
     def _key(self, statement: str, dialect: Any, error: str, code: str | None = None) -> Key:
         """Return the attributes of a duration, always the same object for the same ones."""

@@ -248,6 +248,70 @@ def test_engines_that_are_there_already_are_watched_and_no_more_after_the_end(op
     assert seen.tree() == [["SELECT"]]
 
 
+@pytest.mark.parametrize("spans", [False, True])
+def test_no_listener_of_sqlalchemys_events_is_attached(open_seen: Callable[..., Seen], spans: bool) -> None:
+    """One alone makes each statement a third slower, whatever it does."""
+    seen = open_seen()
+    engine: Any = seen.registry.engine()
+    before = {name: getattr(engine.dialect, name) for name in ("do_execute", "do_execute_no_params", "do_executemany")}
+    instrumentation = seen.instrument(spans=spans)
+    assert not engine.dispatch.before_cursor_execute
+    assert not engine.dispatch.after_cursor_execute
+    instrumentation.end()
+    assert {name: getattr(engine.dialect, name) for name in before} == before
+
+
+def test_after_the_end_nothing_is_measured_though_somebody_stands_around_it(open_seen: Callable[..., Seen]) -> None:
+    seen = open_seen()
+    instrumentation = seen.instrument(spans=True)
+    dialect: Any = seen.registry.engine().dialect
+    ours = dialect.do_execute
+    theirs: list[str] = []
+
+    def do_execute(cursor: Any, statement: str, parameters: Any, context: Any = None) -> None:
+        theirs.append(statement)
+        ours(cursor, statement, parameters, context=context)
+
+    dialect.do_execute = do_execute
+    with seen.registry.session() as session:
+        session.execute(text("SELECT 1"))
+    instrumentation.end()
+    with seen.registry.session() as session:
+        session.execute(text("SELECT 2"))
+    assert seen.tree() == [["SELECT"]]
+    assert theirs == ["SELECT 1", "SELECT 2"]
+
+
+@pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
+def test_a_statement_that_is_cancelled_has_a_span_that_has_ended(
+    open_seen: Callable[..., Seen], postgresql: Any, driver: str
+) -> None:
+    seen = open_seen(postgresql.url(f"postgresql+{driver}"))
+    seen.instrument(spans=True)
+
+    async def sleep() -> None:
+        async with seen.registry.async_session() as session:
+            await session.scalar(text("SELECT pg_sleep(60)"))
+
+    async def main() -> None:
+        task = asyncio.create_task(sleep())
+        asked = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep%' AND state = 'active'"
+        while await asyncio.to_thread(postgresql.sql, asked) == [(0,)]:
+            await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await seen.registry.async_dispose()
+
+    asyncio.run(asyncio.wait_for(main(), 60))
+    span = seen.span("SELECT")
+    assert span.attributes is not None
+    assert span.attributes[error_attributes.ERROR_TYPE] == "asyncio.exceptions.CancelledError"
+    assert any(
+        "CancelledError" in attributes for name, attributes in seen.points() if name == DB_CLIENT_OPERATION_DURATION
+    )
+
+
 def test_an_error_has_its_code(open_seen: Callable[..., Seen], postgresql: Any) -> None:
     seen = open_seen(postgresql.url())
     seen.instrument(spans=True)
