@@ -144,7 +144,7 @@ def test_nothing_that_is_seen_from_outside_has_it(units: Units, opened: Outside)
     assert "pools" in seen["details"]
     assert "held for longer than pool_leak_warning" in seen["advice"] or "idle in transaction" in seen["advice"]
     assert "slow statement:" in logged["dbconfig.slow"]
-    assert "is held for" in logged["dbconfig.pool.leaks"]
+    assert "has been held for" in logged["dbconfig.pool.leaks"]
     assert free_of_it(seen | logged) == []
 
 
