@@ -10,7 +10,7 @@ from dbconfig.errors.light_dataclass import dataclass
 from dbconfig.errors.printable import did_you_mean, quoted, suggest
 from dbconfig.errors.problem import Location, Problem
 from dbconfig.errors.redaction import shown_name
-from dbconfig.settings import generic_systems
+from dbconfig.settings import driver_parameters, generic_systems
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +24,8 @@ class Driver:
     asynchronous: bool = False
     paramstyles: tuple[str, ...] = ("format", "pyformat")  # its own is among them
     ssl_is_sslmode: bool = False  # `?ssl=` of its URLs is libpq's `sslmode`
+    arguments: frozenset[str] = frozenset()  # of its connect()
+    tells_arguments: bool = True  # else it is written in C, and has more than its documentation lists
     fast_begin: bool = False  # it can send BEGIN together with the first statement
 
     @property
@@ -36,21 +38,28 @@ class Driver:
 
 
 _POSTGRESQL = (
-    Driver("psycopg2", "psycopg2", "psycopg2-binary", fast_begin=True),
-    Driver("psycopg", "psycopg", "'psycopg[binary]'", asynchronous=True),  # one driver for both
-    Driver("asyncpg", "asyncpg", "asyncpg", False, True, paramstyles=("numeric_dollar",), ssl_is_sslmode=True),
+    Driver("psycopg2", "psycopg2", "psycopg2-binary", arguments=driver_parameters.PSYCOPG2, fast_begin=True),
+    # One driver for both.
+    Driver("psycopg", "psycopg", "'psycopg[binary]'", asynchronous=True, arguments=driver_parameters.PSYCOPG),
+    Driver(
+        *("asyncpg", "asyncpg", "asyncpg", False, True),
+        paramstyles=("numeric_dollar",),
+        ssl_is_sslmode=True,
+        arguments=driver_parameters.ASYNCPG,
+    ),
 )
 _MYSQL = (
-    Driver("pymysql", "pymysql", "pymysql"),
-    Driver("mysqldb", "MySQLdb", "mysqlclient"),
-    Driver("asyncmy", "asyncmy", "asyncmy", synchronous=False, asynchronous=True),
-    Driver("aiomysql", "aiomysql", "aiomysql", synchronous=False, asynchronous=True),
+    Driver("pymysql", "pymysql", "pymysql", arguments=driver_parameters.PYMYSQL),
+    Driver("mysqldb", "MySQLdb", "mysqlclient", arguments=driver_parameters.MYSQLCLIENT, tells_arguments=False),
+    Driver("asyncmy", "asyncmy", "asyncmy", False, True, arguments=driver_parameters.ASYNCMY),
+    Driver("aiomysql", "aiomysql", "aiomysql", False, True, arguments=driver_parameters.AIOMYSQL),
 )
 # It takes `:1` too, and counts otherwise than SQLAlchemy: values end up in the wrong places, and nothing is raised.
 _OF_SQLITE = ("qmark", "named")
+_SQLITE_ARGUMENTS = driver_parameters.SQLITE_OR_REFUSED
 _SQLITE = (
-    Driver("pysqlite", "sqlite3", "", paramstyles=_OF_SQLITE),
-    Driver("aiosqlite", "aiosqlite", "aiosqlite", synchronous=False, asynchronous=True, paramstyles=_OF_SQLITE),
+    Driver("pysqlite", "sqlite3", "", paramstyles=_OF_SQLITE, arguments=_SQLITE_ARGUMENTS),
+    Driver("aiosqlite", "aiosqlite", "aiosqlite", False, True, paramstyles=_OF_SQLITE, arguments=_SQLITE_ARGUMENTS),
 )
 
 # In the order of choice, which is fixed: SQLAlchemy's own default for postgresql changed from 2.0 (psycopg2) to 2.1
@@ -181,3 +190,28 @@ def _other_kind(named: str, fitting: list[Driver], at: Location | None, key: str
     other = f"or remove `+{named}` from the URL: synchronous engines then use {usual.name}{install}"
     help = f"use `db.async_session()` and its siblings, or `asyncio.to_thread(command.upgrade, …)` to migrate; {other}"
     return Problem("async-driver", message, at, key, help)
+
+
+_IN_CODE = "pass an argument of a newer driver in code: Registry(engine_options={'connect_args': …})"
+
+
+def unknown_argument(name: str, backend: str, named: str) -> tuple[str, str] | None:
+    """Return what is wrong with an argument of connect(), and what helps; None where a driver accepts it, or may.
+
+    Args:
+        name: of the argument.
+        backend: the database system.
+        named: the driver of the profile; "" where each kind of engine takes its own.
+    """
+    chosen = [driver for driver in DRIVERS[backend] if named in ("", driver.name)]
+    known = frozenset[str]().union(*(driver.arguments for driver in chosen))
+    if name in known or not all(driver.tells_arguments or not named for driver in chosen):
+        return None
+    others = [driver.name for driver in DRIVERS[backend] if name in driver.arguments]
+    if name in driver_parameters.TIMEOUTS and others:
+        help = driver_parameters.NO_TIMEOUT
+    else:
+        near = did_you_mean(suggest(name, known))
+        help = near or (f"{' and '.join(others)} accepts it" if others else _IN_CODE)
+    owner = "sqlite3" if backend == "sqlite" else named or f"any {backend} driver"
+    return f"{quoted(name)} is not an argument of {owner}", help

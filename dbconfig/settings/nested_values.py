@@ -8,8 +8,10 @@ from typing import Any, Final
 
 from dbconfig.errors.late_pattern import late_pattern
 from dbconfig.errors.printable import did_you_mean, quoted, suggest
+from dbconfig.settings import driver_parameters
 from dbconfig.settings.findings import Finding
 from dbconfig.settings.keys import Keys
+from dbconfig.settings.known_drivers import unknown_argument
 from dbconfig.settings.secret_sources import Secret
 
 _Check = Callable[[Any], str]  # returns what a value must be, or ""
@@ -122,10 +124,10 @@ _DIALECT: Final[Mapping[str, _Check]] = {
 }
 
 
-def unusable(settings: Keys, backend: str, levels: tuple[str, ...]) -> Iterator[Finding]:
-    """Yield what of the nested mappings cannot be right, whatever the driver; `levels` are the system's own."""
+def unusable(settings: Keys, drivername: str, backend: str, levels: tuple[str, ...]) -> Iterator[Finding]:
+    """Yield what of the nested mappings cannot be right; `levels` are the system's own."""
     yield from needs_code(settings)
-    yield from _connect_args(settings, backend)
+    yield from _connect_args(settings, drivername.lower().partition("+")[2].removesuffix("_async"), backend)
     yield from _execution_options(settings, backend, levels)
     yield from _dialect_options(settings)
     yield from _variables(settings)
@@ -146,7 +148,7 @@ def _is_data(value: Any) -> bool:
     return isinstance(value, str | int | float | list | tuple)
 
 
-def _connect_args(settings: Keys, backend: str) -> Iterator[Finding]:
+def _connect_args(settings: Keys, driver: str, backend: str) -> Iterator[Finding]:
     for name, value in settings.connect_args.items():
         at = ("connect_args", name)
         if name in _IDENTITY:
@@ -155,6 +157,10 @@ def _connect_args(settings: Keys, backend: str) -> Iterator[Finding]:
         elif name == "timeout" and backend == "sqlite" and settings.lock_timeout is not None:
             message = "`lock_timeout` is given twice: as a key and as 'timeout' in connect_args"
             yield Finding("given-twice", message, "remove the one in connect_args", at)
+        elif wrong := unknown_argument(name, backend, driver):
+            yield Finding("unknown-key", *wrong, at)
+        elif backend == "sqlite" and name in driver_parameters.OWN_BEGIN:
+            yield Finding("not-applicable", *driver_parameters.own_begin(name), at)
         elif not isinstance(value, Secret):
             wanted = _argument(name, value, backend)
             if wanted:

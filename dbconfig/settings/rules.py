@@ -71,7 +71,7 @@ def contradictions(settings: Keys) -> list[Finding]:
         *applicable_to_pgbouncer(settings, address.backend),
         *_for_pool(settings, address),
         *_reset(settings),
-        *nested_values.unusable(settings, address.backend, _levels(address.backend)),
+        *nested_values.unusable(settings, address.drivername, address.backend, _levels(address.backend)),
         *url_parameters.foreign(settings, address.drivername),
         *_variables(settings, address.backend),
         *_mismatches(settings, address.backend),

@@ -53,18 +53,19 @@ def test_a_variable_wins_over_the_files(project, environ, address):
 
 def test_a_variable_reaches_into_mappings_and_databases_as_the_files_spell_them(project):
     text = (
-        "url: postgresql://h/d\nconnect_args: {Rest: 1}\ndatabases:\n  Reports: {url: postgresql://h/r, echo: true}\n"
+        "url: postgresql://h/d\nconnect_args: {server_settings: {Rest: 1}}\n"
+        "databases:\n  Reports: {url: postgresql://h/r, echo: true}\n"
     )
     environ = {
         "DBCONFIG_DATABASES__REPORTS__ECHO": "false",
         "DBCONFIG_DATABASES__NEW__URL": "sqlite:///new.db",
         "DBCONFIG_CONNECT_ARGS__KEEPALIVES": "0",
-        "DBCONFIG_CONNECT_ARGS__REST": "2",
+        "DBCONFIG_CONNECT_ARGS__SERVER_SETTINGS__REST": "2",
         "DBCONFIG_PASSWORD__FILE": "/run/secrets/db",
         "DBCONFIGURATION": "is somebody else's",
     }
     profile = project.load(text, environ)
-    assert profile.databases["default"].connect_args == {"Rest": 2, "keepalives": 0}
+    assert profile.databases["default"].connect_args == {"server_settings": {"Rest": 2}, "keepalives": 0}
     assert profile.databases["default"].model_dump()["password"] == {"file": "/run/secrets/db"}
     assert profile.databases["Reports"].echo is False
     assert profile.databases["new"].path.name == "new.db"

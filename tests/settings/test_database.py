@@ -12,7 +12,7 @@ SECRET = "hunter2-planted"
 FULL = f"""
 url: postgresql://u@h/d?sslpassword={SECRET}&sslmode=require
 password: {SECRET}
-connect_args: {{sslcertpassword: {SECRET}, nested: {{token: {SECRET}}}, list: [{{secret: {SECRET}}}]}}
+connect_args: {{sslpassword: {SECRET}, server_settings: {{token: {SECRET}}}, ssl: [{{secret: {SECRET}}}]}}
 query: {{passphrase: {SECRET}}}
 variables: {{my.token: {SECRET}}}
 """
@@ -120,7 +120,7 @@ def test_no_secret_is_shown(project, how):
 def test_a_secret_is_there_for_those_who_read_it(project):
     settings = copy.deepcopy(project.load(FULL)).databases["default"]
     assert settings.read_password() == SECRET
-    assert settings.connect_args["nested"].read() == {"token": SECRET}
+    assert settings.connect_args["server_settings"].read() == {"token": SECRET}
     assert settings.sqlalchemy_url().query["sslpassword"] == SECRET
 
 

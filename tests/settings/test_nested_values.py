@@ -1,8 +1,12 @@
 """What stands inside the nested mappings, checked when the profile is loaded."""
 
+from inspect import signature
+from operator import attrgetter
+
 import pytest
 
 from dbconfig import ConfigError, Profile
+from dbconfig.settings.known_drivers import unknown_argument
 
 POSTGRESQL, MYSQL, SQLITE = "postgresql://u@h/d", "mysql://u@h/d", "sqlite:///a.db"
 
@@ -126,3 +130,49 @@ def _query(url):
 )
 def test_a_parameter_of_the_driver_is_taken(url):
     Profile(name="p", url=url)
+
+
+@pytest.mark.parametrize(
+    ("url", "name", "words", "help"),
+    [
+        ("postgresql://h/d", "aplication_name", "of any postgresql driver", "did you mean 'application_name'?"),
+        ("postgresql+psycopg2://h/d", "statement_cache_size", "of psycopg2", "asyncpg accepts it"),
+        ("postgresql+psycopg://h/d", "keepalive", "of psycopg", "did you mean 'keepalives'?"),
+        ("postgresql+asyncpg://h/d", "comand_timeout", "of asyncpg", "did you mean 'command_timeout'?"),
+        ("mysql://h/d", "read_timout", "of any mysql driver", "did you mean 'read_timeout'?"),
+        ("mariadb+pymysql://h/d", "zorg", "of pymysql", "engine_options"),
+        ("mysql+asyncmy://h/d", "write_timeout", "of asyncmy", "`statement_timeout`"),
+        ("mysql+aiomysql://h/d", "read_timeout", "of aiomysql", "`statement_timeout`"),
+        ("sqlite:///a.db", "chek_same_thread", "of sqlite3", "did you mean 'check_same_thread'?"),
+        ("sqlite+aiosqlite:///a.db", "charset", "of sqlite3", "engine_options"),
+    ],
+)
+def test_an_argument_that_the_driver_does_not_take_is_named_at_its_place(project, url, name, words, help):
+    with pytest.raises(ConfigError) as caught:
+        project.load(f"url: {url}\nconnect_args:\n  {name}: 5\n")
+    (problem,) = caught.value.problems
+    assert (problem.slug, problem.key, problem.location.line) == ("unknown-key", f"connect_args.{name}", 3)
+    assert words in problem.message
+    assert help in problem.help
+
+
+def test_the_tables_of_arguments_have_all_that_the_installed_drivers_take():
+    """Else a profile that works would be refused."""
+
+    def parameters(module, what):
+        return set(signature(attrgetter(what)(pytest.importorskip(module))).parameters) - {"self"}
+
+    libpq = {each.keyword.decode() for each in pytest.importorskip("psycopg").pq.Conninfo.get_defaults()}
+    taken = {
+        "postgresql+psycopg2": libpq,
+        "postgresql+psycopg": libpq,
+        "postgresql+asyncpg": parameters("asyncpg", "connect") - {"servicefile"},
+        "mysql+pymysql": parameters("pymysql.connections", "Connection.__init__"),
+        "mysql+asyncmy": parameters("asyncmy.connection", "Connection.__init__"),
+        "mysql+aiomysql": parameters("aiomysql.connection", "Connection.__init__"),
+        "mysql+mysqldb": {"anything"},  # it is written in C and does not say
+    }
+    for drivername, names in taken.items():
+        system, _, driver = drivername.partition("+")
+        assert [name for name in names if unknown_argument(name, system, driver)] == [], drivername
+        assert [name for name in names - {"anything"} if unknown_argument(name, system, "")] == [], drivername

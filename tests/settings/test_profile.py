@@ -57,12 +57,11 @@ def test_a_named_database_inherits_options_but_no_part_of_the_connection(project
     ],
 )
 def test_what_is_meant_for_one_system_is_inherited_by_databases_of_the_same(project, own, named, inherited):
-    text = (
-        f"{own}\nconnect_args: {{keepalives: 1}}\nisolation_level: SERIALIZABLE\ndatabases:\n  a: {{url: '{named}'}}\n"
-    )
+    name = "max_allowed_packet" if own.startswith("url: mysql") else "keepalives"
+    text = f"{own}\nconnect_args: {{{name}: 1}}\nisolation_level: SERIALIZABLE\ndatabases:\n  a: {{url: '{named}'}}\n"
     settings = project.settings(text, database="a")
     assert (settings.connect_args, settings.isolation_level) == (
-        ({"keepalives": 1}, "SERIALIZABLE") if inherited else ({}, None)
+        ({name: 1}, "SERIALIZABLE") if inherited else ({}, None)
     )
 
 

@@ -12,6 +12,7 @@ from sqlalchemy.exc import OperationalError
 from dbconfig.engine.dialects.set_up import on_connect
 from dbconfig.errors import ConfigError
 from dbconfig.errors.problem import Problem
+from dbconfig.settings import driver_parameters
 
 if TYPE_CHECKING:
     from ssl import SSLContext
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
     from dbconfig.settings.database import DatabaseSettings
 
 DRIVERS: Final = ("asyncmy", "aiomysql")
-TIMEOUTS: Final = ("read_timeout", "write_timeout")
-NO_TIMEOUT: Final = "limit the time with `statement_timeout`, or with asyncio.timeout() around the call"
+TIMEOUTS: Final = driver_parameters.TIMEOUTS
+NO_TIMEOUT: Final = driver_parameters.NO_TIMEOUT
 
 _TLS: Final = frozenset(
     {"ssl", "ssl_ca", "ssl_cert", "ssl_key", "ssl_disabled", "ssl_verify_cert", "ssl_verify_identity"}

@@ -30,6 +30,7 @@ from dbconfig.engine.dialects.sqlite.transactions import begin, run
 from dbconfig.engine.dialects.sqlite.write_queue import queue_of
 from dbconfig.errors import ConfigError
 from dbconfig.errors.problem import Problem
+from dbconfig.settings import driver_parameters
 from dbconfig.settings.secret_sources import Secret
 
 if TYPE_CHECKING:
@@ -39,10 +40,7 @@ if TYPE_CHECKING:
     from dbconfig.settings.database import DatabaseSettings
 
 
-# Without `isolation_level` and `autocommit`, which are about the driver's own BEGIN: transactions begin by themselves
-# here, and with the second one they would never be committed.
-_OWN_BEGIN: Final = ("isolation_level", "autocommit")
-_CONNECT: Final = frozenset({"timeout", "detect_types", "check_same_thread", "factory", "cached_statements", "uri"})
+_CONNECT: Final = driver_parameters.SQLITE
 _URI: Final = frozenset({"mode", "cache", "vfs", "nolock", "immutable", "psow", "modeof", "uri"})
 _memories = itertools.count(1)
 
@@ -208,9 +206,8 @@ def _check(settings: DatabaseSettings) -> None:
 
 
 def _refused(settings: DatabaseSettings, name: str) -> Problem:
-    if name not in _OWN_BEGIN:
+    if name not in driver_parameters.OWN_BEGIN:
         return unknown_argument(settings, name, "sqlite3", "connect_args")
-    message = f"{name!r} of sqlite3 has no effect here: dbconfig begins and commits transactions itself"
-    help = "`isolation_level: AUTOCOMMIT` commits each statement"
+    message, help = driver_parameters.own_begin(name)
     key = f"connect_args.{name}"
     return Problem("not-applicable", message, settings.origin(key), key, help)
