@@ -190,6 +190,7 @@ def measure(
                         "(id serial PRIMARY KEY, tenant int NOT NULL)"
                     )
                 )
+        db.dispose()  # whatever is open from now on is open for the tenants
 
         def watch() -> None:
             for each in most_connections(server, stop):
