@@ -50,7 +50,7 @@ test-python: $(if $(PYTHON),.venv-$(PYTHON)/installed) ## Run the tests on anoth
 	@.venv-$(PYTHON)/bin/python $(PYTEST) $(ARGS)
 
 test-servers: setup ## Fetch the newest servers and run their tests: make test-servers ARGS="trixie postgresql -- -x"
-	@tests/support/on_servers.sh $(ARGS)
+	@WORKERS=$(WORKERS) tests/support/on_servers.sh $(ARGS)
 
 simulate: $(VENV)/dev ## Drive the pool's waiting line through a million random schedules: make simulate ARGS="--seed 7"
 	@$(VENV)/bin/python -m tests.engine.pool.simulator $(ARGS)

@@ -119,6 +119,7 @@ class MySQLReplica(my.MariaDBReplica, MySQLServer):
         source = f"SOURCE_HOST = '{self.primary.host}', SOURCE_PORT = {self.primary.port}"
         account = f"SOURCE_USER = '{my.REPLICATOR}', SOURCE_PASSWORD = {my.text(self.password)}"
         rest = f"SOURCE_AUTO_POSITION = 1, GET_SOURCE_PUBLIC_KEY = 1, SOURCE_DELAY = {self.delay}"
+        rest += ", SOURCE_SSL = 0"  # which 9.7 wants unless told; the primary may have no certificate
         self._administrate(f"CHANGE REPLICATION SOURCE TO {source}, {account}, {rest}, SOURCE_CONNECT_RETRY = 1")
         self._administrate("START REPLICA")
 

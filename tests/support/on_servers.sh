@@ -3,7 +3,8 @@
 #
 #   on_servers.sh [SUITE] [NAME…] [-- ARGUMENT…]    of fetch_servers.sh, and for pytest
 #
-# Where MySQL is among them, it takes the place of MariaDB.
+# Tests that are named (tests/…) take the place of the usual ones. Where MySQL is among the servers, it takes the place of
+# MariaDB.
 set -eu
 cd "$(dirname "$0")/../.."
 
@@ -26,6 +27,11 @@ for each in $found; do
     echo "DBCONFIG_TEST_$each"
 done
 
-exec .venv/bin/python -m pytest -q -rs \
-    tests/databases/test_tls.py tests/databases/test_mysql.py tests/databases/test_postgresql.py \
-    tests/databases/test_failover.py tests/sessions/test_units.py "$@"
+files="tests/databases/test_tls.py tests/databases/test_mysql.py tests/databases/test_postgresql.py
+    tests/databases/test_everywhere.py tests/databases/test_failover.py tests/databases/test_primary_among_hosts.py
+    tests/sessions/test_units.py"
+for each in "$@"; do
+    case $each in tests/*) files= ;; esac
+done
+# shellcheck disable=SC2086 # words, on purpose
+exec .venv/bin/python -m pytest --numprocesses "${WORKERS:-4}" --dist worksteal -q -rs $files "$@"
