@@ -227,11 +227,10 @@ class _Watch:
 
     def __call__(self) -> float | None:
         engine = self._engine()
-        if engine is None or not (ledger := pool.ledger(engine)).live():
+        if engine is None or not pool.ledger(engine).live():
             self._running = False
             return None  # until the next connection
-        now = monotonic()
-        if not self._looking and now >= self._quiet_until and any(each.seconds > HELD for each in ledger.holders()):
+        if not self._looking and monotonic() >= self._quiet_until and _is_held(engine):
             self._looking = True
             self._begin_look(engine)
         return SPACING
@@ -251,13 +250,28 @@ class _Watch:
 
     def _look(self, engine: Engine) -> None:
         try:
+            while self._looks_on(engine, self._search(engine)):
+                pass
+        finally:
+            self._looking = False
+
+    def _search(self, engine: Engine) -> Exception | None:
+        try:
             engine.dialect.do_close(_connect(engine))
             self._end_unanswered(engine)
             self._quiet_until = monotonic() + HEALTHY
         except Exception as error:  # whoever needs a connection is told
             logger.debug("no primary found: %s", error)
-        finally:
-            self._looking = False
+            return error
+        return None
+
+    def _looks_on(self, engine: Engine, error: Exception | None) -> bool:
+        """Return whether the next search follows at once.
+
+        Until the next round nobody would ask, and a promotion would be seen a second later. No host is asked more than
+        once a second, however the searches follow each other.
+        """
+        return getattr(error, JUDGED, None) is NO_PRIMARY and _is_held(engine)
 
     def _end_unanswered(self, engine: Engine) -> None:
         if engine.dialect.name in ("mysql", "mariadb"):  # whose servers speak first
@@ -270,14 +284,26 @@ class _Watch:
 
     async def _async_look(self, engine: Engine) -> None:
         try:
+            while self._looks_on(engine, await self._async_search(engine)):
+                pass
+        finally:
+            self._looking = False
+
+    async def _async_search(self, engine: Engine) -> Exception | None:
+        try:
             connection = await greenlet_spawn(_connect, engine)
             await farewell.close(engine.dialect, connection, terminate=False)
             await asyncio.to_thread(self._end_unanswered, engine)
             self._quiet_until = monotonic() + HEALTHY
         except Exception as error:
             logger.debug("no primary found: %s", error)
-        finally:
-            self._looking = False
+            return error
+        return None
+
+
+def _is_held(engine: Engine) -> bool:
+    """Return whether a connection is in use for so long that it may wait for a dead server."""
+    return any(each.seconds > HELD for each in pool.ledger(engine).holders())
 
 
 def _connect(engine: Engine) -> Any:
