@@ -18,7 +18,7 @@ from dbconfig.engine.pool import PoolStats
 from dbconfig.registry.engines import Engines, ProcessEngines
 from dbconfig.registry.loop_end import LoopEnd, end_of_this_loop, keep_inherited
 from dbconfig.registry.styles import Plan
-from dbconfig.replicas import routing
+from dbconfig.replicas import readers
 from dbconfig.sessions.sessionmaker import AsyncSessionFactory, Readers, async_readers_over_several
 
 LoopEngines = Engines[AsyncEngine, AsyncSessionFactory, Readers[AsyncSession]]
@@ -71,7 +71,7 @@ class Tasks:
         return engine.sync_engine
 
     factory = staticmethod(AsyncSessionFactory.of)
-    readers = staticmethod(routing.open_async_readers)
+    readers = staticmethod(readers.open_async_readers)
     readers_over_several = staticmethod(async_readers_over_several)
 
 

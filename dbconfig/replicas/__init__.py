@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def open_readers(*arguments: Any) -> Readers[Any]:
-    """Return what makes read-only sessions; see `routing`, which is loaded for those alone who have any."""
-    from dbconfig.replicas import routing
+    """Return what makes read-only sessions; see `readers`, which is loaded for those alone who have any."""
+    from dbconfig.replicas import readers
 
-    return routing.open_readers(*arguments)
+    return readers.open_readers(*arguments)

@@ -15,6 +15,7 @@ from dbconfig.engine.pool import descriptor, driver, watch
 from dbconfig.errors.light_dataclass import dataclass
 
 _SERVER: Final = "dbconfig.server"  # in the info of a connection: which server it leads to
+NODE: Final = "dbconfig.node"  # and whether that is a node of Galera, once it was asked
 _SINGLE: Final = "dbconfig.single"  # and that all of its statements go to one server, though a pooler stands between
 _PGPOOL: Final = "SHOW pool_version"  # only Pgpool-II understands it, and no prepared statement may ask it
 _log = logging.getLogger("dbconfig.fleet")
@@ -33,6 +34,9 @@ class Positions:
 
     `on_disk` is for a caller that has written nothing: beyond that position only records of no commit follow. They may
     reach no replica for seconds, because PostgreSQL's WAL writer sleeps on an idle server.
+
+    `settled` is `primary` for a node of Galera, which first applies what its cluster has committed. Another node may
+    have taken a commit that this one has received, and not applied.
     """
 
     primary: str
@@ -42,6 +46,7 @@ class Positions:
     # Why two positions say nothing of each other, or "".
     parted: Callable[[Any, Any], str] = lambda seen, needed: ""
     on_disk: str = ""  # the same as `primary`
+    settled: str = ""
 
 
 def _lsn(text: str) -> int:
@@ -49,9 +54,12 @@ def _lsn(text: str) -> int:
     return (int(high, 16) << 32) + int(low, 16)
 
 
+GALERA: Final = "wsrep:"  # begins the position of a node of Galera
+
+
 def _mariadb_gtids(text: str) -> dict[str, int]:
     found: dict[str, int] = {}
-    if text.startswith("wsrep:"):
+    if text.startswith(GALERA):
         cluster, _, number = text.rpartition(":")
         return {cluster: int(number)}
     for gtid in text.split(","):
@@ -156,6 +164,7 @@ _MARIADB: Final = Positions(
     f"SELECT {_MARIADB_POSITION}, concat_ws(' ', @@hostname, @@port, @@global.server_id)",
     _mariadb_gtids,
     _has_domains,
+    settled=f"SET STATEMENT wsrep_sync_wait = 1 FOR SELECT {_MARIADB_POSITION}",
 )
 
 

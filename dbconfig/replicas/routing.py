@@ -9,7 +9,6 @@ import random
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Connection, Engine, event, exc
@@ -23,13 +22,10 @@ from dbconfig.engine.pool.facts import facts
 from dbconfig.replicas import positions, read_your_writes
 from dbconfig.replicas.health import Fleet, Route, is_exhausted
 from dbconfig.sessions.session import ReadOnlySession, SnapshotSession
-from dbconfig.sessions.session_classes import SQLMODEL, SessionClasses
-from dbconfig.sessions.sessionmaker import Readers, async_makers, async_session_arguments, session_arguments
 from dbconfig.settings.database import DatabaseSettings
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
-    from sqlmodel.ext.asyncio.session import AsyncSession
 
 _log = logging.getLogger("dbconfig.routing")
 
@@ -74,22 +70,45 @@ class Router(Fleet):
         if connection is not None:
             return connection
         if self.settings.replica_fallback:
-            connection = self._primarys()
+            connection = self._primarys(mark)
             self.primary.reads += 1
             return connection
         return self._wait(mark, trouble)
 
-    def _primarys(self) -> Connection:
+    def _primarys(self, mark: read_your_writes.Mark | None = None) -> Connection:
         """Return a connection to the primary; wait for one that cannot be reached as long as any session would."""
         deadline = time.monotonic() + self.settings.pool_timeout
         while True:
             try:
-                return self.primary.open()
+                connection = self.primary.open()
             except _UNREACHABLE as error:
                 late = time.monotonic() + PRIMARY_STEP > deadline
                 if late or is_exhausted(error) or errors.fate_of(error) is not Fate.ABSENT:
                     raise
+            else:
+                if mark is None or self._is_settled(connection, deadline):
+                    return connection
             self.pause(PRIMARY_STEP)
+
+    def _is_settled(self, connection: Connection, deadline: float) -> bool:
+        """Say whether the primary has what was written: a node of Galera may yet have to apply what another one took.
+
+        Raises:
+            OperationalError: it does not, and the deadline is near.
+        """
+        if not positions.positions_of(self.primary).settled or connection.connection.info.get(positions.NODE) is False:
+            return True
+        try:
+            self._position_of_primary(connection)
+        except Exception as error:
+            connection.close()
+            if time.monotonic() + PRIMARY_STEP > deadline:
+                raise exc.OperationalError(None, None, error) from error
+            return False
+        except BaseException:  # a task that is cancelled while its question is under way
+            connection.close()
+            raise
+        return True
 
     def _candidates(self, first: Route, mark: read_your_writes.Mark | None) -> Iterator[Route]:
         if first is self._primary:
@@ -172,7 +191,7 @@ class Router(Fleet):
     def _ask_primary(self) -> str:
         try:
             with self.primary.open() as connection:
-                return self.ask(connection, positions.positions_of(self.primary).primary)
+                return self._position_of_primary(connection)
         except positions.CannotKnow:
             raise
         except Exception as error:  # drivers have errors of their own for what is asked past SQLAlchemy
@@ -183,6 +202,15 @@ class Router(Fleet):
                 extra=facts(self.label),
             )
             return ""
+
+    def _position_of_primary(self, connection: Connection) -> str:
+        known, info = positions.positions_of(self.primary), connection.connection.info
+        if not (known.settled and info.get(positions.NODE)):
+            text = self.ask(connection, known.primary)
+            info[positions.NODE] = text.startswith(positions.GALERA)
+            if not (known.settled and info[positions.NODE]):
+                return text
+        return self.ask(connection, known.settled)
 
     def _check_claim(self, mark: read_your_writes.Mark) -> None:
         """Wait for no more than the primary has: a position beyond it was made up, and no replica ever has it."""
@@ -287,54 +315,3 @@ class AsyncRouter(Router):
 
     def pause(self, seconds: float) -> None:
         await_only(asyncio.sleep(seconds))
-
-
-def open_readers(
-    settings: DatabaseSettings,
-    label: str,
-    open_engine: Callable[..., Engine],
-    beside: Engine | None,
-    classes: SessionClasses = SQLMODEL,
-) -> Readers[Any]:
-    """Return what makes read-only sessions; nothing is connected.
-
-    Args:
-        settings: of the database.
-        label: its name in logs.
-        open_engine: makes an engine for reading of settings, a name, and how.
-        beside: the engine whose database in memory is read.
-        classes: of the sessions.
-    """
-    arguments = session_arguments(settings)
-    if settings.replicas:
-        router = Router(settings, label, partial(open_engine, patient=False))
-        return Readers(
-            partial(classes.of(RoutedSession), router=router, **arguments),
-            partial(classes.of(RoutedSnapshot), router=router, **arguments),
-            router.choose,
-            router,
-        )
-    engine = open_engine(settings, f"{label}/reads", beside=beside)
-    return Readers(
-        partial(classes.of(ReadOnlySession), engine, **arguments),
-        partial(classes.of(SnapshotSession), engine, **arguments),
-        lambda: engine,
-    )
-
-
-def open_async_readers(
-    settings: DatabaseSettings,
-    label: str,
-    open_engine: Callable[..., AsyncEngine],
-    beside: Engine | None,
-    classes: SessionClasses = SQLMODEL,
-) -> Readers[AsyncSession]:
-    """Return what makes read-only sessions in the running loop; see `open_readers`."""
-    arguments = async_session_arguments(settings)
-    if settings.replicas:
-        router = AsyncRouter(settings, label, open_engine)
-        plain, snapshot = async_makers(None, (RoutedSession, RoutedSnapshot), {**arguments, "router": router}, classes)
-        return Readers(plain, snapshot, router.choose, router)
-    engine = open_engine(settings, f"{label}/reads", beside=beside)
-    plain, snapshot = async_makers(engine, (ReadOnlySession, SnapshotSession), arguments, classes)
-    return Readers(plain, snapshot, lambda: engine.sync_engine)

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import psycopg2
+import pymysql
 import pytest
 from sqlalchemy import Connection, exc, text
 from sqlalchemy.pool import QueuePool, StaticPool
@@ -19,7 +20,8 @@ from sqlalchemy.util import greenlet_spawn
 from dbconfig.engine.pool import deadline
 from dbconfig.replicas import positions, read_your_writes, routing
 from dbconfig.replicas.read_your_writes import Mark
-from dbconfig.replicas.routing import AsyncRouter, open_readers
+from dbconfig.replicas.readers import open_readers
+from dbconfig.replicas.routing import AsyncRouter
 from tests.replicas.scripted import Scripted, World
 
 at = positions._POSTGRESQL.parse  # how far a server is, as it is kept
@@ -470,3 +472,74 @@ def test_in_an_event_loop_a_look_is_a_task_that_is_kept_until_it_is_done(world: 
     gc.collect()
     with pytest.raises(RuntimeError, match=r"the event loop has ended|Event loop is closed"):
         router.begin_look()
+
+
+@pytest.fixture
+def galera(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
+    """Have servers with positions of MariaDB, and connections that are kept."""
+    monkeypatch.setattr(positions, "positions_of", lambda engine: positions._MARIADB)
+    world.pool = QueuePool
+    return world
+
+
+def test_a_node_of_galera_applies_what_its_cluster_has_before_it_tells_its_position(
+    galera: World, written: Callable[..., Mark]
+) -> None:
+    galera.start(replicas=1).primary.dispose()  # opened by being named
+    main = galera.servers["reads"]
+    main.position = galera.replica(1).position = "wsrep:cluster:7"
+    written("")
+    assert galera.read() == "replica1"
+    assert main.questions == [positions._MARIADB.primary, positions._MARIADB.settled]
+    written("")
+    assert galera.read() == "replica1"
+    assert main.questions[2:] == [positions._MARIADB.settled]  # where the connection leads is known by now
+
+
+def test_a_node_of_galera_is_read_in_the_place_of_a_replica_once_it_has_applied_what_its_cluster_has(
+    galera: World, written: Callable[..., Mark], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The node that took the commit may be gone, and this one have received it, without having applied it."""
+    router = galera.start(replicas=1)
+    router.primary.dispose()  # opened by being named
+    main = galera.servers["reads"]
+    main.position, galera.replica(1).position = "wsrep:cluster:7", "wsrep:cluster:6"
+    written("wsrep:cluster:7")
+    busy = [TimeoutError("no answer within 2 s"), pymysql.err.OperationalError(1205, "Lock wait timeout exceeded")]
+    ask = router.ask
+
+    def late(connection: Connection, question: str) -> str:
+        if question == positions._MARIADB.settled and busy:
+            raise busy.pop(0)
+        return ask(connection, question)
+
+    monkeypatch.setattr(router, "ask", late)
+    assert galera.read() == "reads"
+    assert busy == []
+    assert galera.clock.slept == [routing.PRIMARY_STEP] * 2
+
+
+def test_a_node_of_galera_that_does_not_get_there_in_time_is_not_read(
+    galera: World, written: Callable[..., Mark], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    router = galera.start(replicas=1)
+    written("wsrep:cluster:7")
+
+    def late(connection: Connection, question: str) -> str:
+        raise TimeoutError("no answer within 2 s")
+
+    monkeypatch.setattr(router, "ask", late)
+    with pytest.raises(exc.OperationalError, match="no answer within 2 s"):
+        galera.read()
+    assert router.primary.pool.checkedout() == 0
+
+
+def test_other_servers_of_mariadb_are_asked_once_for_each_connection_what_they_are(
+    galera: World, written: Callable[..., Mark]
+) -> None:
+    galera.start(replicas=1).primary.dispose()  # opened by being named
+    main = galera.servers["reads"]
+    main.position, galera.replica(1).position = "0-1-7", "0-1-6"
+    written("0-1-7")
+    assert galera.reads(3) == ["reads"] * 3
+    assert main.questions == [positions._MARIADB.primary]
