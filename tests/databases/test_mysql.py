@@ -166,8 +166,8 @@ def test_what_mysql_does_not_have_is_told_at_the_first_connection() -> None:
     [
         ("?ssl_verify_cert=false", {}, "write it into `connect_args`, where true and false are booleans"),
         ("?sslmod=require", {}, "'sslmod' is not an argument of pymysql in a URL"),
-        ("", {"connect_args": {"options": "-c x=1"}}, "'options' is not an argument of pymysql"),
-        ("", {"connect_args": {"read_timout": 1}}, "'read_timout' is not an argument of pymysql"),
+        ("", {"connect_args": {"options": "-c x=1"}}, "'options' is not an argument of any mysql driver"),
+        ("", {"connect_args": {"read_timout": 1}}, "'read_timout' is not an argument of any mysql driver"),
         ("", {"dialect_options": {"use_native_hstore": False}}, "is not an argument of mysql+pymysql's dialect"),
         ("", {"variables": {"sql_mode": {"a": 1}}}, "a session variable has one value, not a mapping"),
     ],
@@ -179,6 +179,31 @@ def test_an_unknown_name_is_told_before_anything_connects(extra: str, settings: 
 
 
 # TLS
+
+
+@pytest.mark.parametrize("driver", ["mysql+pymysql", "mysql+aiomysql", "mysql+asyncmy"])
+@pytest.mark.parametrize(
+    ("text", "slug", "key"),
+    [
+        ("connect_args: {ssl_ca: /nowhere.pem}", "file-unreadable", "connect_args.ssl_ca"),
+        ("connect_args: {ssl_cert: /nowhere.pem}", "file-unreadable", "connect_args.ssl_cert"),
+        ("connect_args: {ssl: {ca: /nowhere.pem}}", "file-unreadable", "connect_args.ssl.ca"),
+        ("query: {ssl_ca: /nowhere.pem}", "file-unreadable", "query.ssl_ca"),
+        ("connect_args: {charset: klingon}", "invalid-value", "connect_args.charset"),
+        ("query: {charset: klingon}", "invalid-value", "query.charset"),
+    ],
+)
+def test_what_no_connect_can_use_is_told_at_its_place_and_not_as_a_server_that_is_down(
+    driver: str, text: str, slug: str, key: str, tmp_path: Path
+) -> None:
+    with from_yaml(tmp_path, f"url: {driver}://u@127.0.0.1:1/d\n{text}\n") as db, pytest.raises(ConfigError) as caught:
+        asyncio.run(_async_engine(db)) if driver != "mysql+pymysql" else db.engine()
+    (problem,) = caught.value.problems
+    assert (problem.slug, problem.key, problem.location.line) == (slug, key, 2)
+
+
+async def _async_engine(db: Registry) -> None:
+    db.async_engine()
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from sqlalchemy.exc import DBAPIError
 
-from dbconfig.engine.dialects.error_table import JUDGED, UNKNOWN, Fate, Meaning, chain
+from dbconfig.engine.dialects.error_table import JUDGED, NOT_A_DATABASE, TLS_REFUSED, UNKNOWN, Fate, Meaning, chain
 from dbconfig.engine.dialects.system_errors import of_system
 from dbconfig.engine.pool.timeout_errors import is_silent
 from dbconfig.settings.known_drivers import family
@@ -55,6 +55,8 @@ def of_connect(error: BaseException, backend: str = "") -> Meaning | None:
         # asyncpg makes one itself of "rejected SSL upgrade": without a number its words say what was lost.
         made = type(found) is ConnectionError and not found.errno
         row = (of_statement(found, backend) if made else None) or of_system(found)
+        if row is NOT_A_DATABASE and backend in ("mysql", "mariadb"):
+            row = TLS_REFUSED  # TLS begins after the greeting: this is a server of the system, which has none
         if row is not None:
             return row
     return of_statement(error, backend)

@@ -120,13 +120,28 @@ def test_a_connection_attempt_that_will_fail_again_is_final_for_everybody(error:
         # Its number is OpenSSL's: 1 is no "Operation not permitted".
         (ssl.SSLCertVerificationError(1, "certificate verify failed"), "tls-untrusted"),
         (ssl.SSLEOFError(8, "EOF occurred in violation of protocol"), "connection-lost"),
-        (ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER] wrong version number"), "not-a-database"),
+        (ConnectionError("unexpected connection_lost() call"), "connection-lost"),
+        (ConnectionError("of a kind that nobody knows"), "connection-lost"),
     ],
     ids=repr,
 )
 @pytest.mark.parametrize("backend", ["postgresql", "mysql"])
 def test_errors_that_are_no_drivers_have_a_meaning_too(error: BaseException, slug: str, backend: str) -> None:
     row = errors.of_connect(error, backend)
+    assert row is not None
+    assert row.slug == slug
+
+
+def test_a_connection_error_that_asyncpg_makes_itself_means_what_it_says() -> None:
+    row = errors.of_connect(ConnectionError('PostgreSQL server at "h:1" rejected SSL upgrade'), "postgresql")
+    assert row is not None
+    assert row.slug == "tls-refused"
+
+
+@pytest.mark.parametrize(("backend", "slug"), [("postgresql", "not-a-database"), ("mysql", "tls-refused")])
+def test_what_is_no_tls_is_another_program_or_a_mysql_that_has_none(backend: str, slug: str) -> None:
+    """MySQL's TLS begins after the server's greeting, PostgreSQL's after its one-letter answer."""
+    row = errors.of_connect(ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER] wrong version number"), backend)
     assert row is not None
     assert row.slug == slug
 

@@ -14,14 +14,14 @@ from dbconfig.engine.dialects.mysql import session_reset as session_resets
 from dbconfig.engine.dialects.mysql import tls as async_tls
 from dbconfig.engine.dialects.set_up import on_connect
 from dbconfig.errors import ConfigError
-from dbconfig.errors.printable import printable
+from dbconfig.errors.printable import printable, quoted
 from dbconfig.errors.problem import Problem
 from dbconfig.settings import client_defaults, hosts, small_files, tls
 from dbconfig.settings.known_drivers import PORTS
 from dbconfig.settings.secret_sources import Secret
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from sqlalchemy.engine.interfaces import DBAPIConnection
     from sqlalchemy.pool import ConnectionPoolEntry
@@ -233,8 +233,24 @@ def _check(settings: DatabaseSettings, driver: str) -> None:
                 else ""
             )
             problems.append(unknown_argument(settings, name, f"{driver} in a URL", "query", help))
+    if driver in ("pymysql", *async_tls.DRIVERS):
+        problems += [*async_tls.missing_files(settings), *_unknown_charset(settings)]
     if problems:
         raise ConfigError(problems)
+
+
+def _unknown_charset(settings: DatabaseSettings) -> Iterator[Problem]:
+    from pymysql.charset import charset_by_name
+
+    in_url = {name: values[-1] for name, values in settings.address.query.items()}
+    for key, values in (("connect_args", settings.connect_args), ("query", in_url)):
+        name = values.get("charset")
+        known: Any = charset_by_name(name) if isinstance(name, str) else True
+        if known is None:
+            place = settings.origin(f"{key}.charset")
+            place = place if place.line or place.variable else settings.origin("url")
+            message = f"'charset' in {key} is no character set of MySQL: {quoted(str(name))}"
+            yield Problem("invalid-value", message, place, f"{key}.charset", "utf8mb4 has every character")
 
 
 def _parameters(driver: str) -> frozenset[str] | None:

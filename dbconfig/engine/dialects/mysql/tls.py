@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Engine
-from sqlalchemy.exc import OperationalError
 
 from dbconfig.engine.dialects.set_up import on_connect
 from dbconfig.errors import ConfigError
-from dbconfig.errors.problem import Problem
+from dbconfig.errors.printable import printable
+from dbconfig.errors.problem import Location, Problem
 from dbconfig.settings import driver_parameters
 
 if TYPE_CHECKING:
@@ -63,9 +64,34 @@ def with_tls_context(
     try:
         found["ssl"] = _context(wanted or {})
     except OSError as error:  # ssl.SSLError is one
-        message = f"a certificate cannot be used: {error.strerror or error}"
-        raise ConfigError([Problem("file-unreadable", message, settings.origin("url"), "ssl_ca")]) from error
+        key, place = next(
+            ((key, place) for key, place, _ in _files(settings)), ("connect_args", settings.origin("url"))
+        )
+        message = f"{key}: a certificate cannot be used: {error.strerror or error}"
+        raise ConfigError([Problem("file-unreadable", message, place, key)]) from error
     return found
+
+
+def missing_files(settings: DatabaseSettings) -> Iterator[Problem]:
+    """Yield certificates that are not there: the drivers' error is that of a server that does not listen."""
+    for key, place, path in _files(settings):
+        if not Path(path).exists():
+            message = f"{key}: {printable(path, 300)}: there is no such file"
+            yield Problem("file-unreadable", message, place, key)
+
+
+def _files(settings: DatabaseSettings) -> Iterator[tuple[str, Location, str]]:
+    """Yield the files and folders of certificates, each with its key and its place."""
+    nested = settings.connect_args.get("ssl")
+    in_ssl = nested if isinstance(nested, Mapping) else {}
+    in_url = {name: values[-1] for name, values in settings.address.query.items()}
+    for prefix, values in (("connect_args", settings.connect_args), ("query", in_url), ("connect_args.ssl", in_ssl)):
+        for name in ("ca", "capath", "cert", "key"):
+            path = values.get(name if values is in_ssl else f"ssl_{name}")
+            key = f"{prefix}.{name if values is in_ssl else f'ssl_{name}'}"
+            place = settings.origin(prefix if values is in_ssl else key)
+            if isinstance(path, str):
+                yield key, place if place.line or place.variable else settings.origin("url"), path
 
 
 def _context(wanted: Any) -> SSLContext:
@@ -119,6 +145,8 @@ def _in_arguments(given: Mapping[str, Any]) -> Any:
 def insist_on_tls(engine: Engine) -> None:
     """Refuse a connection without TLS: aiomysql silently does without, where the server offers none."""
 
+    driver: Any = engine.dialect.loaded_dbapi
+
     def refuse(connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
         cursor = connection.cursor()
         try:
@@ -127,7 +155,6 @@ def insist_on_tls(engine: Engine) -> None:
         finally:
             cursor.close()
         if not row or not row[1]:
-            message = "the server does not offer TLS, which `sslmode` requires"
-            raise OperationalError(message, None, ConnectionError(message))
+            raise driver.OperationalError(2026, "TLS is required, but the server does not offer it")
 
     on_connect(engine, refuse)
