@@ -120,7 +120,7 @@ def test_the_pools_class_may_be_given(tmp_path: Path, asynchronous: bool, postgr
         ("sslmode: require", {"creator": lambda: None}, "`sslmode` has no effect"),
         ("connect_timeout: 3s", {"creator": lambda: None}, "`connect_timeout` has no effect"),
         ("pgbouncer: true", {"creator": lambda: None}, "`pgbouncer` has no effect"),
-        ("", {"async_creator": lambda: None}, "give `creator` as well"),
+        ("", {"async_creator": lambda: None}, "pass `creator` as well"),
     ],
 )
 def test_a_key_that_a_given_option_disables_is_refused(
