@@ -119,7 +119,7 @@ def test_a_pgbouncer_keeps_the_name_with_each_transaction(kind: Kind, postgresql
 
 
 def test_a_name_that_postgresql_would_cut_is_refused() -> None:
-    with pytest.raises(ConfigError, match="`application_name` must be at most 63 bytes long, and has 64"):
+    with pytest.raises(ConfigError, match="`application_name` must be at most 63 bytes long, not 64"):
         Profile(name="tests", url="postgresql://db/shop", application_name="x" * 64)
 
 
