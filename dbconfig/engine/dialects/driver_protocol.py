@@ -22,10 +22,6 @@ class Driver(of_pool.Driver):
     tells_tags = False  # its `execute` returns what the server calls the statement that it has executed
     begins_by = ""  # the method of its connection that is called for each BEGIN that the driver sends
 
-    def in_transaction(self, connection: Any) -> bool:
-        """Return whether a transaction is open on a connection in AUTOCOMMIT."""
-        return True
-
     def in_failed_transaction(self, connection: Any) -> bool | None:
         """Return whether the transaction has failed and only waits for its ROLLBACK; None where it is not known."""
         return None

@@ -33,6 +33,8 @@ class MySQLDriver(Driver):
         return error.args[:1] == (_INTERRUPTED,)
 
     def in_transaction(self, connection: Any) -> bool:
+        if getattr(connection, "clean", False):  # nothing was sent since the last COMMIT or ROLLBACK: see `Tracking`
+            return False
         status = connection.server_status
         return bool(status & _IN_TRANSACTION) or not status & _AUTOCOMMIT
 
