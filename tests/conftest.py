@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from functools import cache
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
@@ -54,6 +55,7 @@ _REFUSAL = "asynchronous engines need SQLAlchemy"
 _refused = pytest.StashKey[bool]()
 
 
+@cache  # asked twice by each test, and read from a file
 def _asynchronous_is_refused() -> bool:
     return tuple(int(part) for part in version("sqlalchemy").split(".")[:3]) < ASYNCHRONOUS_FROM
 
