@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
+_WIDE, _HIGH = 400, 80  # of a box of a flowchart, with the space around it
 
 
 def on_config(config: Any) -> Any:
@@ -29,6 +30,7 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
     # A title that only tells the test of the tutorial what to do with the block.
     markdown = markdown.replace('title="shown: ', 'title="')
     markdown = re.sub(r"<!-- (?:setup\n.*?|[^\n]*?)-->\n?", "", markdown, flags=re.DOTALL)
+    markdown = re.sub(r"```mermaid\n(.*?)```", lambda found: _drawn(found[1]), markdown, flags=re.DOTALL)
     return re.sub(r"\]\(\.\./([^)]+)\)", rf"]({config.repo_url}/blob/main/\1)", markdown)
 
 
@@ -63,3 +65,38 @@ def _first_sentence(text: str) -> str:
     paragraph = " ".join(body.partition("\n\n")[0].split())
     found = re.search(r"(This page .*?|^In .*?)[.:](?= |$)", paragraph)
     return f": {found[1]}." if found else ""
+
+
+def _drawn(source: str) -> str:
+    """Return a flowchart of Mermaid as SVG: the theme would fetch the program that draws it from elsewhere."""
+    labels = dict(re.findall(r'(\w+)\["([^"]+)"\]', source))
+    edges = re.findall(r'^\s*(\w+)(?:\["[^"]*"\])? --> (\w+)', source, re.MULTILINE)
+    ranks = dict.fromkeys(labels, 0)
+    for _ in labels:  # the longest way from the top
+        for above, below in edges:
+            ranks[below] = max(ranks[below], ranks[above] + 1)
+    rows = [[name for name in labels if ranks[name] == rank] for rank in range(max(ranks.values()) + 1)]
+    places = {
+        name: (_WIDE * (number + 0.5) + (2 - len(row)) * _WIDE / 2, _HIGH * rank + 30)
+        for rank, row in enumerate(rows)
+        for number, name in enumerate(row)
+    }
+    parts = [
+        f'<line x1="{places[a][0]}" y1="{places[a][1] + 22}" x2="{places[b][0]}" y2="{places[b][1] - 24}"'
+        ' stroke="currentColor" marker-end="url(#arrow)"/>'
+        for a, b in edges
+    ]
+    for name, (x, y) in places.items():
+        title, _, text = labels[name].partition(": ")
+        parts.append(
+            f'<rect x="{x - 175}" y="{y - 22}" width="350" height="44" rx="4"'
+            ' style="fill:var(--md-default-bg-color)" stroke="currentColor"/>'
+            f'<text x="{x}" y="{y - 3}" text-anchor="middle" font-weight="bold" fill="currentColor">{title}</text>'
+            f'<text x="{x}" y="{y + 13}" text-anchor="middle" font-size="11" fill="currentColor">{text}</text>'
+        )
+    arrow = '<marker id="arrow" markerWidth="8" markerHeight="8" refX="6" refY="3" orient="auto">'
+    arrow += '<path d="M0,0L6,3L0,6z" fill="currentColor"/></marker>'
+    size = f'viewBox="0 0 {2 * _WIDE} {_HIGH * len(rows)}"'
+    return (
+        f'<svg {size} role="img" font-size="13" font-family="sans-serif"><defs>{arrow}</defs>{"".join(parts)}</svg>\n'
+    )
