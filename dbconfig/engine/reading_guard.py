@@ -58,13 +58,17 @@ def _guard_methods(engine: Engine, make: Callable[[type, Driver], type]) -> None
     guarded: dict[type, type] = {}
 
     def guard(connection: Any, record: Any) -> None:
-        own: Any = record.driver_connection
+        own = _bare(record.driver_connection)
         kind = type(own)
         if kind not in guarded:
             guarded[kind] = make(kind, driver)
         own.__class__ = guarded[kind]
 
     on_connect(engine, guard)
+
+
+def _bare(connection: Any) -> Any:
+    return getattr(connection, "__wrapped__", connection)  # of a tracer's proxy
 
 
 # SQLite
@@ -112,7 +116,7 @@ def _guard_postgresql(engine: Engine, settings: DatabaseSettings) -> None:
         _guard_methods(engine, lambda kind, driver: _guarded_methods(kind, driver, look))
 
     def guard(connection: Any, record: Any) -> None:
-        own: Any = record.driver_connection
+        own = _bare(record.driver_connection)
         record.info[_GUARDED] = not pooled and not is_off(driver, own)
         for name in ("cursor_factory", "server_cursor_factory"):
             if hasattr(own, name):

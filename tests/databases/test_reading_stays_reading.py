@@ -6,13 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pymysql
 import pytest
-from sqlalchemy import text
+from sqlalchemy import make_url, text
 from sqlalchemy.exc import DBAPIError, InvalidRequestError
 from sqlmodel import Session
 
 from dbconfig import Profile, Registry
 from dbconfig.engine.writing_statements import Effect, effect
+from tests.support.mariadb import MariaDBServer
 from tests.support.pgbouncer import pgbouncer
 from tests.support.postgresql import PostgreSQLServer
 
@@ -271,3 +273,46 @@ def test_words_within_texts_and_comments_are_no_statements() -> None:
         assert effect(statement, "postgresql") is Effect.READS
     for statement in ('select "; set tx_read_only = 0"', "# set tx_read_only = 0\nselect 1"):
         assert effect(statement, "mysql") is Effect.READS
+
+
+class Traced:
+    """What a tracer puts before a connection."""
+
+    def __init__(self, connection: Any) -> None:
+        self.__wrapped__ = connection
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__wrapped__, name)
+
+
+@pytest.mark.server
+def test_a_connection_behind_a_tracers_proxy_is_guarded_too(mariadb: MariaDBServer) -> None:
+    mariadb.sql("CREATE TABLE kept (x INTEGER)")
+    address = make_url(mariadb.url("mysql+pymysql"))
+
+    def connect() -> Traced:
+        names = {"host": address.host, "port": address.port, "user": address.username, "database": address.database}
+        return Traced(pymysql.connect(password=address.password or "", **names))
+
+    profile = Profile(name="reading", url=mariadb.url("mysql+pymysql"))
+    registry = Registry.from_profile(profile, engine_options={"creator": connect})
+    with registry as db, db.session(**READ) as session:
+        with pytest.raises(InvalidRequestError, match="read-only"):
+            session.connection().exec_driver_sql("SET SESSION TRANSACTION READ WRITE")
+        assert session.scalar(text("SELECT 1")) == 1
+        with pytest.raises(DBAPIError, match="1792"):
+            session.connection().exec_driver_sql(INSERT)
+    assert mariadb.sql("SELECT count(*) FROM kept")[0][0] == 0
+
+
+def test_what_is_refused_costs_neither_the_connection_nor_the_session(place: Place) -> None:
+    statement = WAYS[place.system][0][0]
+
+    def work(session: Session) -> None:
+        before = session.connection().connection.driver_connection
+        with pytest.raises(InvalidRequestError, match="read-only"):
+            session.connection().exec_driver_sql(statement)
+        assert session.scalar(text("SELECT 1")) == 1
+        assert session.connection().connection.driver_connection is before
+
+    place.run(work, **READ)

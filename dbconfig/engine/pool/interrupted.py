@@ -6,6 +6,7 @@ import traceback
 from typing import TYPE_CHECKING
 
 from sqlalchemy import event
+from sqlalchemy.exc import InvalidRequestError
 
 from dbconfig.engine.pool import driver
 from dbconfig.engine.pool.deadline import DeadlineExceeded
@@ -37,11 +38,9 @@ def attach(engine: Engine) -> None:
             return
         if context.statement is not None and context.execution_context is None:
             return  # while the statement was being compiled
-        if (
-            type(error).__module__ == "builtins"
-            and isinstance(error, _MISTAKES)
-            and not _mid_answer(own, context, error)
-        ):
+        mistake = type(error).__module__ == "builtins" and isinstance(error, _MISTAKES)
+        refused = type(error) is InvalidRequestError  # by SQLAlchemy, or by a guard of ours, before it was sent
+        if (mistake or refused) and not _mid_answer(own, context, error):
             return
         context.is_disconnect = True
         context.invalidate_pool_on_disconnect = False  # the others are whole
