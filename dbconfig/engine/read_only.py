@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final, cast
 
 from sqlalchemy import Engine
@@ -92,10 +92,12 @@ def skip_what_carries_nothing(engine: Engine, *, restores: bool) -> None:
     if not driver.tells_transactions:
         return
 
-    def end(proxied: Any, word: str) -> None:
+    def end(proxied: Any, word: str, by_driver: Callable[[Any], None]) -> None:
         connection = proxied.dbapi_connection
         own = dialect.get_driver_connection(connection)
-        if driver.in_transaction(own):
+        if getattr(own, "autocommit", True) is False:
+            by_driver(proxied)  # psycopg2 would not notice the end of what it has begun
+        elif driver.in_transaction(own):
             send(connection, word)
         if restores and reading_guard.is_lost(proxied, driver, own):
             send(connection, reading_guard.RESTORE)
@@ -107,5 +109,6 @@ def skip_what_carries_nothing(engine: Engine, *, restores: bool) -> None:
         finally:
             cursor.close()
 
-    dialect.do_rollback = lambda proxied: end(proxied, "ROLLBACK")
-    dialect.do_commit = lambda proxied: end(proxied, "COMMIT")
+    roll_back, commit = dialect.do_rollback, dialect.do_commit
+    dialect.do_rollback = lambda proxied: end(proxied, "ROLLBACK", roll_back)
+    dialect.do_commit = lambda proxied: end(proxied, "COMMIT", commit)
