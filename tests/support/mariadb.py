@@ -238,7 +238,7 @@ class MariaDBReplica(MariaDBServer):
         source = f"master_host = '{self.primary.host}', master_port = {self.primary.port}"
         account = f"master_user = '{REPLICATOR}', master_password = {text(self.password)}"
         start = f"master_log_file = 'binlog.000001', master_log_pos = 4, master_delay = {self.delay}"
-        self._administrate(f"CHANGE MASTER TO {source}, {account}, {start}, master_connect_retry = 1")
+        self._administrate(f"CHANGE MASTER TO {source}, {account}, {start}, master_connect_retry = 1, master_ssl = 0")
         self._administrate("START SLAVE")
 
     def catch_up(self) -> None:
