@@ -44,6 +44,8 @@ def select(profile: str | None, environment: Environment, folder: Folder) -> Sel
 
 def _check_name(selection: Selection, folder: Folder) -> None:
     name, known = selection.name, folder.profiles()
+    if name in known and is_name(name) and name != SHARED:
+        return  # nearly always: what follows is for messages
     listed = ", ".join(known) if known else "none"
     origin = {"argument": "the caller passed the name; ENVIRONMENT is ignored"}.get(
         selection.reason, f"the name comes from {selection.reason}"
@@ -66,19 +68,9 @@ def _check_name(selection: Selection, folder: Folder) -> None:
         letters = f"use letters, digits, `_`, and `-`, but not `{SHARED}`"
         message = f"{quoted(shown_name(name))} is not a valid profile name: {letters}"
         raise ProfileNotFound([Problem("profile-name", message, selection.location, key, help, notes)])
-    if name not in known:
-        raise ProfileNotFound(
-            [
-                Problem(
-                    "unknown-profile",
-                    f"there is no profile {quoted(name)}",
-                    selection.location,
-                    key,
-                    help or f"make {folder.shown(name + '.yaml')}",
-                    notes,
-                )
-            ]
-        )
+    made = f"make {folder.shown(name + '.yaml')}"
+    message = f"there is no profile {quoted(name)}"
+    raise ProfileNotFound([Problem("unknown-profile", message, selection.location, key, help or made, notes)])
 
 
 def near_profile(name: str, known: list[str]) -> str:

@@ -16,6 +16,7 @@ with Registry({folder!r}, profile="development", environ={{}}) as db, db.session
 print(*sys.modules)
 """
 UNUSED = (
+    "difflib",
     "pydantic_settings",
     "dbconfig.engine.pool.tasks",
     "dbconfig.engine.pool.task_places",
