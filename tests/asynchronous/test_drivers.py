@@ -140,12 +140,12 @@ def test_libpqs_parameters_of_a_providers_url_are_understood_by_asyncpg(postgres
 
 def test_what_asyncpg_cannot_do_is_told_before_connecting():
     registry = registry_of(
-        "postgresql://h/d?channel_binding=require&statement_cache_size=3", connect_args={"keepalives": 1, "rubbish": 1}
+        "postgresql://h/d?channel_binding=require&statement_cache_size=3", connect_args={"keepalives": 1}
     )
     with pytest.raises(ConfigError) as caught:
         query(registry, "SELECT 1")
     told = str(caught.value)
-    assert all(name in told for name in ("channel_binding", "statement_cache_size", "keepalives", "rubbish"))
+    assert all(name in told for name in ("channel_binding", "statement_cache_size", "keepalives"))
     assert "postgresql+psycopg://" in told
 
 
@@ -221,9 +221,8 @@ def test_a_server_without_tls_is_refused_where_tls_is_asked_for(mariadb, drivern
 
 
 def test_aiomysql_has_no_read_timeout_and_says_what_to_do(mariadb):
-    registry = registry_of(mariadb.url("mysql+aiomysql"), connect_args={"read_timeout": 3})
     with pytest.raises(ConfigError, match="statement_timeout"):
-        query(registry, "SELECT 1")
+        registry_of(mariadb.url("mysql+aiomysql"), connect_args={"read_timeout": 3})
 
 
 @pytest.mark.parametrize("driver", [name for name in DRIVERS if not name.startswith("sqlite")])

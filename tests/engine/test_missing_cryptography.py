@@ -46,7 +46,7 @@ def test_a_login_that_needs_cryptography_says_how_to_go_without(driver: str, asy
     assert "pip install cryptography" in str(caught.value)
     assert "sslmode: require" in str(caught.value)
     notes = "\n".join(caught.value.__notes__)
-    assert "dbconfig[tls-required]: the server at db:3306 takes the password over TLS" in notes
+    assert "dbconfig[tls-required]: the server at db:3306 accepts the password only over TLS" in notes
     assert "Remove" not in notes  # of `sslmode: disable`, which nobody has written
 
 

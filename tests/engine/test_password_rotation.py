@@ -133,7 +133,7 @@ def test_the_first_connection_with_a_new_password_retires_those_with_the_old_one
     with caplog.at_level(logging.INFO):
         three = connected.end(connected.begin(b"second"))
     assert pool.retired == [[one, two]]
-    assert caplog.messages == ["shop: the password has changed: 2 older connections are replaced"]
+    assert caplog.messages == ["shop: the password has changed; replacing 2 older connections"]
     pool.connections[:] = [three]
     connected.end(connected.begin("second"))
     assert len(pool.retired) == 1
@@ -196,7 +196,7 @@ def test_what_the_log_says_of_a_password_that_opens_nothing_yet(
     pool.trouble = PermissionError("the second")
     with caplog.at_level(logging.INFO):
         keeper.added[0][0]()
-    assert caplog.messages == [f"the new content of {secret} opens no connection yet: PermissionError"]
+    assert caplog.messages == [f"cannot connect with the new content of {secret} yet: PermissionError"]
 
 
 def test_nobody_looks_at_the_file_while_nobody_is_connected(

@@ -513,7 +513,7 @@ def test_an_unmarked_test_is_blocked(project):
 import pytest
 from dbconfig import db
 def test_unmarked():
-    with pytest.raises(RuntimeError, match="does not say so"):
+    with pytest.raises(RuntimeError, match="without declaring it"):
         with db.session() as session: session.connection()
 @pytest.mark.db
 def test_marked():
@@ -637,7 +637,7 @@ def test_the_shell_decides_before_pytests_configuration(project):
     project.write(**APPLICATION, pytest_ini="[pytest]\npythonpath = .\ndb_profile = testing\n")
     project.environ["ENVIRONMENT"] = "development"
     done = project.pytest("tests")
-    assert "profile 'development' is not meant for them" in done.stdout
+    assert "profile 'development' is not a test profile" in done.stdout
 
 
 def test_a_comment_behind_the_profile_is_refused(project):

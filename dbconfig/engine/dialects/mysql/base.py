@@ -240,7 +240,10 @@ def _check(settings: DatabaseSettings, driver: str) -> None:
 
 
 def _unknown_charset(settings: DatabaseSettings) -> Iterator[Problem]:
-    from pymysql.charset import charset_by_name
+    try:
+        from pymysql.charset import charset_by_name
+    except ImportError:  # asyncmy has its own copy, and needs no PyMySQL
+        from asyncmy.charset import charset_by_name
 
     in_url = {name: values[-1] for name, values in settings.address.query.items()}
     for key, values in (("connect_args", settings.connect_args), ("query", in_url)):
