@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import threading
@@ -23,6 +24,13 @@ def select(engine: Engine) -> Any:
 
 def caretakers() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name == "dbconfig-caretaker"]
+
+
+@pytest.fixture(autouse=True)
+def _the_pools_of_earlier_tests_are_gone() -> None:
+    """Their garbage may have been kept out of collections since before it was garbage."""
+    gc.unfreeze()
+    gc.collect()
 
 
 def a_round_of_care(engine: Engine) -> float | None:
@@ -170,8 +178,6 @@ def test_a_forked_child_has_no_caretaker_until_it_uses_the_pool(server: Any) -> 
 
 
 def test_a_pool_that_nobody_refers_to_any_more_is_forgotten(tmp_path: Any) -> None:
-    import gc
-
     engine = engine_of(f"sqlite:///{tmp_path}/a.db", pool_idle_timeout=0.1)
     select(engine)
     raw = engine.raw_connection()
