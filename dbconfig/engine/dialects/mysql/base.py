@@ -234,17 +234,16 @@ def _check(settings: DatabaseSettings, driver: str) -> None:
             )
             problems.append(unknown_argument(settings, name, f"{driver} in a URL", "query", help))
     if driver in ("pymysql", *async_tls.DRIVERS):
-        problems += [*async_tls.missing_files(settings), *_unknown_charset(settings)]
+        problems += [*async_tls.missing_files(settings), *_unknown_charset(settings, driver)]
     if problems:
         raise ConfigError(problems)
 
 
-def _unknown_charset(settings: DatabaseSettings) -> Iterator[Problem]:
-    try:
-        from pymysql.charset import charset_by_name
-    except ImportError:  # asyncmy has its own copy, and needs no PyMySQL
-        from asyncmy.charset import charset_by_name
+def _unknown_charset(settings: DatabaseSettings, driver: str) -> Iterator[Problem]:
+    from importlib import import_module
 
+    # asyncmy has its own copy, and needs no PyMySQL.
+    charset_by_name = import_module(f"{'asyncmy' if driver == 'asyncmy' else 'pymysql'}.charset").charset_by_name
     in_url = {name: values[-1] for name, values in settings.address.query.items()}
     for key, values in (("connect_args", settings.connect_args), ("query", in_url)):
         name = values.get("charset")
