@@ -200,7 +200,7 @@ class Line(RuleBasedStateMachine):
             return
         import dbconfig.engine.pool.threads as line
 
-        def strike(*_: object) -> Any:
+        def strike(*_: object, **__: object) -> Any:
             raise Interrupt
 
         patch = pytest.MonkeyPatch()
