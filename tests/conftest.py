@@ -51,6 +51,8 @@ _SERVER_NAMES = re.compile("postgresql|psycopg|asyncpg|mysql|mariadb")
 
 # Older versions of SQLAlchemy serve synchronous engines only, and the library says so in these words: the tests that
 # meet them, and no others, are skipped there.
+# Of a database; the tests with a browser or a Prometheus may be skipped where there is none.
+_SERVER_MISSING = re.compile(r"(?:PostgreSQL|MariaDB|MySQL|PgBouncer)\b.* is not installed: apt-get")
 _REFUSAL = "asynchronous engines need SQLAlchemy"
 _refused = pytest.StashKey[bool]()
 
@@ -177,7 +179,7 @@ def pytest_runtest_makereport(
         report.outcome = "skipped"
         report.longrepr = (str(item.path), 0, str(call.excinfo.value))
     reason = str(report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr)
-    needs_one = _names_a_server(item) or "is not installed: apt-get" in reason
+    needs_one = _names_a_server(item) or _SERVER_MISSING.search(reason) is not None
     if SERVERS_REQUIRED and report.skipped and not hasattr(report, "wasxfail") and needs_one:
         report.outcome = "failed"
         report.longrepr = f"{reason}\nNo test of a database may be skipped here: REQUIRE_TEST_SERVERS is 1."
