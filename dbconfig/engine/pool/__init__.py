@@ -110,7 +110,7 @@ def pool_arguments(
 ) -> dict[str, Any]:
     """Return what to add to the keywords of ``create_engine``, or, with ``is_async``, of ``create_async_engine``.
 
-    ``patient``: callers wait for a server that cannot be reached, until their deadline; or fail at once.
+    ``patient``: callers wait for a server that cannot be reached, until their deadline; or fail immediately.
     ``judge``: says which failed connects are worth another attempt.
     """
     poolclass = _poolclass(settings, is_async)
@@ -149,7 +149,7 @@ def attach(
     judge: Judge = SYSTEM_ERRORS,
     driver: Driver,
 ) -> None:
-    """Attach the behaviours to an engine; for an async one pass its ``sync_engine``. Off means not attached."""
+    """Attach the behaviors to an engine; for an async one pass its ``sync_engine``. Off means not attached."""
     introduce(engine.dialect, driver)
     call_sites.skip(driver.package)
     ours = is_ours(engine.pool)
@@ -179,7 +179,7 @@ def attach(
 def inspect_each_loan(engine: Engine, inspect: Callable[[Any, ConnectionPoolEntry], None]) -> None:
     """Call a function with each connection to be handed out; a DisconnectionError replaces the connection.
 
-    It is what a listener of `checkout` is, at a tenth of the price: none of SQLAlchemy's loops around its listeners.
+    It does what a `checkout` listener does, at a tenth of the cost, because SQLAlchemy's listener loops are skipped.
     """
     pool = engine.pool
     if isinstance(pool, FairPool):
@@ -189,7 +189,7 @@ def inspect_each_loan(engine: Engine, inspect: Callable[[Any, ConnectionPoolEntr
 
 
 def limit_by_deadlines(engine: Engine) -> None:
-    """Let an engine's statements end with the deadline of the caller that executes them; after all other behaviours."""
+    """Let an engine's statements end with the deadline of the caller that executes them; after all other behaviors."""
     deadline_limit.attach(engine)
 
 
@@ -199,7 +199,7 @@ def stats(engine: Engine) -> PoolStats:
 
 
 def pin_in_flight(engine: Engine) -> None:
-    """In a forked child, before ``engine.dispose(close=False)``: keep the parent's connections out of harm's way."""
+    """In a forked child, before ``engine.dispose(close=False)``: leave the parent's connections untouched."""
     in_use = _ledgers[engine].records()
     _ledgers[engine].disown()
     forks.pin(in_use)
@@ -211,13 +211,13 @@ def ledger(engine: Engine) -> counters.Ledger:
 
 
 def ledger_if_any(engine: Any) -> counters.Ledger | None:
-    """Return the books of an engine of either kind, which somebody else may have made."""
+    """Return the books of an engine of either kind, which the application may have created."""
     engine = getattr(engine, "sync_engine", engine)
     return _ledgers.get(getattr(engine, "_proxied", engine))
 
 
 def connect_beside(engine: Engine) -> None:
-    """Open a connection that is no part of the pool, and close it: to see whether that is possible now."""
+    """Open a connection outside the pool and close it, to check that connecting is possible now."""
     beside = engine.pool.recreate()
     # Not detached: one of asyncio would stay open then.
     beside.connect().close()
@@ -225,16 +225,16 @@ def connect_beside(engine: Engine) -> None:
 
 
 def drain(engine: Engine) -> retiring.Drain:
-    """Begin the end of an engine: from now on it hands out no connections."""
+    """Start draining an engine: from now on it hands out no connections."""
     return retiring.Drain(engine, _ledgers[engine])
 
 
-# Keyed weakly: an engine that nobody uses any more takes its counters along.
+# Keyed weakly: the counters of an engine are dropped with it.
 _ledgers: weakref.WeakKeyDictionary[Engine, counters.Ledger] = weakref.WeakKeyDictionary()
 
 
 def _server(engine: Engine) -> str:
-    """Return how errors call the server of an engine."""
+    """Return the name of an engine's server for error messages."""
     url = engine.url
     if url.host is None:
         return "the server"
@@ -242,7 +242,7 @@ def _server(engine: Engine) -> str:
 
 
 def engines() -> list[Engine]:
-    """Return every engine of the process that is in use, whichever registry made it."""
+    """Return every engine of the process that is in use, of all registries."""
     while True:
         try:
             return list(_ledgers)
@@ -251,10 +251,10 @@ def engines() -> list[Engine]:
 
 
 def _leave_to_the_parent() -> None:
-    """In a forked child: whatever engines there are, their connections are the parent's."""
+    """In a forked child: give up the connections of every engine, which belong to the parent."""
     for engine in engines():
         # The child shares our sockets: forget the pool, do not close it, or the parent loses its connections.
-        # What a session holds now is put out of its reach, or its rollback would end the parent's transaction.
+        # Detach what open sessions hold, or their rollback would end the parent's transaction.
         pin_in_flight(engine)
         if engine.dialect.is_async:
             forks.keep(engine.pool)
@@ -275,7 +275,7 @@ def _poolclass(settings: PoolSettings, is_async: bool) -> type[Pool]:
     return TaskPool
 
 
-# Loaded when they are asked for: most processes have no asynchronous engine, and look at no statistics at their start.
+# Loaded on demand: most processes have no asynchronous engine, and read no statistics at startup.
 _LATE = {"Histogram": "diagnostics.stats", "PoolStats": "diagnostics.stats", "TaskPool": "tasks"}
 
 

@@ -28,7 +28,7 @@ def _of_pool(pool: PoolStats) -> list[str]:
 
 
 def _too_small(pool: PoolStats) -> str:
-    # Those alone who came while every connection was in use: others wait for a connect, or for a server that is away.
+    # Only callers that came while every connection was in use: others wait for a connect, or for a server that is down.
     late = _longer_than(pool.queued, NOTICED)
     if pool.max is None or pool.wait.count < ENOUGH or not pool.use.sum:
         return ""
@@ -41,7 +41,7 @@ def _too_small(pool: PoolStats) -> str:
             f"are held for {held * 1000:.0f} ms; up to {pool.wanted} were wanted at the same time"
         )
     waited = pool.queued.sum / late
-    # Little's law: a caller that waited found, on average, as many before it as come free in that time. Where callers
+    # Little's law: a caller that waited found, on average, as many before it as become free in that time. Where callers
     # come in bursts, and hold connections for longer than usual, that may be more than were ever wanted.
     enough = math.ceil(round(pool.max * (1 + waited / held), 6))
     enough = min(enough, pool.wanted) if pool.wanted > pool.max else enough

@@ -1,4 +1,4 @@
-"""Watches over calls of drivers: when one takes too long, its socket is shut down, and the driver wakes up in it."""
+"""Watchdog for driver calls: shuts the socket down when a call takes too long, which wakes the driver up."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ logger: logging.Logger = logging.getLogger("dbconfig.pool.watch")
 
 T = TypeVar("T")
 
-# Seconds between two rounds at most. A new guard that is not due before the next one need not wake the watch, which
+# Maximum seconds between two rounds. A guard that is not due before the next round need not wake the thread, which
 # would cost each ping two thread switches.
 TICK = 0.1
 # Seconds without a call after which the thread ends; it starts again with the next one.
@@ -29,8 +29,8 @@ class Watch:
     """At most one thread per process, apart from the maintenance thread: it must never be blocked by what it watches.
 
     An exception out of a signal handler may strike a caller after each call that it makes. So there is no lock here
-    that an interrupted caller could keep, and no guard that it could leave behind: a guard is a lock of its own, and
-    whoever acquires it first, the caller at its end or the watch when the time is over, has decided the case.
+    that an interrupted caller could keep, and no guard that it could leave behind: each guard is a separate lock, and
+    the first to acquire it decides: the caller when it finishes, or the watchdog when the time is over.
     """
 
     def __init__(self) -> None:
@@ -38,11 +38,11 @@ class Watch:
         forks.after_fork_in_child(self.forget)
 
     def forget(self) -> None:
-        """Reset; in a forked child neither the thread nor what it guarded is worth anything."""
+        """Reset, for a forked child, in which the thread does not run and its guards are void."""
         self._guards: dict[Lock, tuple[float, Callable[[], object]]] = {}
         self._bell: SimpleQueue[None] = SimpleQueue()  # wakes the thread; written in C, no lock that could be left
         self._round_at = 0.0  # when the thread looks again
-        self._thread: Thread | None = None  # written by the thread itself: one whose start was interrupted is none
+        self._thread: Thread | None = None  # set by the thread itself, since its start may be interrupted
 
     def call(
         self, fd: int | None, limit: float, function: Callable[..., T], *arguments: Any, **keywords: Any
@@ -79,7 +79,7 @@ class Watch:
         return result, in_time
 
     def _await_the_end_of(self, guard: Lock) -> None:
-        """Wait for what is under way: afterwards the descriptor may become somebody else's."""
+        """Wait for a shutdown in progress: afterward the descriptor may be reused."""
         while guard in self._guards and self._thread is not None:
             sleep(0.001)
 
@@ -93,7 +93,7 @@ class Watch:
         guards, me = self._guards, current_thread()
         self._thread = me
         last_needed = monotonic()
-        while self._thread is me:  # of two that were started at once, the later one stays
+        while self._thread is me:  # of two that were started at the same time, the later one stays
             now = monotonic()
             for guard, (due, late) in list(guards.items()):
                 if guard.locked():
@@ -107,12 +107,12 @@ class Watch:
                 self._thread = None
                 if not guards:
                     return
-                self._thread = me  # somebody came in this moment, and may have seen that there is a thread
+                self._thread = me  # a caller came at this moment, and may have seen a running thread
             self._rest(now)
 
     def _rest(self, now: float) -> None:
         """Wait for the next that is due, or for the bell."""
-        self._round_at = now + TICK  # first: who comes after the look at the others sees it, and rings
+        self._round_at = now + TICK  # first: a caller that comes after the others were checked sees it, and rings
         self._round_at = min([self._round_at, *(due for due, _ in list(self._guards.values()))])
         try:
             self._bell.get(timeout=max(0.0, self._round_at - monotonic()))

@@ -1,4 +1,4 @@
-"""Ask servers to end what they execute: by a connection beside the pool, in nobody's time."""
+"""Cancel running statements on the server, over a separate connection and without blocking callers."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
 logger: logging.Logger = logging.getLogger("dbconfig.pool.ending")
 
-# Seconds in which a server has to take a request to cancel; a dead one does not get the rest of the day.
+# Seconds that a server has to accept a cancel request; a dead one must not block the thread indefinitely.
 CANCEL_LIMIT = 2.0
 
 
 def cancel_beside(pool: Pool, own: driver.Driver, numbers: Iterable[int]) -> None:
     """Ask by a new connection; for asynchronous drivers where SQLAlchemy can await."""
-    # Not the driver's own cancel(): it connects by itself, without a time limit, and holds Python's lock.
+    # Not the driver's own cancel(): it opens a connection without a time limit, and holds the GIL.
     beside: Any = pool.recreate().connect()
     try:
         cursor = beside.cursor()
@@ -40,10 +40,10 @@ def cancel_beside(pool: Pool, own: driver.Driver, numbers: Iterable[int]) -> Non
 
 
 class Canceller:
-    """Takes requests to cancel what an engine's connections execute, and never blocks who asks.
+    """Accepts requests to cancel what an engine's connections execute, and never blocks the caller.
 
-    What is asked for while a connection is being opened goes over the same one: callers whose time is over at the same
-    moment do not each connect.
+    Requests that arrive while a connection is being opened share it: callers that time out at the same moment do not
+    each connect.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -67,7 +67,7 @@ class Canceller:
         while True:
             self._cancel_all()
             self._thread = None
-            if self._numbers.empty():  # else somebody came in this moment, and may have seen that there is a thread
+            if self._numbers.empty():  # else a caller came at this moment, and may have seen a running thread
                 return
 
     def ask_in_loop(self, number: int) -> None:
@@ -104,7 +104,7 @@ class Canceller:
             return
         try:
             cancel_beside(engine.pool, self._driver, self._with_those_who_come(numbers))
-        except Exception as error:  # the server is away, or will not have another connection
+        except Exception as error:  # the server is down, or accepts no further connection
             logger.info(
                 "%s: statements could not be cancelled on the server: %s",
                 engine.url.database,

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Tended(Protocol):
-    """The line that is cared for: what its care reads, and what it has done to it."""
+    """The queue as its maintenance sees it."""
 
     rules: Rules
     commands: list[Command]
@@ -44,22 +44,22 @@ class Tended(Protocol):
 
 
 class Care:
-    """The part of a line that acts while nobody asks."""
+    """The part of a queue that works in the background."""
 
     def __init__(self, line: Tended) -> None:
         self._line = line
         rules = line.rules
         self.wanted: bool = bool(rules.min_idle) or rules.idle_timeout is not None or rules.keepalive is not None
         self._refill_at = -NEVER
-        self._due = NEVER  # when the driver has been told to come again
+        self._due = NEVER  # when the next tick is scheduled
 
     def begin(self, now: float) -> None:
-        """Take care from the first connection on: a moment later, when that is mostly back already, and counts."""
+        """Start with the first connection, a moment later, when it has usually been returned and counts as idle."""
         if self.wanted:
             self.wake(now + judgements.SHORTEST_ROUND)
 
     def wake(self, when: float) -> None:
-        """Have a round at this time, unless there is one earlier."""
+        """Schedule a round for this time, unless there is an earlier one."""
         if when < self._due:
             self._due = when
             self._line.commands.append(WakeAt(when))
@@ -68,7 +68,7 @@ class Care:
         """Do what is due, and say when the next round is."""
         line = self._line
         self._due = NEVER
-        if line.retry_at > now:  # otherwise it is due, but another connect has still to end
+        if line.retry_at > now:  # otherwise it is due, but another connect has not finished yet
             self.wake(line.retry_at)
         if line.callers:
             if line.shedding is not None:

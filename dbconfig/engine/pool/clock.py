@@ -9,8 +9,8 @@ from functools import partial
 
 
 def _choose() -> Callable[[], float]:
-    # Python's monotonic clock stands still while a laptop or a function sleeps (Linux, macOS), so that a connection
-    # which the server gave up an hour ago would seem to have rested for a moment. The wall clock may be set back.
+    # Python's monotonic clock stops while a laptop or a function is suspended (Linux, macOS), so a connection that the
+    # server closed an hour ago would seem to have been idle for a moment. The wall clock may be set back.
     name = "CLOCK_MONOTONIC" if sys.platform == "darwin" else "CLOCK_BOOTTIME"
     number: int | None = getattr(time, name, None)
     if number is None:

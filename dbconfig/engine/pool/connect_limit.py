@@ -1,4 +1,4 @@
-"""A connect ends in time, also for drivers whose own time limit does not cover all of it."""
+"""Time limit of a connect, also for drivers whose own limit does not cover all of it."""
 
 from __future__ import annotations
 

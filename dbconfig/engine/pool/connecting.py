@@ -24,8 +24,8 @@ HELPERS = judgements.CONNECTS_AT_ONCE  # threads that connect beside the callers
 class Order:
     """A place that a helper thread is to connect in.
 
-    It counts as a helper for as long as it lives, whatever interrupts whom: the place is either the starter's, who can
-    withdraw the order until the thread has begun, or the thread's.
+    It counts as a helper for as long as it lives, whatever is interrupted. The place belongs either to the starter,
+    which can withdraw the order until the thread has begun, or to the thread.
     """
 
     __slots__ = ("_connector", "_counted", "_slot")
@@ -82,7 +82,7 @@ class Connector:
 
     The very first connect of a pool runs on its caller's thread, so that a wrong host or password ends in a plain
     traceback. From then on connects run on helper threads, and the caller takes the first of a returned or a new
-    connection, or leaves at its deadline, however long the driver hangs.
+    connection, or gives up at its deadline, however long the driver hangs.
     """
 
     def __init__(self, pool: Owner, *, inline: bool) -> None:
@@ -103,7 +103,7 @@ class Connector:
         return self.inline or not self.warm
 
     def may_connect_here(self) -> bool:
-        """Whether a caller for whom a place is free connects by itself; the pool's lock is held."""
+        """Whether a caller that gets a free place connects on its own thread; the pool's lock is held."""
         return self.inline or not (self.warm or self.first_under_way)
 
     def succeeded(self) -> None:
@@ -113,7 +113,7 @@ class Connector:
         self.failures = 0
 
     def connect(self, slot: Slot, deadline: float = NEVER) -> Record:
-        """Connect in this place, on this thread. On failure the place is free for the next in the line."""
+        """Connect in this place, on this thread. On failure the place is free for the next caller in the queue."""
         try:
             record = self._connect_in(slot, deadline)
             self.staff()
@@ -147,12 +147,12 @@ class Connector:
             raise
         return record
 
-    # -- places for those who wait
+    # -- places for waiters
 
     def staff(self) -> None:
-        """Put each free place to use as long as somebody waits for it."""
+        """Use each free place as long as a caller waits for one."""
         pool = self._pool
-        # By the garbage collector, in the middle of a section of ours: a thread that is started now may wait for us.
+        # Called by the garbage collector inside one of our critical sections: a thread started now may wait for us.
         starts_none = is_held_here(pool.lock)
         while True:
             with pool.lock:
@@ -161,7 +161,7 @@ class Connector:
                 here = self.on_callers_thread
                 if here and not self.may_connect_here():
                     return
-                # One whose own deadline is nearer than what a driver takes for a connect is connected for.
+                # A caller whose deadline is nearer than a driver's shortest connect timeout gets a helper thread.
                 here = here and next(iter(pool.waiters)).connects
                 if not here and (self.trouble is not None or self._helpers >= min(HELPERS, len(pool.waiters))):
                     return
@@ -174,7 +174,7 @@ class Connector:
                 self.employ(slot)
 
     def employ(self, slot: Slot) -> None:
-        """Connect in this place on a helper thread, for whoever is first in the line when it is done."""
+        """Connect in this place on a helper thread, for the caller that is first in the queue when it is done."""
         order = Order(self, slot)
         try:
             if not order.count():
@@ -188,7 +188,7 @@ class Connector:
             if order.withdraw() is None:
                 raise  # the helper has begun, or it was not needed
             if type(error).__module__ == "builtins" and isinstance(error, RuntimeError):
-                # The interpreter is going down and starts no thread any more: let the caller connect by itself.
+                # The interpreter is shutting down and starts no threads: let the caller connect on its own thread.
                 self._pool.give_first(slot)
                 return
             slot.release()
@@ -198,7 +198,7 @@ class Connector:
         slot = order.begin()
         if slot is None:
             return
-        deadline.lift()  # whoever asked for it may leave, and the connection is for the next
+        deadline.lift()  # the caller may give up, and the connection goes to the next one
         attempt = 0
         try:
             while slot is not None:
@@ -226,7 +226,7 @@ class Connector:
     # -- a connect has failed
 
     def _after_failure(self, slot: Slot, error: BaseException, attempt: int) -> Slot | None:
-        """Decide who learns of the error. Return the place if there is another attempt to make in it."""
+        """Decide who gets the error. Return the place if another attempt is to be made in it."""
         pool = self._pool
         transient = pool.options.judge.connects_again(error)  # without the lock: it may have to ask the server
         with pool.lock:
@@ -267,7 +267,7 @@ class Connector:
 
     @staticmethod
     def copy_of(error: BaseException, waited: float) -> BaseException:
-        """Return the error for one more caller: an exception that several threads raise mixes up their tracebacks."""
+        """Return the error for one more caller: an exception raised by several threads mixes up their tracebacks."""
         try:
             mine = type(error)(*error.args)
         except Exception:

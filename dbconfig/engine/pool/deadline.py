@@ -19,7 +19,7 @@ COMMITTING = "committing"
 PAUSING = "pausing before another attempt"
 ELSEWHERE = "elsewhere in the application"
 
-# Seconds by which a wait may end early: locks and event loops go by another clock than the pool.
+# Seconds by which a wait may end early: locks and event loops use another clock than the pool.
 TOLERANCE = 0.005
 
 SLUG = "deadline-exceeded"
@@ -43,8 +43,8 @@ class DeadlineExceeded(SQLAlchemyError, TimeoutError):
 class Deadline:
     """A time budget: within its `with` block, everything that waits for a database ends with it.
 
-    It goes along where context variables go: into coroutines, tasks, and functions of a thread pool that copy the
-    context, as FastAPI's and `asyncio.to_thread` do.
+    It follows context variables: into coroutines, tasks, and functions in thread pools that copy the context, as
+    FastAPI's and `asyncio.to_thread` do.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -118,7 +118,7 @@ class Deadline:
 _current: ContextVar[Deadline | None] = ContextVar("dbconfig.deadline", default=None)
 current: Callable[[], Deadline | None] = _current.get
 
-# Called when a deadline begins, in any order: nothing that limits by one is attached before there is one.
+# Called when a deadline begins, in any order: no limit is attached before the first deadline.
 _at_first_use: list[Callable[[], Any]] = []
 
 
@@ -150,7 +150,7 @@ def lift() -> None:
 
 @contextlib.contextmanager
 def lifted() -> Iterator[None]:
-    """Do without the deadline for a moment, as for tasks that outlive the one who starts them."""
+    """Do without the deadline for a moment, as for tasks that outlive the task that starts them."""
     token = _current.set(None)
     try:
         yield

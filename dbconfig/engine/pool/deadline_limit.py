@@ -1,4 +1,4 @@
-"""Statements end with the deadline of their caller: on the server, and on the client when that is silent."""
+"""Statements end with the deadline of their caller: on the server, and on the client if the server is silent."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ from dbconfig.engine.pool.deadline import COMMITTING, STATEMENTS, Deadline
 if TYPE_CHECKING:
     from sqlalchemy.engine import Engine, ExceptionContext
 
-# Seconds that a server gets, beyond the deadline, to say that it has ended a statement: its connection is whole then.
+# Seconds that a server gets, beyond the deadline, to report that it has cancelled a statement; the connection is then
+# still usable.
 GRACE = 0.03
 # Seconds that a ROLLBACK gets when the time is over.
 CLEANUP = 0.25
@@ -51,11 +52,11 @@ class _Limited:
             limit.spend(STATEMENTS, monotonic() - began)
             if not late.came and not (self.driver.interrupts and monotonic() >= limit.at):
                 raise
-            # The server's word may come at the moment in which the socket is shut.
+            # The server's answer may arrive just as the socket is shut down.
             whole = self.driver.interrupts or (self.driver.was_cancelled(error) and not late.shut)
             raise limit.exceeded("a statement was executed", whole=whole) from error
         limit.spend(STATEMENTS, monotonic() - began)
-        if late.came:  # it ended at the same moment; what was asked of the server may strike whatever comes next
+        if late.came:  # it ended at the same moment; the cancel request may hit the next statement
             raise limit.exceeded("a statement was executed", whole=self.driver.interrupts)
         return result
 
@@ -94,7 +95,7 @@ class _Limited:
         return getattr(connection, "driver_connection", connection)
 
     def call(self, late: _Late, connection: Any, seconds: float, call: Callable[..., Any], *arguments: Any) -> Any:
-        """Call; after so many seconds ask the server to end it, and a moment later shut the socket under it."""
+        """Call a function; after so many seconds cancel it on the server, and a moment later shut its socket down."""
         fd, number = self.driver.socket(connection), self.driver.number(connection)
         if fd is None:
             return call(*arguments)
@@ -107,7 +108,7 @@ class _Limited:
         return watch.guard(partial(late.cut, fd), seconds + GRACE, watch.guard, cancel, seconds, call, *arguments)[0][0]
 
     def cut(self, late: _Late, connection: Any, seconds: float, call: Callable[..., Any], *arguments: Any) -> Any:
-        """Call, and shut the socket under it after so many seconds."""
+        """Call a function, and shut its socket down after so many seconds."""
         fd = self.driver.socket(connection)
         if fd is None:
             return call(*arguments)
@@ -128,7 +129,7 @@ class _Late:
 
 
 class _OfLoop(_Limited):
-    """The same of an asynchronous driver, by timers of its event loop."""
+    """The same for an asynchronous driver, with timers of its event loop."""
 
     def under(self, cursor: Any) -> Any:
         return cursor._connection  # SQLAlchemy's adapter of asynchronous drivers has no public name for it
@@ -164,7 +165,7 @@ class _OfLoop(_Limited):
 
 
 class _InProcess(_Limited):
-    """The same where the database runs in this process: it looks at the clock itself, also while rows are read."""
+    """The same for a database that runs in this process: it checks the clock, also while rows are read."""
 
     def __init__(self, engine: Engine) -> None:
         super().__init__(engine)
@@ -204,7 +205,7 @@ def _kind(engine: Engine) -> type[_Limited]:
 
 
 class _Engines:
-    """The engines of the process; they are limited from its first deadline on, and look for none before."""
+    """The engines of the process; they are limited from its first deadline on, and check for none before."""
 
     def __init__(self) -> None:
         self._known: weakref.WeakSet[Engine] = weakref.WeakSet()
@@ -228,7 +229,7 @@ class _Engines:
 
 
 def _limit(engine: Engine) -> None:
-    # Outside of all that is there already: what a COMMIT is noted by must not see one that is refused before.
+    # Outermost: the listeners that record a COMMIT must not see one that is rejected here.
     limited = _kind(engine)(engine)
     for name in _STATEMENTS:
         _wrap(engine.dialect, name, limited.statement, limited.lift)

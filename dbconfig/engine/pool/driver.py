@@ -1,4 +1,4 @@
-"""What the pool asks of a driver. Each driver's own file, in the dialects, answers; nothing here knows one by name."""
+"""The pool's interface to a driver. Each driver implements it in its dialect's folder; this module names none."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ logger: logging.Logger = logging.getLogger("dbconfig.pool.sockets")
 
 
 class Parameters:
-    """The arguments of one connect, and what was written for them.
+    """The arguments of one connect, and what the configuration says of them.
 
-    SQLAlchemy 2.0 passes the same dictionary to every connect, so that a limit set for one caller's deadline would
-    limit all who come later: each time we begin with what was there the first time.
+    SQLAlchemy 2.0 passes the same dictionary to every connect, so a limit set for one caller's deadline would limit all
+    later callers. Each connect therefore starts from the original values.
     """
 
     def __init__(self, now: dict[str, Any], written: dict[str, Any]) -> None:
@@ -36,10 +36,10 @@ class Parameters:
 
 
 class Driver:
-    """A driver of which nothing is known. `connection` is the driver's own, never SQLAlchemy's adapter of it."""
+    """A driver without special support. `connection` is the driver's own, never SQLAlchemy's adapter of it."""
 
     interrupts = False  # statements are ended by `interrupt`, on the connection itself
-    package = ""  # the Python package whose frames are no part of the application
+    package = ""  # the Python package whose frames are not the application's
     wire: frozenset[str] = frozenset()  # Python modules that send and read, where a signal handler may strike
 
     def socket(self, connection: Any) -> int | None:
@@ -53,7 +53,7 @@ class Driver:
         return fd if isinstance(fd, int) and fd >= 0 else None
 
     def plug(self, connection: Any) -> Any:
-        """Return what has the `fileno` of a connection; None where nothing has. May raise."""
+        """Return the object with the `fileno` of a connection, or None. May raise."""
         transport = self.transport(connection)
         return None if transport is None else transport.get_extra_info("socket")
 
@@ -68,7 +68,7 @@ class Driver:
         """Take back what `limit_connect` has set for the connect alone."""
 
     def number(self, connection: Any) -> int | None:
-        """Return the server's number of a connection, as it was told at login."""
+        """Return the server's ID of a connection, as reported at login."""
         return None
 
     def cancel(self, cursor: Any, beside: Any, number: int) -> None:
@@ -79,14 +79,14 @@ class Driver:
         return False
 
     def run_until(self, connection: Any, when: float | None) -> Awaitable[None] | None:
-        """Let statements end at a time of the pool's clock, where there is no server; None: no longer.
+        """Let statements end at a time of the pool's clock, if the database runs in this process; None removes it.
 
         Rows that are still to come are included.
         """
         return None
 
     def interrupt(self, connection: Any) -> Awaitable[None] | None:
-        """End what a connection executes, where there is no server."""
+        """Interrupt what a connection executes, if the database runs in this process."""
         return None
 
     def parameter(self, connection: Any, key: str) -> str | None:
@@ -102,10 +102,10 @@ class Driver:
         return False
 
     def forget(self, connection: Any) -> None:
-        """Let a connection be collected whose event loop is closed, and can be asked for nothing."""
+        """Make a connection collectable whose event loop is closed."""
 
     def hang_up(self, connection: Any) -> None:
-        """Close a connection of asyncio without a word, where SQLAlchemy has no way to."""
+        """Close a connection of asyncio without notifying the server, where SQLAlchemy has no way to."""
 
 
 def in_time(connect: Callable[..., Awaitable[Any]], seconds: float) -> Callable[..., Awaitable[Any]]:
@@ -113,7 +113,7 @@ def in_time(connect: Callable[..., Awaitable[Any]], seconds: float) -> Callable[
 
     async def connect_in_time(*arguments: Any, **keywords: Any) -> Any:
         try:
-            # Not wait_for, which on Python 3.11 loses a connection that is ready in the moment of a cancellation.
+            # Not wait_for, which on Python 3.11 loses a connection that is ready at the moment of a cancellation.
             async with asyncio.timeout(seconds):
                 return await connect(*arguments, **keywords)
         finally:
@@ -127,7 +127,7 @@ _UNKNOWN = Driver()
 
 
 def introduce(dialect: Any, driver: Driver) -> None:
-    """Say which driver the connections of a dialect object are of."""
+    """Register the driver of a dialect object's connections."""
     _known[dialect] = driver
 
 

@@ -1,4 +1,4 @@
-"""What each log record says of the pool that it is about, as attributes that a JSON log has as fields."""
+"""Attributes that each log record has about its pool; a JSON log shows them as fields."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def facts(name: str, **more: Any) -> dict[str, Any]:
 
     Args:
         name: of the pool: "profile", "profile/database", and for reading "…/reads" or "…/replica1".
-        more: what else the record says; a secret is never among it.
+        more: further attributes; never a secret.
     """
     profile, *parts = name.split("/")
     if parts and _ROLE.fullmatch(parts[-1]):

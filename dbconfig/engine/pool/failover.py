@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 logger: logging.Logger = logging.getLogger("dbconfig.pool.failover")
 
-# Whether the server itself takes no writes; MySQL gives the same error for the application's own READ ONLY.
+# Whether the server itself rejects writes; MySQL gives the same error for the application's own READ ONLY.
 _SERVER_READ_ONLY = ("read_only", "innodb_read_only", "tx_read_only", "transaction_read_only")
 
 
 def attach(engine: Engine, name: str, judge: Judge, count: Callable[[], None]) -> None:
-    """Invalidate the pool of a primary when it refuses a write for being read-only, which is counted, or goes down."""
+    """Invalidate the pool of a primary that has become read-only, which is counted, or shuts down."""
 
     of_driver = engine.dialect.loaded_dbapi.Error
 
@@ -64,7 +64,7 @@ def _asked_for_read_only(context: ExceptionContext) -> bool:
 
 
 def _is_off(connection: Any, variables: Sequence[str]) -> bool:
-    """Whether no global variable of these is on. MySQL goes on taking statements after one that it refused."""
+    """Whether all of these global variables are off. MySQL accepts further statements after one that it rejected."""
     cursor = connection.connection.cursor()
     try:
         names = ", ".join(f"'{name}'" for name in variables)

@@ -12,14 +12,14 @@ from dbconfig.engine.pool import driver
 
 logger: logging.Logger = logging.getLogger(__name__)
 
-# Seconds for a polite end. A server that is gone does not answer one, and an end must not wait for it.
+# Seconds for a clean close. A server that is down does not answer, and closing must not wait for it.
 CLOSE_LIMIT = 2.0
 
 
 async def close(dialect: Any, connection: Any, *, terminate: bool) -> None:
-    """Close a connection politely; when that takes too long, fails, or is cancelled, at once."""
-    # The part of SQLAlchemy's `do_terminate` that is polite, which there goes on beside whoever is cancelled: after our
-    # limit its error would be one that nobody retrieves.
+    """Close a connection cleanly; if that takes too long, fails, or is cancelled, close it immediately."""
+    # The clean part of SQLAlchemy's `do_terminate`, which there continues after its caller is cancelled: after our
+    # limit, its error would never be retrieved.
     own = getattr(connection, "_terminate_graceful_close", None) if terminate and dialect.has_terminate else None
     try:
         async with asyncio.timeout(CLOSE_LIMIT):
@@ -27,13 +27,13 @@ async def close(dialect: Any, connection: Any, *, terminate: bool) -> None:
     except Exception as error:
         logger.debug("a connection did not close cleanly: %s", error)
         cut(dialect, connection)
-    except BaseException:  # the loop ends, and cancels all that is under way in it
+    except BaseException:  # the loop ends, and cancels its tasks
         cut(dialect, connection)
         raise
 
 
 def cut(dialect: Any, connection: Any) -> None:
-    """Close a connection at once, without a word. Not where SQLAlchemy can await: it would say good-bye."""
+    """Close a connection immediately, without notifying the server. Not where SQLAlchemy can await: it would."""
     own, under = driver.of(dialect), dialect.get_driver_connection(connection)
     transport = own.transport(under)
     try:
@@ -42,6 +42,6 @@ def cut(dialect: Any, connection: Any) -> None:
         else:
             own.hang_up(under)
         if transport is not None:
-            transport.abort()  # a closed transport first sends what it has, to a server that may not take it
+            transport.abort()  # a closed transport first flushes its buffer, to a server that may not read it
     except Exception as error:  # closed already, or its loop is
         logger.debug("the socket of a connection could not be closed: %s", error)

@@ -1,4 +1,4 @@
-"""What a forked child must forget: locks that nobody unlocks, threads that do not exist, its parent's connections."""
+"""State that a forked child must discard: locked locks, missing threads, and the parent's connections."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from sqlalchemy.pool import base
 Reset = Callable[[], None]
 _resets: list[Callable[[], Reset | None]] = []
 _last: list[Reset] = []
-# Connections of the parent that this process inherited in use. They are never let go: closing one, or rolling it back,
-# would speak on the parent's socket and end its transaction.
+# Connections of the parent that this process inherited in use. They are kept forever: closing one, or rolling it back,
+# would write to the parent's socket and end its transaction.
 _pinned: list[Any] = []
 _WIPE_ON_FORK = 18  # MADV_WIPEONFORK, which the module does not name before 3.15
-_pids = [os.getpid()]  # of the process for which all is as it should be
+_pids = [os.getpid()]  # of the process whose state is valid
 
 
 class Guarded(Protocol):
-    """What a fork must not strike in the middle of a change."""
+    """State that a fork must not interrupt in the middle of a change."""
 
-    def before_fork(self) -> None: ...  # wait for the change, and let nobody begin another one
+    def before_fork(self) -> None: ...  # wait for the change, and allow no further one
 
     def after_fork_in_parent(self) -> None: ...
 
@@ -39,21 +39,21 @@ Token = tuple[int, object]  # the thread, and what tells one connect from anothe
 
 
 class Connects:
-    """The connects that are under way, which a fork lets end before it strikes, for a moment at most.
+    """The connects in progress; a fork waits briefly for them to finish.
 
     OpenSSL and the resolver of the C library have locks that no hook frees in a child. One that a thread of the parent
-    held in the fork, while it made a TLS context, let the child's first connect wait for ever (seen with PyMySQL, which
-    makes one for each connection).
+    held in the fork, while it created a TLS context, made the child's first connect hang (seen with PyMySQL, which
+    creates one for each connection).
     """
 
-    LIMIT = 1.0  # seconds: a server that is silent holds up no fork
+    LIMIT = 1.0  # seconds: a silent server must not delay a fork for longer
 
     def __init__(self) -> None:
         self._under_way: set[Token] = set()
         self._forking = 0  # the thread that forks
 
     def begin(self, token: Token) -> None:
-        """Take note of a connect on this thread, once no fork is about to strike. `end` follows, whatever happens."""
+        """Register a connect on this thread, once no fork is pending. `end` follows in any case."""
         latest = time.monotonic() + 2 * self.LIMIT
         while True:
             # In this order, and the other way round in `pause`: one of the two sees the other.
@@ -67,7 +67,7 @@ class Connects:
         self._under_way.discard(token)
 
     def pause(self) -> None:
-        """Let those of the other threads end, and none begin until `go_on`."""
+        """Wait for those of the other threads, and let none begin until `go_on`."""
         self._forking = me = get_ident()
         latest = time.monotonic() + self.LIMIT
         while any(thread != me for thread, _ in list(self._under_way)) and time.monotonic() < latest:
@@ -77,14 +77,14 @@ class Connects:
         self._forking = 0
 
     def forget(self) -> None:
-        """In a child: the threads that were at it do not exist."""
+        """In a child: the threads that were connecting do not exist."""
         self._forking = 0
         self._under_way.clear()
 
 
 connects = Connects()
 _guarded: weakref.WeakSet[Guarded] = weakref.WeakSet()
-_forking = threading.RLock()  # one fork at a time: two of them could wait for each other's locks for ever
+_forking = threading.RLock()  # one fork at a time: two of them could deadlock
 _held: list[Guarded] = []  # those that wait for this fork to be over; others may appear meanwhile
 
 
@@ -100,12 +100,12 @@ def after_locks_in_child(reset: Reset) -> None:
 
 
 def guard(owner: Guarded) -> None:
-    """Tell an object of every fork, before and after, as long as somebody else keeps it."""
+    """Notify an object before and after every fork, as long as it is alive."""
     _guarded.add(owner)
 
 
 def _before() -> None:
-    # A lock that another thread holds at the fork would stay locked in the child, and what it guards half done.
+    # A lock that another thread holds at the fork would stay locked in the child, with its data half changed.
     _forking.acquire()
     connects.pause()
     for owner in list(_guarded):
@@ -121,7 +121,7 @@ def _after_in_parent() -> None:
 
 
 class _Pid:
-    """The slow way to see a fork, where there is no page that is wiped: a system call."""
+    """The slow way to detect a fork, without a wiped page: a system call."""
 
     def __init__(self) -> None:
         self._pid = os.getpid()
@@ -137,7 +137,7 @@ class Mark(Protocol):
 
 
 def mark() -> Mark:
-    """Return what has a true value at index 0 in this process, and a false one in every child that is forked from it.
+    """Return a sequence whose item 0 is true in this process, and false in every child forked from it.
 
     Also if the fork happens in C, where Python's hooks do not run. Reading it costs a tenth of a system call.
     """
@@ -160,7 +160,7 @@ def _after_in_child() -> None:
 
 
 def notice() -> None:
-    """Do what is done after a fork, if there was one that Python was not told of: in C, as uWSGI forks its workers.
+    """Run the hooks of a fork that Python did not see: in C, as uWSGI forks its workers.
 
     Each pool handles its own connections then, at its next use.
     """
@@ -184,7 +184,7 @@ def _tell_guarded() -> None:
 
 
 def keep(inherited: object) -> None:
-    """Let something of the parent's never be collected: a driver would say good-bye over the parent's socket."""
+    """Keep an object of the parent from being collected: a driver would close the session over the parent's socket."""
     _pinned.append(inherited)
 
 
@@ -192,14 +192,14 @@ _PARENTS: Final = "this connection was opened before the fork, and is the parent
 
 
 class _ParentsConnection:
-    """What stands for the driver's connection: it says whose it is."""
+    """Replaces the driver's connection, and raises an error that says that it is the parent's."""
 
     def __getattr__(self, name: str) -> Any:
         raise ResourceClosedError(_PARENTS)
 
 
 class _ParentsProxy:
-    """What a proxy does that a child has inherited in use: nothing."""
+    """The methods of a proxy that a child has inherited in use: they do nothing."""
 
     __slots__ = ()
 
@@ -220,8 +220,8 @@ _of_parent: dict[type, type] = {}  # by the class of the proxy
 def pin(records: list[Any]) -> None:
     """Keep inherited connections open and out of use.
 
-    Whoever holds one in the child, a session that was open at the fork for instance, is told whose it is at the next
-    statement, which never reaches the parent's socket.
+    A holder in the child, such as a session that was open at the fork, gets an error at the next statement, which never
+    reaches the parent's socket.
     """
     for record in records:
         fairy = record.fairy_ref() if record.fairy_ref is not None else None
@@ -232,7 +232,7 @@ def pin(records: list[Any]) -> None:
         finalizer = getattr(fairy, "_finalizer", None)  # SQLAlchemy 2.1
         if finalizer is not None:
             finalizer.detach()
-        # SQLAlchemy 2.0 hangs the clean-up on the weak reference, which would be called at the end of the process.
+        # SQLAlchemy 2.0 cleans up in a weak reference's callback, which would run at the end of the process.
         getattr(base, "_strong_ref_connection_records", {}).pop(record.fairy_ref, None)
         record.fairy_ref = None
         fairy.dbapi_connection = None

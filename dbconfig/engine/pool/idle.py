@@ -1,4 +1,4 @@
-"""Care for idle connections: keep some warm, close those that are idle for too long, find dead ones."""
+"""Maintenance of idle connections: keep some open, close those that are idle for too long, find dead ones."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ logger: logging.Logger = logging.getLogger("dbconfig.pool.idle")
 
 
 def begin(pool: Owner) -> None:
-    """Take a pool into care from its first connection on."""
+    """Maintain a pool from its first connection on."""
     options = pool.options
     if options.min_idle or options.idle_timeout is not None or options.keepalive is not None:
-        # A moment later: the first connection is then mostly back already, and counts.
+        # A moment later: the first connection has usually been returned by then, and counts as idle.
         caretaker.add(id(pool), _Care(pool), judgements.SHORTEST_ROUND)
 
 
@@ -64,7 +64,7 @@ def _ask_the_quiet(pool: Owner) -> None:
             try:
                 pool.idle.remove(record)
             except ValueError:
-                continue  # lent in the meantime
+                continue  # checked out in the meantime
         look = Look.at(pool._dialect, record.driver_connection)
         verdict = Verdict.ASK if look is None else look.verdict()
         if verdict is not Verdict.DEAD:
@@ -80,7 +80,7 @@ def _ask_the_quiet(pool: Owner) -> None:
 
 
 def _refill(pool: Owner) -> float | None:
-    """Connect, in parallel, up to ``pool_min_idle``. Return when to look again if that is not done yet."""
+    """Connect, in parallel, up to ``pool_min_idle``. Return when to try again if that is not done yet."""
     missing = 0
     slots = []
     with pool.lock:

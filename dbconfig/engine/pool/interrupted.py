@@ -1,4 +1,4 @@
-"""Close a connection whose statement was interrupted: nobody may read the answer that is still under way."""
+"""Close a connection whose statement was interrupted: the pending answer must not reach the next user."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ _BEFORE_THE_WIRE = frozenset({"escape", "escape_string", "literal"})
 
 
 def attach(engine: Engine) -> None:
-    """Take an error that is not the driver's own, in the middle of a call, for the end of the connection.
+    """Treat an error in the middle of a driver call that is not the driver's own as the end of the connection.
 
-    A time limit by signal (Celery's soft limit, gevent.Timeout, a watchdog) raises whatever it likes wherever it
-    strikes. SQLAlchemy closes the connection for KeyboardInterrupt and other exits only. Without a rollback at the end
-    of a use, as in read-only sessions, the next user would then get the answer to this statement.
+    A time limit by signal (Celery's soft limit, gevent.Timeout, a watchdog) raises any exception at any point.
+    SQLAlchemy closes the connection for KeyboardInterrupt and other exits only. Without a rollback at the end of a use,
+    as in read-only sessions, the next user would then get the answer to this statement.
     """
     of_the_driver, own = engine.dialect.loaded_dbapi.Error, driver.of(engine.dialect)
 
     def handle_error(context: ExceptionContext) -> None:
         error = context.original_exception
-        if isinstance(error, DeadlineExceeded):  # of which, as a TimeoutError, SQLAlchemy always thinks the worst
+        if isinstance(error, DeadlineExceeded):  # a TimeoutError, which SQLAlchemy always treats as a disconnect
             context.is_disconnect = context.connection is not None and not error.connection_is_whole
             context.invalidate_pool_on_disconnect = False
             return

@@ -1,4 +1,4 @@
-"""The judgements of a queue, one function each. Threads and tasks go by the same ones; none of them acts."""
+"""The decisions of a queue, one pure function each, shared by threads and tasks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from .shedding import Shedding
 
     class Arrived(Protocol):
-        """Somebody who waits."""
+        """A waiter."""
 
         arrived: float
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
         def expires(self) -> float: ...
 
     class Care(Protocol):
-        """How many connections are kept at rest, and for how long."""
+        """How many idle connections are kept, and for how long."""
 
         @property
         def min_idle(self) -> int: ...
@@ -48,9 +48,9 @@ CONNECTS_AT_ONCE = 3
 # connects a second for the whole pool; the longest pause is what callers lose after the server is back.
 RETRY_FIRST = 0.1
 RETRY_LONGEST = 0.5
-# Seconds after a refusal that time alone does not cure, as a wrong password: asking often would lock the account.
+# Seconds after a permanent error, such as a wrong password: frequent attempts would lock the account.
 RETRY_REFUSED = 5.0
-# Seconds between two rounds of care: no shorter than makes sense, and no longer than a lowered number of idle ones may
+# Minimum and maximum seconds between two maintenance rounds; the maximum bounds how long too few idle connections may
 # last.
 SHORTEST_ROUND = 0.05
 LONGEST_ROUND = 10.0
@@ -63,13 +63,13 @@ _MOST_DOUBLINGS = 16
 
 
 def is_full(waiting: int, most: int | None, limit: float, in_use: int) -> bool:
-    """Return whether one more caller is refused."""
-    # Who waits for a connect that is under way, or for a place that is free, is not part of a jam.
+    """Return whether one more caller is rejected."""
+    # Callers that wait for a connect in progress, or for a free place, are not part of a jam.
     return most is not None and waiting - (limit - in_use) >= most
 
 
 def drops_first(shedding: Shedding, waiting: Collection[Arrived], now: float) -> bool:
-    """Return whether who waits longest is dropped. The last one stays: no connection ever rests for want of callers."""
+    """Return whether the longest waiter is dropped. The last one stays, so no connection is idle without need."""
     return len(waiting) > 1 and shedding.drops(now - next(iter(waiting)).arrived, now)
 
 
@@ -77,10 +77,10 @@ def drops_first(shedding: Shedding, waiting: Collection[Arrived], now: float) ->
 
 
 def tries_again(*, waited_for: bool, warm: bool, patient: bool, transient: bool, others_in_use: bool) -> bool:
-    """Return whether a connect that failed is tried again, for those who wait, or is told to one of them.
+    """Return whether a failed connect is retried for the waiters, or its error is raised to one of them.
 
-    They may also be served by a connection that is in use. A pool that has never connected is told at once: its
-    settings may be wrong.
+    They may also be served by a connection that is in use. In a pool that has never connected, the error is raised
+    immediately: its settings may be wrong.
     """
     return waited_for and warm and patient and (transient or others_in_use)
 
@@ -98,7 +98,7 @@ def retry_pause(
 
 
 def refill_pause(failures: int) -> float:
-    """Return the seconds until connections that are missing at rest are asked for again."""
+    """Return the seconds until missing idle connections are opened again."""
     return min(LONGEST_REFILL_PAUSE, SHORTEST_ROUND * 2.0 ** min(failures, _MOST_DOUBLINGS))
 
 
@@ -132,7 +132,7 @@ def missing(idle: int, connecting: int, care: Care) -> int:
 
 
 def next_round(idle: Collection[Resting], care: Care, now: float, *others: float) -> float:
-    """Return when to look again at the idle connections, at one of the ``others`` at the latest."""
+    """Return when to check the idle connections again, at one of the ``others`` at the latest."""
     due = [now + LONGEST_ROUND, *others]
     surplus = care.idle_timeout is not None and len(idle) > care.min_idle
     for each in idle:

@@ -1,4 +1,4 @@
-"""A connection on loan: SQLAlchemy's own proxy, with a short way out and back while nobody listens."""
+"""A checked-out connection: SQLAlchemy's own proxy, with a fast path out and back if there are no listeners."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _ROLLBACK: Final = ResetStyle.reset_rollback
 
 
 class _NoFinalizer:
-    """What SQLAlchemy detaches at the end of a loan; here the end of the object itself does the work."""
+    """The finalizer that SQLAlchemy detaches at checkin; here `__del__` does the work."""
 
     def detach(self) -> None:
         pass
@@ -33,13 +33,13 @@ def nothing(dead: object) -> None:
 class Lent(_ConnectionFairy):
     """SQLAlchemy's proxy of a connection, for our pool of threads.
 
-    SQLAlchemy registers a finalizer for each loan, which costs as much as all the rest of a checkout. ``__del__`` does
-    the same. What nobody has asked for is skipped: events without a listener, log records that are not written.
+    SQLAlchemy registers a finalizer for each checkout, which costs as much as the rest of the checkout. ``__del__``
+    does the same. Unused work is skipped: events without a listener, log records that are not written.
     """
 
     __slots__ = ("_loan",)
 
-    _pool: Any  # a FairPool, which stands above
+    _pool: Any  # a FairPool, in a higher layer
     _connection_record: Record | None
 
     _finalizer: Any = _NoFinalizer()
@@ -50,7 +50,7 @@ class Lent(_ConnectionFairy):
         self._echo = echo
         self.dbapi_connection = connection
         self._connection_record = record
-        # In this order: whoever is interrupted in between has lent nothing yet.
+        # In this order: an interrupt in between leaves nothing checked out.
         self._loan = record.fairy_ref = ref(self, nothing)
         pool.lent.add(record)
 
@@ -114,22 +114,22 @@ class Lent(_ConnectionFairy):
         try:
             self._end()
         except BaseException:
-            # An exception out of a signal handler; Python prints it here, and nobody else gives the connection back.
+            # An exception from a signal handler: Python prints it here, and nothing else returns the connection.
             self._end()
             raise
 
     def _end(self) -> None:
         try:
             record = object.__getattribute__(self, "_connection_record")
-            if record is None:  # mostly: it was given back
+            if record is None:  # the usual case: it was returned
                 return
             loan = object.__getattribute__(self, "_loan")
         except AttributeError:
-            return  # interrupted before it was anything
+            return  # interrupted before it was initialized
         if record.fairy_ref is not loan or is_finalizing():
             return
         leaks = self._pool.leaks
-        # Nobody gave it back. Who asks the record shall see that nobody has it.
+        # It was never returned. The record must show that it has no holder.
         self._loan = record.fairy_ref = ref(_Nobody())
         if leaks is not None:
             leaks.forgotten(record)

@@ -1,4 +1,4 @@
-"""The rules of the queue, as a state machine: it takes what happened, and answers with what to do."""
+"""The rules of the queue, as a state machine: it takes events and emits commands."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from .refusal import NEVER, Refusal
 from .shedding import Shedding
 from .tally import BOUNDS, Counters
 
-# Bound once: on Python 3.11 the name of a member is looked up by a function, and these stand in every checkout.
+# Bound once: on Python 3.11 looking up an enum member calls a function, and every checkout uses these.
 _LENT, _IDLE = State.LENT, State.IDLE
 _FIRST_BOUND = BOUNDS[0]
 
 
 class Line:
-    """Who gets which connection, when one more is opened, and when one closes.
+    """Decides who gets which connection, when one more is opened, and when one closes.
 
-    No thread, lock, socket, or clock: each event carries its time, and what has to be done stands in ``commands``
-    when the method returns. Two promises hold after every event: nobody waits while a connection is idle, and each
-    open, opening or closing connection has exactly one place, of which there are never more than ``rules.limit``.
+    No thread, lock, socket, or clock: each event carries its time, and ``commands`` holds what has to be done when the
+    method returns. Two invariants hold after every event: no caller waits while a connection is idle, and each open,
+    opening, or closing connection has exactly one place, of which there are never more than ``rules.limit``.
     """
 
     def __init__(self, rules: Rules, counters: Counters) -> None:
@@ -33,7 +33,7 @@ class Line:
         self.commands: list[Command] = []
         self.idle: deque[Place] = deque()
         self.callers: OrderedDict[Caller, None] = OrderedDict()
-        self.open: int = 0  # places that count: connecting, idle, lent, being checked, closing
+        self.open: int = 0  # places that count: connecting, idle, checked out, being checked, closing
         self.connects: set[Place] = set()
         self.generation: int = 0  # of the connections made from now on; the older ones are invalid
         self.first_generation: int = 0  # of the places that count: those from before `forget` do not
@@ -44,8 +44,8 @@ class Line:
         self.retry_at: float = NEVER
         self.shedding: Shedding | None = None if rules.queue_target is None else Shedding(rules.queue_target)
         self._take: Callable[[], Place] = self.idle.pop if rules.lifo else self.idle.popleft
-        # Beyond the steady size a returned connection is the next to go, so that the surplus rests and can time out
-        # as idle; in strict rotation a trickle of requests would keep all of them in use for ever.
+        # Beyond the steady size the most recently returned connection is handed out first, so that the surplus stays
+        # idle and can time out; in strict rotation a trickle of requests would keep all of them in use.
         self._put = self.idle.append
         self._put_surplus = self.idle.append if rules.lifo else self.idle.appendleft
         self._put_last = self.idle.appendleft if rules.lifo else self.idle.append
@@ -54,7 +54,7 @@ class Line:
     # -- callers
 
     def take(self, now: float) -> Place | None:
-        """Lend the idle connection that is next, if there is one: the short way."""
+        """Hand out the next idle connection, if there is one: the fast path."""
         try:
             place = self._take()
         except IndexError:
@@ -64,7 +64,7 @@ class Line:
         return place
 
     def ask(self, caller: Caller, now: float) -> None:
-        """Somebody wants a connection: serve it, refuse it, or let it stand in the line."""
+        """A caller wants a connection: serve it, reject it, or put it into the queue."""
         place = self._fit(now)
         if place is not None:
             self._decide(caller, place=place)
@@ -77,7 +77,7 @@ class Line:
             self._line_up(caller, now)
 
     def ask_again(self, caller: Caller, place: Place, reason: str, now: float) -> None:
-        """The connection that was handed to a caller is unusable: close it, and serve the caller ahead of everybody."""
+        """The connection that was handed to a caller is unusable: close it, and serve the caller before all others."""
         caller.place = None
         self._close(place, reason)
         another = self._fit(now)
@@ -105,7 +105,7 @@ class Line:
     def leave(self, caller: Caller, now: float) -> None:
         """A caller no longer waits: its time is over, it was cancelled, or it was interrupted.
 
-        What was handed to it at this very moment goes to the next.
+        What was handed to it at the same moment goes to the next caller.
         """
         self.callers.pop(caller, None)
         place, caller.place = caller.place, None
@@ -123,7 +123,7 @@ class Line:
     # -- connections
 
     def give_back(self, place: Place, now: float) -> None:
-        """A caller is done with a connection that is whole."""
+        """A caller returns a usable connection."""
         use, held = self.counters.use, now - place.lent_at
         # Tally.observe, why_unfit, without the calls.
         use.counts[0 if held <= _FIRST_BOUND else bisect_left(BOUNDS, held)] += 1
@@ -142,7 +142,7 @@ class Line:
         self._put(place) if self.open <= self.rules.size else self._put_surplus(place)
 
     def lost(self, place: Place, now: float) -> None:
-        """A caller is done, and there is no connection: it was invalidated, detached or forgotten."""
+        """A caller returns a place without a connection, which was invalidated, detached, or forgotten."""
         self.counters.use.observe(now - place.lent_at)
         self._release(place, now)
 
@@ -154,7 +154,7 @@ class Line:
         self.warm, self.trouble, self.failures, self.retry_at = True, None, 0, NEVER
         self.counters.create.observe(now - place.started_at)
         if self.shedding is not None and self.in_use <= 1:
-            self.shedding.relax()  # they have waited for the server, and not for each other
+            self.shedding.relax()  # they have waited for the server, not for each other
         place.returned_at = place.checked_at = place.lent_at = now
         place.expires = expires
         self._hand_over(place, now)
@@ -192,7 +192,7 @@ class Line:
         self._staff(now)
 
     def retire(self, place: Place, reason: str) -> None:
-        """A caller leaves a connection that must not be handed out again."""
+        """A caller returns a connection that must not be handed out again."""
         self._close(place, reason)
 
     def closed(self, place: Place, now: float) -> None:
@@ -203,20 +203,19 @@ class Line:
         """A ping of an idle connection has ended."""
         place.checked_at = now
         if alive:
-            # A check is no use of it: at the head of the line it would be lent next, and with a ping every two minutes
-            # each surplus connection would have its turn before it has rested for long enough to time out.
+            # A check does not count as use: at the head of the queue it would be handed out next, and with a ping every
+            # two minutes each surplus connection would be used before it has been idle for long enough to time out.
             self._hand_over(place, now, put=self._put_last)
         else:
             self._close(place, "ping")
 
     def _hand_over(self, place: Place, now: float, put: Callable[[Place], None] | None = None) -> None:
-        """Give a connection to the caller that has waited longest, else let it rest; or close what must not be handed
-        out again."""
+        """Give a connection to the longest waiter, else keep it idle; or close what must not be handed out again."""
         unfit = self.why_unfit(place, now)
         if unfit is not None:
             self._close(place, unfit)
             return
-        if self.callers:  # of a disposed line as well: they came before its end, and were promised a connection
+        if self.callers:  # of a disposed queue too: they came before it was disposed of, and get a connection
             if self.shedding is not None:
                 self._shed(now)
             caller = self._first()
@@ -260,19 +259,19 @@ class Line:
     # -- new connections
 
     def _staff(self, now: float) -> None:
-        """Open connections for those who wait, as many at once as is useful."""
-        # A connect that takes so long that it may never end is no reason to begin none for those who have come since.
+        """Open connections for the waiters, as many at the same time as is useful."""
+        # A connect that takes so long that it may never end must not block connects for later callers.
         hopeful = sum(now - place.started_at < self.rules.connect_stalls for place in self.connects)
         wanted = min(self.at_once(now) - self.connecting, len(self.callers) - hopeful)
         while wanted > 0 and self.connect(now):
             wanted -= 1
 
     def at_once(self, now: float) -> int:
-        """Return how many connects may be under way.
+        """Return how many connects may be in progress.
 
         The first connect of all is alone, so that a wrong password is tried once and not three times; and while the
-        server cannot be reached one tries for all. A burst is mostly served by what is returned meanwhile: more
-        connects at once would be a storm.
+        server cannot be reached one tries for all. Returned connections serve most of a burst: more connects at the
+        same time would be a connection storm.
         """
         if self.trouble is not None:
             return 1 if now >= self.retry_at else 0
@@ -294,8 +293,7 @@ class Line:
     # -- the whole
 
     def tick(self, now: float) -> None:
-        """Do what is due: retry a connect, close what was idle for too long, ping what is quiet, open what is
-        missing."""
+        """Do what is due: retry a connect, close connections idle for too long, ping quiet ones, open missing ones."""
         if self.trouble is not None and not self.callers:
             self.trouble, self.retry_at = None, NEVER
         if self.shedding is not None and self.callers and self.in_use >= self.rules.limit:
@@ -327,15 +325,15 @@ class Line:
             self._close(place, reason)
 
     def dispose(self, now: float) -> None:
-        """Close what is idle now and what is in use when it is returned. Who waits is still served, and closed then."""
+        """Close idle connections now and those in use when they are returned. Waiters are still served."""
         self.disposed = True
         self.close_idle(lambda place: True, "disposed")
 
     def forget(self) -> list[Place]:
         """Reset, in a forked child or another event loop, and return what was idle.
 
-        Nobody may close it: its sockets are the parent's, or nobody serves them. What is in use now may still
-        come back, and does not count.
+        The caller must not close it: its sockets belong to the parent or to a closed loop. What is in use now may still
+        be returned, and does not count.
         """
         inherited = list(self.idle)
         self.idle.clear()

@@ -1,4 +1,4 @@
-"""One daemon thread per process for what has to happen while nobody asks: idle care and leak reports."""
+"""One daemon thread per process for background work: idle maintenance and leak reports."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from dbconfig.engine.pool.clock import monotonic
 
 logger: logging.Logger = logging.getLogger("dbconfig.pool.caretaker")
 
-Job = Callable[[], float | None]  # returns the seconds until it wants to run again, or None when it is done
+Job = Callable[[], float | None]  # returns the seconds until its next run, or None when it is done
 
-# Seconds until a job that failed is tried again: whatever it was, the next round should find a calmer world.
+# Seconds until a failed job is retried; long enough for most causes to pass.
 AFTER_ERROR = 5.0
-# Seconds after which the thread looks whether there is anything left to do: a caller that removed the last job may have
-# been interrupted before it could say so.
+# Seconds after which the thread checks whether any job is left: a caller that removed the last one may have been
+# interrupted before it could notify the thread.
 LONGEST_WAIT = 10.0
 
 
 class Caretaker:
-    """Starts with the first job and ends with the last. A forked child has none until it has a job of its own.
+    """Starts with the first job and ends with the last. A forked child starts one with its own first job.
 
-    Jobs arrive in a queue written in C: neither an exception out of a signal handler nor the garbage collector, which
+    Jobs arrive in a queue written in C: neither an exception from a signal handler nor the garbage collector, which
     may call from anywhere, can leave a lock held here that the thread then waits for.
     """
 
@@ -39,10 +39,10 @@ class Caretaker:
         self._jobs: dict[object, Job] = {}
         self._inbox: SimpleQueue[tuple[float, object, Job] | None] = SimpleQueue()
         self._numbers = itertools.count()
-        self._thread: Thread | None = None  # written by the thread itself: one whose start was interrupted is none
+        self._thread: Thread | None = None  # set by the thread itself, since its start may be interrupted
 
     def add(self, key: object, job: Job, delay: float = 0.0) -> None:
-        """Run a job after ``delay`` seconds and then as often as it wants; one job per key."""
+        """Run a job after ``delay`` seconds, and then after the seconds that it returns; one job per key."""
         self._jobs[key] = job
         self._inbox.put((monotonic() + delay, key, job))
         if self._thread is None:
@@ -57,7 +57,7 @@ class Caretaker:
         try:
             thread.start()
         except RuntimeError as error:
-            # The interpreter is going down: there will be nothing left to care for.
+            # The interpreter is shutting down: there will be nothing left to maintain.
             logger.debug("cannot start the maintenance thread: %s", error)
             return
         while self._thread is None and thread.is_alive():
@@ -67,14 +67,14 @@ class Caretaker:
         me = current_thread()
         self._thread = me
         round_ = _Round(self._jobs, self._inbox, self._numbers)
-        while self._thread is me:  # of two that were started at once, the later one stays; they share the inbox
+        while self._thread is me:  # of two started at the same time, the later one stays; they share the inbox
             if self._jobs:
                 round_.run()
                 continue
             self._thread = None
             if not self._jobs:
                 return
-            self._thread = me  # somebody came in this moment, and may have seen that there is a thread
+            self._thread = me  # a caller came at this moment, and may have seen a running thread
         round_.hand_over()
 
 
@@ -98,7 +98,7 @@ class _Round:
 
     def run(self) -> None:
         """Wait for the next job that is due or for a message, and run what is due."""
-        # By the job, not by the key: a key that is an identity may belong to somebody else by now.
+        # By the job, not by the key: a key that is an `id()` may belong to another object by now.
         while self._due and self._jobs.get(self._due[0][2]) is not self._due[0][3]:
             heapq.heappop(self._due)
         wait = max(0.0, self._due[0][0] - monotonic()) if self._due else LONGEST_WAIT

@@ -10,12 +10,12 @@ from dbconfig.engine.pool.ping import Check
 
 
 class Judge(Protocol):
-    """Says what an error means; the pool knows no database system's."""
+    """Classifies errors of a database system; the pool knows none of them."""
 
     full: int  # how many connects failed because the server had no connection left
 
     def connects_again(self, error: BaseException) -> bool:
-        """Whether the same connection attempt may well succeed in a moment."""
+        """Whether the same connection attempt may succeed in a moment."""
 
     def ends_connection(self, error: BaseException) -> bool:
         """Whether a statement's error means that its connection can no longer be used."""
@@ -25,7 +25,7 @@ class Judge(Protocol):
 
 
 class SystemErrors:
-    """Knows the errors of the operating system, and nothing of databases."""
+    """Classifies errors of the operating system only."""
 
     full = 0
 
@@ -57,7 +57,7 @@ class LineOptions(NamedTuple):
     idle_timeout: float | None = None
     keepalive: float | None = None
     judge: Judge = SYSTEM_ERRORS
-    patient: bool = True  # wait for a server that cannot be reached; else its callers have another one to go to
+    patient: bool = True  # wait for a server that cannot be reached; else its callers can use another one
 
 
 def own_arguments(pool: QueuePool) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What the parts of a pool for threads ask of the pool they belong to."""
+"""The interface through which the parts of a thread pool use the pool they belong to."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Idle-aware ping: look at the socket each time, ask the server only after a rest or a doubt."""
+"""Idle-aware ping: check the socket each time, and ask the server only after idle time or when in doubt."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 logger: logging.Logger = logging.getLogger("dbconfig.pool.ping")
 
-# Seconds for which a returned connection is trusted without a look. A poll costs about 2 µs and gives up the GIL, which
-# under contention doubles the price of a checkout; a server seldom dies within the few ms since it last answered, and
-# if it does, a look just before the statement would mostly have come too early as well.
+# Seconds for which a returned connection is trusted without a check. A poll costs about 2 µs and releases the GIL,
+# which under contention doubles the cost of a checkout; a server rarely dies within the few ms since it last answered,
+# and if it does, a check just before the statement would usually have come too early as well.
 TRUST = 0.005
-# Seconds after which a ping has failed. A half-open connection answers never; a server that needs longer for a SELECT 1
+# Seconds after which a ping has failed. A half-open connection never answers; a server that needs longer for a SELECT 1
 # is replaced by a new connection, which waits until the caller's own deadline.
 PING_LIMIT = 2.0
 # The last moment before a deadline is still worth a try.
@@ -31,11 +31,11 @@ PING_LEAST = 0.05
 
 _RESTED = "dbconfig.rested"  # in record.info: since when, and how to look
 _LOOK = "dbconfig.look"
-_NEW = float("inf")  # a connection that has never been returned has not rested
+_NEW = float("inf")  # a connection that has never been returned has not been idle
 
 
 class Check(NamedTuple):
-    """Whether a connection that comes off the shelf is alive. ``rest``: seconds after which a look is not enough."""
+    """Whether an idle connection is alive. ``rest``: idle seconds after which a check of the socket is not enough."""
 
     rest: float
 
@@ -68,15 +68,15 @@ def ping(dialect: _ConnDialect | Dialect, connection: Any, driver_connection: An
         )
     except Exception as error:
         if not _is_of_the_driver(error, dialect):
-            raise  # of a signal handler: a time limit, which is not ours to swallow
-        # Also an error that is no disconnect by SQLAlchemy's book: the caller is to get another connection, not this.
+            raise  # of a signal handler: a time limit, which must propagate
+        # Also an error that SQLAlchemy does not classify as a disconnect: the caller gets another connection.
         logger.debug("ping failed: %s", error)
         answered = False
     return Verdict.ALIVE if answered and in_time else Verdict.SILENT
 
 
 def _is_of_the_driver(error: Exception, dialect: Any) -> bool:
-    # Drivers for asyncio let the errors of their transports through, and a signal handler has no part there.
+    # Drivers for asyncio pass the errors of their transports through, and no signal handler is involved.
     of_the_driver: tuple[type[Exception], ...] = (dialect.loaded_dbapi.Error, EOFError, OSError)
     return bool(dialect.is_async) or isinstance(error, of_the_driver)
 

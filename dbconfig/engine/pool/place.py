@@ -1,4 +1,4 @@
-"""What the queue consists of: places, callers, its rules, and the commands it gives to its driver."""
+"""The data types of the queue: places, callers, rules, and the commands for its driver."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class State(enum.Enum):
 
 
 class Place:
-    """One of the places for a connection; ``connection`` is whatever the driver keeps in it."""
+    """One of the places for a connection; ``connection`` is what the driver keeps in it."""
 
     __slots__ = (
         "checked_at",
@@ -40,7 +40,7 @@ class Place:
         self.connection: Any = None
         self.state: State = State.CONNECTING
         self.generation: int = generation
-        self.condemned: bool = False  # closes instead of being lent again
+        self.condemned: bool = False  # closes instead of being handed out again
         self.expires: float = NEVER
         self.started_at: float = now
         self.returned_at: float = now
@@ -49,7 +49,7 @@ class Place:
 
 
 class Caller:
-    """Somebody who waits for a connection until ``deadline``.
+    """A caller that waits for a connection until ``deadline``.
 
     Exactly one of ``place`` and ``error`` is set when the line has decided; ``key`` belongs to the driver.
     """
@@ -67,7 +67,7 @@ class Caller:
 
 @dataclass(frozen=True)
 class Rules:
-    """What a line goes by. Durations are in seconds."""
+    """The rules of a queue. Durations are in seconds."""
 
     size: float = 5.0  # infinite: unlimited
     limit: float = 15.0
@@ -82,7 +82,7 @@ class Rules:
     retry_first: float = judgements.RETRY_FIRST
     retry_longest: float = judgements.RETRY_LONGEST
     retry_refused: float = judgements.RETRY_REFUSED
-    queue_target: float | None = None  # shed load while nobody is served sooner
+    queue_target: float | None = None  # shed load while no caller is served sooner
 
 
 # Commands. A driver carries them out in this order, each once.
@@ -97,14 +97,14 @@ class Serve:
 
 @dataclass(frozen=True, slots=True)
 class Connect:
-    """Open a connection in this place, then tell ``connected`` or ``connect_failed``."""
+    """Open a connection in this place, then call ``connected`` or ``connect_failed``."""
 
     place: Place
 
 
 @dataclass(frozen=True, slots=True)
 class Close:
-    """Close the connection in this place, then tell ``closed``."""
+    """Close the connection in this place, then call ``closed``."""
 
     place: Place
     reason: str
@@ -112,7 +112,7 @@ class Close:
 
 @dataclass(frozen=True, slots=True)
 class Ping:
-    """Ask the server whether this idle connection is alive, then tell ``checked``."""
+    """Check with the server that this idle connection is alive, then call ``checked``."""
 
     place: Place
 

@@ -1,4 +1,4 @@
-"""What stands in the line: a place for a connection, a connection in its place, and a caller who waits for one."""
+"""The items of the queue: places for connections, connections, and waiting callers."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def is_held_here(lock: RLock) -> bool:
 
 
 class Leaks(Protocol):
-    """Observes each loan, with pool_leak_warning."""
+    """Observes each checkout, with pool_leak_warning."""
 
     def taken(self, record: Record) -> None: ...
 
@@ -41,7 +41,7 @@ class Leaks(Protocol):
 
 
 class Home(Protocol):
-    """What a slot and its record ask of the pool they belong to."""
+    """The interface through which a slot and its record use their pool."""
 
     lock: RLock
     counters: Counters
@@ -51,7 +51,7 @@ class Home(Protocol):
 
 
 class Slot:
-    """One of the places for a connection. Whoever drops it, by whatever accident, gives it back.
+    """One of the places for a connection. Dropping the object, for any reason, returns the place.
 
     An interrupt can strike between any two instructions, also inside SQLAlchemy, after the pool has let go of a
     connection and before anyone holds it. No ``try`` covers that. But then nothing refers to the record,
@@ -73,17 +73,17 @@ class Slot:
         try:
             self._drop()
         except BaseException:
-            # An exception out of a signal handler; Python prints it here, and nobody else takes care of the place.
+            # An exception from a signal handler: Python prints it here, and nothing else frees the place.
             self._drop()
             raise
 
     def _drop(self) -> None:
-        if hasattr(self, "line"):  # otherwise interrupted before it was anything
+        if hasattr(self, "line"):  # otherwise interrupted before it was initialized
             self.line.take_back(self)
 
 
 class Record(_ConnectionRecord):
-    """SQLAlchemy's connection record with its place in the line and the times that decide what to do with it.
+    """SQLAlchemy's connection record with its place in the queue and the times that decide what to do with it.
 
     All times come from the monotonic clock. They are plain attributes, because they are read at every checkout.
     """
@@ -111,7 +111,7 @@ class Record(_ConnectionRecord):
         self.generation: int = slot.line.generation
         self.deadline: float = deadline  # of the caller who waits for this connect; read by the driver's time limits
         self.expires: float = NEVER
-        self.doubtful_at: float = NEVER  # from then on it is looked at before it is lent
+        self.doubtful_at: float = NEVER  # from then on it is checked before it is handed out
         self.returned_at: float = now
         self.lent_at: float = now
         self.checked_at: float = now
@@ -119,14 +119,14 @@ class Record(_ConnectionRecord):
         self.task: weakref.ref[asyncio.Task[Any]] | None = None
         self.reason: str | None = None  # why it is being closed, for the statistics
         self.look: Look | None = None
-        # When it was last lent to a caller who had to wait, and how long that was; for those who trace.
+        # When it was last handed to a caller that had to wait, and how long that took; for tracing.
         self.waited: tuple[float, float] | None = None
-        self.taken_at: list[tuple[CodeType, int]] = []  # the lines that have taken it, with pool_leak_warning
+        self.taken_at: list[tuple[CodeType, int]] = []  # the lines that took it, with pool_leak_warning
         self.hold: Any = None  # once it was reported as a leak
         super().__init__(pool)
 
     def renewed(self) -> None:
-        """SQLAlchemy has connected anew in this record, because a listener of the application asked it to."""
+        """SQLAlchemy has reconnected in this record, because a listener of the application asked for it."""
         self.generation = self.slot.line.generation
         self.look = None
 
@@ -144,10 +144,10 @@ class Record(_ConnectionRecord):
 
 
 class Waiter:
-    """A caller in the line. ``gate`` opens when ``outcome`` is there.
+    """A caller in the queue. ``gate`` opens when ``outcome`` is set.
 
-    The outcome is a connection, a place in which to connect, the error of the connect that was meant for it, or why
-    it gets none.
+    The outcome is a connection, a place in which to connect, the error of the connect that was meant for it, or why it
+    gets none.
     """
 
     __slots__ = ("arrived", "connects", "deadline", "gate", "outcome", "queued")

@@ -1,4 +1,4 @@
-"""Why a pool serves a caller no connection."""
+"""Reasons for which a pool rejects a caller."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ NEVER = float("inf")
 
 
 class Refusal(enum.Enum):
-    """Why the line serves a caller no connection."""
+    """The reasons for which the queue rejects a caller."""
 
     FULL = "too many callers are waiting (pool_max_waiting)"
     SHED = "the wait has stayed above pool_queue_target"

@@ -1,4 +1,4 @@
-"""How connections end before their time: retired, refused, cancelled, cut."""
+"""Draining of engines: connections are retired, refused, cancelled, and finally cut."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
 
 logger: logging.Logger = logging.getLogger("dbconfig.pool.ending")
 
-# Seconds that a thread gets to notice the end of its statement and to give its connection back.
+# Seconds that a thread has to notice that its statement has ended, and to return its connection.
 GRACE = 1.0
 PAUSE = 0.01
 
 
 class ClosedPool(NullPool):
-    """Takes the place of a pool that is being drained: whoever asks it for a connection is refused."""
+    """Replaces a pool that is being drained, and refuses every checkout."""
 
     def __init__(self, name: str, was: Pool) -> None:
         super().__init__(was._creator, dialect=was._dialect, logging_name=was._orig_logging_name)
@@ -66,7 +66,7 @@ def retire(engine: Engine, records: Iterable[Any]) -> None:
 def close_on_return(engine: Engine) -> None:
     """Close each connection of an engine's pool at the end of its use, and idle ones now.
 
-    The engine still works for whoever holds it, and keeps no connection.
+    Code that holds the engine can still use it; it keeps no connections.
     """
     if is_ours(engine.pool):
         engine.pool.dispose()  # not engine.dispose(), which would give it a new pool that keeps its connections
@@ -79,7 +79,7 @@ def close_on_return(engine: Engine) -> None:
 
 
 class Drain:
-    """The end of one engine: nothing new is lent, what is in use is waited for, then cancelled, then cut."""
+    """Drains one engine: waits for connections in use, then cancels their statements, then cuts them."""
 
     def __init__(self, engine: Engine, ledger: Ledger) -> None:
         self.name: str = ledger.name
@@ -89,7 +89,7 @@ class Drain:
         self._driver = driver.of(engine.dialect)
         engine.pool = ClosedPool(ledger.name, engine.pool)
         if is_ours(self._pool):
-            self._pool.dispose()  # who stands in the line already is still served
+            self._pool.dispose()  # callers that already wait are still served
 
     def busy(self) -> int:
         """Return how many connections are in use or about to be."""
@@ -97,7 +97,7 @@ class Drain:
         return stats.used + stats.connecting + stats.waiting
 
     def cancel(self) -> None:
-        """Ask the server to end the statements that run; bounded, whatever the server does."""
+        """Ask the server to cancel running statements, within a time limit."""
         thread = Thread(target=self.ask_to_cancel, name="dbconfig-cancel", daemon=True)
         thread.start()
         thread.join(CANCEL_LIMIT)
@@ -114,13 +114,13 @@ class Drain:
                 return
             numbers = [self._driver.number(connection) for connection in connections]
             cancel_beside(self._pool, self._driver, [number for number in numbers if number is not None])
-        except Exception as error:  # the server is away, or will not have another connection
+        except Exception as error:  # the server is down, or accepts no further connection
             logger.info(
                 "%s: statements could not be cancelled on the server: %s", self.name, error, extra=facts(self.name)
             )
 
     def cut(self) -> None:
-        """Close every connection that is left, in whosever hands."""
+        """Close every remaining connection, whoever holds it."""
         records = self._ledger.live()
         for record in self._ledger.records():
             fd = self._driver.socket(record.driver_connection)
@@ -147,9 +147,9 @@ class Drain:
 
 
 def _in_a_call(connection: Any) -> bool:
-    """Return whether a thread may be in a statement of a sqlite3 connection: it has the connection or a cursor at hand.
+    """Return whether a thread may be executing a statement on this sqlite3 connection.
 
-    Python says of no thread that it is inside of a function in C; but what it has called it with is in its last frame.
+    Python does not show that a thread is inside a C function, but the arguments of the call are in its last frame.
     """
     from sqlite3 import Cursor
 
@@ -163,7 +163,7 @@ def _in_a_call(connection: Any) -> bool:
 
 
 def wait_until_idle(drains: list[Drain], seconds: float) -> bool:
-    """Wait until nothing is in use; return whether that came true in time."""
+    """Wait until nothing is in use; return False on a timeout."""
     deadline = monotonic() + seconds
     while any(drain.busy() for drain in drains):
         left = deadline - monotonic()

@@ -1,4 +1,4 @@
-"""The socket under a connection: a look that costs no round trip, and time limits that end a half-open one."""
+"""The socket under a connection: a check without a round trip, and time limits that end a half-open one."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 logger: logging.Logger = logging.getLogger("dbconfig.pool.sockets")
 
 # Seconds. A peer that vanished while we wait for its answer is noticed after IDLE + INTERVAL * COUNT; one that does not
-# acknowledge what we sent, after USER_TIMEOUT. Both are needed: the first does not act while data is unacknowledged,
-# the second not while there is none. Long enough to sit out a network that is away for six seconds.
+# acknowledge what we sent, after USER_TIMEOUT. Both are needed: the first has no effect while data is unacknowledged,
+# the second while there is none. Long enough to survive a network outage of six seconds.
 KEEPALIVE_IDLE = 5
 KEEPALIVE_INTERVAL = 2
 KEEPALIVE_COUNT = 2
 USER_TIMEOUT = 8.0
 
-_CLOSED_BY_PEER: int = getattr(select, "POLLRDHUP", 0)  # Linux tells end-of-file apart from data; elsewhere we ask
+_CLOSED_BY_PEER: int = getattr(select, "POLLRDHUP", 0)  # Linux distinguishes end-of-file from data; elsewhere we ask
 
 
 class Verdict(enum.Enum):
@@ -35,7 +35,7 @@ class Verdict(enum.Enum):
     ALIVE = enum.auto()
     ASK = enum.auto()  # readable, a notice perhaps, or no socket to look at
     DEAD = enum.auto()  # closed or reset by the other side
-    SILENT = enum.auto()  # asked, and no proper answer came
+    SILENT = enum.auto()  # asked, and no valid answer came
 
 
 def descriptor(dialect: Any, connection: Any) -> int | None:
@@ -44,7 +44,7 @@ def descriptor(dialect: Any, connection: Any) -> int | None:
 
 
 class Look:
-    """Looks at one connection's socket, again and again."""
+    """Checks one connection's socket, repeatedly."""
 
     __slots__ = ("_poll",)
 
@@ -55,7 +55,7 @@ class Look:
 
     @classmethod
     def at(cls, dialect: Any, connection: Any) -> Look | None:
-        """Return the look at this driver connection, ``None`` for a driver or a platform that gives no socket."""
+        """Return the check of this driver connection, or ``None`` if the driver or the platform exposes no socket."""
         fd = descriptor(dialect, connection) if hasattr(select, "poll") else None
         return None if fd is None else cls(fd)
 
@@ -81,7 +81,7 @@ def set_time_limits(dialect: Any, connection: Any) -> None:
     """Let a half-open TCP connection end: by keepalive while it waits, by user timeout while it sends.
 
     Set on the socket after connecting, so that one function serves every driver, under TLS as well. What the driver or
-    the URL asked for by itself (``keepalives_idle=…``) is left alone.
+    the URL sets itself (``keepalives_idle=…``) is left unchanged.
     """
     fd = descriptor(dialect, connection)
     if fd is None:

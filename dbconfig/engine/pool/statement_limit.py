@@ -1,4 +1,4 @@
-"""A statement ends in time on the client's side too: also when the server, or the way to it, has fallen silent."""
+"""A client-side time limit for statements, for a server or a network that no longer answers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dbconfig.engine.pool.sockets import descriptor
 if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
 
-# Seconds that a server gets beyond its own limit to say that it has ended a statement.
+# Seconds that a server gets beyond its own limit to report that it has cancelled a statement.
 GRACE = 5.0
 
 _BY_CURSOR = ("do_execute", "do_execute_no_params", "do_executemany")
@@ -21,11 +21,11 @@ _BY_CONNECTION = ("do_commit", "do_rollback")
 def attach(engine: Engine, statement_timeout: float) -> None:
     """Shut the socket down under a call that outlasts the server's own limit.
 
-    The server cannot end a statement that never reached it, and TCP's limits do not help where somebody acknowledges
-    what he does not answer: a process that stands still, a proxy whose other side is gone.
+    The server cannot end a statement that never reached it, and TCP's limits do not help where a peer acknowledges data
+    but does not answer: a stopped process, or a proxy whose other side is gone.
     """
     if engine.dialect.name == "sqlite":
-        return  # there is nobody on the other side
+        return  # there is no server
     limit = statement_timeout + GRACE
     of_cursor = _under_adapted_cursor if engine.dialect.is_async else _of_cursor
     for name in _BY_CURSOR:

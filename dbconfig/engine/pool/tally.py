@@ -1,4 +1,4 @@
-"""What a pool counts with, where a lock is held anyway; `stats` makes of it what people read."""
+"""A pool's counters, updated where a lock is held anyway; `stats` turns them into a readable snapshot."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ class Counters:
     def __init__(self) -> None:
         self.at_once: int = 0  # checkouts of a connection that was idle: `wait` without a look at the clock
         self.wait: Tally = Tally()
-        self.queued: Tally = Tally()  # those of `wait` who came while every connection was in use
-        self.wanted: int = 0  # the most at once: in use, and waited for by them
+        self.queued: Tally = Tally()  # those of `wait` that came while every connection was in use
+        self.wanted: int = 0  # the most at the same time: in use, and waited for by them
         self.use: Tally = Tally()
         self.create: Tally = Tally()
         self.closed: dict[str, int] = {}
         self.timeouts: int = 0
         self.refused: int = 0
-        self.unserved: int = 0  # of these two, those who came while every connection was in use
+        self.unserved: int = 0  # of these two, those that came while every connection was in use
 
     def is_full_for(self, waiting: int, in_use: int, limit: float) -> bool:
-        """Return whether every connection is in use, at the moment at which one more than those who wait wants one."""
+        """Return whether every connection is in use, at the moment when a further caller wants one."""
         if in_use < limit:
             return False
         self.wanted = max(self.wanted, in_use + waiting + 1)
@@ -85,7 +85,7 @@ class Counting(Protocol):
 
     counters: Counters
 
-    def is_over(self) -> bool: ...  # whether it will never count anything any more
+    def is_over(self) -> bool: ...  # whether its counters are final
 
 
 class Past:

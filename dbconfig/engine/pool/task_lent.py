@@ -1,4 +1,4 @@
-"""A connection on loan to a task: SQLAlchemy's own proxy, with a short way back while nobody listens."""
+"""A connection checked out by a task: SQLAlchemy's own proxy, with a fast path back if there are no listeners."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ if TYPE_CHECKING:
     from dbconfig.engine.pool.task_record import TaskRecord
 
 _ROLLBACK: Final = ResetStyle.reset_rollback
-# SQLAlchemy 2.0 keeps its books of what is lent in another way, which is left alone.
+# SQLAlchemy 2.0 tracks checkouts in another way, which is left unchanged.
 HAS_SHORT_WAY: Final = hasattr(_ConnectionFairy, "_finalizer")
 
 
 class TaskLent(_ConnectionFairy):
     """SQLAlchemy's proxy of a connection, for our pool of asyncio.
 
-    What nobody has asked for is skipped: events without a listener, log records that are not written. The finalizer is
-    SQLAlchemy's: only a task can give a connection back in order, and a forgotten one is cut off and reported.
+    Unused work is skipped: events without a listener, log records that are not written. The finalizer is SQLAlchemy's:
+    only a task can return a connection properly, and a forgotten one is cut and reported.
     """
 
     __slots__ = ()
 
-    _pool: Any  # a TaskPool, which stands above
+    _pool: Any  # a TaskPool, in a higher layer
     _connection_record: TaskRecord | None
 
     def __init__(self, pool: Any, connection: Any, record: TaskRecord) -> None:

@@ -32,10 +32,10 @@ logger: logging.Logger = logging.getLogger("dbconfig.pool.line")
 
 
 class TaskPlaces(AsyncAdaptedQueuePool, Ours):
-    """What `TaskPool` is made of, without the ways of its callers.
+    """The base of `TaskPool`, without the checkout itself.
 
-    A connect is a task of its own: whoever waits for it may be cancelled at any moment, and the connection goes to the
-    next, or rests. An end is one, too: a cancelled caller does not stop it, and it is limited in time.
+    Each connect is a separate task: its waiter may be cancelled at any moment, and the connection then goes to the next
+    caller, or becomes idle. So is each close: a cancelled caller does not stop it, and it has a time limit.
     """
 
     _sqla_logger_namespace = "sqlalchemy.pool.impl.AsyncAdaptedQueuePool"  # the name that logging is configured for
@@ -50,7 +50,7 @@ class TaskPlaces(AsyncAdaptedQueuePool, Ours):
         self.past: Past = past or Past()
         self.explain: Explain | None = None  # writes the notes of a timeout
         self.at_dispose: Callable[[], None] | None = None
-        self.server = "the server"  # as errors call it
+        self.server = "the server"  # its name in errors
         self.disown: Callable[[], list[Any]] | None = None
         size = self._pool.maxsize or NEVER
         rules = Rules(
@@ -73,14 +73,14 @@ class TaskPlaces(AsyncAdaptedQueuePool, Ours):
         self._timer: asyncio.TimerHandle | None = None
         self._connects: set[asyncio.Task[None]] = set()
         self._closes: set[asyncio.Task[None]] = set()
-        self._abruptly = False  # what is being closed now is closed without a word
+        self._abruptly = False  # what is being closed now is closed without notifying the server
 
     def _lost(self, place: Place) -> None:
         self.line.lost(place, monotonic())
         self._run()
 
     def _run(self) -> None:
-        """Carry out what the line commands."""
+        """Carry out the queue's commands."""
         line = self.line
         while line.commands:
             commands, line.commands = line.commands, []
@@ -109,7 +109,7 @@ class TaskPlaces(AsyncAdaptedQueuePool, Ours):
         return task
 
     async def _connect(self, place: Place) -> None:
-        deadline.lift()  # whoever asked for it may leave, and the connection is for the next
+        deadline.lift()  # the caller may give up, and the connection goes to the next one
         try:
             record = await greenlet_spawn(TaskRecord, self, place)
         except BaseException as error:
@@ -127,9 +127,9 @@ class TaskPlaces(AsyncAdaptedQueuePool, Ours):
         transient = True
         try:
             if isinstance(error, Exception):
-                # In a thread: it may have to ask the network what the driver does not say.
+                # In a thread: it may have to query the network for what the driver does not report.
                 transient = await asyncio.to_thread(self.options.judge.connects_again, error)
-            else:  # the loop ends, and cancels what is under way in it; who waits is not cancelled by that
+            else:  # the loop ends, and cancels its tasks; that does not cancel the waiters
                 error = ConnectionAbortedError("the connect was cancelled, together with its event loop's tasks")
         finally:
             self.line.connect_failed(place, error, transient=transient, now=monotonic())
@@ -156,7 +156,7 @@ class TaskPlaces(AsyncAdaptedQueuePool, Ours):
     def _close(self, place: Place, reason: str) -> None:
         place.connection.reason = reason
         if reason == "ping" or self._loop.is_closed():
-            self._abruptly = True  # nobody on the other side listens
+            self._abruptly = True  # the server does not answer
             try:
                 place.connection.close()
             finally:
@@ -173,10 +173,10 @@ class TaskPlaces(AsyncAdaptedQueuePool, Ours):
             self._run()
 
     def _close_connection(self, connection: Any, *, terminate: bool = False) -> None:
-        """Close a driver's connection, within a limit of time, whatever becomes of the caller meanwhile."""
+        """Close a driver's connection within a time limit, even if the caller is cancelled meanwhile."""
         self.logger.debug("%s connection %r", "Hard-closing" if terminate else "Closing", connection)
         here = get_ident() == self.thread and not self._loop.is_closed()
-        from sqlalchemy.util.concurrency import in_greenlet  # below 2.0.58, threads alone are served
+        from sqlalchemy.util.concurrency import in_greenlet  # below 2.0.58, only threads are supported
 
         if not in_greenlet() and (here or self._loop is None or self._loop.is_closed()):
             farewell.cut(self._dialect, connection)
@@ -190,7 +190,7 @@ class TaskPlaces(AsyncAdaptedQueuePool, Ours):
 
     def _ask_or_look(self, record: TaskRecord, now: float, deadline: float) -> Verdict:
         if record.transport is not None and record.transport.is_closing():
-            return Verdict.DEAD  # the loop has seen its end, and its descriptor may be somebody else's
+            return Verdict.DEAD  # the loop has closed it, and its descriptor may have been reused
         assert self._check is not None
         return self._check.of_record(self._dialect, record, now, deadline)
 

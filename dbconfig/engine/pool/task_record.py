@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class TaskHome(Protocol):
-    """What a record asks of the pool of asyncio that it belongs to."""
+    """The interface through which a record uses its pool."""
 
     line: Line
     counters: Counters
@@ -31,15 +31,15 @@ class TaskHome(Protocol):
 
 
 class TaskRecord(Record):
-    """A record whose times stand in its place, where the line reads them."""
+    """A record that keeps its times in its place, where the queue reads them."""
 
     __slots__ = ("_home", "place", "transport")
 
-    def __init__(self, pool: Any, place: Place) -> None:  # a Pool that is a TaskHome, for which there is no type
+    def __init__(self, pool: Any, place: Place) -> None:  # a Pool that is also a TaskHome: not expressible as a type
         self._home: TaskHome = pool
         self.place: Place = place
         self.transport: asyncio.WriteTransport | None = None
-        self.deadline = NEVER  # no caller's: it has a task of its own
+        self.deadline = NEVER  # no caller's: it has its own task
         self.doubtful_at = NEVER
         self.thread: Any = pool.thread
         self.task = None

@@ -24,11 +24,11 @@ from dbconfig.engine.pool.task_lent import HAS_SHORT_WAY, TaskLent
 from dbconfig.engine.pool.task_places import TaskPlaces
 from dbconfig.engine.pool.task_record import TaskRecord
 
-LONGEST_WAIT = 86_400.0  # seconds; "for ever" is not a time a caller means
+LONGEST_WAIT = 86_400.0  # seconds; "forever" is not a time a caller means
 
 
 class TaskPool(TaskPlaces):
-    """SQLAlchemy's pool for asyncio with another line: `Line`, which it asks and obeys.
+    """SQLAlchemy's pool for asyncio with another queue: it carries out the decisions of `Line`.
 
     Everything runs in the thread of one event loop, so that nothing happens between two awaits.
     """
@@ -50,7 +50,7 @@ class TaskPool(TaskPlaces):
 
     def _do_get(self) -> TaskRecord:
         now = monotonic()
-        task = current_task(self._loop)  # None: another loop runs, as after the end of ours
+        task = current_task(self._loop)  # None: another loop runs, for example after ours has ended
         place = self.line.take(now)
         if place is None or task is None or now >= place.connection.doubtful_at:
             place = self._get_slowly(place, now)
@@ -85,7 +85,7 @@ class TaskPool(TaskPlaces):
         return place
 
     def _bind(self, place: Place | None) -> Place | None:
-        """Belong to the running loop; return what was taken, unless that belongs to a loop that has ended."""
+        """Bind to the running loop; return what was taken, unless that belongs to a loop that has ended."""
         try:
             loop = asyncio.get_running_loop()
             if self._loop is None or (self._loop is not loop and self._loop.is_closed()):
@@ -101,7 +101,7 @@ class TaskPool(TaskPlaces):
         return place
 
     def _wait(self, caller: Caller) -> tuple[Place, bool]:
-        """Return the connection that the line decides on, as soon as it does, and whether that has rested."""
+        """Return the connection that the queue decides on, and whether it was idle."""
         caller.key = future = self._loop.create_future()
         self._run()
         decided = caller.place is not None or caller.error is not None
@@ -112,7 +112,7 @@ class TaskPool(TaskPlaces):
                 left = LONGEST_WAIT if limit is None else limit.remaining()
             timers = [self._loop.call_later(left, self._expire, caller)]
             if left > 1.0:
-                # A session that was never closed, and that nobody refers to any more, may hold what is waited for.
+                # A session that was never closed and is unreferenced may hold the connection.
                 timers.append(self._loop.call_later(left / 2, self._collect, left / 2))
             try:
                 await_only(future)
@@ -128,7 +128,7 @@ class TaskPool(TaskPlaces):
         return caller.place, decided
 
     def _collect(self, left: float) -> None:
-        if self.line.in_use >= self.line.rules.limit:  # else the server is waited for, and nobody who holds something
+        if self.line.in_use >= self.line.rules.limit:  # else the wait is for the server, not for a connection in use
             garbage.collect(left)
 
     def _expire(self, caller: Caller) -> None:
@@ -166,7 +166,7 @@ class TaskPool(TaskPlaces):
         try:
             verdict = self._ask_or_look(record, now, deadline)
         except BaseException:
-            # Cancelled in the middle of a ping: its answer may still be under way to the next user.
+            # Cancelled in the middle of a ping: the next user might read its answer.
             self.line.retire(place, "ping")
             self._run()
             raise
@@ -177,7 +177,7 @@ class TaskPool(TaskPlaces):
 
     # -- connections
 
-    def _do_return_conn(self, record: TaskRecord) -> None:  # type: ignore[override]  # our own records are all there are
+    def _do_return_conn(self, record: TaskRecord) -> None:  # type: ignore[override]  # every record is ours
         now = monotonic()
         if record.dbapi_connection is None:
             if get_ident() == self.thread or self._loop.is_closed():
@@ -195,21 +195,21 @@ class TaskPool(TaskPlaces):
     _return_conn = _do_return_conn  # type: ignore[assignment]  # SQLAlchemy's own only calls it
 
     def dispose(self) -> None:
-        """Close what is idle now and what is in use when it is returned. Who waits is still served, and closed then."""
+        """Close idle connections now and those in use when they are returned. Waiters are still served."""
         self.line.dispose(monotonic())
         if self._timer is not None:
             self._timer.cancel()
         self._run()
         if self.at_dispose is not None:
             self.at_dispose()
-        from sqlalchemy.util.concurrency import in_greenlet  # below 2.0.58, threads alone are served
+        from sqlalchemy.util.concurrency import in_greenlet  # below 2.0.58, only threads are supported
 
         if (self._connects or self._closes) and in_greenlet():
             await_only(self._settle())
         self.logger.info("Pool disposed. %s", self.status())
 
     async def _settle(self) -> None:
-        """Wait for what is under way, within limits; a connect for which nobody waits ends in a close."""
+        """Wait for connects and closes in progress, within limits; a connect without a waiter is closed."""
         end = self._loop.time() + farewell.CLOSE_LIMIT
         while (tasks := self._under_way()) and (left := end - self._loop.time()) > 0:
             await asyncio.wait(tasks, timeout=left, return_when=asyncio.FIRST_COMPLETED)

@@ -1,4 +1,4 @@
-"""The places of a pool: how many connections are open, which of them rest, and who gets the next one."""
+"""The places of a pool: how many connections are open, which of them are idle, and who gets the next one."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from dbconfig.engine.pool.timeout_errors import Explain
 
 
 class Places(QueuePool, Ours):
-    """What `FairPool` is made of, without the ways of its callers.
+    """The base of `FairPool`, without the checkout itself.
 
-    Two rules hold whenever the lock is free: nobody waits while a connection is idle, and every open or opening
+    Two invariants hold whenever the lock is free: no caller waits while a connection is idle, and every open or opening
     connection has exactly one slot. The lock is re-entrant, because the garbage collector may return a forgotten
     connection, or drop a slot, in the middle of our own critical section; each section is therefore correct at every
     point at which a whole other section may run inside it. It may do so in any other thread too, and there it waits for
-    the lock. So nobody who holds the lock waits for anything: starts no thread (a start waits until the new thread has
-    begun, and that thread may have to collect), writes no log, and asks no other object that has a lock.
+    the lock. So a section that holds the lock never waits: it starts no thread (a start waits until the new thread has
+    begun, and that thread may have to collect), writes no log, and calls no other object that has a lock.
 
-    An exception out of a signal handler strikes after a call, or at the beginning of a function, and nowhere else.
-    What belongs together is therefore done without a call in between, or undone by the end of an object.
+    An exception from a signal handler is raised after a call or at the beginning of a function, and nowhere else.
+    Related changes are therefore made without a call in between, or undone by a finalizer.
     """
 
     def __init__(
@@ -44,13 +44,14 @@ class Places(QueuePool, Ours):
         self.at_dispose: Callable[[], None] | None = None
         self.leaks: Leaks | None = None
         self.inspections: tuple[Callable[[Any, Record], None], ...] = ()  # of each connection that is handed out
-        self.server = "the server"  # as errors call it
+        self.server = "the server"  # its name in errors
         self.disown: Callable[[], list[Record]] | None = None  # forgets and returns the connections of the parent
         self.past: Past = past or Past()
         self.in_its_process: forks.Mark = forks.mark()
         self.lock: RLock = RLock()
         self.idle: deque[Record] = deque()
-        # What is in use, so that the garbage collector, which ends all of a circle in any order, finds it whole.
+        # Connections in use, kept alive so that the garbage collector, which finalizes a cycle in any order, leaves
+        # them intact.
         self.lent: set[Record] = set()
         self.waiters: OrderedDict[Waiter, None] = OrderedDict()
         self.open: int = 0  # slots that are taken: idle, in use or connecting
@@ -66,8 +67,8 @@ class Places(QueuePool, Ours):
         self.shedding: Shedding | None = None if target is None else Shedding(target)
         self._check = self.options.check
         self.trust: float = NEVER if self._check is None else self._check.trust
-        # Beyond the steady size a returned connection is the next to go, so that the surplus rests and can time out
-        # as idle; in strict rotation a trickle of requests would keep all of them in use for ever.
+        # Beyond the steady size the most recently returned connection is handed out first, so that the surplus stays
+        # idle and can time out; in strict rotation a trickle of requests would keep all of them in use.
         self._steady = self._pool.maxsize or float("inf")
         self._take = self.idle.pop if self._pool.use_lifo else self.idle.popleft
         self._put = self.idle.append
@@ -75,17 +76,17 @@ class Places(QueuePool, Ours):
         self._put_last = self.idle.appendleft if self._pool.use_lifo else self.idle.append
 
     def hand_over(self, record: Record, *, used: bool = True) -> None:
-        """Give a sound connection to the caller that has waited longest, else let it rest.
+        """Give a usable connection to the longest waiter, else keep it idle.
 
         Args:
             record: of the connection.
-            used: somebody has used it. After a mere check it is the last to be lent. As the next one, with a ping
-                every two minutes, each surplus connection would have its turn before it has rested long enough to end.
+            used: whether a caller has used it. After a mere check it is handed out last. Otherwise, with a ping every
+                two minutes, each surplus connection would be used before it has been idle for long enough to time out.
         """
         with self.lock:
             if record.generation != self.generation:
-                unfit = "invalidated"  # while it was being connected, or looked at
-            elif self.waiters:  # of a disposed pool as well: they came before its end, and were promised a connection
+                unfit = "invalidated"  # while it was being connected or checked
+            elif self.waiters:  # of a disposed pool too: they came before it was disposed of, and get a connection
                 if self.shedding is not None:
                     self._shed_for_next(self.shedding)
                 self.serve_first(record)
@@ -109,21 +110,21 @@ class Places(QueuePool, Ours):
             record.slot.release()
 
     def serve_first(self, outcome: Record | Slot | BaseException | Refusal) -> None:
-        """Give this to the caller that has waited longest. The lock is held, and somebody waits."""
+        """Give this to the longest waiter. The lock is held, and there is a waiter."""
         waiter = next(iter(self.waiters))
-        # An exception out of a signal handler strikes after a call: here after nothing, or after everything.
+        # An exception from a signal handler is raised after a call: here before or after the whole change.
         del self.waiters[waiter]
         waiter.outcome = outcome
         waiter.gate.release()
 
     def _shed_for_next(self, shedding: Shedding) -> None:
-        """Somebody gets a connection: drop callers that have waited too long. The lock is held, and somebody waits."""
+        """Drop callers that have waited too long, as one gets a connection. The lock is held; there is a waiter."""
         now = monotonic()
         self._shed(shedding, now)
         shedding.served(now - next(iter(self.waiters)).arrived, now)
 
     def shed(self, shedding: Shedding) -> None:
-        """Drop callers that have waited too long while no connection comes back."""
+        """Drop callers that have waited too long while no connection is returned."""
         now = monotonic()
         with self.lock:
             if self.waiters and self.open - self.connecting >= self.limit:
@@ -136,7 +137,7 @@ class Places(QueuePool, Ours):
             self.serve_first(Refusal.SHED)
 
     def give_first(self, slot: Slot) -> None:
-        """Give a place to the caller that has waited longest, for a connect on its own thread."""
+        """Give a place to the longest waiter, for a connect on its own thread."""
         with self.lock:
             if self.waiters:
                 self.serve_first(slot)
@@ -146,7 +147,7 @@ class Places(QueuePool, Ours):
     def new_slot(self) -> Slot:
         """Take a free place. The lock is held, and ``open`` is below ``limit``."""
         slot, connector = Slot(self), self.connector
-        # No call and no allocation from here on: nothing can run in between, and nothing strike.
+        # No call and no allocation from here on: nothing can run, or be raised, in between.
         slot.held = slot.connecting = True
         self.open += 1
         self.connecting += 1
@@ -171,18 +172,18 @@ class Places(QueuePool, Ours):
                 slot.cold = self.connector.first_under_way = False
             self.connector.succeeded()
             if self.shedding is not None and self.open - self.connecting <= 1:
-                self.shedding.relax()  # they have waited for the server, and not for each other
+                self.shedding.relax()  # they have waited for the server, not for each other
         if not self._cared_for:
             idle.begin(self)
             self._cared_for = True  # afterwards: when that was interrupted, the next connect does it
 
     def take_back(self, slot: Slot) -> None:
         if not self.in_its_process[0]:
-            return  # a forked child drops it, maybe at its exit; a thread of the parent may hold the lock for ever
+            return  # a forked child drops it, maybe at its exit; the lock may stay locked by a thread of the parent
         try:
             self._take_back(slot)
         except BaseException:
-            self._take_back(slot)  # interrupted: whoever waits must not wait in vain
+            self._take_back(slot)  # interrupted: the waiters must still be served
             raise
 
     def _take_back(self, slot: Slot) -> None:

@@ -1,4 +1,4 @@
-"""A QueuePool whose line is fair: direct hand-off in order of arrival, one deadline over wait, connect and check."""
+"""A QueuePool with a fair queue: direct hand-off in order of arrival, one deadline over wait, connect, and check."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from dbconfig.engine.pool.thread_places import Places
 
 logger: logging.Logger = logging.getLogger("dbconfig.pool.line")
 
-# threading refuses to wait for longer, and "for ever" is not a time a caller means.
+# threading cannot wait for longer, and "forever" is not a time a caller means.
 LONGEST_WAIT = 86_400.0
 
 
 class FairPool(Places):
-    """SQLAlchemy's QueuePool with another line; records, fairies, reset and events are SQLAlchemy's."""
+    """SQLAlchemy's QueuePool with another queue; records, fairies, reset, and events are SQLAlchemy's."""
 
     _sqla_logger_namespace = "sqlalchemy.pool.impl.QueuePool"  # the name that logging is configured for
 
@@ -53,7 +53,7 @@ class FairPool(Places):
         return lent
 
     def _tell(self, lent: Lent, record: Record) -> None:
-        """Let the listeners of `checkout` see a connection; SQLAlchemy replaces one that they refuse."""
+        """Call the listeners of `checkout` with a connection; SQLAlchemy replaces one that they reject."""
         try:
             _ConnectionFairy._checkout(self, fairy=lent)
         except BaseException:
@@ -61,7 +61,7 @@ class FairPool(Places):
             raise
 
     def _pass(self, record: Record, connection: Any) -> bool:
-        """Whether a connection is fit, for those who look at each that is lent; if it is not, it ends here."""
+        """Whether a connection passes the checks at checkout; if not, it is closed here."""
         try:
             for inspect in self.inspections:
                 inspect(connection, record)
@@ -77,7 +77,7 @@ class FairPool(Places):
         return True
 
     def _replaced(self, record: Record) -> Any:
-        """Connect anew where a connection was not fit; if the new one is not either, that is an error."""
+        """Reconnect where a connection failed the checks; if the new one fails too, raise an error."""
         connection = self._connect_again(record)
         if self._pass(record, connection):
             return connection
@@ -85,7 +85,7 @@ class FairPool(Places):
         raise InvalidRequestError("This connection is closed")  # as SQLAlchemy says it
 
     def _connect_again(self, record: Record) -> Any:
-        """Connect in a record that is at its end since it was put back."""
+        """Reconnect in a record whose connection has expired since it was returned."""
         try:
             return record.get_connection()
         except BaseException as error:
@@ -124,7 +124,7 @@ class FairPool(Places):
             unfit = self._why_unfit(record, start, deadline)
             if unfit is None:
                 return self._lend(record, start)
-            slot = record.slot  # the place stays ours: nobody who came later may connect in it before us
+            slot = record.slot  # the place stays ours: no later caller may connect in it before us
             record.part(unfit)
             self.reuse(slot)
             record = self._another_idle()
@@ -149,7 +149,7 @@ class FairPool(Places):
         try:
             verdict = self._check.of_record(self._dialect, record, now, deadline)
         except BaseException:
-            # Interrupted in the middle of a ping: its answer may still be under way to the next user.
+            # Interrupted in the middle of a ping: the next user might read its answer.
             self.discard(record, "ping")
             raise
         if verdict is Verdict.ALIVE:
@@ -174,7 +174,7 @@ class FairPool(Places):
             try:
                 self._abandon(waiter)
             except BaseException:
-                self._abandon(waiter)  # interrupted once more, as by somebody who holds Ctrl-C down
+                self._abandon(waiter)  # interrupted once more, for example by a held-down Ctrl-C
                 raise
             raise
         if isinstance(outcome, BaseException):
@@ -186,12 +186,12 @@ class FairPool(Places):
     def _wait(self, waiter: Waiter) -> None:
         left = max(0.0, waiter.deadline - monotonic())
         if not self._opens(waiter, left / 2):
-            # A session that was never closed, and that nobody refers to any more, may hold what is waited for.
+            # A session that was never closed and is unreferenced may hold the connection.
             garbage.collect(left / 2)
             self._opens(waiter, max(0.0, waiter.deadline - monotonic()))
 
     def _opens(self, waiter: Waiter, seconds: float) -> bool:
-        """Wait for so long at most until it is decided what becomes of this caller; return whether it is."""
+        """Wait for at most this long until this caller's outcome is decided; return whether it is."""
         if self.shedding is None:
             return waiter.gate.acquire(timeout=seconds)
         end = monotonic() + seconds
@@ -202,9 +202,9 @@ class FairPool(Places):
         return waiter.gate.acquire(timeout=0)
 
     def _enter(self, waiter: Waiter, slot: Slot | None) -> Record | Slot | None:
-        """Stand in the line, at its head when a place is already held. Return what needs no wait at once."""
+        """Enter the queue, at its head if the caller already holds a place. Return immediately what needs no wait."""
         with self.lock:
-            back = self._take() if self.idle else None  # it came back since we looked
+            back = self._take() if self.idle else None  # it was returned since the check
             jammed = False
             if back is None:
                 if slot is not None and self.connector.on_callers_thread and waiter.connects:
@@ -250,7 +250,7 @@ class FairPool(Places):
         return timeout_errors.silent(self, waited) if trouble is None else self.connector.copy_of(trouble, waited)
 
     def _abandon(self, waiter: Waiter) -> None:
-        """Leave the line without what was waited for; what was handed over in this moment goes to the next."""
+        """Leave the queue without a connection; what was handed over at this moment goes to the next caller."""
         with self.lock:
             self.waiters.pop(waiter, None)
             outcome, waiter.outcome = waiter.outcome, None
@@ -267,7 +267,7 @@ class FairPool(Places):
             self.counters.waited(now - start, queued=queued)
         return record
 
-    def _do_return_conn(self, record: Record) -> None:  # type: ignore[override]  # our own records are all there are
+    def _do_return_conn(self, record: Record) -> None:  # type: ignore[override]  # every record is ours
         now = monotonic()
         held = now - record.lent_at
         if record.hold is not None and self.leaks is not None:
@@ -281,7 +281,8 @@ class FairPool(Places):
             use = self.counters.use
             use.counts[bisect_left(BOUNDS, held)] += 1  # Tally.observe, without the call
             use.sum += held
-            # The generation in here: an invalidation of all that came after a look would not find it at rest.
+            # Read the generation under the lock: an invalidation after an earlier check would not find the connection
+            # idle.
             if not (self.waiters or self.disposed) and record.generation == self.generation:
                 self._put(record) if self.open <= self._steady else self._put_surplus(record)
                 return
@@ -305,7 +306,7 @@ class FairPool(Places):
         return pool
 
     def _start_afresh(self) -> None:
-        """After a fork that Python was not told of: the connections, and who waits for them, are the parent's."""
+        """After a fork that Python did not see: the connections and their waiters belong to the parent."""
         forks.notice()
         self.in_its_process = forks.mark()
         self.lock: RLock = RLock()
@@ -321,7 +322,7 @@ class FairPool(Places):
         self.connector: Connector = Connector(self, inline=self.connector.inline)
 
     def dispose(self) -> None:
-        """Close what is idle now and what is in use when it is returned. Who waits is still served, and closed then."""
+        """Close idle connections now and those in use when they are returned. Waiters are still served."""
         try:
             with self.lock:
                 self.disposed = True
@@ -330,7 +331,7 @@ class FairPool(Places):
             if self.at_dispose is not None:
                 self.at_dispose()
         except BaseException:
-            self.disposed: bool = False  # interrupted: it stays what its engine works with
+            self.disposed: bool = False  # interrupted: the engine keeps using this pool
             raise
         self.logger.info("Pool disposed. %s", self.status())
 

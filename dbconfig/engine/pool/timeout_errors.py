@@ -1,4 +1,4 @@
-"""The errors of callers who waited in vain: the pool is full, or the server is silent."""
+"""The errors of callers that got no connection: the pool is full, or the server does not answer."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sqlalchemy import exc
 
 from dbconfig.engine.pool.clock import monotonic
 
-CODE = "3o7r"  # SQLAlchemy's own, of its page about pool timeouts
+CODE = "3o7r"  # SQLAlchemy's own code, of its page about pool timeouts
 
 
 Explain = Callable[[str], list[str]]  # writes the notes of a timeout under this slug
@@ -41,7 +41,7 @@ def full(pool: _Pool, what: str, *, refused: bool = False) -> exc.TimeoutError:
 
 
 def shed(pool: _Pool, waited: float) -> exc.TimeoutError:
-    """Return the error of a caller that is dropped, so that those who came after it are served soon."""
+    """Return the error of a caller that is dropped, so that later callers are served soon."""
     message = f"dropped after waiting {waited:.2f} s for a connection: callers wait longer than pool_queue_target"
     error = exc.TimeoutError(message, code=CODE)
     for note in _notes(pool, OVERLOADED, for_many=True):
@@ -49,8 +49,8 @@ def shed(pool: _Pool, waited: float) -> exc.TimeoutError:
     return error
 
 
-# Seconds for which callers that are turned away get the same explanation: writing one takes longer than serving half a
-# caller, and whoever is turned away under overload is one of hundreds a second.
+# Seconds for which rejected callers get the same explanation: composing one takes longer than half a checkout, and
+# under overload hundreds of callers are rejected per second.
 SAME_NOTES = 1.0
 _written: weakref.WeakKeyDictionary[Any, tuple[float, str, list[str]]] = weakref.WeakKeyDictionary()
 
@@ -69,7 +69,7 @@ def _notes(pool: _Pool, slug: str, *, for_many: bool = False) -> list[str]:
 
 
 def silent(pool: _Pool, waited: float) -> exc.TimeoutError:
-    """Return the error of a caller for whom there was room, but whose connection was not opened in time."""
+    """Return the error of a caller that had a place, but whose connection was not opened in time."""
     error = exc.TimeoutError(
         f"{pool.server} did not answer within {pool.timeout():g} s (pool_timeout) while a connection was being opened"
     )
@@ -80,7 +80,7 @@ def silent(pool: _Pool, waited: float) -> exc.TimeoutError:
 
 
 def is_silent(error: BaseException) -> bool:
-    """Return whether a caller waited in vain for the server, and not for other callers."""
+    """Return whether a caller timed out waiting for the server, not for other callers."""
     return getattr(error, _SILENT, False)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import asyncio
 
-# Recognised by the module's name, not by its file: SQLAlchemy has frames whose file is "<string>".
+# Recognized by the module's name, not by its file: SQLAlchemy has frames whose file is "<string>".
 _LIBRARIES = {
     *("sqlalchemy", "sqlmodel", "dbconfig", "greenlet", "pydantic"),
     *("starlette", "fastapi", "anyio", "uvicorn", "gunicorn", "flask", "flask_sqlalchemy", "werkzeug"),
@@ -18,12 +18,12 @@ _LIBRARIES = {
 }
 _known: dict[str, bool] = {}  # by module name; filled without a lock, as any two threads write the same
 
-Place = tuple[CodeType, int]  # and which of its instructions: to find its line takes longer, and is seldom asked
+Place = tuple[CodeType, int]  # and the index of the instruction: finding its line takes longer, and is rarely needed
 DEPTH = 3  # frames of the application; each costs a checkout with leak warnings 4 %, and more say little
 
 
 def skip(package: str) -> None:
-    """Let the frames of a package, a driver's, be no part of the application."""
+    """Exclude the frames of a package, such as a driver, from the application's."""
     if package and package not in _LIBRARIES:
         _LIBRARIES.add(package)
         _known.clear()

@@ -1,4 +1,4 @@
-"""Keeps the books of one engine: which connections there are, how many were made, used, and closed for what reason."""
+"""Counters of one engine: its connections, and how many were opened, used, and closed for which reason."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from dbconfig.engine.pool.diagnostics.stats import PoolStats
 
-# In record.info of SQLAlchemy's own pools: since when in use, and by whom.
+# In record.info of SQLAlchemy's own pools: when the use began, and who holds the connection.
 LENT = "dbconfig.lent"
 BY = "dbconfig.by"
 MOST_PLACES = 100  # call sites that are counted; an application has few
@@ -195,7 +195,7 @@ def attach(engine: Engine, name: str) -> Ledger:
 
 
 def _count_closing(engine: Engine) -> None:
-    """Our line counts by itself what it does; what SQLAlchemy invalidates it learns from the event."""
+    """Our queue counts its own actions; invalidations by SQLAlchemy are counted by an event listener."""
 
     def invalidate(connection: Any, record: Any, error: BaseException | None) -> None:
         if isinstance(record, Record) and record.reason is None:
@@ -214,7 +214,7 @@ def _count_everything(engine: Engine, ledger: Ledger) -> None:
 
     def created(connection: Any, record: Any) -> None:
         with ledger.lock:
-            # SQLAlchemy notes the begin of the connect by the wall clock only.
+            # SQLAlchemy records the start of the connect with the wall clock only.
             counters.create.observe(max(0.0, time() - record.last_connect_time))
 
     def lent(connection: Any, record: Any, fairy: Any) -> None:

@@ -1,4 +1,4 @@
-"""Who holds a connection for too long, and since which line of the application."""
+"""Leak reports: who holds a connection for too long, and which line of the application took it."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ logger: logging.Logger = logging.getLogger("dbconfig.pool.leaks")
 ROUNDS = 4
 SHORTEST_ROUND = 0.05
 LONGEST_ROUND = 2.0
-# Rounds without any connection in use after which the reports rest, and their thread with them.
+# Rounds without any connection in use after which the reports pause, and their thread ends.
 QUIET_ROUNDS = 2
 
 
@@ -76,7 +76,7 @@ def current_task() -> asyncio.Task[Any] | None:
 
 
 class Count(Protocol):
-    """Counts a connection that is held for too long, by the line that has taken it."""
+    """Counts a connection that is held for too long, by the line that took it."""
 
     def __call__(self, place: str | None, *, idle: bool) -> None: ...
 
@@ -101,15 +101,15 @@ class Leaks:
         raise NotImplementedError
 
     def _overdue(self, now: float) -> list[Hold]:
-        """Return what is held for too long and was not reported, and take it for reported."""
+        """Return what is held for too long and was not reported, and mark it as reported."""
         raise NotImplementedError
 
     def place_of(self, record: Any) -> str | None:
-        """Return the line of the application that has taken a connection, if that is known."""
+        """Return the line of the application that took a connection, if that is known."""
         raise NotImplementedError
 
     def _is_idle(self, record: Any, thread: int, task: asyncio.Task[Any] | None) -> bool:
-        """Return whether a transaction is open while its holder does something else than asking the server."""
+        """Return whether a transaction is open while its holder is not executing a statement."""
         busy = task_is_inside(task) if task is not None else thread_is_inside(thread)
         return not busy and self._in_transaction(record)
 
@@ -146,7 +146,7 @@ class Leaks:
         )
 
     def rest(self) -> None:
-        """Let the reports rest when their pool is disposed of; the next checkout wakes them."""
+        """Pause the reports when their pool is disposed of; the next checkout resumes them."""
         if self._any_held():
             return
         self._watching = False
@@ -182,7 +182,7 @@ class LeaksOfLine(Leaks):
         self._in_use = in_use
 
     def taken(self, record: Record) -> None:
-        record.taken_at = application_frames(sys._getframe(2))  # of whoever called `connect`
+        record.taken_at = application_frames(sys._getframe(2))  # of the caller of `connect`
         record.hold = None
         loops = sys.modules.get("asyncio")
         if loops is None or loops._get_running_loop() is None:  # as `current_task`, without the call
@@ -194,7 +194,7 @@ class LeaksOfLine(Leaks):
             self._watch()
 
     def returned(self, record: Record) -> None:
-        """Note that a connection came back that was reported."""
+        """Record that a reported connection was returned."""
         hold: Hold | None = record.hold
         record.hold = None
         if hold is not None:
@@ -269,7 +269,7 @@ class LeaksByEvents(Leaks):
     def reset(self, connection: Any, record: Any, state: Any) -> None:
         if record is None or record.fairy_ref is None or record.fairy_ref() is not None:
             return
-        # Nobody refers to the connection any more: the garbage collector is returning it.
+        # The connection is unreferenced: the garbage collector is returning it.
         hold = self._take_out(record)
         if hold is not None:
             self._was_forgotten(hold)

@@ -1,4 +1,4 @@
-"""A snapshot of a pool, loaded only when it is asked for."""
+"""A snapshot of a pool's statistics; imported on demand."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class PoolStats:
     # transaction.
     held_at: Mapping[str, int] = field(default_factory=dict, hash=False)
     idle_at: Mapping[str, int] = field(default_factory=dict, hash=False)
-    # Who came while every connection was in use: how long they waited, how many got none, and the most connections that
+    # Callers that came while every connection was in use: their waits, how many got none, and the most connections that
     # were in use and waited for at such a moment.
     queued: Histogram = field(default_factory=Histogram)
     unserved: int = 0
@@ -67,7 +67,7 @@ class PoolStats:
     number: int = 0  # of the engine, which tells one from another one of the same name
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Let a worker send it to another process: a mapping that cannot be changed cannot be pickled."""
+        """Make it picklable, for workers that send it to another process: a read-only mapping is not."""
         values = {each.name: getattr(self, each.name) for each in fields(self)}
         return _made, ({name: dict(value) if isinstance(value, Mapping) else value for name, value in values.items()},)
 
