@@ -126,7 +126,7 @@ def _guarded(kind: type, driver: Driver, system: str) -> type:
             statement = text_of(arguments[0] if arguments else next(iter(keywords.values()), ""))
             if system == "mysql":
                 # The values are in the statement already: only its first words are looked at.
-                if begins_with_an_end(statement):
+                if begins_with_an_end(statement, system):
                     mark.refuse()
                 mark.ended = mark.ended or (mark.begun and not driver.is_open(self) and BROKEN not in info)
                 return _noted(partial(own, self, *arguments, **keywords), info, mark, driver, self, statement)

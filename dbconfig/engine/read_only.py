@@ -95,12 +95,15 @@ def skip_what_carries_nothing(engine: Engine, *, restores: bool) -> None:
     def end(proxied: Any, word: str, by_driver: Callable[[Any], None]) -> None:
         connection = proxied.dbapi_connection
         own = dialect.get_driver_connection(connection)
-        if getattr(own, "autocommit", True) is False:
+        by_itself = getattr(own, "autocommit", True) is False
+        if by_itself:
             by_driver(proxied)  # psycopg2 would not notice the end of what it has begun
         elif driver.in_transaction(own):
             send(connection, word)
         if restores and reading_guard.is_lost(proxied, driver, own):
             send(connection, reading_guard.RESTORE)
+            if by_itself:
+                commit(proxied)  # the driver has begun a transaction for it, whose ROLLBACK would undo it
 
     def send(connection: Any, statement: str) -> None:
         cursor = connection.cursor()

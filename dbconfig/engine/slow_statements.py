@@ -18,6 +18,7 @@ from sqlalchemy.pool import _ConnectionFairy
 from sqlalchemy.util import greenlet_spawn
 
 from dbconfig.engine import statement_text
+from dbconfig.engine.pool import deadline as deadlines
 from dbconfig.engine.pool import forks
 from dbconfig.engine.pool.diagnostics.call_sites import application_frames, describe, running
 from dbconfig.engine.pool.facts import facts
@@ -190,7 +191,9 @@ class _Plans:
         engine = self._engine()
         try:
             if engine is not None and engine.dialect.is_async:
-                task = asyncio.get_running_loop().create_task(greenlet_spawn(self._explain, statement, parameters))
+                task = asyncio.get_running_loop().create_task(
+                    greenlet_spawn(self._explain_aside, statement, parameters)
+                )
                 self._tasks.add(task)
                 task.add_done_callback(self._done)
             else:
@@ -203,6 +206,10 @@ class _Plans:
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         self._busy = False  # it may have been cancelled before it began
+
+    def _explain_aside(self, statement: str, parameters: Any) -> None:
+        deadlines.lift()  # of the caller, whose statement was slow: less than the plan needs may be left of it
+        self._explain(statement, parameters)
 
     def _explain(self, statement: str, parameters: Any) -> None:
         engine = self._engine()

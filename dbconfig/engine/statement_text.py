@@ -6,7 +6,9 @@ import re
 from functools import lru_cache
 from typing import Final
 
+from dbconfig.engine.statement_parts import parts
 from dbconfig.errors.late_pattern import late_pattern
+from dbconfig.settings.known_drivers import family
 
 _NUMBER: Final = r"(?<![\w$:@.\"`])\d+(?:\.\d+)?(?:[eE][+-]?\d+)?\b"
 _NAMES: Final = r"(?P<name>\"(?:[^\"]|\"\")*\"|`(?:[^`]|``)*`|\[[A-Za-z_][\w ]*\])"
@@ -49,7 +51,7 @@ def shown(statement: str, dialect: str) -> str:
 @lru_cache(maxsize=_SAME)
 def is_single(statement: str, dialect: str) -> bool:
     """Whether a text is one statement: where the first of several is explained, the others are executed."""
-    return ";" not in _pattern(dialect).sub(" ", statement).rstrip("; \t\r\n")
+    return sum(1 for _ in parts(statement, family(dialect))) < 2
 
 
 def _pattern(dialect: str) -> re.Pattern[str]:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from enum import Enum
 from functools import lru_cache
 from typing import Final
 
+from dbconfig.engine.statement_parts import parts
 from dbconfig.engine.transaction_statements import HARMLESS
 from dbconfig.errors.late_pattern import late_pattern
 
 _FLAGS: Final = re.IGNORECASE | re.DOTALL
 _LONGEST: Final = 4096  # characters of a statement that is remembered
-_SHORT: Final = 7  # characters of a text that may be a value: 'false'
 
 
 class Effect(Enum):
@@ -31,16 +30,17 @@ def effect(statement: str, system: str) -> Effect:
     """Return what a statement does to the refusal of writes; `system` is a family of databases."""
     # Nearly all of them. A function can change a setting, which PostgreSQL tells with its answer.
     plain = HARMLESS if system == "postgresql" else "SELECT"
-    if statement.startswith(plain) and ";" not in statement and "set_config" not in statement:
+    if statement.startswith(plain) and ";" not in statement and "set_config" not in statement.lower():
         return _READS
-    return (_remembered if len(statement) < _LONGEST else _examined)(statement, system)
+    # MySQL's drivers write the values into the statement: each is another one, and may hold a secret.
+    return (_remembered if system != "mysql" and len(statement) < _LONGEST else _examined)(statement, system)
 
 
 def _examined(statement: str, system: str) -> Effect:
-    parts = list(_parts(statement, system))
+    found = list(parts(statement, system))
     if system == "mysql":
-        return _on_mysql(parts)
-    return Effect.WRITES if _SET_CONFIG.search(statement) else _on_postgresql(parts)
+        return _on_mysql(found)
+    return Effect.WRITES if _SET_CONFIG.search(statement) else _on_postgresql(found)
 
 
 _remembered = lru_cache(maxsize=1024)(_examined)
@@ -67,15 +67,15 @@ _CALL: Final = late_pattern(r"CALL\b|DO\b.*\b(?:COMMIT|ROLLBACK|CALL)\b", _FLAGS
 _SET_CONFIG: Final = late_pattern(r"\bset_config\s*\(\s*'(?:default_)?transaction_read_only'\s*,\s*(?!'on')", _FLAGS)
 
 
-def _on_postgresql(parts: list[str]) -> Effect:
-    if parts and all(_RESTORING.match(part) for part in parts):
+def _on_postgresql(statements: list[str]) -> Effect:
+    if statements and all(_RESTORING.match(each) for each in statements):
         return Effect.ENDS
-    if any(_ASKS.match(part) and not _RESTORING.match(part) for part in parts):
+    if any(_ASKS.match(each) and not _RESTORING.match(each) for each in statements):
         return Effect.WRITES
     # What comes after the end, in the same text, has no guard before it behind a pooler, nor a look at the state.
-    if any(_END.match(part) for part in parts[:-1]):
+    if any(_END.match(each) for each in statements[:-1]):
         return Effect.WRITES
-    return Effect.OUTSIDE if any(_CALL.match(part) for part in parts) else Effect.READS
+    return Effect.OUTSIDE if any(_CALL.match(each) for each in statements) else Effect.READS
 
 
 # MySQL and MariaDB
@@ -93,70 +93,9 @@ _READS_MYSQL: Final = late_pattern(
 _END_MYSQL: Final = late_pattern(r"(?:COMMIT|ROLLBACK)\b", _FLAGS)
 
 
-def _on_mysql(parts: list[str]) -> Effect:
-    if any(_ASKS_MYSQL.search(part) for part in parts):
+def _on_mysql(statements: list[str]) -> Effect:
+    if any(_ASKS_MYSQL.search(each) for each in statements):
         return Effect.WRITES
-    if len(parts) == 1 and _END_MYSQL.match(parts[0]):
+    if len(statements) == 1 and _END_MYSQL.match(statements[0]):
         return Effect.ENDS
-    return Effect.READS if all(_READS_MYSQL.match(part) for part in parts) else Effect.OTHER
-
-
-# Their words
-
-_QUOTED: Final = {
-    "postgresql": r"[eE]'(?:[^'\\]|\\.|'')*'|'(?:[^']|'')*'|(?P<name>\"[^\"]*\")"
-    r"|\$(?P<tag>\w*)\$(?P<body>.*?)\$(?P=tag)\$",
-    "mysql": r"'(?:[^'\\]|\\.|'')*'|\"(?:[^\"\\]|\\.|\"\")*\"|(?P<name>`[^`]*`)",
-}
-_COMMENT: Final = {
-    "postgresql": r"|--[^\n]*|(?P<comment>/\*)",
-    # What stands in /*! … */ is executed.
-    "mysql": r"|#[^\n]*|--(?=\s)[^\n]*|(?P<executed>/\*M?!\d*|\*/)|/\*.*?\*/",
-}
-_TOKENS: Final = {
-    system: late_pattern(quoted + _COMMENT[system] + "|(?P<end>;)", re.DOTALL) for system, quoted in _QUOTED.items()
-}
-_NESTED: Final = late_pattern(r"/\*|\*/")
-
-
-def _parts(text: str, system: str) -> Iterator[str]:
-    """Yield the statements of a text, without comments and longer texts, but for those of a block of code."""
-    found: list[str] = []
-    at, tokens = 0, _TOKENS[system]
-    while token := tokens.search(text, at):
-        found.append(text[at : token.start()])
-        at = token.end()
-        groups = token.groupdict()
-        if groups["end"]:
-            yield from _joined(found)
-            found = []
-        elif groups.get("comment"):
-            at = _end_of_comment(text, at)
-            found.append(" ")
-        elif token[0][0] not in "'\"eE$":
-            found.append(groups["name"] or " ")  # MySQL's quotes, a comment
-        elif groups["name"] or len(token[0]) <= _SHORT or _is_block(found):
-            found.append(groups.get("body") or token[0])
-        else:
-            found.append("''")
-    found.append(text[at:])
-    yield from _joined(found)
-
-
-def _is_block(found: list[str]) -> bool:
-    return "".join(found).lstrip()[:2].upper() == "DO"
-
-
-def _joined(found: list[str]) -> Iterator[str]:
-    statement = "".join(found).strip()
-    if statement:
-        yield statement
-
-
-def _end_of_comment(text: str, at: int) -> int:
-    depth = 1  # PostgreSQL's are nested
-    for mark in _NESTED.finditer(text, at):
-        depth += 1 if mark[0] == "/*" else -1
-        if not depth:
-            return mark.end()
-    return len(text)
+    return Effect.READS if all(_READS_MYSQL.match(each) for each in statements) else Effect.OTHER

@@ -86,7 +86,7 @@ class Router(Fleet):
                 if late or is_exhausted(error) or errors.fate_of(error) is not Fate.ABSENT:
                     raise
             else:
-                if mark is None or self._is_settled(connection, deadline):
+                if mark is None or not mark.position or self._is_settled(connection, deadline):
                     return connection
             self.pause(PRIMARY_STEP)
 
@@ -95,11 +95,15 @@ class Router(Fleet):
 
         Raises:
             OperationalError: it does not, and the deadline is near.
+            DeadlineExceeded: the caller's own deadline is over.
         """
         if not positions.positions_of(self.primary).settled or connection.connection.info.get(positions.NODE) is False:
             return True
         try:
             self._position_of_primary(connection)
+        except deadlines.DeadlineExceeded:
+            connection.close()
+            raise
         except Exception as error:
             connection.close()
             if time.monotonic() + PRIMARY_STEP > deadline:
@@ -192,7 +196,7 @@ class Router(Fleet):
         try:
             with self.primary.open() as connection:
                 return self._position_of_primary(connection)
-        except positions.CannotKnow:
+        except (positions.CannotKnow, deadlines.DeadlineExceeded):
             raise
         except Exception as error:  # drivers have errors of their own for what is asked past SQLAlchemy
             _log.warning(
@@ -235,6 +239,8 @@ class Router(Fleet):
             return True
         try:
             text = self.ask(connection, positions.positions_of(route).replica)
+        except deadlines.DeadlineExceeded:
+            raise
         except Exception as error:
             self.failed(route, error)
             return False

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import sqlalchemy
 from sqlalchemy import event, text
-from sqlalchemy.exc import ResourceClosedError
+from sqlalchemy.exc import InvalidRequestError, ResourceClosedError
 from sqlmodel import select
 
 from dbconfig import Profile, Registry
@@ -242,10 +242,21 @@ def test_a_child_forked_within_a_unit_of_work_has_units_of_its_own(place: Place)
     def work(session: Any) -> None:
         session.add(Hero(name="parent"))
         session.flush()
+        raw = session.connection().connection
+
+        def use_the_parents() -> None:
+            for use in (raw.cursor, lambda: raw.cursor().execute("COMMIT")):
+                with pytest.raises(ResourceClosedError, match="opened before the fork, and is the parent's"):
+                    use()
+            for end in (raw.commit, raw.rollback):
+                with pytest.raises((ResourceClosedError, InvalidRequestError)):
+                    end()
+
+        told.append(in_child(use_the_parents))
         told.append(in_child(in_the_child if not place.sqlite else lambda: db.dispose(timeout=0.5)))
 
     db.run_in_transaction(work)
-    assert told == [""]
+    assert told == ["", ""]
     assert names(db) == (["parent"] if place.sqlite else ["child", "parent"])
 
 

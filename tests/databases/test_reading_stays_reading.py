@@ -241,6 +241,26 @@ def test_a_driver_that_is_told_to_write_does_not(postgresql: PostgreSQLServer, d
 
 @pytest.mark.server
 @pytest.mark.parametrize("driver", ["psycopg2", "psycopg"])
+def test_what_a_function_has_changed_is_restored_for_good_where_the_driver_begins_transactions(
+    postgresql: PostgreSQLServer, driver: str
+) -> None:
+    pytest.importorskip(driver)
+    postgresql.sql(ROUTINES["postgresql"][1])
+    url = postgresql.url(f"postgresql+{driver}")
+    with Registry.from_profile(Profile(name="reading", url=url, pool_size=1, max_overflow=0)) as db:
+        with db.connect(read_only=True) as connection:
+            own: Any = connection.connection.driver_connection
+            own.autocommit = False
+            own.cursor().execute("SELECT turns_off()")
+            own.commit()
+        own.rollback()  # whatever is still open ends, and takes with it what was not committed
+        with db.connect(read_only=True) as connection:
+            assert connection.scalar(text("SHOW default_transaction_read_only")) == "on"
+            assert connection.connection.driver_connection is own
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("driver", ["psycopg2", "psycopg"])
 def test_behind_a_pooler_no_text_goes_on_after_its_transaction(postgresql: PostgreSQLServer, driver: str) -> None:
     pytest.importorskip(driver)
     postgresql.sql("CREATE TABLE kept (x INTEGER)")

@@ -1,13 +1,17 @@
 """The TLS context of asyncmy and aiomysql is the one that PyMySQL makes of the same words."""
 
 import ssl
+import subprocess
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pymysql.connections import Connection
 
+from dbconfig import ConfigError
 from dbconfig.engine.dialects.mysql import pymysql, tls
+from dbconfig.settings.database import DatabaseSettings
 
 AUTHORITIES = ssl.get_default_verify_paths().openssl_capath
 TRUST: tuple[dict[str, Any], ...] = ({}, {"capath": AUTHORITIES})
@@ -50,3 +54,20 @@ def test_the_authorities_of_the_system_are_read_only_to_verify(
     made = theirs._create_ssl_ctx(None, wanted) if driver == "pymysql" else tls._context(wanted)
     assert bool(found) is read
     assert (made.verify_mode is not ssl.CERT_NONE) is bool(wanted)
+
+
+@pytest.mark.parametrize("driver", ["asyncmy", "aiomysql"])
+@pytest.mark.parametrize("named", ["ssl_ca", "ssl_cert"])
+def test_the_file_that_is_no_certificate_is_the_one_that_is_named(driver: str, named: str, tmp_path: Path) -> None:
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    request = ["req", "-x509", "-nodes", "-newkey", "rsa:2048", "-subj", "/CN=localhost", "-keyout", key]
+    subprocess.run(["openssl", *request, "-out", certificate], check=True, capture_output=True)
+    (tmp_path / "broken.pem").write_text("not a certificate")
+    files = {"ssl_ca": certificate, "ssl_cert": certificate, "ssl_key": key}
+    files[named] = tmp_path / "broken.pem"
+    arguments = {name: str(path) for name, path in files.items()}
+    settings = DatabaseSettings.model_validate({"url": "mysql://localhost/x", "connect_args": arguments})
+    with pytest.raises(ConfigError) as found:
+        tls.with_tls_context(settings, arguments, driver, on_socket=False)
+    assert found.value.problems[0].key == f"connect_args.{named}"
+    assert str(found.value).count(f"connect_args.{named}: a certificate cannot be used") == 1

@@ -534,6 +534,36 @@ def test_a_node_of_galera_that_does_not_get_there_in_time_is_not_read(
     assert router.primary.pool.checkedout() == 0
 
 
+def test_a_node_of_galera_is_not_waited_for_where_no_position_is_known(
+    galera: World, written: Callable[..., Mark], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    router = galera.start(replicas=1)
+    galera.replica(1).refuse()
+    written("").asked = True  # a commit of which the primary could not say how far it was
+    asked: list[str] = []
+    monkeypatch.setattr(router, "ask", lambda connection, question: asked.append(question))
+    assert galera.read() == "reads"
+    assert asked == []
+
+
+@pytest.mark.parametrize("which", ["primary", "settled"])
+def test_a_deadline_that_ends_while_a_node_is_asked_is_raised_as_it_is(
+    galera: World, written: Callable[..., Mark], monkeypatch: pytest.MonkeyPatch, which: str
+) -> None:
+    router = galera.start(replicas=1)
+    galera.replica(1).position = "wsrep:cluster:6"
+    written("wsrep:cluster:7" if which == "settled" else "")
+
+    def late(connection: Connection, question: str) -> str:
+        raise deadline.DeadlineExceeded("the deadline is over")
+
+    monkeypatch.setattr(router, "ask", late)
+    with pytest.raises(deadline.DeadlineExceeded):
+        galera.read()
+    assert router.primary.pool.checkedout() == 0
+    assert [route.out for route in router.replicas] == [""]
+
+
 def test_other_servers_of_mariadb_are_asked_once_for_each_connection_what_they_are(
     galera: World, written: Callable[..., Mark]
 ) -> None:

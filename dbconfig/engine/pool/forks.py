@@ -214,6 +214,8 @@ class _ParentsProxy:
     close = _close = _close_special = _checkin = detach = invalidate = _nothing
 
 
+# What a unit of work replaces on the proxy itself, where it would come before the methods of the class.
+_WATCHED: Final = ("commit", "rollback", "cursor")
 _of_parent: dict[type, type] = {}  # by the class of the proxy
 
 
@@ -239,6 +241,8 @@ def pin(records: list[Any]) -> None:
         fairy._connection_record = None
         if isinstance(fairy, base._ConnectionFairy):
             kind: type = type(fairy)
+            for name in _WATCHED:
+                vars(fairy).pop(name, None)
             known = _of_parent.get(kind)
             if known is None:
                 known = _of_parent[kind] = type(kind.__name__, (_ParentsProxy, kind), {"__slots__": ()})

@@ -64,12 +64,24 @@ def with_tls_context(
     try:
         found["ssl"] = _context(wanted or {})
     except OSError as error:  # ssl.SSLError is one
-        key, place = next(
-            ((key, place) for key, place, _ in _files(settings)), ("connect_args", settings.origin("url"))
-        )
+        key, place = _unusable(settings, wanted or {})
         message = f"{key}: a certificate cannot be used: {error.strerror or error}"
         raise ConfigError([Problem("file-unreadable", message, place, key)]) from error
     return found
+
+
+def _unusable(settings: DatabaseSettings, wanted: Mapping[str, Any]) -> tuple[str, Location]:
+    """Return the key and the place of the file that a context does not take, which the error does not name."""
+    found = {key.rpartition(".")[2].removeprefix("ssl_"): (key, place) for key, place, _ in _files(settings)}
+    for names in ({"ca", "capath"}, {"cert", "key", "password"}):
+        present = next((found[name] for name in ("ca", "capath", "cert", "key") if name in names & found.keys()), None)
+        if present is None:
+            continue
+        try:
+            _context({name: value for name, value in wanted.items() if name in names})
+        except OSError:
+            return present
+    return next(iter(found.values()), ("connect_args", settings.origin("url")))
 
 
 def missing_files(settings: DatabaseSettings) -> Iterator[Problem]:
