@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from typing import Any, Final
 
 import click
-from flask import Flask, appcontext_pushed, current_app, g, request
+from flask import Flask, Response, appcontext_pushed, current_app, g, request
 from flask.cli import AppGroup
 from sqlmodel import Session, SQLModel
 
@@ -51,6 +52,7 @@ class DBConfig:
             raise RuntimeError("init_app was called twice for this application")
         made = registry or Registry(app.config.get("DBCONFIG_PATH"), profile=app.config.get("DBCONFIG_PROFILE"))
         app.extensions[_KEY] = made
+        app.after_request(_keep)
         app.teardown_appcontext(_close)
         query_tags.ask(_route)
         limit = app.config.get("DBCONFIG_DEADLINE")
@@ -80,14 +82,15 @@ class _RequestSessions:
     """The sessions of one request.
 
     Flask tears its context down before a response is streamed, and pushes it once more for a generator with
-    `stream_with_context`: the sessions end, work on in such a generator, and end again with it.
+    `stream_with_context`: the sessions end, work on in such a generator, and end again with it. Where a view has
+    begun to read what the response streams, they end with the response.
     """
 
     def __init__(self) -> None:
         self._route = f"{request.method} {request.url_rule or request.path}" if request else "an application context"
         self._sessions: dict[str, Session] = {}
         self._watched: list[RequestSession] = []
-        self._ended = self._lost = False
+        self._ended = self._lost = self._kept = False
 
     def get(self, database: str) -> Session:
         if database not in self._sessions:
@@ -96,9 +99,25 @@ class _RequestSessions:
             refuse_after_end(session, self._why_not)
         return self._sessions[database]
 
+    def keep(self, response: Response) -> None:
+        """Let the sessions end with a response that streams what a view has begun to read."""
+        if response.is_streamed and any(each.reads for each in self._watched):
+            self._kept = True
+            response.response = self._followed(response.response)
+            response.call_on_close(self.end)
+
+    def _followed(self, body: Iterable[Any]) -> Iterator[Any]:
+        try:
+            yield from body
+        finally:
+            self.end()
+
     def end(self) -> None:
-        self._lost = any(each.would_lose for each in self._watched)
         self._ended = True
+        if self._kept:
+            self._kept = False
+            return
+        self._lost = any(each.would_lose for each in self._watched)
         with ExitStack() as stack:
             for session in self._sessions.values():
                 stack.callback(session.close)
@@ -129,6 +148,13 @@ def _route() -> dict[str, str]:
     """Say the route of the request, for query tags."""
     rule = request.url_rule if request else None
     return {} if rule is None else {"route": rule.rule}
+
+
+def _keep(response: Response) -> Response:
+    found: _RequestSessions | None = g.get(_KEY)
+    if found is not None:
+        found.keep(response)
+    return response
 
 
 def _close(error: BaseException | None) -> None:

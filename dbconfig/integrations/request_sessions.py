@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from typing import Any, Final
+from weakref import WeakSet
 
-from sqlalchemy import Connection, event
+from sqlalchemy import Connection, ExecutionContext, event
 from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.orm import SessionTransaction
 from sqlmodel import Session
+
+from dbconfig.engine.pool import driver
 
 _SELECT: Final = re.compile(r"\s*SELECT\b", re.IGNORECASE)
 _WRITES: Final = re.compile(r"\s*(INSERT|UPDATE|DELETE|REPLACE|MERGE)\b", re.IGNORECASE)
@@ -78,6 +81,7 @@ class RequestSession:
         self._session, self._taken, self._given_back = session, taken, given_back
         self._statements = statements
         self._connections: list[Connection] = []
+        self._reading: WeakSet[ExecutionContext] = WeakSet()  # a result keeps its statement's, and drops it with itself
         self._only_read, self._wrote = True, False
         event.listen(session, "after_begin", self._began)
         event.listen(session, "after_transaction_end", self._ended)
@@ -90,7 +94,17 @@ class RequestSession:
             if self._statements:
                 event.listen(connection, "before_cursor_execute", self._note)
 
-    def _note(self, connection: Connection, cursor: Any, statement: str, *_: object) -> None:
+    def _note(
+        self,
+        connection: Connection,
+        cursor: Any,
+        statement: str,
+        parameters: Any,
+        context: ExecutionContext,
+        many: bool,
+    ) -> None:
+        if getattr(context, "_is_server_side", False) or not driver.of(connection.dialect).buffers_rows:
+            self._reading.add(context)
         self._only_read = self._only_read and only_reads(statement)
         self._wrote = self._wrote or _WRITES.match(statement) is not None
 
@@ -101,8 +115,14 @@ class RequestSession:
             for connection in self._connections:  # the one of a test is used on
                 event.remove(connection, "before_cursor_execute", self._note)
         self._connections.clear()
+        self._reading.clear()
         self._only_read, self._wrote = True, False
         self._given_back()
+
+    @property
+    def reads(self) -> bool:
+        """Whether a result has rows that it may still fetch by the session's connection."""
+        return bool(self._reading)
 
     @property
     def would_lose(self) -> bool:
@@ -116,8 +136,9 @@ class RequestSession:
     def rest(self) -> None:
         """Give the connection back if nothing would be lost; the session's objects stay as they are.
 
-        What is written and not yet committed, a lock, or a setting of the transaction keeps the connection.
+        What is written and not yet committed, a lock, or a setting of the transaction keeps the connection, and so do
+        rows that a result has still to fetch.
         """
         transaction = self._session.get_transaction()
-        if transaction is not None and self._only_read and not self._pending:
+        if transaction is not None and self._only_read and not self._pending and not self.reads:
             transaction.close()  # not rollback(), which would expire what an asynchronous session cannot load again

@@ -291,3 +291,36 @@ def test_a_command_knows_the_tables_that_are_bound(tmp_path):
         assert created.startswith("created: ")
         assert "flask_note" in created
         assert run(commands, ["create-tables"]).output == "created: none (all exist)\n"
+
+
+@pytest.mark.filterwarnings("error:Previous unbuffered result")
+@pytest.mark.parametrize("driver", ["sqlite", "postgresql+psycopg2", "postgresql+psycopg", "mysql+pymysql"])
+@pytest.mark.parametrize("in_context", [stream_with_context, iter])
+def test_what_the_view_has_begun_to_read_is_streamed_to_its_end(request, tmp_path, driver, in_context):
+    system = driver.partition("+")[0]
+    if system == "sqlite":
+        url = f"{driver}:///{tmp_path}/app.db"
+    else:
+        url = request.getfixturevalue({"mysql": "mariadb"}.get(system, system)).url(driver)
+    many = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 900) SELECT i FROM n"
+    app, own = Flask("streams"), DBConfig()
+    with Registry.from_profile(Profile(name="tests", url=url, pool_size=1, max_overflow=0)) as registry:
+        own.init_app(app, registry)
+
+        @app.get("/")
+        def index():
+            result = own.session.execute(text(many).execution_options(stream_results=True, max_row_buffer=10))
+
+            def body():
+                with result:
+                    yield from (f"{number}\n" for number in result.scalars())
+
+            return app.response_class(in_context(body()))
+
+        client = app.test_client()
+        for _ in range(3):
+            assert client.get("/").text.split() == [str(number) for number in range(1, 901)]
+            assert registry.stats().used == 0
+        with client.get("/", buffered=False):  # given up after the first row
+            assert registry.stats().used == 1
+        assert registry.stats().used == 0

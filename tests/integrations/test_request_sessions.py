@@ -630,3 +630,100 @@ def test_the_documented_start_works_where_the_profile_names_an_asynchronous_driv
     install(app, registry=registry)
     with TestClient(app) as client:
         assert client.get("/health/db").json() == {"status": "ok", "databases": {"default": "ok"}}
+
+
+# Rows that are fetched after the endpoint.
+
+DRIVERS = ["sqlite", "postgresql+psycopg2", "postgresql+psycopg", "mysql+pymysql"]
+ASYNC_DRIVERS = ["sqlite+aiosqlite", "postgresql+asyncpg", "postgresql+psycopg", "mysql+asyncmy", "mysql+aiomysql"]
+_RECURSION = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 900) SELECT i FROM n"
+MANY = text(f"SELECT i FROM ({_RECURSION}) AS numbers")  # begins with SELECT: such a session may rest
+ALL = [str(number) for number in range(1, 901)]
+
+
+def registry_of_driver(request, tmp_path, driver):
+    system = driver.partition("+")[0]
+    if system == "sqlite":
+        url = f"{driver}:///{tmp_path}/app.db"
+    else:
+        url = request.getfixturevalue({"mysql": "mariadb"}.get(system, system)).url(driver)
+    return Registry.from_profile(Profile(name="tests", url=url, pool_size=2, max_overflow=0, pool_timeout=1))
+
+
+READING = pytest.mark.parametrize(
+    "options", [{}, {"read_only": True}, {"snapshot": True}], ids=lambda each: "".join(each)
+)
+TRUNCATES = pytest.mark.filterwarnings("error:Previous unbuffered result")
+
+
+@TRUNCATES
+@READING
+@pytest.mark.parametrize("driver", DRIVERS)
+@pytest.mark.parametrize("use", ["stream", "task"])
+def test_what_the_endpoint_has_begun_to_read_is_read_to_its_end(request, tmp_path, driver, options, use):
+    app, found, in_use = FastAPI(), [], []
+    with registry_of_driver(request, tmp_path, driver) as registry:
+
+        @app.get("/")
+        def index(session: Annotated[Session, session(registry=registry, **options)], tasks: BackgroundTasks):
+            result = session.execute(MANY.execution_options(stream_results=True, max_row_buffer=10)).scalars()
+            if use == "task":
+                return tasks.add_task(lambda: found.extend(map(str, result)))
+            return StreamingResponse(f"{number}\n" for number in result)
+
+        with TestClient(app) as client:
+            for _ in range(3):
+                found.clear()
+                assert client.get("/").text.split() == (ALL if use == "stream" else ["null"])
+                assert use == "stream" or found == ALL
+                in_use.append(registry.stats().used)
+    assert in_use == [0, 0, 0]
+
+
+@TRUNCATES
+@READING
+@pytest.mark.parametrize("driver", ASYNC_DRIVERS)
+def test_what_an_asynchronous_endpoint_has_begun_to_read_is_read_to_its_end(request, tmp_path, driver, options):
+    app, in_use = FastAPI(), []
+    with registry_of_driver(request, tmp_path, driver) as registry:
+
+        @app.get("/")
+        async def index(session: Annotated[AsyncSession, async_session(registry=registry, **options)]):
+            result = await session.stream(MANY)
+
+            async def body():
+                async for number in result.scalars():
+                    yield f"{number}\n"
+
+            in_use.append(registry.async_engine().pool.checkedout())
+            return StreamingResponse(body())
+
+        @app.get("/used")
+        async def used() -> int:
+            return registry.async_engine().pool.checkedout()
+
+        with TestClient(app) as client:
+            for _ in range(3):
+                assert client.get("/").text.split() == ALL
+                assert client.get("/used").json() == 0
+    assert in_use == ([1, 1, 1] if not options else [0, 0, 0])  # reading has connections of its own
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_a_result_that_was_read_keeps_no_connection(request, tmp_path, driver):
+    app, found = FastAPI(), []
+    with registry_of_driver(request, tmp_path, driver) as registry:
+
+        @app.get("/")
+        def index(session: Annotated[Session, session(registry=registry)]):
+            numbers = session.execute(text("SELECT 1 UNION SELECT 2").execution_options(stream_results=True)).all()
+
+            async def body():
+                found.append(registry.stats().used)
+                yield str(len(numbers))
+
+            return StreamingResponse(body())
+
+        with TestClient(app) as client:
+            assert client.get("/").text == "2"
+    assert found == [0]

@@ -38,6 +38,7 @@ class Parameters:
 class Driver:
     """A driver without special support. `connection` is the driver's own, never SQLAlchemy's adapter of it."""
 
+    buffers_rows = False  # without a cursor of the server, all rows are there when a statement has been executed
     interrupts = False  # statements are ended by `interrupt`, on the connection itself
     package = ""  # the Python package whose frames are not the application's
     wire: frozenset[str] = frozenset()  # Python modules that send and read, where a signal handler may strike

@@ -21,6 +21,7 @@ class MySQLDriver(Driver):
     """A driver that knows the number of its session, and keeps the server's last status."""
 
     tells_transactions = True
+    buffers_rows = True
     statement_methods = ("query",)
 
     def number(self, connection: Any) -> int:

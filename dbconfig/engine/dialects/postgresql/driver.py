@@ -20,6 +20,7 @@ class PostgreSQLDriver(Driver):
     """A driver that knows the number of its server process."""
 
     tells_transactions = True
+    buffers_rows = True
 
     def cancel(self, cursor: Any, beside: Any, number: int) -> None:
         # The same number on both sides: no pooler stands between, which would make up numbers of its own.

@@ -19,6 +19,7 @@ class Aiosqlite(Driver):
     package = "aiosqlite"
     interrupts = True
     tells_transactions = True
+    buffers_rows = True
 
     def limit_connect(self, dialect: Any, record: Any, parameters: Parameters, seconds: float) -> None:
         if parameters.written("async_creator_fn") is None:
