@@ -3,7 +3,9 @@
 import ast
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -13,6 +15,7 @@ import pytest
 
 from tests.mutation.changes import changes
 from tests.mutation.equivalent import EQUIVALENT, reason
+from tests.mutation.session import ForkingSession
 from tests.mutation.workshop import Reliability, Result, Workshop, result
 
 ROOT = Path(__file__).parents[1]
@@ -97,7 +100,7 @@ class Scripted(Workshop):
     """One in which runs end as they are told to."""
 
     def __init__(self, folder: Path, *results: Result) -> None:
-        self.folder = folder
+        super().__init__(folder, {})
         self.results = list(results)
         self.asked: list[tuple[list[str], list[str]]] = []
 
@@ -141,6 +144,142 @@ def test_an_error_of_the_run_is_no_kill(tmp_path: Path) -> None:
     (tmp_path / "module.py").write_text("a = 1\n")
     (change,) = changes("module.py", "a = 1\n")
     assert Scripted(tmp_path, Result("error 2")).attempt(change, ["one"], Reliability()) == Result("error 2")
+
+
+COUNTED = """
+from functools import cache, wraps
+
+LIMIT = 3
+
+def logged(function):
+    @wraps(function)
+    def inner(*arguments):
+        return function(*arguments) + 0
+    return inner
+
+@logged
+def double(number):
+    return number * 2
+
+def first():
+    return 1 + 0
+
+ONE = first()
+
+class Counter:
+    step = 1
+
+    @property
+    def next(self):
+        return [step + 1 for step in [self.step]][0]
+
+def numbers():
+    return (yield 1)
+
+@cache
+def cached():
+    return 5 + 0
+
+def waits(number):
+    while number < 3:
+        number += 1
+    return number
+"""
+COUNTING = """
+import subprocess, sys
+import counted
+
+def test_double():
+    assert counted.double(2) == 4
+
+def test_next():
+    assert counted.Counter().next == 2
+
+def test_numbers():
+    assert list(counted.numbers()) == [1]
+
+def test_cached():
+    assert counted.cached() == counted.cached() == 5
+
+def test_waits():
+    assert counted.waits(0) == 3
+
+def test_a_process_of_its_own():
+    assert subprocess.run([sys.executable, "-c", "import counted; assert counted.double(2) == 4"]).returncode == 0
+"""
+
+
+@pytest.fixture(scope="module")
+def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkingSession]:
+    folder = tmp_path_factory.mktemp("counting")
+    (folder / "counted.py").write_text(COUNTED)
+    (folder / "test_counting.py").write_text(COUNTING)
+    (folder / "pytest.ini").write_text("[pytest]\naddopts = -p no:randomly\n")
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)])}
+    with closing(ForkingSession(folder, environ, [])) as session:
+        session.wait()
+        yield session
+
+
+def forked(
+    session: ForkingSession, name: str, tests: Sequence[str] = ("test_counting.py",), limit: float = 60.0
+) -> tuple[int | str | None, str]:
+    """Return how tests end with a change, with none if it has no name, and which one noticed it."""
+    path = session.folder / "counted.py"
+    made = [change for change in changes("counted.py", COUNTED) if change.name == name]
+    assert len(made) == (name != "")
+    for change in made:
+        path.write_bytes(change.apply(COUNTED.encode()))
+    try:
+        code, events = session.run((made[0], COUNTED) if made else None, tests, [], {}, limit)
+    finally:
+        path.write_text(COUNTED)
+    return code, ", ".join(test.partition("::")[2] for what, test in events if what == "failed")
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "noticed"),
+    [
+        ("", 0, ""),
+        ("double: number * 2 → (number / 2)", 1, "test_double"),
+        ("logged.inner: return function(*arguments) + 0 → return None", 1, "test_double"),
+        ("Counter.next: step + 1 → (step - 1)", 1, "test_next"),
+        ("Counter.next: return [step + 1 for step in [self.step]][0] → return None", 1, "test_next"),
+        ("numbers: return (yield 1) → return None", 1, "test_numbers"),  # it becomes another kind of function
+        ("cached: 5 → 6", 1, "test_cached"),
+        ("cached: 5 + 0 → (5 - 0)", 0, ""),
+        ("logged: return inner → return None", "declined", ""),  # called when the module was imported
+        ("first: 1 → 2", "declined", ""),
+        (": 3 → 4", "declined", ""),
+        ("Counter: 1 → 2", "declined", ""),
+    ],
+)
+def test_a_change_is_made_in_a_forked_child_unless_it_needs_an_import(
+    session: ForkingSession, name: str, code: int | str, noticed: str
+) -> None:
+    assert forked(session, name) == (code, noticed)
+
+
+def test_a_change_ends_with_the_child(session: ForkingSession) -> None:
+    assert forked(session, "double: number * 2 → (number / 2)")[0] == 1
+    assert forked(session, "") == (0, "")
+
+
+def test_a_process_that_a_test_starts_imports_the_change(session: ForkingSession) -> None:
+    tests = ["test_counting.py::test_a_process_of_its_own"]
+    assert forked(session, "double: number * 2 → (number / 2)", tests) == (1, "test_a_process_of_its_own")
+
+
+def test_tests_run_in_the_order_in_which_they_are_asked_for(session: ForkingSession) -> None:
+    tests = ["test_counting.py::test_waits", "test_counting.py::test_double", "test_counting.py::test_gone"]
+    assert session.run(None, tests, [], {}, 60.0) == (0, [["began", test] for test in tests[:2]])
+    assert session.run(None, tests, tests[:1], {}, 60.0) == (0, [["began", tests[1]]])
+    assert session.run(None, tests, tests[:2], {}, 60.0) == (5, [])
+
+
+def test_a_test_that_takes_longer_than_its_limit_hangs(session: ForkingSession) -> None:
+    assert forked(session, "waits: number += 1 → pass", limit=2.0) == (None, "")
+    assert forked(session, "") == (0, "")
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "dbconfig/errors").glob("*.py")), ids=lambda path: path.name)

@@ -1,8 +1,9 @@
 """Change the code in one place at a time, run the tests of that place, and print what they do not notice.
 
 The suite runs once with coverage, to learn which tests run which line; `--record` does so anew. Each change is tried in
-a copy of the project, until one of its tests fails, and does so again by itself, but not without the change. Survivors
-are printed as `file:line old → new`. What can make no difference is listed in equivalent.py, with the reason.
+a copy of the project, in a child of a process that has collected the tests, until one of its tests fails, and does so
+again by itself, but not without the change. Survivors are printed as `file:line old → new`. What can make no difference
+is listed in equivalent.py, with the reason.
 """
 
 import argparse
@@ -11,7 +12,7 @@ import tempfile
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -21,8 +22,13 @@ from tests.mutation.record import Record
 from tests.mutation.workshop import KILLS, ROOT, Reliability, Workshop
 
 TARGETS = (
-    *("dbconfig/engine/pool", "dbconfig/engine/dialects", "dbconfig/engine/password_rotation.py"),
-    *("dbconfig/sessions/retry.py", "dbconfig/replicas", "dbconfig/errors/redaction.py"),
+    *("dbconfig/engine/pool", "dbconfig/engine/dialects", "dbconfig/replicas", "dbconfig/errors/redaction.py"),
+    *("dbconfig/engine/password_rotation.py", "dbconfig/engine/draining.py", "dbconfig/engine/read_only.py"),
+    *("dbconfig/sessions/retry.py", "dbconfig/sessions/session.py", "dbconfig/sessions/sessionmaker.py"),
+    *("dbconfig/registry/reloading.py", "dbconfig/registry/profiles.py", "dbconfig/settings/secret_sources.py"),
+    *("dbconfig/settings/url_parsing.py", "dbconfig/config/layering.py", "dbconfig/config/interpolation.py"),
+    *("dbconfig/config/active_profile.py", "dbconfig/config/extends.py", "dbconfig/config/profile_files.py"),
+    "dbconfig/config/protected_databases.py",
 )
 
 
@@ -53,7 +59,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=1, help="which ones (default: 1)")
     parser.add_argument("--slice", default="1/1", metavar="K/N", help="only the K-th of N parts of the sample")
     parser.add_argument("--verbose", action="store_true", help="print each change, and which test has noticed it")
-    parser.add_argument("--workers", type=int, default=3, help="how many at the same time (default: 3)")
+    parser.add_argument("--workers", type=int, default=2, help="how many at the same time (default: 2)")
+    parser.add_argument("--fresh", action="store_true", help="import everything anew for each change, for comparison")
     parser.add_argument("--record", action="store_true", help="learn anew which tests run which line")
     parser.add_argument("--tests", nargs="+", default=[], help="tests to run instead of those, or to record alone")
     return parser.parse_args()
@@ -62,18 +69,23 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     options = arguments()
     record, began, counts, known = Record(ROOT), time.monotonic(), Counter[str](), Reliability()
+    if options.record or not (record.read() or options.tests):
+        with tempfile.TemporaryDirectory(prefix="mutants-", ignore_cleanup_errors=True) as folder:
+            Workshop(Path(folder), {}).furnish()
+            record.take(Path(folder), options.workers, options.tests)
+        options.tests = []
     with ExitStack() as stack:
         workshops: SimpleQueue[Workshop] = SimpleQueue()
+        made: list[Workshop] = []
         for _ in range(options.workers):
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="mutants-", ignore_cleanup_errors=True))
-            workshops.put(Workshop(Path(folder)))
-        workshop = workshops.get()
-        if options.record or not (options.tests or record.read()):
-            record.take(workshop.folder, options.workers, options.tests)
-            options.tests = []
-        elif options.tests and (found := workshop.run(options.tests)).outcome != "survived":
+            made.append(stack.enter_context(closing(Workshop(Path(folder), record.limits()))))
+            made[-1].furnish()
+            if not options.fresh:
+                made[-1].open(options.tests)
+            workshops.put(made[-1])
+        if options.tests and (found := made[0].run(options.tests)).outcome != "survived":
             raise SystemExit(f"these tests fail without any change: {found.test or found.outcome}")
-        workshops.put(workshop)
         selected = chosen(options)
         stale = [] if options.tests else record.stale(change.path for change in selected)
         if stale:
@@ -100,6 +112,8 @@ def main() -> None:
     share = 100 * sum(counts[kill] for kill in KILLS) / max(1, tried)
     summary = ", ".join(f"{count} {outcome}" for outcome, count in counts.most_common())
     print(f"{tried} changes, {share:.1f} % killed: {summary} (seed {options.seed}, {time.monotonic() - began:.0f} s)")
+    if not options.fresh:
+        print(f"tried in a process of their own: {sum(len(workshop.imported) for workshop in made)}")
 
 
 if __name__ == "__main__":

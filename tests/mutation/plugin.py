@@ -15,12 +15,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if "MUTANTS_ONLY" not in os.environ:
         return
     wanted = set(json.loads(os.environ["MUTANTS_ONLY"]))
-    kept = [item for item in items if not wanted.isdisjoint(_names(item.nodeid))]
+    kept = [item for item in items if not wanted.isdisjoint(names(item.nodeid))]
     config.hook.pytest_deselected(items=[item for item in items if item not in kept])
     items[:] = kept
 
 
-def _names(test: str) -> set[str]:
+def names(test: str) -> set[str]:
+    """Return what a test may be asked for by: its own name, its file, its folders."""
     file = Path(test.partition("::")[0])
     return {test, *map(str, (file, *file.parents))}
 

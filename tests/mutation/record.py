@@ -14,6 +14,7 @@ from coverage import CoverageData
 from tests.mutation.changes import Change
 
 _TESTS_OF_A_LINE = 120  # a line of the checkout path has a thousand more, which notice no more
+_GRACE, _SLOWER = 15.0, 5.0  # a test hangs after 15 s and five times what it took when it was recorded
 _BUDGET = 60.0  # seconds of the tests of one change, as long as they took when they were recorded
 
 
@@ -90,6 +91,10 @@ class Record:
             for name, lines in content["lines"].items()
         }
         return True
+
+    def limits(self) -> dict[str, float]:
+        """Return the seconds after which each test hangs, on a busy machine too."""
+        return {test: _GRACE + _SLOWER * seconds for test, seconds in self._seconds.items()}
 
     def stale(self, names: Iterable[str]) -> list[str]:
         """Return those of these files that have changed since."""

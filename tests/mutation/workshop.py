@@ -8,18 +8,19 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from py_compile import PycInvalidationMode
 
 from tests.mutation.changes import Change
+from tests.mutation.session import ForkingSession
 from tests.support.interpreter import Forker
 
 ROOT = Path(__file__).parents[2]
-# Seconds after which a test hangs, on a busy machine too: those that are chosen take less than a minute in all.
-TEST_LIMIT = 150
+TEST_LIMIT = 150.0  # seconds after which a test hangs whose duration is not known, on a busy machine too
 LIMIT = 900.0  # of a whole run, for what hangs between the tests
 KILLS = ("killed", "hangs", "cannot be imported")
 _UNWANTED = shutil.ignore_patterns(".git", ".venv*", ".mutants", ".*_cache", "__pycache__", "data", "dist", "build")
@@ -42,24 +43,50 @@ class Reliability:
 
 
 class Workshop:
-    """A copy of the project."""
+    """A copy of the project.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        limits: seconds after which each test hangs.
+    """
+
+    def __init__(self, folder: Path, limits: Mapping[str, float]) -> None:
         self.folder = folder
-        shutil.copytree(ROOT, folder, ignore=_UNWANTED, dirs_exist_ok=True)
-        self._forker = Forker()  # most of a run would be imports of what others wrote
+        self.imported = set[Change]()  # changes that needed a process of their own
+        self._limits = limits
+        self._session: ForkingSession | None = None
+        self._made: tuple[Change, str] | None = None  # and what the file says without it
+
+    @cached_property
+    def _forker(self) -> Forker:
+        return Forker()  # most of a run would be imports of what others wrote
+
+    def furnish(self) -> None:
+        """Copy the project."""
+        shutil.copytree(ROOT, self.folder, ignore=_UNWANTED, dirs_exist_ok=True)
         # By its content: by time and size, a change within the second that leaves the length would not be compiled.
-        compileall.compile_dir(folder / "dbconfig", quiet=1, invalidation_mode=PycInvalidationMode.CHECKED_HASH)
+        compileall.compile_dir(self.folder / "dbconfig", quiet=1, invalidation_mode=PycInvalidationMode.CHECKED_HASH)
+
+    def open(self, tests: Sequence[str]) -> None:
+        """Collect these tests, all if there are none, in a process that forks for each run of some of them."""
+        self._session = ForkingSession(self.folder, self._environ(), tests)
+
+    def close(self) -> None:
+        if self._session is not None:
+            self._session.close()
 
     @contextmanager
     def _changed(self, change: Change) -> Iterator[None]:
+        if self._session is not None:
+            self._session.wait()
         path = self.folder / change.path
         original = path.read_bytes()
         path.write_bytes(change.apply(original))
+        self._made = change, original.decode()
         try:
             yield
         finally:
             path.write_bytes(original)
+            self._made = None
 
     def attempt(self, change: Change, tests: Sequence[str], known: Reliability) -> Result:
         """Try a change until one of its tests notices.
@@ -95,12 +122,23 @@ class Workshop:
         """Run tests until the first one fails."""
         if not tests:
             return Result("not executed")
+        if self._session is not None:
+            self._session.wait()
+            code, events = self._session.run(self._made, tests, without, self._limits, TEST_LIMIT)
+            if not isinstance(code, str):
+                return result(code, events)
+            assert self._made is not None  # without a change there is nothing to import
+            self.imported.add(self._made[0])
+        return self._run_anew(tests, without)
+
+    def _run_anew(self, tests: Sequence[str], without: Iterable[str]) -> Result:
         files = dict.fromkeys(test.partition("::")[0] for test in tests)
         events = self.folder / ".events"
         events.write_text("")
         environ = {**self._environ(), "MUTANTS_ONLY": json.dumps(list(tests)), "MUTANTS_EVENTS": str(events)}
         options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "tests.mutation.plugin"]
-        options += ["-o", f"faulthandler_timeout={TEST_LIMIT}", "-o", "faulthandler_exit_on_timeout=true"]
+        limit = max(self._limits.get(test, TEST_LIMIT) for test in tests)
+        options += ["-o", f"faulthandler_timeout={limit}", "-o", "faulthandler_exit_on_timeout=true"]
         options += [option for test in list(without) for option in ("--deselect", test)]
         try:
             code: int | None = self._forker.run(["pytest", *options, *files], self.folder, environ, LIMIT).returncode
