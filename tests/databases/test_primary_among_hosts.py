@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from importlib.util import find_spec
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -16,8 +17,9 @@ from dbconfig import Profile, Registry
 from dbconfig.engine import pool
 from dbconfig.engine.dialects.mysql import server_role as mysql_role
 from dbconfig.engine.dialects.server_role import Answer, Role
-from dbconfig.engine.primary import PLACE, greeting
+from dbconfig.engine.primary import greeting, watch
 from dbconfig.engine.primary.search import SPACING
+from dbconfig.engine.primary.watch import PLACE
 from tests.support import mysql
 from tests.support.ports import free_port
 from tests.support.processes import wait_until
@@ -312,6 +314,46 @@ def test_what_waits_for_a_node_of_several_that_stands_still_ends_and_runs_again_
         else:
             cluster.runner.run(asyncio.wait_for(db.async_run_in_transaction(twin, timeout=600), 120))
         assert attempts == [1, 2]
+        for way in cluster.ways.values():
+            way.pass_through()
+        cluster.end(db)
+
+
+@pytest.mark.parametrize("driver", ["pymysql", "aiomysql", "asyncmy"])
+def test_when_one_connect_leaves_a_silent_node_every_statement_that_waits_for_it_ends(
+    driver: str, mariadb: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip(driver)
+    node = Answer(Role.ONE_OF_SEVERAL, "the node is synced")
+    monkeypatch.setattr(mysql_role, "ask", lambda connection, **how: node)
+    monkeypatch.setattr(watch, "HELD", 3600.0)  # no look because of what is in use
+    with ExitStack() as stack:
+        style = "sync" if driver == "pymysql" else "async"
+        cluster = Cluster("mariadb", driver, style, mariadb, mariadb, stack)
+        db = cluster.registry(cluster.hosts("primary", "standby"), pool_timeout="300s", connect_timeout="300s")
+
+        def wait_for_it(session: Session) -> None:
+            cluster.way_of(session).swallow()
+            beside = Thread(target=lambda: session.get_bind().pool.connect().close())  # type: ignore[union-attr]
+            beside.start()
+            try:
+                session.execute(text("DO 1"))
+            finally:
+                beside.join()
+
+        async def wait_for_it_in_a_task() -> None:
+            async with db.async_session() as first, db.async_session() as second:
+                (await first.run_sync(cluster.way_of)).swallow()
+                await asyncio.gather(first.scalar(text("SELECT 1")), second.connection())
+
+        def run() -> None:
+            if cluster.runner is None:
+                cluster.use(db, wait_for_it)
+            else:
+                cluster.runner.run(asyncio.wait_for(wait_for_it_in_a_task(), 600))
+
+        with pytest.raises(exc.DBAPIError):
+            run()
         for way in cluster.ways.values():
             way.pass_through()
         cluster.end(db)

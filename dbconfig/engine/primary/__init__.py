@@ -2,39 +2,28 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import weakref
 from functools import partial
-from threading import Thread
-from types import SimpleNamespace
 from typing import Any, Final
 
 from sqlalchemy import Engine, event
 from sqlalchemy.engine import ExceptionContext
-from sqlalchemy.util import greenlet_spawn
 
 from dbconfig.engine import pool
 from dbconfig.engine.dialects import errors
 from dbconfig.engine.dialects.error_table import JUDGED, NO_PRIMARY, UNKNOWN, Fate, Meaning
 from dbconfig.engine.dialects.set_up import on_connect
-from dbconfig.engine.pool import caretaker, driver, farewell, forks, sockets
-from dbconfig.engine.pool.clock import monotonic
+from dbconfig.engine.pool import driver, sockets
 from dbconfig.engine.pool.facts import facts
-from dbconfig.engine.primary import greeting
-from dbconfig.engine.primary.finder import Finder, NoPrimary, TaskFinder, ThreadFinder
-from dbconfig.engine.primary.search import SPACING, Host
+from dbconfig.engine.primary.finder import NoPrimary, TaskFinder, ThreadFinder
+from dbconfig.engine.primary.search import Host
+from dbconfig.engine.primary.watch import PLACE, Watch
 from dbconfig.settings import hosts
 from dbconfig.settings.database import DatabaseSettings, ReplicaSettings
 from dbconfig.settings.known_drivers import PORTS
 
 logger: logging.Logger = logging.getLogger("dbconfig.primary")
-
-PLACE: Final = "dbconfig.host"  # in the info of a connection's record: where it leads
-# Seconds that a connection is in use before somebody looks whether its server is still the primary: it may wait for a
-# machine that stands still. And seconds until the next look, when it was.
-HELD: Final = 2.0
-HEALTHY: Final = 5.0
 
 # Ways to choose a server that are the driver's own.
 _OWN: Final = ("hostaddr", "load_balance_hosts", "service")
@@ -80,18 +69,23 @@ def attach(engine: Engine, settings: DatabaseSettings, name: str) -> None:
 
     dialect.connect = connect_to_primary  # on the dialect object of this engine alone
 
+    watch = Watch(engine, finder) if wanted != "any" else None
+
     def replace(host: Host, alone: bool) -> None:
         found = known()
-        if found is not None:
-            _replace(found, name, host, alone=alone)
+        if found is None:
+            return
+        _replace(found, name, host, alone=alone)
+        if watch is not None and not alone:
+            watch.listen(found)
 
     finder.on_change = replace
     if isinstance(finder, TaskFinder):
         finder.pool = lambda: getattr(known(), "pool", None)
-    _note_places(engine, finder, _Watch(engine, finder) if wanted != "any" else None)
+    _note_places(engine, finder, watch)
 
 
-def _note_places(engine: Engine, finder: ThreadFinder | TaskFinder, watch: _Watch | None) -> None:
+def _note_places(engine: Engine, finder: ThreadFinder | TaskFinder, watch: Watch | None) -> None:
     """Write the server of each connection into its record, and doubt that server when the connection is lost."""
     dialect: Any = engine.dialect
 
@@ -168,145 +162,3 @@ def _meaning(said: str | BaseException, settings: DatabaseSettings) -> Meaning:
     if isinstance(said, str):
         return NO_PRIMARY
     return errors.of_connect(said, settings.backend) or UNKNOWN
-
-
-def _end_unanswered(engine: Engine, finder: Finder) -> None:
-    """End what waits for a server that was left, and that no longer greets clients.
-
-    Where one server alone may be written to, that has happened when another one was found. A node of Galera is one of
-    several: it is left because it was slow to answer, and may still be at work.
-    """
-    name, now = pool.ledger(engine).name, finder.memory.last
-    own = driver.of(engine.dialect)
-    late: dict[Host, list[Any]] = {}
-    for holder in pool.ledger(engine).holders():
-        place = holder.record.info.get(PLACE)
-        if holder.seconds > HELD and place not in (None, now):
-            late.setdefault(place, []).append(holder.record)
-    for place, records in late.items():
-        if greeting.is_heard(place):
-            continue
-        logger.warning(
-            "%s: %s does not respond; closing %d connections that wait for it",
-            name,
-            hosts.joined(*place),
-            len(records),
-            extra=facts(name, server=hosts.joined(*place), replaced=len(records)),
-        )
-        for record in records:
-            if record.dbapi_connection is None or record.info.get(PLACE) != place:
-                continue  # it was closed, or connected to another server, while this one was asked
-            fd = own.socket(record.driver_connection)
-            if fd is not None:
-                sockets.shut(fd)
-
-
-class _Watch:
-    """Looks for the primary while a connection is in use for long: nobody else would, if all wait for a dead one."""
-
-    def __init__(self, engine: Engine, finder: Finder) -> None:
-        self._engine = weakref.ref(engine)
-        self._finder = finder
-        self._running = False
-        self._looking = False
-        self._quiet_until = 0.0
-        self._loop: weakref.ref[asyncio.AbstractEventLoop] | None = None
-        self._tasks: set[asyncio.Future[None]] = set()
-        forks.after_fork_in_child(self.forget)
-
-    def forget(self) -> None:
-        self._running = self._looking = False
-
-    def begin(self) -> None:
-        engine = self._engine()
-        if engine is not None and engine.dialect.is_async:
-            self._loop = weakref.ref(asyncio.get_running_loop())
-        if not self._running:
-            self._running = True
-            caretaker.add(id(self), self, SPACING)
-
-    def __call__(self) -> float | None:
-        engine = self._engine()
-        if engine is None or not pool.ledger(engine).live():
-            self._running = False
-            return None  # until the next connection
-        if not self._looking and monotonic() >= self._quiet_until and _is_held(engine):
-            self._looking = True
-            self._begin_look(engine)
-        return SPACING
-
-    def _begin_look(self, engine: Engine) -> None:
-        try:
-            if not engine.dialect.is_async:
-                Thread(target=self._look, args=(engine,), name="dbconfig-primary", daemon=True).start()
-                return
-            loop = self._loop() if self._loop is not None else None
-            if loop is None:
-                raise RuntimeError("the event loop has ended")
-            loop.call_soon_threadsafe(self._look_in_loop, engine)
-        except RuntimeError as error:
-            self._looking = False
-            logger.debug("the search for the primary did not start: %s", error)
-
-    def _look(self, engine: Engine) -> None:
-        try:
-            while self._looks_on(engine, self._search(engine)):
-                pass
-        finally:
-            self._looking = False
-
-    def _search(self, engine: Engine) -> Exception | None:
-        try:
-            engine.dialect.do_close(_connect(engine))
-            self._end_unanswered(engine)
-            self._quiet_until = monotonic() + HEALTHY
-        except Exception as error:  # whoever needs a connection is told
-            logger.debug("no primary found: %s", error)
-            return error
-        return None
-
-    def _looks_on(self, engine: Engine, error: Exception | None) -> bool:
-        """Return whether the next search follows at once.
-
-        Until the next round nobody would ask, and a promotion would be seen a second later. No host is asked more than
-        once a second, however the searches follow each other.
-        """
-        return getattr(error, JUDGED, None) is NO_PRIMARY and _is_held(engine)
-
-    def _end_unanswered(self, engine: Engine) -> None:
-        if engine.dialect.name in ("mysql", "mariadb"):  # whose servers speak first
-            _end_unanswered(engine, self._finder)
-
-    def _look_in_loop(self, engine: Engine) -> None:
-        task = asyncio.ensure_future(self._async_look(engine))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _async_look(self, engine: Engine) -> None:
-        try:
-            while self._looks_on(engine, await self._async_search(engine)):
-                pass
-        finally:
-            self._looking = False
-
-    async def _async_search(self, engine: Engine) -> Exception | None:
-        try:
-            connection = await greenlet_spawn(_connect, engine)
-            await farewell.close(engine.dialect, connection, terminate=False)
-            await asyncio.to_thread(self._end_unanswered, engine)
-            self._quiet_until = monotonic() + HEALTHY
-        except Exception as error:
-            logger.debug("no primary found: %s", error)
-            return error
-        return None
-
-
-def _is_held(engine: Engine) -> bool:
-    """Return whether a connection is in use for so long that it may wait for a dead server."""
-    return any(each.seconds > HELD for each in pool.ledger(engine).holders())
-
-
-def _connect(engine: Engine) -> Any:
-    """Connect past the pool, as the pool does."""
-    nobodys: Any = SimpleNamespace(info={})
-    return engine.pool._invoke_creator(nobodys)

@@ -100,7 +100,7 @@ class Search:
             answer = Answer(Role.OTHER, "another server was promoted in its place")
         if isinstance(answer, Answer) and answer.role is not Role.OTHER:
             several = answer.role is Role.ONE_OF_SEVERAL and host != self._memory.primary
-            self._good[host] = now + PATIENCE if several else now
+            self._good[host] = max([now, *self._patience(host)]) if several else now
             self.choose(now)
             return self.winner in (None, host)
         self.said[host] = answer.words if isinstance(answer, Answer) else answer
@@ -114,6 +114,11 @@ class Search:
             # Others still think: this one may have been promoted until then.
             self._due.setdefault(host, self._memory.asked[host] + SPACING)
         return False
+
+    def _patience(self, host: Host) -> list[float]:
+        """Return until when to wait for each host that is earlier in the list and has not answered yet."""
+        earlier = self.hosts[: self.hosts.index(host)]
+        return [self._memory.asked[each] + PATIENCE for each in earlier if each in self._asking]
 
     def hear(self, now: float) -> None:
         """Go where another search has found the primary meanwhile."""

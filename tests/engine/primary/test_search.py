@@ -109,8 +109,18 @@ def test_of_several_primaries_the_first_of_the_list_is_taken_if_it_answers_in_ti
     search = after(Memory())
     search.due(0.0)
     search.answered(C, NODE, 0.1)
-    assert search.next() == pytest.approx(0.1 + PATIENCE)
-    assert search.choose(0.1 + PATIENCE) == C
+    assert search.next() == pytest.approx(PATIENCE)
+    assert search.choose(PATIENCE) == C
+
+
+def test_a_node_that_was_silent_for_the_patience_costs_no_more_when_another_one_answers():
+    search = after(found(A))
+    assert search.due(0.0) == [A]
+    assert search.due(PATIENCE) == [B, C]
+    search.answered(C, NODE, PATIENCE + 0.02)
+    assert search.choose(PATIENCE + 0.02) is None  # B, which is earlier in the list, may still answer
+    assert search.answered(B, NODE, PATIENCE + 0.03)
+    assert search.winner == B
 
 
 def test_a_server_that_was_left_behind_by_a_promotion_is_no_primary():

@@ -71,12 +71,13 @@ def _server(settings: DatabaseSettings) -> tuple[str, int | None]:
         return address.host or "localhost", address.port
     from sqlalchemy.exc import DBAPIError
 
-    from dbconfig.engine import create, primary
+    from dbconfig.engine import create
+    from dbconfig.engine.primary.watch import PLACE
 
     engine = create.build(settings, "shell")
     try:
         with engine.connect() as connection:
-            host: tuple[str, int] = connection.info[primary.PLACE]
+            host: tuple[str, int] = connection.info[PLACE]
     except DBAPIError:  # the client is to say what is wrong
         return hosts.servers(None, None, address.query, PORTS[settings.backend])[0]
     finally:
