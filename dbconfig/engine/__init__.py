@@ -1,1 +1,1 @@
-"""From settings to an engine; no YAML here."""
+"""From settings to an engine, without YAML."""

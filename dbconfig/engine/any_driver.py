@@ -1,4 +1,4 @@
-"""A database for synchronous code, by whatever driver: an asynchronous one gets an event loop in a thread."""
+"""A database for synchronous code with any driver: an asynchronous one gets an event loop in a thread."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from dbconfig.settings.database import DatabaseSettings
 
 T = TypeVar("T")
 
-_FAREWELL: Final = 1.0  # seconds that a server may take to let a connection go; then its socket is left to the process
+_FAREWELL: Final = 1.0  # seconds to wait for a connection to close; then its socket is left to the process
 
 
 class Database:
-    """A database and its engine, whose functions run where its driver can wait."""
+    """A database and its engine, whose functions run where the driver can await."""
 
     def __init__(self, engine: Engine, loop: _Loop | None) -> None:
         self.engine = engine
@@ -32,7 +32,7 @@ class Database:
 
 
 class _Loop:
-    """An event loop in a thread, so that what uses it is written once, for both kinds of drivers."""
+    """An event loop in a thread, so that callers are written once, for both kinds of drivers."""
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
@@ -40,11 +40,11 @@ class _Loop:
         self._thread.start()
 
     def call(self, work: Callable[..., T], *arguments: Any) -> T:
-        """Return what a function returns whose waiting is the loop's; from any thread but the loop's own."""
+        """Call a function that awaits in the loop, and return its result; from any thread except the loop's own."""
         return asyncio.run_coroutine_threadsafe(greenlet_spawn(work, *arguments), self._loop).result()
 
     def close(self, engine: Engine) -> None:
-        """End what still runs, close the connections, and stop."""
+        """Cancel what still runs, close the connections, and stop."""
         asyncio.run_coroutine_threadsafe(self._end(engine), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
@@ -73,13 +73,13 @@ def connected(
     read_only: bool = False,
     beside: Engine | None = None,
 ) -> Iterator[Database]:
-    """Return a database by a synchronous driver, or by an asynchronous one where there is no other; closed at the end.
+    """Yield a database with a synchronous driver, or with an asynchronous one if no other is installed; closes it.
 
     Args:
         settings: of the database.
         label: of its engine.
         extra: arguments of create_engine that only code can express.
-        read_only: a server that refuses writes does as it should.
+        read_only: a read-only server is expected.
         beside: the engine whose database in memory this one shares.
 
     Raises:

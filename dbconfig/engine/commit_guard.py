@@ -1,7 +1,7 @@
-"""COMMIT works only for the owner of a transaction, and never reports as saved what is lost.
+"""COMMIT works only for the owner of a transaction, and never reports success for lost work.
 
-A statement's error that the application catches may have ended the whole transaction: PostgreSQL answers COMMIT with
-ROLLBACK then, MySQL and SQLite have rolled back and go on in a new transaction. All three report success.
+A statement's error that the application catches may have ended the whole transaction: PostgreSQL then answers COMMIT
+with ROLLBACK; MySQL and SQLite have rolled back and continue in a new transaction. All three report success.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _checks: weakref.WeakKeyDictionary[Dialect, Callable[[Any], None]] = weakref.Wea
 
 
 class Mark:
-    """Whose transaction a connection is in, and how far its COMMIT has come."""
+    """The owner of a connection's transaction, and the progress of its COMMIT."""
 
     __slots__ = ("alive", "allowed", "begun", "caught", "committed", "ended", "name", "partly", "sent", "undo")
 
@@ -40,9 +40,9 @@ class Mark:
         self.name: str = name  # of the database
         self.allowed: bool = allowed  # whether its COMMIT is due; in a unit of work only once the function has returned
         self.alive: bool = True
-        self.begun: bool = False  # as far as the driver tells
-        self.ended: bool = False  # by something else than its owner
-        self.undo: Callable[[], None] | None = None  # what its end takes back on the driver's connection
+        self.begun: bool = False  # as far as the driver reports
+        self.ended: bool = False  # by something other than its owner
+        self.undo: Callable[[], None] | None = None  # what is undone on the driver's connection at its end
         self.sent: bool = False
         self.committed: bool = False
         self.partly: bool = False  # a statement has committed what came before it
@@ -53,7 +53,7 @@ class Mark:
             raise InvalidRequestError(REFUSAL)
 
     def release(self) -> None:
-        """Take note of the end by its owner, and leave the driver's connection as it was found."""
+        """Record that the owner has ended it, and restore the driver's connection."""
         self.begun = False
         undo, self.undo = self.undo, None
         if undo is not None:
@@ -64,7 +64,7 @@ REFUSAL: Final = "run_in_transaction commits when its function returns; a commit
 
 
 def mark(connection: Connection, found: Mark) -> None:
-    """Say whose transaction a connection has begun, until it ends."""
+    """Register the owner of the transaction that a connection has begun, until it ends."""
     pooled: Any = connection.connection
     pooled.info[_MARK] = found
     if not found.allowed:
@@ -72,7 +72,7 @@ def mark(connection: Connection, found: Mark) -> None:
 
 
 def is_gone(connection: Connection, found: Mark) -> bool:
-    """Return whether the transaction of a unit was ended past its session: committed or rolled back, nobody knows."""
+    """Return whether the transaction of a unit was ended behind its session's back, with an unknown outcome."""
     if found.allowed or broken_by(connection) is not None:
         return False
     if connection.closed or connection.invalidated:
@@ -81,7 +81,7 @@ def is_gone(connection: Connection, found: Mark) -> bool:
 
 
 def refuse_broken(connection: Connection, statement: str = "COMMIT") -> None:
-    """Raise the error that has ended the transaction of a connection, before a statement would say so."""
+    """Raise the error that has ended the transaction of a connection, before a statement fails."""
     dialect = connection.dialect
     check = _checks.get(dialect)
     if check is None or connection.closed or connection.invalidated:
@@ -93,7 +93,7 @@ def refuse_broken(connection: Connection, statement: str = "COMMIT") -> None:
 
 
 def broken_by(connection: Connection) -> BaseException | None:
-    """Return the error that has ended the transaction of a connection, though somebody caught it."""
+    """Return the error that has ended the transaction of a connection, even if it was caught."""
     if connection.closed or connection.invalidated:
         return None
     found: BaseException | None = info_of(connection.connection).get(_BROKEN)
@@ -101,7 +101,7 @@ def broken_by(connection: Connection) -> BaseException | None:
 
 
 def attach(engine: Engine, settings: DatabaseSettings) -> None:
-    """Let COMMIT tell the truth on an engine that writes; by the dialect, since a listener costs every statement."""
+    """Make COMMIT report the truth on a writable engine; in the dialect, since a listener costs time per statement."""
     dialect: Any = engine.dialect
     backend = settings.backend
     driver = driver_protocol.of(engine.dialect)
@@ -173,7 +173,7 @@ def _watch_ends(dialect: Any, refuse_broken: Callable[[Any], None]) -> None:
         info.pop(_BROKEN, None)
 
     def roll_back_after(failure: Exception, connection: Any) -> None:
-        """End what a COMMIT has not: SQLAlchemy takes one that failed for the end, and rolls nothing back after it."""
+        """Roll back after a failed COMMIT, which SQLAlchemy treats as the end of the transaction."""
         of_driver = isinstance(failure, dialect.loaded_dbapi.Error)
         if of_driver and dialect.is_disconnect(failure, connection, None):
             return
@@ -212,7 +212,7 @@ def _watch_savepoints(dialect: Any, *, forgets: bool) -> None:
         info = info_of(connection.connection)
         if forgets:
             roll_back_to(connection, name)
-            info.pop(_BROKEN, None)  # PostgreSQL's transaction is whole again
+            info.pop(_BROKEN, None)  # PostgreSQL's transaction is usable again
         elif _BROKEN not in info or not _is_gone(info[_BROKEN]):
             roll_back_to(connection, name)  # else the savepoint went with the transaction
 
@@ -227,7 +227,7 @@ def _watch_statements(dialect: Any, system: str) -> None:
     execute, plainly, many = dialect.do_execute, dialect.do_execute_no_params, dialect.do_executemany
 
     def look(statement: str, context: Any) -> None:
-        if (statement.startswith(HARMLESS) and ";" not in statement) or context is None:  # nearly always
+        if (statement.startswith(HARMLESS) and ";" not in statement) or context is None:  # the usual case
             return
         found: Mark | None = info_of(context.root_connection.connection).get(_MARK)
         if found is None or found.allowed or not found.alive:
@@ -260,11 +260,11 @@ def _is_autocommit(connection: Connection, settings: DatabaseSettings) -> bool:
 
 def _may_break(backend: str, error: BaseException, connection: Connection) -> bool:
     if backend == "postgresql":
-        return True  # whether it has, the status of the transaction says
+        return True  # the transaction status shows whether it has
     if backend == "sqlite":
         driver: Any = connection.connection.driver_connection
-        ours = getattr(driver, "_conn", driver)  # aiosqlite's own stands before it
-        # In memory a transaction begins with the first statement that writes: until then there is none to lose.
+        ours = getattr(driver, "_conn", driver)  # aiosqlite's own wraps it
+        # In memory, a transaction begins with the first statement that writes: until then there is nothing to lose.
         return not ours.in_transaction and not getattr(ours, "late", False)
     return errors.may_roll_back(error, backend)
 
@@ -277,7 +277,7 @@ def _is_noted(connection: Any, info: dict[str, Any]) -> bool:
 
 
 def _is_in_error(driver: driver_protocol.Driver, connection: Any, info: dict[str, Any]) -> bool:
-    """PostgreSQL: the server has told its state with its last answer; a driver may keep that to itself."""
+    """PostgreSQL: the server's last answer contains the state, but a driver may not expose it."""
     own = getattr(connection, "driver_connection", None)
     failed = None if own is None else driver.in_failed_transaction(own)
     return failed if failed is not None else _BROKEN in info and _refuses(driver, connection)

@@ -1,4 +1,4 @@
-"""Why a connection failed: the slug of the catalogue, the stage, the value at fault and where that comes from."""
+"""Why a connection failed: the catalogue's slug, the stage, the value at fault, and its origin."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 STAGES: Final = ("resolve", "tcp", "tls", "login", "query")
 
 
-# Which setting is at fault, in the order of preference.
+# The setting at fault, in order of preference.
 _AT_FAULT: Final = {
     "host-unknown": ("host",),
     "refused": ("port", "host"),
@@ -67,7 +67,7 @@ class Failure:
 def classify(error: BaseException, settings: DatabaseSettings) -> Failure:
     """Return why a connection to a database failed; the error is the driver's, or SQLAlchemy's around it."""
     original: BaseException = getattr(error, "orig", None) or error
-    # libpq tries once more without the program's name where a parameter is unknown, and repeats what it was told.
+    # libpq retries without the program's name if a parameter is unknown, and repeats the server's message.
     lines = dict.fromkeys(" ".join(line.split()) for line in str(original).splitlines())
     words = scrubbed(" ".join(lines).strip(), settings)
     row = judged(original, settings)
@@ -75,7 +75,7 @@ def classify(error: BaseException, settings: DatabaseSettings) -> Failure:
 
 
 def judged(error: BaseException, settings: DatabaseSettings) -> Meaning:
-    """Return what the error of a connection attempt means; a server whose words nobody knows is asked for its code."""
+    """Return what the error of a connection attempt means; a server whose text is unknown is asked for its code."""
     known: Meaning | None = getattr(error, JUDGED, None)
     if known is not None:
         return known
@@ -83,22 +83,22 @@ def judged(error: BaseException, settings: DatabaseSettings) -> Meaning:
     if settings.backend == "postgresql" and row in (None, CONNECTION_LOST):
         from dbconfig.engine.dialects.postgresql import refusal  # only where a connection failed
 
-        # A driver may hang up when it cannot decode what the server says.
+        # A driver may close the connection when it cannot decode the server's message.
         row = refusal.ask(settings) or row
     row = row or UNKNOWN
-    setattr(error, JUDGED, row)  # the answer of this moment, and nobody asks twice
+    setattr(error, JUDGED, row)  # valid for this moment only, and asked once
     return row
 
 
 class Judge:
-    """What the pool asks about errors; it knows none itself."""
+    """The pool's classifier of errors."""
 
     def __init__(self, settings: DatabaseSettings) -> None:
         self._settings = settings
         self.full: int = 0
 
     def connects_again(self, error: BaseException) -> bool:
-        """Whether the same connection attempt may well succeed in a moment."""
+        """Whether the same connection attempt may succeed in a moment."""
         row = judged(error, self._settings)
         self.full += row.slug == "too-many-connections"
         return row.connects_again
@@ -115,10 +115,10 @@ class Judge:
 
 
 def name_errors(engine: Engine) -> None:
-    """Let whatever a driver raises at a connect be an error of its own kind, which SQLAlchemy wraps and explains.
+    """Convert every exception that a driver raises at a connect into a DBAPI error, which SQLAlchemy wraps.
 
     One raises the system's OSError; another a UnicodeDecodeError where the server's language is not in UTF-8; a third a
-    RuntimeError where a package is missing for the server's way to log in.
+    RuntimeError if a package for the server's authentication method is missing.
     """
     dialect: Any = engine.dialect
     connect = dialect.connect
@@ -137,12 +137,12 @@ def name_errors(engine: Engine) -> None:
 
 
 _NO_RSA: Final = "'cryptography' package is required"  # PyMySQL and its descendants, for MySQL 8 without TLS
-# Of the caller's own code, which no server has to do with: a wrong argument in `connect_args`, a broken `creator`.
+# Errors of the application's own code, unrelated to the server: a wrong argument in `connect_args`, a broken `creator`.
 _MISTAKES: Final = (TypeError, AttributeError, NameError, ImportError, NotImplementedError)
 
 
 def _text(error: Exception) -> str:
-    if isinstance(error, UnicodeDecodeError):  # the text that could not be decoded is what the server said
+    if isinstance(error, UnicodeDecodeError):  # the text that could not be decoded is the server's message
         return error.object.decode("utf-8", "replace")
     if isinstance(error, OSError) and not isinstance(error, ssl.SSLError) and error.errno and error.errno > 0:
         return f"{os.strerror(error.errno)}: {error}"  # SSLError's number is OpenSSL's, not the system's
@@ -152,7 +152,7 @@ def _text(error: Exception) -> str:
 
 
 def problem(failure: Failure, settings: DatabaseSettings, database: str = "default", place: str = "") -> Problem:
-    """Return a failure as a problem with the place of the value at fault; `place` is one of several servers."""
+    """Return a failure as a problem with the location of the value at fault; `place` is one of several servers."""
     key, location = at_fault(failure.slug, settings, failure.words)
     path = key if database == "default" else f"databases.{database}.{key}"
     notes: tuple[str, ...] = (f"in detail: {printable(failure.words, 300)}",) if failure.words else ()
@@ -163,7 +163,7 @@ def problem(failure: Failure, settings: DatabaseSettings, database: str = "defau
 
 
 def fix(slug: str, settings: DatabaseSettings, words: str = "") -> str:
-    """Return what to do, in the words of the database system; `words` are the driver's."""
+    """Return the remedy, in the database system's terms; `words` is the driver's text."""
     if _NO_RSA in words:
         return "Write `sslmode: require`, or install the package: pip install cryptography."
     return CATALOGUE[slug].advice(family(settings.backend))
@@ -181,7 +181,7 @@ def _password_note(settings: DatabaseSettings) -> str:
 
 
 def at_fault(slug: str, settings: DatabaseSettings, words: str = "") -> tuple[str, Location]:
-    """Return the key that most likely has to be changed, and where it was written; `words` are the driver's."""
+    """Return the key that most likely has to be changed, and where it was set; `words` is the driver's text."""
     if slug == "variable-refused":
         refused = _refused_variable(settings, words)
         if refused:
@@ -189,7 +189,7 @@ def at_fault(slug: str, settings: DatabaseSettings, words: str = "") -> tuple[st
         outside = client_defaults.session_parameter(settings, words)
         if outside is not None:
             return outside
-        if settings.variables:  # the server's language may be one that nobody reads
+        if settings.variables:  # the text may be in any of the server's languages
             return "variables", settings.origin("variables")
     if slug == "client-setting":
         named = client_defaults.refused_setting(settings, words)
@@ -211,7 +211,7 @@ def at_fault(slug: str, settings: DatabaseSettings, words: str = "") -> tuple[st
 
 
 def _place_of(settings: DatabaseSettings, name: str, outside: Location | None) -> tuple[str, Location]:
-    """Return the key of a driver's setting, and its place: in the profile, or outside of it."""
+    """Return the key of a driver's setting, and its location: in the profile, or outside it."""
     for key in (name, f"connect_args.{name}", f"query.{name}"):
         location = settings.origin(key)
         if location.line or location.variable:
@@ -234,7 +234,7 @@ def _message(slug: str, settings: DatabaseSettings, place: str = "", key: str = 
     host = f"host {quoted(name)}" if name and "," not in place else f"a host of {place}"
     user, database = quoted(address.username or ""), quoted(str(address.database or ""))
     if settings.path is not None:
-        database = f"'{printable(str(settings.path), 300)}'"  # whole: it is what has to be looked for
+        database = f"'{printable(str(settings.path), 300)}'"  # in full: it is what to search for
     texts = {
         "client-setting": f"the driver rejects {'a setting' if key in _ADDRESS else f'the setting {quoted(key)}'}",
         "host-unknown": f"cannot resolve {host}",
@@ -268,18 +268,18 @@ def _message(slug: str, settings: DatabaseSettings, place: str = "", key: str = 
 
 
 def server_of(settings: DatabaseSettings) -> str:
-    """Return where the server of a database is, in one word: what a log says is waited for."""
+    """Return the address of a database's server as one word, for log messages about waiting."""
     if settings.backend == "sqlite":
         return str(settings.path or settings.address.database or ":memory:")
     if settings.is_generic and settings.address.host is None:
-        return str(settings.address.database or settings.backend)  # a file, or what its driver makes of it
+        return str(settings.address.database or settings.backend)  # a file, or however its driver interprets it
     address = client_defaults.completed(settings)
     socket = address.query.get("unix_socket", ()) or settings.connect_args.get("unix_socket", ())
     if socket:
         return str(socket[0] if isinstance(socket, tuple) else socket)
     found = hosts.servers(address.host, address.port, address.query, default_port(settings))
     if found[0][0] == "" and settings.backend == "postgresql":
-        return "the default socket"  # of libpq, where nobody names a host
+        return "the default socket"  # of libpq, if no host is set
     return ", ".join(
         f"{host}/.s.PGSQL.{port}" if host.startswith("/") else hosts.joined(host or "localhost", port)
         for host, port in found
@@ -291,7 +291,7 @@ def default_port(settings: DatabaseSettings) -> int:
 
 
 def scrubbed(text: str, settings: DatabaseSettings) -> str:
-    """Return a driver's text without the secrets of the settings, in case it repeats one."""
+    """Return a driver's text with the secrets of the settings masked, in case it repeats one."""
     for secret in sorted(_secrets(settings), key=len, reverse=True):
         for form in {secret, quote(secret, safe="")}:
             text = text.replace(form, MASK)
@@ -312,7 +312,7 @@ def _secrets(settings: DatabaseSettings) -> Iterator[str]:
         try:
             text = secret.read(settings.folder)
         except ConfigError:
-            continue  # what cannot be read was not sent, and stands in no message
+            continue  # a secret that cannot be read was not sent, and appears in no message
         if len(text) > 2:
             yield text
 
@@ -322,7 +322,7 @@ def annotate(error: BaseException, settings: DatabaseSettings) -> None:
     original = getattr(error, "orig", None)
     failure = classify(error, settings)
     if original is not None and hasattr(original, JUDGED):
-        setattr(error, JUDGED, getattr(original, JUDGED))  # a unit of work asks later
+        setattr(error, JUDGED, getattr(original, JUDGED))  # a unit of work reads it later
     key, location = at_fault(failure.slug, settings, failure.words)
     message = _message(failure.slug, settings, key=key, words=failure.words)
     error.add_note(f"dbconfig[{failure.slug}]: {message} (stage: {failure.stage})")
@@ -330,7 +330,7 @@ def annotate(error: BaseException, settings: DatabaseSettings) -> None:
 
 
 def annotate_missing_table(error: BaseException, settings: DatabaseSettings) -> None:
-    """Add to a statement's error where the table is missing and how tables are made."""
+    """Add to a statement's error where the table is missing and how to create tables."""
     database = str(settings.path or settings.address.database or "")
     where = f"the database {quoted(database)}" if database else "this database"
     error.add_note(f"dbconfig[missing-table]: {where} does not have this table")

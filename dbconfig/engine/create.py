@@ -66,11 +66,11 @@ def build(
         extra: arguments of create_engine that only code can express.
         asynchronous: with an asynchronous driver; the engine is meant for `AsyncEngine(engine)`.
         beside: the engine whose database in memory this one shares.
-        read_only: a server that refuses writes does as it should.
-        patient: wait for a server that cannot be reached, until `pool_timeout`; or tell at once.
+        read_only: a read-only server is expected.
+        patient: wait for a server that cannot be reached, until `pool_timeout`; or fail immediately.
 
     Raises:
-        ConfigError: the driver is not installed, a secret cannot be read, or an argument is none of the driver's.
+        ConfigError: the driver is not installed, a secret cannot be read, or the driver does not have an argument.
         RuntimeError: the engine is asynchronous, and SQLAlchemy is older than `ASYNCHRONOUS_FROM`.
     """
     if asynchronous:
@@ -102,9 +102,9 @@ def _created(url: URL, arguments: dict[str, Any], settings: DatabaseSettings) ->
 
 
 def _attach(engine: Engine, settings: DatabaseSettings, name: str, *, foreign: bool, read_only: bool) -> None:
-    """Give an engine what its settings ask for; `foreign`: its connections are made by the application."""
+    """Attach what the settings require to an engine; `foreign`: the application creates its connections."""
     dialect = dialects.of(settings.backend)
-    # In this order: the dialect's listener may connect by itself. (`insert=True` has no effect on this event.)
+    # In this order: the dialect's listener may open the connection itself. (`insert=True` has no effect on this event.)
     _supply_secrets(engine, settings)
     password_rotation.attach(engine, settings, name)
     errors.read_table(settings.backend)
@@ -126,7 +126,7 @@ def _attach(engine: Engine, settings: DatabaseSettings, name: str, *, foreign: b
 
 
 def _let_be_seen(engine: Engine, settings: DatabaseSettings, name: str) -> None:
-    """Attach what statements are tagged and timed by; what is not asked for is not even imported."""
+    """Attach query tags and slow-statement logging; what is not enabled is not even imported."""
     if settings.query_tags:
         from dbconfig.engine import query_tags
 
@@ -138,7 +138,7 @@ def _let_be_seen(engine: Engine, settings: DatabaseSettings, name: str) -> None:
 
 
 def hold_memory(settings: DatabaseSettings) -> Engine:
-    """Return an engine that keeps a database in memory for asynchronous engines to share; it is not for sessions."""
+    """Return an engine that keeps a database in memory alive for asynchronous engines; it is not for sessions."""
     from dbconfig.engine.dialects.sqlite import base
 
     engine = sqlalchemy.create_engine(base.address(settings, "sqlite"))
@@ -154,7 +154,7 @@ def engine_options(
     *,
     patient: bool = True,
 ) -> dict[str, Any]:
-    """Return the keyword arguments of `create_engine` that the settings mean, without any secret."""
+    """Return the keyword arguments of `create_engine` for the settings, without any secret."""
     fields = DatabaseSettings.model_fields
     options = {
         key: getattr(settings, key)
@@ -181,7 +181,7 @@ def engine_options(
 
 
 def _with_its_pool(settings: DatabaseSettings, drivername: str) -> DatabaseSettings:
-    """Return settings with the pool that a dialect asks for, as one does whose database is within the process."""
+    """Return settings with the pool that a dialect requires, such as one whose database is in this process."""
     url = settings.public_url(drivername)
     dialect: Any = url.get_dialect()
     wanted: type[Pool] = dialect.get_pool_class(url)
@@ -192,7 +192,7 @@ def _with_its_pool(settings: DatabaseSettings, drivername: str) -> DatabaseSetti
 
 
 def _check_paramstyle(settings: DatabaseSettings, drivername: str) -> None:
-    """Refuse what the chosen driver does not take: at load it was not known which of a system's drivers that is."""
+    """Reject settings that the chosen driver does not support: at load, the choice of driver was not known."""
     wrong = not_its_paramstyle(settings.paramstyle, drivername) if settings.paramstyle else ""
     if wrong:
         help = "remove it to use the driver's own"
@@ -200,7 +200,7 @@ def _check_paramstyle(settings: DatabaseSettings, drivername: str) -> None:
 
 
 def check_version() -> None:
-    """Refuse a SQLAlchemy that serves synchronous engines only.
+    """Reject a SQLAlchemy version that supports synchronous engines only.
 
     Raises:
         RuntimeError: it is older than `ASYNCHRONOUS_FROM`.
@@ -214,7 +214,7 @@ def check_version() -> None:
 
 
 def _asynchronous(poolclass: type[Pool], settings: DatabaseSettings) -> type[Pool]:
-    """Return the pool class that does in an event loop what the named one does among threads."""
+    """Return the event-loop counterpart of the named pool class for threads."""
     if poolclass is SingletonThreadPool:
         message = f"`poolclass: {settings.poolclass}` keeps a connection for each thread: an event loop has one thread"
         raise ConfigError([Problem("not-applicable", message, settings.origin("poolclass"), "poolclass")])
@@ -242,12 +242,12 @@ def _checked_dialect_options(settings: DatabaseSettings, drivername: str) -> dic
 
 
 def _explain_failures(engine: Engine, settings: DatabaseSettings) -> None:
-    """Add to the error of a connection that failed, or of a table that is missing, what a person needs to mend it."""
+    """Add to the error of a failed connection, or of a missing table, how to fix it."""
 
     @event.listens_for(engine, "handle_error")
     def explain(context: ExceptionContext) -> None:
         error = context.sqlalchemy_exception
-        if error is None or context.is_pre_ping:  # whose error nobody sees; to ask the server more takes its time
+        if error is None or context.is_pre_ping:  # a ping's error is not shown, and explaining it takes time
             return
         if context.connection is None:
             connection_failures.annotate(error, settings)

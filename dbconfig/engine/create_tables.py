@@ -21,9 +21,9 @@ from dbconfig.errors.problem import Problem
 
 _log = logging.getLogger("dbconfig.tables")
 
-_LOCK: Final = 0x6462636F6E666967  # "dbconfig": the advisory lock of everybody who creates or drops tables
+_LOCK: Final = 0x6462636F6E666967  # "dbconfig": the advisory lock for creating and dropping tables
 _LOCK_TIMEOUT: Final = 60.0  # seconds; another worker's DDL takes long on a large database
-_LOCK_PAUSE: Final = 0.02  # seconds between two looks at the lock
+_LOCK_PAUSE: Final = 0.02  # seconds between two attempts to take the lock
 
 
 # A model, a table or its name; all tables of metadata, or of a declarative base.
@@ -31,17 +31,17 @@ What = type[Any] | Table | MetaData | str
 
 
 def create(engine: Engine, tables: Sequence[What]) -> list[str]:
-    """Create the tables that are not there yet; return their names, in the order of creation."""
+    """Create missing tables; return their names, in the order of creation."""
     with _locked(engine) as connection:
         missing = [table for table in selected(tables) if not _exists(connection, table)]
         for metadata, group in _by_metadata(missing):
-            # With a look at what exists: a type (ENUM) can be there already, for another table.
+            # Checks what exists: a type (ENUM) may exist already, for another table.
             metadata.create_all(connection, tables=group)
         return [table.fullname for table in missing]
 
 
 def drop(engine: Engine, tables: Sequence[What]) -> list[str]:
-    """Drop the tables that are there; return their names, in the order of dropping."""
+    """Drop existing tables; return their names, in the order of dropping."""
     with _locked(engine) as connection:
         present = [table for table in selected(tables) if _exists(connection, table)]
         if connection.dialect.name == "sqlite":
@@ -64,12 +64,12 @@ def _form_a_circle(tables: Sequence[Table]) -> bool:
 
 
 def _exists(connection: Connection, table: Table) -> bool:
-    # The schema that `schema_translate_map` makes of the table's own.
+    # The schema to which `schema_translate_map` maps the table's own.
     return inspect(connection).has_table(table.name, schema=connection.schema_for_object(table))
 
 
 def selected(tables: Sequence[What], metadatas: Sequence[MetaData] = (SQLModel.metadata,)) -> list[Table]:
-    """Return tables, or all that there are, in the order in which their foreign keys allow to create them."""
+    """Return the given tables, or all, in the order in which their foreign keys allow them to be created."""
     if not tables:
         every = [table for metadata in metadatas for table in _sorted(metadata)]
         if not every:
@@ -89,7 +89,7 @@ def selected(tables: Sequence[What], metadatas: Sequence[MetaData] = (SQLModel.m
 
 
 def _sorted(metadata: MetaData) -> list[Table]:
-    # Unlike `metadata.sorted_tables` without a warning where tables refer to each other: those keys are added last.
+    # Unlike `metadata.sorted_tables`, without a warning if tables refer to each other: those keys are added last.
     tables = sorted(metadata.tables.values(), key=lambda table: table.fullname)
     pairs = sort_tables_and_constraints(tables)  # type: ignore[no-untyped-call]
     return [table for table, _ in pairs if table is not None]
@@ -138,12 +138,12 @@ def _by_metadata(tables: Sequence[Table]) -> Iterator[tuple[MetaData, list[Table
 
 @contextmanager
 def _locked(engine: Engine) -> Iterator[Connection]:
-    """Let one worker at a time look and create: in between, another one would create the same table."""
+    """Let one worker at a time check and create: otherwise another one could create the same table in between."""
     with engine.connect() as connection:
         backend = connection.dialect.name
         if backend == "postgresql":
-            # Whatever the profile's level: AUTOCOMMIT would give the lock back at once, and a snapshot that is older
-            # than the lock would not show what the worker before us has created.
+            # Whatever the profile's level: AUTOCOMMIT would release the lock immediately, and a snapshot older than the
+            # lock would not show what the previous worker has created.
             connection.execution_options(isolation_level="READ COMMITTED")
             with connection.begin():
                 _wait_for_lock(connection, "SELECT pg_try_advisory_xact_lock(:name)", _LOCK)
@@ -160,24 +160,24 @@ def _locked(engine: Engine) -> Iterator[Connection]:
                 yield connection
                 connection.commit()
         else:
-            with connection.begin():  # no lock is known: a second worker's CREATE fails with the system's own words
+            with connection.begin():  # no lock is supported: a second worker's CREATE fails with the system's own error
                 yield connection
 
 
 @contextmanager
 def _named_lock(connection: Connection) -> Iterator[None]:
-    """Hold MySQL's lock of the session: DDL commits implicitly, and releases any lock of a transaction."""
+    """Hold a session-level lock of MySQL: DDL commits implicitly, and releases any transaction-level lock."""
     name = f"{_LOCK:x}"
     _wait_for_lock(connection, "SELECT GET_LOCK(:name, 0)", name)
     try:
         yield
     finally:
-        if not connection.invalidated:  # a connection that was lost has given its lock back
+        if not connection.invalidated:  # a lost connection has released its lock
             connection.execute(text("SELECT RELEASE_LOCK(:name)"), {"name": name})
 
 
 def _wait_for_lock(connection: Connection, ask: str, name: int | str) -> None:
-    """Ask until the lock is ours: a single question that waits would run into the profile's own timeouts."""
+    """Poll until the lock is acquired: a single blocking call would run into the profile's own timeouts."""
     deadline = time.monotonic() + _LOCK_TIMEOUT
     while not connection.scalar(text(ask), {"name": name}):
         if time.monotonic() > deadline:

@@ -1,4 +1,4 @@
-"""The declarative bases of an application, and the metadata that a person names by one of them."""
+"""The declarative bases of an application, and the metadata that they represent."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from sqlalchemy import MetaData
 from sqlalchemy.orm import DeclarativeBase, DeclarativeBaseNoMeta, DeclarativeMeta
 from sqlmodel import SQLModel
 
-_SHOWN: Final = 3  # tables of a base, in an error
+_SHOWN: Final = 3  # maximum tables per base in an error
 
 
 def metadata_of(named: Any) -> MetaData | None:
-    """Return the metadata that an argument stands for: its own, or that of a base class; None for a single table."""
+    """Return the metadata that an argument represents: itself, or that of a base class; None for a single table."""
     if isinstance(named, MetaData):
         return named
     if not isinstance(named, type) or getattr(named, "__table__", None) is not None:
         return None
     metadata = getattr(named, "metadata", None)
-    # A class of fields that models share has the metadata of its base, and is not one itself.
+    # A mixin of fields has the metadata of its base, and is not a base itself.
     is_base = named is SQLModel or "metadata" in vars(named) or DeclarativeBase in named.__bases__
     return metadata if is_base and isinstance(metadata, MetaData) else None
 
@@ -37,6 +37,6 @@ def with_tables() -> list[str]:
 def _bases() -> Iterator[Any]:
     yield from DeclarativeBase.__subclasses__()
     yield from DeclarativeBaseNoMeta.__subclasses__()
-    # Those that `declarative_base()` returns.
+    # Those returned by `declarative_base()`.
     yield from (each for each in object.__subclasses__() if isinstance(each, DeclarativeMeta))
     yield from (each for each in SQLModel.__subclasses__() if "metadata" in vars(each))

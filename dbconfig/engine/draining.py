@@ -1,4 +1,4 @@
-"""The end of engines in order: refuse what is new, wait for what runs, cancel what is left, close everything."""
+"""Graceful shutdown of engines: reject new work, wait for running work, cancel the rest, and close everything."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from dbconfig.errors.light_dataclass import dataclass
 
 _log = logging.getLogger("dbconfig.draining")
 
-LONGEST: Final = 86_400.0  # seconds; nobody means to wait for ever for the end
+LONGEST: Final = 86_400.0  # seconds; a longer wait is never intended
 
 
 @dataclass(frozen=True, slots=True)
 class _Wait:
-    """A step: wait until nothing is in use; the answer is whether that came true in time."""
+    """A step: wait until nothing is in use; the result is False on a timeout."""
 
     seconds: float
 
 
 @dataclass(frozen=True, slots=True)
 class _Cancel:
-    """A step: ask the server to end what runs."""
+    """A step: cancel running statements on the server."""
 
     late: Drain
 
 
 def _steps(drains: Sequence[Drain], timeout: float) -> Generator[_Wait | _Cancel, bool, None]:
-    """Yield what is to be done, in order, for threads and for an event loop alike; then all can be closed."""
+    """Yield the steps, in order, for threads and for an event loop alike; then everything can be closed."""
     if (yield _Wait(min(timeout, LONGEST))):
         return
     for late in [each for each in drains if each.busy()]:
@@ -52,7 +52,7 @@ def _steps(drains: Sequence[Drain], timeout: float) -> Generator[_Wait | _Cancel
 
 
 def check(timeout: float) -> None:
-    """Refuse a limit that is none, before anything is closed."""
+    """Reject an invalid limit before anything is closed."""
     if not timeout >= 0:
         raise ValueError(f"timeout must be at least 0, not {timeout:g}")
 
@@ -63,12 +63,12 @@ def is_over(engine: Engine) -> bool:
 
 
 def drain(engines: Iterable[Engine], timeout: float) -> None:
-    """End engines; afterwards no connection of theirs is left on the server.
+    """Shut engines down; afterward none of their connections is left on the server.
 
     Args:
         engines: of a registry.
-        timeout: seconds that work in progress gets to finish. What it is then doing is cancelled, and a second later
-            its connection is cut.
+        timeout: seconds that work in progress has to finish. Then its statements are cancelled, and a second later its
+            connections are cut.
     """
     check(timeout)
     drains = [pool.drain(engine) for engine in engines if not is_closed(engine)]
@@ -87,7 +87,7 @@ def drain(engines: Iterable[Engine], timeout: float) -> None:
 
 
 class Opened(Protocol):
-    """An engine of an event loop, and how it ends."""
+    """An engine of an event loop, and how it is shut down."""
 
     engine: Engine
 
@@ -95,7 +95,7 @@ class Opened(Protocol):
 
 
 async def async_drain(opened: Iterable[Opened], timeout: float) -> None:
-    """End the engines of the running loop; see `drain`."""
+    """Shut the engines of the running loop down; see `drain`."""
     check(timeout)
     found = [each for each in opened if not is_closed(each.engine)]
     drains = [pool.drain(each.engine) for each in found]
@@ -127,7 +127,7 @@ async def _cancel(late: Drain) -> None:
 
 
 async def _idle(drains: list[Drain], seconds: float) -> bool:
-    """Wait until nothing is in use; return whether that came true in time."""
+    """Wait until nothing is in use; return False on a timeout."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + seconds
     while any(each.busy() for each in drains):

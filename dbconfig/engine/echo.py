@@ -1,4 +1,4 @@
-"""Echo once: SQLAlchemy's own handler prints what a program that configured logging prints too."""
+"""Echo once: if the program has configured logging, SQLAlchemy's own handler would print records twice."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sqlalchemy.log import InstanceLogger
 
 
 def print_once(engine: Engine) -> None:
-    """Replace the handler that SQLAlchemy adds for `echo` and `echo_pool` by one that is silent beside others."""
+    """Replace the handler that SQLAlchemy adds for `echo` and `echo_pool` with one that is silent if others print."""
     for owner in (engine, engine.pool):
         if isinstance(owner.logger, InstanceLogger):
             logger = owner.logger.logger
@@ -28,14 +28,14 @@ def _is_sqlalchemys(handler: logging.Handler) -> bool:
 
 
 class _Echo(logging.Handler):
-    """Prints a record to stdout, unless a handler that the program has set prints it."""
+    """Prints a record to stdout, unless a handler of the program prints it."""
 
     def __init__(self, formatter: logging.Formatter | None) -> None:
         super().__init__()
         self.setFormatter(formatter)
 
     def emit(self, record: logging.LogRecord) -> None:
-        # Asked each time: logging is often configured after the engine is made.
+        # Checked each time: logging is often configured after the engine is created.
         if not _is_printed(record):
             sys.stdout.write(self.format(record) + "\n")
             sys.stdout.flush()
@@ -51,7 +51,7 @@ def _is_printed(record: logging.LogRecord) -> bool:
 
 
 def _prints(handler: logging.Handler) -> bool:
-    """Say whether a handler may print: one that writes to a file, keeps in memory, or drops its records does not."""
+    """Return whether a handler may print: one that writes to a file, buffers, or drops its records does not."""
     stream: Any = getattr(handler, "stream", None)
     return not isinstance(handler, (_Echo, logging.NullHandler, logging.FileHandler)) and not isinstance(
         stream, io.StringIO

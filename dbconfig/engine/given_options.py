@@ -16,7 +16,7 @@ from dbconfig.settings import choices
 from dbconfig.settings.database import DatabaseSettings
 from dbconfig.settings.rules import NOT_FOR_POOL
 
-# What a pool that was made elsewhere has decided already.
+# Settings that a finished pool has already fixed.
 _OF_POOL: Final = (
     *("pool_size", "max_overflow", "pool_timeout", "pool_use_lifo", "pool_reset_on_return", "poolclass"),
     *(
@@ -30,7 +30,7 @@ _OF_POOL: Final = (
         "pool_logging_name",
     ),
 )
-# What only our own call of the driver can give it.
+# Settings that only our own call of the driver can pass.
 _OF_CONNECT: Final = (
     *("connect_timeout", "sslmode", "sslrootcert", "sslcert", "sslkey", "connect_args"),
     *("fast_begin", "pgbouncer"),
@@ -42,7 +42,7 @@ _ARGUMENTS: Final = (
 
 
 def makes_connections(extra: Mapping[str, Any]) -> bool:
-    """Return whether the application makes the connections, so that no argument of ours reaches the driver."""
+    """Return whether the application creates the connections, so that our arguments do not reach the driver."""
     return bool({"creator", "async_creator", "pool"} & extra.keys())
 
 
@@ -50,7 +50,7 @@ def checked(extra: Mapping[str, Any], settings: DatabaseSettings, *, is_async: b
     """Return the options that apply to this kind of engine.
 
     Raises:
-        ConfigError: the profile says the same, or something that has no effect with one of them.
+        ConfigError: the profile sets the same, or something that has no effect with one of them.
     """
     fields = DatabaseSettings.model_fields
     allowed = {"execution_options", "poolclass"}
@@ -93,7 +93,7 @@ def _refuse_without_effect(extra: Mapping[str, Any], settings: DatabaseSettings)
 
 
 def known_class(given: Any) -> str:
-    """Return the name of the pool class of SQLAlchemy that a class is, or is derived from."""
+    """Return the name of the SQLAlchemy pool class that a class is, or is derived from."""
     parents: list[str] = [kind.__name__.removeprefix("AsyncAdapted") for kind in getattr(given, "__mro__", ())]
     found = next((name for name in parents if name in choices.POOL_CLASSES), None)
     if found is None:
@@ -103,7 +103,7 @@ def known_class(given: Any) -> str:
 
 
 def effective(settings: DatabaseSettings, extra: Mapping[str, Any]) -> DatabaseSettings:
-    """Return settings whose pool is the one that the options name, for what depends on its kind."""
+    """Return settings with the pool that the options name, for code that depends on its kind."""
     given = extra["poolclass"] if "poolclass" in extra else type(extra["pool"]) if "pool" in extra else None
     return settings if given is None else settings.model_copy(update={"poolclass": known_class(given)})
 
@@ -113,7 +113,7 @@ def merged(options: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, An
     found = {**options, **extra}
     given = extra.get("poolclass")
     if given is not None and given is getattr(sqlalchemy.pool, known_class(given)):
-        found["poolclass"] = options["poolclass"]  # the same, or what does in an event loop what it does among threads
+        found["poolclass"] = options["poolclass"]  # the same, or its event-loop counterpart
     if "execution_options" in extra:
         found["execution_options"] = {**options["execution_options"], **extra["execution_options"]}
     if "pool" in extra:
@@ -123,14 +123,14 @@ def merged(options: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, An
     return found
 
 
-# Pools that were given, as they were before an engine attached its listeners to them.
+# Given pools, as they were before an engine attached its listeners.
 _pristine: weakref.WeakKeyDictionary[Pool, Pool] = weakref.WeakKeyDictionary()
 
 
 def _own_pool(given: Pool) -> Pool:
-    """Return the pool for the first engine that takes it, and one of its kind for each other engine.
+    """Return the pool for the first engine that uses it, and a copy for each other engine.
 
-    What is set on each new connection differs: the engine of read-only sessions is another one.
+    Connection setup differs between engines: read-only sessions have their own engine.
     """
     known = _pristine.get(given)
     if known is None:
@@ -140,6 +140,6 @@ def _own_pool(given: Pool) -> Pool:
 
 
 def use_async_creator(engine: Engine, creator: Callable[..., Any]) -> None:
-    """Let an asynchronous engine's connections be made by a coroutine function, as `create_async_engine` does."""
+    """Make an asynchronous engine create connections with a coroutine function, as `create_async_engine` does."""
     dialect: Any = engine.dialect
     engine.pool._creator = lambda: dialect.loaded_dbapi.connect(async_creator_fn=creator)

@@ -1,8 +1,8 @@
-"""Ctrl-C ends a statement of psycopg2, which waits in C: Python's handler runs only when the statement has returned.
+"""Ctrl-C cancels a statement of psycopg2, which blocks in C: Python's handler runs only after the statement returns.
 
 Nothing is attached to a statement or a checkout. `faulthandler` writes into a pipe when the signal arrives, before it
-passes it on; a thread that rests at the other end looks whether the main thread still waits for the server a moment
-later, and asks the server to cancel.
+passes it on. A thread at the other end checks a moment later whether the main thread still waits for the server, and
+then cancels the statement on the server.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from dbconfig.engine.pool.facts import facts
 
 _log = logging.getLogger("dbconfig.interrupts")
 
-# Seconds that Python's own handler has to act, as it does everywhere but in a driver of C.
+# Seconds that Python's own handler has to run, as it does everywhere except in a C driver.
 PATIENCE: Final = 0.25
 
 
 class Ears:
-    """Hears Ctrl-C in this process, once a driver is used that is deaf to it."""
+    """Watches for Ctrl-C in this process, once a driver is used that is deaf to signals."""
 
     def __init__(self) -> None:
         self._pipe: tuple[int, int] | None = None
         forks.after_fork_in_child(self.forget)
 
     def forget(self) -> None:
-        """Reset in a forked child: the pipe is its parent's, who would take the child's signal for its own."""
+        """Reset in a forked child: the pipe belongs to the parent, which would take the child's signal for its own."""
         if self._pipe is not None:
             faulthandler.unregister(signal.SIGINT)
             for descriptor in self._pipe:
@@ -45,7 +45,7 @@ class Ears:
             self._pipe = None
 
     def open(self) -> None:
-        """Listen from now on, unless the application has a handler of its own, which may not want to interrupt."""
+        """Listen from now on, unless the application has its own handler, which may not want to interrupt."""
         if self._pipe is not None or not hasattr(faulthandler, "register") or not _interrupts():
             return
         self._pipe = pipe = os.pipe()
@@ -53,7 +53,7 @@ class Ears:
         faulthandler.register(signal.SIGINT, file=pipe[1], all_threads=False, chain=True)
         try:
             threading.Thread(target=_listen, args=(pipe[0],), name="dbconfig-interrupts", daemon=True).start()
-        except RuntimeError as error:  # the interpreter is going down
+        except RuntimeError as error:  # the interpreter is shutting down
             _log.debug("cannot start a thread: %s", error)
 
 
@@ -61,7 +61,7 @@ _ears = Ears()
 
 
 def attach(engine: Engine) -> None:
-    """Let Ctrl-C end the statements of an engine whose driver is deaf to it."""
+    """Make Ctrl-C cancel the statements of an engine whose driver is deaf to signals."""
     if driver_protocol.of(engine.dialect).deaf:
         event.listen(engine, "connect", lambda connection, record: _ears.open())
 
@@ -81,7 +81,7 @@ def _listen(descriptor: int) -> None:
 
 
 def _where() -> tuple[int, int] | None:
-    """Return at which instruction of which frame the main thread is; while it waits in C, that stays."""
+    """Return the main thread's current frame and instruction, which do not change while it waits in C."""
     frame = sys._current_frames().get(threading.main_thread().ident or 0)
     return None if frame is None else (id(frame), frame.f_lasti)
 
@@ -98,7 +98,7 @@ def _cancel() -> None:
             if getattr(record, "thread", main) == main and connection is not None and driver.awaits_answer(connection):
                 try:
                     driver.cancel_aside(connection)
-                except Exception as error:  # the server is gone, and the statement with it
+                except Exception as error:  # the server is down, and the statement with it
                     _log.info(
                         "%s: the statement under Ctrl-C could not be cancelled: %s",
                         pool.ledger(engine).name,

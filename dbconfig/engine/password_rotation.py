@@ -1,4 +1,4 @@
-"""A password that changes: the first connection made with the new one retires those made with the old."""
+"""Password rotation: the first connection made with the new password retires those made with the old one."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ _log = logging.getLogger("dbconfig.rotation")
 
 ROUND: Final = 10.0  # seconds between two looks at a secret file
 _MARK: Final = "dbconfig.password"  # in record.info: how many were read before, and the fingerprint
-# Of this process alone: a fingerprint that leaked with a core dump tells nothing about the password.
+# Specific to this process: a fingerprint leaked by a core dump reveals nothing about the password.
 _KEY: Final = os.urandom(32)
 
 
 def attach(engine: Engine, settings: DatabaseSettings, name: str) -> None:
-    """Watch the password of an engine, if it comes from where it can change in place.
+    """Watch the password of an engine, if its source can change in place.
 
-    Not one from a provider: a token differs each time, and the connections that it opened go on.
+    Not one from a provider: a token differs each time, and the connections that it opened stay valid.
     """
     password = settings.address.password
     if password is None or password.kind not in ("file", "env"):
@@ -45,7 +45,7 @@ def attach(engine: Engine, settings: DatabaseSettings, name: str) -> None:
     if password.kind == "file" and not engine.dialect.is_async:
         watch = _Watch(engine, Path(settings.folder or "") / password.argument)
 
-    # At the head of the listeners, where the one that supplies the password is put before it.
+    # Inserted first; the listener that supplies the password is inserted before it.
     @event.listens_for(engine, "do_connect", insert=True)
     def mark(dialect: Any, record: Any, arguments: Any, parameters: dict[str, Any]) -> None:
         if record is not None:
@@ -82,13 +82,13 @@ def _fingerprint(password: object) -> bytes:
 
 
 class _Watch:
-    """Looks whether the file was written, and then connects once: the old connections go only if that succeeds."""
+    """Checks whether the file was written, and then connects once: the old connections are replaced only on success."""
 
     def __init__(self, engine: Engine, path: Path) -> None:
         self._engine = weakref.ref(engine)
         self._path = path
         self._seen = self._state()
-        self._process = 0  # in which it runs; a forked child has no thread that would
+        self._process = 0  # in which it runs; a forked child has no such thread
 
     def begin(self) -> None:
         if self._process != os.getpid():
@@ -112,7 +112,7 @@ class _Watch:
             try:
                 pool.connect_beside(engine)
             except Exception as error:
-                # Mostly the file was written before the server was told: again in the next round.
+                # Usually the file was written before the password was changed on the server: retry in the next round.
                 _log.info(
                     "cannot connect with the new content of %s yet: %s",
                     self._path,
@@ -125,12 +125,12 @@ class _Watch:
 
 
 def _prove_secrets(settings: DatabaseSettings) -> None:
-    """Read the secrets once, so that a missing one is reported when the engine is made and not at some request."""
+    """Read the secrets once, so that a missing one is reported when the engine is created, not during a request."""
     settings.prove_password()
     password = settings.address.password
     file = password.file() if password is not None and settings.folder is None else None
     if file is None:
-        return  # what was loaded from a profile has been checked at load
+        return  # values loaded from a profile were checked at load
     if small_files.readable_by_others(file):
         _log.warning(
             "secret file %s is readable by other users: set its permissions to 600", file, extra={"file": str(file)}
@@ -140,7 +140,7 @@ def _prove_secrets(settings: DatabaseSettings) -> None:
 
 
 def _supply_secrets(engine: Engine, settings: DatabaseSettings) -> None:
-    """Give secrets to the driver at each new connection, so that they rotate, and stand in no URL that is logged."""
+    """Pass secrets to the driver at each new connection, so that they can rotate and appear in no logged URL."""
     password = settings.address.password
     arguments = {name: value for name, value in settings.connect_args.items() if isinstance(value, Secret)}
     arguments |= {
@@ -162,7 +162,7 @@ def _supply_secrets(engine: Engine, settings: DatabaseSettings) -> None:
 
 
 def _without_blocking(read: Callable[[], str | None]) -> Callable[[], str | None]:
-    """Return a function that waits for a password provider as asyncio waits, and not with the whole event loop."""
+    """Return a function that awaits a password provider without blocking the event loop."""
     import asyncio
 
     from sqlalchemy.util import await_only

@@ -1,6 +1,6 @@
-"""SQLAlchemy's errors keep their notes when they cross a process: what its own `__reduce__` leaves behind.
+"""Keeps the notes of SQLAlchemy's errors when they are pickled: its own `__reduce__` drops them.
 
-The notes of this package say why a connection failed and what to do, which a parent process wants to know as well.
+This package's notes say why a connection failed and what to do, which a parent process needs as well.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from sqlalchemy import exc
 
 
 def keep() -> None:
-    """Register how each class is taken apart, for pickle, copy and multiprocessing."""
+    """Register how each class is reduced, for pickle, copy, and multiprocessing."""
     kinds: list[type[Exception]] = [exc.StatementError, *_below(exc.StatementError)]
     for kind in kinds:
         copyreg.pickle(kind, _reduce)
@@ -21,7 +21,7 @@ def keep() -> None:
 
 def _below(kind: type[Exception]) -> Iterator[type[Exception]]:
     for one in kind.__subclasses__():
-        if one.__module__ == exc.__name__:  # those that applications derive have their own ways
+        if one.__module__ == exc.__name__:  # classes derived by applications have their own methods
             yield one
             yield from _below(one)
 

@@ -1,4 +1,4 @@
-"""Whether a database answers, and waiting until it does."""
+"""Check that a database answers, or wait until it does."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _select_one(engine: Engine) -> None:
 
 
 class _Attempt:
-    """One connection and one query in a thread of its own: no driver bounds its handshake on a silent server."""
+    """One connection and one query in a separate thread: no driver limits its handshake with a silent server."""
 
     def __init__(self, engine: Engine, call: Call | None) -> None:
         self.seconds: float | None = None
@@ -103,7 +103,7 @@ def wait(
 
     Raises:
         TimeoutError: it did not answer within the time; the last error is the cause.
-        sqlalchemy.exc.DBAPIError: an error that waiting cannot mend, such as a wrong password, at once.
+        sqlalchemy.exc.DBAPIError: a permanent error, such as a wrong password; raised immediately.
     """
     steps = _steps(engine, settings, timeout, report)
     for step in steps:
@@ -111,7 +111,7 @@ def wait(
             time.sleep(step.pause)
             continue
         attempt = _Attempt(engine, call)
-        # A hanging attempt is the only one: its thread would otherwise gather others.
+        # Only one attempt may hang at a time; otherwise threads would accumulate.
         step.answered = attempt.done(step.seconds)
         step.error = attempt.error
 
@@ -122,7 +122,7 @@ async def async_wait(engine: Engine, settings: DatabaseSettings, timeout: float)
         if step.pause:
             await asyncio.sleep(step.pause)
             continue
-        # Not cancelled before its time is up: then it is the last one.
+        # Not cancelled before the overall time is up, so it is the last attempt.
         attempt = asyncio.ensure_future(greenlet_spawn(_select_one, engine))
         try:
             await asyncio.wait([attempt], timeout=step.seconds)
@@ -135,7 +135,7 @@ async def async_wait(engine: Engine, settings: DatabaseSettings, timeout: float)
 
 @dataclass(slots=True)
 class _Step:
-    """What to do next: pause, or attempt for so long, and note what came of it."""
+    """The next step: pause, or attempt with a time limit and record the result."""
 
     seconds: float = 0.0
     pause: float = 0.0
@@ -169,7 +169,7 @@ def _steps(
 
 
 def _logged(what: str, settings: DatabaseSettings) -> Callable[[BaseException], None]:
-    """Return what logs each reason once: the log of a slow start has three lines, not three hundred."""
+    """Return a function that logs each reason once: the log of a slow start has three lines, not three hundred."""
     told: set[str] = set()
 
     def report(error: BaseException) -> None:

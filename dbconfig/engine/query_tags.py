@@ -23,9 +23,9 @@ Source = Callable[[], Mapping[str, str]]
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,31}")
 _LONGEST: Final = 128  # characters of a value
 _set: ContextVar[Tags] = ContextVar("dbconfig.query_tags", default=())
-# What a framework says of the request or the task, once somebody asks: a route is known only after the routing.
+# What a framework reports about the request or task, on demand: a route is known only after routing.
 _source: ContextVar[Source | None] = ContextVar("dbconfig.query_tags.source", default=None)
-_asked: list[Source] = []  # frameworks that know by themselves which request or task is running
+_asked: list[Source] = []  # frameworks that can report the current request or task
 
 
 @contextmanager
@@ -33,7 +33,7 @@ def tagged(tags: Mapping[str, str]) -> Iterator[None]:
     """Tag the statements of this context, of the tasks that it starts, and of `asyncio.to_thread`.
 
     Raises:
-        ValueError: a name is not in small letters, or a value is not text.
+        ValueError: a name is not in lowercase, or a value is not text.
     """
     for name, value in tags.items():
         if not _NAME.fullmatch(name):
@@ -49,7 +49,7 @@ def tagged(tags: Mapping[str, str]) -> Iterator[None]:
 
 @contextmanager
 def described_by(source: Source) -> Iterator[None]:
-    """Let a framework say the route or the task of the statements of this context."""
+    """Let a framework supply the route or the task for the statements of this context."""
     token = _source.set(source)
     try:
         yield
@@ -58,13 +58,13 @@ def described_by(source: Source) -> Iterator[None]:
 
 
 def ask(source: Source) -> None:
-    """Ask this for the route or the task of each statement that is to be tagged with one, from now on."""
+    """Register a source of the route or task for statements that are tagged with one, from now on."""
     if source not in _asked:
         _asked.append(source)
 
 
 def current(wanted: frozenset[str]) -> Tags:
-    """Return the tags of this context: those of its framework that are wanted, and all that the application has set."""
+    """Return the tags of this context: the requested ones of its framework, and all that the application has set."""
     found = _set.get()
     if not wanted:
         return found
@@ -84,12 +84,12 @@ def attach(engine: Engine, settings: DatabaseSettings, label: str) -> None:
     own: Tags = (("application", name),) if "application" in wanted else ()
     of_frameworks = wanted & {"route", "task"}
     traced = "traceparent" in wanted
-    # What the driver reads as a placeholder. Where there is none for it to read, SQLAlchemy says so.
+    # The driver's placeholder character. SQLAlchemy reports if the driver does not parse placeholders.
     doubled = engine.dialect.paramstyle in ("format", "pyformat")
 
     dialect: Any = engine.dialect
     execute, plainly, many = dialect.do_execute, dialect.do_execute_no_params, dialect.do_executemany
-    # These drivers send many rows in one statement, if nothing stands in front of INSERT and behind VALUES (…).
+    # These drivers send many rows in one statement, if nothing precedes INSERT or follows VALUES (…).
     within = family(dialect.name) == "mysql"
 
     def tags(doubled: bool) -> str:
@@ -99,7 +99,7 @@ def attach(engine: Engine, settings: DatabaseSettings, label: str) -> None:
         return comment((*own, *found), doubled)
 
     # Not events: with one, SQLAlchemy prepares each statement for all kinds of them, which costs ten times as much.
-    # SQLCommenter leaves a statement alone that has a comment.
+    # SQLCommenter does not change a statement that has a comment.
     def do_execute(cursor: Any, statement: str, parameters: Any, context: Any = None) -> None:
         execute(cursor, statement if "/*" in statement else statement + tags(doubled), parameters, context)
 
@@ -118,10 +118,10 @@ def attach(engine: Engine, settings: DatabaseSettings, label: str) -> None:
 
 @lru_cache(maxsize=1024)
 def comment(tags: Tags, doubled: bool) -> str:
-    """Return tags as https://google.github.io/sqlcommenter/spec/ writes them, behind a blank."""
+    """Return tags in the format of https://google.github.io/sqlcommenter/spec/, after a space."""
     if not tags:
         return ""
-    # What has no UTF-8, as a file name that is not text, becomes `?` and no error of each statement.
+    # Text that cannot be encoded as UTF-8, such as an undecodable file name, becomes `?` instead of an error.
     pairs = ((name, quote(value[:_LONGEST], safe="", errors="replace")) for name, value in sorted(dict(tags).items()))
     written = ",".join(f"{name}='{value}'" for name, value in pairs)
     return f" /*{written.replace('%', '%%') if doubled else written}*/"

@@ -1,6 +1,6 @@
-"""Within a unit of work, a driver's own connections and cursors are refused what SQLAlchemy is refused.
+"""Within a unit of work, a driver's own connections and cursors reject what SQLAlchemy's reject.
 
-What ends a transaction past all of them (libpq itself, a procedure of MySQL) is noticed before the unit's COMMIT.
+An end of the transaction that bypasses them (libpq itself, a MySQL procedure) is detected before the unit's COMMIT.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from dbconfig.engine.transaction_statements import HARMLESS, begins_with_an_end,
 from dbconfig.engine.watched_cursor import WatchedCursor, text_of
 from dbconfig.settings.known_drivers import family
 
-MARK: Final = "dbconfig.mark"  # in the information of a pooled connection: whose transaction it is
+MARK: Final = "dbconfig.mark"  # in the info of a pooled connection: the owner of its transaction
 BROKEN: Final = "dbconfig.broken"  # there, too: the error that ended its transaction
 _INFO: Final = "dbconfig_info"  # of a driver's connection: that information
 # Methods of a driver's connection that end a transaction; sqlite3's `executescript` commits before it begins.
 _ENDING: Final = ("commit", "rollback", "begin", "autocommit", "executescript")
 
-_TRANSACTION: Final = "_transaction"  # of SQLAlchemy's adapter of asyncpg: what it has begun
-_COMMIT: Final = "COMMIT;"  # as asyncpg's transactions say it
+_TRANSACTION: Final = "_transaction"  # of SQLAlchemy's adapter of asyncpg: the transaction that it has begun
+_COMMIT: Final = "COMMIT;"  # in the terms of asyncpg's transactions
 
 Info = dict[str, Any]
 
 
 class Mark(Protocol):
-    """Whose transaction it is; see `commit_guard`."""
+    """The owner of a transaction; see `commit_guard`."""
 
     allowed: bool
     begun: bool
@@ -46,7 +46,7 @@ class Mark(Protocol):
     def refuse(self) -> None: ...
 
 
-# Of connections whose class has slots for its own attributes only, as asyncpg's.
+# For connections whose class allows no further attributes, such as asyncpg's.
 _infos: weakref.WeakKeyDictionary[Any, Info] = weakref.WeakKeyDictionary()
 
 
@@ -56,7 +56,7 @@ def _info_of(driver: Any) -> Info:
 
 
 def attach(engine: Engine) -> None:
-    """Let the connections of an engine look for a mark that refuses, before they end a transaction."""
+    """Make the connections of an engine check for an owner before they end a transaction."""
     dialect: Any = engine.dialect
     dialect.execution_ctx_cls = _past_the_watch(dialect.execution_ctx_cls)
     known, system = driver_protocol.of(dialect), family(dialect.name)
@@ -70,7 +70,7 @@ def attach(engine: Engine) -> None:
         elif hasattr(driver, "__weakref__") and known.statement_methods:
             _infos[driver] = record.info
         else:
-            return  # a class of C, whose methods cannot be exchanged
+            return  # a C class, whose methods cannot be replaced
         if kind not in guarded:
             guarded[kind] = _guarded(kind, known, system)
         driver.__class__ = guarded[kind]
@@ -85,7 +85,7 @@ def attach(engine: Engine) -> None:
 
 
 def is_gone(pooled: Any, mark: Mark, driver: Driver) -> bool:
-    """Return whether something else than its owner has ended a transaction that has begun."""
+    """Return whether something other than its owner has ended a transaction that has begun."""
     if mark.ended:
         return True
     own = pooled.driver_connection
@@ -104,14 +104,14 @@ def _beginning(own: Callable[..., Any]) -> Callable[..., Any]:
     def begin(self: Any) -> Any:
         mark: Mark | None = _info_of(self).get(MARK)
         if mark is not None and not mark.allowed:
-            mark.ended, mark.begun = mark.begun, True  # nobody has ended the first one by way of us
+            mark.ended, mark.begun = mark.begun, True  # the first one was not ended through us
         return own(self)
 
     return begin
 
 
 def _guarded(kind: type, driver: Driver, system: str) -> type:
-    """Return a class of connections that asks first."""
+    """Return a connection class that checks first."""
 
     def looking(name: str) -> Callable[..., Any]:
         own = getattr(kind, name)
@@ -125,7 +125,7 @@ def _guarded(kind: type, driver: Driver, system: str) -> type:
                 return own(self, *arguments, **keywords)
             statement = text_of(arguments[0] if arguments else next(iter(keywords.values()), ""))
             if system == "mysql":
-                # The values are in the statement already: only its first words are looked at.
+                # The values are already in the statement: only its first words are checked.
                 if begins_with_an_end(statement, system):
                     mark.refuse()
                 mark.ended = mark.ended or (mark.begun and not driver.is_open(self) and BROKEN not in info)
@@ -150,14 +150,15 @@ def _guarded(kind: type, driver: Driver, system: str) -> type:
 
 
 def _guarded_adapter(kind: type) -> type:
-    """Return a class of SQLAlchemy's adapter of asyncpg that asks first: its own would forget what it has begun."""
+    """Return a subclass of SQLAlchemy's adapter of asyncpg that checks first: the original would lose its
+    transaction."""
     begun = attrgetter(_TRANSACTION)
 
     def asking(name: str) -> Callable[[Any], Any]:
         own = getattr(kind, name)
 
         def ask(self: Any) -> Any:
-            if begun(self) is not None:  # else there is nothing to end, as at most returns to the pool
+            if begun(self) is not None:  # else there is nothing to end, the usual case at a return to the pool
                 _ask(self._connection)
             return own(self)
 
@@ -176,7 +177,7 @@ async def _tagged(found: Awaitable[Any], driver: Driver) -> Any:
 
 
 def _noted(call: Callable[[], Any], info: Info, mark: Mark, driver: Driver, connection: Any, statement: str) -> Any:
-    """Note what a statement has done to the transaction; awaited, if the driver's own call is."""
+    """Record what a statement has done to the transaction; awaitable if the driver's own call is."""
     try:
         found = call()
         if inspect.isawaitable(found):
@@ -206,7 +207,7 @@ def _note_error(info: Info, error: Exception) -> None:
 
 
 def _note(info: Info, mark: Mark, driver: Driver, connection: Any, statement: str) -> None:
-    """Note what the server has said of the transaction with its last answer."""
+    """Record the transaction status from the server's last answer."""
     if driver.is_open(connection):
         mark.begun = True
     elif mark.begun and BROKEN not in info:
@@ -223,7 +224,7 @@ def _ask(driver: Any) -> None:
 
 
 def _look(info: Info, statement: str, *, system: str) -> None:
-    """Refuse a statement that would end the transaction."""
+    """Reject a statement that would end the transaction."""
     mark: Mark | None = info.get(MARK)
     if mark is None or mark.allowed or (statement.startswith(HARMLESS) and ";" not in statement):
         return
@@ -232,15 +233,15 @@ def _look(info: Info, statement: str, *, system: str) -> None:
 
 
 def _past_the_watch(kind: type) -> type:
-    """Return SQLAlchemy's context of a statement, which takes the driver's cursor and not the watched one."""
+    """Return SQLAlchemy's context of a statement, which uses the driver's cursor, not the watched one."""
 
-    # Written in C, both the look-up and the call: SQLAlchemy wraps what a signal raises while a cursor is made.
+    # Both the look-up and the call are written in C: SQLAlchemy wraps what a signal raises while a cursor is created.
     own = property(attrgetter("_dbapi_connection.dbapi_connection.cursor"))
     return type(kind.__name__, (kind,), {"create_default_cursor": own})
 
 
 def watch(pooled: Any, mark: Mark, known: Driver, system: str) -> None:
-    """Refuse what a unit's connection is asked for past SQLAlchemy, for as long as the pool lends it."""
+    """Reject calls that bypass SQLAlchemy on a unit's connection, for as long as it is checked out."""
     driver, info = pooled.dbapi_connection, pooled.info
     own = pooled.driver_connection
     mark.begun = known.is_open(own)
@@ -270,7 +271,7 @@ def watch(pooled: Any, mark: Mark, known: Driver, system: str) -> None:
 
 
 class _Asking:
-    """What a cursor of PostgreSQL's drivers becomes within a unit; a class and no proxy, since they look at it."""
+    """The class of cursors of PostgreSQL's drivers within a unit; not a proxy, since the drivers check the type."""
 
     __slots__ = ()
 

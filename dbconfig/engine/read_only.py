@@ -1,4 +1,4 @@
-"""Read-only sessions: one round trip per statement, nothing to roll back, and a server that refuses every write."""
+"""Read-only sessions: one round trip per statement, nothing to roll back, and a server that rejects every write."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dbconfig.engine.dialects.postgresql import base
 from dbconfig.errors.light_dataclass import replace
 from dbconfig.settings.database import DatabaseSettings
 
-# By session, so that every statement is meant, raw ones of the driver too.
+# Per session, so that it covers every statement, including raw ones of the driver.
 _GUARDS: Final[Mapping[str, Mapping[str, Any]]] = {
     "postgresql": {"default_transaction_read_only": True},
     "sqlite": {"query_only": True},
@@ -31,8 +31,8 @@ def open_engine(
 ) -> Engine:
     """Return a new engine for reading; nothing is connected.
 
-    Its connections are its own. To share those of an engine that writes, each checkout would have to tell the server
-    which of the two it is: one round trip more on PostgreSQL, four on MySQL.
+    It has its own connections. To share those of a writable engine, each checkout would have to set the mode on the
+    server: one more round trip on PostgreSQL, four on MySQL.
 
     Args:
         settings: of the database, or of a replica.
@@ -40,7 +40,7 @@ def open_engine(
         extra: arguments of create_engine that only code can express.
         asynchronous: with an asynchronous driver; the engine is meant for `AsyncEngine(engine)`.
         beside: the engine whose database in memory this one shares.
-        patient: wait for a server that cannot be reached, until `pool_timeout`; or tell at once.
+        patient: wait for a server that cannot be reached, until `pool_timeout`; or fail immediately.
     """
     own = settings_for_reading(settings)
     engine = create.build(
@@ -60,7 +60,7 @@ def open_engine(
 
 
 def settings_for_reading(settings: DatabaseSettings) -> DatabaseSettings:
-    """Return settings whose connections are in AUTOCOMMIT and refuse to write."""
+    """Return settings whose connections are in AUTOCOMMIT and read-only."""
     changes: dict[str, Any] = {
         "isolation_level": "AUTOCOMMIT",
         "fast_begin": False,
@@ -76,7 +76,7 @@ def settings_for_reading(settings: DatabaseSettings) -> DatabaseSettings:
 
 
 def _for_any_primary(query: Mapping[str, Any]) -> dict[str, Any]:
-    # To libpq a session that is read-only by default is not "read-write", though its server is the primary.
+    # For libpq, a session that is read-only by default is not "read-write", even on the primary.
     key = "target_session_attrs"
     return {**query, key: ("primary",)} if "read-write" in query.get(key, ()) else dict(query)
 
@@ -86,7 +86,7 @@ def skip_what_carries_nothing(engine: Engine, *, restores: bool) -> None:
 
     Args:
         engine: for reading.
-        restores: bring back PostgreSQL's default, which a function may have changed, before the next user comes.
+        restores: restore PostgreSQL's default, which a function may have changed, before the next user.
     """
     driver, dialect = driver_protocol.of(engine.dialect), cast("Any", engine.dialect)
     if not driver.tells_transactions:

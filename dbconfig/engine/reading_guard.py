@@ -1,9 +1,9 @@
-"""A read-only session stays one: what would let it write is refused, on the driver's own connections too.
+"""Keeps read-only sessions read-only: rejects statements that would let them write, also on the driver's connections.
 
-To the servers the refusal of writes is a setting of the session, which every statement may change. So the statements
-that do are refused. What they do by a detour (a function, a prepared text) is seen in what the server says with each
-answer: PostgreSQL its default, MySQL and MariaDB whether the open transaction is read-only. These two do not say what
-the next one will be, so that there the setting is sent again before a statement that is not known to read.
+For the servers, read-only is a session setting, which any statement may change, so statements that change it are
+rejected. Indirect changes (a function, a prepared text) show in the server's answers: PostgreSQL reports its default,
+MySQL and MariaDB whether the open transaction is read-only. The latter two do not report the mode of the next
+transaction, so there the setting is sent again before a statement that is not known to read.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ _OFF: Final = (
     "the server does not treat this session as read-only: a statement has changed default_transaction_read_only, or a "
     "pooler before the server has dropped it (`pgbouncer: true` sends it in each transaction)"
 )
-_GUARDED: Final = "dbconfig.guarded"  # in the information of a pooled connection: the server has confirmed the refusal
+_GUARDED: Final = "dbconfig.guarded"  # in the info of a pooled connection: the server has confirmed read-only mode
 DEFAULT: Final = "default_transaction_read_only"
 RESTORE: Final = f"SET {DEFAULT} = on"
-# One statement at each new connection. The level is for snapshots; by itself each statement sees what is committed.
+# One statement at each new connection. The level is for snapshots; outside one, each statement sees committed data.
 GUARD_MYSQL: Final = "SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"
 
 Look = Callable[[Any, str], None]
 
 
 def attach(engine: Engine, settings: DatabaseSettings) -> None:
-    """Let the connections of an engine for reading refuse to become writers."""
+    """Prevent the connections of a read-only engine from becoming writable."""
     system = family(settings.backend)
     if system == "sqlite":
         on_connect(engine, _guard_sqlite)
@@ -90,12 +90,12 @@ def refuse() -> None:
 
 
 def is_lost(pooled: Any, driver: Driver, own: Any) -> bool:
-    """Return whether a session that the server has confirmed to refuse writes does so no longer."""
+    """Return whether a session that the server had confirmed as read-only no longer is."""
     return is_off(driver, own) and info_of(pooled).get(_GUARDED, False)
 
 
 def is_off(driver: Driver, connection: Any) -> bool:
-    """Return whether the server has said that transactions of this session write (since version 14 it does)."""
+    """Return whether the server has reported that transactions of this session can write (since version 14)."""
     return driver.parameter(connection, DEFAULT) == "off"
 
 
@@ -128,7 +128,7 @@ def _guard_postgresql(engine: Engine, settings: DatabaseSettings) -> None:
 
 
 class _Looking:
-    """What a cursor of PostgreSQL's drivers becomes; a class and no proxy, since they look at it."""
+    """The class of cursors of PostgreSQL's drivers; not a proxy, since the drivers check the type."""
 
     __slots__ = ()
     look: Look
@@ -162,7 +162,7 @@ def _looking(kind: type, look: Look) -> type:
 
 
 def _guarded_methods(kind: type, driver: Driver, look: Look) -> type:
-    """Return a class of connections that looks at each statement."""
+    """Return a connection class that checks each statement."""
 
     def looking(name: str) -> Callable[..., Any]:
         own = getattr(kind, name)
@@ -194,7 +194,7 @@ def guard_mysql(connection: Any, record: Any) -> None:
 
 
 def _guarded_mysql(kind: type, driver: Driver) -> type:
-    """Return a class of connections that sends the guard before what is not known to read."""
+    """Return a connection class that sends the guard before statements that are not known to read."""
     query: Callable[..., Any] = kind.query  # type: ignore[attr-defined]
 
     def guarded(self: Any, sql: Any, *arguments: Any, **keywords: Any) -> Any:

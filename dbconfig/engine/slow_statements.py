@@ -1,4 +1,4 @@
-"""Slow statements: which one took how long, for whom, and by which plan."""
+"""Slow statements: how long each took, its call site, and its plan."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from dbconfig.settings.database import DatabaseSettings
 
 _log = logging.getLogger("dbconfig.slow")
 
-BURST: Final = 20  # records that an engine writes at once; then one in `PAUSE`
+BURST: Final = 20  # records that an engine may write in a burst; then one per `PAUSE`
 PAUSE: Final = 3.0  # seconds
 PLAN_PAUSE: Final = 60.0  # seconds between two plans of one statement
 MOST_PLANS: Final = 500  # statements whose last plan is remembered
@@ -34,13 +34,13 @@ PLAN_LIMIT: Final = 2000  # milliseconds for an EXPLAIN, which may wait for lock
 _LONGEST_PLAN: Final = 8000  # characters
 
 _PLANNED: Final = ("SELECT", "WITH", "INSERT", "UPDATE", "DELETE")
-# Lines of a plan of PostgreSQL that repeat what the statement compares with.
+# Lines of a PostgreSQL plan that repeat values from the statement.
 _CONDITION: Final = re.compile(r"^(\s*(?:[\w ]*(?:Filter|Cond|Key|Call|Output|Limit)): )(.*)$", re.MULTILINE)
 
 
 @dataclass
 class _Budget:
-    """How many records may still be written now; and how many were not."""
+    """How many records may still be written now, and how many were suppressed."""
 
     left: float = BURST
     at: float = 0.0
@@ -67,7 +67,7 @@ class _Budget:
 
 
 def attach(engine: Engine, settings: DatabaseSettings, label: str) -> None:
-    """Log the statements of an engine that take longer than `slow_statement`; without it nothing is attached."""
+    """Log the statements of an engine that take longer than `slow_statement`; without it, nothing is attached."""
     limit = settings.slow_statement
     if limit is None:
         return
@@ -127,7 +127,7 @@ def _measure(dialect: Any, limit: float, finish: Callable[..., None], fail: Call
 
 
 class _Report:
-    """Writes what the log says of a slow statement of one engine."""
+    """Logs the slow statements of one engine."""
 
     def __init__(self, engine: Engine, label: str) -> None:
         self.facts = facts(label)
@@ -153,12 +153,12 @@ class _Report:
 
 
 def is_of_application(context: Any) -> bool:
-    """Whether a statement runs on a connection from the pool: SQLAlchemy asks each new server some questions before."""
+    """Whether a statement runs on a connection from the pool: SQLAlchemy queries each new server before that."""
     return context is not None and isinstance(context.root_connection.connection, _ConnectionFairy)
 
 
 class _Plans:
-    """Asks for the plans of slow statements, by a connection of its own, in a thread or a task of its own."""
+    """Requests the plans of slow statements, over a separate connection, in a separate thread or task."""
 
     def __init__(self, engine: Engine, label: str, facts: dict[str, str]) -> None:
         self._engine = weakref.ref(engine)
@@ -171,14 +171,14 @@ class _Plans:
 
     def _unlock(self) -> None:
         self._lock = threading.Lock()
-        self._busy = False  # the thread or the task that asks is the parent's
+        self._busy = False  # the thread or task that does this belongs to the parent
 
     def ask(self, statement: str, parameters: Any) -> None:
         if statement_text.operation(statement) not in _PLANNED:
             return
         if not statement_text.is_single(statement, self._dialect):
             return
-        now, same = monotonic(), statement_text.shown(statement, self._dialect)  # a tag may be another one each time
+        now, same = monotonic(), statement_text.shown(statement, self._dialect)  # a tag may differ each time
         with self._lock:
             last = self._asked.get(same)
             if self._busy or (last is not None and now - last < PLAN_PAUSE):
@@ -199,7 +199,7 @@ class _Plans:
             else:
                 arguments = (statement, parameters)
                 threading.Thread(target=self._explain, args=arguments, name="dbconfig-explain", daemon=True).start()
-        except RuntimeError as error:  # the interpreter starts no thread any more
+        except RuntimeError as error:  # the interpreter is shutting down, and starts no threads
             self._busy = False
             _log.debug("%s: no plan: %s", self._label, error)
 
@@ -220,7 +220,7 @@ class _Plans:
             plan = _plan(engine, statement, parameters)
             extra = {**self._facts, "statement": text, "plan": plan}
             _log.warning("%s: plan of a slow statement: %s\n%s", self._label, text, plan, extra=extra)
-        except Exception as error:  # the statement itself was done; a plan is worth no error
+        except Exception as error:  # the statement itself succeeded; a missing plan is not an error
             _log.info("%s: no plan of a slow statement: %s", self._label, type(error).__name__, extra=self._facts)
         finally:
             self._busy = False
@@ -235,7 +235,7 @@ def _plan(engine: Engine, statement: str, parameters: Any) -> str:
         limits = {"postgresql": f"SET statement_timeout = {PLAN_LIMIT}", "sqlite": "PRAGMA query_only = 1"}
         cursor.execute(limits.get(engine.dialect.name, f"SET SESSION lock_wait_timeout = {PLAN_LIMIT // 1000}"))
         verb = "EXPLAIN QUERY PLAN" if engine.dialect.name == "sqlite" else "EXPLAIN"
-        # Without parameters a driver reads no placeholder, so that a `%` is one.
+        # Without parameters a driver parses no placeholders, so a `%` stays one character.
         cursor.execute(f"{verb} {statement}", *([parameters] if parameters else []))
         names = [each[0] for each in cursor.description]
         rows = cursor.fetchall()

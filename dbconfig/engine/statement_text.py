@@ -1,4 +1,4 @@
-"""Statements as they may be shown: with their placeholders, and without anything that is written into them."""
+"""Statements in a form that may be shown: with their placeholders, and without literal values."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dbconfig.settings.known_drivers import family
 
 _NUMBER: Final = r"(?<![\w$:@.\"`])\d+(?:\.\d+)?(?:[eE][+-]?\d+)?\b"
 _NAMES: Final = r"(?P<name>\"(?:[^\"]|\"\")*\"|`(?:[^`]|``)*`|\[[A-Za-z_][\w ]*\])"
-# In one pass, since a quote may stand in a comment, and what begins a comment in a text.
+# In one pass, since a comment may contain a quote, and a string the start of a comment.
 _STANDARD: Final = late_pattern(
     r"(?P<comment>/\*.*?\*/|--[^\n]*)|"
     + _NAMES
@@ -22,7 +22,7 @@ _STANDARD: Final = late_pattern(
     re.DOTALL,
 )
 _MYSQL: Final = late_pattern(
-    # Two dashes begin a comment where a blank follows: 5--3 is a difference.
+    # Two dashes begin a comment if a space follows: 5--3 is a subtraction.
     r"(?P<comment>/\*.*?\*/|--(?=\s|$)[^\n]*|#[^\n]*)|(?P<name>`(?:[^`]|``)*`)"
     r"|(?P<literal>[BbXxNn]?'(?:[^'\\]|''|\\.)*'|\"(?:[^\"\\]|\"\"|\\.)*\"|" + _NUMBER + ")",
     re.DOTALL,
@@ -41,8 +41,8 @@ def shown(statement: str, dialect: str) -> str:
     """Return a statement without comments, and with `?` for each text and number in it.
 
     Args:
-        statement: as the driver gets it.
-        dialect: the name of SQLAlchemy's dialect; in MySQL what stands between double quotes is a text.
+        statement: as passed to the driver.
+        dialect: the name of SQLAlchemy's dialect; in MySQL, double quotes delimit a string.
     """
     text = _pattern(dialect).sub(lambda found: {"comment": " ", "name": found[0]}.get(_kind(found), "?"), statement)
     return " ".join(text.split())[:LONGEST_TEXT]
@@ -50,7 +50,7 @@ def shown(statement: str, dialect: str) -> str:
 
 @lru_cache(maxsize=_SAME)
 def is_single(statement: str, dialect: str) -> bool:
-    """Whether a text is one statement: where the first of several is explained, the others are executed."""
+    """Whether a text is one statement: EXPLAIN applies only to the first of several, and the others are executed."""
     return sum(1 for _ in parts(statement, family(dialect))) < 2
 
 

@@ -1,4 +1,4 @@
-"""Which statements end a transaction: COMMIT and its like, alone or among several in one text."""
+"""Which statements end a transaction: COMMIT and similar ones, alone or among several in one text."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Final
 from dbconfig.engine.statement_parts import first_word_at, parts
 from dbconfig.errors.late_pattern import late_pattern
 
-# What nearly every statement begins with; it may be followed by another one.
+# The first words of nearly every statement; another statement may follow.
 HARMLESS: Final = ("SELECT", "INSERT", "UPDATE", "DELETE", "WITH")
 # Statements that end a transaction, or begin another one, which on MySQL commits; after a ROLLBACK that the driver does
-# not know of, psycopg2 commits each statement for itself.
+# not see, psycopg2 commits each statement separately.
 _CONTROL: Final = late_pattern(
     r"(?:COMMIT|END|ABORT|ROLLBACK(?!\s+(?:WORK\s+|TRANSACTION\s+)?TO\b)|BEGIN(?!\s+NOT\s+ATOMIC)|START\s+TRANSACTION"
     + r"|PREPARE\s+TRANSACTION|XA|SET\s+(?:(?:SESSION|LOCAL)\s+|@@(?:session\.|local\.)?)?autocommit)\b",
@@ -24,7 +24,7 @@ _IMPLICIT: Final = late_pattern(
     + r"|RESET|INSTALL|UNINSTALL|START|STOP|SET\s+PASSWORD|CLONE|IMPORT)\b",
     re.IGNORECASE | re.DOTALL,
 )
-# Statements that have others in them, up to an END of their own.
+# Statements that contain others, up to their own END.
 _COMPOUND: Final = late_pattern(
     r"(?:BEGIN\s+NOT\s+ATOMIC|(?:CREATE|ALTER)\b.*?\b(?:FUNCTION|PROCEDURE|TRIGGER|EVENT|PACKAGE))\b",
     re.IGNORECASE | re.DOTALL,

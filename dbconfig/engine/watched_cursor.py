@@ -1,4 +1,4 @@
-"""A cursor of a unit's connection that refuses the statements which would end the transaction."""
+"""A cursor of a unit's connection that rejects statements that would end the transaction."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def text_of(statement: Any, context: Any = None) -> str:
 
 
 class WatchedCursor:
-    """A cursor that refuses statements which would end the transaction."""
+    """A cursor that rejects statements that would end the transaction."""
 
     __slots__ = ("_cursor", "_refuse", "_system")
 

@@ -1,4 +1,4 @@
-"""Which statements could let a read-only session write: they say READ WRITE, or make that the session's default."""
+"""Which statements could let a read-only session write: those with READ WRITE, or that change the default."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from dbconfig.engine.transaction_statements import HARMLESS
 from dbconfig.errors.late_pattern import late_pattern
 
 _FLAGS: Final = re.IGNORECASE | re.DOTALL
-_LONGEST: Final = 4096  # characters of a statement that is remembered
+_LONGEST: Final = 4096  # maximum characters of a cached statement
 
 
 class Effect(Enum):
     READS = "leaves the session as it is"
-    ENDS = "ends the transaction, or brings the refusal of writes back"
-    OTHER = "may do anything, as a procedure may"
-    OUTSIDE = "may commit and begin anew, where no transaction is open"
-    WRITES = "asks for a transaction that writes"
+    ENDS = "ends the transaction, or restores the read-only mode"
+    OTHER = "may do anything, such as a procedure"
+    OUTSIDE = "may commit and begin again, if no transaction is open"
+    WRITES = "requests a writable transaction"
 
 
 _READS: Final = Effect.READS
 
 
 def effect(statement: str, system: str) -> Effect:
-    """Return what a statement does to the refusal of writes; `system` is a family of databases."""
-    # Nearly all of them. A function can change a setting, which PostgreSQL tells with its answer.
+    """Return how a statement affects the read-only mode; `system` is a family of databases."""
+    # Nearly all of them. A function can change a setting, which PostgreSQL reports in its answer.
     plain = HARMLESS if system == "postgresql" else "SELECT"
     if statement.startswith(plain) and ";" not in statement and "set_config" not in statement.lower():
         return _READS
@@ -72,7 +72,7 @@ def _on_postgresql(statements: list[str]) -> Effect:
         return Effect.ENDS
     if any(_ASKS.match(each) and not _RESTORING.match(each) for each in statements):
         return Effect.WRITES
-    # What comes after the end, in the same text, has no guard before it behind a pooler, nor a look at the state.
+    # A statement after the end, in the same text, has no guard before it behind a pooler, and its state is not checked.
     if any(_END.match(each) for each in statements[:-1]):
         return Effect.WRITES
     return Effect.OUTSIDE if any(_CALL.match(each) for each in statements) else Effect.READS

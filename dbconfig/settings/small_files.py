@@ -13,7 +13,7 @@ LIMIT: Final = 256 * 1024  # bytes of a configuration file; the largest seen in 
 CERTIFICATES: Final = 8 * 1024 * 1024  # bytes; the bundle of all public authorities has about 230 kB
 
 _REASONS: Final = {
-    errno.ENOENT: "there is no such file",
+    errno.ENOENT: "it does not exist",
     errno.EISDIR: "it is a folder, not a regular file",
     errno.EACCES: "permission to read it is denied",
     errno.ELOOP: "its symbolic links form a loop",

@@ -288,7 +288,7 @@ def test_a_missing_secret_file_is_told_when_the_engine_is_made(project):
     with Registry(project.config, environ={"ENVIRONMENT": "testing"}) as registry, pytest.raises(ConfigError) as caught:
         registry.engine()
     assert str(caught.value) == (
-        "error[secret-unreadable]: the secret file 'secrets/db': there is no such file\n"
+        "error[secret-unreadable]: the secret file 'secrets/db': it does not exist\n"
         "  --> config/testing.yaml:2:11  (password)\n"
         "  |\n"
         "1 | url: postgresql://***\n"

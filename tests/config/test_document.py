@@ -163,7 +163,7 @@ def test_what_is_no_regular_file_is_refused_at_once(tmp_path):
         "'fifo.yaml': it is not a regular file",
         "'folder.yaml': it is a folder, not a regular file",
         "'loop.yaml': its symbolic links form a loop",
-        "'none.yaml': there is no such file",
+        "'none.yaml': it does not exist",
     ]
 
 

@@ -301,10 +301,10 @@ def test_a_file_that_cannot_be_opened_is_named_with_its_whole_path(path: str, re
 
 def test_a_file_that_must_exist_and_does_not_is_named(tmp_path: Path) -> None:
     with registry(f"sqlite:///file:{tmp_path}/none/lite.db?mode=rw&uri=true") as db:
-        with pytest.raises(OperationalError, match=f"{tmp_path}/none/lite.db: there is no such folder"):
+        with pytest.raises(OperationalError, match=f"{tmp_path}/none/lite.db: the folder does not exist"):
             ask(db, "SELECT 1")
         (tmp_path / "none").mkdir()
-        with pytest.raises(OperationalError, match=f"{tmp_path}/none/lite.db: there is no such file"):
+        with pytest.raises(OperationalError, match=f"{tmp_path}/none/lite.db: the file does not exist"):
             ask(db, "SELECT 1")
 
 

@@ -146,13 +146,13 @@ def test_an_argument_that_create_engine_does_not_have_is_its_own_error(with_opti
 def test_a_missing_secret_is_told_when_the_engine_is_made_and_again_after_it_vanished(tmp_path: Path) -> None:
     yaml = "url: postgresql://app@127.0.0.1:1/shop\npassword: {file: secret}"
     with from_yaml(tmp_path, yaml) as db:
-        with pytest.raises(ConfigError, match="there is no such file"):
+        with pytest.raises(ConfigError, match="it does not exist"):
             db.engine()
         (tmp_path / "secret").write_text("x")
         (tmp_path / "secret").chmod(0o600)
         engine = db.engine()
         (tmp_path / "secret").unlink()
-        with pytest.raises(ConfigError, match="there is no such file"):
+        with pytest.raises(ConfigError, match="it does not exist"):
             engine.connect()
         assert engine.pool.checkedout() == 0
 

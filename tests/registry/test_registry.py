@@ -121,7 +121,7 @@ def test_sixty_four_threads_that_ask_first_get_one_engine(tmp_path: Path, monkey
 def test_an_engine_that_could_not_be_made_is_tried_again(tmp_path: Path) -> None:
     with from_yaml(tmp_path, "url: postgresql://app@127.0.0.1:1/x\npassword: {file: secret}") as opened:
         for _ in range(2):
-            with pytest.raises(ConfigError, match="there is no such file"):
+            with pytest.raises(ConfigError, match="it does not exist"):
                 opened.engine()
         (tmp_path / "secret").write_text("x")
         (tmp_path / "secret").chmod(0o600)

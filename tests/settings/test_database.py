@@ -73,7 +73,7 @@ def test_a_url_for_sqlalchemy_has_the_driver_and_the_secret(tmp_path):
 
 def test_a_secret_that_cannot_be_read_is_told_when_it_is_needed():
     settings = DatabaseSettings(url="postgresql://u@h/d", password={"file": "/nonexistent/pw"})
-    with pytest.raises(ConfigError, match="there is no such file"):
+    with pytest.raises(ConfigError, match="it does not exist"):
         settings.sqlalchemy_url()
 
 

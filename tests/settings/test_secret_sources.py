@@ -65,7 +65,7 @@ def test_a_file_that_is_not_there_or_is_none_is_refused(tmp_path):
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / "folder").mkdir()
     assert [refusal(Secret("file", name), tmp_path) for name in ("none", "fifo", "folder")] == [
-        "the secret file 'none': there is no such file",
+        "the secret file 'none': it does not exist",
         "the secret file 'fifo': it is not a regular file",
         "the secret file 'folder': it is a folder, not a regular file",
     ]

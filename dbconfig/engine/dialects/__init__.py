@@ -1,4 +1,4 @@
-"""What differs between the database systems: defaults, timeouts, session variables, arguments of the drivers."""
+"""Differences between the database systems: defaults, timeouts, session variables, and driver arguments."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Dialect(Protocol):
-    """What each module of this folder has."""
+    """The interface of each module in this folder."""
 
     def address(self, settings: DatabaseSettings, drivername: str) -> URL:
         """Return the engine's URL, without any secret."""
@@ -24,10 +24,10 @@ class Dialect(Protocol):
         """Return the driver's arguments, `connect_args` merged in, without any secret."""
 
     def attach(self, engine: Engine, settings: DatabaseSettings) -> None:
-        """Attach what each new connection, or the engine, needs beyond its arguments."""
+        """Attach listeners for what each new connection, or the engine, needs beyond its arguments."""
 
     def set_up_foreign(self, engine: Engine, settings: DatabaseSettings) -> None:
-        """Set on connections that the application makes what the driver's arguments would have set."""
+        """Apply to connections that the application creates what the driver's arguments would have set."""
 
     def session_reset(self, engine: Engine, settings: DatabaseSettings) -> Callable[[Any, Any], None] | None:
         """Return what resets the session of a connection; None where closing the connection is cheaper.

@@ -1,4 +1,4 @@
-"""How this program is called on the server: PostgreSQL's application_name, MySQL's program_name."""
+"""The program's name on the server: PostgreSQL's application_name, MySQL's program_name."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ if TYPE_CHECKING:
     from dbconfig.settings.database import DatabaseSettings
 
 _LIBPQ: Final = ("psycopg2", "psycopg")
-_PROGRAM_NAME: Final = ("pymysql", "aiomysql", "asyncmy")  # mysqlclient cannot say who it is
+_PROGRAM_NAME: Final = ("pymysql", "aiomysql", "asyncmy")  # mysqlclient cannot set it
 
 
 def named(arguments: Mapping[str, Any], settings: DatabaseSettings, drivername: str, label: str) -> dict[str, Any]:
     """Return the arguments of the driver's `connect` with the name of this program, unless they have one.
 
     Args:
-        arguments: what the driver is called with.
+        arguments: those of the driver's `connect`.
         settings: of the database.
         drivername: as `DatabaseSettings.driver` returns it.
         label: "profile" or "profile/database", for the name where the settings have none.
@@ -29,7 +29,7 @@ def named(arguments: Mapping[str, Any], settings: DatabaseSettings, drivername: 
     if _is_written(settings) or family(settings.backend) == "sqlite":
         return dict(arguments)
     if driver in _LIBPQ:
-        # A fallback counts less than PGAPPNAME and a service file.
+        # PGAPPNAME and a service file override a fallback.
         key = "application_name" if settings.application_name else "fallback_application_name"
         return {key: name, **arguments}
     if driver == "asyncpg":
@@ -39,7 +39,7 @@ def named(arguments: Mapping[str, Any], settings: DatabaseSettings, drivername: 
 
 
 def default_name(settings: DatabaseSettings, label: str) -> str:
-    """Return the name of the project's folder and of the profile; of the profile alone where there is no folder."""
+    """Return the names of the project's folder and of the profile, or of the profile only if it has no folder."""
     profile = label.partition("/")[0]
     folder = settings.folder.resolve().name if settings.folder is not None else ""
     name = f"{folder}/{profile}" if folder else profile
@@ -48,7 +48,7 @@ def default_name(settings: DatabaseSettings, label: str) -> str:
 
 
 def _is_written(settings: DatabaseSettings) -> bool:
-    """Whether the URL, the driver's arguments or a session variable say the name."""
+    """Whether the URL, the driver's arguments, or a session variable set the name."""
     query, given = settings.address.query, settings.connect_args
     if "application_name" in query or {"application_name", "program_name"} & given.keys():
         return True

@@ -13,17 +13,17 @@ if TYPE_CHECKING:
 
 
 def milliseconds(seconds: float) -> int:
-    """Return seconds as whole milliseconds, at least one: to every server zero means no limit."""
+    """Return seconds as whole milliseconds, at least one: for every server, zero means no limit."""
     return max(1, round(seconds * 1000))
 
 
 def variable_names(settings: DatabaseSettings) -> Mapping[str, Any]:
-    """Return the session variables with their secrets read; that their names are names was checked at load."""
+    """Return the session variables with their secrets read; their names were validated at load."""
     return {name: one.read() if isinstance(one, Secret) else one for name, one in settings.variables.items()}
 
 
 def unknown_argument(settings: DatabaseSettings, name: str, driver: str, key: str, help: str = "") -> Problem:
-    """Return the problem of an argument that the driver does not take."""
+    """Return the problem of an argument that the driver does not accept."""
     location = settings.origin(f"{key}.{name}")
     return Problem(
         "unknown-key",

@@ -1,4 +1,4 @@
-"""What the engine half asks of a driver; each driver answers in a file of its own, and nothing asks for its name."""
+"""The engine's interface to a driver; each driver implements it in its own module, and no code checks its name."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from dbconfig.settings.known_drivers import family
 
 
 class Driver(of_pool.Driver):
-    """A driver of which nothing is known; `connection` is the driver's own, never SQLAlchemy's adapter of it."""
+    """A driver without special support; `connection` is the driver's own, never SQLAlchemy's adapter of it."""
 
-    deaf = False  # to signals, while it waits for the server: it does so in C
+    deaf = False  # to signals while it waits for the server, which it does in C
     tells_transactions = False  # `in_transaction` knows, without asking the server
     statement_methods: tuple[str, ...] = ()  # of its connection: what takes a statement as its first argument
-    tells_tags = False  # its `execute` returns what the server calls the statement that it has executed
+    tells_tags = False  # its `execute` returns the server's command tag of the statement
     begins_by = ""  # the method of its connection that is called for each BEGIN that the driver sends
 
     def in_failed_transaction(self, connection: Any) -> bool | None:
-        """Return whether the transaction has failed and only waits for its ROLLBACK; None where it is not known."""
+        """Return whether the transaction has failed and only accepts ROLLBACK; None if that is unknown."""
         return None
 
     def was_in_failed_transaction(self, error: BaseException) -> bool:
@@ -35,15 +35,15 @@ class Driver(of_pool.Driver):
         return self.in_transaction(connection)
 
     def has_begun(self, connection: Any, adapted: Any) -> bool:
-        """Return whether the driver, or SQLAlchemy's adapter of it, takes a transaction for open that it has begun."""
+        """Return whether the driver, or SQLAlchemy's adapter of it, considers a transaction that it has begun open."""
         return False
 
     def may_write(self, connection: Any) -> bool:
-        """Return whether a transaction is open of which the server has said that it may write."""
+        """Return whether a transaction is open that the server has reported as READ WRITE."""
         return False
 
     def begin_read_only(self, connection: Any) -> None:
-        """Let no transaction that the driver begins on a connection be READ WRITE, whatever it is told."""
+        """Keep every transaction that the driver begins on a connection read-only, whatever is requested."""
 
     def failed_transaction(self) -> Exception:
         """Return the driver's error of a transaction that has failed before its COMMIT."""
@@ -53,27 +53,27 @@ class Driver(of_pool.Driver):
         """Call a function with each statement of a connection that may end a transaction, where the class allows it."""
 
     def cursor_class(self, connection: Any) -> type | None:
-        """Return the class of the cursors that `cursor_factory` of a connection makes; None where there is no such."""
+        """Return the class of the cursors that `cursor_factory` of a connection creates, or None."""
         return None
 
     def password(self, text: str) -> str:
-        """Return a password as the driver takes it."""
+        """Return a password in the form that the driver expects."""
         return text
 
     def cancel_aside(self, connection: Any) -> None:
-        """Ask the server, from another thread, to end what a connection executes; for a driver that is deaf."""
+        """Cancel, from another thread, what a connection executes; for a driver that is deaf to signals."""
 
     def ask_unprepared(self, pooled: Any, question: str) -> None:
-        """Let the server answer a question that it is not asked to prepare, and drop the answer."""
+        """Execute a query without preparing it, and discard the result."""
         cursor = pooled.cursor()
         try:
             cursor.execute(question)
-            cursor.fetchone()  # psycopg gets an answer without a row
+            cursor.fetchone()  # psycopg gets a result without rows
         finally:
             cursor.close()
 
     def let_class_change(self, engine: Engine) -> None:
-        """Let an engine connect with connections whose class can be exchanged, where the driver's own cannot."""
+        """Make an engine use connections whose class can be replaced, where the class of the driver's own cannot."""
 
 
 def of(dialect: Dialect) -> Driver:

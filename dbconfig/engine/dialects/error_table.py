@@ -1,4 +1,4 @@
-"""What an error means: one row of a database system's table of errors."""
+"""The meaning of an error: one row of a database system's table of errors."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from dbconfig.errors.light_dataclass import dataclass
 
 
 class Fate(Enum):
-    """What an error says about the work that it ended."""
+    """What an error implies for the work that it ended."""
 
     CONFLICT = "conflict"  # rolled back by the server in favor of another transaction
-    LOST = "lost connection"  # the connection is gone, and with it whatever was not committed
+    LOST = "lost connection"  # the connection is lost, and with it everything that was not committed
     ABSENT = "no connection"  # there was none: nothing was sent
     UNCERTAIN = "outcome unknown"  # the server itself does not know whether its COMMIT took effect
     READ_ONLY = "read-only server"  # the server refuses writes: it was the primary once
-    FINAL = "final"  # trying again would fail again
+    FINAL = "final"  # a retry would fail again
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,14 +26,14 @@ class Meaning:
     """One row: what an error of a database system means.
 
     Attributes:
-        fate: what becomes of the work.
+        fate: the outcome for the work.
         slug: the entry of the catalogue, where the error ended a connection attempt.
-        stage: how far the connection had come.
-        again: whether the connection attempt is repeated; None: as the fate says.
-        ends: whether the connection can no longer be used; None: as the fate says.
-        rolls_back: whether the server has rolled back the whole transaction, though it continues to take statements.
-        only: the row is valid only for messages with these words, which no language of the server changes: the name of
-            an option, or of the function that raised the error.
+        stage: the stage of the connection attempt.
+        again: whether the connection attempt is retried; None: depends on the fate.
+        ends: whether the connection can no longer be used; None: depends on the fate.
+        rolls_back: whether the server has rolled back the whole transaction, although it still accepts statements.
+        only: the row applies only to messages that contain these words, which the server does not translate: the name
+            of an option, or of the function that raised the error.
     """
 
     fate: Fate
@@ -46,7 +46,7 @@ class Meaning:
 
     @property
     def connects_again(self) -> bool:
-        """Whether the same connection attempt may well succeed in a moment."""
+        """Whether the same connection attempt may succeed in a moment."""
         return self.fate in (Fate.LOST, Fate.ABSENT, Fate.CONFLICT) if self.again is None else self.again
 
     @property
@@ -57,18 +57,18 @@ class Meaning:
         return not self.only or re.search(self.only, text) is not None
 
 
-JUDGED: Final = "_dbconfig_meaning"  # the attribute of an error that has been judged where it was raised
+JUDGED: Final = "_dbconfig_meaning"  # the attribute of an error that was classified where it was raised
 
 UNKNOWN: Final = Meaning(Fate.FINAL, stage="login")
 
-# Meanings that several systems, or a code and its words, share.
+# Meanings shared by several systems, or by a code and a text.
 HOST_UNKNOWN: Final = Meaning(Fate.ABSENT, "host-unknown", "resolve")  # a service's name appears when it starts
 REFUSED: Final = Meaning(Fate.ABSENT, "refused", "tcp")
 UNREACHABLE: Final = Meaning(Fate.ABSENT, "unreachable", "tcp")
 TIMED_OUT: Final = Meaning(Fate.ABSENT, "timed-out", "tcp")
 CONNECTION_LOST: Final = Meaning(Fate.LOST, "connection-lost", "login")
 STARTING_UP: Final = Meaning(Fate.ABSENT, "starting-up", "login")
-# Of several hosts none is what is wanted, at this moment of a failover.
+# None of several hosts has the requested role, at this moment of a failover.
 NO_PRIMARY: Final = Meaning(Fate.ABSENT, "no-primary", "login")
 TOO_MANY: Final = Meaning(Fate.ABSENT, "too-many-connections", "login")
 LOGIN_REJECTED: Final = Meaning(Fate.FINAL, "login-rejected", "login")
@@ -88,7 +88,7 @@ NEVER: Final = Meaning(Fate.FINAL)
 
 
 def chain(error: BaseException) -> Iterator[BaseException]:
-    """Yield an error and what lies under it: SQLAlchemy's, the driver's, the system's."""
+    """Yield an error and its causes: SQLAlchemy's, the driver's, the system's."""
     seen: set[int] = set()
     waiting: list[Any] = [error]
     while waiting:

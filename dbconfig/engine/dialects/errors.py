@@ -1,4 +1,4 @@
-"""What an error means: the table that it belongs to."""
+"""The meaning of an error, looked up in the tables of the database systems."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ _TABLES: Final = (
     "sqlite",
     "postgresql",
     "mysql",
-)  # each is read when it is first asked; most processes know one system
+)  # each is loaded at first use; most processes use one system
 _CODES: Final = ("sqlstate", "pgcode", "sqlite_errorname", "sqlite_errorcode")
-LOCK_WAIT: Final = 1205  # whether it has ended the transaction or the statement alone, a variable of the server says
+LOCK_WAIT: Final = 1205  # a server variable decides whether it ends the transaction or the statement only
 COMMITTED: Final = "_dbconfig_committed"  # on an error that came after COMMIT had been acknowledged
 
 
 def read_table(backend: str) -> None:
-    """Load the table of a system before an error asks for it: then there may be no file descriptor left to load it."""
+    """Load the table of a system before an error occurs: by then, no file descriptor may be left to load it."""
     _table(backend)
 
 
 @cache
 def _table(system: str) -> Callable[[BaseException], Meaning | None] | None:
-    """Return what knows the errors of a database system."""
+    """Return the error table of a database system."""
     name = family(system)
     if name not in _TABLES:
         return None
@@ -45,18 +45,18 @@ def of_connect(error: BaseException, backend: str = "") -> Meaning | None:
 
     Args:
         error: a driver's, SQLAlchemy's around it, or one of the system.
-        backend: the database system; "" is seen from the error.
+        backend: the database system; "" derives it from the error.
     """
     causes = list(chain(error))
     if backend == "sqlite" or any(isinstance(found, sqlite3.Error) for found in causes):
-        return of_statement(error, "sqlite")  # a file, and no way to it
-    # What lies under an error is more exact than its wrapping: PyMySQL's 2003 may be a certificate.
+        return of_statement(error, "sqlite")  # a file, not a connection
+    # A cause is more precise than its wrapper: PyMySQL's 2003 may be a certificate error.
     for found in reversed(causes):
-        # asyncpg makes one itself of "rejected SSL upgrade": without a number its words say what was lost.
+        # asyncpg raises its own error for "rejected SSL upgrade", without an error number: match its text.
         made = type(found) is ConnectionError and not found.errno
         row = (of_statement(found, backend) if made else None) or of_system(found)
         if row is NOT_A_DATABASE and backend in ("mysql", "mariadb"):
-            row = TLS_REFUSED  # TLS begins after the greeting: this is a server of the system, which has none
+            row = TLS_REFUSED  # TLS begins after the greeting: this is a server of the system without TLS
         if row is not None:
             return row
     return of_statement(error, backend)
@@ -65,8 +65,8 @@ def of_connect(error: BaseException, backend: str = "") -> Meaning | None:
 def of_statement(error: BaseException, backend: str = "") -> Meaning | None:
     """Return what a driver's error means that ended a statement; None if its system's table has no row for it."""
     for found in chain(error):
-        if not isinstance(found, DBAPIError):  # whose text is the statement's too
-            table = _table(backend or _system_of(found))  # of a generic dialect nothing is known
+        if not isinstance(found, DBAPIError):  # whose text may repeat the statement
+            table = _table(backend or _system_of(found))  # nothing is known about a generic dialect
             row = table(found) if table is not None else None
             if row is not None:
                 return row
@@ -74,9 +74,9 @@ def of_statement(error: BaseException, backend: str = "") -> Meaning | None:
 
 
 def fate_of(error: BaseException) -> Fate:
-    """Return what an error says about the work that it ended."""
+    """Return what an error implies for the work that it ended."""
     if is_silent(error):
-        return Fate.ABSENT  # as when the server refuses: nothing has reached it
+        return Fate.ABSENT  # for example, the server rejects the connection: nothing has reached it
     if not isinstance(error, DBAPIError) or getattr(error, COMMITTED, False):
         return Fate.FINAL
     row: Meaning | None = getattr(error.orig, JUDGED, None) or getattr(error, JUDGED, None)
@@ -84,11 +84,12 @@ def fate_of(error: BaseException) -> Fate:
         connecting = error.statement is None and not error.connection_invalidated
         row = of_connect(error) if connecting else of_statement(error)
         if connecting and row is not None and row.fate is Fate.LOST:
-            return Fate.ABSENT  # a balancer without a server accepts, and closes: nothing has reached one
+            return Fate.ABSENT  # a load balancer without a server accepts and closes: nothing has reached a server
     if row is None:
         return Fate.LOST if error.connection_invalidated else Fate.FINAL
     if row.fate is Fate.READ_ONLY:
-        # The engine has looked who refuses: a server that changed its role, or the application's own READ ONLY.
+        # The engine has checked what rejects writes: a server that changed its role, or the application's own READ
+        # ONLY.
         return Fate.READ_ONLY if error.connection_invalidated else Fate.FINAL
     return row.fate
 
@@ -100,10 +101,10 @@ def may_roll_back(error: BaseException, backend: str) -> bool:
 
 
 def like(error: BaseException, backend: str) -> BaseException:
-    """Return an error like another one, without its frames, which would keep the session that they refer to alive."""
+    """Return a copy of an error without its traceback, whose frames would keep the session alive."""
     try:
         made = type(error)(*error.args)
-    except TypeError:  # a class that takes something else than its args
+    except TypeError:  # a class whose constructor differs from its args
         made = type(error).__new__(type(error), *error.args)
     for name in _CODES:
         value = getattr(error, name, None)
@@ -111,7 +112,7 @@ def like(error: BaseException, backend: str) -> BaseException:
             try:
                 setattr(made, name, value)
             except (AttributeError, TypeError):
-                continue  # psycopg2's cannot be written; the meaning below goes along
+                continue  # psycopg2's attribute is read-only; the meaning below is copied
     row: Meaning | None = getattr(error, JUDGED, None) or of_statement(error, backend)
     setattr(made, JUDGED, row or UNKNOWN)
     made.add_note("dbconfig: this error ended the transaction; none of its work can be committed.")
@@ -119,7 +120,7 @@ def like(error: BaseException, backend: str) -> BaseException:
 
 
 def is_answer(error: Any) -> bool:
-    """Whether an error is what the database said, and not what the driver made of a broken connection."""
+    """Whether an error came from the database, and not from the driver because of a broken connection."""
     number = error.args[0] if error.args and isinstance(error.args[0], int) else 0
     states = (getattr(error, name, None) for name in ("sqlstate", "pgcode", "sqlite_errorname"))
     from dbconfig.engine.dialects.mysql.errors import CLIENT
@@ -130,5 +131,5 @@ def is_answer(error: Any) -> bool:
 def _system_of(error: Any) -> str:
     if isinstance(error, sqlite3.Error):
         return "sqlite"
-    # Before SQLSTATE, which PyMySQL 1.2 and asyncmy tell too: HY000 says nothing.
+    # Before SQLSTATE, which PyMySQL 1.2 and asyncmy also report: HY000 is too general.
     return "mysql" if error.args and isinstance(error.args[0], int) else "postgresql"

@@ -8,7 +8,7 @@ from sqlalchemy.sql import quoted_name
 
 from dbconfig.errors.printable import quoted
 
-_LONGEST: Final = 63  # bytes: PostgreSQL's NAMEDATALEN - 1, which cuts a longer name; MySQL has 64 characters
+_LONGEST: Final = 63  # bytes: PostgreSQL's NAMEDATALEN - 1, which truncates a longer name; MySQL has 64 characters
 
 
 def checked(name: str) -> str:

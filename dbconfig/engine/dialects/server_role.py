@@ -1,4 +1,4 @@
-"""What a server says of itself: whether it is the one that takes writes."""
+"""The role that a server reports: whether it accepts writes."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ class Role(Enum):
     """What a server is among the hosts of its database."""
 
     PRIMARY = "the primary"  # it accepts writes, and no other one does
-    ONE_OF_SEVERAL = "one of several primaries"  # as each node of a Galera cluster
+    ONE_OF_SEVERAL = "one of several primaries"  # such as each node of a Galera cluster
     OTHER = "not a primary"  # a standby, or not ready
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a server says of itself.
+    """What a server reports about itself.
 
     Attributes:
         role: whether it accepts writes.
-        words: the same for people.
+        words: the same as text.
         term: a number that grows with each promotion, where the system has one: of two servers that call themselves
             primary, the one with the lower number was left behind.
     """
@@ -35,12 +35,12 @@ class Answer:
 
 
 def ask(backend: str, connection: Any, *, strictly: bool) -> Answer:
-    """Ask a server what it is, on a new connection of the DBAPI.
+    """Ask a server for its role, on a new DBAPI connection.
 
     Args:
         backend: the database system.
         connection: nothing has been executed on it.
-        strictly: a primary whose transactions are read-only by default is none.
+        strictly: do not count a primary whose transactions are read-only by default.
     """
     module: Any = import_module(f"{__package__}.{family(backend)}.server_role")
     answer: Answer = module.ask(connection, strictly=strictly)

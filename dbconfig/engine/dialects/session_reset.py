@@ -1,4 +1,4 @@
-"""`pool_reset: discard`: nothing that a session has set for itself reaches the next user of its connection."""
+"""`pool_reset: discard`: no session state reaches the next user of the connection."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 from sqlalchemy import Engine, event
 from sqlalchemy.pool.base import _ConnectionRecord
 
-# Newer versions of SQLAlchemy close it themselves, and PyMySQL calls a second close an error, which the pool logs.
+# Newer versions of SQLAlchemy close it themselves, and in PyMySQL a second close is an error, which the pool logs.
 _connect: Any = vars(_ConnectionRecord)["_ConnectionRecord__connect"]
 _CLOSED_BY_SQLALCHEMY: Final = "_close_connection" in _connect.__code__.co_names
 
@@ -19,13 +19,13 @@ _of_sessions: weakref.WeakKeyDictionary[Engine, list[Work]] = weakref.WeakKeyDic
 
 
 def on_connect(engine: Engine, work: Work, *, first: bool = False, session: bool = False) -> None:
-    """Call a function with each new connection, and its record, before anybody gets it.
+    """Call a function with each new connection, and its record, before it is handed out.
 
     Args:
         engine: of the connections.
-        work: may raise: then nobody gets the connection. SQLAlchemy up to 2.1 would forget it, open as it is.
-        first: before what was attached up to now.
-        session: it sets the state of the session, and so again after a reset of it.
+        work: may raise: the connection is then closed. SQLAlchemy up to 2.1 would drop it without closing it.
+        first: call it before everything attached so far.
+        session: it sets session state, so it is called again after a reset.
     """
     if session:
         _of_sessions.setdefault(engine, []).append(work)
@@ -50,10 +50,10 @@ def set_up_session(engine: Engine, connection: Any, record: Any) -> None:
 
 
 def info_of(connection: Any) -> dict[str, Any]:
-    """Return the information of a pooled connection; a driver's bare one has none, or something else by this name."""
+    """Return the `info` of a pooled connection; a driver's bare one has none, or a different attribute of this name."""
     record = getattr(connection, "_connection_record", None)
     if record is not None:
-        return record.info  # type: ignore[no-any-return]  # what the proxy says too, after a longer way
+        return record.info  # type: ignore[no-any-return]  # as the proxy does, but slower
     try:
         found = getattr(connection, "info", None)
     except NotImplementedError:  # of the very first connection, while SQLAlchemy asks what server that is

@@ -1,4 +1,4 @@
-"""Errors of the operating system, of TLS and of streams: what each of them means at a connection attempt."""
+"""Errors of the operating system, TLS, and streams, and their meanings during a connection attempt."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _SYSTEM: Final = {
 
 
 def of_system(error: BaseException) -> Meaning | None:
-    """Return what an error of the operating system, of TLS or of a stream means."""
+    """Return what an error of the operating system, of TLS, or of a stream means."""
     if isinstance(error, ssl.SSLError):  # before OSError: its number is OpenSSL's, not the system's
         return _of_tls(error)
     if isinstance(error, socket.gaierror):
@@ -46,7 +46,7 @@ def of_system(error: BaseException) -> Meaning | None:
         return TIMED_OUT
     if isinstance(error, EOFError):  # asyncio.IncompleteReadError is one
         return CONNECTION_LOST
-    if isinstance(error, ConnectionRefusedError):  # made by a library, it may have no number
+    if isinstance(error, ConnectionRefusedError):  # raised by a library, it may have no number
         return REFUSED
     if isinstance(error, ConnectionError):
         return CONNECTION_LOST

@@ -1,4 +1,4 @@
-"""Several hosts of one database: new connections go to the primary, and old ones to another server are ended."""
+"""Several hosts of one database: new connections go to the primary, and connections to other servers are closed."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from dbconfig.settings.known_drivers import PORTS
 
 logger: logging.Logger = logging.getLogger("dbconfig.primary")
 
-# Ways to choose a server that are the driver's own.
+# The driver's own ways to choose a server.
 _OWN: Final = ("hostaddr", "load_balance_hosts", "service")
 
 
 def wants(settings: DatabaseSettings) -> str:
-    """Return which of several hosts is looked for: "primary", "read-write", "any"; "" is for the driver to decide."""
+    """Return which of several hosts is wanted: "primary", "read-write", "any"; "" leaves the choice to the driver."""
     query = settings.address.query
     if len(_hosts(settings)) < 2 or any(name in query or name in settings.connect_args for name in _OWN):
         return ""
@@ -48,7 +48,7 @@ def _hosts(settings: DatabaseSettings) -> list[Host]:
 
 
 def attach(engine: Engine, settings: DatabaseSettings, name: str) -> None:
-    """Let each connect of an engine look for the primary, where its settings name several hosts."""
+    """Make each connect of an engine search for the primary, if its settings name several hosts."""
     wanted = wants(settings)
     if not wanted:
         return
@@ -86,7 +86,7 @@ def attach(engine: Engine, settings: DatabaseSettings, name: str) -> None:
 
 
 def _note_places(engine: Engine, finder: ThreadFinder | TaskFinder, watch: Watch | None) -> None:
-    """Write the server of each connection into its record, and doubt that server when the connection is lost."""
+    """Write the server of each connection into its record, and mark it as doubtful when the connection is lost."""
     dialect: Any = engine.dialect
 
     def note(connection: Any, record: Any) -> None:
@@ -110,13 +110,13 @@ def _note_places(engine: Engine, finder: ThreadFinder | TaskFinder, watch: Watch
 
 
 def _replace(engine: Engine, name: str, host: Host, *, alone: bool) -> None:
-    """End the connections to other servers than the primary.
+    """Close the connections to servers other than the primary.
 
     Args:
         engine: whose connections.
         name: its name in logs.
         host: the primary.
-        alone: no other server may be written to, so that what is under way there ends as well.
+        alone: no other server accepts writes, so connections in use there are closed as well.
     """
     ledger = pool.ledger(engine)
     others = [record for record in ledger.live() if record.info.get(PLACE) not in (None, host)]
@@ -141,7 +141,7 @@ def _replace(engine: Engine, name: str, host: Host, *, alone: bool) -> None:
 
 
 def _error(dialect: Any, settings: DatabaseSettings, found: NoPrimary) -> Exception:
-    """Return what was said by all hosts as one error of the driver's kind, which knows what it means."""
+    """Return the answers of all hosts as one error of the driver's class, already classified."""
     rows: list[Meaning] = []
     words = []
     for host, said in found.said.items():
@@ -151,7 +151,7 @@ def _error(dialect: Any, settings: DatabaseSettings, found: NoPrimary) -> Except
     words += [f"{hosts.joined(*host)}: no answer yet" for host in found.silent]
     text = f"none of the hosts is a usable primary ({'; '.join(words)})"
     error: Exception = dialect.loaded_dbapi.OperationalError(text)
-    # Who was let in knows that the login is right; else one that is refused for good is what has to be mended.
+    # A host that accepted the login shows that it is valid; otherwise a permanent rejection is what has to be fixed.
     final = next((row for row in rows if row.fate is Fate.FINAL and row is not UNKNOWN), None)
     alike = rows[0] if rows and not found.silent and all(row == rows[0] for row in rows) else None
     setattr(error, JUDGED, NO_PRIMARY if NO_PRIMARY in rows else final or alike or NO_PRIMARY)

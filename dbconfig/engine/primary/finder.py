@@ -1,4 +1,4 @@
-"""The search for the primary, carried out: by threads, or by tasks of an event loop."""
+"""Executes the search for the primary, with threads or with tasks of an event loop."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ from dbconfig.engine.primary.search import Host, Memory, Search
 
 logger: logging.Logger = logging.getLogger("dbconfig.primary")
 
-# Seconds that a server has for saying what it is, once it has let us in.
+# Seconds that a server has to report its role after the login.
 ANSWER_LIMIT: Final = 2.0
 
 Connect = Callable[..., Any]
-Found = Callable[[Host, bool], None]  # the new primary, and whether the others must not be written to any more
+Found = Callable[[Host, bool], None]  # the new primary, and whether the others must no longer be written to
 _ANY: Final = Answer(Role.PRIMARY, "it answers")
-_FOR_ALL: Final = ("target_session_attrs", "host", "port")  # arguments of the driver that are of all hosts together
+_FOR_ALL: Final = ("target_session_attrs", "host", "port")  # driver arguments that apply to all hosts together
 
 
 class Finder(ABC):
-    """Connects to the primary among several hosts, and remembers where that was."""
+    """Connects to the primary among several hosts, and remembers which one it is."""
 
     def __init__(self, dialect: Any, backend: str, hosts: Sequence[Host], limit: float, *, wants: str) -> None:
-        """Begin without an idea.
+        """Start without a known primary.
 
         Args:
             dialect: of the engine.
             backend: the database system.
             hosts: in the order in which they are preferred.
-            limit: seconds that one search has.
+            limit: seconds for one search.
             wants: "any", "primary", or "read-write": a primary whose transactions are not read-only by default.
         """
         self.memory: Memory = Memory()
@@ -48,18 +48,18 @@ class Finder(ABC):
         self._hosts = hosts
         self._limit = limit
         self._wants = wants
-        self._places: dict[int, Host] = {}  # by the identity of a connection, until its record knows
+        self._places: dict[int, Host] = {}  # by the `id()` of a connection, until its record has it
 
     @abstractmethod
     def connect(self, connect: Connect, given: Mapping[str, Any]) -> Any:
         """Return a connection to the primary.
 
         Raises:
-            NoPrimary: no host is one; it says of each host why.
+            NoPrimary: no host is one; it gives the reason for each host.
         """
 
     def place_of(self, connection: Any) -> Host | None:
-        """Return the host of a connection that was just made; it is told once."""
+        """Return the host of a new connection, and forget it."""
         return self._places.pop(id(connection), None)
 
     def _search(self) -> Search:
@@ -80,10 +80,10 @@ class Finder(ABC):
 
 
 class NoPrimary(Exception):
-    """None of the hosts is the primary; what each of them said."""
+    """None of the hosts is the primary; the answer of each."""
 
     def __init__(self, said: Mapping[Host, str | BaseException], silent: Sequence[Host]) -> None:
-        super().__init__(said, silent)  # by these it is made again in another process
+        super().__init__(said, silent)  # recreated from these in another process
         self.said = said
         self.silent = silent
 
@@ -97,7 +97,7 @@ def _parameters(given: Mapping[str, Any], host: Host) -> dict[str, Any]:
 
 
 class ThreadFinder(Finder):
-    """Asks each host in a thread of its own; none of them keeps the caller longer than the first good answer."""
+    """Asks each host in a separate thread, and returns with the first good answer."""
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)
@@ -105,7 +105,7 @@ class ThreadFinder(Finder):
         forks.after_fork_in_child(self._unlock)
 
     def _unlock(self) -> None:
-        self._bell = Condition()  # rings when somebody has answered
+        self._bell = Condition()  # rings when a host has answered
 
     def connect(self, connect: Connect, given: Mapping[str, Any]) -> Any:
         search, deadline = self._search(), monotonic() + self._limit
@@ -136,7 +136,7 @@ class ThreadFinder(Finder):
         arguments = (search, host, kept, connect, own)
         try:
             Thread(target=self._attempt, args=arguments, name="dbconfig-host", daemon=True).start()
-        except RuntimeError:  # the interpreter goes down, and starts no thread any more
+        except RuntimeError:  # the interpreter is shutting down, and starts no threads
             self._attempt(*arguments)
 
     def _attempt(
@@ -169,7 +169,7 @@ class ThreadFinder(Finder):
 
 
 class TaskFinder(Finder):
-    """The same in an event loop, where each host is asked by a task."""
+    """The same in an event loop, with a task per host."""
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)

@@ -1,4 +1,4 @@
-"""Whether a server of MySQL's kind still speaks: it greets each client that connects, before anything is asked."""
+"""Whether a MySQL or MariaDB server still responds: it greets each client that connects, without a request."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Final
 
 from dbconfig.engine.pool.clock import monotonic
 
-LIMIT: Final = 1.0  # seconds that a server has for its greeting, which takes no lock and no disk
+LIMIT: Final = 1.0  # seconds that a server has for its greeting, which needs neither locks nor disk access
 AGAIN: Final = 0.3  # seconds until a further connection is tried beside the first: a packet may have been lost
 
 
 def is_heard(host: tuple[str, int]) -> bool:
-    """Return whether a server greets; one that stands still is connected to by its kernel, and says nothing."""
+    """Return whether a server greets; for a stopped one, its kernel accepts the connection, and nothing is sent."""
     end = monotonic() + LIMIT
     try:
         addresses = socket.getaddrinfo(*host, type=socket.SOCK_STREAM)

@@ -1,4 +1,4 @@
-"""The search for the primary among several hosts: whom to ask when, and whose answer counts. It does nothing itself."""
+"""The logic of the search for the primary: which host to ask when, and whose answer counts. Without I/O."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from dbconfig.errors.light_dataclass import dataclass, field
 
 Host = tuple[str, int]
 
-# Seconds between two questions to a host that was not the primary: a cluster that elects one must not be stormed.
+# Seconds between two queries to a host that was not the primary: a cluster in an election must not be overloaded.
 SPACING: Final = 1.0
-# Seconds that the server of before has for its answer before the others are asked, and an earlier host of the list
-# before a later one is taken. A server in another country answers in less.
+# Seconds that the previous primary has to answer before the others are asked, and that an earlier host of the list has
+# before a later one is chosen. A server in another country answers in less.
 PATIENCE: Final = 0.25
-# Seconds for which a lower term is no primary any more. A cluster that was restored from a backup begins anew.
+# Seconds for which a server with a lower term is not accepted as primary. A cluster restored from a backup starts over.
 STALE: Final = 60.0
 
 NEVER: Final = float("inf")
@@ -23,14 +23,14 @@ NEVER: Final = float("inf")
 
 @dataclass(slots=True)
 class Memory:
-    """What is known of the hosts from one search to the next.
+    """Knowledge about the hosts, kept from one search to the next.
 
     Attributes:
-        primary: where the next connection goes first; None after a doubt.
+        primary: the host to try first; None if it is in doubt.
         last: the primary that was found last, in doubt or not.
-        asked: when a host was last asked that was not the primary then.
-        term: the highest term that a primary has named, and when it was last heard.
-        changes: how often the primary was found to be another one.
+        asked: when each host that was not the primary was last asked.
+        term: the highest term that a primary has reported, and when.
+        changes: how often the primary has changed.
     """
 
     primary: Host | None = None
@@ -41,12 +41,12 @@ class Memory:
     changes: int = 0
 
     def doubt(self, host: Host | None = None) -> None:
-        """Ask everybody next time; a host that is named must be the one in use."""
+        """Ask all hosts next time; with `host`, only if that is the current primary."""
         if host is None or host == self.primary:
             self.primary = None
 
     def found(self, host: Host, answer: Answer, now: float) -> bool:
-        """Note where the primary is; return whether it is another one than before."""
+        """Record the primary; return whether it has changed."""
         self.primary = host
         self.asked.pop(host, None)
         if answer.term >= self.term or now - self.term_heard > STALE:
@@ -57,12 +57,12 @@ class Memory:
         return changed
 
     def is_stale(self, answer: Answer, now: float) -> bool:
-        """Return whether a server calls itself primary that was left behind by a promotion."""
+        """Return whether a server that calls itself primary was superseded by a promotion."""
         return answer.term < self.term and now - self.term_heard <= STALE
 
 
 class Search:
-    """One search. `any_server` takes whatever answers, the hosts in their order."""
+    """One search. `any_server` accepts any host that answers, in the order of the list."""
 
     def __init__(self, hosts: Sequence[Host], memory: Memory, now: float, *, any_server: bool = False) -> None:
         self.hosts = hosts
@@ -72,7 +72,7 @@ class Search:
         self._memory = memory
         self._any = any_server
         self._asking: set[Host] = set()
-        self._good: dict[Host, float] = {}  # hosts that may be taken, from when on
+        self._good: dict[Host, float] = {}  # hosts that may be chosen, and from when on
         self._due = {host: self._first_time(number, host, now) for number, host in enumerate(hosts)}
 
     def _first_time(self, number: int, host: Host, now: float) -> float:
@@ -83,7 +83,7 @@ class Search:
         return max(now + wait, self._memory.asked.get(host, -NEVER) + SPACING)
 
     def due(self, now: float) -> list[Host]:
-        """Return the hosts that are to be asked now; they count as asked."""
+        """Return the hosts to ask now; they count as asked."""
         found = [host for host, when in self._due.items() if when <= now]
         for host in found:
             del self._due[host]
@@ -92,7 +92,7 @@ class Search:
         return found
 
     def answered(self, host: Host, answer: Answer | BaseException, now: float) -> bool:
-        """Note the answer of a host; return whether its connection is worth keeping."""
+        """Record the answer of a host; return whether to keep its connection."""
         self._asking.discard(host)
         if self.abandoned or self.winner is not None:
             return False
@@ -111,7 +111,7 @@ class Search:
                 self._due[other] = max(now, self._memory.asked.get(other, -NEVER) + SPACING)
         self.choose(now)
         if self._asking and self.winner is None:
-            # Others still think: this one may have been promoted until then.
+            # Others have not answered yet: this one may be promoted in the meantime.
             self._due.setdefault(host, self._memory.asked[host] + SPACING)
         return False
 
@@ -121,17 +121,17 @@ class Search:
         return [self._memory.asked[each] + PATIENCE for each in earlier if each in self._asking]
 
     def hear(self, now: float) -> None:
-        """Go where another search has found the primary meanwhile."""
+        """Use the primary that another search has found meanwhile."""
         known = self._memory.primary
         if known is not None and known not in self._asking and known not in self._good:
             self._due[known] = now
 
     def abandon(self) -> None:
-        """Let whoever answers from now on be too late."""
+        """Ignore all further answers."""
         self.abandoned = True
 
     def choose(self, now: float) -> Host | None:
-        """Return whom to take: the first in the list of those that may be taken, when no earlier one is waited for."""
+        """Return the host to use: the first acceptable one in the list, once no earlier one is pending."""
         if self.winner is None and self._good:
             first = min(self._good, key=self.hosts.index)
             earlier = {host for host in self._asking if self.hosts.index(host) < self.hosts.index(first)}
@@ -141,18 +141,18 @@ class Search:
 
     @property
     def is_over(self) -> bool:
-        """Whether there is a winner, or nobody whose answer is still to come."""
+        """Whether there is a winner, or no answer is pending."""
         return self.winner is not None or not (self._asking or self._good or self._unasked())
 
     def _unasked(self) -> set[Host]:
         return self._due.keys() - self.said.keys()
 
     def next(self) -> float:
-        """Return when something is to be done though nobody has answered."""
+        """Return when to act next even without an answer."""
         return min((*self._due.values(), *self._good.values()), default=NEVER)
 
     def answers(self) -> dict[Host, str | BaseException]:
-        """Return what each host has said, in the order of the list."""
+        """Return the answer of each host, in the order of the list."""
         return {host: self.said[host] for host in self.hosts if host in self.said}
 
     def silent(self) -> list[Host]:

@@ -134,10 +134,10 @@ def test_a_server_that_hangs_up_within_a_message_is_told() -> None:
     ("place", "denied", "says"),
     [
         (".", "", "it is a folder"),
-        ("folder/new.db", "", "there is no such folder"),
+        ("folder/new.db", "", "the folder does not exist"),
         ("new.db", ".", "permission denied"),
         ("old.db", "old.db", "permission denied"),
-        ("new.db", "", "there is no such file"),
+        ("new.db", "", "the file does not exist"),
         ("old.db", "", "the operating system denies access"),
     ],
 )

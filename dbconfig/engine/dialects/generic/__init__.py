@@ -1,1 +1,1 @@
-"""Database systems of which SQLAlchemy's dialect is all that is known."""
+"""Database systems supported only through SQLAlchemy's dialect."""

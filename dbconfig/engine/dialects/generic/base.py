@@ -1,4 +1,4 @@
-"""Any other dialect of SQLAlchemy's: its address and the driver's arguments as they are written, and nothing set."""
+"""Any other SQLAlchemy dialect: the address and the driver's arguments are passed as written, and nothing is set."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def arguments(settings: DatabaseSettings, drivername: str) -> dict[str, Any]:
 
 
 def attach(engine: Engine, settings: DatabaseSettings) -> None:
-    """Attach nothing: there is no key that would ask for it."""
+    """Attach nothing: no key applies to such a dialect."""
 
 
 def set_up_foreign(engine: Engine, settings: DatabaseSettings) -> None:

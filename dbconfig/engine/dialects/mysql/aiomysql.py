@@ -1,4 +1,4 @@
-"""aiomysql: its answers to what the engine half asks of a driver."""
+"""aiomysql: its implementation of the driver interface."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _CONNECT: Final = connection.connect
 
 
 class _Connection(connection.Connection):  # type: ignore[misc]  # it has no types
-    """A connection that asks for TLS only where it is offered: MySQL ends a handshake that asks nevertheless."""
+    """A connection that requests TLS only if the server offers it: otherwise MySQL aborts the handshake."""
 
     async def _request_authentication(self) -> None:
         if not self.server_capabilities & CLIENT.SSL:
@@ -30,13 +30,13 @@ async def _connect(*arguments: Any, **keywords: Any) -> Any:
     try:
         made = _Connection(*arguments, **keywords)
     finally:
-        keywords.clear()  # no frame of a traceback may hold the password
+        keywords.clear()  # no traceback frame may hold the password
     await made._connect()
     return made
 
 
 def take_tls_as_offered(engine: Engine) -> None:
-    """Let an engine connect with connections of ours, also where nothing bounds the time of its connects."""
+    """Make an engine use our connections, also if its connects have no time limit."""
     dialect: Any = engine.dialect
     connect = dialect.connect
 
@@ -51,13 +51,13 @@ def take_tls_as_offered(engine: Engine) -> None:
 
 
 class Aiomysql(AsynchronousMySQLDriver):
-    """The driver aiomysql, which writes by a stream."""
+    """The driver aiomysql, which writes through a stream."""
 
     package = "aiomysql"
 
     def connect(self, dialect: Any) -> Callable[..., Awaitable[Any]]:
         connect: Callable[..., Awaitable[Any]] = dialect.loaded_dbapi.aiomysql.connect
-        return _connect if connect is _CONNECT else connect  # a tracer's function in its place is called
+        return _connect if connect is _CONNECT else connect  # a tracer's function that replaces it is called
 
     def transport(self, connection: Any) -> asyncio.WriteTransport | None:
         writer = connection._writer

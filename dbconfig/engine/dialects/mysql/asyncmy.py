@@ -1,4 +1,4 @@
-"""asyncmy: its answers to what the engine half asks of a driver."""
+"""asyncmy: its implementation of the driver interface."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ class Asyncmy(AsynchronousMySQLDriver):
     def is_open(self, connection: Any) -> bool:
         if not super().is_open(connection):
             return False
-        # It keeps no status of 0, which says that without autocommit no transaction is open; the answer itself has it.
+        # It does not keep a status of 0, which without autocommit means that no transaction is open; read the answer
+        # itself.
         answer = connection._result
         return answer is None or answer.description is not None or self.says_open(answer)
 

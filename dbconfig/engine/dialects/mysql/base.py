@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from dbconfig.settings.database import DatabaseSettings
 
 SEVERAL: Final = frozenset({"host", "port"})  # the hosts of a list, and their ports, as PostgreSQL's URLs write them
-# What SQLAlchemy converts from the text of a URL. Others would reach the driver as text, where "false" is true:
+# Parameters that SQLAlchemy converts from the text of a URL. Others reach the driver as text, where "false" is true:
 # `?ssl_disabled=false` would switch TLS off.
 _FROM_QUERY: Final = frozenset(
     {
@@ -52,12 +52,12 @@ _FROM_QUERY: Final = frozenset(
 
 def address(settings: DatabaseSettings, drivername: str) -> URL:
     url = settings.public_url(drivername)
-    if SEVERAL & url.query.keys():  # of several hosts each connect takes one
+    if SEVERAL & url.query.keys():  # with several hosts, each connect uses one
         host, port = hosts.servers(None, None, settings.address.query, PORTS["mysql"])[0]
         url = url.difference_update_query(SEVERAL).set(host=host, port=port)
     if drivername.partition("+")[2] not in async_tls.DRIVERS:
         return url
-    # These take TLS as a context, which stands among the arguments.
+    # These accept TLS as a context, which is one of the arguments.
     return url.difference_update_query([name for name in url.query if name.startswith("ssl")])
 
 
@@ -66,7 +66,7 @@ def arguments(settings: DatabaseSettings, drivername: str) -> dict[str, Any]:
     given = {key: value for key, value in settings.connect_args.items() if not isinstance(value, Secret)}
     _check(settings, driver)
     if driver in async_tls.DRIVERS and settings.sslmode in (None, "prefer"):
-        # Else `sslmode` alone says what `ssl` is: there are no arguments about TLS beside it.
+        # Otherwise only `sslmode` determines `ssl`: no other TLS arguments are given.
         given = async_tls.with_tls_context(settings, given, driver, on_socket=_on_socket(settings))
     found: dict[str, Any] = {}
     if "connect_timeout" not in settings.address.query:
@@ -74,8 +74,9 @@ def arguments(settings: DatabaseSettings, drivername: str) -> dict[str, Any]:
     if "charset" not in settings.address.query:
         found["charset"] = "utf8mb4"
     if driver == "pymysql" and _on_socket(settings) and not _wants_tls(settings):
-        # On a socket TLS protects nothing and costs PyMySQL 25 ms a connection for reading the CA bundle. On the
-        # loopback it stays: MySQL 8 takes a password without TLS only from a driver with the `cryptography` package.
+        # On a Unix socket, TLS protects nothing and costs PyMySQL 25 ms per connection for reading the CA bundle. On
+        # the loopback interface it stays on: MySQL 8 accepts a password without TLS only from a driver with the
+        # `cryptography` package.
         found["ssl_disabled"] = True
     if settings.sslmode is not None:
         found |= _tls(settings, driver)
@@ -83,10 +84,10 @@ def arguments(settings: DatabaseSettings, drivername: str) -> dict[str, Any]:
 
 
 def _option_file(settings: DatabaseSettings) -> dict[str, Any]:
-    """Return the option file with its whole path: the drivers read a relative one from the working directory.
+    """Return the absolute path of the option file: the drivers resolve a relative one against the working directory.
 
     Raises:
-        ConfigError: it cannot be read; PyMySQL would connect without it, and say nothing.
+        ConfigError: it cannot be read; PyMySQL would silently connect without it.
     """
     name = client_defaults.OPTION_FILE
     key = "connect_args" if name in settings.connect_args else "query"
@@ -138,7 +139,7 @@ def attach(engine: Engine, settings: DatabaseSettings) -> None:
 
 
 def set_up_foreign(engine: Engine, settings: DatabaseSettings) -> None:
-    """Do nothing: all that a session needs is set by statements on each new connection."""
+    """Do nothing: sessions are configured by statements on each new connection."""
 
 
 def session_reset(engine: Engine, settings: DatabaseSettings) -> Callable[[Any, Any], None]:
@@ -163,7 +164,7 @@ def _timeouts(settings: DatabaseSettings, mariadb: bool) -> dict[str, Any]:
             else {"max_execution_time": milliseconds(settings.statement_timeout)}
         )
     if settings.lock_timeout is not None:
-        seconds = max(1, math.ceil(settings.lock_timeout))  # both take whole seconds, and zero would not wait at all
+        seconds = max(1, math.ceil(settings.lock_timeout))  # both accept whole seconds, and zero would not wait at all
         found |= {"innodb_lock_wait_timeout": seconds, "lock_wait_timeout": seconds}
     if settings.idle_in_transaction_timeout is not None:
         if not mariadb:
@@ -193,7 +194,7 @@ def _insists_on_tls(settings: DatabaseSettings) -> bool:
 
 
 def _refuse_plaintext(connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
-    # Before version 1.2 PyMySQL goes on in plaintext when the server, or who stands before it, offers no TLS.
+    # Before version 1.2 PyMySQL continues in plaintext if the server, or a man in the middle, offers no TLS.
     if not getattr(connection, "_secure", True):
         raise connection.OperationalError(2026, "TLS is required, but the server does not offer it")
 
@@ -251,7 +252,7 @@ def _unknown_charset(settings: DatabaseSettings, driver: str) -> Iterator[Proble
         if known is None:
             place = settings.origin(f"{key}.charset")
             place = place if place.line or place.variable else settings.origin("url")
-            message = f"'charset' in {key} is no character set of MySQL: {quoted(str(name))}"
+            message = f"'charset' in {key} is not a MySQL character set: {quoted(str(name))}"
             yield Problem("invalid-value", message, place, f"{key}.charset", "utf8mb4 has every character")
 
 
@@ -259,7 +260,7 @@ def _parameters(driver: str) -> frozenset[str] | None:
     if driver in async_tls.DRIVERS:
         return async_tls.parameters(driver)
     if driver != "pymysql":
-        return None  # mysqlclient is written in C and does not say
+        return None  # mysqlclient is written in C and does not list them
     from inspect import signature
 
     from pymysql.connections import Connection

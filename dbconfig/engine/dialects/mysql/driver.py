@@ -1,4 +1,4 @@
-"""What MySQL's drivers have in common."""
+"""The common part of MySQL's drivers."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any, Final
 from dbconfig.engine.dialects.driver_protocol import Driver
 from dbconfig.engine.pool.driver import Parameters, in_time
 
-# Of the status that comes with the server's answers. With autocommit on, a transaction begins by a statement whose
-# answer says so; it is without autocommit that a SELECT begins one and nobody is told.
+# Bits of the status in the server's answers. With autocommit on, the answer to the statement that begins a transaction
+# reports it; without autocommit, a SELECT begins one and the status does not show it.
 _IN_TRANSACTION: Final = 1
 _AUTOCOMMIT: Final = 2
 _READ_ONLY: Final = 0x2000
@@ -18,7 +18,7 @@ _INTERRUPTED: Final = 1317  # ER_QUERY_INTERRUPTED
 
 
 class MySQLDriver(Driver):
-    """A driver that knows the number of its session, and keeps the server's last status."""
+    """A driver that knows the ID of its session, and keeps the server's last status."""
 
     tells_transactions = True
     buffers_rows = True
@@ -46,16 +46,16 @@ class MySQLDriver(Driver):
         return self.says_open(connection)
 
     def says_open(self, answer: Any) -> bool:
-        """Return whether a transaction is open, by a status that came with an answer."""
+        """Return whether a transaction is open, according to the status in an answer."""
         return bool(answer.server_status & _IN_TRANSACTION)
 
     def password(self, text: str) -> str:
-        # It encodes text as Latin-1, the server wants UTF-8, and not every descendant of PyMySQL takes bytes.
+        # It encodes text as Latin-1, the server wants UTF-8, and not every fork of PyMySQL accepts bytes.
         return text.encode().decode("latin-1")
 
 
 class AsynchronousMySQLDriver(MySQLDriver):
-    """A descendant of PyMySQL on asyncio."""
+    """A fork of PyMySQL for asyncio."""
 
     def limit_connect(self, dialect: Any, record: Any, parameters: Parameters, seconds: float) -> None:
         connect = parameters.written("async_creator_fn") or self.connect(dialect)

@@ -1,4 +1,4 @@
-"""MySQL's and MariaDB's errors: what each of them means."""
+"""The errors of MySQL and MariaDB, and their meanings."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from dbconfig.engine.dialects.error_table import (
 )
 from dbconfig.errors.light_dataclass import replace
 
-# The transaction is gone as a whole, not the statement alone: https://mariadb.com/kb/en/innodb-lock-modes/ and
+# The whole transaction is rolled back, not only the statement: https://mariadb.com/kb/en/innodb-lock-modes/ and
 # https://dev.mysql.com/doc/refman/8.4/en/innodb-error-handling.html
 _ROLLED_BACK: Final = replace(CONFLICT, rolls_back=True)
 
@@ -104,7 +104,7 @@ CODES: Final[Mapping[int, Meaning]] = {
     1232: VARIABLE_REFUSED,  # [m] ER_WRONG_TYPE_FOR_VAR
     1238: VARIABLE_REFUSED,  # [m] ER_INCORRECT_GLOBAL_LOCAL_VAR: read-only
     1298: VARIABLE_REFUSED,  # [m] ER_UNKNOWN_TIME_ZONE
-    # a server that takes no writes
+    # a read-only server
     1290: replace(READ_ONLY, only=r"--(?:super-|innodb-)?read[-_]only"),  # [m] names the option: there are others
     1792: READ_ONLY,  # [m] of the server, or of the application's own READ ONLY: pool.failover asks
     1836: READ_ONLY,  # [m] ER_READ_ONLY_MODE
@@ -113,9 +113,9 @@ CODES: Final[Mapping[int, Meaning]] = {
     1969: TOO_SLOW,  # [a] ER_STATEMENT_TIMEOUT
     3024: TOO_SLOW,  # [m] ER_QUERY_TIMEOUT
 }
-CLIENT: Final = range(2000, 3000)  # the numbers of errors that the client makes
-# What the drivers say where there is no server's answer, so no number: of a peer that speaks another protocol, and of
-# a connection that ended while it was being set up.
+CLIENT: Final = range(2000, 3000)  # the numbers of client errors
+# Texts of driver errors without an answer of the server, and so without a number: for a peer that speaks another
+# protocol, and for a connection that was lost while it was being set up.
 WORDS: Final = (
     (r"(?i)certificate", TLS_UNTRUSTED),
     (r"(?i)packet sequence number wrong|not a valid|unsupported protocol|protocol version", NOT_A_DATABASE),
@@ -133,7 +133,8 @@ def meaning(error: Any) -> Meaning | None:
     row = CODES.get(number)
     if row is not None and not row.valid_for(text):
         row = NEVER
-    # A server's number says all; its text may repeat the statement's. A client's may stand for several things.
+    # A server's number is unambiguous, and its text may repeat the statement's. A client's number may have several
+    # causes.
     if number and number not in CLIENT:
         return row
     return next((found for pattern, found in WORDS if re.search(pattern, text)), row)

@@ -1,4 +1,4 @@
-"""asyncmy and aiomysql: no ROLLBACK where no transaction is open, and TLS connections that end when they are closed."""
+"""asyncmy and aiomysql: no ROLLBACK if no transaction is open, and TLS connections that close immediately."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def skip_idle_rollbacks(engine: Engine) -> None:
-    """Send no ROLLBACK where nothing was sent since the last COMMIT or ROLLBACK; see `pymysql.Tracking`."""
+    """Send no ROLLBACK if nothing was sent since the last COMMIT or ROLLBACK; see `pymysql.Tracking`."""
 
     @event.listens_for(engine, "connect")
     def track(connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
@@ -43,7 +43,7 @@ def _tracked(kind: type) -> type:
             self.clean = True
 
         def close(self) -> None:
-            # A closed TLS connection waits for the server's farewell, which the loop may not live to see.
+            # A closed TLS connection waits for the server's close_notify, before which the loop may end.
             beneath = _transport(self)
             super().close()
             if beneath is not None:
@@ -53,7 +53,7 @@ def _tracked(kind: type) -> type:
 
 
 def _transport(connection: Any) -> Any:
-    """Return the transport under a connection's TLS; None where it has none."""
+    """Return the transport under a connection's TLS, or None."""
     writer = getattr(connection, "_writer", None)  # aiomysql
     found = getattr(writer or connection, "_transport", None)
     return getattr(getattr(found, "_ssl_protocol", None), "_transport", None)

@@ -1,4 +1,4 @@
-"""mysqlclient: its answers to what the engine half asks of a driver."""
+"""mysqlclient: its implementation of the driver interface."""
 
 from __future__ import annotations
 

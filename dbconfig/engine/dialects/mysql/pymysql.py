@@ -1,4 +1,4 @@
-"""PyMySQL without what carries nothing: a ROLLBACK with nothing to roll back, a TLS context per connection."""
+"""PyMySQL without redundant work: a ROLLBACK with nothing to roll back, a TLS context per connection."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dbconfig.engine.dialects.mysql.driver import MySQLDriver
 from dbconfig.engine.dialects.mysql.tls import NO_AUTHORITIES
 from dbconfig.engine.pool.driver import Parameters
 
-# What PyMySQL means when it is told nothing about TLS, without reading the authorities that it then does not ask.
+# PyMySQL's TLS defaults, without reading the CA certificates that these defaults do not use.
 _UNVERIFIED: Final = {"capath": NO_AUTHORITIES, "check_hostname": False, "verify_mode": False}
 _HANDSHAKE: Final = "dbconfig.read_timeout"  # in record.info: the driver's own limit, while ours is set
 _force_close: Any = getattr(Connection, "_force_close")  # noqa: B009  # private, not declared
@@ -26,7 +26,7 @@ class Tracking(Connection):
 
     SQLAlchemy sends ROLLBACK at each return to the pool, also after a COMMIT, and a Session one more at its end. What
     the server said last (`server_status`) does not tell whether it is needed: the answer to a SELECT, which begins a
-    transaction and takes its snapshot, does not say so. Here every statement passes, raw ones of the driver too.
+    transaction and takes its snapshot, does not show it. Every statement passes here, including raw ones of the driver.
     """
 
     clean: bool = False
@@ -45,12 +45,12 @@ class Tracking(Connection):
 
     def rollback(self) -> None:
         if self.clean and self.open:
-            return  # a broken connection is to say so, and not to go back to the pool
+            return  # a broken connection must raise, and not return to the pool
         self._whole(super().rollback)
         self.clean = True
 
     def _whole(self, call: Callable[..., Any], *arguments: Any) -> Any:
-        """Close the connection when something else than the server ends a call: nobody may read its answer."""
+        """Close the connection if a call ends without the server's answer, which the next user might read otherwise."""
         try:
             return call(*arguments)
         except MySQLError:
@@ -61,17 +61,17 @@ class Tracking(Connection):
 
 
 def attach(engine: Engine, *, share_tls_context: bool) -> None:
-    """Let the connections of an engine roll back only what there is, and share one TLS context."""
+    """Make the connections of an engine roll back only if needed, and share one TLS context."""
     dialect: Any = engine.dialect
     connect, sharing = dialect.connect, _sharing_tls_context()
 
     def connect_sharing(*arguments: Any, **keywords: Any) -> Any:
-        # What stands there instead of the driver's own class is called: a tracer's function, a given `module`.
+        # A replacement of the driver's own class is called: a tracer's function, a given `module`.
         chosen = sharing if dialect.loaded_dbapi.connect is Connection else connect
         try:
             return chosen(*arguments, **keywords)
         finally:
-            keywords.clear()  # no frame of a traceback may hold the password
+            keywords.clear()  # no traceback frame may hold the password
 
     if share_tls_context:
         dialect.connect = connect_sharing  # on the dialect object of this engine alone
@@ -90,7 +90,7 @@ def _tracking(kind: Any) -> Any:
 
 
 def _sharing_tls_context() -> type[Connection]:
-    """Build the TLS context once: PyMySQL reads the CA bundle for every connection, 25 of the 26 ms that one takes."""
+    """Build the TLS context once: PyMySQL reads the CA bundle for every connection, which takes 25 of its 26 ms."""
     contexts: dict[str, Any] = {}
 
     class SharedContextConnection(Connection):
@@ -115,7 +115,8 @@ class PyMySQL(MySQLDriver):
         return connection._sock
 
     def limit_connect(self, dialect: Any, record: Any, parameters: Parameters, seconds: float) -> None:
-        # Its connect_timeout ends when TCP is connected; a server that accepts and is mute would hold it for ever.
+        # Its connect_timeout covers only TCP's connect; a server that accepts and stays silent would block it
+        # indefinitely.
         parameters.at_most("connect_timeout", seconds)
         record.info[_HANDSHAKE] = parameters.written("read_timeout")
         parameters.at_most("read_timeout", seconds)

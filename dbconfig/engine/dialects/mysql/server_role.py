@@ -1,4 +1,4 @@
-"""MySQL and MariaDB: writable or read-only; and a node of Galera, whether it is ready."""
+"""The role of a MySQL or MariaDB server: writable or read-only, and whether a Galera node is ready."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from dbconfig.engine.dialects.server_role import Answer, Role
 
-# By SHOW, which a node of Galera answers that is not ready, and which gives no error for what one system does not have.
+# SHOW works on a Galera node that is not ready, and raises no error for variables that a system lacks.
 _VARIABLES: Final = (
     "SHOW GLOBAL VARIABLES WHERE Variable_name IN "
     "('read_only', 'super_read_only', 'innodb_read_only', 'offline_mode', 'wsrep_on')"
@@ -30,7 +30,7 @@ def ask(connection: Any, *, strictly: bool) -> Answer:
 
 
 def unfit(connection: Any) -> str:
-    """Return why a node of Galera is not to be read from; "" for one that is, and for any other server."""
+    """Return why a Galera node must not be read from; "" if it may, and for any other server."""
     if _is_off(_shown(connection, _VARIABLES).get("wsrep_on")):
         return ""
     found = node(_shown(connection, _STATUS))
@@ -42,9 +42,10 @@ def _is_off(value: str | None) -> bool:
 
 
 def node(status: dict[str, str]) -> Answer:
-    """Return what the status of a node of Galera means.
+    """Return what the status of a Galera node means.
 
-    A donor, and a node that is desynchronized for a backup, would take writes, late; another node takes them now.
+    A donor, and a node that is desynchronized for a backup, would accept writes with a delay; other nodes accept them
+    now.
     """
     if status.get("wsrep_cluster_status") != "Primary":
         return Answer(Role.OTHER, "it has lost contact with the majority of its cluster")

@@ -1,4 +1,4 @@
-"""COM_RESET_CONNECTION, which no driver for Python has a call for: a session as after login, without a new login."""
+"""COM_RESET_CONNECTION, for which no Python driver has a function: a fresh session without a new login."""
 
 from __future__ import annotations
 

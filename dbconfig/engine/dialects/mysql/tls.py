@@ -1,4 +1,4 @@
-"""asyncmy and aiomysql: PyMySQL's parameters for drivers that have fewer of them."""
+"""asyncmy and aiomysql: PyMySQL's TLS parameters for drivers that have fewer of them."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ _TLS: Final = frozenset(
     {"ssl", "ssl_ca", "ssl_cert", "ssl_key", "ssl_disabled", "ssl_verify_cert", "ssl_verify_identity"}
 )
 
-# Where nothing is verified: without a place of its own, `create_default_context` reads the authorities of the operating
-# system, which takes longer than everything else that an engine needs.
+# For contexts that verify nothing: without a `capath`, `create_default_context` reads the CA certificates of the
+# operating system, which takes longer than all other work of creating an engine.
 NO_AUTHORITIES: Final = os.devnull
 
 _YES: Final = ("required", "true", "yes", "1")
@@ -40,7 +40,7 @@ _NO: Final = ("none", "false", "no", "0")
 
 
 def parameters(driver: str) -> frozenset[str]:
-    """Return what the driver's `connect` takes, with the TLS parameters that are translated for it."""
+    """Return the arguments of the driver's `connect`, with the TLS parameters translated for it."""
     from importlib import import_module
     from inspect import signature
 
@@ -53,7 +53,7 @@ def with_tls_context(
 ) -> dict[str, Any]:
     """Return the arguments with one `ssl` instead of PyMySQL's many, whose meaning it keeps.
 
-    Not asked for, TLS is taken where the server offers it, as by PyMySQL; asyncmy can only insist on it, or do without.
+    By default, TLS is used if the server offers it, as in PyMySQL; asyncmy can only require it, or not use it.
     """
     found = {name: value for name, value in given.items() if name not in _TLS}
     if given.get("ssl_disabled"):
@@ -85,15 +85,15 @@ def _unusable(settings: DatabaseSettings, wanted: Mapping[str, Any]) -> tuple[st
 
 
 def missing_files(settings: DatabaseSettings) -> Iterator[Problem]:
-    """Yield certificates that are not there: the drivers' error is that of a server that does not listen."""
+    """Yield missing certificates: the drivers' error would be that of a server that does not listen."""
     for key, place, path in _files(settings):
         if not Path(path).exists():
-            message = f"{key}: {printable(path, 300)}: there is no such file"
+            message = f"{key}: {printable(path, 300)}: the file does not exist"
             yield Problem("file-unreadable", message, place, key)
 
 
 def _files(settings: DatabaseSettings) -> Iterator[tuple[str, Location, str]]:
-    """Yield the files and folders of certificates, each with its key and its place."""
+    """Yield the files and folders of certificates, each with its key and its location."""
     nested = settings.connect_args.get("ssl")
     in_ssl = nested if isinstance(nested, Mapping) else {}
     in_url = {name: values[-1] for name, values in settings.address.query.items()}
@@ -155,7 +155,7 @@ def _in_arguments(given: Mapping[str, Any]) -> Any:
 
 
 def insist_on_tls(engine: Engine) -> None:
-    """Refuse a connection without TLS: aiomysql silently does without, where the server offers none."""
+    """Reject a connection without TLS: aiomysql silently continues in plaintext if the server offers none."""
 
     driver: Any = engine.dialect.loaded_dbapi
 

@@ -1,4 +1,4 @@
-"""XA: a transaction of MySQL or MariaDB that can be prepared, since it has begun as one.
+"""XA: transactions of MySQL or MariaDB that can be prepared, because they begin with XA START.
 
 https://dev.mysql.com/doc/refman/en/xa.html, https://mariadb.com/kb/en/xa-transactions/
 """
@@ -15,7 +15,7 @@ from dbconfig.engine.dialects.set_up import info_of
 
 _BEGUN: Final = "dbconfig.xa"  # in the information of a connection: the name of its XA transaction
 _PREPARED: Final = "dbconfig.xa.prepared"  # likewise, once COMMIT and ROLLBACK are refused
-# From these on another connection can finish what is prepared, though its own is lost.
+# From these versions on, another connection can finish a prepared transaction whose own connection is lost.
 _MARIADB: Final = (10, 5)
 _MYSQL: Final = (8, 0, 31)
 _UNKNOWN: Final = 1397  # XAER_NOTA
@@ -41,9 +41,9 @@ def attach(engine: Engine) -> None:
         if name is None:
             rollback(connection)
         elif connection.info.get(_PREPARED):
-            connection.invalidate()  # it is another one that can finish it, and nobody may use this one before
+            connection.invalidate()  # another connection can finish it, and this one must not be used before
         else:
-            with suppress(dialect.loaded_dbapi.Error):  # after a deadlock it has ended already
+            with suppress(dialect.loaded_dbapi.Error):  # after a deadlock it has already ended
                 _execute(connection, f"XA END '{name}'")
             _execute(connection, f"XA ROLLBACK '{name}'")
             del connection.info[_BEGUN]
@@ -73,7 +73,7 @@ def name_of(connection: Connection) -> str | None:
 
 
 def prepare(connection: Connection, name: str) -> None:
-    """Prepare it: from then on it waits for `finish`, whatever happens to the connection."""
+    """Prepare it: from then on it persists until `finish`, even if the connection is lost."""
     pooled = connection.connection
     connection.exec_driver_sql(f"XA END '{name}'")
     connection.exec_driver_sql(f"XA PREPARE '{name}'")
@@ -89,9 +89,9 @@ def finish(connection: Connection, verb: str, name: str) -> None:
 
 
 def is_done(connection: Connection, error: Any, name: str) -> bool:
-    """Return whether an error of `finish` means that an earlier one has reached the server.
+    """Return whether an error of `finish` means that an earlier call has reached the server.
 
-    MariaDB knows no name that a connection has which it does not know to be dead yet; it lists it still.
+    MariaDB reports the name as unknown while its connection is not yet known to be dead, but still lists it.
     """
     if not error.args or error.args[0] != _UNKNOWN:
         return False

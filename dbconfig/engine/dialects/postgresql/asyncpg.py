@@ -1,4 +1,4 @@
-"""asyncpg: what a profile says in libpq's words, in the words of a driver that does not know libpq."""
+"""asyncpg: translates libpq's parameters for a driver that does not use libpq."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ if TYPE_CHECKING:
 
 READ_ONLY: Final = "default_transaction_read_only"
 _TLS: Final = ("sslmode", "sslrootcert", "sslcert", "sslkey", "sslcrl")
-# asyncpg's own word for `sslmode` in a URL; as an argument it may be a context.
+# asyncpg's name for `sslmode` in a URL; as an argument it may be a context.
 _SSL: Final = "ssl"
-# libpq's parameters that have another name or another form here; they are taken out of the URL.
+# libpq's parameters that have another name or form here; they are removed from the URL.
 _LIBPQ: Final = frozenset({*_TLS, "options", "application_name", "connect_timeout", "target_session_attrs"})
 TRANSLATED: Final = _LIBPQ | {_SSL, "service"}
-# Read by SQLAlchemy's dialect, which understands their text in a URL.
+# Read by SQLAlchemy's dialect, which parses them in a URL.
 _DIALECT: Final = frozenset({"prepared_statement_cache_size", "prepared_statement_name_func", "async_creator_fn"})
 _IN_URL: Final = TRANSLATED | {"host", "port", "prepared_statement_cache_size"}
-# One `-c name=value` or `--name=value`; a backslash stands before a blank that belongs to the value.
+# One `-c name=value` or `--name=value`; a backslash escapes a space in the value.
 _OPTION: Final = late_pattern(r"(?:-c\s*|--)(?P<name>[\w.-]+)=(?P<value>(?:\\.|[^\\\s])*)")
 
 
@@ -55,16 +55,14 @@ def arguments(settings: DatabaseSettings, session: Mapping[str, Any]) -> dict[st
     libpq = {name: one.value for name, one in elsewhere.words.items()} | libpq
     options = str(libpq.get("options", ""))
     parameters = dict(elsewhere.session)
-    if (
-        elsewhere.options is not None and not options
-    ):  # libpq takes those of the environment only where it has no others
+    if elsewhere.options is not None and not options:  # libpq uses those of the environment only if no others are given
         parameters |= _options(elsewhere.options.value, elsewhere.options.location)
     parameters |= {name: _text(value) for name, value in session.items()}
     parameters |= _options(options, _place(settings, "options"))
     if "application_name" in libpq:
         parameters["application_name"] = str(libpq["application_name"])
     parameters |= {name: _text(value) for name, value in (given.pop("server_settings", None) or {}).items()}
-    if READ_ONLY in session:  # what the URL says must not make a reader a writer
+    if READ_ONLY in session:  # the URL must not make a read-only session writable
         parameters[READ_ONLY] = _text(session[READ_ONLY])
     found: dict[str, Any] = {"timeout": settings.connect_timeout}
     if parameters:
@@ -75,15 +73,15 @@ def arguments(settings: DatabaseSettings, session: Mapping[str, Any]) -> dict[st
         places = {name: _place(settings, name, elsewhere.words.get(name)) for name in _TLS}
         found["ssl"] = _tls(settings, {name: str(libpq[name]) for name in _TLS if name in libpq}, places)
     if settings.pgbouncer:
-        # Nothing is kept prepared. What has no name is parsed again in the message that executes it; a name would stay
-        # on the server connection, since the message that takes it away may go to another one.
+        # No statements stay prepared. An unnamed one is parsed again in the message that executes it; a named one would
+        # stay on the server connection, since the message that closes it may go to another one.
         found |= {"statement_cache_size": 0, "prepared_statement_cache_size": 0}
         found["prepared_statement_name_func"] = str
     return {**elsewhere.address, **found, **given}
 
 
 def begin_before_streams(engine: Engine) -> None:
-    """Let rows be streamed in AUTOCOMMIT: without WITH HOLD a transaction lasts until the rollback."""
+    """Allow streaming of rows in AUTOCOMMIT: without WITH HOLD, a transaction lasts until the rollback."""
 
     @event.listens_for(engine, "before_cursor_execute")
     def begin(connection: Any, cursor: Any, statement: str, parameters: Any, context: Any, many: bool) -> None:
@@ -114,25 +112,28 @@ def _options(text: str, location: Location) -> dict[str, str]:
 
 
 def _tls(settings: DatabaseSettings, wanted: Mapping[str, str], places: Mapping[str, Location]) -> SSLContext | str:
-    """Return TLS as `sslmode` and the certificates mean it: https://www.postgresql.org/docs/current/libpq-ssl.html."""
+    """Return the TLS argument for `sslmode` and the certificates.
+
+    https://www.postgresql.org/docs/current/libpq-ssl.html
+    """
     import ssl
 
     root = wanted.get("sslrootcert")
-    # With the certificates of the system only the host name says whose server it is: libpq's mode is verify-full then.
+    # With the system's certificates, only the host name identifies the server: libpq's mode is then verify-full.
     mode = wanted.get("sslmode", "verify-full" if root == "system" else "prefer")
     own_certificate = "sslcert" in wanted and not places["sslcert"].variable.startswith("PG")
     if wanted.keys() == {"sslmode"} or (mode in ("disable", "allow", "prefer") and not own_certificate):
-        return mode  # in which asyncpg tries both ways, with the certificate of the environment; a context demands TLS
+        return mode  # in which asyncpg tries both, with the certificate of the environment; a context requires TLS
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = mode == "verify-full"
-    # `require` with a root certificate verifies like `verify-ca`, for libpq.
+    # In libpq, `require` with a root certificate verifies like `verify-ca`.
     verified = mode in ("verify-ca", "verify-full") or (mode == "require" and root)
     context.verify_mode = ssl.CERT_REQUIRED if verified else ssl.CERT_NONE
     name = "sslrootcert"
     try:
         if root == "system":
             context.load_default_certs()
-        elif root and verified:  # else it is not asked for, and need not be there
+        elif root and verified:  # else it is optional, and may be missing
             context.load_verify_locations(root)
         name = "sslcrl"
         if "sslcrl" in wanted:
@@ -157,7 +158,7 @@ def _mode(settings: DatabaseSettings, libpq: Mapping[str, Any]) -> str:
 
 
 def _place(settings: DatabaseSettings, name: str, elsewhere: Default | None = None) -> Location:
-    """Return where a parameter was written: among the arguments, in the query, the URL, or outside of the profile."""
+    """Return where a parameter was set: in the arguments, the query, the URL, or outside the profile."""
     places = (settings.origin(key) for key in (f"connect_args.{name}", f"query.{name}"))
     outside = elsewhere.location if elsewhere is not None and name not in settings.address.query else None
     return next((place for place in places if place.line or place.variable), outside or settings.origin("url"))
@@ -184,7 +185,7 @@ def _check(settings: DatabaseSettings) -> None:
 
 
 class Asyncpg(PostgreSQLDriver):
-    """The driver asyncpg, which knows no libpq."""
+    """The driver asyncpg, which does not use libpq."""
 
     package = "asyncpg"
     tells_tags = True

@@ -1,4 +1,4 @@
-"""What libpq takes from the environment and from a service file, for asyncpg, which ignores most of it."""
+"""libpq's settings from the environment and from a service file, for asyncpg, which ignores most of them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from dbconfig.settings.client_defaults import Default
     from dbconfig.settings.database import DatabaseSettings
 
-# Requirements that asyncpg would not meet, and the values that ask for nothing:
+# Requirements that asyncpg would not meet, and the values that require nothing:
 # https://www.postgresql.org/docs/current/libpq-envars.html
 _REFUSED: Final = {
     "PGCHANNELBINDING": ("prefer", "disable"),
@@ -25,11 +25,11 @@ _REFUSED: Final = {
     "PGHOSTADDR": (),
     "PGLOADBALANCEHOSTS": ("disable",),
 }
-# Of a service: where the server is, under asyncpg's names; libpq's words, which are translated as a URL's are; and what
-# `connect_timeout` of the profile decides in any case.
+# Parameters of a service: the address, under asyncpg's names; libpq's parameters, which are translated as a URL's are;
+# and those that `connect_timeout` of the profile overrides in any case.
 _ADDRESS: Final = {"host": "host", "port": "port", "dbname": "database", "user": "user", "passfile": "passfile"}
 _WORDS: Final = frozenset({"sslmode", "sslrootcert", "sslcert", "sslkey", "sslcrl", "target_session_attrs"})
-# The same words as variables; a service counts more.
+# The same parameters as variables; a service overrides them.
 _WORD_OF: Final = {
     "PGSSLMODE": "sslmode",
     "PGSSLROOTCERT": "sslrootcert",
@@ -43,7 +43,7 @@ _SETTLED: Final = frozenset({"options", "connect_timeout", "client_encoding", "f
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What stands outside of the profile, for each place in which asyncpg takes it."""
+    """Settings from outside the profile, by the place where asyncpg accepts them."""
 
     address: dict[str, Any] = field(default_factory=dict)
     words: dict[str, Default] = field(default_factory=dict)
@@ -52,10 +52,10 @@ class Found:
 
 
 def look(settings: DatabaseSettings, environ: Mapping[str, str] | None = None) -> Found:
-    """Return what the environment and the service say, as libpq would take it.
+    """Return the settings of the environment and the service, as libpq would use them.
 
     Raises:
-        ConfigError: the service is missing, or something is asked for that asyncpg cannot do.
+        ConfigError: the service is missing, or a setting is not supported by asyncpg.
     """
     variables = client_defaults.variables(environ)
     problems = [
@@ -102,7 +102,7 @@ def _words(variables: Mapping[str, str]) -> dict[str, Default]:
 
 
 def _several(name: str, default: Default) -> Any:
-    """Return a value as asyncpg takes it: hosts and ports with commas are lists."""
+    """Return a value in the form that asyncpg expects: hosts and ports with commas are lists."""
     parts: list[Any] = [part.strip() for part in default.value.split(",")] if name in ("host", "port") else []
     if name == "port":
         if not all(part.isdigit() for part in parts):

@@ -1,7 +1,7 @@
-"""Behind a pooler (asyncpg): a transaction begins together with its limits, and a reader always has one.
+"""Behind a pooler (asyncpg): a transaction begins together with its limits, and a read-only session always has one.
 
-The driver prepares each statement in one message and executes it in the next, and only one statement at a time: unlike
-with the other drivers a reader's statement cannot bring its guard along. `execute` without arguments takes several.
+The driver prepares each statement in one message and executes it in the next, one statement at a time. Unlike with the
+other drivers, a statement of a read-only session cannot carry its guard. `execute` without arguments accepts several.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dbconfig.errors.late_pattern import late_pattern
 
 _BEGIN: Final = late_pattern(r"\s*(?:BEGIN|START\s+TRANSACTION)\b", re.IGNORECASE)
 _CONTROL: Final = late_pattern(r"\s*(?:BEGIN|START\s+TRANSACTION|COMMIT|END|ROLLBACK|ABORT)\b", re.IGNORECASE)
-# Whatever sends a statement, but for `execute` and `prepare`; `cursor` works only inside a transaction.
+# All methods that send a statement, except `execute` and `prepare`; `cursor` works only inside a transaction.
 _SENDING: Final = (
     *("executemany", "fetch", "fetchval", "fetchrow", "fetchmany"),
     *("copy_from_table", "copy_from_query", "copy_to_table", "copy_records_to_table"),
@@ -42,7 +42,7 @@ class LimitedConnection(asyncpg.Connection):  # type: ignore[misc]  # it has no 
 
 
 class ReadingConnection(LimitedConnection):
-    """A connection whose every statement is read-only, since it begins a transaction where there is none."""
+    """A connection whose statements are all read-only: it begins a transaction if none is open."""
 
     async def begin_now(self) -> None:
         if not self.is_in_transaction():
@@ -66,7 +66,7 @@ class ReadingConnection(LimitedConnection):
 def _after_begin(name: str) -> Callable[..., Any]:
     @wraps(getattr(asyncpg.Connection, name))
     async def send(self: ReadingConnection, *args: Any, **options: Any) -> Any:
-        if args[:1] != (_PING,):  # an idle connection is to have no transaction
+        if args[:1] != (_PING,):  # an idle connection must not have a transaction
             await self.begin_now()
         return await getattr(super(ReadingConnection, self), name)(*args, **options)
 
@@ -80,7 +80,7 @@ for _name in _SENDING:
 
 @dataclass(frozen=True, slots=True)
 class _Executed:
-    """A statement without rows that was executed, to SQLAlchemy one that is prepared."""
+    """An executed statement without rows that SQLAlchemy treats as a prepared one."""
 
     status: str
 
@@ -95,7 +95,7 @@ class _Executed:
 
 
 def attach(engine: Engine, limits: str, *, reading: bool = False) -> None:
-    """Let an engine connect with connections of ours."""
+    """Make an engine use our connections."""
     dialect: Any = engine.dialect
     connect = dialect.connect
     ours = ReadingConnection if reading else LimitedConnection
@@ -109,6 +109,6 @@ def attach(engine: Engine, limits: str, *, reading: bool = False) -> None:
         try:
             return connect(*arguments, **keywords)
         finally:
-            keywords.clear()  # no frame of a traceback may hold the password
+            keywords.clear()  # no traceback frame may hold the password
 
     dialect.connect = connect_ours

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from dbconfig.settings.database import DatabaseSettings
 
 READ_ONLY: Final = asyncpg.READ_ONLY
-# What connect() itself takes beside libpq's keywords.
+# The parameters of connect() itself, in addition to libpq's keywords.
 _OWN: Final = {
     "psycopg2": frozenset({"dsn", "connection_factory", "cursor_factory"}),
     "psycopg": frozenset({"autocommit", "prepare_threshold", "context", "row_factory", "cursor_factory"}),
@@ -32,7 +32,7 @@ _OWN: Final = {
 
 
 _PLACE: Final = ("host", "hostaddr")  # libpq's keywords of an address
-# DISCARD ALL without DEALLOCATE ALL: these drivers keep statements prepared, and would execute what is gone.
+# DISCARD ALL without DEALLOCATE ALL: these drivers keep statements prepared, and would execute deallocated ones.
 # https://www.postgresql.org/docs/current/sql-discard.html
 _DISCARD_BUT_PLANS: Final = "; ".join(
     (
@@ -56,28 +56,28 @@ def arguments(settings: DatabaseSettings, drivername: str) -> dict[str, Any]:
     given = {key: value for key, value in settings.connect_args.items() if not isinstance(value, Secret)}
     _check(settings, driver)
     found: dict[str, Any] = {}
-    # libpq takes whole seconds.
+    # libpq accepts whole seconds.
     if "connect_timeout" not in settings.address.query:
         found["connect_timeout"] = math.ceil(settings.connect_timeout)
     guard = session.pop(READ_ONLY, None)
     options = [f"-c {name}={_escaped(value)}" for name, value in session.items()]
     own = [str(one) for one in (*settings.address.query.get("options", ()), given.pop("options", None)) if one]
     if (options or guard is not None) and not own:
-        # libpq takes its own from the environment only where it is given none.
+        # libpq reads its options from the environment only if none are given.
         found_elsewhere = client_defaults.defaults(settings).get("options")
         options[:0] = [found_elsewhere.value] if found_elsewhere is not None else []
     options += own
     if guard is not None:
-        options.append(f"-c {READ_ONLY}={_escaped(guard)}")  # last: what the URL says must not make a reader a writer
+        options.append(f"-c {READ_ONLY}={_escaped(guard)}")  # last: the URL must not make a read-only session writable
     if options:
         found["options"] = " ".join(options)
     if driver == "psycopg":
         found |= _server_of_service(settings)
     if driver == "psycopg" and settings.pgbouncer:
-        # Prepared on one server connection and executed on another one: PgBouncer answers with somebody else's rows.
+        # A statement prepared on one server connection and executed on another one may return another client's rows.
         found["prepare_threshold"] = None
     if settings.sslrootcert == tls.SYSTEM:
-        found["sslrootcert"] = tls.bundle(settings)  # libpq has the word since version 16 only
+        found["sslrootcert"] = tls.bundle(settings)  # supported by libpq since version 16 only
     if driver == "psycopg2" and _has_secrets(settings):
         from dbconfig.engine.dialects.postgresql.psycopg2 import discreet_connection
 
@@ -86,7 +86,7 @@ def arguments(settings: DatabaseSettings, drivername: str) -> dict[str, Any]:
 
 
 def _server_of_service(settings: DatabaseSettings) -> dict[str, str]:
-    """Return where a service says that the server is: psycopg itself resolves PGHOST, which libpq asks last."""
+    """Return the server's address from a service: psycopg itself resolves PGHOST, which libpq uses last."""
     service = client_defaults.service_of(settings)
     if not service or settings.address.host or any(client_defaults.is_written(settings, name) for name in _PLACE):
         return {}
@@ -96,7 +96,7 @@ def _server_of_service(settings: DatabaseSettings) -> dict[str, str]:
 
 
 def attach(engine: Engine, settings: DatabaseSettings) -> None:
-    """Attach what a pooler needs, or a BEGIN that goes with the first statement; all else is a startup option."""
+    """Attach what a pooler or `fast_begin` needs; everything else is a startup option."""
     driver = engine.dialect.driver
     if driver == "psycopg":
         from dbconfig.engine.dialects.postgresql import psycopg
@@ -110,19 +110,19 @@ def attach(engine: Engine, settings: DatabaseSettings) -> None:
 
         fast_begin.attach(engine, fast_begin.FastBeginConnection, "; ".join(limits))
     elif settings.pgbouncer:
-        if settings.isolation_level != "AUTOCOMMIT":  # which has none, but for readers: attach_to_readers
+        if settings.isolation_level != "AUTOCOMMIT":  # which has none, except for read-only sessions: attach_to_readers
             pgbouncer.set_in_transactions(engine, limits)
     elif driver == "psycopg" and "prepare_threshold" not in settings.connect_args:
         pgbouncer.distrust(engine)
 
 
 def set_up_foreign(engine: Engine, settings: DatabaseSettings) -> None:
-    """Set the session's variables by a statement: connections that the application makes have no startup options."""
+    """Set the session's variables with a statement: the application's own connections have no startup options."""
     _set_by_statement(engine, _session(settings))
 
 
 def _overridden(settings: DatabaseSettings) -> dict[str, Any]:
-    """Return the variables that libpq takes from the environment, which counts more than startup options for it."""
+    """Return the variables that libpq reads from the environment, which overrides startup options."""
     environ = client_defaults.variables()
     taken = {key for name, key in client_defaults.SESSION.items() if environ.get(name)}
     return {name: value for name, value in variable_names(settings).items() if name.lower() in taken}
@@ -165,7 +165,7 @@ def session_reset(engine: Engine, settings: DatabaseSettings) -> Callable[[Any, 
 
 
 def attach_to_readers(engine: Engine, settings: DatabaseSettings) -> None:
-    """Attach what reading in AUTOCOMMIT needs; `settings` refuse writes."""
+    """Attach what read-only sessions in AUTOCOMMIT need; `settings` make connections read-only."""
     if settings.pgbouncer:
         pgbouncer.guard_readers(engine, _limits(settings))
     else:
@@ -173,7 +173,7 @@ def attach_to_readers(engine: Engine, settings: DatabaseSettings) -> None:
 
 
 def hold_cursors(engine: Engine) -> None:
-    """Let rows be streamed outside of a transaction: without WITH HOLD a server-side cursor ends with its statement."""
+    """Allow streaming of rows outside a transaction: without WITH HOLD, a cursor ends with its statement."""
     if engine.dialect.driver == "psycopg2":
         from dbconfig.engine.dialects.postgresql.psycopg2 import hold_cursors
 
@@ -190,7 +190,7 @@ def hold_cursors(engine: Engine) -> None:
 
 
 def _limits(settings: DatabaseSettings) -> list[str]:
-    """Return what each transaction sets: a pooler rejects startup options, which would do so once and for all."""
+    """Return what each transaction sets: a pooler rejects startup options, which would set it once."""
     return pgbouncer.limits_of(_session(settings)) if settings.pgbouncer else []
 
 
@@ -219,7 +219,7 @@ def _escaped(value: Any) -> str:
 
 
 def _check(settings: DatabaseSettings, driver: str) -> None:
-    """Let libpq itself say which keywords it has: it would say so only at the first connection."""
+    """Validate keywords with libpq itself, which would otherwise reject them only at the first connection."""
     problems: list[Problem] = []
     for key, names in (("connect_args", settings.connect_args), ("query", settings.address.query)):
         for name in names:
@@ -230,7 +230,7 @@ def _check(settings: DatabaseSettings, driver: str) -> None:
 
 
 def _is_keyword(driver: str, name: str) -> bool:
-    # A number is a value that libpq takes for every keyword; only the name is looked at.
+    # libpq accepts a number for every keyword here; only the name is checked.
     if driver == "psycopg2":
         import psycopg2
         from psycopg2.extensions import make_dsn

@@ -1,4 +1,4 @@
-"""What PostgreSQL's drivers have in common."""
+"""The common part of PostgreSQL's drivers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Final
 from dbconfig.engine.dialects.driver_protocol import Driver
 from dbconfig.engine.pool.driver import Parameters
 
-# libpq's numbers of a transaction's status, the same in both drivers that are made of it.
+# libpq's transaction status codes, the same in both drivers based on it.
 _IDLE: Final = 0
 _ACTIVE: Final = 1
 _IN_ERROR: Final = 3
@@ -17,13 +17,13 @@ _IN_FAILED_TRANSACTION: Final = "25P02"
 
 
 class PostgreSQLDriver(Driver):
-    """A driver that knows the number of its server process."""
+    """A driver that knows the process ID of its server process."""
 
     tells_transactions = True
     buffers_rows = True
 
     def cancel(self, cursor: Any, beside: Any, number: int) -> None:
-        # The same number on both sides: no pooler stands between, which would make up numbers of its own.
+        # The same ID on both sides: there is no pooler in between, which would invent its own IDs.
         here = self.number(beside)
         cursor.execute(f"SELECT CASE WHEN pg_backend_pid() = {here:d} THEN pg_cancel_backend({number:d}) END")
 
@@ -39,7 +39,7 @@ def _codes(error: BaseException) -> tuple[Any, Any]:
 
 
 class LibpqDriver(PostgreSQLDriver):
-    """A driver that is made of libpq."""
+    """A driver based on libpq."""
 
     def plug(self, connection: Any) -> Any:
         return connection

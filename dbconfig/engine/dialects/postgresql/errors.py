@@ -1,4 +1,4 @@
-"""PostgreSQL's errors: what each of them means."""
+"""PostgreSQL's errors and their meanings."""
 
 from __future__ import annotations
 
@@ -75,14 +75,14 @@ CODES: Final[Mapping[str, Meaning]] = {
     "22023": VARIABLE_REFUSED,  # invalid_parameter_value
     "42602": VARIABLE_REFUSED,  # invalid_name
     "55P02": VARIABLE_REFUSED,  # cant_change_runtime_param
-    # a transaction that failed before: what it failed of decides
+    # a transaction that failed before: the earlier error decides
     "25P02": NEVER,  # in_failed_sql_transaction
     "25006": READ_ONLY,  # read_only_sql_transaction: of the server, or of the application's own: pool.failover asks
     "57014": TOO_SLOW,  # query_canceled: statement_timeout
 }
 
-# The last resort: libpq gives no SQLSTATE for a connection that failed, only its own words and the server's.
-# The first row that fits is taken. Sources: libpq's fe-connect.c and fe-secure-openssl.c, the server's postmaster.c and
+# The last resort: libpq gives no SQLSTATE for a failed connection, only its own text and the server's.
+# The first matching row applies. Sources: libpq's fe-connect.c and fe-secure-openssl.c, the server's postmaster.c and
 # postinit.c, PgBouncer's objects.c and client.c (which is never translated), asyncpg's protocol.pyx.
 WORDS: Final = (
     (r'definition of service "|in service file "|too long in service file|nested service spec', CLIENT_SETTING),
@@ -127,11 +127,11 @@ def meaning(error: Any) -> Meaning | None:
 
 
 def of_state(state: str, text: str) -> Meaning | None:
-    """Return the row of a SQLSTATE; PgBouncer gives one for everything that it says, so there its words decide."""
+    """Return the row of a SQLSTATE; PgBouncer uses one for all of its errors, so its text decides."""
     if state == "08P01":
         return of_words(text)
     row = CODES.get(state)
-    if state == "28000" and "pg_hba.conf" in text:  # a name that no language changes
+    if state == "28000" and "pg_hba.conf" in text:  # a name that is never translated
         row = of_words(text) or row
     return row if row is None or row.valid_for(text) else NEVER
 
@@ -141,7 +141,7 @@ def of_words(text: str) -> Meaning | None:
 
 
 def _function(error: Any) -> str:
-    """Return the name of the server's function that raised an error, where the driver tells it."""
+    """Return the name of the server's function that raised an error, if the driver reports it."""
     for found in (error, getattr(error, "__cause__", None)):
         diagnostics = getattr(found, "diag", None)
         name = getattr(diagnostics, "source_function", None) or getattr(found, "server_source_function", None)

@@ -1,10 +1,10 @@
 """BEGIN together with the first statement (psycopg2): a transaction costs one round trip less; see `fast_begin`.
 
-For the driver the connection is in autocommit, so that it sends no BEGIN of its own. What SQLAlchemy, or the
-application, asks of it (autocommit, isolation level, read-only, deferrable) is kept here, and said in the BEGIN that
-goes before the first statement, in the same message. Whether one is due is read from libpq, which the server tells with
-each answer; so a BEGIN or COMMIT that the application sends itself is no riddle. Behind a pooler the limits of each
-transaction go with it.
+The driver sees the connection as in autocommit, so it does not send BEGIN itself. The modes that SQLAlchemy, or the
+application, sets (autocommit, isolation level, read-only, deferrable) are kept here and become part of the BEGIN that
+precedes the first statement, in the same message. Whether one is due is read from libpq, to which the server reports
+the transaction status with each answer, so a BEGIN or COMMIT that the application sends itself is detected. Behind a
+pooler, the limits of each transaction are sent with it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _IDLE: Final = extensions.TRANSACTION_STATUS_IDLE
 
 
 class FastBeginCursor(extensions.cursor):
-    """Sends the BEGIN that is due with its statement."""
+    """Sends the pending BEGIN with its statement."""
 
     connection: FastBeginConnection
     _turn = 0  # the connection's, at the last statement
@@ -43,12 +43,12 @@ class FastBeginCursor(extensions.cursor):
             self.connection.note_begin()
 
     def close(self) -> None:
-        # Such a cursor has ended with its transaction: CLOSE would be an error, and one of the next transaction.
+        # Such a cursor has ended with its transaction: CLOSE would be an error, and would fail the next transaction.
         if not self.withhold or self._turn == self.connection.turn:
             super().close()
 
     def _joined(self, begin: str, query: Any, vars: Any) -> Any:
-        # On a line of its own: the excerpt of an error shows lines.
+        # On a separate line: the excerpt in an error shows lines.
         begin = (begin if vars is None else begin.replace("%", "%%")) + ";\n"
         if isinstance(query, bytes):
             return begin.encode(extensions.encodings[self.connection.encoding]) + query
@@ -85,15 +85,15 @@ class FastBeginConnection(extensions.connection):
         try:
             super().__init__(*arguments, **keywords)
         finally:
-            del arguments, keywords  # no frame of a traceback may hold the password
+            del arguments, keywords  # no traceback frame may hold the password
         self._autocommit = False
         self._level: int | None = None
         self._readonly: bool | None = None
         self._deferrable: bool | None = None
-        self._by_driver = False  # the present transaction is one that only the driver can run
+        self._by_driver = False  # only the driver can run the current transaction
         self._holding = False  # a named cursor was opened in one of ours
         self._begun_in = -1  # the turn in which the last BEGIN was sent
-        self.begun_again = False  # in the same turn twice: something else than commit() or rollback() has ended one
+        self.begun_again = False  # twice in the same turn: something other than commit() or rollback() has ended one
         self._set_driver(autocommit=True)
 
     def _set_driver(self, *, autocommit: bool) -> None:
@@ -113,14 +113,14 @@ class FastBeginConnection(extensions.connection):
         return f"BEGIN{level}{access}{wait}{limits}"
 
     def begin_now(self) -> None:
-        """Begin by a message of its own, before what cannot be sent together with it."""
+        """Send BEGIN in a separate message, before what cannot be combined with it."""
         begin = self.begin_due()
         if begin:
             self._send(begin)
             self.note_begin()
 
     def note_begin(self) -> None:
-        """Note that a BEGIN of ours has been answered."""
+        """Record that the server has answered our BEGIN."""
         self.begun_again = self._begun_in == self.turn
         self._begun_in = self.turn
 
@@ -129,7 +129,7 @@ class FastBeginConnection(extensions.connection):
         return self._begun_in == self.turn
 
     def is_ours(self) -> bool:
-        """Return whether the present transaction is one that we have begun, and not the driver."""
+        """Return whether we have begun the current transaction, and not the driver."""
         return not self._by_driver
 
     def begin_by_driver(self) -> None:
@@ -140,7 +140,7 @@ class FastBeginConnection(extensions.connection):
         self._by_driver = True
 
     def begin_for_stream(self) -> None:
-        """Begin before a named cursor's first statement, into which nothing can be put."""
+        """Begin before a named cursor's first statement, to which nothing can be added."""
         self.begin_by_driver()
         if self.limits:
             self._send(self.limits)
@@ -156,7 +156,7 @@ class FastBeginConnection(extensions.connection):
         self.turn += 1
         self._holding = self.begun_again = False
         if self.closed:
-            by_driver()  # the driver says so in its own words
+            by_driver()  # the driver raises its own error
         elif self._by_driver:
             by_driver()
             self._by_driver = False
@@ -179,14 +179,14 @@ class FastBeginConnection(extensions.connection):
         if name is not None and self.begin_due():
             self.begin_for_stream()
         if name is not None and not self._by_driver and self.get_transaction_status() != _IDLE:
-            # The driver refuses named cursors in what it takes for autocommit, but for those WITH HOLD. None is held:
-            # a rollback ends them, and before a commit they are closed.
+            # The driver rejects named cursors in what it considers autocommit, except for WITH HOLD. None is actually
+            # held: a rollback ends them, and they are closed before a commit.
             withhold = self._holding = True
         chosen: Any = cursor_factory or self.cursor_factory
         factory = with_factory(FastBeginCursor, chosen)
         return super().cursor(name, cursor_factory=factory, withhold=withhold, scrollable=scrollable)
 
-    # What is asked of the driver
+    # The driver's API
 
     def _refuse_inside(self) -> None:
         if self.get_transaction_status() != _IDLE and not self.closed:
@@ -271,11 +271,11 @@ class FastBeginConnection(extensions.connection):
             super().set_session("DEFAULT", "default", "default", autocommit=True)
 
     def lobject(self, *arguments: Any, **keywords: Any) -> Any:
-        # The driver refuses large objects in what it takes for autocommit.
+        # The driver rejects large objects in what it considers autocommit.
         if self.begin_due():
             self.begin_for_stream()
         elif not self._autocommit and not self._by_driver:
-            # In the midst of a transaction of ours: its next BEGIN is one that the server only warns of.
+            # In the middle of our transaction: the server only warns about the driver's next BEGIN.
             self._set_driver(autocommit=False)
             self._by_driver = True
         return super().lobject(*arguments, **keywords)
@@ -283,7 +283,7 @@ class FastBeginConnection(extensions.connection):
 
 @lru_cache
 def with_factory(ours: type, chosen: type | None) -> type:
-    """Return a class that does what ours does, and what the application's own does: DictCursor, a discreet repr."""
+    """Return a class that combines ours with the application's own: DictCursor, a repr without secrets."""
     if chosen is None or issubclass(ours, chosen):
         return ours
     return chosen if issubclass(chosen, ours) else type(ours.__name__, (ours, chosen), {})
@@ -303,7 +303,7 @@ def _flag_of(value: Any) -> bool | None:
 
 
 def attach(engine: Engine, ours: type[FastBeginConnection], limits: str) -> None:
-    """Let an engine connect with connections of ours, each of whose transactions sets the limits."""
+    """Make an engine use our connections, each of whose transactions sets the limits."""
     dialect: Any = engine.dialect
     connect = dialect.connect
     limited = type(ours.__name__, (ours,), {"limits": limits})
@@ -313,6 +313,6 @@ def attach(engine: Engine, ours: type[FastBeginConnection], limits: str) -> None
         try:
             return connect(*arguments, **keywords)
         finally:
-            keywords.clear()  # no frame of a traceback may hold the password
+            keywords.clear()  # no traceback frame may hold the password
 
     dialect.connect = connect_ours

@@ -1,4 +1,4 @@
-"""PgBouncer in transaction mode: nothing may outlive a transaction on the server's side."""
+"""PgBouncer in transaction mode: no session state may outlive a transaction on the server."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from dbconfig.errors.late_pattern import late_pattern
 
 _log = logging.getLogger("dbconfig.dialects.poolers")
 
-# Defaults are for the next transaction: to set them inside one has no effect on it.
+# Defaults apply to the next transaction: setting them inside one has no effect on it.
 _OF_TRANSACTION: Final = {
     "default_transaction_read_only": "transaction_read_only",
     "default_transaction_deferrable": "transaction_deferrable",
 }
-# To SET one literal is one name, where a startup option is a list of them.
+# SET treats one literal as one name, where a startup option is a list of names.
 _LISTS: Final = ("search_path", "temp_tablespaces", "local_preload_libraries", "session_preload_libraries")
 _NAME: Final = late_pattern(r'\s*"(?:[^"]|"")*"|[^,]+')
 
@@ -47,7 +47,7 @@ def _literal(text: str) -> str:
 
 
 def set_in_transactions(engine: Engine, limits: Sequence[str]) -> None:
-    """Set session variables at the begin of each transaction, for it alone; one round trip more, but for asyncpg."""
+    """Set session variables at the start of each transaction: one more round trip, except with asyncpg."""
     if not limits:
         return
     script = "; ".join(limits)
@@ -60,7 +60,7 @@ def set_in_transactions(engine: Engine, limits: Sequence[str]) -> None:
 
     def do_begin(connection: Any) -> None:
         if connection.autocommit:
-            return  # no transaction, in which alone this acts
+            return  # without a transaction this has no effect
         cursor = connection.cursor()
         try:
             cursor.execute(script)
@@ -71,11 +71,11 @@ def set_in_transactions(engine: Engine, limits: Sequence[str]) -> None:
 
 
 def guard_readers(engine: Engine, limits: Sequence[str]) -> None:
-    """Let what an engine in AUTOCOMMIT reads be under its limits, statement by statement where the driver can.
+    """Apply the limits to statements of an engine in AUTOCOMMIT, per statement if the driver can.
 
     Args:
         engine: of a database behind a pooler.
-        limits: what refuses writes is among them.
+        limits: including the one that makes it read-only.
     """
     driver = engine.dialect.driver
     if driver == "psycopg2":
@@ -83,7 +83,7 @@ def guard_readers(engine: Engine, limits: Sequence[str]) -> None:
 
         fast_begin.attach(engine, psycopg2.ReadingConnection, "; ".join(limits))
         dialect: Any = engine.dialect
-        dialect.do_commit = lambda connection: connection.commit()  # which send nothing where nothing is open
+        dialect.do_commit = lambda connection: connection.commit()  # which send nothing if no transaction is open
         dialect.do_rollback = lambda connection: connection.rollback()
     elif driver == "psycopg":
         from dbconfig.engine.dialects.postgresql import psycopg
@@ -96,9 +96,9 @@ def guard_readers(engine: Engine, limits: Sequence[str]) -> None:
 
 
 def distrust(engine: Engine) -> None:
-    """Prepare nothing on a connection behind a pooler that the profile does not tell of.
+    """Prepare no statements on a connection behind a pooler that the profile does not declare.
 
-    psycopg prepares a statement that it has seen five times under a name of its own. PgBouncer runs the next
+    psycopg prepares a statement that it has seen five times under a generated name. PgBouncer runs the next
     execution on another server connection, where the name may be another client's statement: the rows are wrong,
     without an error.
     """
@@ -122,12 +122,12 @@ def distrust(engine: Engine) -> None:
 
 
 def stands_behind_a_pooler(connection: Any, number: int) -> bool:
-    """Return whether the server's number of a connection is another one than the driver was told at login."""
+    """Return whether the server's process ID of a connection differs from the one reported at login."""
     cursor = connection.cursor()
     before = connection.autocommit
     connection.autocommit = True  # one round trip instead of three
     cursor.execute("SELECT pg_backend_pid()")
     (found,) = cursor.fetchone()
     cursor.close()
-    connection.autocommit = before  # not after an error, which it would hide: then nobody uses this connection
+    connection.autocommit = before  # not after an error, which it would hide: the connection is then discarded
     return bool(found != number)

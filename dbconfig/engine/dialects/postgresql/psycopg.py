@@ -1,7 +1,7 @@
-"""Reading behind a pooler (psycopg): each statement brings its guard and its limits along, in one message.
+"""Read-only sessions behind a pooler (psycopg): each statement is sent with its guard and limits, in one message.
 
-As in `pooled_psycopg2`. The server takes several statements in one message only without parameters, so the client puts
-them into the statement.
+The server accepts several statements in one message only without parameters, so the client inserts the parameters into
+the statement.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _JOINABLE: Final = (str, bytes, sql.Composable)
 
 
 class _Guarded:
-    """What all these cursors share; `limits` are the statements that their engine sets in each transaction."""
+    """The common part of these cursors; `limits` are the statements that their engine executes in each transaction."""
 
     limits: Sequence[str] = ()
     connection: Any
@@ -35,18 +35,18 @@ class _Guarded:
         return bool(self.connection.info.transaction_status == _IDLE)
 
     def _begin(self) -> str:
-        # Sent like any statement, so with the guard. Without autocommit the driver begins by itself.
+        # Sent like any statement, so with the guard. Without autocommit, the driver sends BEGIN itself.
         return "BEGIN" if self.connection.autocommit else ""
 
     def _joined(self, query: Any, params: Any) -> Any:
         guard = "; ".join(self.limits) if params is None else "; ".join(self.limits).replace("%", "%%")
-        guard += ";\n"  # the statement on a line of its own: the excerpt of an error shows lines
+        guard += ";\n"  # the statement on a separate line: the excerpt in an error shows lines
         if isinstance(query, bytes):
             return guard.encode(self.connection.info.encoding) + query
         return guard + query if isinstance(query, str) else sql.SQL(guard) + query
 
     def _step_over(self) -> None:
-        """Go to the statement's own result; those before it are the guard's."""
+        """Move to the statement's own result; earlier ones belong to the guard."""
         cursor: Any = self
         for _ in self.limits:
             cursor.nextset()
@@ -124,7 +124,7 @@ class AsyncReadingServerCursor(_Guarded, psycopg.AsyncServerCursor[Any]):
 
 
 def execute_script(engine: Engine, connection: Any, script: str) -> None:
-    """Execute statements without parameters, in one message and outside of a transaction."""
+    """Execute statements without parameters, in one message and outside a transaction."""
     before = connection.autocommit
     connection.autocommit = True
     driver: Any = engine.dialect.get_driver_connection(connection)
@@ -135,9 +135,9 @@ def execute_script(engine: Engine, connection: Any, script: str) -> None:
 
 
 def forget_stale_plans(engine: Engine) -> None:
-    """Prepare anew after another process has altered a table: in AUTOCOMMIT no ROLLBACK would make the driver do so.
+    """Prepare again after another process has altered a table: in AUTOCOMMIT, no ROLLBACK triggers that in the driver.
 
-    The server refuses what was prepared before, for as long as the connection lives.
+    The server rejects the old prepared statement for as long as the connection lives.
     """
 
     @event.listens_for(engine, "handle_error")
@@ -147,15 +147,15 @@ def forget_stale_plans(engine: Engine) -> None:
             return
         connection = context.connection.connection
         driver: Any = engine.dialect.get_driver_connection(connection.dbapi_connection)  # type: ignore[arg-type]
-        stale = error.diag.source_function == "RevalidateCachedQuery"  # which no language of the server changes
+        stale = error.diag.source_function == "RevalidateCachedQuery"  # which the server never translates
         if stale and driver.info.transaction_status == _IDLE:
             cursor = connection.cursor()
-            cursor.execute("BEGIN; ROLLBACK")  # at the second the driver drops what it has prepared
+            cursor.execute("BEGIN; ROLLBACK")  # after the second one the driver drops its prepared statements
             cursor.close()
 
 
 def attach(engine: Engine, limits: Sequence[str]) -> None:
-    """Let an engine connect with connections whose cursors are ours."""
+    """Make an engine use connections with our cursors."""
     dialect: Any = engine.dialect
     connect = dialect.connect
     kinds = (AsyncReadingCursor, AsyncReadingServerCursor) if dialect.is_async else (ReadingCursor, ReadingServerCursor)
@@ -165,7 +165,7 @@ def attach(engine: Engine, limits: Sequence[str]) -> None:
         try:
             connection = connect(*arguments, **keywords)
         finally:
-            keywords.clear()  # no frame of a traceback may hold the password
+            keywords.clear()  # no traceback frame may hold the password
         driver = dialect.get_driver_connection(connection)
         driver.cursor_factory = _with_factory(cursor, driver.cursor_factory)
         driver.server_cursor_factory = _with_factory(server_cursor, driver.server_cursor_factory)

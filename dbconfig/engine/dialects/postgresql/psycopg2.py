@@ -1,4 +1,4 @@
-"""psycopg2: its connections, with secrets kept out of sight."""
+"""psycopg2: its connections, without secrets in their `repr`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class _NeverWriting(extensions.connection):
-    """A connection whose transactions are never READ WRITE; False is what SQLAlchemy says when an option is over."""
+    """A connection whose transactions are never READ WRITE; SQLAlchemy passes False to reset the option."""
 
     @property
     def readonly(self) -> bool | None:
@@ -56,13 +56,13 @@ def _connect_with(engine: Engine, ours: type) -> None:
         try:
             return connect(*arguments, **keywords)
         finally:
-            keywords.clear()  # no frame of a traceback may hold the password
+            keywords.clear()  # no traceback frame may hold the password
 
     dialect.connect = connect_ours
 
 
 def discreet_connection() -> type:
-    """Return psycopg2's connection without its `repr`, which the pool logs and which masks the password alone."""
+    """Return psycopg2's connection without its `repr`, which the pool logs and which masks only the password."""
 
     class DiscreetConnection(extensions.connection):
         def __repr__(self) -> str:
@@ -74,7 +74,7 @@ def discreet_connection() -> type:
 
 
 class ReadingConnection(FastBeginConnection):
-    """A connection in autocommit whose every statement is read-only."""
+    """A connection in autocommit whose statements are all read-only."""
 
     def begin_due(self) -> str:
         if not self.autocommit:
@@ -103,10 +103,10 @@ class Psycopg2(LibpqDriver):
     deaf = True
 
     def cancel_aside(self, connection: Any) -> None:
-        connection.cancel()  # by a connection of libpq's own
+        connection.cancel()  # over a separate connection that libpq opens
 
     def let_class_change(self, engine: Engine) -> None:
-        class Connection(extensions.connection):  # a class of Python's: the driver's own is one of C
+        class Connection(extensions.connection):  # a Python class: the driver's own is written in C
             pass
 
         _connect_with(engine, Connection)

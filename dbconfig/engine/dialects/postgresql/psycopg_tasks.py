@@ -1,7 +1,7 @@
-"""psycopg's connection for tasks: a task that is cancelled does not wait until the server has confirmed it.
+"""psycopg's connection for tasks: a cancelled task does not wait for the server's confirmation.
 
-psycopg itself holds a cancelled task for up to ten seconds while a server is silent, and asks nothing of the server
-when the task is cancelled once more in that time. SQLAlchemy never uses such a connection again: nobody needs to wait.
+psycopg itself blocks a cancelled task for up to ten seconds while a server is silent, and sends no cancel request if
+the task is cancelled again in that time. SQLAlchemy never reuses such a connection, so waiting is unnecessary.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _under_way: set[asyncio.Task[None]] = set()  # an event loop refers to its tasks
 
 
 class Connection(psycopg.AsyncConnection[Any]):
-    """Closes in the moment of a cancellation, and lets the server be asked, beside, to end the statement."""
+    """Closes at the moment of a cancellation, and cancels the statement on the server in the background."""
 
     async def wait(self, gen: Any, interval: float = _INTERVAL, *given: Any, **options: Any) -> Any:
         try:
@@ -55,6 +55,6 @@ async def _deliver(request: Any) -> None:
 
 
 def can_cancel() -> bool:
-    """Return whether a request to cancel can be made without blocking: psycopg 3.2 with libpq 17."""
+    """Return whether a cancel request can be sent without blocking: psycopg 3.2 with libpq 17."""
     known: Any = getattr(psycopg, "capabilities", None)
     return known is not None and bool(known.has_cancel_safe())

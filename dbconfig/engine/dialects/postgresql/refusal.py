@@ -1,4 +1,4 @@
-"""Why a server refuses a login, by its code: libpq tells only words, in the language of the server."""
+"""Why a server rejects a login, by its SQLSTATE: libpq reports only a text, in the server's language."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ if TYPE_CHECKING:
 _SSL_REQUEST: Final = struct.pack("!II", 8, 80877103)
 _VERSION: Final = 196608  # 3.0
 _AUTHENTICATION_OK: Final = 0
-# Seconds for the whole question: the caller has waited for its own connection attempt already.
+# Seconds for the whole exchange: the caller has already waited for its own connection attempt.
 _PATIENCE: Final = 2.0
-_MESSAGE_LIMIT: Final = 30_000  # bytes of an answer; libpq takes no longer error before the login either
+_MESSAGE_LIMIT: Final = 30_000  # maximum bytes of an answer; libpq accepts no longer error before the login either
 
 
 def ask(settings: DatabaseSettings) -> Meaning | None:
-    """Begin a login, without a password, and return what the first server that answers says; None if none does.
+    """Begin a login without a password and return the first server's answer; None if none answers.
 
-    The server tells before it asks for a password that it is starting, full, or takes nobody from here. Once it asks
-    for one, it keeps to itself what else there is.
+    Before it asks for a password, the server reports that it is starting, is full, or accepts no logins from this
+    address. Once it asks for one, it reports nothing else.
     """
     try:
         asyncio.get_running_loop()
@@ -44,7 +44,7 @@ def ask(settings: DatabaseSettings) -> Meaning | None:
         return _ask(settings)
     question = asyncio.to_thread(_ask, settings)
     try:
-        # The connection attempt of an asynchronous driver runs in SQLAlchemy's greenlet, which can wait.
+        # The connection attempt of an asynchronous driver runs in SQLAlchemy's greenlet, which can await.
         found: Meaning | None = await_only(question)
     except (MissingGreenlet, ImportError):  # a synchronous driver, in a coroutine: it has stopped the loop already
         question.close()
@@ -81,11 +81,11 @@ def _places(settings: DatabaseSettings) -> Iterator[tuple[int, str | tuple[str, 
 
 
 def _refusal(plug: socket.socket, settings: DatabaseSettings) -> Meaning | None:
-    """Say who wants to log in, and return what the server answers."""
+    """Send the startup message, and return the server's answer."""
     if plug.family != socket.AF_UNIX:
         plug.sendall(_SSL_REQUEST)
         if _exactly(plug, 1) == b"S":
-            # Nothing secret is sent, and whose server it is has been, or has not been, made sure by the driver.
+            # Nothing secret is sent, and verifying the server is up to the driver.
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
             context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
             plug = context.wrap_socket(plug)
@@ -98,7 +98,7 @@ def _refusal(plug: socket.socket, settings: DatabaseSettings) -> Meaning | None:
         if kind == b"E":
             return _meaning(content)
         asks = kind == b"R" and struct.unpack("!I", content[:4])[0] != _AUTHENTICATION_OK
-        if asks or kind == b"Z":  # for a password; or it lets everybody in
+        if asks or kind == b"Z":  # for a password; or it accepts every login
             return None
 
 

@@ -1,4 +1,4 @@
-"""PostgreSQL: primary or standby, and on which timeline."""
+"""The role of a PostgreSQL server: primary or standby, and its timeline."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _QUESTION: Final = (
 def ask(connection: Any, *, strictly: bool) -> Answer:
     """Ask a server whether it is the primary; nothing is left open on the connection."""
     before = connection.autocommit
-    connection.autocommit = True  # or a transaction would be left open, or cost a round trip to end
+    connection.autocommit = True  # otherwise a transaction would stay open, or cost a round trip to end
     cursor = connection.cursor()
     try:
         cursor.execute(_QUESTION)

@@ -1,4 +1,4 @@
-"""aiosqlite: its answers to what the engine half asks of a driver."""
+"""aiosqlite: its implementation of the driver interface."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dbconfig.engine.pool.driver import Parameters
 
 
 class Aiosqlite(Driver):
-    """The driver aiosqlite: sqlite3 in a thread of its own."""
+    """The driver aiosqlite: sqlite3 in a separate thread."""
 
     package = "aiosqlite"
     interrupts = True

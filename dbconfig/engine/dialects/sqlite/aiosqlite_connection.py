@@ -1,4 +1,4 @@
-"""aiosqlite's connection with another end: nothing waits for a thread that is over, nothing is left open."""
+"""aiosqlite's connection with a reliable close: it never waits for a dead thread, and leaves nothing open."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ Call = tuple["asyncio.Future[Any] | None", Callable[[], Any]]
 
 
 class Calls:
-    """What a connection's thread is to do, in order; takes the place of aiosqlite's queue.
+    """The calls for a connection's thread, in order; replaces aiosqlite's queue.
 
-    The thread refers to this, and not to the connection, so that one which was forgotten is collected and says so.
+    The thread refers to this object, not to the connection, so that a forgotten connection is collected and warns.
     """
 
     def __init__(self) -> None:
-        self.connection: sqlite3.Connection | None = None  # as soon as there is one: its opener may not live to see it
+        self.connection: sqlite3.Connection | None = None  # as soon as it exists: its opener may be cancelled before
         self._queue: SimpleQueue[Call | None] = SimpleQueue()
         self._lock = Lock()
         self._over = False
@@ -31,12 +31,12 @@ class Calls:
             if not self._over:
                 self._queue.put(call)
                 return
-        # aiosqlite itself would let it wait for ever for a thread that has ended.
+        # aiosqlite itself would wait indefinitely for a thread that has ended.
         if call[0] is not None:
             _deliver(call[0], error=ValueError("Connection closed"))
 
     def end(self) -> None:
-        """Take no further calls; when those that are known are done, close, and end the thread."""
+        """Accept no further calls; when the pending ones are done, close, and end the thread."""
         with self._lock:
             if not self._over:
                 self._over = True
@@ -63,9 +63,9 @@ class Calls:
 
 
 class Connection(aiosqlite.Connection):
-    """Opens, closes and stops at any moment, as often as somebody likes, also with tasks that are cancelled meanwhile.
+    """Opens, closes, and stops at any time, any number of times, even if the calling tasks are cancelled.
 
-    aiosqlite waits for ever in the second of two closes, and in a close after `stop()`; it drops a connection whose
+    aiosqlite hangs in the second of two closes, and in a close after `stop()`; it drops a connection whose
     opener was cancelled; and its thread fails in an event loop that was closed before a call had ended.
     """
 
@@ -83,7 +83,7 @@ class Connection(aiosqlite.Connection):
         self._connector = open_it
 
     def stop(self) -> None:
-        """Close, and end the thread. What runs in it is interrupted: whoever waited for it is gone."""
+        """Close, and end the thread. A running call is interrupted: its caller no longer waits."""
         self._running = False
         self._connection = None
         running: sqlite3.Connection | None = self._tx.connection
@@ -107,7 +107,7 @@ def _deliver(future: asyncio.Future[Any], result: Any = None, error: BaseExcepti
     except RuntimeError:
         if not loop.is_closed():
             raise
-        # Nobody waits for it any more.
+        # Its caller no longer waits.
 
 
 def _settle(future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:

@@ -1,4 +1,4 @@
-"""SQLite: a database in memory that threads share, transactions that really begin, foreign keys, WAL, timeouts."""
+"""SQLite: shared databases in memory, transactions that actually begin, foreign keys, WAL, and timeouts."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def attach(engine: Engine, settings: DatabaseSettings) -> None:
     pragmas |= variable_names(settings)
 
     def set_pragmas(connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
-        # No transaction is open here: a PRAGMA within one is ignored, or refused.
+        # No transaction is open here: a PRAGMA within one is ignored or rejected.
         try:
             for name, value in pragmas.items():
                 if name == "journal_mode":
@@ -117,15 +117,15 @@ def attach(engine: Engine, settings: DatabaseSettings) -> None:
 
 
 def set_up_foreign(engine: Engine, settings: DatabaseSettings) -> None:
-    """Do nothing: there are no such connections here."""
+    """Do nothing: no such connections exist here."""
 
 
 def session_reset(engine: Engine, settings: DatabaseSettings) -> None:
-    """Return nothing: a new connection costs less than to find out what was attached, set and created."""
+    """Return None: a new connection costs less than finding out what was attached, set, and created."""
 
 
 def watch_memory(engine: Engine) -> None:
-    """Let the connections of a database in memory queue to write, and begin late."""
+    """Make the connections of a database in memory queue for writing, and begin transactions late."""
     database = f"memory:{engine.url.database}"
 
     @event.listens_for(engine, "connect", insert=True)
@@ -135,7 +135,7 @@ def watch_memory(engine: Engine) -> None:
 
 
 def _memory_name(settings: DatabaseSettings) -> str:
-    """Return the name of a database in memory, "" for a file; one that is not to be shared gets a new name."""
+    """Return the name of a database in memory, or "" for a file; an unshared one gets a new name."""
     database, query = settings.address.database or "", settings.address.query
     in_memory = settings.in_memory or database == "file::memory:" or "memory" in query.get("mode", ())
     if "memdb" in query.get("vfs", ()) or (in_memory and "shared" in query.get("cache", ())):
@@ -144,20 +144,20 @@ def _memory_name(settings: DatabaseSettings) -> str:
 
 
 def _file(settings: DatabaseSettings) -> Path:
-    """Return the file, relative to the project folder and not to the working directory of the moment."""
+    """Return the file, resolved against the project folder, not against the working directory."""
     path = settings.path or (settings.folder or Path()) / (settings.address.database or "").removeprefix("file:")
     return path.absolute()
 
 
 def keep(engine: Engine) -> None:
-    """Hold one connection, so that the database in memory lives as long as its engine, whatever its pool closes."""
+    """Keep one connection open, so that the database in memory lives as long as its engine."""
     database = str(engine.url.database)
     keeper = sqlite3.connect(f"{database}?vfs=memdb", uri=True, check_same_thread=False)
     weakref.finalize(engine, keeper.close)
 
 
 def _open_by(engine: Engine, settings: DatabaseSettings, path: Path) -> None:
-    """Make the folder of a file that may be made, and name the file when it cannot be opened."""
+    """Create the folder of a file that may be created, and name the file in the error if it cannot be opened."""
     may_create = not {"ro", "rw"} & {*settings.address.query.get("mode", ())}
     dialect: Any = engine.dialect
     connect = dialect.connect
@@ -176,7 +176,7 @@ def _open_by(engine: Engine, settings: DatabaseSettings, path: Path) -> None:
             raise
         return opened
 
-    # Not by a `do_connect` listener: one that returns a connection hides the listeners of the application.
+    # Not with a `do_connect` listener: one that returns a connection hides the application's listeners.
     dialect.connect = open_file  # on the dialect object of this engine alone
 
 
@@ -185,10 +185,10 @@ def _hindrance(path: Path) -> str:
         return "it is a folder"
     needed, kind = (path, os.R_OK) if path.exists() else (path.parent, os.W_OK)
     if not needed.exists():
-        return "there is no such folder"
+        return "the folder does not exist"
     if not os.access(needed, kind):
         return "permission denied"
-    return "there is no such file" if not path.exists() else "the operating system denies access"
+    return "the file does not exist" if not path.exists() else "the operating system denies access"
 
 
 def _check(settings: DatabaseSettings) -> None:

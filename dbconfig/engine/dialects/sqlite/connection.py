@@ -1,4 +1,4 @@
-"""The sqlite3 connection of our engines: it queues to write, guards foreign keys, and begins late in memory."""
+"""The sqlite3 connection of our engines: it queues for writing, guards foreign keys, and begins late in memory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _BUSY_SNAPSHOT: Final = 517  # https://www.sqlite.org/rescode.html#busy_snapshot
 
 
 class Cursor(sqlite3.Cursor):
-    """Tells the connection what is about to be executed; raw cursors of the driver pass here too."""
+    """Notifies the connection of each statement; raw cursors of the driver use it too."""
 
     connection: Connection
 
@@ -57,14 +57,14 @@ class Connection(sqlite3.Connection):
 
     cursor_class: type[Cursor] = Cursor
     queue: WriteQueue | None = None
-    dropping: frozenset[str] = frozenset()  # tables that are about to be dropped together with the present one
+    dropping: frozenset[str] = frozenset()  # tables that are about to be dropped together with the current one
     in_memory: bool = False
     place: str = ""
-    file: tuple[int, int] | None = None  # of the file that was opened at this place
-    trusted_until: float = 0.0  # when to look again whether that is still the file at this place
+    file: tuple[int, int] | None = None  # of the file that was opened at this path
+    trusted_until: float = 0.0  # when to check again that it is still the file at this path
     late: bool = False  # a transaction is due, which begins with the first statement that writes (in memory only)
     fresh: bool = False  # nothing was executed in this transaction
-    ask: Callable[[str], None] | None = None  # before what may end a transaction; may refuse
+    ask: Callable[[str], None] | None = None  # called before a statement that may end a transaction; may raise
     switched: bool = False  # foreign keys were turned on or off in a session
     until: float | None = None  # when its statements end, by the pool's clock
     patience: int = 0  # milliseconds: its own busy_timeout, while that is shortened
@@ -116,8 +116,8 @@ class Connection(sqlite3.Connection):
             self._give_turn_back()
 
     def _let_go(self) -> None:
-        # Where a cursor is still known to somebody, in a traceback perhaps, SQLite puts the close off until that is
-        # gone, and with it the end of the transaction: it would keep the file locked meanwhile.
+        # If a cursor is still referenced, for example by a traceback, SQLite delays the close, and with it the end of
+        # the transaction, until the cursor is collected: the file would stay locked meanwhile.
         try:
             if self.in_transaction:
                 super().rollback()
@@ -137,14 +137,14 @@ class Connection(sqlite3.Connection):
             waiter.gate.release()
 
     def refuse_writing(self) -> None:
-        """Raise where a connection is for reading, before it is made to write: `reading_guard` sets it."""
+        """Raise if a read-only connection is about to become writable: `reading_guard` sets it."""
 
     def is_late(self) -> bool:
-        """Return whether a statement has taken longer than it may."""
+        """Return whether a statement has exceeded its time limit."""
         return False
 
     def watch_clock(self) -> None:
-        """Let SQLite ask `is_late` while a statement is running, if the answer may ever be yes."""
+        """Make SQLite call `is_late` while a statement is running, if there is a time limit."""
         self.set_progress_handler(None, 0)
 
     def begin_late(self) -> None:
@@ -152,9 +152,9 @@ class Connection(sqlite3.Connection):
         self.late, self._seen = True, None
 
     def look_for_own_turn(self) -> None:
-        """Note whether the caller holds the write lock by another connection, and so would wait for himself.
+        """Record whether the caller holds the write lock through another connection, and so would wait for itself.
 
-        For the next statement, which an asynchronous driver executes in a thread that knows nothing of the caller.
+        For the next statement, which an asynchronous driver executes in a thread without the caller's context.
         """
         holder = self.queue.holder() if self._turn is None and self.queue is not None else None
         self._own = weakref.ref(holder) if holder is not None and holder.is_ours() else None
@@ -170,21 +170,21 @@ class Connection(sqlite3.Connection):
             )
 
     def remember_turn(self) -> None:
-        """Note that the caller holds the write lock."""
+        """Record that the caller holds the write lock."""
         if self._turn is not None:
             self._turn.remember()
 
     def begun(self, sql: str) -> None:
-        """Note that a transaction has begun by this statement."""
+        """Record that this statement has begun a transaction."""
         self.late = self._wrote = False
         self.fresh, self._begun = True, sql
 
     @contextmanager
     def prepared_for(self, kind: Kind, sql: str) -> Iterator[bool]:
-        """Do what must precede a statement, and clean up after it; yield whether that was all there is to do."""
+        """Prepare for a statement, and clean up after it; yield whether that has already done its work."""
         done = False
         if kind is Kind.END and self.ask is not None:
-            self.ask(sql)  # before the clean-up below: a refusal leaves the transaction as it is
+            self.ask(sql)  # before the clean-up below: an error leaves the transaction unchanged
         try:
             if kind is Kind.QUERY_ONLY:
                 self.refuse_writing()
@@ -254,7 +254,7 @@ class Connection(sqlite3.Connection):
         (patience,) = self._ask("PRAGMA busy_timeout")
         holder = queue.holder()
         thread = holder and holder.thread
-        del holder  # who refers to a turn keeps it from being given back by the end of its connection
+        del holder  # a reference to a turn would keep it from being returned when its connection is collected
         self._waiter = waiter = Waiter()
         try:
             turn = queue.enter(waiter, patience / 1000)
@@ -267,7 +267,7 @@ class Connection(sqlite3.Connection):
         return turn
 
     def _begin_if_late(self, begin: str) -> None:
-        """Begin the transaction that is due, if no other connection has changed what it has read."""
+        """Begin the pending transaction, if no other connection has changed what it has read."""
         if not self.late:
             return
         self.late = False
@@ -276,14 +276,14 @@ class Connection(sqlite3.Connection):
             self._refuse_changed()
 
     def _read_in_memory(self) -> None:
-        # Here a writer locks readers out: there is no write-ahead log.
+        # Here a writer blocks readers, because databases in memory have no write-ahead log.
         if self.queue is not None and self.queue.holder() is not None:
             self._refuse_own_turn()
         if self.late and self._seen is None:
             (self._seen,) = self._ask("PRAGMA data_version")
 
     def _switch_foreign_keys(self, sql: str) -> bool:
-        """Execute a PRAGMA that SQLite ignores in a transaction: between two, if this one has not written."""
+        """Execute a PRAGMA that SQLite ignores in a transaction between two, if this one has not written."""
         if self.dropping:
             dropped_parents.refuse_to_drop(self, self.dropping)
         if self._nested or self._wrote:
@@ -309,7 +309,7 @@ class Connection(sqlite3.Connection):
             self._refuse_changed()
 
     def _let_foreign_keys_rest(self) -> None:
-        """Turn foreign keys off for a table that is made anew, if the transaction has not written."""
+        """Turn foreign keys off for a table that is recreated, if the transaction has not written."""
         (enforced,) = self._ask("PRAGMA foreign_keys")
         if not enforced or self._nested or self._wrote or self.isolation_level is None:
             return
@@ -322,7 +322,7 @@ class Connection(sqlite3.Connection):
         error = sqlite3.OperationalError("database is locked: what this transaction has read has changed since")
         raise _coded(error, "SQLITE_BUSY_SNAPSHOT", _BUSY_SNAPSHOT)
 
-    # The driver's own cursors, which tell the connection nothing, and end with their last reference.
+    # The driver's own cursors, which do not notify the connection, and end with their last reference.
 
     def _run(self, statement: str) -> None:
         sqlite3.Cursor(self).execute(statement)
@@ -332,7 +332,7 @@ class Connection(sqlite3.Connection):
 
 
 def driver_of(connection: Any) -> Any:
-    """Return sqlite3's connection under what SQLAlchemy or aiosqlite have around it; also of a detached one."""
+    """Return the sqlite3 connection wrapped by SQLAlchemy or aiosqlite, even if it is detached."""
     while not isinstance(connection, sqlite3.Connection):
         # A proxied connection that is detached has no driver_connection any more, but still the DBAPI's.
         for name in ("dbapi_connection", "driver_connection", "_conn"):

@@ -1,4 +1,4 @@
-"""Statements of a connection end at a given time: SQLite looks at the clock, and waits no longer for locks."""
+"""Time limit for the statements of a connection: SQLite checks the clock, and waits for locks no longer than that."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Final
 from dbconfig.engine.dialects.sqlite.connection import Connection
 from dbconfig.engine.pool.clock import monotonic
 
-_STEPS: Final = 10_000  # virtual machine instructions between two looks at the clock: about 0.1 ms
+_STEPS: Final = 10_000  # virtual machine instructions between two checks of the clock: about 0.1 ms
 
 
 def run_until(connection: Connection, when: float | None) -> None:
-    """Let statements end at a time of the pool's clock, rows that are still to come included; None: no longer.
+    """Make statements end at a time of the pool's clock, including rows still to be fetched; None removes the limit.
 
     In the thread that uses the connection.
     """

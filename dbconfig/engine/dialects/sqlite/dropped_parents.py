@@ -1,6 +1,6 @@
-"""DROP TABLE deletes no row of another table: SQLite would, where foreign keys are enforced.
+"""DROP TABLE must not delete rows of other tables, which SQLite does if foreign keys are enforced.
 
-It deletes the table's rows first, and so cascades, sets to NULL, or fails. PostgreSQL and MariaDB refuse.
+SQLite deletes the table's rows first, and so cascades, sets to NULL, or fails. PostgreSQL and MariaDB raise an error.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Final
 
 from dbconfig.engine.dialects.sqlite.statements import dropped_tables
 
-# By number, since a key can have several columns; `to` is NULL where the primary key is meant.
+# By number, since a key can have several columns; `to` is NULL if it refers to the primary key.
 _KEYS: Final = """
     SELECT child.name, key.id, key."from", key."to", key.seq
     FROM {schema}.sqlite_master AS child JOIN pragma_foreign_key_list(child.name, :schema) AS key
@@ -23,7 +23,7 @@ _PRIMARY_KEY: Final = "SELECT name FROM pragma_table_info(:parent, :schema) WHER
 
 
 def refuse_script(connection: sqlite3.Connection, script: str, together: Iterable[str]) -> None:
-    """Raise where a script drops a table that rows of others refer to.
+    """Raise if a script drops a table that rows of other tables refer to.
 
     Args:
         connection: with foreign keys on or off.
@@ -39,7 +39,7 @@ def refuse_script(connection: sqlite3.Connection, script: str, together: Iterabl
 def refuse_to_drop(
     connection: sqlite3.Connection, names: Iterable[str], schema: str | None = None, *, enforced: bool = False
 ) -> None:
-    """Raise where rows of other tables refer to one of these, and foreign keys are on, or `enforced` nevertheless."""
+    """Raise if rows of other tables refer to one of these, and foreign keys are on or `enforced` is set."""
     with closing(sqlite3.Cursor(connection)) as cursor:
         if not enforced and not cursor.execute("PRAGMA foreign_keys").fetchone()[0]:
             return
@@ -47,7 +47,7 @@ def refuse_to_drop(
         for parent in sorted(gone):
             found = schema or _schema_of(cursor, parent)
             if found is None:
-                continue  # there is no such table
+                continue  # the table does not exist
             children = [child for child in _referring(cursor, found, parent) if child.lower() not in gone]
             if children:
                 raise sqlite3.IntegrityError(_refusal(parent, children))
@@ -62,7 +62,7 @@ def _refusal(parent: str, children: list[str]) -> str:
 
 
 def _schema_of(cursor: sqlite3.Cursor, name: str) -> str | None:
-    """Return where SQLite finds a table by its bare name."""
+    """Return the schema in which SQLite finds a table by its bare name."""
     schemas = [row[1] for row in cursor.execute("PRAGMA database_list")]
     for schema in sorted(schemas, key=lambda each: (each != "temp", each != "main")):
         master = f"{_quoted(schema)}.sqlite_master"

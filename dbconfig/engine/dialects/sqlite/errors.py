@@ -1,4 +1,4 @@
-"""SQLite's errors: what each of them means."""
+"""SQLite's errors and their meanings."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dbconfig.engine.dialects.error_table import CONFLICT, NEVER, TABLE_MISSING,
 
 _FILE: Final = Meaning(Fate.FINAL, "database-file", "login")
 _FOREIGN: Final = Meaning(Fate.FINAL, "not-a-database", "login")
-_READ_ONLY: Final = Meaning(Fate.FINAL, "read-only")  # a file does not become writable by itself
+_READ_ONLY: Final = Meaning(Fate.FINAL, "read-only")  # a file does not become writable without intervention
 
 # https://www.sqlite.org/rescode.html: the primary result codes, each with its extended forms.
 CODES: Final[Mapping[str, Meaning]] = {
@@ -26,9 +26,9 @@ CODES: Final[Mapping[str, Meaning]] = {
     "SQLITE_IOERR": NEVER,
     "SQLITE_INTERRUPT": NEVER,  # statement_timeout
 }
-# What is raised beside the library has no code: errors of this package, and of the driver.
+# Errors that the library does not raise have no code: those of this package, and of the driver.
 WORDS: Final = (
-    (r"holds the write lock itself", NEVER),  # waiting for oneself never ends
+    (r"holds the write lock itself", NEVER),  # the caller would wait for itself
     (r"unable to open|cannot be created|permission denied", _FILE),
     (r"not a database|malformed", _FOREIGN),
     (r"is locked|busy", CONFLICT),

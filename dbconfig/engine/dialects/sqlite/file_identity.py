@@ -1,4 +1,4 @@
-"""A database file that was deleted or replaced: no connection keeps writing into the one that nobody sees."""
+"""Detects that a database file was deleted or replaced, so that no connection keeps writing to the old one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine.interfaces import DBAPIConnection
     from sqlalchemy.pool import ConnectionPoolEntry
 
-# Seconds for which a connection is not compared again: a look at the file costs a tenth of a session. A writer is
+# Seconds for which a connection is not compared again: a check of the file costs a tenth of a session. A writer is
 # compared before each COMMIT in any case.
 TRUST: Final = 0.02
 

@@ -1,4 +1,4 @@
-"""Foreign keys off for a while, and tables that refer to each other dropped together."""
+"""Turn foreign keys off temporarily, and drop tables that refer to each other together."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dbconfig.engine.dialects.sqlite.connection import driver_of
 
 
 def drop_together(connection: Connection, names: Iterable[str]) -> None:
-    """Let tables that refer to each other be dropped in the transaction that is open; do nothing on other systems."""
+    """Allow tables that refer to each other to be dropped in the open transaction; do nothing on other systems."""
     if connection.dialect.name != "sqlite":
         return
     ours = driver_of(connection.connection)
@@ -22,7 +22,7 @@ def drop_together(connection: Connection, names: Iterable[str]) -> None:
         return
     ours.dropping |= dropping  # rows that refer to these tables from others are looked for before the next statement
     if not suspend_foreign_keys(connection):
-        # A row may refer to one that is deleted before it; both are gone at COMMIT, where it is checked then.
+        # A row may refer to one that is deleted before it; both are deleted by COMMIT, which then does the check.
         connection.exec_driver_sql("PRAGMA defer_foreign_keys = ON")
 
 

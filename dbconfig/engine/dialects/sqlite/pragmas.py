@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from dbconfig.settings.database import DatabaseSettings
 
 
-BUSY_TIMEOUT: Final = 5.0  # seconds that a writer waits for another one, as Python's own default
+BUSY_TIMEOUT: Final = 5.0  # seconds that a writer waits for another one; Python's own default
 
 
 def _set_journal_mode(connection: Any, mode: str) -> None:
@@ -33,7 +33,7 @@ def _set_journal_mode(connection: Any, mode: str) -> None:
                 time.sleep(0.01)  # in an event loop too: it is short, rare, and only at a connect
                 continue
             if "readonly" in str(error):
-                return  # a file that cannot be written needs no journal
+                return  # a read-only file needs no journal
             raise
         return
 
@@ -52,7 +52,7 @@ def _read_only(settings: DatabaseSettings) -> bool:
 
 
 def _unknown_pragmas(settings: DatabaseSettings) -> list[Problem]:
-    """Name what is no PRAGMA: SQLite takes any name, and does nothing."""
+    """Return names that are not PRAGMAs: SQLite accepts any name, and silently ignores unknown ones."""
     if not settings.variables:
         return []
     with closing(sqlite3.connect(":memory:")) as connection:

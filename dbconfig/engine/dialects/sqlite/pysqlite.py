@@ -1,4 +1,4 @@
-"""sqlite3 of the standard library: its answers to what the engine half asks of a driver."""
+"""sqlite3 of the standard library: its implementation of the driver interface."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dbconfig.engine.dialects.sqlite.transactions import is_open
 
 
 class Pysqlite(Driver):
-    """The driver sqlite3: a file, and nobody on the other side."""
+    """The driver sqlite3: a file instead of a server."""
 
     interrupts = True
     tells_transactions = True

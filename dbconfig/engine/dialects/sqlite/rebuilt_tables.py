@@ -1,8 +1,8 @@
-"""Tables that a batch migration of Alembic recreates: no row that refers to one is lost or left dangling.
+"""Tables that an Alembic batch migration recreates: no row that refers to one is lost or left dangling.
 
-The migration copies the table, drops it, and gives its name to the copy. SQLite would delete the rows of the dropped
-one, which cascades; so foreign keys rest meanwhile (https://www.sqlite.org/lang_altertable.html#otheralter), and what
-they protect is checked here.
+The migration copies the table, drops it, and renames the copy. SQLite would delete the rows of the dropped table, which
+cascades. So foreign keys are off meanwhile (https://www.sqlite.org/lang_altertable.html#otheralter), and are checked
+here.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Violations = Counter[tuple[str, str]]  # by child and parent
 
 
 def drop(connection: sqlite3.Connection, script: str, together: frozenset[str], before: dict[str, Violations]) -> None:
-    """Note how the tables are that a script drops while foreign keys rest; raise for one that no copy replaces."""
+    """Record tables that a script drops while foreign keys are off; raise for one that no copy replaces."""
     for schema, name in dropped_tables(script):
         if _has_copy(connection, name):
             before.setdefault(name.lower(), _violations(connection, name))
@@ -27,7 +27,7 @@ def drop(connection: sqlite3.Connection, script: str, together: frozenset[str], 
 
 
 def check(connection: sqlite3.Connection, before: dict[str, Violations]) -> None:
-    """Raise where rows refer to nothing that had something to refer to before."""
+    """Raise if rows have lost the row that they referred to before."""
     for name, found in before.items():
         for (child, parent), count in (_violations(connection, name) - found).items():
             raise sqlite3.IntegrityError(

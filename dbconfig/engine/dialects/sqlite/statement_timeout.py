@@ -8,11 +8,11 @@ from typing import Any, Final, Self
 
 from dbconfig.engine.dialects.sqlite.connection import Connection, Cursor
 
-_PROGRESS_STEPS: Final = 10_000  # virtual machine instructions between two looks at the clock: about 0.1 ms
+_PROGRESS_STEPS: Final = 10_000  # virtual machine instructions between two checks of the clock: about 0.1 ms
 
 
 class TimedCursor(Cursor):
-    """Sets the clock of its connection at each statement."""
+    """Sets the time limit of its connection at each statement."""
 
     connection: TimedConnection
 
@@ -55,7 +55,7 @@ def connection_class(given: type[sqlite3.Connection] | None, statement_timeout: 
     """Return the class of an engine's connections.
 
     Args:
-        given: the application's own class (`connect_args: factory`), of which ours is made.
+        given: the application's own class (`connect_args: factory`), from which ours is derived.
         statement_timeout: seconds after which a statement ends, its fetching included.
     """
     base = Connection if given is None else type(f"Watched{given.__name__}", (Connection, given), {})

@@ -25,19 +25,19 @@ _DROP: Final = late_pattern(
 )
 
 
-COPY: Final = "_alembic_tmp_"  # before the name of the table of which Alembic makes a copy
+COPY: Final = "_alembic_tmp_"  # the prefix of Alembic's copy of a table
 _OF_COPY: Final = late_pattern(rf"(?:{_GAP}|;)*(?:CREATE|ALTER){_GAP}+TABLE{_GAP}+[\"`\[']?{COPY}", _FLAGS)
 
 
 class Kind(Enum):
-    READ = "takes no lock beyond its own end"
+    READ = "holds no lock after it has ended"
     WRITE = "takes the write lock"
     DROP = "drops a table"
-    COPY = "makes a table that is to replace another one"
-    REPLACE = "gives it the name of that one"
+    COPY = "creates a table that will replace another one"
+    REPLACE = "renames it to that table"
     BEGIN = "begins a transaction"
     BEGIN_WRITING = "begins a transaction with the write lock"
-    SAVEPOINT = "begins a transaction where there is none"
+    SAVEPOINT = "begins a transaction if none is open"
     END = "ends a transaction, or part of one"
     FOREIGN_KEYS = "turns foreign keys on or off"
     QUERY_ONLY = "lets a read-only connection write"
@@ -54,7 +54,7 @@ _BY_WORD: Final = {
 @lru_cache(maxsize=2048)
 def kind_of(statement: str) -> Kind:
     """Return what a statement does, judged by its first words."""
-    # What every process sends needs no regular expressions, whose compilation is felt at its start.
+    # Statements that every process sends need no regular expressions, whose compilation slows its startup.
     if statement.startswith("SELECT "):
         return Kind.READ
     if statement.startswith("PRAGMA ") and not any(

@@ -1,4 +1,4 @@
-"""Transactions that really begin on SQLite."""
+"""Transactions that actually begin on SQLite."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ def begin(connection: PoolProxiedConnection) -> None:
     """Begin a transaction now; in memory, with the first statement that writes.
 
     The driver begins only before a write: DDL would not be rolled back, a released SAVEPOINT would survive the
-    rollback, and what was read before the write could have changed. In memory there is no write-ahead log, so that an
-    open transaction that has read would keep every writer out; there the connection itself looks whether what it has
+    rollback, and data read before the write could have changed. Databases in memory have no write-ahead log, so an open
+    transaction that has read would block every writer; there, the connection itself checks whether the data that it has
     read has changed.
     """
     adapted: Any = connection.dbapi_connection
@@ -31,7 +31,7 @@ def begin(connection: PoolProxiedConnection) -> None:
 
 
 def begin_immediate(connection: Connection) -> None:
-    """Take the write lock now, in place of the BEGIN that has just been sent; do nothing in AUTOCOMMIT."""
+    """Take the write lock now, replacing the BEGIN that has just been sent; do nothing in AUTOCOMMIT."""
     adapted: Any = connection.connection.dbapi_connection
     ours = driver_of(connection.connection)
     if not ours.in_transaction and not ours.late:
@@ -44,7 +44,7 @@ def begin_immediate(connection: Connection) -> None:
 
 
 def is_open(connection: Any) -> bool:
-    """Return whether a transaction is open, or due with the first statement that writes."""
+    """Return whether a transaction is open, or will begin with the first statement that writes."""
     ours = driver_of(connection)
     return bool(ours.in_transaction or getattr(ours, "late", False))
 
@@ -52,7 +52,7 @@ def is_open(connection: Any) -> bool:
 def run(connection: Any, statement: str) -> Any:
     """Run a statement on a connection of the driver, or on SQLAlchemy's adapter of an asynchronous one; return a row.
 
-    By way of a cursor: what the adapter's `execute` returns differs between SQLAlchemy 2.0 and 2.1.
+    Uses a cursor: the return value of the adapter's `execute` differs between SQLAlchemy 2.0 and 2.1.
     """
     cursor = connection.cursor()
     try:

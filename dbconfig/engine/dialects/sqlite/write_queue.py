@@ -1,7 +1,7 @@
 """Writers of one process queue in order of arrival, before they compete with other processes for SQLite's lock.
 
-SQLite's own waiting is a poll with growing pauses: whoever comes at the right moment gets the lock, and a thread that
-waits already may get it never.
+SQLite itself polls with growing pauses: the caller that comes at the right moment gets the lock, and a thread that
+already waits may never get it.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from threading import Lock, RLock, current_thread, get_ident
 
 from dbconfig.engine.pool import forks
 
-# What this context has acquired, by queue. Weak: a connection that is collected gives its turn back.
+# Turns acquired by this context, by queue. Weak: a collected connection returns its turn.
 _acquired: ContextVar[Mapping[int, weakref.ref[Turn]]] = ContextVar("dbconfig.sqlite.turns", default={})  # noqa: B039
 
 
 class Turn:
-    """The right to write. Whoever drops it, by whatever accident, gives it back."""
+    """The right to write. Dropping the object, for any reason, returns the turn."""
 
     __slots__ = ("__weakref__", "_owner", "_queue", "held", "thread")
 
@@ -37,15 +37,15 @@ class Turn:
             self._queue.serve()
 
     def remember(self) -> None:
-        """Note that the code that runs here and now holds the turn."""
+        """Record that the current thread or task holds the turn."""
         self._owner = _here()
         alive = {number: found for number, found in _acquired.get().items() if found() is not None}
         _acquired.set({**alive, id(self._queue): weakref.ref(self)})
 
     def is_ours(self) -> bool:
-        """Return whether the code that asks holds this turn itself, so that to wait for it would never end.
+        """Return whether the caller itself holds this turn, so that waiting for it would deadlock.
 
-        The thread alone does not say so: a framework may begin a transaction in one thread of a pool, end it in
+        The thread is not enough to tell: a framework may begin a transaction in one thread of a pool, end it in
         another one, and serve the next request in the first.
         """
         found = _acquired.get().get(id(self._queue))
@@ -56,7 +56,7 @@ class Turn:
 
 
 class Waiter:
-    """A connection in the line; `gate` opens when its turn has come, or when it is interrupted."""
+    """A connection in the queue; `gate` opens when its turn has come, or when it is interrupted."""
 
     __slots__ = ("gate", "turn")
 
@@ -67,17 +67,17 @@ class Waiter:
 
 
 class WriteQueue:
-    """The line before one database.
+    """The queue of writers of one database.
 
-    The lock is re-entrant: the garbage collector may drop a turn inside of it. Whether the turn is taken is read off
-    the turn itself, so that an interrupt between any two instructions cannot leave it taken by nobody.
+    The lock is reentrant: the garbage collector may drop a turn while it is held. The turn itself shows whether it is
+    taken, so an interrupt between any two instructions cannot leave it taken without a holder.
     """
 
     def __init__(self) -> None:
         self.forget()
 
     def forget(self) -> None:
-        """Reset: in a forked child nobody holds the turn, and nobody would ever give it back."""
+        """Reset: in a forked child, the turn has no holder that could return it."""
         self._lock = RLock()
         self._waiters: deque[Waiter] = deque()
         self._holder: weakref.ref[Turn] | None = None
@@ -87,12 +87,12 @@ class WriteQueue:
         return turn if turn is not None and turn.held else None
 
     def try_enter(self) -> Turn | None:
-        """Return the turn if nobody has it or waits for it."""
+        """Return the turn if it is free and there are no waiters."""
         with self._lock:
             return None if self._waiters or self.holder() is not None else self._give()
 
     def enter(self, waiter: Waiter, seconds: float) -> Turn | None:
-        """Return the turn, or None when it did not come within the time, or the waiter was interrupted."""
+        """Return the turn, or None on a timeout or if the waiter was interrupted."""
         try:
             with self._lock:
                 self._waiters.append(waiter)
@@ -103,10 +103,10 @@ class WriteQueue:
                 if waiter in self._waiters:
                     self._waiters.remove(waiter)
                 turn, waiter.turn = waiter.turn, None
-        return turn  # in an exception it is dropped here, which gives it back
+        return turn  # on an exception it is dropped here, which returns it
 
     def serve(self) -> None:
-        """Give the turn to the caller that has waited longest, if it is free."""
+        """Give the turn to the longest waiter, if it is free."""
         with self._lock:
             if self._waiters and self.holder() is None:
                 waiter = self._waiters.popleft()
@@ -143,7 +143,7 @@ _queues = _Queues()
 
 
 def queue_of(database: Hashable) -> WriteQueue:
-    """Return the line before a database: the same one for all connections of this process."""
+    """Return the queue of a database: the same one for all connections of this process."""
     return _queues.of(database)
 
 
@@ -156,7 +156,7 @@ def _here() -> tuple[int, int]:
 
 
 def identity(place: str) -> tuple[int, int] | None:
-    """Return device and inode of the file at a place, by which its queue is known; None where there is none."""
+    """Return the device and inode of the file at a path, the key of its queue; None if the file does not exist."""
     try:
         found = os.stat(place)
     except OSError:
