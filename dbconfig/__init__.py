@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-# Imported when they are asked for: an application that validates a file needs no SQLAlchemy, a command no pydantic.
+# Imported on demand: an application that validates a file needs no SQLAlchemy, and a command no pydantic.
 _HOMES = {
     "CommitUncertain": "sessions.commit",
     "ConfigError": "errors",
@@ -62,7 +62,7 @@ def __getattr__(name: str) -> Any:
     from importlib import import_module
 
     if name == "db":
-        # The import lock of the registry's module makes it one for all threads that ask first.
+        # The import lock of the registry's module ensures a single instance when several threads import it first.
         value = import_module("dbconfig.registry.registry").default
     elif name in _HOMES:
         value = getattr(import_module(f"dbconfig.{_HOMES[name]}"), name)

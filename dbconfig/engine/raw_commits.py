@@ -150,8 +150,7 @@ def _guarded(kind: type, driver: Driver, system: str) -> type:
 
 
 def _guarded_adapter(kind: type) -> type:
-    """Return a subclass of SQLAlchemy's adapter of asyncpg that checks first: the original would lose its
-    transaction."""
+    """Return a subclass of SQLAlchemy's adapter of asyncpg that checks first: the original loses its transaction."""
     begun = attrgetter(_TRANSACTION)
 
     def asking(name: str) -> Callable[[Any], Any]:

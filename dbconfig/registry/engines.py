@@ -1,4 +1,4 @@
-"""The engines of one owner, the process or an event loop, and what their sessions are made with."""
+"""The engines of one owner (the process or an event loop), and their session factories."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ M = TypeVar("M")
 
 
 class Engines(Generic[E, F, R]):
-    """One engine a database, made at first use, and a look-up in a dictionary from then on."""
+    """One engine per database, created at first use, and a dictionary look-up from then on."""
 
     def __init__(
         self, plan: Plan, style: Style[E, F, R], memory: Engines[Engine, SessionFactory, Readers[Session]] | None = None
     ) -> None:
-        """Begin without an engine.
+        """Start without engines.
 
         Args:
-            plan: what they are made of.
+            plan: what they are created from.
             style: for threads or for an event loop.
             memory: whose databases in memory these engines share; None is their own.
         """
-        # Sessions of the registry's own profile by database, the hottest of calls. Read without the lock, as the two
-        # below: an entry is complete before it is put in, and is never changed.
+        # Sessions of the registry's own profile by database, the hottest path. Read without the lock, like the two
+        # below: an entry is complete when it is added, and never changes.
         self.sessions: dict[str, Callable[[], Any]] = {}
         self._factories: dict[Key, F] = {}
         self._readers: dict[Key, R] = {}
@@ -48,21 +48,22 @@ class Engines(Generic[E, F, R]):
         self._style = style
         self._memory = memory
         self._engines: dict[Key, E] = {}  # by the names of profile and database, as the next
-        self._servers: dict[Key, R] = {}  # what read-only sessions of each database by itself are made with
+        self._servers: dict[Key, R] = {}  # the read-only session factories of each single database
         self._reading: list[E] = []
-        self._memories: dict[Key, Engine] = {}  # of databases that have asynchronous engines alone
-        # Every engine that was ever made here, as long as somebody uses it: for whom it was made, None for reading.
+        self._memories: dict[Key, Engine] = {}  # of databases that have only asynchronous engines
+        # Every engine created here that is still in use, with the database that it was created for; None for read-only
+        # ones.
         self._made: weakref.WeakKeyDictionary[Any, Resolved | None] = weakref.WeakKeyDictionary()
         self._overrides: dict[Key, tuple[F, R]] = {}
         self._idle: dict[Key, IdleDatabase] = {}
 
     def factory(self, database: str, profile: str | None = None) -> F:
-        """Return what sessions of a database are made with."""
+        """Return the session factory of a database."""
         found = self._factories.get((profile, database))
         return self._make_factory(database, profile) if found is None else found
 
     def readers(self, database: str, profile: str | None = None) -> R:
-        """Return what its read-only sessions are made with."""
+        """Return its factory of read-only sessions."""
         found = self._readers.get((profile, database))
         return self._make_readers(database, profile) if found is None else found
 
@@ -127,9 +128,9 @@ class Engines(Generic[E, F, R]):
         return self._engines[found.key]
 
     def _still_in_use(self, found: Resolved) -> E | None:
-        """Return the engine of before a `dispose` that somebody has kept, so that a database has one pool, not two."""
+        """Return a kept engine from before a `dispose`, if any, so that a database has one pool, not two."""
         if found.settings.in_memory:
-            return None  # its contents are not to depend on who has kept what
+            return None  # its contents must not depend on which engines were kept
         for engine, made in list(self._made.items()):
             same = made is not None and made.key == found.key and made.settings.means_the_same(found.settings)
             if same and not draining.is_over(self._style.bare(engine)):
@@ -138,7 +139,7 @@ class Engines(Generic[E, F, R]):
         return None
 
     def build(self, found: Resolved) -> E:
-        """Return a new engine of a database, which nobody is given yet."""
+        """Return a new engine of a database, not yet handed out."""
         shared = self._memory if found.settings.in_memory else None
         beside = shared.of_memory(found) if shared is not None else None
         engine = create.build(
@@ -149,7 +150,7 @@ class Engines(Generic[E, F, R]):
         if found.settings.engine_idle_timeout is not None:
             from dbconfig.registry.idle_engines import Reminder
 
-            # Also of one that somebody has kept, or in a forked child, whose threads and timers are gone.
+            # Also for one that the application has kept, or in a forked child, whose threads and timers do not exist.
             event.listen(engine, "connect", Reminder(self, adopted))
         return adopted
 
@@ -183,11 +184,11 @@ class Engines(Generic[E, F, R]):
         return self._servers[found.key]
 
     def _writer_of(self, found: Resolved) -> Callable[..., E]:
-        # How a server refuses writes is not known there; a flush is refused all the same.
+        # How such a server enforces read-only mode is unknown; a flush is rejected anyway.
         return lambda settings, label, **how: self._engine(found)
 
     def _open_reader(self, settings: DatabaseSettings, label: str, **how: Any) -> E:
-        from dbconfig.engine import read_only  # for those who read
+        from dbconfig.engine import read_only  # for read-only sessions
 
         engine = read_only.open_engine(
             settings, label, self._plan.options, asynchronous=self._style.asynchronous, **how
@@ -197,7 +198,7 @@ class Engines(Generic[E, F, R]):
         self._reading.append(adopted)
         return adopted
 
-    # What there is
+    # Existing engines
 
     def opened(self) -> dict[Key, E]:
         """Return the engines that write, by the names of profile and database."""
@@ -207,7 +208,7 @@ class Engines(Generic[E, F, R]):
         return len(self._engines) + len(self._reading)
 
     def alive(self) -> list[E]:
-        """Return every engine that was made here and that somebody uses: those of before a `dispose` too."""
+        """Return every engine created here that is still in use, including those from before a `dispose`."""
         with self._plan.profiles.lock:
             return list(self._made)
 
@@ -217,10 +218,10 @@ class Engines(Generic[E, F, R]):
         found = [(engine, pool.stats(self._style.bare(engine))) for engine in self.alive()]
         return [each for engine, each in found if id(engine) in current or each.idle + each.used + each.connecting]
 
-    # What rests
+    # Unused databases
 
     def look_after(self, found: Resolved) -> None:
-        """Close a database when nobody has used it for `engine_idle_timeout`."""
+        """Close a database that has been unused for `engine_idle_timeout`."""
         if found.settings.engine_idle_timeout is None or found.settings.in_memory:
             return
         from dbconfig.registry.idle_engines import IdleDatabase
@@ -231,11 +232,11 @@ class Engines(Generic[E, F, R]):
         watch.begin()
 
     def looks_after(self, watch: IdleDatabase) -> bool:
-        """Return whether it is still this one that looks: what it watched may have been disposed of, or reloaded."""
+        """Return whether this watcher is still current: its database may have been disposed of, or reloaded."""
         return self._idle.get(watch.key) is watch
 
     def of_database(self, key: Key) -> list[Engine]:
-        """Return every engine of a database that somebody uses, for writing and for reading."""
+        """Return every engine of a database that is in use, for writing and for reading."""
         with self._plan.profiles.lock:
             bare = self._style.bare
             writers = [bare(each) for each, made in list(self._made.items()) if made is not None and made.key == key]
@@ -244,7 +245,7 @@ class Engines(Generic[E, F, R]):
         return [each for each in dict.fromkeys([*writers, *readers]) if not draining.is_over(each)]
 
     def close_database(self, key: Key, unused: Callable[[Sequence[Engine]], bool]) -> bool:
-        """Close the engines of a database and let the next use make them anew; return whether that was done."""
+        """Close the engines of a database, which the next use recreates; return whether that was done."""
         with self._plan.profiles.lock:
             found = self.of_database(key)
             if self._plan.overridden or self._plan.profiles.exchanged or not unused(found):
@@ -264,22 +265,22 @@ class Engines(Generic[E, F, R]):
 
     @staticmethod
     def _let_go(makers: dict[Key, M], key: Key) -> M | None:
-        """Remove what makes sessions, under each name by which it was asked for."""
+        """Remove the session factories, under each name by which they were requested."""
         made = makers.get(key)
         for name in [name for name, each in list(makers.items()) if each is made]:
             del makers[name]
         return made
 
-    # What changes
+    # Changes
 
     def forget(self) -> None:
-        """Let the next use make everything anew; whoever calls this closes what is alive."""
+        """Let the next use recreate everything; the caller closes the existing engines."""
         with self._plan.profiles.lock:
             self._engines, self._memories, self._idle = {}, {}, {}
             self.forget_readers()
 
     def forget_readers(self) -> list[E]:
-        """Let the next read-only session make its engines anew; return those that were."""
+        """Let the next read-only session recreate its engines; return the old ones."""
         with self._plan.profiles.lock:
             for server in self._servers.values():
                 if server.router is not None:
@@ -289,14 +290,14 @@ class Engines(Generic[E, F, R]):
             return found
 
     def forget_sessions(self) -> None:
-        """Let the next session be made anew, on the same engines: where its tables are has changed."""
+        """Recreate the session factories at next use, on the same engines: the location of tables has changed."""
         with self._plan.profiles.lock:
             self._readers = {key: readers for key, (_, readers) in self._overrides.items()}
             self._factories = {key: factory for key, (factory, _) in self._overrides.items()}
             self.sessions = {key[1]: made.session for key, made in self._factories.items() if key[0] is None}
 
     def replace(self, engines: Mapping[Key, E]) -> list[E]:
-        """Use other engines from now on; return those for reading, which are made anew."""
+        """Use other engines from now on; return those for reading, which are recreated at next use."""
         with self._plan.profiles.lock:
             self._engines, self._idle = dict(engines), {}
             for engine in engines.values():
@@ -310,13 +311,13 @@ class Engines(Generic[E, F, R]):
             self.look_after(found)
 
     def retire(self, engine: E) -> None:
-        """Do not take this engine back, whoever has kept it."""
+        """Do not reuse this engine, even if the application has kept it."""
         with self._plan.profiles.lock:
             self._made[engine] = None
 
     @contextmanager
     def override(self, makers: Mapping[str, tuple[F, R]]) -> Iterator[None]:
-        """Make the sessions of some databases with something else for a while, in tests."""
+        """Temporarily replace the session factories of some databases, for tests."""
         plan, before = self._plan, self._overrides
         names: tuple[str | None, ...] = (None, plan.profiles.get().name)
         self._override({**before, **{(each, name): made for name, made in makers.items() for each in names}}, 1)

@@ -1,4 +1,4 @@
-"""Asynchronous engines: made in an event loop, kept for it alone, closed when it ends."""
+"""Asynchronous engines: created in an event loop, used only there, and closed when it ends."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-import greenlet  # noqa: F401  # missing, SQLAlchemy 2.0 says so at the first await only
+import greenlet  # noqa: F401  # if it is missing, SQLAlchemy 2.0 fails only at the first await
 from sqlalchemy import Engine
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlmodel.ext.asyncio.session import AsyncSession
@@ -40,7 +40,7 @@ def _no_loop() -> str:
 class Tasks:
     """The style of an event loop.
 
-    Most drivers cannot use a connection in another loop than the one that opened it.
+    Most drivers can use a connection only in the loop that opened it.
     """
 
     asynchronous = True
@@ -49,7 +49,7 @@ class Tasks:
         self.end = end
 
     def later(self, key: object, job: Callable[[], float | None], seconds: float) -> None:
-        """Call a function in this loop after some seconds, and again whenever it wants."""
+        """Call a function in this loop after some seconds, and again after the seconds that it returns."""
         loop = asyncio.get_running_loop()
 
         def run() -> None:
@@ -60,7 +60,7 @@ class Tasks:
         loop.call_later(seconds, run)
 
     def close(self, engines: Sequence[Engine]) -> None:
-        """Have idle connections closed; the engines may be used on, and are let go of when nobody does."""
+        """Close idle connections; the engines stay usable, and are released when they are unreferenced."""
         for engine in engines:
             self.end.rest(engine)
 
@@ -76,7 +76,7 @@ class Tasks:
 
 
 class EventLoops:
-    """The engines of a registry, by event loop; only the loop's own thread comes to them."""
+    """The engines of a registry, by event loop; only the loop's own thread uses them."""
 
     def __init__(self, plan: Plan, memory: ProcessEngines) -> None:
         self._plan = plan
@@ -86,7 +86,7 @@ class EventLoops:
         )
 
     def here(self) -> LoopEngines:
-        """Return the engines of the running loop, which knows them from now on.
+        """Return the engines of the running loop, which are registered with it from now on.
 
         Raises:
             RuntimeError: no loop is running.
@@ -119,7 +119,7 @@ class EventLoops:
         ]
 
     def alive(self) -> list[Engine]:
-        """Return every engine that somebody uses, in whichever loop: its synchronous side."""
+        """Return the synchronous side of every engine in use, in any loop."""
         with self._plan.profiles.lock:
             known = list(self._known.values())
         return [engine.sync_engine for engines, _ in known for engine in engines.alive()]
@@ -133,7 +133,7 @@ class EventLoops:
         return made
 
     async def dispose(self, timeout: float | None) -> None:
-        """Close the engines of the running loop; a cancelled caller does not stop it half way."""
+        """Close the engines of the running loop; cancelling the caller does not interrupt this."""
         found = self._current()
         if found is None:
             if timeout is not None:
@@ -153,7 +153,7 @@ class EventLoops:
             end.discard(opened)
 
     def renew(self) -> None:
-        """Let every loop make its engines anew; from whatever thread."""
+        """Make every loop recreate its engines; callable from any thread."""
 
         def renew(engines: LoopEngines, end: LoopEnd) -> None:
             engines.forget()
@@ -166,11 +166,11 @@ class EventLoops:
         self._everywhere(renew)
 
     def forget_sessions(self) -> None:
-        """Let every loop make its sessions anew."""
+        """Make every loop recreate its session factories."""
         self._everywhere(lambda engines, end: engines.forget_sessions())
 
     def _everywhere(self, change: Callable[[LoopEngines, LoopEnd], None]) -> None:
-        """Change the engines of every loop, each in its own thread: at once in this one, else as soon as it can."""
+        """Change the engines of every loop, each in its own thread: now in this one, in others as soon as possible."""
         try:
             here: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
         except RuntimeError:

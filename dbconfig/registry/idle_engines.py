@@ -1,4 +1,4 @@
-"""Databases that nobody has used for `engine_idle_timeout`: their engines close whole, and the next use opens them."""
+"""Closes the engines of databases that have been unused for `engine_idle_timeout`; the next use reopens them."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from dbconfig.registry.styles import Key
 
 _log = logging.getLogger("dbconfig.registry.idle")
 
-LOOKS: Final = 4  # within the timeout: an engine lives a quarter longer than that at most
+LOOKS: Final = 4  # checks per timeout: an engine lives at most a quarter longer than that
 
 
 class Owner(Protocol):
-    """Whose engines they are: the process's, or an event loop's."""
+    """The owner of the engines: the process, or an event loop."""
 
     def of_database(self, key: Key) -> list[Engine]: ...
 
@@ -37,34 +37,34 @@ Later = Callable[[object, Callable[[], float | None], float], None]
 
 
 class IdleDatabase:
-    """Looks from time to time whether a database was used, by the counters of its pools: no session pays for it."""
+    """Checks periodically whether a database was used, by its pools' counters, at no cost for sessions."""
 
     def __init__(self, engines: Owner, found: Resolved, later: Later) -> None:
-        """Note what to look at; `begin` begins.
+        """Configure what to watch; `begin` starts.
 
         Args:
             engines: of the owner, the process or an event loop.
             found: the database.
-            later: calls a function after some seconds, and again whenever it wants, as the owner's style has it.
+            later: the owner's way to call a function after some seconds, and again after the seconds that it returns.
         """
         self.key: Key = found.key
         self._label = found.label
         self._timeout: float = found.settings.engine_idle_timeout or 0.0
         self._engines = weakref.ref(engines)
         self._later = later
-        self._process = 0  # in which somebody looks; a forked child has neither the thread nor the timer
+        self._process = 0  # the watching process; a forked child has neither the thread nor the timer
         self._used = -1
         self._since = 0.0
 
     def begin(self) -> None:
-        """Look from now on, until it is closed."""
+        """Watch from now on, until it is closed."""
         if self._process != os.getpid():
             self._process = os.getpid()
             self._used, self._since = -1, monotonic()
             self._later(self, self._look, self._timeout / LOOKS)
 
     def _look(self) -> float | None:
-        """Close what nobody uses; return the seconds until the next look, None when there is nothing left to close."""
+        """Close what is unused; return the seconds until the next check, or None if nothing is left to close."""
         engines = self._engines()
         known = engines.of_database(self.key) if engines is not None and engines.looks_after(self) else []
         if engines is None or not known:
@@ -95,7 +95,7 @@ class IdleDatabase:
 
 
 def _uses(engine: Engine) -> int:
-    """Return how often an engine was used; a question how far a replica lags does not count."""
+    """Return how often an engine was used; checks of a replica's lag do not count."""
     reader = pool.ledger(engine).reader()
     return pool.stats(engine).use.count if reader is None else reader.reads
 
@@ -106,13 +106,13 @@ def _at_rest(engines: Sequence[Engine]) -> bool:
 
 def _busy(engine: Engine) -> bool:
     reader, stats = pool.ledger(engine).reader(), pool.stats(engine)
-    # A look that is under way when its database closes gives back, and closes, what it has.
+    # A check in progress when its database closes returns and closes its connection.
     own = 1 if reader is not None and reader.asked else 0
     return stats.used + stats.connecting + stats.waiting > own
 
 
 class Reminder:
-    """Has a database watched from its next connect on; it keeps neither the engines nor itself alive."""
+    """Starts watching a database at its next connect; keeps neither the engines nor itself alive."""
 
     def __init__(self, engines: Owner, engine: Any) -> None:
         self._engines, self._engine = weakref.ref(engines), weakref.ref(engine)

@@ -1,4 +1,4 @@
-"""What closes when an event loop ends: every engine that was opened in it."""
+"""Closes the engines of an event loop when it ends."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from sqlalchemy.util import greenlet_spawn
 from dbconfig.engine.dialects import driver_protocol
 from dbconfig.engine.pool import forks, sockets
 
-PATIENCE: Final = 1.0  # seconds that others get to close what they hold when a loop ends
+PATIENCE: Final = 1.0  # seconds that other code has to close its connections when a loop ends
 
 
 class Owner(Protocol):
-    """What has engines in a loop."""
+    """An owner of engines in a loop."""
 
     def forget(self) -> None: ...
 
@@ -39,7 +39,7 @@ class OpenEngine:
         event.listen(engine, "connect", lambda connection, record: self._records.add(record))
 
     async def dispose(self) -> None:
-        """Close the idle connections; the engine may be used on."""
+        """Close the idle connections; the engine stays usable."""
         await greenlet_spawn(self.engine.dispose)
 
     async def retire(self) -> None:
@@ -48,7 +48,7 @@ class OpenEngine:
         await self.dispose()
 
     def abandon(self) -> None:
-        """Shut the sockets, where nothing can be awaited."""
+        """Close the sockets, if nothing can be awaited."""
         driver = driver_protocol.of(self.engine.dialect)
         for record in list(self._records):
             if record.dbapi_connection is None:
@@ -60,7 +60,7 @@ class OpenEngine:
         self.engine.dispose(close=False)
 
     async def end(self) -> None:
-        """Close every connection, also those that somebody still holds: nobody can use them after the loop's end."""
+        """Close every connection, including those in use, which are unusable after the loop's end."""
         records = [record for record in list(self._records) if record.dbapi_connection is not None]
         connections = [record.driver_connection for record in records]
         driver = driver_protocol.of(self.engine.dialect)
@@ -69,7 +69,7 @@ class OpenEngine:
         for record in records:
             if record.dbapi_connection is not None:
                 await _within(PATIENCE, greenlet_spawn(record.invalidate))
-        # A closed TLS connection waits for the server's farewell, which the loop would not live to see.
+        # A closed TLS connection waits for the server's close_notify, before which the loop would end.
         for transport in transports:
             if transport is not None:
                 transport.abort()
@@ -78,7 +78,7 @@ class OpenEngine:
 
 
 async def _within(seconds: float, closing: Coroutine[Any, Any, None]) -> None:
-    """Wait for a close, but not for ever, as a driver in a thread of its own would after one that was cancelled."""
+    """Wait for a close with a time limit: a driver with its own thread would hang after a cancelled one."""
     before = asyncio.all_tasks()
     task = asyncio.ensure_future(closing)
     await asyncio.wait([task], timeout=seconds)
@@ -117,7 +117,7 @@ async def _other_generators() -> None:
 
 
 def _shuts_down(task: asyncio.Task[Any]) -> bool:
-    """Whether a task is the one that waits for us: `loop.shutdown_asyncgens()`, of asyncio or uvloop."""
+    """Whether a task is the one waiting for us: `loop.shutdown_asyncgens()`, of asyncio or uvloop."""
     return getattr(task.get_coro(), "__name__", "") == "shutdown_asyncgens"
 
 
@@ -125,9 +125,9 @@ _numbers = itertools.count(1)
 
 
 class LoopEnd:
-    """What closes when an event loop ends.
+    """The engines to close when an event loop ends.
 
-    It belongs to the loop, not to a registry: an engine outlives a registry that nobody has kept.
+    It belongs to the loop, not to a registry: an engine may outlive its registry.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -138,7 +138,7 @@ class LoopEnd:
         self._opened: dict[Engine, OpenEngine] = {}
         self._closing: set[asyncio.Future[None]] = set()
         self._guard: AsyncGenerator[None, None] | None = self._until_the_end()
-        # Run up to its `yield`, without waiting: that makes the loop know it, and close it before it closes itself.
+        # Run up to its `yield` without waiting: the loop then knows it, and closes it before it closes itself.
         step = self._guard.__anext__()
         try:
             step.send(None)
@@ -150,14 +150,14 @@ class LoopEnd:
         try:
             yield
         finally:
-            # Also closed now are generators that hold sessions. Two closes of one connection at once, theirs and ours,
-            # would wait for each other for ever with aiosqlite.
+            # Generators that hold sessions are closed at the same time. With aiosqlite, two concurrent closes of one
+            # connection, theirs and ours, would deadlock.
             await _other_generators()
             for opened in self.take():
                 await opened.end()
 
     def open(self, engine: Engine) -> AsyncEngine:
-        """Return the asynchronous engine of an engine, which ends with the loop, or when nobody uses it."""
+        """Return the asynchronous engine of an engine, which ends with the loop, or when it is unreferenced."""
         opened = self._opened[engine] = OpenEngine(engine)
         found = AsyncEngine(engine)
         weakref.finalize(found, self._soon, opened).atexit = False
@@ -167,7 +167,7 @@ class LoopEnd:
         return self._opened.get(engine.sync_engine)
 
     def _soon(self, opened: OpenEngine) -> None:
-        """Let go of an engine that was collected, from whatever thread that happened in."""
+        """Release an engine that was garbage-collected, in any thread."""
         loop = self._loop()
         if loop is not None and not loop.is_closed() and opened.engine in self._opened:
             loop.call_soon_threadsafe(self._let_go, opened)
@@ -175,7 +175,7 @@ class LoopEnd:
     def _let_go(self, opened: OpenEngine) -> None:
         def closed(closing: asyncio.Future[None]) -> None:
             if not closing.cancelled() and closing.exception() is None:
-                self.discard(opened)  # else it ends with the loop, which has perhaps begun to end
+                self.discard(opened)  # else it ends with the loop, which may be ending already
 
         self.retire(opened).add_done_callback(closed)
 
@@ -207,7 +207,7 @@ class LoopEnd:
         return found
 
     def finish(self, loop: asyncio.AbstractEventLoop) -> None:
-        """End everything before a loop is closed, if nobody has done so by `shutdown_asyncgens`."""
+        """Close everything before a loop is closed, if `shutdown_asyncgens` has not been called."""
         if self.over or loop.is_closed() or loop.is_running() or self._guard is None:
             return
         try:
@@ -217,29 +217,27 @@ class LoopEnd:
         # Else another loop is running in this thread, and nothing can be awaited in this one.
 
     def abandon(self) -> None:
-        """Let go of the sockets of a loop that is closed already: nothing can be awaited."""
+        """Release the sockets of a loop that is already closed, in which nothing can be awaited."""
         for opened in self.take():
             opened.abandon()
 
 
 def _finish_before_closing(loop: asyncio.AbstractEventLoop, end: LoopEnd) -> None:
-    """Have a loop end what is open in it when somebody closes it without the `shutdown_asyncgens` of a runner."""
+    """Make a loop close its engines when it is closed without a runner's `shutdown_asyncgens`."""
     close = loop.close
 
     def finish_and_close() -> None:
         end.finish(loop)
         close()
 
-    with suppress(
-        AttributeError
-    ):  # a loop that takes no attributes: what is open is let go of when the next one begins
+    with suppress(AttributeError):  # a loop that rejects attributes: its engines are released when the next one begins
         loop.close = finish_and_close  # type: ignore[method-assign]  # no other hook runs when a loop is closed
 
 
 _ends: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, LoopEnd] = weakref.WeakKeyDictionary()
 _lock = threading.Lock()
-# Of the parent process. Kept, not collected: a driver that is collected says good-bye to the server over the socket
-# that the parent goes on using.
+# Of the parent process. Kept, not collected: a collected driver connection would end the session over the socket that
+# the parent still uses.
 _inherited: list[object] = []
 
 
@@ -256,7 +254,7 @@ def end_of_this_loop() -> LoopEnd:
 
 
 def keep_inherited(engines: object) -> None:
-    """In a forked child: never let go of the parent's engines."""
+    """In a forked child: never release the parent's engines."""
     _inherited.append(engines)
 
 

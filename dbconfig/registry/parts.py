@@ -1,4 +1,4 @@
-"""What a registry is made of; the integrations use it, an application does not."""
+"""The internals of a registry, for the integrations, not for applications."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ class Parts:
         self.homes: Homes = self.plan.homes
         self.engines: ProcessEngines = Engines(self.plan, Threads())
         self.reload: Reload = Reload(profiles, self.engines)
-        self.event_loops: EventLoops | None = None  # until the first of them asks
+        self.event_loops: EventLoops | None = None  # until the first use
         profiles.forgetting = self._leave_to_the_parent
         forks.guard(profiles)
 
     @property
     def loops(self) -> EventLoops:
-        """The engines of event loops; nothing asynchronous is imported before.
+        """The engines of event loops; nothing asynchronous is imported earlier.
 
         Raises:
             ConfigError: greenlet is not installed.
@@ -66,10 +66,10 @@ class Parts:
 
     @contextmanager
     def join(self, makers: Mapping[str, Callable[[Any], tuple[Any, Any]]]) -> Iterator[None]:
-        """Make the asynchronous sessions of some databases with something else for a while, in every event loop.
+        """Temporarily replace the asynchronous session factories of some databases, in every event loop.
 
         Args:
-            makers: by database; of a loop's factory they make another one, and what read-only sessions are made with.
+            makers: by database; each turns a loop's factory into another one, and into one for read-only sessions.
         """
         name, before = self.profiles.get().name, self.plan.joining
         self._join({**before, **{(name, database): make for database, make in makers.items()}}, 1)
@@ -85,7 +85,7 @@ class Parts:
             self.event_loops.forget_sessions()
 
     def attempts(self, database: str, engine: Any, limit: int | None, timeout: float) -> retry.Attempts:
-        """Return what counts the attempts at a unit of work on an engine of either kind."""
+        """Return the counter of attempts for a unit of work on an engine of either kind."""
         books = pool.ledger_if_any(engine)
         found = retry.Attempts(limit, timeout, f"{self.profiles.get().name}/{database}")
         if books is not None:
@@ -95,7 +95,7 @@ class Parts:
         return found
 
     def watch(self, look: Callable[[Engine], None]) -> Callable[[], None]:
-        """Have every engine looked at, those that are there and those that come; return what ends that."""
+        """Call a function with every existing and future engine; return a function that ends that."""
         with self.profiles.lock:
             self.plan.watchers = (*self.plan.watchers, look)
             for engine in self.every_engine():
@@ -107,12 +107,12 @@ class Parts:
         return end
 
     def every_engine(self) -> list[Engine]:
-        """Return every engine that somebody uses, the synchronous side of those of event loops."""
+        """Return every engine in use; for those of event loops, the synchronous side."""
         found = self.engines.alive()
         return [*found, *self.event_loops.alive()] if self.event_loops is not None else found
 
     def dispose(self, timeout: float | None) -> None:
-        """Close every engine of the process, after work in progress if there is a limit to wait for it."""
+        """Close every engine of the process; with a limit, wait for work in progress first."""
         if timeout is not None:
             draining.check(timeout)
         self._advise()
@@ -120,7 +120,7 @@ class Parts:
             if timeout is not None and not self.profiles.exchanged:
                 draining.drain(self.engines.alive(), timeout)
         finally:
-            # Also if an interrupt ends the waiting: engines that lend nothing any more must not be found again.
+            # Also if an interrupt ends the wait: drained engines must not be found again.
             with self.profiles.lock:
                 alive = self.engines.alive()
                 if self.profiles.forget():
@@ -129,7 +129,7 @@ class Parts:
                 engine.dispose()
 
     def _advise(self) -> None:
-        """Log what the statistics say before they go with their engines."""
+        """Log advice from the statistics before they are dropped with their engines."""
         if _log.isEnabledFor(logging.INFO) and len(self.engines):
             from dbconfig.engine.pool.advice import advice
 
@@ -168,7 +168,7 @@ class Parts:
             ConfigError: a name is not that of a table, or a database is protected, by this profile or by another one.
         """
         if self.plan.overridden and verb == "create":
-            return {}  # they are there; on SQLite the lock to look for them would wait for the test's own transaction
+            return {}  # they exist; on SQLite the lock for checking would wait for the test's own transaction
         whole = database.partition(SEPARATOR)[0]
         found = {
             shard: tables
@@ -183,11 +183,10 @@ class Parts:
         return found
 
     def drive(self, database: str, verb: str, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Run the asynchronous counterpart of a verb in an event loop of its own, for a driver that is only
-        asynchronous.
+        """Run the asynchronous counterpart of a method in a separate event loop, for an asynchronous-only driver.
 
         Raises:
-            RuntimeError: a loop is running in this thread, which would stand still.
+            RuntimeError: a loop is running in this thread, which would be blocked.
         """
         import asyncio
 

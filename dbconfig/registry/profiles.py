@@ -1,4 +1,4 @@
-"""The profiles that a registry has loaded, and what they say about each database."""
+"""The profiles that a registry has loaded, and their databases."""
 
 from __future__ import annotations
 
@@ -22,39 +22,39 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """A database that was asked for."""
+    """A requested database."""
 
-    key: tuple[str, str]  # the names of its profile and its own, however it was asked for
+    key: tuple[str, str]  # the names of its profile and its own, however it was requested
     settings: DatabaseSettings
     label: str  # its name in logs
 
 
 class Profiles:
-    """Profiles by name; None is the registry's own, whatever it is called."""
+    """Profiles by name; None is the registry's own profile."""
 
     def __init__(
         self, path: str | os.PathLike[str] | None, name: str | None, environ: Mapping[str, str] | None
     ) -> None:
-        """Note what to load at first use."""
-        self.lock: Any = threading.RLock()  # the registry's one lock: whoever loads or makes anything holds it
+        """Configure what to load at first use."""
+        self.lock: Any = threading.RLock()  # the registry's only lock, held while anything is loaded or created
         self.providers: Providers = Providers()
-        self.forgetting: Callable[[], None] = lambda: None  # what else is to be left to the parent in a forked child
+        self.forgetting: Callable[[], None] = lambda: None  # further cleanup in a forked child
         self._path = path
         self._name = name
-        # A function, so that debuggers and crash reporters, which print attributes, print no secret out of it.
+        # A function, so that debuggers and crash reporters, which print attributes, cannot print its secrets.
         self._environ: Callable[[], Mapping[str, str] | None] = lambda: environ
         self._given: AnyProfile | None = None
         self._exchanged = False
-        # Read without the lock: an entry is complete before it is put in, and is never changed.
+        # Read without the lock: an entry is complete when it is added, and never changes.
         self._found: dict[str | None, AnyProfile] = {}
 
     def give(self, profile: AnyProfile) -> None:
-        """Take a profile that was made in code: nothing is read from files."""
+        """Use a profile created in code: nothing is read from files."""
         self._given = profile
         self._begin_anew()
 
     def get(self, name: str | None = None) -> AnyProfile:
-        """Return a profile; it is loaded when it is first asked for.
+        """Return a profile, which is loaded at first use.
 
         Raises:
             ConfigError: it cannot be used.
@@ -72,7 +72,7 @@ class Profiles:
 
     def public(self) -> Profile:
         """Return the registry's own profile as the application sees it, always the same one."""
-        from dbconfig.settings.profile import Profile  # what it needs takes long to import
+        from dbconfig.settings.profile import Profile  # its imports are slow
 
         found = self.get()
         if isinstance(found, Profile):
@@ -88,7 +88,7 @@ class Profiles:
         return self._found.get(None)
 
     def resolve(self, database: str, name: str | None = None) -> Resolved:
-        """Return what a profile says about a database.
+        """Return a database of a profile.
 
         Raises:
             ConfigError: the profile or the database does not exist or cannot be used.
@@ -96,11 +96,11 @@ class Profiles:
         return self.resolve_in(self.get(name), self.shard_of(database, name))
 
     def shard_of(self, database: str, name: str | None = None) -> str:
-        """Return the database that a name means in this context: a shard, where it is divided and one was chosen."""
+        """Return the database for a name in this context: the chosen shard, if it is divided."""
         return sharding.resolved(id(self), self.get(name), database)
 
     def every_shard(self, database: str) -> list[str]:
-        """Return the database, or all of its shards where none was chosen."""
+        """Return the database, or all of its shards if none was chosen."""
         return sharding.spread(id(self), self.get(), database)
 
     def resolve_in(self, profile: AnyProfile, database: str) -> Resolved:
@@ -109,14 +109,14 @@ class Profiles:
         return Resolved((profile.name, database), settings, label)
 
     def forget(self) -> bool:
-        """Let the next use load the profiles again; return whether that is so, as it is outside of tests."""
+        """Let the next use load the profiles again; return False in tests, where they are kept."""
         if not self._exchanged:
             self._begin_anew()
         return not self._exchanged
 
     @property
     def exchanged(self) -> bool:
-        """Whether tests have replaced the profile's databases by their own."""
+        """Whether tests have replaced the profile's databases with their own."""
         return self._exchanged
 
     def known(self) -> dict[str | None, AnyProfile]:
@@ -124,7 +124,7 @@ class Profiles:
         return dict(self._found)
 
     def read_again(self, known: Mapping[str | None, AnyProfile]) -> dict[str | None, AnyProfile]:
-        """Return the same profiles as their files are now; those that are in use stay."""
+        """Load the same profiles from their files again; those in use are unchanged."""
         if self._given is not None:
             return dict(known)
         again = {each.name: self._load(each.name if name else None) for name, each in known.items()}
@@ -136,9 +136,9 @@ class Profiles:
 
     @contextmanager
     def exchange(self, databases: Mapping[str, DatabaseSettings]) -> Iterator[None]:
-        """Let the registry's own profile have other databases, for tests.
+        """Replace the databases of the registry's own profile, for tests.
 
-        Meanwhile nothing is forgotten: an application that disposes at its end would come back to its own database.
+        Profiles are kept meanwhile: otherwise an application that calls dispose() would return to its own database.
         """
         profile, given = self.get(), self._given
         self.give(profile.with_databases(dict(databases)))
@@ -153,13 +153,13 @@ class Profiles:
     def protected_elsewhere(self, settings: DatabaseSettings, *, destructive: bool) -> str:
         """Return the name of another profile that protects the same database, or ""."""
         if self._given is not None:
-            return ""  # made in code: there are no other profiles beside it
+            return ""  # created in code: no other profiles exist
         return protected_databases.protected_elsewhere(
             self.get(), settings, destructive=destructive, path=self._path, environ=self._environ()
         )
 
     def refuse_elsewhere(self, settings: DatabaseSettings, what: str, *, destructive: bool) -> None:
-        """Refuse to act on a database that another profile protects.
+        """Raise if another profile protects a database.
 
         Raises:
             ConfigError: another profile protects it.
@@ -170,7 +170,7 @@ class Profiles:
             )
 
     def before_fork(self) -> None:
-        # Whatever another thread is making would be half made in the child.
+        # Otherwise the child would inherit what another thread has half created.
         self.lock.acquire()
 
     def after_fork_in_parent(self) -> None:

@@ -99,9 +99,9 @@ class Registry:
         )
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> str | tuple[Any, ...]:
-        # copy, deepcopy and pickle all ask here. Half a copy would share locks and pools that it does not look after.
+        # copy, deepcopy, and pickle all call this. A partial copy would share locks and pools that it does not manage.
         if self is default:
-            return "default"  # itself, here; in another process, that one's own
+            return "default"  # itself here; in another process, that process's own
         raise TypeError("a Registry cannot be copied or pickled: it owns connections. Share it, or make another one")
 
     def __enter__(self) -> Self:
@@ -266,12 +266,12 @@ class Registry:
         try:
             return retry.run(make, work, tries, (id(self), _place(database, schema), False), unit)
         except BaseException as error:
-            tell_if_committed(error, unit.session)  # it may have struck in the last instruction of `run`
+            tell_if_committed(error, unit.session)  # it may have been raised in the last instruction of `run`
             raise
         finally:
             unit.session = None  # contexts that were copied within it refer to the unit
 
-    # Asynchronous twins. Engines are kept per event loop, and close with it.
+    # Asynchronous counterparts. Engines are kept per event loop, and close with it.
 
     def async_engine(
         self, database: str = DEFAULT, *, profile: str | None = None, shard: str | None = None
@@ -448,7 +448,7 @@ class Registry:
             The names of the tables that were created.
 
         Raises:
-            ConfigError: there is no such table, no model is imported, or another profile protects this database.
+            ConfigError: a table does not exist, no model is imported, or another profile protects this database.
         """
         return self._on_tables(models, self._named(database, shard), "create", options(schema, None))
 
@@ -666,7 +666,7 @@ def _optioned(engine: Engine, how: Mapping[str, Any]) -> Engine:
 
 
 def _place(database: str, schema: str | None) -> str:
-    """Return what a unit of work within another one must share with it to join its transaction."""
+    """Return the key that a nested unit of work must share with the outer one to join its transaction."""
     return database if schema is None else f"{database}\0{schema}"
 
 

@@ -1,4 +1,4 @@
-"""A new configuration beside the old one: loaded, proved by a connection, then put in its place as a whole."""
+"""Reload: load a new configuration, test it with a connection, then replace the old one as a whole."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ if TYPE_CHECKING:
 
 @dataclass()
 class Renewal:
-    """What is to take the place of what there is."""
+    """The replacement for the current engines and profiles."""
 
     profiles: dict[str | None, AnyProfile]
     engines: dict[Key, Engine] = field(default_factory=dict)
     made: list[Engine] = field(default_factory=list)  # for the new settings
-    proofs: list[Engine] = field(default_factory=list)  # only to see whether a connection can be made
+    proofs: list[Engine] = field(default_factory=list)  # only to test that a connection can be opened
     kept: list[Engine] = field(
         default_factory=list
     )  # the settings are the same: connections are replaced, not the engine
     retired: list[Engine] = field(default_factory=list)
 
     def abandon(self) -> None:
-        """Close what was made for nothing."""
+        """Close the new engines if the reload has failed."""
         for engine in (*self.made, *self.proofs):
             engine.dispose()
 
     def finish(self) -> None:
-        """Let the old connections go, now that the new ones are in use: at once, or when they are returned."""
+        """Close the old connections, now that the new ones are in use: immediately, or when they are returned."""
         for engine in self.proofs:
             engine.dispose()
         for engine in self.kept:
@@ -57,17 +57,17 @@ def prepare(
     profiles: dict[str | None, AnyProfile],
     build: Callable[[AnyProfile, str], Engine],
 ) -> Renewal:
-    """Make and prove what the new profiles mean for each engine that exists.
+    """Create and test the new engine for each existing one.
 
     Args:
-        old: the profiles that there are.
-        engines: those that there are, by the names of profile and database.
-        profiles: as they were read again.
-        build: makes the engine of a database of a profile.
+        old: the current profiles.
+        engines: the current engines, by the names of profile and database.
+        profiles: the reloaded profiles.
+        build: creates the engine of a database of a profile.
 
     Raises:
         ConfigError: a new profile lacks something; nothing has changed.
-        sqlalchemy.exc.DBAPIError: a new connection cannot be made; nothing has changed.
+        sqlalchemy.exc.DBAPIError: a new connection cannot be opened; nothing has changed.
     """
     renewal = Renewal(profiles)
     try:
@@ -90,7 +90,7 @@ def _renew(
     build: Callable[[], Engine],
 ) -> Engine | None:
     if after is None:
-        renewal.retired.append(engine)  # the next one who asks is told that there is no such database
+        renewal.retired.append(engine)  # the next use raises an error that the database does not exist
         return None
     if before.in_memory and after.in_memory:
         return engine  # another engine would be another database, an empty one
@@ -132,7 +132,7 @@ class Reload:
                 known, opened = profiles.known(), engines.opened()
                 renewal = prepare(known, opened, profiles.read_again(known), self._build)
                 with profiles.lock:
-                    unchanged = engines.opened().keys() == opened.keys()  # else somebody has asked for one more
+                    unchanged = engines.opened().keys() == opened.keys()  # else another reload was requested
                     if unchanged:
                         self._go_over_to(renewal, loops())
                 if unchanged:
@@ -145,7 +145,7 @@ class Reload:
 
     def _go_over_to(self, renewal: Renewal, loops: EventLoops | None) -> None:
         self._profiles.replace(renewal.profiles)
-        # Engines for reading, and those of event loops, are made anew by whoever next asks for one.
+        # Engines for reading, and those of event loops, are recreated at their next use.
         renewal.retired += self._engines.replace(renewal.engines)
         for engine in (*renewal.retired, *renewal.proofs):
             self._engines.retire(engine)

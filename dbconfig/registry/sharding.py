@@ -1,4 +1,4 @@
-"""Which shard a context works on."""
+"""The shard selected in a context."""
 
 from __future__ import annotations
 
@@ -8,37 +8,37 @@ from contextvars import ContextVar
 
 from dbconfig.settings.loaded_profile import AnyProfile
 
-# By registry and database, "" for all databases that have such a shard. Never written into.
+# By registry and database, "" for all databases that have such a shard. Never modified in place.
 _chosen: ContextVar[Mapping[tuple[int, str], str]] = ContextVar("dbconfig.shards", default={})  # noqa: B039
 
 
 @contextmanager
 def on(registry: int, profile: AnyProfile, shard: str, database: str | None) -> Iterator[None]:
-    """Let a context work on a shard; tasks that are started within it do so too.
+    """Select a shard for a context, and for tasks started within it.
 
     Raises:
-        ConfigError: no database, or not the one that is named, has such a shard.
+        ConfigError: no database, or not the named one, has this shard.
     """
     if database is not None:
         profile.shard(database, shard)
     elif not any(shard in profile.shards(name) for name in profile.divided):
-        profile.shard(next(iter(profile.divided), "default"), shard)  # which says why not
+        profile.shard(next(iter(profile.divided), "default"), shard)  # which raises the error
     before = _chosen.get()
     added = (registry, database or "")
-    # What an outer block says of one database must not survive an inner one that speaks of all.
+    # An outer block's choice for one database must not override an inner block's choice for all.
     kept = {key: value for key, value in before.items() if database is not None or key[0] != registry}
     _chosen.set({**kept, added: shard})
     try:
         yield
     finally:
-        # Not by a token, which only the context that made it takes back.
+        # Not with a token, which can be reset only in the context that created it.
         _chosen.set(before)
 
 
 def resolved(registry: int, profile: AnyProfile, database: str) -> str:
-    """Return the database that a name means here: of one that is divided, the shard that the context has chosen.
+    """Return the database for a name in this context: the selected shard, if the database is divided.
 
-    Where none was chosen it is the name itself, which the profile refuses.
+    If none was selected, it is the name itself, which the profile rejects.
     """
     known = profile.shards(database)
     if not known:
@@ -49,7 +49,7 @@ def resolved(registry: int, profile: AnyProfile, database: str) -> str:
 
 
 def spread(registry: int, profile: AnyProfile, database: str) -> list[str]:
-    """Return the databases that are to be worked on one after another: every shard where none was chosen."""
+    """Return the databases to process one after another: every shard if none was selected."""
     found = resolved(registry, profile, database)
     known = profile.shards(found)
     return [profile.shard(found, shard) for shard in known] or [found]

@@ -1,4 +1,4 @@
-"""What the engines of a registry are made of, and what those for threads and those for an event loop do differently."""
+"""How a registry creates engines, and the differences between those for threads and those for an event loop."""
 
 from __future__ import annotations
 
@@ -22,17 +22,16 @@ Key = tuple[str | None, str]  # profile and database; a profile of None is the r
 
 @dataclass(slots=True)
 class Plan:
-    """What all engines of a registry are made of."""
+    """What all engines of a registry are created from."""
 
     profiles: Profiles
     options: Mapping[str, Any]  # arguments of create_engine that only code can express
     classes: SessionClasses = SQLMODEL
     homes: Homes = field(default_factory=Homes)
     overridden: int = 0  # how many overrides are in force
-    watchers: tuple[Callable[[Engine], None], ...] = ()  # look at each engine that is made
+    watchers: tuple[Callable[[Engine], None], ...] = ()  # called with each new engine
     around: Callable[[Any], AbstractContextManager[object]] | None = None  # what units of work run within
-    # In tests, by the names of profile and database: what the sessions of every event loop are made with instead, of
-    # what they were made with.
+    # In tests, by the names of profile and database: turns the session factories of every event loop into others.
     joining: Mapping[Key, Callable[[Any], tuple[Any, Any]]] = field(default_factory=dict)
 
 
@@ -41,7 +40,7 @@ E_co = TypeVar("E_co", covariant=True)
 
 
 class Factory(Protocol[E_co]):
-    """What sessions of one engine are made with."""
+    """The session factories of one engine."""
 
     @property
     def engine(self) -> E_co: ...
@@ -56,7 +55,7 @@ R = TypeVar("R", bound=Readers[Any])
 
 
 class Style(Protocol[E, F_co, R]):
-    """What engines and sessions for threads and those for an event loop do differently."""
+    """The differences between engines and sessions for threads and those for an event loop."""
 
     asynchronous: bool
 
@@ -92,11 +91,11 @@ class Threads:
     asynchronous = False
 
     def later(self, key: object, job: Callable[[], float | None], seconds: float) -> None:
-        """Call a function after some seconds, and again whenever it wants."""
+        """Call a function after some seconds, and again after the seconds that it returns."""
         pool.caretaker.add(key, job, seconds)
 
     def close(self, engines: Sequence[Engine]) -> None:
-        """Close idle connections; the engines may be used on."""
+        """Close idle connections; the engines stay usable."""
         for engine in engines:
             engine.dispose()
 

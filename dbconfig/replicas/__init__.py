@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def open_readers(*arguments: Any) -> Readers[Any]:
-    """Return what makes read-only sessions; see `readers`, which is loaded for those alone who have any."""
+    """Return the factories of read-only sessions; see `readers`, which is imported only if there are replicas."""
     from dbconfig.replicas import readers
 
     return readers.open_readers(*arguments)

@@ -27,17 +27,17 @@ from dbconfig.settings.database import DatabaseSettings, ReplicaSettings
 
 _log = logging.getLogger("dbconfig.fleet")
 
-# Seconds until a replica that has failed is tried again, by nobody's request: a thread of ours tries.
+# Seconds until a failed replica is tried again, by a background thread.
 FIRST_PAUSE: Final = 0.5
 LONGEST_PAUSE: Final = 15.0
-# Seconds between two looks at how far the replicas are, at the most; and for how long the primary's positions are kept.
+# Maximum seconds between two checks of the replicas' lag, and how long the primary's positions are kept.
 LONGEST_LOOK: Final = 5.0
 KEPT: Final = 60.0
 MOST_SERVERS: Final = 100  # behind one address, whose positions are kept
 
 
 class Route(OptionEngine):
-    """The way to one server. Sessions are bound to it; where it is blocked, `connect` leads to another one."""
+    """The route to one server. Sessions are bound to it; if it is blocked, `connect` uses another one."""
 
     def __init__(self, engine: Engine, fleet: Fleet, name: str, weight: int) -> None:
         super().__init__(engine, {})
@@ -46,12 +46,12 @@ class Route(OptionEngine):
         self.address = name
         self.weight = weight
         self.reads = 0  # connections that were handed to sessions
-        self.asked = False  # at this moment, by a look at how far it is, which has a connection of its own
-        self.position: Any = None  # how far the server was when it was last asked
-        self.servers: dict[str | None, Any] = {}  # the same for each server that the address has led to
+        self.asked = False  # in use now by a check of its lag, which has a separate connection
+        self.position: Any = None  # the server's position when it was last asked
+        self.servers: dict[str | None, Any] = {}  # the same for each server behind the address
         self.lag: float | None = None
-        self.lagged_at: float = 0.0  # monotonic time when it last lacked what a reader had written
-        self.out = ""  # why it is out of rotation; "" while it is read from
+        self.lagged_at: float = 0.0  # monotonic time when it last lacked the writes of a reader
+        self.out = ""  # why it is out of rotation; "" while it is in rotation
         self.pause = FIRST_PAUSE
         self.again: float = 0.0  # monotonic time of the next try
         books = ledger_if_any(engine)
@@ -72,7 +72,7 @@ class ReaderStats:
     name: str
     weight: int
     reads: int
-    lag: float | None  # seconds; None where nobody asks, or nothing can be told
+    lag: float | None  # seconds; None if it is not monitored or unknown
     out: str  # why it is out of rotation, or ""
 
 
@@ -82,12 +82,12 @@ class Fleet:
     def __init__(
         self, settings: DatabaseSettings, label: str, open_engine: Callable[[DatabaseSettings, str], Engine]
     ) -> None:
-        """Note what to open; nothing is connected.
+        """Configure what to open; nothing is connected.
 
         Args:
             settings: of the database.
             label: its name in logs.
-            open_engine: makes an engine for reading of settings and a name.
+            open_engine: creates a read-only engine from settings and a name.
         """
         self.settings = settings
         self.label = label
@@ -127,7 +127,7 @@ class Fleet:
         return [*self.replicas, *([self._primary] if self._primary is not None else [])]
 
     def engines(self) -> list[Engine]:
-        """Return the engines that are open, for those who dispose of them."""
+        """Return the open engines, to be disposed of."""
         return [route.engine_itself for route in self._routes()]
 
     def stats(self) -> list[ReaderStats]:
@@ -138,7 +138,7 @@ class Fleet:
         self._resting = True
         caretaker.remove(self._key)
 
-    # Who is well
+    # Health
 
     def failed(self, route: Route, error: BaseException) -> None:
         """Take a server out of rotation after an error."""
@@ -149,7 +149,7 @@ class Fleet:
 
     def leave(self, route: Route, why: str) -> None:
         if route is self._primary:
-            return  # there is no other one
+            return  # it is the only one
         with self._lock:
             if route.out:
                 return
@@ -196,7 +196,7 @@ class Fleet:
         caretaker.add(self._key, job, delay)
 
     def _look_after(self) -> float | None:
-        """Have a thread look at the servers; the maintenance thread must not hang in a connect."""
+        """Check the servers in a separate thread; the maintenance thread must not block in a connect."""
         if self.settings.replica_max_lag is None and not any(route.out for route in self.replicas):
             return None
         if not self._looking:
@@ -209,10 +209,10 @@ class Fleet:
         return self._interval()
 
     def begin_look(self) -> None:
-        """Have somebody call `look`.
+        """Schedule a call of `look`.
 
         Raises:
-            RuntimeError: nobody will, ever.
+            RuntimeError: it cannot be scheduled.
         """
         threading.Thread(target=self.look, name="dbconfig-replicas", daemon=True).start()
 
@@ -221,7 +221,7 @@ class Fleet:
         return positions.ask(connection, question)
 
     def look(self) -> None:
-        """Look at each server that is out, and at how far all of them are where that matters."""
+        """Check each server that is out of rotation, and the lag of all servers if it matters."""
         measured = self.settings.replica_max_lag is not None
         try:
             if measured:
@@ -231,18 +231,18 @@ class Fleet:
                     self._examine(route)
         finally:
             self._looking = False
-            if self._resting:  # what this look has opened after the engines were disposed of
+            if self._resting:  # what this check has opened after the engines were disposed of
                 for engine in self.engines():
                     engine.dispose()
 
     def _examine(self, route: Route) -> None:
-        """Look whether a replica answers, and how far it is."""
+        """Check whether a replica answers, and its lag."""
         try:
             with _asked(route) as connection:
                 text = self.ask(connection, positions.positions_of(route).replica)
                 server = positions.server_of(connection)
                 why = positions.unfit(connection)
-        except Exception as error:  # whatever it is, it is no server to read from
+        except Exception as error:  # whatever the error, the server cannot be read from
             self._postpone(route)
             self.failed(route, error)
             return
@@ -273,13 +273,13 @@ class Fleet:
         route.pause = min(route.pause * 2, LONGEST_PAUSE) if route.out else FIRST_PAUSE
         route.again = time.monotonic() + route.pause
 
-    # How far they are
+    # Lag
 
     def note_position(self, route: Route, server: str | None, text: str) -> None:
         route.position = positions.positions_of(route).parse(text) if text else None
         route.servers.pop(server, None)
         route.servers[server] = route.position
-        if len(route.servers) > MOST_SERVERS:  # of an address behind which servers come and go
+        if len(route.servers) > MOST_SERVERS:  # for an address behind which servers come and go
             route.servers.pop(next(iter(route.servers)), None)
 
     def _sample_primary(self) -> None:
@@ -287,25 +287,25 @@ class Fleet:
             with _asked(self.primary) as connection:
                 known = positions.positions_of(self.primary)
                 text = self.ask(connection, known.primary)
-        except Exception as error:  # the primary's trouble is told to those who want it
+        except Exception as error:  # the primary's errors are raised to its own callers
             _log.debug("%s: the primary does not report its position: %s", self.label, error)
             return
         now = time.monotonic()
         if text:
             position = known.parse(text)
             if self._samples and known.parted(position, self._samples[-1][1]):
-                self._samples.clear()  # they are of the primary before
+                self._samples.clear()  # they belong to the previous primary
             self._samples.append((now, position))
         while self._samples and now - self._samples[0][0] > KEPT + 4 * (self.settings.replica_max_lag or 0):
             self._samples.popleft()
 
     def _lag_of(self, route: Route) -> float | None:
-        """Return for how long the primary had been further when it was last heard.
+        """Return for how long the primary had been ahead when it last answered.
 
-        Not until now: after a primary that is gone, and that nobody asks any more, no replica lags ever further.
+        Not until now: the lag must not grow while the primary is down and not queried.
 
-        By positions, not by the time of the last replayed commit: that one grows on a primary that rests, and stands
-        still where the stream is cut. And by one clock.
+        Based on positions, not on the time of the last replayed commit, which grows on an idle primary, and stays
+        unchanged if the stream is cut. And with one clock.
         """
         if route.position is None or not self._samples:
             return None
@@ -316,7 +316,7 @@ class Fleet:
 
 @contextmanager
 def _asked(route: Route) -> Iterator[Connection]:
-    """Give a connection by which a server is looked at: no use of it that keeps a database open."""
+    """Yield a connection for checking a server, which does not count as use of the database."""
     route.asked = True
     try:
         with route.open() as connection:
@@ -326,7 +326,7 @@ def _asked(route: Route) -> Iterator[Connection]:
 
 
 def _leave_after_errors(route: Route) -> None:
-    """Take a server out of rotation that answers, but serves nobody: a node of Galera without its cluster (1047)."""
+    """Take a server out of rotation that answers but rejects queries: a Galera node without its cluster (1047)."""
     known = weakref.ref(route)
 
     def leave(context: ExceptionContext) -> None:
@@ -339,9 +339,9 @@ def _leave_after_errors(route: Route) -> None:
 
 
 def is_exhausted(error: BaseException) -> bool:
-    """Return whether a pool was fully in use until `pool_timeout`, or a deadline is over: no illness of its server.
+    """Return whether the pool was exhausted until `pool_timeout`, or a deadline expired: not a fault of the server.
 
-    The caller's time is over then: to wait for the pools of other servers as well would be a multiple of it.
+    The caller's time is then used up: waiting for other servers' pools as well would multiply it.
     """
     if isinstance(error, DeadlineExceeded):
         return True

@@ -1,4 +1,4 @@
-"""Positions in the log, LSN and GTID: asked, parsed, compared."""
+"""Positions in the log (LSN and GTID): queried, parsed, and compared."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from dbconfig.engine.dialects.mysql import server_role as mysql_role
 from dbconfig.engine.pool import descriptor, driver, watch
 from dbconfig.errors.light_dataclass import dataclass
 
-_SERVER: Final = "dbconfig.server"  # in the info of a connection: which server it leads to
-NODE: Final = "dbconfig.node"  # and whether that is a node of Galera, once it was asked
-_SINGLE: Final = "dbconfig.single"  # and that all of its statements go to one server, though a pooler stands between
+_SERVER: Final = "dbconfig.server"  # in the info of a connection: its server
+NODE: Final = "dbconfig.node"  # and whether that is a Galera node, once known
+_SINGLE: Final = "dbconfig.single"  # and that all of its statements go to one server, although a pooler is in between
 _PGPOOL: Final = "SHOW pool_version"  # only Pgpool-II understands it, and no prepared statement may ask it
 _log = logging.getLogger("dbconfig.fleet")
 
-# Seconds that a server has for telling its position. One that needs longer is in no state to be read from.
+# Seconds that a server has to report its position. One that needs longer should not be read from.
 ANSWER_LIMIT: Final = 2.0
 
 
@@ -30,20 +30,20 @@ _Position = tuple[str, str, int] | Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Positions:
-    """How one database system tells how far a server is.
+    """How a database system reports a server's position.
 
-    `on_disk` is for a caller that has written nothing: beyond that position only records of no commit follow. They may
-    reach no replica for seconds, because PostgreSQL's WAL writer sleeps on an idle server.
+    `on_disk` is for a caller that has written nothing: beyond that position there are no commit records. What follows
+    may take seconds to reach a replica, because PostgreSQL's WAL writer sleeps on an idle server.
 
-    `settled` is `primary` for a node of Galera, which first applies what its cluster has committed. Another node may
-    have taken a commit that this one has received, and not applied.
+    `settled` is `primary` for a Galera node, which first applies what its cluster has committed. Another node may have
+    accepted a commit that this one has received but not applied.
     """
 
     primary: str
     replica: str
     parse: Callable[[str], _Position]
     covers: Callable[[Any, Any], bool]
-    # Why two positions say nothing of each other, or "".
+    # Why two positions cannot be compared, or "".
     parted: Callable[[Any, Any], str] = lambda seen, needed: ""
     on_disk: str = ""  # the same as `primary`
     settled: str = ""
@@ -78,7 +78,7 @@ def _mysql_gtids(text: str) -> dict[str, list[tuple[int, int]]]:
         source, *intervals = part.strip().split(":")
         of = source
         for interval in intervals:
-            if not interval[:1].isdigit():  # MySQL 8.3 and later: a tag, of which the intervals after it are
+            if not interval[:1].isdigit():  # MySQL 8.3 and later: a tag, to which the following intervals belong
                 of = f"{source}:{interval.strip()}"
                 continue
             first, _, last = interval.partition("-")
@@ -95,11 +95,12 @@ def _has_intervals(seen: Mapping[str, list[tuple[int, int]]], needed: Mapping[st
 
 
 def _without_header(text: str, block: int, segment: int) -> str:
-    """Return an insert position as the end of the last record, which is what a replica tells.
+    """Return an insert position as the end of the last record, which is what a replica reports.
 
-    Where the next record will be the first of its page, the primary points behind the header of that page: 24 bytes, or
-    40 in the first page of a segment. No replica gets there before that record. On a primary that rests, all of them
-    would lag for ever: always after a switch to a new segment (`archive_timeout`, a backup), else once in 1,000 times.
+    If the next record will be the first of its page, the primary's position is after the header of that page: 24 bytes,
+    or 40 in the first page of a segment. A replica reaches it only with that record. On an idle primary, all replicas
+    would appear to lag forever: always after a switch to a new segment (`archive_timeout`, a backup), otherwise once in
+    1,000 times.
     """
     position = _lsn(text)
     if position % block == (40 if position % segment < block else 24):
@@ -118,7 +119,7 @@ def _reaches(seen: tuple[str, str, int], needed: tuple[str, str, int]) -> bool:
 
 
 def _parted(seen: tuple[str, str, int], needed: tuple[str, str, int]) -> str:
-    """Return why the positions are of two histories, whose numbers say nothing of each other, or ""."""
+    """Return why the positions belong to two histories and cannot be compared, or ""."""
     if seen[0] and needed[0] and seen[0] != needed[0]:
         return OTHER_SYSTEM
     if seen[1] and needed[1] and seen[1] != needed[1]:
@@ -138,10 +139,10 @@ _POSTGRESQL: Final = Positions(
     # Of the insert, not of the flush: with `synchronous_commit = off` a commit returns before it is flushed.
     "SELECT pg_current_wal_insert_lsn()::text, current_setting('wal_block_size')::int, "
     f"pg_size_bytes(current_setting('wal_segment_size')), {_SYSTEM} || '/' || {_TIMELINE}, pg_backend_pid()",
-    # A server out of recovery is the primary itself, or one that was promoted and goes its own way: its timeline tells.
+    # A server not in recovery is the primary itself, or one that was promoted and has diverged: its timeline shows it.
     f"SELECT {_SYSTEM} || '/' || CASE WHEN pg_is_in_recovery() THEN ':' || pg_last_wal_replay_lsn() "
     f"ELSE {_TIMELINE} || ':' || pg_current_wal_insert_lsn() END, "
-    # With the time of its start: one that was restored from an older copy is another server.
+    # With its start time: one that was restored from an older copy is a different server.
     f"concat_ws(' ', {_SYSTEM}, inet_server_addr(), inet_server_port(), "
     "date_part('epoch', pg_postmaster_start_time())), "
     "pg_backend_pid()",
@@ -152,7 +153,7 @@ _POSTGRESQL: Final = Positions(
 )
 
 
-# A node of Galera has a position of the whole cluster. Its GTIDs may be those of the node alone (wsrep_gtid_mode=OFF).
+# A Galera node has a position of the whole cluster. Its GTIDs may be local to the node (wsrep_gtid_mode=OFF).
 _GALERA: Final = (
     "(SELECT concat('wsrep:', min(if(variable_name LIKE '%uuid', variable_value, NULL)), ':', "
     "min(if(variable_name LIKE '%committed', variable_value, NULL))) FROM information_schema.global_status "
@@ -177,16 +178,16 @@ _MYSQL: Final = Positions(
 
 
 def positions_of(engine: Engine) -> Positions:
-    """Return how to ask a server; for MySQL's dialect it must have connected once, to know what it talks to."""
+    """Return how to query a server; MySQL's dialect must have connected once, to know the server's system."""
     if engine.dialect.name == "postgresql":
         return _POSTGRESQL
     return _MARIADB if getattr(engine.dialect, "is_mariadb", False) else _MYSQL
 
 
 def server_of(connection: Connection) -> str | None:
-    """Return which server a connection leads to; None before it was asked for its position.
+    """Return the server of a connection; None before its position was queried.
 
-    An address does not say that: a balancer, or a group of hosts, leads to one server here and to another there.
+    The address does not identify it: behind a load balancer, or a group of hosts, are several servers.
     """
     found: str | None = connection.connection.info.get(_SERVER)
     return found
@@ -202,28 +203,28 @@ def _answer(proxied: Any, question: str) -> Any:
 
 
 def unfit(connection: Connection) -> str:
-    """Return why a server is not to be read from though it answers: a node of Galera that is not ready, or a donor."""
+    """Return why a server must not be read from although it answers: a Galera node that is not ready, or a donor."""
     return _bounded(connection, mysql_role.unfit) if connection.dialect.name in ("mysql", "mariadb") else ""
 
 
 class CannotKnow(InvalidRequestError):
-    """Nobody can say which server a statement reads from."""
+    """It is unknown which server a statement reads from."""
 
 
 def _refuse_pgpool(connection: Connection, number: int) -> None:
-    """Refuse a connection on which each statement may go to another server.
+    """Reject a connection on which each statement may go to another server.
 
     Raises:
-        CannotKnow: Pgpool-II stands between.
+        CannotKnow: Pgpool-II is in between.
     """
     proxied = connection.connection
-    # A pooler tells the driver a number of its own, and the server tells its own one.
+    # A pooler gives the driver its own process ID, which differs from the server's.
     if number == driver.of(connection.dialect).number(proxied.driver_connection) or _SINGLE in proxied.info:
         return
     fd = descriptor(connection.dialect, proxied.driver_connection)
     try:
         watch.call(fd, ANSWER_LIMIT, driver_protocol.of(connection.dialect).ask_unprepared, proxied, _PGPOOL)
-    except Exception as error:  # the answer of a server; a connection that was lost is found by the next statement
+    except Exception as error:  # the answer of a server; the next statement detects a lost connection
         _log.debug("a pooler that is not Pgpool-II: %s", error)
         proxied.info[_SINGLE] = True
         return
@@ -238,13 +239,13 @@ def _refuse_pgpool(connection: Connection, number: int) -> None:
 
 
 def _bounded(connection: Connection, function: Callable[..., Any], *arguments: Any) -> Any:
-    """Call a function with a connection, and end that if the server does not answer in time."""
+    """Call a function with a connection, with a time limit for the server's answer."""
     proxied = connection.connection
     try:
         found, in_time = watch.call(
             descriptor(connection.dialect, proxied.driver_connection), ANSWER_LIMIT, function, proxied, *arguments
         )
-    except BaseException:  # of a cancelled task too: the answer would come to whoever asks next
+    except BaseException:  # for a cancelled task too: the next query would read this answer
         connection.invalidate()
         raise
     if not in_time:
@@ -254,9 +255,9 @@ def _bounded(connection: Connection, function: Callable[..., Any], *arguments: A
 
 
 def ask(connection: Connection, question: str) -> str:
-    """Ask a server for its position; "" if it has none. One round trip, and bounded, whatever the server does.
+    """Ask a server for its position; "" if it has none. One round trip, with a time limit.
 
-    A replica tells with it which server it is; that is kept as long as the connection.
+    A replica also reports its identity, which is kept for the life of the connection.
     """
     row = _bounded(connection, _answer, question)
     if row and connection.dialect.name == "postgresql":

@@ -1,4 +1,4 @@
-"""Read your writes: what a task or thread has committed, and whether another server has it already."""
+"""Read your writes: what a task or thread has committed, and whether a server already has it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from dbconfig.errors.light_dataclass import dataclass
 if TYPE_CHECKING:
     from dbconfig.settings.database import DatabaseSettings
 
-# Seconds for which a commit is read from the primary alone where no position can be compared.
+# Seconds after a commit during which only the primary is read, if positions cannot be compared.
 BY_TIME: Final = 10.0
 # Seconds by which the clocks of two processes may differ.
 CLOCKS: Final = 10.0
@@ -28,16 +28,16 @@ CLOCKS: Final = 10.0
 
 @dataclass(slots=True)
 class Mark:
-    """The last commit of a context: when it was, and, once somebody has asked the primary, up to which position.
+    """The last commit of a context: its time, and its position once the primary has been queried.
 
-    Not frozen: contexts are copied, and what one of the copies has asked is not to be asked by each of them. What a
-    process commits at its start would else cost each of its requests a question.
+    Not frozen: contexts are copied, and the copies share the result of one query. Otherwise a commit at the start of a
+    process would cost each request a query.
     """
 
-    at: float  # time.time(): it is handed on to other processes
+    at: float  # time.time(): it is passed to other processes
     position: str = ""
     asked: bool = False
-    claimed: bool = False  # by a token, which a client may have made up
+    claimed: bool = False  # from a token, which a client may have forged
 
 
 class Scope:
@@ -73,14 +73,14 @@ def scope(found: Mapping[str, Mark]) -> Iterator[Scope]:
     try:
         yield opened
     finally:
-        # Frameworks enter and leave a synchronous dependency in different copies of a context. Not by a `Token`, which
-        # only the context that made it takes back.
+        # Frameworks enter and leave a synchronous dependency in different copies of a context. Not with a `Token`,
+        # which can be reset only in the context that created it.
         if _scope.get() is opened:
             _scope.set(before)
 
 
 def _later(own: Mark, given: Mark) -> Mark:
-    """Return a mark that includes two of them; the time of a given one is of another process's clock."""
+    """Return a mark that covers both; the time of a given one comes from another process's clock."""
     if own.at < given.at - CLOCKS:
         return given
     return Mark(max(own.at, given.at))  # the primary, asked again, is further than either
@@ -94,19 +94,19 @@ def key_of(label: str, settings: DatabaseSettings) -> str:
 
 
 def attach(engine: Engine, settings: DatabaseSettings, label: str) -> None:
-    """Note each commit of an engine that writes, where its replicas must not be behind it."""
+    """Record each commit of a writable engine, if its replicas must not be behind it."""
     if settings.replicas and settings.read_your_writes:
         watch_commits(engine, key_of(label, settings))
 
 
 def watch_commits(engine: Engine, key: str) -> None:
-    """Note each commit on an engine; by the dialect, because a listener would cost every statement of the engine."""
+    """Record each commit on an engine; in the dialect, because a listener would cost time per statement."""
     dialect: Any = engine.dialect
     commit: Callable[[Any], None] = dialect.do_commit
     commit_prepared: Callable[..., None] = dialect.do_commit_twophase
 
-    # Also after a COMMIT that failed, which may have happened: whoever looks for its work must not look on a replica.
-    # No position of now says so, since the server may not be done; so for a while it is the primary alone.
+    # Also after a failed COMMIT, which may have taken effect: a caller that checks must not read from a replica. The
+    # current position does not show it, since the server may not be done, so only the primary is read for a while.
     def do_commit(connection: Any) -> None:
         mark = Mark(time.time(), asked=True)
         try:
@@ -142,7 +142,7 @@ def from_token(token: str) -> dict[str, Mark]:
     """Return the marks of a token.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is not a valid token.
     """
     if not token:
         return {}
@@ -153,7 +153,7 @@ def from_token(token: str) -> dict[str, Mark]:
             raise ValueError("a time in the far future")
     except (ValueError, TypeError, AttributeError, OverflowError, RecursionError, binascii.Error):
         raise ValueError("this is not a token of write_token()") from None
-    # A clock that runs ahead, or somebody who plays with the token, must not keep reads on the primary for ever.
+    # A clock that is ahead, or a manipulated token, must not keep reads on the primary indefinitely.
     return {key: Mark(min(mark.at, time.time()), mark.position, True, True) for key, mark in found.items()}
 
 

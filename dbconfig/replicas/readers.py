@@ -1,4 +1,4 @@
-"""What makes the read-only sessions of a database: of one server, or of several."""
+"""The factories of a database's read-only sessions, for one server or several."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def open_readers(
     beside: Engine | None,
     classes: SessionClasses = SQLMODEL,
 ) -> Readers[Any]:
-    """Return what makes read-only sessions; nothing is connected.
+    """Return the factories of read-only sessions; nothing is connected.
 
     Args:
         settings: of the database.
         label: its name in logs.
-        open_engine: makes an engine for reading of settings, a name, and how.
+        open_engine: creates a read-only engine from settings, a name, and options.
         beside: the engine whose database in memory is read.
         classes: of the sessions.
     """
@@ -59,7 +59,7 @@ def open_async_readers(
     beside: Engine | None,
     classes: SessionClasses = SQLMODEL,
 ) -> Readers[AsyncSession]:
-    """Return what makes read-only sessions in the running loop; see `open_readers`."""
+    """Return the factories of read-only sessions in the running loop; see `open_readers`."""
     arguments = async_session_arguments(settings)
     if settings.replicas:
         router = AsyncRouter(settings, label, open_engine)

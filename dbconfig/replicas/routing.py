@@ -29,33 +29,33 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("dbconfig.routing")
 
-# Seconds between two looks at how far a replica that is waited for has come, where the primary may not be read.
+# Seconds between two checks of a replica that is behind, if the primary may not be read.
 WAIT_STEP: Final = 0.005
-# Seconds between two attempts to reach the primary, where no other server can be read from.
+# Seconds between two attempts to reach the primary, if no other server can be read from.
 PRIMARY_STEP: Final = 0.25
-# Seconds for which a replica that lacked what was written is asked last.
+# Seconds for which a replica that lacked a write is tried last.
 LATELY: Final = 0.1
 _UNREACHABLE: Final = (exc.DBAPIError, exc.TimeoutError, OSError)
 
 
 class Router(Fleet):
-    """Chooses a server for each read-only session, and another one where that cannot serve it."""
+    """Chooses a server for each read-only session, and another one if that one cannot serve it."""
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
-        self._turn = itertools.count()  # its `next` is atomic: no lock where every session passes
+        self._turn = itertools.count()  # its `next` is atomic, so the hot path needs no lock
 
     def choose(self) -> Route:
-        """Return the next server; weights count, and what is out of rotation is skipped."""
+        """Return the next server, by weight; servers out of rotation are skipped."""
         turns = self.turns
         if turns:
             return turns[next(self._turn) % len(turns)]
         return self.primary if self.settings.replica_fallback else self.replicas[0]
 
     def connect(self, first: Route) -> Connection:
-        """Return a connection for reading: of the chosen server, or of one that can serve in its place."""
+        """Return a connection for reading: of the chosen server, or of a substitute."""
         mark = self.mark() if self.watches and read_your_writes.marks() else None
-        if mark is None and not first.out:  # nearly always: at the price of a bare engine
+        if mark is None and not first.out:  # the usual case: costs as much as a bare engine
             try:
                 connection: Connection | None = self._primarys() if first is self._primary else first.open()
             except _UNREACHABLE as error:
@@ -91,7 +91,7 @@ class Router(Fleet):
             self.pause(PRIMARY_STEP)
 
     def _is_settled(self, connection: Connection, deadline: float) -> bool:
-        """Say whether the primary has what was written: a node of Galera may yet have to apply what another one took.
+        """Return whether the primary has a write: a Galera node may not have applied yet what another one accepted.
 
         Raises:
             OperationalError: it does not, and the deadline is near.
@@ -118,9 +118,9 @@ class Router(Fleet):
         if first is self._primary:
             return iter(())
         others = [route for route in dict.fromkeys(self.turns) if route is not first]
-        random.shuffle(others)  # what one server cannot serve is spread over all the others
+        random.shuffle(others)  # spread what one server cannot serve over all the others
         order = others if first.out else [first, *others]
-        if mark is not None:  # who lagged a moment ago is not the one to ask
+        if mark is not None:  # try servers that lagged a moment ago last
             recently = time.monotonic() - LATELY
             order.sort(key=lambda route: route.lagged_at > recently and not self._may_have(route, mark))
         return iter(order)
@@ -132,7 +132,7 @@ class Router(Fleet):
         asked = False
         for route in candidates:
             if mark is not None and asked and not self._may_have(route, mark):
-                continue  # one that lags is seldom alone, and each further question is a round trip
+                continue  # if one lags, others often do too, and each further query is a round trip
             try:
                 connection = route.open()
             except _UNREACHABLE as error:
@@ -155,7 +155,7 @@ class Router(Fleet):
         return None, trouble
 
     def _wait(self, mark: read_your_writes.Mark | None, trouble: BaseException | None) -> Connection:
-        """Wait for a replica that has what was written, because the primary may not be read."""
+        """Wait for a replica that has the write, because the primary may not be read."""
         if mark is not None and mark.claimed:
             self._check_claim(mark)
         deadline = time.monotonic() + self.settings.pool_timeout
@@ -184,8 +184,8 @@ class Router(Fleet):
         if mark is None:
             return None
         if not mark.asked:
-            # Not at the commit: a commit that nobody reads after costs nothing. Whatever the primary has by now
-            # includes it.
+            # Not at the commit: a commit without a later read costs nothing. The primary's current position includes
+            # it.
             mark.position = self._ask_primary()
             mark.asked = True
         if not mark.position and time.time() - mark.at > (self.settings.replica_max_lag or read_your_writes.BY_TIME):
@@ -198,7 +198,7 @@ class Router(Fleet):
                 return self._position_of_primary(connection)
         except (positions.CannotKnow, deadlines.DeadlineExceeded):
             raise
-        except Exception as error:  # drivers have errors of their own for what is asked past SQLAlchemy
+        except Exception as error:  # drivers raise their own errors for calls that bypass SQLAlchemy
             _log.warning(
                 "%s: the primary does not report its position, reads go by time: %s",
                 self.label,
@@ -217,7 +217,7 @@ class Router(Fleet):
         return self.ask(connection, known.settled)
 
     def _check_claim(self, mark: read_your_writes.Mark) -> None:
-        """Wait for no more than the primary has: a position beyond it was made up, and no replica ever has it."""
+        """Do not wait for more than the primary has: a position beyond it was forged, and no replica will reach it."""
         has = self._ask_primary()
         if not has:
             return
@@ -231,7 +231,7 @@ class Router(Fleet):
         mark.claimed = False
 
     def _has(self, route: Route, connection: Connection, mark: read_your_writes.Mark) -> bool:
-        """Say whether a server has what was written; it is asked if it is not known to be far enough."""
+        """Return whether a server has a write; it is queried unless its known position is sufficient."""
         if not mark.position:
             return False
         server = positions.server_of(connection)
@@ -249,7 +249,7 @@ class Router(Fleet):
         return self._covers(route.servers.get(server), route, mark)
 
     def _may_have(self, route: Route, mark: read_your_writes.Mark) -> bool:
-        """Say whether one of the servers behind an address is known to have what was written."""
+        """Return whether one of the servers behind an address is known to have a write."""
         return any(self._covers(position, route, mark) for position in list(route.servers.values()))
 
     def _covers(self, position: Any, route: Route, mark: read_your_writes.Mark) -> bool:
@@ -258,12 +258,12 @@ class Router(Fleet):
         known = positions.positions_of(route)
         try:
             return known.covers(position, known.parse(mark.position))
-        except ValueError:  # a token that somebody made up
+        except ValueError:  # a forged token
             return False
 
 
 class _Routed(ReadOnlySession):
-    """Keeps its server from the first statement to its end, unless that one fails."""
+    """A session that keeps its server from the first statement to its end, unless that server fails."""
 
     def __init__(self, bind: Any = None, *, router: Router, **arguments: Any) -> None:
         super().__init__(bind, **arguments)
@@ -289,17 +289,17 @@ class RoutedSnapshot(_Routed, SnapshotSession):
 @event.listens_for(_Routed, "after_begin", propagate=True)
 def _stay(session: Session, transaction: SessionTransaction, connection: Connection) -> None:
     if isinstance(session, _Routed):
-        session._route = connection.engine  # `connect` may have led elsewhere
+        session._route = connection.engine  # `connect` may have used another server
 
 
 class AsyncRouter(Router):
-    """Chooses servers for reading in an event loop: what waits, waits as asyncio does."""
+    """Chooses servers for reading in an event loop, and waits asynchronously."""
 
     def __init__(self, settings: DatabaseSettings, label: str, open_engine: Callable[..., AsyncEngine]) -> None:
-        # Weak: the engines of a loop are found by their loop, which nothing that they refer to may keep.
+        # Weak: the engines of a loop are keyed by it, and must not keep it alive.
         self._loop = weakref.ref(asyncio.get_running_loop())
         self._looks: set[asyncio.Task[None]] = set()
-        kept: list[AsyncEngine] = []  # an engine of a loop closes when nobody has its asynchronous side any more
+        kept: list[AsyncEngine] = []  # an engine of a loop closes when its asynchronous side is unreferenced
 
         def open_(settings: DatabaseSettings, name: str) -> Engine:
             kept.append(open_engine(settings, name, patient=False))
@@ -314,7 +314,7 @@ class AsyncRouter(Router):
         loop.call_soon_threadsafe(self._begin_in_loop)
 
     def _begin_in_loop(self) -> None:
-        deadlines.lift()  # of the session that asked for it: it is for all
+        deadlines.lift()  # of the requesting session: the result is for all
         task = asyncio.ensure_future(greenlet_spawn(self.look))
         self._looks.add(task)
         task.add_done_callback(self._looks.discard)

@@ -1,4 +1,4 @@
-"""Whose turn it is: each server has its share of the read-only sessions."""
+"""Weighted round robin: each server gets its share of the read-only sessions."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import Protocol, TypeVar
 
 
 class Weighed(Protocol):
-    """A server that has a share."""
+    """A server with a weight."""
 
     weight: int
-    out: str  # why it has none now, or ""
+    out: str  # why it gets none now, or ""
 
 
 W = TypeVar("W", bound=Weighed)
 
 
 def schedule(replicas: Sequence[W]) -> tuple[W, ...]:
-    """Return turns in which each replica has its share, evenly spread; two of weight 3 and 1 are A A B A."""
+    """Return the turns of the replicas by weight, evenly spread; for weights 3 and 1: A A B A."""
     found = [route for route in replicas if route.weight and not route.out]
     divisor = gcd(*(route.weight for route in found)) if found else 1
     total = sum(route.weight for route in found) // divisor

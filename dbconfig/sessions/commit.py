@@ -57,7 +57,7 @@ class CommitUncertain(OperationalError):
         return _uncertain, arguments, {"__notes__": list(self.__notes__)}
 
 
-setattr(CommitUncertain, COMMITTED, True)  # nobody repeats it, not even a unit of work around this one
+setattr(CommitUncertain, COMMITTED, True)  # it is never repeated, not even by an enclosing unit of work
 
 
 def _uncertain(
@@ -73,12 +73,12 @@ def commit(session: Session) -> None:
     """Commit the transaction of a session in each of its databases.
 
     Raises:
-        CommitUncertain: nobody knows whether it is committed, or it is in some of several databases only.
-        BaseException: whatever else happened; a note says so if it came after the COMMIT.
+        CommitUncertain: the outcome is unknown, or only some of several databases have committed.
+        BaseException: any other error; a note says so if it came after the COMMIT.
     """
     if isinstance(session, UnitOfWork):
         session.refuse_closed()
-    session.flush()  # what the flush runs into is not yet a question of the COMMIT
+    session.flush()  # an error of the flush does not concern the COMMIT
     if not session.in_transaction():
         return
     for connection, mark in begun(session):
@@ -109,9 +109,9 @@ def commit(session: Session) -> None:
 
 
 def refuse_dead(connection: Connection) -> None:
-    """Raise while it is still certain that nothing was committed, if the connection is known to be dead.
+    """Raise if the connection is known to be dead, while it is still certain that nothing was committed.
 
-    The look costs no round trip, and makes of most uncertain COMMITs after a restart a mere repetition.
+    The check costs no round trip, and turns most uncertain COMMITs after a restart into a plain retry.
     """
     if connection.closed or connection.invalidated:
         return
@@ -123,20 +123,20 @@ def refuse_dead(connection: Connection) -> None:
 
 
 def tell_committed(error: BaseException) -> None:
-    """Note on an error that it came after COMMIT had been acknowledged, so that nobody repeats the work."""
+    """Add a note to an error that came after COMMIT was acknowledged, so that the work is not repeated."""
     setattr(error, COMMITTED, True)
     error.add_note("dbconfig: this error came after COMMIT: the transaction is committed. Do not repeat its work.")
 
 
 def tell_if_committed(error: BaseException, session: Any) -> None:
-    """Note on an interrupt that it came after the COMMIT of a session; of an error of the COMMIT `commit` says so."""
+    """Add a note to an interrupt after the COMMIT of a session; `commit` annotates errors of the COMMIT itself."""
     marks = [] if session is None else [mark for _, mark in begun(getattr(session, "sync_session", session))]
     if marks and all(mark.committed for mark in marks) and not getattr(error, COMMITTED, False):
         tell_committed(error)
 
 
 def uncertain_after(error: BaseException, marks: Sequence[Mark]) -> CommitUncertain | None:
-    """Return what to raise in place of an error of the COMMIT; None for the error itself."""
+    """Return what to raise instead of an error of the COMMIT; None for the error itself."""
     committed = [mark.name for mark in marks if mark.committed]
     unknown = [mark.name for mark in marks if mark.sent and not mark.committed]
     if isinstance(error, CommitUncertain) or (not committed and not unknown):
@@ -144,7 +144,7 @@ def uncertain_after(error: BaseException, marks: Sequence[Mark]) -> CommitUncert
     if len(committed) == len(marks):
         tell_committed(error)
         return None
-    if not isinstance(error, Exception):  # an interrupt keeps its class, or it would not end what it is to end
+    if not isinstance(error, Exception):  # an interrupt keeps its class, or it would not have its effect
         setattr(error, COMMITTED, True)
         known = f" It is committed in {', '.join(committed)}." if committed else ""
         error.add_note(f"dbconfig: it interrupted a COMMIT whose outcome is unknown.{known}")

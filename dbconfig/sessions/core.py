@@ -1,4 +1,4 @@
-"""Connections for SQLAlchemy Core, with the guarantees of the sessions of `transaction` and of reading."""
+"""Connections for SQLAlchemy Core, with the guarantees of `transaction` and of read-only sessions."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 
-# A session does the work: it takes SQLite's write lock, notices a COMMIT whose outcome is unknown, is routed to a
-# replica, and is on the test's connection in a test.
+# A session does the work: it takes SQLite's write lock, detects a COMMIT whose outcome is unknown, is routed to a
+# replica, and uses the test's connection in a test.
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Execution options of one session, and the schema of its tenant: on its connections, and taken back at its end."""
+"""Execution options of one session, and its tenant's schema: set on its connections, and reset at its end."""
 
 from __future__ import annotations
 
@@ -15,17 +15,18 @@ from dbconfig.sessions.model_databases import Bound
 S = TypeVar("S")  # Session or AsyncSession
 
 _LEVEL: Final = "isolation_level"
-# They belong to a statement, or to the whole engine: on a connection they would have no effect, or outlive the session.
+# These belong to a statement, or to the whole engine: on a connection they would have no effect, or outlive the
+# session.
 _REFUSED: Final = ("autocommit", "compiled_cache", "pool_reset_on_return")
 
 
 def options(schema: str | None, given: Mapping[str, Any] | None, *, read_only: bool = False) -> dict[str, Any]:
-    """Return the execution options of a session; {} where nothing is asked for.
+    """Return the execution options of a session; {} if none are requested.
 
     Args:
-        schema: the schema of tables that name none.
+        schema: the schema of tables that do not name one.
         given: execution options, under SQLAlchemy's names.
-        read_only: the session reads, at a level of its own.
+        read_only: whether the session is read-only, which has its own isolation level.
 
     Raises:
         ValueError: the schema cannot be a name, an option is refused, or both set the schema.
@@ -44,7 +45,7 @@ def options(schema: str | None, given: Mapping[str, Any] | None, *, read_only: b
 
 
 def with_options(session: S, found: Mapping[str, Any]) -> S:
-    """Return a session that was just made; its connections have these options until it gives them back."""
+    """Apply these options to the connections of a new session until it returns them; return the session."""
     own: Any = getattr(session, "sync_session", session)
     level = found.get(_LEVEL)
     if level is not None:
@@ -56,17 +57,17 @@ def with_options(session: S, found: Mapping[str, Any]) -> S:
 
 
 def _at_level(session: Session, level: str) -> None:
-    """Let a session work at another isolation level, which the pool takes back when the connection returns."""
+    """Use another isolation level for a session; the pool resets it when the connection is returned."""
     if isinstance(session, Bound):
         open_ = session._open
         session._open = lambda name: open_(name).execution_options(isolation_level=level)
     elif session.bind is not None and not isinstance(session.bind, Connection):
-        # In a test that is rolled back it is a connection, which is within a transaction already.
+        # In a test that is rolled back it is a connection, which is already in a transaction.
         session.bind = session.bind.execution_options(isolation_level=level)
 
 
 def _apply(session: Session, options: Mapping[str, Any]) -> None:
-    """Set options on each connection that a session begins to use, and take them back at its end."""
+    """Set options on each connection that a session begins to use, and reset them at its end."""
     before: dict[Connection, dict[str, Any]] = {}
 
     def begin(session: Session, transaction: SessionTransaction, connection: Connection) -> None:
@@ -77,7 +78,7 @@ def _apply(session: Session, options: Mapping[str, Any]) -> None:
 
     def end(session: Session, transaction: SessionTransaction) -> None:
         if transaction.parent is None:
-            # The connection of a rolled-back test goes on to serve other sessions; any other one is closed by now.
+            # The connection of a rolled-back test is still used by other sessions; any other one is closed by now.
             for connection, known in before.items():
                 if not connection.closed:
                     connection.execution_options(**known)
@@ -88,5 +89,5 @@ def _apply(session: Session, options: Mapping[str, Any]) -> None:
 
 
 def making(make: Callable[[], S], found: Mapping[str, Any]) -> Callable[[], S]:
-    """Return what makes sessions with options; without any the same function."""
+    """Return a factory of sessions with options; without options, the same function."""
     return (lambda: with_options(make(), found)) if found else make

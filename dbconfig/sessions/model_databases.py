@@ -1,4 +1,4 @@
-"""Which table lives in which database."""
+"""The assignment of tables to databases."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Home = MetaData | type[Any] | Sequence[MetaData | type[Any]]
 
 
 class Homes:
-    """Where each table lives: bound by its metadata or by its model, else in the profile's own database."""
+    """The database of each table: bound by its metadata or its model, else the profile's own database."""
 
     def __init__(self) -> None:
         self._by: dict[MetaData | Table, str] = {}
@@ -37,7 +37,7 @@ class Homes:
 
     def of(self, table: Table) -> str:
         by = self._by
-        # What a query holds may be an annotated copy of the table; its metadata is the same.
+        # A query may contain an annotated copy of the table; its metadata is the same.
         return by.get(table) or by.get(table.metadata.tables.get(table.key, table)) or by.get(table.metadata, DEFAULT)
 
     def names(self) -> list[str]:
@@ -48,12 +48,12 @@ class Homes:
         return list(dict.fromkeys([SQLModel.metadata, *bound]))
 
     def grouped(self, models: Sequence[Any], database: str) -> dict[str, Sequence[Any]]:
-        """Return the tables of models, or of all, by the database that they are to be in."""
+        """Return the tables of the models, or all tables, by their database."""
         if not self:
             return {database: models}
         found = create_tables.selected(models, self.metadatas())
         if database != DEFAULT and models:
-            return {database: found}  # somebody knows better
+            return {database: found}  # the caller has chosen the database
         groups: dict[str, list[Any]] = {}
         for table in found:
             groups.setdefault(self.of(table), []).append(table)
@@ -101,7 +101,7 @@ def _tables_of(mapper: Any, clause: Any) -> Iterator[Table]:
 
 
 class Bound(Session):
-    """A session whose statements go to the database where their tables live."""
+    """A session whose statements go to the database of their tables."""
 
     def __init__(self, bind: Any = None, *, homes: Homes, open_: Callable[[str], Any], **arguments: Any) -> None:
         super().__init__(bind, **arguments)
@@ -110,7 +110,7 @@ class Bound(Session):
         self._opened: dict[str, Any] = {}  # the engine of each database that it has used
 
     def name_of(self, connection: Connection) -> str:
-        """Return the name of the database of a connection, as errors say it."""
+        """Return the name of a connection's database for errors."""
         names = [name for name, engine in self._opened.items() if engine is connection.engine]
         return names[0] if names else str(connection.engine.logging_name)
 
@@ -155,4 +155,4 @@ def _stay(session: Session, transaction: SessionTransaction, connection: Connect
         fleet = getattr(connection.engine, "fleet", None)
         for name, engine in session._opened.items():
             if fleet is not None and getattr(engine, "fleet", None) is fleet:
-                session._opened[name] = connection.engine  # `connect` may have led to another server
+                session._opened[name] = connection.engine  # `connect` may have used another server

@@ -1,4 +1,4 @@
-"""Which unit of work a call joins: one that is alive, in the same thread and task."""
+"""The unit of work that a call joins: an active one, in the same thread and task."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ Key = tuple[int, str, bool]  # registry, database, whether asynchronous
 
 
 class Unit:
-    """A unit of work that runs: its session, and who may use it.
+    """An active unit of work: its session, and who may use it.
 
-    A context is copied by threads, tasks, executors and tracing libraries, and outlives the unit in the copy. So the
-    context alone does not say that this session is alive, nor that nobody else uses it at the same time.
+    Threads, tasks, executors, and tracing libraries copy contexts, and the copy outlives the unit. So the context alone
+    does not prove that this session is alive, nor that no other thread or task uses it at the same time.
     """
 
     def __init__(self) -> None:
-        self.session: Any = None  # of the present attempt
+        self.session: Any = None  # of the current attempt
         self.alive = False
         self._owner = _here()
 
@@ -50,26 +50,26 @@ forks.after_fork_in_child(_leave_to_the_parent)
 
 
 def joined(key: Key) -> Unit | None:
-    """Return the unit that a call is part of; None if it is one of its own."""
+    """Return the unit that a call is part of; None if it starts a new one."""
     found = _running.get().get(key)
     return found if found is not None and found.is_ours() else None
 
 
 def found() -> Mapping[Key, Unit]:
-    """Return what calls in this context find, for `enter` and `leave`."""
+    """Return the current unit of this context, for `enter` and `leave`."""
     return _running.get()
 
 
 def enter(key: Key, unit: Unit, before: Mapping[Key, Unit]) -> None:
-    """Let calls in this thread or task find a unit.
+    """Make a unit current for calls in this thread or task.
 
-    Whoever enters says in a `finally` of his own that the unit is dead, and as its first word: an interrupt may strike
-    anywhere, and what joined a unit that is over would never be committed.
+    The caller marks the unit as dead in the first statement of its own `finally`: an interrupt may be raised anywhere,
+    and work that joined a finished unit would never be committed.
     """
     _running.set({**before, key: unit})
 
 
 def leave(key: Key, unit: Unit, before: Mapping[Key, Unit]) -> None:
-    """Let calls find what they found before; in another context, where a coroutine was collected, do nothing."""
+    """Restore the previous unit; do nothing in another context, in which a coroutine was collected."""
     if _running.get().get(key) is unit:
         _running.set(before)

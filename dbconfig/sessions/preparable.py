@@ -10,14 +10,14 @@ from sqlalchemy import Connection, Engine
 from dbconfig.engine.dialects.mysql import xa
 from dbconfig.settings.known_drivers import family
 
-# Whether the server of an engine keeps prepared transactions: max_prepared_transactions is 0 unless somebody set it.
+# Whether the server of an engine keeps prepared transactions: max_prepared_transactions is 0 by default.
 _keeps: weakref.WeakKeyDictionary[Engine, bool] = weakref.WeakKeyDictionary()
 
 
 def begin(connection: Connection, earlier: Iterable[Connection]) -> None:
     """Begin the transaction of a connection as one that can be prepared, if an earlier one of its session cannot.
 
-    MySQL prepares only what has begun as XA, which costs round trips: one database of a session does without.
+    MySQL can prepare only transactions that began as XA, which costs round trips: one database of a session needs none.
     """
     if family(connection.dialect.name) != "mysql" or connection.in_nested_transaction():
         return

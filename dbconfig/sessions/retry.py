@@ -34,13 +34,13 @@ _log = logging.getLogger("dbconfig.retry")
 T = TypeVar("T")
 
 FIRST_PAUSE: Final = 0.02  # seconds; a deadlock's other side has usually finished by then
-LONGEST_PAUSE: Final = 1.0  # seconds; a server that restarts is found again soon after it is up
+LONGEST_PAUSE: Final = 1.0  # seconds; a restarting server is reached soon after it is up
 
 
 def pauses(first: float = FIRST_PAUSE, longest: float = LONGEST_PAUSE) -> Iterator[float]:
-    """Yield how long to wait before each further attempt, in seconds: doubling, and anywhere from half to all of it.
+    """Yield the pause before each further attempt, in seconds: it doubles, with a random factor from 0.5 to 1.
 
-    Two transactions that met once would meet again if both waited equally long.
+    Two transactions that conflicted once would conflict again after equal pauses.
     """
     pause = first
     while True:
@@ -49,13 +49,13 @@ def pauses(first: float = FIRST_PAUSE, longest: float = LONGEST_PAUSE) -> Iterat
 
 
 class Attempts:
-    """Counts the attempts at one unit of work, and decides after each failure whether there is another one."""
+    """Counts the attempts of one unit of work, and decides after each failure whether to retry."""
 
     def __init__(self, limit: int | None, timeout: float, label: str) -> None:
-        """Begin.
+        """Start counting.
 
         Args:
-            limit: attempts at the most; None: as many as begin before the deadline.
+            limit: maximum number of attempts; None: as many as begin before the deadline.
             timeout: seconds from now; no attempt begins after it.
             label: names the database in log records.
         """
@@ -66,17 +66,17 @@ class Attempts:
         self._timeout = timeout
         self.label = label
         self.told: list[Callable[[str], None]] = []  # called with the reason of each further attempt
-        # What a unit of work runs within: a span, for those who trace.
+        # A context manager around each unit of work: a span, for tracing.
         self.around: Callable[[Attempts], AbstractContextManager[object]] = nullcontext
         self._deadline = time.monotonic() + timeout
         self._pauses = pauses()
 
     def pause_after(self, error: Exception, fate: Fate) -> float | None:
-        """Return how long to wait before the next attempt; None if there is none."""
+        """Return the pause before the next attempt; None if there is none."""
         if fate in (Fate.FINAL, Fate.UNCERTAIN):
             return None
         pause = next(self._pauses)
-        # What never reached the server is no attempt at the work: it goes on until the time is up.
+        # Work that never reached the server does not count as an attempt: it is retried until the time is up.
         spent = fate is not Fate.ABSENT and self._limit is not None and self.number >= self._limit
         if spent or pause > self._deadline - time.monotonic():
             of = f" of {self._limit}" if self._limit is not None else f", {self._timeout:.3g} s after the first"
@@ -96,7 +96,7 @@ class Attempts:
         return pause
 
 
-# The steps of a unit of work, which threads and tasks take in the same order.
+# The steps of a unit of work, the same for threads and tasks.
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +108,7 @@ class _Work:
 
 @dataclass(frozen=True, slots=True)
 class _Call:
-    """Call something that speaks to the database."""
+    """Call a function that uses the database."""
 
     function: Callable[[], None]
 
@@ -160,7 +160,7 @@ def _unit(open_session: Callable[[], Any], attempts: Attempts, unit: Unit) -> _S
                 late.__cause__ = outcome.error
                 return _Failed(late, Fate.FINAL)
             limit.spend(deadline.PAUSING, pause)
-        del outcome  # its error refers to the frames, and so to the session, of this attempt
+        del outcome  # its traceback refers to the frames, and so to the session, of this attempt
         yield _Pause(pause)
 
 
@@ -170,7 +170,7 @@ def _attempt(session: Any) -> _Steps:
     try:
         result = yield _Work(session)
         yield _Call(partial(commit, of_threads))
-    except GeneratorExit:  # an interrupt between two steps, which whoever takes them sees
+    except GeneratorExit:  # an interrupt between two steps, which propagates to the caller that runs them
         _end(of_threads)
         raise
     except BaseException as error:
@@ -179,7 +179,7 @@ def _attempt(session: Any) -> _Steps:
         _end(of_threads)
         try:
             yield _Close(session)
-        except Exception as other:  # the connection is the pool's affair; what the caller has to know is the first one
+        except Exception as other:  # the pool handles the connection; the caller needs the first error
             error.add_note(f"dbconfig: closing the session failed too: {other}")
         return _Failed(error, fate)
     _end(of_threads)
@@ -196,12 +196,12 @@ _TRANSIENT: Final = (Fate.CONFLICT, Fate.LOST, Fate.ABSENT)
 
 def _end(session: Session) -> None:
     for _, mark in begun(session):
-        mark.alive = False  # of a connection that is shared with others, in tests
+        mark.alive = False  # of a connection shared with other sessions, in tests
         mark.release()
 
 
 def _fate(error: BaseException, session: Session) -> Fate:
-    """Return whether the work may run again: by its error, or by an earlier one that it has caught."""
+    """Return the fate of the work: by its error, or by an earlier one that it has caught."""
     if not isinstance(error, Exception) or getattr(error, COMMITTED, False):
         return Fate.FINAL
     if any(mark.partly for _, mark in begun(session)):
@@ -211,14 +211,12 @@ def _fate(error: BaseException, session: Session) -> Fate:
         error.add_note("dbconfig: the transaction ended outside its session, so the unit is not retried")
         return Fate.FINAL
     fate = fate_of(error)
-    if isinstance(
-        error, PendingRollbackError
-    ):  # the session goes on only after a rollback, because of an earlier error
+    if isinstance(error, PendingRollbackError):  # an earlier error: the session requires a rollback
         caught = [mark.caught for _, mark in begun(session) if mark.caught in _TRANSIENT and not mark.sent]
         return caught[0] if caught else Fate.FINAL
     if fate is not Fate.FINAL or not hasattr(error, "orig"):
         return fate
-    # A failed transaction refuses the next statement too, with an error that says nothing of the first.
+    # A failed transaction rejects the next statement too, with an error that does not mention the first.
     for connection, _ in begun(session):
         row: Meaning | None = getattr(broken_by(connection), JUDGED, None)
         if row is not None and row.fate is Fate.CONFLICT:
@@ -232,7 +230,7 @@ def _result(outcome: _Outcome) -> Any:
     try:
         raise outcome.error
     finally:
-        del outcome  # or the error would refer to itself by this frame
+        del outcome  # or the error would refer to itself through this frame
 
 
 def _taken(steps: _Steps, take: Callable[[_Step], Any]) -> _Outcome:
@@ -268,14 +266,14 @@ async def _async_taken(steps: _Steps, take: Callable[[_Step], Awaitable[Any]]) -
 def run(
     open_session: Callable[[], Session], work: Callable[[Session], T], attempts: Attempts, key: Key, unit: Unit
 ) -> T:
-    """Run `work` in a transaction of a fresh session, again after a transient error; a call within a unit joins it.
+    """Run `work` in a transaction of a fresh session, and rerun it after a transient error; a nested call joins it.
 
     Args:
-        open_session: makes one for each attempt.
+        open_session: creates one for each attempt.
         work: what to do.
         attempts: counts them.
-        key: what calls within it join.
-        unit: a new one; the caller takes its session from it when he knows what has become of it.
+        key: identifies the unit for nested calls.
+        unit: a new one; the caller removes its session once the outcome is known.
     """
     work_of.check(work, asynchronous=False)
     outer = joined(key)
@@ -303,7 +301,7 @@ def run(
         interrupted, unit.alive = unit.alive, False  # the first word: see `enter`
         nesting.leave(key, unit, before)
         if interrupted:
-            with suppress(Exception):  # the interrupt keeps its class, or it would not end what it is to end
+            with suppress(Exception):  # the interrupt keeps its class, or it would not have its effect
                 unit.session.close()
     return result
 
@@ -315,7 +313,7 @@ async def async_run(
     key: Key,
     unit: Unit,
 ) -> T:
-    """Run `work` in a transaction of a fresh session, again after a transient error; see `run`."""
+    """Run `work` in a transaction of a fresh session, and rerun it after a transient error; see `run`."""
     work_of.check(work, asynchronous=True)
     outer = joined(key)
     if outer is not None:

@@ -1,4 +1,4 @@
-"""What each kind of session does at begin, flush, and commit; `session_classes` combines it with a class."""
+"""The behavior of each kind of session at begin, flush, and commit; `session_classes` combines it with a class."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from dbconfig.sessions import preparable
 
 
 class Committing(Session):
-    """A session of which it is known what it has begun and committed, whatever happens to its COMMIT."""
+    """A session that tracks what it has begun and committed, even if its COMMIT fails."""
 
     def name_of(self, connection: Connection) -> str:
-        """Return the name of the database of a connection, as errors say it."""
+        """Return the name of a connection's database for errors."""
         return str(connection.engine.logging_name or connection.engine.url.database)
 
 
 class WritingSession(Committing):
     """A session that takes SQLite's write lock when its transaction begins.
 
-    With a plain BEGIN two transactions can both read and then both want to write: one of them is refused at once,
-    whatever the busy timeout, or (as the driver does it, beginning before the write only) its result is lost.
+    With a plain BEGIN, two transactions can both read and then both try to write: one of them fails immediately,
+    regardless of the busy timeout, or (as in the driver, which begins only before the write) its result is lost.
     """
 
 
@@ -43,8 +43,8 @@ class UnitOfWork(Committing):
     def commit(self) -> None:
         raise InvalidRequestError(REFUSAL)
 
-    # A block (`with session:`) closes too. It may be an error that ends it, which decides whether the work runs again:
-    # so the close is not refused, and it is the COMMIT that says what has become of the work.
+    # A block (`with session:`) closes too. It may end with an error, which decides whether the work is retried. So the
+    # close is allowed, and the COMMIT reports the problem.
 
     def close(self) -> None:
         self._note_close()
@@ -94,12 +94,12 @@ def _begin_anew(session: Session, transaction: SessionTransaction) -> None:
 
 @event.listens_for(Committing, "after_begin", propagate=True)
 def _take_note(session: Session, transaction: SessionTransaction, connection: Connection) -> None:
-    # A savepoint is within a transaction that is noted, and holds SQLite's lock, already.
+    # A savepoint is within a transaction that is already recorded, and already holds SQLite's lock.
     if transaction.nested or not isinstance(session, Committing):
         return
     # One session may serve several databases.
     if connection.dialect.name == "sqlite" and isinstance(session, WritingSession):
-        from dbconfig.engine.dialects.sqlite.transactions import begin_immediate  # its driver is for those who use it
+        from dbconfig.engine.dialects.sqlite.transactions import begin_immediate  # import its driver only if it is used
 
         begin_immediate(connection)
     if begun(session):
@@ -127,11 +127,11 @@ _SNAPSHOTS: Final = {
 
 
 class ReadOnlySession(Session):
-    """A session that writes nothing: a flush is refused with the names of the models, a statement by the server."""
+    """A read-only session: a flush raises an error with the names of the models; the server rejects statements."""
 
 
 class SnapshotSession(ReadOnlySession):
-    """A read-only session whose statements all see the database as it was at the first of them."""
+    """A read-only session whose statements all see the database as of the first one."""
 
 
 @event.listens_for(ReadOnlySession, "before_flush", propagate=True)
@@ -154,7 +154,7 @@ def _refuse_flush(session: Session, context: UOWTransaction, instances: object) 
 def _begin_snapshot(session: Session, transaction: SessionTransaction, connection: Connection) -> None:
     if transaction.parent is None:
         statement = _SNAPSHOTS.get(connection.dialect.name)
-        # Not get_isolation_level(), which asks the server, and is told the level of the transaction.
+        # Not get_isolation_level(), which asks the server, and gets the level of the transaction.
         level = getattr(connection.dialect, "_on_connect_isolation_level", None)
         if statement is None or level != "AUTOCOMMIT":
             name = f"{connection.dialect.name}+{connection.dialect.driver}"

@@ -1,4 +1,4 @@
-"""The classes of sessions: SQLModel's, or the application's own, combined with what each kind of session does."""
+"""The session classes: SQLModel's, or the application's own, combined with the behavior of each kind of session."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from dbconfig.errors.light_dataclass import dataclass
 
 @dataclass(frozen=True, slots=True)
 class SessionClasses:
-    """What `Registry(session_class=…, async_session_class=…)` names.
+    """The classes passed as `Registry(session_class=…, async_session_class=…)`.
 
     Attributes:
         plain: the class of synchronous sessions.
-        asynchronous: the class of asynchronous sessions; None takes the counterpart of `plain`.
+        asynchronous: the class of asynchronous sessions; None means the counterpart of `plain`.
     """
 
     plain: type[PlainSession] = Session
@@ -32,7 +32,7 @@ class SessionClasses:
             )
 
     def of(self, kind: type[PlainSession]) -> Any:
-        """Return a class that does what a kind of session does, and is an instance of the application's class."""
+        """Return a class with the behavior of a kind of session, derived from the application's class."""
         return combined(kind, self.plain)
 
     def async_class(self) -> Any:
@@ -52,7 +52,7 @@ _combined: Final[dict[tuple[type[Any], type[Any]], type[Any]]] = {}
 
 
 def combined(kind: type[PlainSession], plain: type[PlainSession]) -> type[Any]:
-    """Return a class that does what a kind of session does on top of another class, always the same one."""
+    """Return a class with the behavior of a kind of session on top of another class; cached."""
     if issubclass(plain, kind):
         return plain
     known = _combined.get((kind, plain))
@@ -63,7 +63,7 @@ def combined(kind: type[PlainSession], plain: type[PlainSession]) -> type[Any]:
 
 
 def commit_as_the_class_does(session: PlainSession) -> None:
-    """Commit by the application's class, or by SQLAlchemy's: a unit of work refuses a commit of its own."""
+    """Commit with the application's class, or SQLAlchemy's, since the class of a unit of work rejects commits."""
     for each in type(session).__mro__:
         own = vars(each).get("commit")
         if own is not None and not each.__module__.startswith("dbconfig."):

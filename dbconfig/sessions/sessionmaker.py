@@ -1,4 +1,4 @@
-"""What sessions of one engine are made with, sync or async."""
+"""The session factories of one engine, sync or async."""
 
 from __future__ import annotations
 
@@ -38,17 +38,17 @@ NONE: Final[Mapping[str, Any]] = MappingProxyType({})  # no options
 
 @dataclass(frozen=True, slots=True)
 class Several:
-    """What sessions over several databases need to know."""
+    """What sessions over several databases need."""
 
     homes: Homes
-    open_: Callable[[str], Any]  # gives what the statements of a database, by its name, are bound to
+    open_: Callable[[str], Any]  # returns what the statements of a database, by its name, are bound to
 
     def arguments(self) -> dict[str, Any]:
         return {"homes": self.homes, "open_": self.open_}
 
 
 class Routing(Protocol):
-    """What chooses a server for each read-only session; the routers are above this layer."""
+    """The interface of routers, which choose a server for each read-only session, and are in a higher layer."""
 
     key: str
 
@@ -63,7 +63,7 @@ class Routing(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Readers(Generic[S]):
-    """What read-only sessions of one database are made with, sync or async."""
+    """The read-only session factories of one database, sync or async."""
 
     plain: Callable[[], S]
     snapshot: Callable[[], S]
@@ -71,14 +71,14 @@ class Readers(Generic[S]):
     router: Routing | None = None  # None: there are no replicas
 
     def engines(self) -> list[Engine]:
-        """Return the engines that are open."""
+        """Return the open engines."""
         return [self.pick()] if self.router is None else self.router.engines()
 
 
 def readers_over_several(
     found: Readers[Session], settings: DatabaseSettings, several: Several, classes: SessionClasses = SQLMODEL
 ) -> Readers[Session]:
-    """Return what makes read-only sessions that find the database of each statement."""
+    """Return the factories of read-only sessions that find the database of each statement."""
     how = {**several.arguments(), **session_arguments(settings)}
     return replace(
         found,
@@ -97,15 +97,15 @@ def async_readers_over_several(
 
 
 def session_arguments(settings: DatabaseSettings) -> dict[str, Any]:
-    """Return the arguments of `Session` that the settings mean."""
+    """Return the arguments of `Session` for the settings."""
     given = {"expire_on_commit": settings.expire_on_commit, "autoflush": settings.autoflush}
-    # True is Session's own default: what is not passed costs nothing.
+    # True is Session's own default, and an argument that is not passed costs nothing.
     return {key: value for key, value in given.items() if value is not True}
 
 
 def async_session_arguments(settings: DatabaseSettings) -> dict[str, Any]:
-    """Return the arguments of `AsyncSession` that the settings mean."""
-    # An expired attribute is read again when it is touched, which cannot be awaited: SQLAlchemy's advice for
+    """Return the arguments of `AsyncSession` for the settings."""
+    # An expired attribute is reloaded when it is accessed, which cannot be awaited: SQLAlchemy's advice for
     # asyncio is not to expire ("Preventing Implicit IO when Using AsyncSession").
     expire = settings.expire_on_commit if "expire_on_commit" in settings.model_fields_set else False
     return {"expire_on_commit": expire, "autoflush": settings.autoflush}
@@ -121,7 +121,7 @@ def _kinds(settings: DatabaseSettings, several: Several | None) -> tuple[type[Pl
 
 @dataclass(frozen=True, slots=True)
 class SessionFactory:
-    """What sessions of one engine are made with."""
+    """The session factories of one engine."""
 
     engine: Engine
     session: Callable[[], Session]
@@ -157,7 +157,7 @@ class SessionFactory:
 
 @dataclass(frozen=True, slots=True)
 class AsyncSessionFactory:
-    """What asynchronous sessions of one engine are made with."""
+    """The asynchronous session factories of one engine."""
 
     engine: AsyncEngine
     session: Callable[[], AsyncSession]
@@ -179,7 +179,7 @@ class AsyncSessionFactory:
 
     @asynccontextmanager
     async def transaction(self, options: Mapping[str, Any] = NONE) -> AsyncIterator[AsyncSession]:
-        # The session's own exit is shielded from cancellation, and takes back what the transaction's exit could not.
+        # The session's own exit is shielded from cancellation, and rolls back what the transaction's exit could not.
         session, due = making(self.writing, options)(), False
         try:
             async with session, session.begin():
@@ -198,6 +198,6 @@ def async_makers(
     arguments: Mapping[str, Any],
     classes: SessionClasses = SQLMODEL,
 ) -> list[Callable[[], AsyncSession]]:
-    """Return a function for each kind of session that makes its asynchronous counterpart."""
+    """Return a function for each kind of session that creates its asynchronous counterpart."""
     made = classes.async_class()
     return [partial(made, engine, sync_session_class=classes.of(each), **arguments) for each in kinds]

@@ -1,4 +1,4 @@
-"""One transaction over several databases: in two phases where the servers can, else in a fixed order."""
+"""One transaction over several databases: in two phases if the servers support it, else in a fixed order."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from dbconfig.settings.known_drivers import family
 
 _log = logging.getLogger("dbconfig.two_phase")
 
-# Seconds for which a transaction that is prepared everywhere is committed again where its connection was lost.
+# Seconds for which COMMIT PREPARED is retried after a connection was lost, once all parts are prepared.
 PATIENCE: Final = 10.0
 _PAUSE: Final = 0.2  # seconds between two of these attempts
 _UNDEFINED_OBJECT: Final = "42704"  # https://www.postgresql.org/docs/current/errcodes-appendix.html
@@ -29,11 +29,11 @@ _UNDEFINED_OBJECT: Final = "42704"  # https://www.postgresql.org/docs/current/er
 
 @dataclass(slots=True)
 class _Part:
-    """What a session has begun in one of its databases."""
+    """A session's transaction in one of its databases."""
 
     connection: Connection
     mark: Mark
-    transaction: Transaction | None  # in tests a savepoint of one that is rolled back; None: not ours to commit
+    transaction: Transaction | None  # in tests, a savepoint of one that is rolled back; None: do not commit it
     engine: Engine
     name: str = ""  # of the prepared transaction
 
@@ -41,9 +41,9 @@ class _Part:
 def commit(session: Session) -> None:
     """Commit what a session has begun in each of its databases.
 
-    Every part but one is prepared first, where its server keeps prepared transactions; then the one that cannot be
-    prepared commits, and then the prepared ones. Where several cannot be prepared they commit one after the other,
-    those that may still meet a conflict first. What `Mark` says of each tells how far it came.
+    Every part but one is prepared first, if its server keeps prepared transactions. Then the one that cannot be
+    prepared commits, and then the prepared ones. If several cannot be prepared, they commit one after another, those
+    that may still fail with a conflict first. The `Mark` of each part records its progress.
     """
     transaction: Any = session.get_transaction()
     transaction._prepare_impl()  # runs hooks and flushes, as Session.commit does
@@ -79,7 +79,7 @@ def _part(transaction: Any, connection: Connection, mark: Mark) -> _Part:
 
 
 def _rank(part: _Part) -> int:
-    """Return who commits first: where the COMMIT itself can meet a conflict, then other servers, then files."""
+    """Return the commit order: databases whose COMMIT can fail with a conflict, then other servers, then files."""
     if part.connection.dialect.name == "sqlite":
         return 2
     return 0 if part.connection.get_isolation_level() == "SERIALIZABLE" else 1
@@ -91,7 +91,7 @@ def _can_prepare(part: _Part) -> bool:
 
 def _prepare(part: _Part) -> None:
     found = xa.name_of(part.connection)
-    part.name = found or f"dbconfig-{uuid4().hex}"  # now it may be there, whatever happens to the connection
+    part.name = found or f"dbconfig-{uuid4().hex}"  # from now on it may exist, whatever happens to the connection
     try:
         if found is not None:
             xa.prepare(part.connection, found)
@@ -99,14 +99,14 @@ def _prepare(part: _Part) -> None:
         part.connection.exec_driver_sql(f"PREPARE TRANSACTION '{part.name}'")
     except DBAPIError as error:
         if not error.connection_invalidated:
-            part.name = ""  # refused: the server has rolled it back
+            part.name = ""  # rejected: the server has rolled it back
         raise
     assert part.transaction is not None
-    part.transaction.rollback()  # there is nothing to roll back any more; the driver does not know
+    part.transaction.rollback()  # nothing is left to roll back, but the driver does not know that
 
 
 def _commit_prepared(part: _Part) -> None:
-    """Commit a prepared transaction; the decision has fallen, so a lost connection is no end of it."""
+    """Commit a prepared transaction; the decision is made, so a lost connection does not stop it."""
     part.mark.sent = True
     deadline, on_its_own = time.monotonic() + PATIENCE, True
     while True:
@@ -138,7 +138,7 @@ def _give_up(parts: list[_Part]) -> None:
 
 
 def _finish(part: _Part, verb: str, *, on_its_own: bool) -> None:
-    """End a prepared transaction: on its own connection, or on another one, which can do so as well."""
+    """End a prepared transaction: on its own connection, or on another one."""
     connection = part.connection if on_its_own else part.engine.connect()
     is_xa = family(connection.dialect.name) == "mysql"
     try:
@@ -148,9 +148,9 @@ def _finish(part: _Part, verb: str, *, on_its_own: bool) -> None:
             xa.finish(connection, verb, part.name)
         else:
             connection.exec_driver_sql(_statement(part, verb))
-        connection.commit()  # of what has ended; it tells those who watch what is committed
+        connection.commit()  # of the ended transaction; notifies listeners of commits
     except DBAPIError as error:
-        # Asked for the second time, it is there no more: the first time has reached the server.
+        # It no longer exists at the second attempt: the first one has reached the server.
         if is_xa:
             done = not error.connection_invalidated and xa.is_done(connection, error.orig, part.name)
         else:
@@ -183,7 +183,7 @@ def _shown(part: _Part) -> str:
 
 
 def _end(session: Session, transaction: SessionTransaction) -> None:
-    """Let the session end its transaction, whose parts are committed: hooks, expiry, connections."""
+    """Let the session finish its transaction, whose parts are committed: hooks, expiry, connections."""
     known: Any = transaction
     for key, (connection, begun_, _, autoclose) in list(known._connections.items()):
         known._connections[key] = (connection, begun_, False, autoclose)  # False: not to be committed

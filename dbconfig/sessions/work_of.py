@@ -1,4 +1,4 @@
-"""What a unit of work may be: a function whose call does all of the work."""
+"""Validation of units of work: a function whose call does all of the work."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ T = TypeVar("T")
 
 
 def check(work: Callable[..., Any], *, asynchronous: bool) -> None:
-    """Refuse a function whose call would run nothing."""
-    kinds = (work, getattr(type(work), "__call__", None))  # noqa: B004  # what an object is called by may be `async`
+    """Reject a function whose call would run nothing."""
+    kinds = (work, getattr(type(work), "__call__", None))  # noqa: B004  # the `__call__` of an object may be `async`
     name = getattr(work, "__qualname__", None) or repr(work)
     if any(inspect.isgeneratorfunction(one) or inspect.isasyncgenfunction(one) for one in kinds):
         raise TypeError(f"{name} is a generator function: calling it runs nothing; write a function without `yield`")
@@ -25,11 +25,11 @@ def check(work: Callable[..., Any], *, asynchronous: bool) -> None:
 
 
 def called(work: Callable[[Session], T], session: Session) -> T:
-    """Call the function of a unit, and refuse what it has not done."""
+    """Call the function of a unit, and reject a result that is unfinished work."""
     result = work(session)
     if inspect.isawaitable(result):
         if inspect.iscoroutine(result):
-            result.close()  # or it would warn that nobody has awaited it
+            result.close()  # or it would warn that it was never awaited
         raise TypeError("the function returned an awaitable, which nobody awaits here: use async_run_in_transaction")
     if inspect.isasyncgen(result):
         raise TypeError("the function returned an asynchronous generator, which nobody iterates over here")
@@ -38,8 +38,8 @@ def called(work: Callable[[Session], T], session: Session) -> T:
 
 
 def _refuse_late(result: Any, session: Any) -> None:
-    """Refuse a generator that would use the session after the COMMIT."""
-    # A result that answers to every name, such as a Mock, is none: hence the types.
+    """Reject a generator that would use the session after the COMMIT."""
+    # Checked by type: a result with arbitrary attributes, such as a Mock, is not a generator.
     frame = result.gi_frame if inspect.isgenerator(result) else result.ag_frame if inspect.isasyncgen(result) else None
     if frame is not None and any(found is session for found in frame.f_locals.values()):
         raise TypeError("the function returned a generator of its session, which would run after the COMMIT")

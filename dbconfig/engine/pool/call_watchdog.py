@@ -28,9 +28,9 @@ LINGER = 10.0
 class Watch:
     """At most one thread per process, apart from the maintenance thread: it must never be blocked by what it watches.
 
-    An exception out of a signal handler may strike a caller after each call that it makes. So there is no lock here
-    that an interrupted caller could keep, and no guard that it could leave behind: each guard is a separate lock, and
-    the first to acquire it decides: the caller when it finishes, or the watchdog when the time is over.
+    An exception from a signal handler may interrupt a caller after each call that it makes. So no lock exists here that
+    an interrupted caller could keep, and no guard that it could leave behind: each guard is a separate lock, and the
+    first to acquire it decides: the caller when it finishes, or the watchdog when the time is over.
     """
 
     def __init__(self) -> None:

@@ -120,7 +120,7 @@ class Drain:
             )
 
     def cut(self) -> None:
-        """Close every remaining connection, whoever holds it."""
+        """Close every remaining connection, including those in use."""
         records = self._ledger.live()
         for record in self._ledger.records():
             fd = self._driver.socket(record.driver_connection)

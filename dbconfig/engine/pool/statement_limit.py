@@ -25,7 +25,7 @@ def attach(engine: Engine, statement_timeout: float) -> None:
     but does not answer: a stopped process, or a proxy whose other side is gone.
     """
     if engine.dialect.name == "sqlite":
-        return  # there is no server
+        return  # it has no server
     limit = statement_timeout + GRACE
     of_cursor = _under_adapted_cursor if engine.dialect.is_async else _of_cursor
     for name in _BY_CURSOR:

@@ -23,7 +23,7 @@ class PostgreSQLDriver(Driver):
     buffers_rows = True
 
     def cancel(self, cursor: Any, beside: Any, number: int) -> None:
-        # The same ID on both sides: there is no pooler in between, which would invent its own IDs.
+        # The same ID on both sides, so no pooler is in between, which would invent its own IDs.
         here = self.number(beside)
         cursor.execute(f"SELECT CASE WHEN pg_backend_pid() = {here:d} THEN pg_cancel_backend({number:d}) END")
 
