@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code."""
-    # Little is imported above: `--help` and shell completion start as fast as Python.
+    # Few imports above, so that `--help` and shell completion start as fast as Python.
     from dbconfig.cli.parser import UsageError, parse
 
     for stream in (sys.stdout, sys.stderr):
@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _run(parse(sys.argv[1:] if arguments is None else arguments))
     except UsageError as error:
-        from dbconfig.errors.printable import harmless  # what was typed may come from a script's variables
+        from dbconfig.errors.printable import harmless  # the arguments may come from a script's variables
 
         sys.stderr.writelines(f"{harmless(line)}\n" for line in str(error).split("\n"))
         return FAILED
@@ -33,13 +33,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write("interrupted\n")
         return INTERRUPTED
     except BrokenPipeError:
-        # The reader (`head`) has gone; without this the interpreter complains of it once more when it ends.
+        # The reader (`head`) has exited; without this, the interpreter reports it again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
 
 
 def _run(arguments: Arguments) -> int:
-    if arguments.command == "completion":  # asked at each press of TAB: it needs nothing of what the others share
+    if arguments.command == "completion":  # runs at each press of TAB, and does not need what the other commands share
         from dbconfig.cli.commands import completion
 
         return completion.run(arguments)

@@ -1,6 +1,6 @@
 """The commands and their arguments: the table that parsing, `--help`, and completion read."""
 
-# Nothing is imported here: `--help` and completion are to start as fast as Python.
+# No imports here, so that `--help` and completion start as fast as Python.
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ class Argument:
         """Describe it.
 
         Args:
-            names: of an option, each with its dashes; or where the value of a word is kept.
+            names: of an option, each with its dashes; or the attribute of a positional argument.
             help: one line for `--help`.
-            metavar: what stands for the value.
+            metavar: placeholder of the value.
             flag: an option without a value.
-            nargs: "?" where the value may be missing, "*" for any number of words.
+            nargs: "?" if the value is optional, "*" for any number of words.
             choices: the only values.
-            convert: makes a value of the text, or raises a ValueError that says what is wrong.
-            default: the value where it is not given.
-            const: the value of an option that is given without one.
+            convert: converts the text, or raises a ValueError that says what is wrong.
+            default: the value if it is not given.
+            const: the value of an option given without one.
         """
         self.names = names
         self.help = help
@@ -96,7 +96,7 @@ _ALL: Final = "--all"
 def seconds(text: str) -> float:
     """Return a duration: `5`, `500ms`, `5s`, `1m`."""
     from dbconfig.errors.printable import quoted
-    from dbconfig.settings.durations import parsed  # brings pydantic along, which --help can do without
+    from dbconfig.settings.durations import parsed  # imports pydantic, which --help does not need
 
     found = parsed(text)
     if not found:
@@ -234,7 +234,7 @@ COMMANDS: Final[dict[str, Command]] = {
     "completion": Command(
         "print a script that completes commands, options, and profile names",
         (
-            # `profiles` is what the scripts themselves ask for.
+            # The scripts themselves call it with `profiles`.
             Argument("shell", metavar="SHELL", choices=("bash", "zsh", "fish", "profiles"), help="bash, zsh or fish"),
         ),
         ("text",),
@@ -253,7 +253,7 @@ def own(command: Command | None) -> list[Argument]:
 
 
 def common(command: Command | None) -> list[Argument]:
-    """Return the options that may stand before or after a command."""
+    """Return the options that may come before or after a command."""
     formats = _FORMATS if command is None else command.formats
     text = f"{', '.join(formats[:-1])} or {formats[-1]}" if len(formats) > 1 else formats[0]
     return [

@@ -1,4 +1,4 @@
-"""What the commands share: the selected profile and why it was selected, its databases, and connections to them."""
+"""Shared by the commands: the selected profile and why it was selected, its databases, and connections to them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Context:
-    """The arguments of a command, and what they select; loaded when it is asked for."""
+    """The arguments of a command, and what they select; loaded on demand."""
 
     def __init__(self, arguments: Arguments, environ: Mapping[str, str]) -> None:
         self.arguments = arguments
@@ -54,7 +54,7 @@ class Context:
 
     @property
     def reason(self) -> str:
-        """Why the profile was taken, in words."""
+        """Why the profile was selected, as text."""
         reason = self.selection.reason
         return "the command line" if reason == "argument" else printable(reason)
 
@@ -65,11 +65,11 @@ class Context:
         return load_selected(self.folder, self.environment, self.selection)
 
     def databases(self) -> dict[str, DatabaseSettings]:
-        """Return the databases that the command is about: all, or that of `--database`."""
+        """Return the databases of the command: all, or that of `--database`."""
         return self.databases_of(self.profile)
 
     def databases_of(self, profile: AnyProfile) -> dict[str, DatabaseSettings]:
-        """Return the same of a profile that was loaded in another way."""
+        """Return the same for a profile that was loaded in another way."""
         wanted = getattr(self.arguments, "database", None)
         found = profile.databases
         if wanted is None:
@@ -84,7 +84,7 @@ class Context:
         return {wanted: found[wanted]}
 
     def headline(self) -> str:
-        """Return which profile was taken and why."""
+        """Return which profile was selected and why."""
         file = self.folder.shown(self.folder.files()[self.selection.name][0])
         return f"profile {self.selection.name} ({self.reason}), {file}"
 
@@ -93,7 +93,7 @@ class Context:
 def connected(
     settings: DatabaseSettings, label: str, *, read_only: bool = False, **changes: object
 ) -> Iterator[Database]:
-    """Return a database whose connections are closed at the end; it writes no log: stdout is the command's answer."""
+    """Yield a database, and close its connections at the end; without logs, since stdout is the command's output."""
     from dbconfig.engine import any_driver
 
     quiet = settings.model_copy(update={"echo": False, "echo_pool": False, **changes})

@@ -1,4 +1,4 @@
-"""What `--help` prints, in the layout of argparse, which would take longer to import than the rest to run."""
+"""The text of `--help`, in the layout of argparse, whose import would take longer than everything else."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _COLUMN: Final = 24  # where the texts begin
 
 
 def usage(name: str | None) -> str:
-    """Return the lines that show how a command is called; None is the program itself."""
+    """Return the usage lines of a command; None is the program itself."""
     command = None if name is None else COMMANDS[name]
     begin = "usage: dbconfig" if name is None else f"usage: dbconfig {name}"
     options = own(command)
@@ -72,7 +72,7 @@ def _paragraph(text: str) -> str:
 
 
 def _wrapped(words: Iterable[str], width: int) -> list[str]:
-    """Return the words in lines that are no longer than they may be, unless one word is."""
+    """Return the words wrapped to the width, unless one word is longer."""
     lines: list[str] = []
     for word in words:
         if lines and len(lines[-1]) + 1 + len(word) <= width:
@@ -89,5 +89,5 @@ def _width() -> int:
         return max(int(columns) - 2, 11)
     try:
         return max((os.get_terminal_size(sys.__stdout__.fileno()).columns if sys.__stdout__ else 0) or 80, 13) - 2
-    except (AttributeError, ValueError, OSError):  # closed, detached, or no terminal
+    except (AttributeError, ValueError, OSError):  # closed, detached, or not a terminal
         return 78

@@ -1,4 +1,4 @@
-"""A profile looked at without its environment: what is wrong with it, and which variables it needs."""
+"""Offline examination of a profile, without its environment: its problems, and the variables that it needs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from dbconfig.errors.problem import Location, Problem
 from dbconfig.settings.environment_variables import Environment, Variable
 from dbconfig.settings.loaded_profile import AnyProfile
 
-# What an unset variable may stand for, tried in turn until its key takes it; `{}` is its name.
+# Possible values of an unset variable, tried in turn until its key accepts one; `{}` is its name.
 _STAND_INS: Final = (
     "unset.{}",
     "1",
@@ -38,7 +38,7 @@ class _Offline(Environment):
     def __init__(self, real: Environment, *, own: bool) -> None:
         super().__init__({})
         self._real = real
-        self.own = own  # whether DBCONFIG_… is meant for this profile
+        self.own = own  # whether DBCONFIG_… applies to this profile
         self.stand_ins: Mapping[str, int] = {}
 
     def __iter__(self) -> Iterator[str]:
@@ -54,11 +54,11 @@ class _Offline(Environment):
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """What is known of a profile.
+    """What is known about a profile.
 
     Attributes:
         profile: None if it cannot be loaded, or depends too much on variables that are not set.
-        problems: what is wrong whatever the variables are.
+        problems: those that do not depend on the values of variables.
         warnings: advice.
         needs: the variables that it refers to.
         unset: the names of those that are required and not set, or empty.
@@ -77,13 +77,13 @@ class Survey:
 
 
 def survey(folder: Folder, environment: Environment, name: str, *, own: bool) -> Survey:
-    """Look at a profile offline.
+    """Examine a profile offline.
 
     Args:
         folder: of the profiles.
         environment: where variables may be set.
         name: of the profile.
-        own: whether it is the selected profile, for which the `DBCONFIG_…` variables are meant.
+        own: whether it is the selected profile, to which the `DBCONFIG_…` variables apply.
     """
     offline = _Offline(environment, own=own)
     try:
@@ -121,9 +121,9 @@ def _load(
 
 
 def _concerns(problem: Problem, need: Need) -> bool:
-    """Say whether a problem may be one of the stand-in's, and not of what is written."""
+    """Return whether a problem may be caused by the stand-in, not by the file."""
     if problem.key == need.key:
-        # Around a part of a URL there is enough to see what is wrong with the rest.
+        # If only a part of a URL is unknown, the rest can be checked.
         return need.whole or not need.key.endswith("url") or problem.slug in ("invalid-url", "out-of-range")
     about_address = need.whole and need.key.rpartition(".")[2] in ("url", "drivername")
     return about_address and problem.slug in ("not-applicable", "invalid-value", "unknown-key", "missing-value")
@@ -146,7 +146,7 @@ def _certain(
 
 
 def named(text: str) -> str:
-    """Return a text with the stand-ins written as the references that they stand for."""
+    """Return a text with the stand-ins replaced by their references."""
     import re
 
     whole = re.sub(r"(?:postgresql|mysql)://unset\.(\w+)/unset\.\1", r"${\1}", text)

@@ -1,4 +1,4 @@
-"""The renderer: aligned text, JSON with a schema id, problems; color only where a person looks at it."""
+"""The renderer: aligned text, JSON with a schema id, and problems; in color only on a terminal."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def wants_colour(choice: str, environ: Mapping[str, str], stream: TextIO) -> boo
 
 
 class Output:
-    """Where a command writes: the answer to stdout, diagnostics to stderr."""
+    """The output of a command: results to stdout, diagnostics to stderr."""
 
     def __init__(self, format: str, color: str, environ: Mapping[str, str]) -> None:
         self.format = format
@@ -34,14 +34,14 @@ class Output:
         self._paint_diagnostics = Palette(is_text and wants_colour(color, environ, sys.stderr))
 
     def line(self, *parts: str | tuple[str, str]) -> None:
-        """Write a line; a part that is a pair is colored by the first of the two."""
+        """Write a line; a part that is a pair is written in the color of its first item."""
         painted = (
             harmless(part) if isinstance(part, str) else self.paint(part[0], harmless(part[1])) for part in parts
         )
         sys.stdout.write("".join(painted) + "\n")
 
     def block(self, text: str) -> None:
-        """Write a text of several lines."""
+        """Write a multi-line text."""
         for line in text.split("\n"):
             self.line(line)
 
@@ -51,7 +51,7 @@ class Output:
 
     @contextmanager
     def logged(self) -> Iterator[None]:
-        """Write the warnings of the library as notes: its records may quote what a file says."""
+        """Write the library's warnings as notes: its records may quote the content of a file."""
         handler = _Notes(self)
         logger = logging.getLogger("dbconfig")
         logger.addHandler(handler)
@@ -70,17 +70,17 @@ class Output:
             self.line((indent + _padded(row, widths)).rstrip())
 
     def json(self, name: str, data: Mapping[str, Any]) -> None:
-        """Write a document; `name` and its version are its schema id, and its keys stay."""
+        """Write a document; `name` and its version are its schema id, and its keys are stable."""
         sys.stdout.write(_json({"schema": f"dbconfig/{name}/1", **data}))
 
     def problems(self, problems: Iterable[Problem]) -> None:
-        """Write problems to stderr, as text or as GitHub's annotations; in JSON as a document of its own."""
+        """Write problems to stderr, as text or as GitHub's annotations; in JSON as a separate document."""
         found = list(problems)
         if self.format == "json":
             document = {"schema": "dbconfig/problems/1", "problems": [described(problem) for problem in found]}
             sys.stdout.write(_json(document))
             return
-        sys.stdout.flush()  # the problem stands beneath the step that it is of, also where both go into one file
+        sys.stdout.flush()  # the problem appears below its step, even if both are written to one file
         for problem in found:
             if self.format == "github":
                 sys.stdout.write(annotation(problem) + "\n")
@@ -102,7 +102,7 @@ class _Notes(logging.Handler):
 
 
 def _json(document: Mapping[str, Any]) -> str:
-    # ASCII: no control character of a terminal survives in it but DEL, and what CI systems obey is spelled otherwise.
+    # ASCII: escapes all terminal control characters except DEL, and the commands of CI systems.
     text = json.dumps(document, indent=2, ensure_ascii=True).replace("\x7f", "\\u007f")
     return text.replace("##[", "#\\u0023[").replace("##vso[", "#\\u0023vso[") + "\n"
 
@@ -112,7 +112,7 @@ def _padded(row: Sequence[str], widths: Sequence[int]) -> str:
 
 
 def counted(number: int, what: str) -> str:
-    """Return a number and what it counts.
+    """Return a number with its noun.
 
     >>> counted(1, "problem"), counted(2, "problem")
     ('1 problem', '2 problems')

@@ -1,6 +1,6 @@
 """The command line's arguments, read by the table of the commands.
 
-argparse, with what it imports, would take as long as Python to start, at each press of TAB.
+argparse, with its imports, would take as long as the start of Python, at each press of TAB.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class UsageError(Exception):
 
 
 class Arguments:
-    """What was given: an attribute for each argument of the command, and for the options that all have in common."""
+    """The parsed arguments: an attribute for each argument of the command, and for the common options."""
 
     if TYPE_CHECKING:
 
@@ -31,7 +31,7 @@ class Arguments:
 
 
 class _Reader:
-    """Takes one word after the other."""
+    """Parses one word after the other."""
 
     def __init__(self, words: Iterable[str]) -> None:
         self.found = Arguments()
@@ -63,7 +63,7 @@ class _Reader:
             return
         if word not in COMMANDS:
             listed = "\n".join(f"  {name:<14} {command.summary}" for name, command in COMMANDS.items())
-            raise UsageError(f"error: there is no command {word!r}{_meant(word, COMMANDS)}\n{listed}")
+            raise UsageError(f"error: unknown command {word!r}{_meant(word, COMMANDS)}\n{listed}")
         self.name = word
         command = COMMANDS[word]
         self._known = _by_name([*own(command), *common(command)])
@@ -128,8 +128,8 @@ def parse(arguments: Sequence[str]) -> Arguments:
     """Return the arguments.
 
     Raises:
-        SystemExit: help or the version was asked for, and has been printed.
-        UsageError: they cannot be understood.
+        SystemExit: help or the version was requested, and has been printed.
+        UsageError: they are invalid.
     """
     reader = _Reader(_without_help(arguments))
     reader.read()
@@ -171,7 +171,7 @@ def _by_name(options: Iterable[Argument]) -> dict[str, Argument]:
 
 
 def _without_help(arguments: Sequence[str]) -> Sequence[str]:
-    """Return the arguments; `help` and `help COMMAND`, which many tools have, are `--help`."""
+    """Return the arguments; `help` and `help COMMAND`, common in other tools, become `--help`."""
     if not arguments or arguments[0] != "help":
         return arguments
     return [*arguments[1:], "--help"]

@@ -1,4 +1,4 @@
-"""How values are shown: no secret, and of a URL's query only what is known to be none."""
+"""Values for display: without secrets, and with only known harmless parameters of a URL's query."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ def masked(value: DatabaseURL) -> DatabaseURL:
 
 
 def settings_address(settings: DatabaseSettings) -> str:
-    """Return where a database is, as one URL."""
+    """Return the address of a database as one URL."""
     return address(settings.address)
 
 
 def plain(value: Any) -> Any:
-    """Return a setting's value as JSON has it, without secrets."""
+    """Return a setting's value for JSON, without secrets."""
     if isinstance(value, DatabaseURL):
         return address(value)
     if isinstance(value, Secret):
@@ -52,7 +52,7 @@ def plain(value: Any) -> Any:
 
 
 def setting(settings: DatabaseSettings, key: str) -> Any:
-    """Return the value of a setting as JSON has it, without secrets."""
+    """Return the value of a setting for JSON, without secrets."""
     value = getattr(settings, key)
     if key == "replicas":
         return [replica(settings, number) for number in range(len(settings.replicas))]
@@ -62,17 +62,17 @@ def setting(settings: DatabaseSettings, key: str) -> Any:
 
 
 def replica(primary: DatabaseSettings, number: int) -> dict[str, Any]:
-    """Return in what a replica differs from its primary."""
+    """Return how a replica differs from its primary."""
     own = primary.replicas[number]
     keys = [key for key in type(own).model_fields if key not in NOT_FOR_REPLICA and own.origin(key) != BUILT_IN]
     values = {key: setting(own, key) for key in keys}
     inherited = {key: setting(primary, key) for key in keys if hasattr(primary, key)}
     differ = {key: value for key, value in values.items() if key not in inherited or value != inherited[key]}
-    return {key: value for key, value in differ.items() if value is not None}  # a URL that its parts take the place of
+    return {key: value for key, value in differ.items() if value is not None}  # a URL that is replaced by its parts
 
 
 def replica_place(primary: DatabaseSettings, number: int) -> str:
-    """Return where a replica was written: the place of what it does not share with its primary."""
+    """Return where a replica was written: the location of the keys that it does not share with its primary."""
     own = primary.replicas[number]
     for key in (*replica(primary, number), "url", "drivername"):
         if own.origin(key) != BUILT_IN:
@@ -81,7 +81,7 @@ def replica_place(primary: DatabaseSettings, number: int) -> str:
 
 
 def text(value: Any, key: str = "") -> str:
-    """Return a value as it would stand in YAML."""
+    """Return a value as YAML."""
     if value is None or isinstance(value, bool):
         return {None: "-", True: "true", False: "false"}[value]
     if isinstance(value, float):

@@ -326,7 +326,7 @@ class TestHelp:
     @pytest.mark.parametrize(
         ("arguments", "said"),
         [
-            (["lst"], "there is no command 'lst'; did you mean 'list'?"),
+            (["lst"], "unknown command 'lst'; did you mean 'list'?"),
             (["--verison"], "dbconfig has no option '--verison'; did you mean '--version'?"),
             (["list", "--help=x"], "argument -h/--help: does not accept a value: 'x'"),
             (["list", "-"], "`dbconfig list` has no argument '-'"),

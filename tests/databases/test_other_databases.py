@@ -267,4 +267,4 @@ def test_the_profile_of_the_documentation_and_the_commands(project: Project) -> 
     assert "duckdb:///data/facts.duckdb" in project.run("list").out
     assert "ok      query" in project.run("check").out
     shell = project.run("shell")
-    assert (shell.code, "there is no supported shell for duckdb" in shell.err) == (2, True)
+    assert (shell.code, "`dbconfig shell` does not support duckdb" in shell.err) == (2, True)

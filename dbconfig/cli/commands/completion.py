@@ -31,7 +31,7 @@ def _profiles(config: str | None) -> list[str]:
         folder = profile_files.find()[0] if config is None else config
         return [] if folder is None else profile_files.names(folder)
     except OSError:
-        return []  # completion offers what there is, and never complains
+        return []  # completion offers what it finds, and never fails
 
 
 def _options(command: str) -> list[str]:

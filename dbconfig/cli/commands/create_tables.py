@@ -1,4 +1,4 @@
-"""`dbconfig create-tables`: create tables that are not there yet."""
+"""`dbconfig create-tables`: create missing tables."""
 
 from __future__ import annotations
 
@@ -69,14 +69,14 @@ def _created(context: Context, settings: DatabaseSettings, tables: list[Table]) 
 
 
 def _metadata(context: Context) -> MetaData | None:
-    """Return the metadata that the argument names; None, and a note, if there is none."""
+    """Return the metadata that the argument names; None, with a note, if it does not exist."""
     from sqlalchemy import MetaData
 
     module_name, _, attribute = context.arguments.metadata.partition(":")
     sys.path.insert(0, str(Path.cwd()))  # as `python -m` does; a console script does not
     try:
         found: Any = importlib.import_module(module_name)
-    except Exception as error:  # whatever the application's module raises
+    except Exception as error:  # the application's module may raise anything
         context.out.note(
             f"error: {quoted(module_name)} cannot be imported: {type(error).__name__}: {printable(str(error), 200)}"
         )
@@ -97,13 +97,13 @@ def _metadata(context: Context) -> MetaData | None:
 
 
 def _tables(metadata: MetaData, names: list[str]) -> list[Table]:
-    """Return the tables in the order in which their foreign keys allow to create them."""
+    """Return the tables in the order in which their foreign keys allow them to be created."""
     problems = []
     for name in names:
         if name not in metadata.tables:
             help = did_you_mean(suggest(name, metadata.tables)) or "import the model's module there"
             notes = (f"tables: {', '.join(metadata.tables) or 'none'}",)
-            problems.append(Problem("unknown-table", f"there is no table {quoted(name)}", help=help, notes=notes))
+            problems.append(Problem("unknown-table", f"table {quoted(name)} does not exist", help=help, notes=notes))
     if problems:
         raise ConfigError(problems)
     return [table for table in metadata.sorted_tables if not names or table.fullname in names]

@@ -20,7 +20,7 @@ def run(context: Context) -> int:
         return _key(context, slug)
     if entry is None:
         near = suggest(slug, [*CATALOGUE, *Keys.model_fields], 0.5)
-        context.out.note(f"error: there is no {quoted(slug)}{f'; {did_you_mean(near)}' if near else ''}")
+        context.out.note(f"error: unknown slug or key {quoted(slug)}{f'; {did_you_mean(near)}' if near else ''}")
         context.out.note("`dbconfig explain` lists them all")
         return FAILED
     if context.is_json:

@@ -1,4 +1,4 @@
-"""`dbconfig list`: profiles, their databases and pools, the variables that each needs."""
+"""`dbconfig list`: profiles, their databases and pools, and the variables that each needs."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def run(context: Context) -> int:
 
 
 def _selected(context: Context) -> tuple[str | None, ConfigError | None]:
-    """Return the selected profile, or why none is: the list is wanted most when the name is wrong."""
+    """Return the selected profile, or why none is selected: the list is most useful when the name is wrong."""
     try:
         return context.selection.name, None
     except ConfigError as error:

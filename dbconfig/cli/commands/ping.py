@@ -18,7 +18,7 @@ def run(context: Context) -> int:
         with connected(settings, context.selection.name) as reached:
             try:
                 seconds = probes.ping(reached.engine, context.arguments.timeout, reached.call)
-            except Exception as error:  # drivers raise more than their own: OSError, RuntimeError
+            except Exception as error:  # drivers raise more than their own exceptions: OSError, RuntimeError
                 found = as_problem(error, settings, name)
                 code = FOUND
                 answers[name] = {"ok": False, "seconds": None, "problem": described(found)}

@@ -14,7 +14,7 @@ def run(context: Context) -> int:
 
 
 def text() -> str:
-    """Return the schema as it stands in config/schema.json."""
+    """Return the content of config/schema.json."""
     from dbconfig.config.json_schema import schema
 
     return json.dumps(schema(), indent=2, ensure_ascii=False) + "\n"

@@ -1,4 +1,4 @@
-"""`dbconfig validate`: is what is written well-formed? Without network, secrets, drivers and SQLAlchemy."""
+"""`dbconfig validate`: check the files without network, secrets, drivers, or SQLAlchemy."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def _surveys(context: Context) -> list[Survey]:
     except ConfigError:
         if context.arguments.profile is not None:
             raise
-        selected = ""  # what ENVIRONMENT says is not asked for
+        selected = ""  # the value of ENVIRONMENT does not matter
     names = context.folder.profiles()
     if not names:
         message = f"no profiles in {context.folder.shown()}"
@@ -55,7 +55,7 @@ def _surveys(context: Context) -> list[Survey]:
 
 
 def _together(problems: object) -> list[Problem]:
-    """Return problems once: what is wrong in default.yaml is wrong in every profile."""
+    """Return each problem once: those of default.yaml occur in every profile."""
     return list(dict.fromkeys(problems))  # type: ignore[call-overload]
 
 

@@ -49,6 +49,6 @@ def _wait(context: Context, name: str, settings: DatabaseSettings, timeout: floa
     with connected(settings, context.selection.name) as reached:
         try:
             probes.wait(reached.engine, settings, timeout, report, reached.call)
-        except Exception as error:  # drivers raise more than their own: OSError, RuntimeError
+        except Exception as error:  # drivers raise more than their own exceptions: OSError, RuntimeError
             return as_problem(error, settings, name)
     return None

@@ -53,7 +53,7 @@ def run(context: Context) -> int:
 
 
 def _together(context: Context, guests: list[Guest]) -> tuple[list[dict[str, Any]], list[Problem]]:
-    """Say what all that is on one server wants of it; return that, and the problems."""
+    """Report the combined demand on each shared server; return it, and the problems."""
     arguments = context.arguments
     deployment = Deployment(arguments.replicas, arguments.workers, arguments.pools)
     found = [(each, each.problem()) for each in shared(guests, deployment)]
@@ -74,7 +74,7 @@ def _together(context: Context, guests: list[Guest]) -> tuple[list[dict[str, Any
 
 
 class _Check:
-    """The steps to one server of a database: its primary, or the replica of a number."""
+    """The steps to one server of a database: its primary, or one of its replicas, by number."""
 
     def __init__(self, context: Context, name: str, settings: DatabaseSettings, replica: int | None = None) -> None:
         self.steps: list[Step] = []
@@ -133,7 +133,7 @@ class _Check:
 
     def _walk(self) -> None:
         settings = self._settings
-        named = settings.backend != "sqlite" and not settings.is_generic  # whose driver alone knows the way
+        named = settings.backend != "sqlite" and not settings.is_generic  # which only its driver can reach
         targets = network.targets(settings) if named else []
         reached = not targets
         for host, port in targets:
@@ -156,7 +156,7 @@ class _Check:
                 settings, self._context.selection.name, read_only=self._replica is not None, connect_timeout=limit
             ) as database:
                 server = database.call(lambda engine: self._look(engine, attempt))
-        # Drivers raise more than their own.
+        # Drivers raise more than their own exceptions.
         except (SQLAlchemyError, OSError, EOFError, RuntimeError, ValueError, TypeError) as error:
             if isinstance(error, ConfigError):
                 raise
@@ -188,7 +188,7 @@ class _Check:
 
 
 class _Attempt:
-    """How far a login has come, and since when."""
+    """The progress of a login, and when it began."""
 
     def __init__(self, stage: str) -> None:
         self.begin(stage)
@@ -203,7 +203,7 @@ class _Attempt:
 
 
 def _identity(settings: DatabaseSettings, server: Server | None) -> str:
-    """Return who logged in where; what the profile and the client libraries leave open, the server says."""
+    """Return the user and the database of a login, from the server if neither the profile nor a library sets them."""
     address = client_defaults.completed(settings)
     if settings.backend == "sqlite":
         return str(settings.path or address.database or ":memory:")

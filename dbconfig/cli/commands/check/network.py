@@ -1,4 +1,4 @@
-"""The way to a server, step by step: its address, a TCP connection, what answers and whether it offers TLS."""
+"""The route to a server, step by step: its address, a TCP connection, what answers, and whether it offers TLS."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ _SSL_REQUEST: Final = struct.pack(
     "!II", 8, 80877103
 )  # https://www.postgresql.org/docs/current/protocol-message-formats.html
 _CLIENT_SSL: Final = 0x800  # https://mariadb.com/kb/en/connection/#capabilities
-_SILENCE: Final = 1.0  # seconds without an answer after which it is asked whether a web server stands there
+_SILENCE: Final = 1.0  # seconds without an answer after which it is probed for a web server
 
 
 @dataclass(slots=True)
 class Step:
-    """One step of a check: what was done, how long it took, what was found, or why it failed."""
+    """One step of a check: what was done, how long it took, and what was found or why it failed."""
 
     name: str
     seconds: float = 0.0
     detail: str = ""
     failure: Failure | None = None
     facts: dict[str, Any] = field(default_factory=dict)
-    target: str = ""  # the server that it is about, where there may be several
+    target: str = ""  # its server, if there are several
 
 
 class StepFailed(Exception):
     """A step that ends the check."""
 
     def __init__(self, slug: str, stage: str, words: str = "") -> None:
-        super().__init__(slug, stage, words)  # by these it is made again in another process
+        super().__init__(slug, stage, words)  # recreated from these in another process
         self.failure: Failure = Failure(slug, stage, words)
 
     def __str__(self) -> str:
@@ -60,7 +60,7 @@ def timed(name: str, work: Callable[[Step], None]) -> Step:
 
 
 def targets(settings: DatabaseSettings) -> list[tuple[str, int]]:
-    """Return the hosts and ports of a server; none if it is reached by a socket in the file system."""
+    """Return the hosts and ports of a server; none if it is reached through a Unix socket."""
     if "unix_socket" in settings.connect_args:
         return []
     address = client_defaults.completed(settings)
@@ -68,7 +68,7 @@ def targets(settings: DatabaseSettings) -> list[tuple[str, int]]:
         return []
     found = hosts.servers(address.host, address.port, address.query, default_port(settings))
     if settings.backend == "postgresql" and (not found[0][0] or found[0][0].startswith("/")):
-        return []  # libpq takes the socket where no host is named
+        return []  # libpq uses the socket if no host is set
     return [(host or "localhost", port) for host, port in found]
 
 
@@ -129,12 +129,12 @@ def tls(settings: DatabaseSettings, host: str, port: int, timeout: float) -> Ste
 
 
 def demands_tls(settings: DatabaseSettings) -> bool:
-    """Say whether the profile insists on TLS."""
+    """Return whether the profile requires TLS."""
     if settings.sslmode is not None:
         return settings.sslmode not in ("disable", "allow", "prefer")
     given = {**settings.address.query, **settings.connect_args}
     if settings.backend == "postgresql":
-        mode = given.get("sslmode", given.get("ssl", ""))  # `ssl` is a driver's own word
+        mode = given.get("sslmode", given.get("ssl", ""))  # `ssl` is a driver's own parameter
         return str(mode[0] if isinstance(mode, tuple) else mode) in ("require", "verify-ca", "verify-full")
     return any(given.get(name) is not None for name in ("ssl_ca", "ssl_verify_cert", "ssl"))
 

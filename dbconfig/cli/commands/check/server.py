@@ -1,4 +1,4 @@
-"""What a server says of itself over an open connection: version, role, clocks, limits, session variables."""
+"""What a server reports over an open connection: version, role, clock, limits, and session variables."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dbconfig.settings.database import DatabaseSettings
 
 @dataclass(slots=True)
 class Server:
-    """What was found; None where the server does not say."""
+    """What was found; None if the server does not report it."""
 
     version: str = ""
     role: str = ""
@@ -30,7 +30,7 @@ class Server:
     limited_by: str = "max_connections"
     server_free: int | None = None  # for all databases of the server
     role_free: int | None = None  # and of them for the role, where it has a limit
-    identity: str = ""  # the same for each database of the server; "" where it does not say
+    identity: str = ""  # the same for each database of the server; "" if unknown
     idle_timeout: float | None = None
     idle_timeout_name: str = ""
     pooler: bool = False
@@ -38,7 +38,7 @@ class Server:
 
 
 def look(connection: Connection, settings: DatabaseSettings) -> Server:
-    """Return what the server says of itself."""
+    """Return what the server reports about itself."""
     backend = settings.backend
     if backend == "sqlite":
         return _sqlite(connection, settings)
@@ -75,7 +75,7 @@ def _postgresql(connection: Connection, settings: DatabaseSettings) -> Server:
     )
     found.tls = tls.scalar_one_or_none() or "no TLS"
     driver: Any = connection.connection.driver_connection
-    # A pooler in between tells the driver a number of its own.
+    # A pooler in between gives the driver its own process ID.
     number = driver_protocol.of(connection.dialect).number(driver)
     found.pooler = bool(number != pid)
     _postgresql_limits(connection, found)
@@ -104,7 +104,7 @@ def _postgresql_limits(connection: Connection, found: Server) -> None:
         "(SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND backend_type = 'client "
         "backend'), concat_ws(' ', current_setting('port'), date_part('epoch', pg_postmaster_start_time()))",
     )
-    # This check's own connection will be gone.
+    # This check's own connection will be closed.
     limits = [(int(most - reserved - used + 1), "max_connections")]
     limits += [(of_role - mine + 1, "the role's CONNECTION LIMIT")] if of_role >= 0 else []
     limits += [(of_database - here + 1, "the database's CONNECTION LIMIT")] if of_database >= 0 else []
@@ -137,13 +137,13 @@ def _mysql(connection: Connection, settings: DatabaseSettings) -> Server:
     for name in (*_mysql_limits(settings, system), *sorted(settings.variables)):
         value = connection.execute(
             text(f"SELECT @@session.{name}")
-        ).scalar()  # checked to be a name when the engine was made
+        ).scalar()  # its syntax was checked when the engine was created
         found.variables[name] = str(value)
     return found
 
 
 def _mysql_limits(settings: DatabaseSettings, system: str) -> list[str]:
-    """Return the variables by which the profile's time limits are set."""
+    """Return the variables that set the profile's time limits."""
     statement = "max_statement_time" if system == "MariaDB" else "max_execution_time"
     names = {
         statement: settings.statement_timeout,
@@ -180,7 +180,7 @@ class Budget:
         return self.wanted <= self.free
 
     def sizes(self) -> tuple[int, int] | None:
-        """Return the largest pool_size and max_overflow that fit; None if not even one connection each does."""
+        """Return the largest pool_size and max_overflow that fit; None if even one connection each is too many."""
         each = self.free // (self.processes * self.pools)
         if each < 1:
             return None

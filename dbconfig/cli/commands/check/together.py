@@ -1,4 +1,4 @@
-"""What the databases of a profile want of a server together: shards, and whatever else is on the same one."""
+"""The combined demand of a profile's databases on a server: shards, and other databases on the same one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dbconfig.errors.problem import Problem
 from dbconfig.settings import client_defaults
 from dbconfig.settings.database import DatabaseSettings
 
-_NAMED: Final = 4  # of a longer list; the rest is counted
+_NAMED: Final = 4  # names shown of a longer list; the rest is counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class Guest:
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """A server on which more than one of them is."""
+    """A server with more than one of them."""
 
     address: str
     guests: tuple[Guest, ...]
@@ -71,10 +71,10 @@ class Shared:
 
 
 def shared(guests: Sequence[Guest], deployment: Deployment) -> Iterator[Shared]:
-    """Yield each server that more than one of them is on, by what it says of itself, or else by its address.
+    """Yield each server with more than one of them, identified by what it reports, or else by its address.
 
     Args:
-        guests: those that could be asked.
+        guests: those that answered.
         deployment: how often the application runs.
     """
     servers: dict[str, list[Guest]] = {}

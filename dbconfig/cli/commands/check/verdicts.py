@@ -1,4 +1,4 @@
-"""What is judged of a server that answers: writes, clock, budget of the pool, idle timeouts, session variables."""
+"""The verdicts on a server that answers: writes, clock, pool budget, idle timeouts, session variables."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from dbconfig.settings import durations
 from dbconfig.settings.database import DatabaseSettings
 from dbconfig.settings.known_drivers import family
 
-CLOCK_TOLERANCE: Final = 1.0  # seconds; a time stamp of a request should not be older than its transaction
+CLOCK_TOLERANCE: Final = 1.0  # seconds; a request's timestamp should not be older than its transaction
 
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """How often the application runs: instances, worker processes in each, and pools in each of those."""
+    """The size of the deployment: instances, worker processes per instance, and pools per process."""
 
     instances: int
     workers: int
-    pools: int | None  # None: nobody said
+    pools: int | None  # None: unspecified
 
     @property
     def processes(self) -> int:
@@ -41,7 +41,7 @@ class Deployment:
 def judge(
     server: Server, settings: DatabaseSettings, name: str, deployment: Deployment, *, is_replica: bool = False
 ) -> tuple[list[Step], list[Problem]]:
-    """Return a step for each judgement, and the problems."""
+    """Return a step for each verdict, and the problems."""
     steps: list[Step] = []
     problems: list[Problem] = []
     judgements = (
@@ -115,7 +115,7 @@ def _budget(server: Server, settings: DatabaseSettings, name: str, deployment: D
 
 
 def number(count: float) -> str:
-    """Return a number of connections as people read it."""
+    """Return a number of connections as text."""
     return "unlimited" if math.isinf(count) else f"{count:.0f}"
 
 
@@ -167,7 +167,7 @@ def _pooler(server: Server, settings: DatabaseSettings, name: str) -> _Judgement
 
 
 def of_replica(found: Problem, name: str, number: int) -> Problem:
-    """Return a problem of a replica with the path of the key as it stands in the file."""
+    """Return a problem of a replica with the path of the key in the file."""
     key = found.key.removeprefix(value_display.key_path(name, ""))
     return replace(found, key=value_display.key_path(name, f"replicas.{number}.{key}"))
 
@@ -175,7 +175,7 @@ def of_replica(found: Problem, name: str, number: int) -> Problem:
 def placed(
     slug: str, key: str, message: str, settings: DatabaseSettings, name: str, *, help: str = "", warning: bool = False
 ) -> Problem:
-    """Return a problem at the place where a key of a database is written."""
+    """Return a problem at the location of a database's key."""
     location = settings.origin(key)
     if location.line is None and not location.variable:
         location = settings.origin("url" if settings.url is not None else "drivername")

@@ -1,4 +1,4 @@
-"""`dbconfig doctor`: what an on-call person wants to know of the databases, in about ten lines each."""
+"""`dbconfig doctor`: a summary of each database for on-call use, in about ten lines each."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def run(context: Context) -> int:
 
 
 def _attention(patients: list[Patient], warnings: list[Problem]) -> Iterator[str]:
-    """Yield what is no error, and does not change the exit code, but needs somebody's attention."""
+    """Yield what needs attention but is not an error, and does not change the exit code."""
     several = len(patients) > 1
     for patient in patients:
         of = f" of {patient.name}" if several else ""
@@ -78,7 +78,7 @@ def _database_of(problem: Problem) -> str | None:
 
 
 def _report(context: Context, patient: Patient, warnings: list[Problem]) -> None:
-    """Write what is known of a database."""
+    """Write the summary of a database."""
     if patient.name != DEFAULT or len(context.databases()) > 1:
         context.out.line()
     styles = {
@@ -131,7 +131,7 @@ def _ms(seconds: float) -> str:
 
 
 def _pool(patient: Patient) -> str:
-    """Return the pool beside what the server has left."""
+    """Return the size of the pool and the connections that the server has left."""
     own = value_display.pool(patient.settings)
     server = patient.server
     if server is None or server.connections_free is None:

@@ -1,4 +1,4 @@
-"""The examination of a database: its primary, how far each replica lags, and the revision of its migrations."""
+"""The examination of a database: its primary, the lag of each replica, and the revision of its migrations."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ class Patient:
     Attributes:
         name: of the database.
         settings: of the primary, or of the replica.
-        seconds: until it had let us in and answered.
-        server: what it says of itself; None if it cannot be used.
-        own: what is wrong with it.
+        seconds: time to log in and get an answer.
+        server: what it reports about itself; None if it cannot be used.
+        own: its problems.
         written: a position in its log, which replicas have to reach.
         lag: of a replica.
-        migrations: of a primary; None where neither the database nor the project has any.
+        migrations: of a primary; None if neither the database nor the project has any.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Patient:
 
     @property
     def role(self) -> str:
-        """What kind of server it is, in the words of its system; "" where that has none."""
+        """The server's role, in the terms of its system; "" if that has none."""
         if self.server is None or self.settings.is_generic or self.settings.backend == "sqlite":
             return ""
         if self.settings.backend != "postgresql":
@@ -60,7 +60,7 @@ class Patient:
         return "primary, set to read-only" if self.server.read_only else "primary"
 
     def problems(self) -> Iterator[Problem]:
-        """Yield what is wrong with the primary, then with each replica."""
+        """Yield the problems of the primary, then of each replica."""
         yield from self.own
         for replica in self.replicas:
             yield from replica.own
@@ -88,7 +88,7 @@ def _examine(context: Context, patient: Patient, replica: int | None, written: t
             reached.call(lambda engine: _ask(context, engine, patient, written, is_replica=read_only))
     except ConfigError as error:
         patient.own += error.problems
-    except Exception as error:  # drivers raise more than their own
+    except Exception as error:  # drivers raise more than their own exceptions
         found = as_problem(error, settings, patient.name)
         patient.own.append(found if replica is None else of_replica(found, patient.name, replica))
     if patient.server is not None:

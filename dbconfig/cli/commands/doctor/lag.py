@@ -1,4 +1,4 @@
-"""How far a replica lags: whether it has what the primary had written a moment ago, and else how old its data are."""
+"""Lag of a replica: whether it has what the primary had written a moment ago, or else how old its data is."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from dbconfig.replicas import positions
 
 PATIENCE: Final = 1.0  # seconds in which a replica may catch up
-_PAUSE: Final = 0.05  # seconds between two looks
+_PAUSE: Final = 0.05  # seconds between two checks
 
 _AGE: Final = "SELECT extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp())::float8"
 _COLUMNS: Final = "Seconds_Behind_Master", "Seconds_Behind_Source"  # MariaDB's and MySQL's
@@ -20,12 +20,12 @@ _COLUMNS: Final = "Seconds_Behind_Master", "Seconds_Behind_Source"  # MariaDB's 
 
 @dataclass(frozen=True, slots=True)
 class Lag:
-    """How far a replica is behind.
+    """The lag of a replica.
 
     Attributes:
-        current: whether it has what the primary had written; None if nobody can tell.
-        seconds: how far behind it is, at most where it is current; None if nobody can tell.
-        words: the same for a person.
+        current: whether it has what the primary had written; None if unknown.
+        seconds: how far behind it is, an upper bound if it is current; None if unknown.
+        words: the same as text.
     """
 
     current: bool | None
@@ -37,17 +37,17 @@ class Lag:
 
 
 def written_so_far(connection: Connection) -> tuple[str, float] | None:
-    """Return the primary's position in its log, and when it was asked; None if it keeps none that can be compared."""
+    """Return the primary's position in its log, and the time of the query; None if it has no comparable position."""
     how = positions.positions_of(connection.engine)
     try:
         found = positions.ask(connection, how.on_disk or how.primary)
-    except (SQLAlchemyError, TimeoutError):  # a standby where the primary should be: the examination says that already
+    except (SQLAlchemyError, TimeoutError):  # not the primary, but a standby, which the examination reports
         return None
     return (found, time.monotonic()) if found else None
 
 
 def lag_of(connection: Connection, written: tuple[str, float] | None) -> Lag:
-    """Return how far a replica is behind a position of its primary."""
+    """Return the lag of a replica behind a position of its primary."""
     if written is None:
         return Lag(None, None, "lag unknown: the primary does not report a position in its log")
     needed, asked = written
@@ -73,7 +73,7 @@ def lag_of(connection: Connection, written: tuple[str, float] | None) -> Lag:
 
 
 def _age(connection: Connection) -> float | None:
-    """Return the age of what a replica has; None where it does not say, or where that takes a privilege."""
+    """Return the age of a replica's data; None if it does not report it, or if that requires a privilege."""
     if connection.dialect.name == "postgresql":
         found = connection.execute(text(_AGE)).scalar()
         return None if found is None else float(found)

@@ -1,4 +1,4 @@
-"""The revision of a database beside the heads of the project's migrations, where Alembic is in use."""
+"""The revision of a database and the heads of the project's migrations, if Alembic is in use."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Migrations:
     Attributes:
         current: of the database; () if none was applied.
         heads: of the project; None if they cannot be read.
-        trouble: why not, in words.
+        trouble: why not, as text.
     """
 
     current: tuple[str, ...]
@@ -43,7 +43,7 @@ class Migrations:
 
 
 def migrations_of(connection: Connection, project: Path) -> Migrations | None:
-    """Return the revisions of a database; None where neither it nor the project has migrations.
+    """Return the revisions of a database; None if neither it nor the project has migrations.
 
     Args:
         connection: to the database.
@@ -62,7 +62,7 @@ def migrations_of(connection: Connection, project: Path) -> Migrations | None:
 
 
 def _current(connection: Connection) -> tuple[str, ...] | None:
-    """Return the revisions of a database; None without a table of them."""
+    """Return the revisions of a database; None without a version table."""
     if not inspect(connection).has_table(_TABLE):
         return None
     return tuple(str(row[0]) for row in connection.execute(text("SELECT version_num FROM alembic_version ORDER BY 1")))

@@ -21,7 +21,7 @@ _WIDTH: Final = len("wrote config/development.yaml")
 def run(context: Context) -> int:
     project = Path(context.arguments.folder).absolute()
     if not project.is_dir():
-        context.out.note(f"error: there is no folder {shown_path(project)}")
+        context.out.note(f"error: the folder {shown_path(project)} does not exist")
         return FAILED
     framework = next((each for each in applications.FRAMEWORKS if getattr(context.arguments, each)), None)
     try:
@@ -71,7 +71,7 @@ def _next_steps(context: Context, framework: str | None, *, configured: bool) ->
 
 
 def _migrations(context: Context) -> dict[str, str]:
-    """Return the files of Alembic, if they are asked for."""
+    """Return Alembic's files, if they are requested."""
     folder, models = context.arguments.alembic, context.arguments.models
     if folder is None and models is not None:
         raise ValueError("--models applies to migrations: add --alembic")
@@ -95,7 +95,7 @@ def _configure(
 def _write(context: Context, project: Path, name: str, text: str, purposes: Mapping[str, str]) -> None:
     path = project / name
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("x", encoding="utf-8", newline="\n") as file:  # "x": what appeared meanwhile is not overwritten
+    with path.open("x", encoding="utf-8", newline="\n") as file:  # "x": never overwrite a file
         file.write(text)
     purpose = purposes.get(name, "")
     shown = f"wrote {shown_path(path)}"

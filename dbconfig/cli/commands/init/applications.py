@@ -1,4 +1,4 @@
-"""What `dbconfig init --fastapi` and `--flask` write: a small application with its tests, which runs as it stands."""
+"""What `dbconfig init --fastapi` and `--flask` write: a small application with its tests, ready to run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Final
 FRAMEWORKS: Final = ("fastapi", "flask")
 
 _HERE: Final = Path(__file__).parent
-# By file in the template: its place in the project.
+# By file in the template: its path in the project.
 _PLACES: Final = {
     "application.py": "app/__init__.py",
     "main.py": "app/main.py",
@@ -76,6 +76,6 @@ def notes(framework: str, *, migrated: bool) -> list[str]:
 
 
 def _is_installed(package: str) -> bool:
-    # Starlette's TestClient takes either of the two.
+    # Starlette's TestClient accepts either of the two.
     names = ("httpx2", "httpx") if package == "httpx2" else (package,)
     return any(find_spec(name) is not None for name in names)

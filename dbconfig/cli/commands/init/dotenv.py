@@ -16,7 +16,7 @@ from dbconfig.settings.known_drivers import PORTS
 from dbconfig.settings.url_parsing import InvalidURL, parse_url
 
 _URLS: Final = ("DATABASE_URL", "SQLALCHEMY_DATABASE_URL", "SQLALCHEMY_DATABASE_URI", "DB_URL", "POSTGRES_URL")
-# What the images of the systems, and the templates around them, call the parts.
+# The names of the parts in container images of the systems, and in common templates.
 _PREFIXES: Final = {"POSTGRES": "postgresql", "MYSQL": "mysql", "MARIADB": "mariadb"}
 _PARTS: Final = {
     "username": ("USER", "USERNAME"),
@@ -30,7 +30,7 @@ _USUAL: Final = {
     "mysql": {"username": "root", "host": "localhost"},
     "mariadb": {"username": "root", "host": "localhost"},
 }
-# What people call a profile, and which of ours it is like.
+# Common names of profiles, and the one of ours that each resembles.
 _LIKE: Final = {
     **dict.fromkeys(("dev", "devel", "local", "docker", "compose"), "development"),
     **dict.fromkeys(("test", "tests", "ci"), "testing"),
@@ -40,7 +40,7 @@ _LIKE: Final = {
 
 @dataclass(frozen=True)
 class Plan:
-    """What development connects to, the variable that production takes, and the profile that ENVIRONMENT names."""
+    """Development's connection, production's variable, and the profile that ENVIRONMENT selects."""
 
     connection: str = templates.DEVELOPMENT_CONNECTION
     production: str = "DATABASE_URL"
@@ -49,7 +49,7 @@ class Plan:
 
 
 def plan(project: Path, environ: Mapping[str, str], *, from_process: bool = False) -> Plan:
-    """Return what to write; the values of variables are looked at, but never shown.
+    """Return what to write; the values of variables are read, but never shown.
 
     Args:
         project: the folder of the `.env`.
@@ -78,7 +78,7 @@ def plan(project: Path, environ: Mapping[str, str], *, from_process: bool = Fals
         return replace(found, notes=(*found.notes, note))
     like = _LIKE.get(name.lower())
     if like is None:
-        note = f"note: {where} is {quoted(name)}, but there is no such profile"
+        note = f"note: {where} is {quoted(name)}, but this profile does not exist"
         help = f"write {file}, such as `extends: production`"
         return replace(found, notes=(*found.notes, f"{note}: {help}"))
     text = templates.LIKE_ANOTHER.format(like=like)
@@ -86,7 +86,7 @@ def plan(project: Path, environ: Mapping[str, str], *, from_process: bool = Fals
 
 
 def _connection(environment: Environment) -> Plan:
-    # What lies in a developer's .env is development's; production must not mean the same.
+    # A developer's .env is for development; production must not use the same database.
     production = "PRODUCTION_DATABASE_URL"
     for name in _URLS:
         variable = environment.get(name)

@@ -11,7 +11,7 @@ FOLDER: Final = "migrations"
 MODELS: Final = "app.models"
 
 _TEMPLATE: Final = Path(__file__).with_name("alembic_template")
-# A `%` would mean something in alembic.ini, a blank something to older versions of Alembic.
+# A `%` has a meaning in alembic.ini, and a space in older versions of Alembic.
 _FOLDER: Final = re.compile(r"\w[\w-]*(?:/\w[\w-]*)*")
 _MODULE: Final = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*")
 
@@ -20,7 +20,7 @@ def files(folder: str, models: str) -> dict[str, str]:
     """Return the text of each file, by its place in the project.
 
     Raises:
-        ValueError: the folder or the module has a name that cannot be one; the text says which can.
+        ValueError: the folder or the module has an invalid name; the text says which are valid.
     """
     folder = folder.rstrip("/")
     if not _FOLDER.fullmatch(folder):
@@ -43,5 +43,5 @@ def notes(project: Path, models: str) -> list[str]:
 
 def _is_there(project: Path, models: str) -> bool:
     path = project.joinpath(*models.split("."))
-    # A package that is installed from elsewhere, such as from src/, is not looked into.
+    # A package installed from elsewhere, such as from src/, is not checked.
     return path.with_suffix(".py").is_file() or path.is_dir() or find_spec(models.partition(".")[0]) is not None

@@ -1,4 +1,4 @@
-"""`dbconfig shell`: the database's own shell; the password never stands on a command line, where others can read it."""
+"""`dbconfig shell`: the database's own shell; the password is never on a command line, where others can read it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def run(context: Context) -> int:
         return FAILED
     programs = _PROGRAMS.get(settings.backend, ())
     if not programs:
-        context.out.note(f"error: there is no supported shell for {settings.backend}")
+        context.out.note(f"error: `dbconfig shell` does not support {settings.backend}")
         return FAILED
     path = next((found for each in programs if (found := shutil.which(each, path=context.environ.get("PATH")))), None)
     if path is None:
@@ -44,7 +44,7 @@ def run(context: Context) -> int:
 
 
 def _confirmed(context: Context) -> bool:
-    """Ask for the profile's name: what is typed there acts on a protected database."""
+    """Ask for the profile's name before a shell opens a protected database."""
     name = context.selection.name
     sys.stderr.write(f"{name} is protected; type its name to continue: ")
     sys.stderr.flush()
@@ -60,7 +60,7 @@ def _become(path: str, arguments: list[str], environ: dict[str, str]) -> NoRetur
 
 
 def _sqlite(settings: DatabaseSettings, environ: dict[str, str], path: str) -> Start:
-    # A whole path begins with `/`, a URI with `file:`.
+    # An absolute path begins with `/`, a URI with `file:`.
     database = settings.path.absolute() if settings.path is not None else settings.address.database
     if "\0" in str(database):
         raise CannotPass("the file's name contains a NUL character")

@@ -13,9 +13,9 @@ from dbconfig.settings import hosts, tls
 from dbconfig.settings.database import DatabaseSettings
 from dbconfig.settings.known_drivers import PORTS
 
-# Lines of an option file are cut at 4096 bytes, and the rest is read as a line of its own: as an option.
+# Lines of an option file are cut at 4096 bytes, and the rest is read as a separate line: as an option.
 _LONGEST_LINE: Final = 4000
-# Of the caller's environment, what would lead to another server than the profile's.
+# Variables of the caller's environment that would select a server other than the profile's.
 _ELSEWHERE: Final = ("MYSQL_PWD", "MYSQL_HOST", "MYSQL_TCP_PORT", "MYSQL_UNIX_PORT", "MYSQL_GROUP_SUFFIX")
 _NO: Final = ("false", "0", "no", "off", "none")
 _MODES: Final = {
@@ -29,7 +29,7 @@ _ESCAPES: Final = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\
 
 
 def start(settings: DatabaseSettings, environ: dict[str, str], path: str) -> Start:
-    """Return how the client is started: all that a profile says is in an option file without a name."""
+    """Return how to start the client: the profile's settings are in an unnamed option file."""
     address = settings.address
     given = _given(settings)
     socket = given.get("unix_socket")
@@ -52,7 +52,7 @@ def start(settings: DatabaseSettings, environ: dict[str, str], path: str) -> Sta
         if "\0" in line or len(line.encode()) > _LONGEST_LINE:
             raise CannotPass(f"the client does not accept this {key}: it is too long, or contains a NUL character")
         lines.append(line)
-    # The client inherits the file: nobody else can open it, and it is gone with the client.
+    # The client inherits the file: no other process can open it, and it disappears with the client.
     file = tempfile.TemporaryFile()  # noqa: SIM115  # stays open for the program that this process becomes
     file.write(("\n".join(lines) + "\n").encode())
     file.seek(0)
@@ -65,7 +65,7 @@ def start(settings: DatabaseSettings, environ: dict[str, str], path: str) -> Sta
 
 
 def _server(settings: DatabaseSettings) -> tuple[str, int | None]:
-    """Return host and port; of several hosts those of the primary, which the client would not look for."""
+    """Return the host and port; with several hosts, those of the primary, for which the client would not search."""
     address = settings.address
     if "host" not in address.query:
         return address.host or "localhost", address.port
@@ -78,7 +78,7 @@ def _server(settings: DatabaseSettings) -> tuple[str, int | None]:
     try:
         with engine.connect() as connection:
             host: tuple[str, int] = connection.info[PLACE]
-    except DBAPIError:  # the client is to say what is wrong
+    except DBAPIError:  # let the client report the error
         return hosts.servers(None, None, address.query, PORTS[settings.backend])[0]
     finally:
         engine.dispose()
@@ -86,7 +86,7 @@ def _server(settings: DatabaseSettings) -> tuple[str, int | None]:
 
 
 def _given(settings: DatabaseSettings) -> dict[str, Any]:
-    """Return the driver's own parameters, those of PyMySQL's `ssl` by their names as parameters of a URL."""
+    """Return the driver's own parameters; those of PyMySQL's `ssl` under their names in a URL."""
     given = {**settings.address.query, **settings.connect_args}
     inner = given.get("ssl")
     if isinstance(inner, Mapping):
@@ -104,7 +104,7 @@ def _tls_files(settings: DatabaseSettings, given: Mapping[str, Any]) -> dict[str
 
 
 def _tls_options(settings: DatabaseSettings, given: Mapping[str, Any], path: str) -> list[str]:
-    """Return the lines that demand of the server what the profile demands for the program."""
+    """Return the option lines with the profile's TLS requirements."""
     mode = settings.sslmode or _mode(given)
     if mode not in _MODES:
         return []
@@ -115,12 +115,12 @@ def _tls_options(settings: DatabaseSettings, given: Mapping[str, Any], path: str
     if mode == "require":
         _prove_tls(settings)
         return ["ssl"]
-    # MariaDB's client has no word for `verify-ca`: it compares the name in the certificate too.
+    # MariaDB's client has no equivalent of `verify-ca`: it also compares the name in the certificate.
     return ["ssl", "ssl-verify-server-cert"]
 
 
 def _prove_tls(settings: DatabaseSettings) -> None:
-    """Ask the server whether it offers TLS: MariaDB's client does without, unless it has a certificate to verify."""
+    """Check that the server offers TLS: without a certificate to verify, MariaDB's client falls back to plaintext."""
     from dbconfig.cli.commands.check import network
 
     for host, port in network.targets(settings):
@@ -130,7 +130,7 @@ def _prove_tls(settings: DatabaseSettings) -> None:
 
 
 def _mode(given: Mapping[str, Any]) -> str:
-    """Return what the driver's own parameters mean, by libpq's word."""
+    """Return the `sslmode` equivalent of the driver's own parameters."""
 
     def is_on(name: str, default: bool = False) -> bool:
         return written(given[name]).lower() not in _NO if name in given else default
@@ -145,7 +145,7 @@ def _mode(given: Mapping[str, Any]) -> str:
 
 def _version(path: str) -> str:
     command = [path, "--no-defaults", "--version"]
-    # No word of a profile is among its arguments.
+    # Its arguments contain nothing from a profile.
     done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)  # noqa: S603
     return done.stdout
 

@@ -10,8 +10,8 @@ from dbconfig.settings.choices import LIBPQ_SSL_MODES
 from dbconfig.settings.database import DatabaseSettings
 from dbconfig.settings.known_drivers import PORTS
 
-# libpq's parameters by https://www.postgresql.org/docs/current/libpq-envars.html; what the profile leaves open is the
-# caller's, as it is for the program.
+# libpq's parameters by https://www.postgresql.org/docs/current/libpq-envars.html; what the profile does not set comes
+# from the caller's environment, as for the program.
 _PARAMETERS: Final = {
     "hostaddr": "PGHOSTADDR",
     "passfile": "PGPASSFILE",
@@ -41,14 +41,14 @@ _PARAMETERS: Final = {
 
 
 def start(settings: DatabaseSettings, environ: dict[str, str], path: str) -> Start:
-    """Return how psql is started: all that a profile says is in the environment."""
+    """Return how to start psql: the profile's settings are in the environment."""
     address = settings.address
     given: dict[str, Any] = {
         **{name: value for name, value in address.query.items() if value},
         **{name: value for name, value in settings.connect_args.items() if value is not None},
         **tls.parameters(settings),
     }
-    if "ssl" in given and written(given["ssl"]) in LIBPQ_SSL_MODES:  # a driver's own word for sslmode
+    if "ssl" in given and written(given["ssl"]) in LIBPQ_SSL_MODES:  # a driver's own name for sslmode
         given.setdefault("sslmode", given["ssl"])
     wanted = {variable: written(given[name]) for name, variable in _PARAMETERS.items() if name in given}
     wanted["PGCONNECT_TIMEOUT"] = str(max(1, round(settings.connect_timeout)))
@@ -62,7 +62,7 @@ def start(settings: DatabaseSettings, environ: dict[str, str], path: str) -> Sta
         servers = hosts.servers(address.host, address.port, places, PORTS["postgresql"])
         identity["host"] = ",".join(host for host, _ in servers)
         identity["port"] = ",".join(str(port) for _, port in servers)
-        environ.pop("PGSERVICE", None)  # whose lines would count more than these variables
+        environ.pop("PGSERVICE", None)  # whose lines would override these variables
     elif address.port:
         identity["port"] = str(address.port)
     names = {"user": "PGUSER", "dbname": "PGDATABASE", "password": "PGPASSWORD", "host": "PGHOST", "port": "PGPORT"}
@@ -72,7 +72,7 @@ def start(settings: DatabaseSettings, environ: dict[str, str], path: str) -> Sta
             raise CannotPass(f"{variable} would contain a NUL character, which an environment variable cannot hold")
     if "service" not in given:
         return [], environ | wanted
-    # The lines of a service count more than the environment, and less than what is written in so many words.
+    # The lines of a service override the environment, and are overridden by explicit parameters.
     words = {
         "service": written(given["service"]),
         **{key: value for key, value in identity.items() if key != "password"},

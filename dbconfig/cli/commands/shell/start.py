@@ -1,4 +1,4 @@
-"""How a client is started: its arguments and its environment."""
+"""How to start a client: its arguments and its environment."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from typing import Any
 
 from dbconfig.settings.secret_sources import Secret
 
-# A name from a profile is never an argument of its own: one that begins with `-` would be an option, and the options of
+# A name from a profile is never a separate argument: one that begins with `-` would be an option, and the options of
 # these programs run commands.
 Start = tuple[list[str], dict[str, str]]
 
 
 class CannotPass(Exception):
-    """A value that the client would take for something else."""
+    """A value that the client would misinterpret."""
 
 
 def written(value: Any) -> str:

@@ -44,7 +44,7 @@ def run(context: Context) -> int:
     try:
         databases, unset = context.databases(), None
     except ConfigError as error:
-        # What does not depend on the variables that are missing is shown, above the problems.
+        # Values that do not depend on the missing variables are shown, above the problems.
         databases, unset = _without_variables(context, error)
     variables: dict[str, list[str]] = {}
     for need in needs(tree, context.environment):
@@ -65,7 +65,7 @@ def run(context: Context) -> int:
 
 @dataclass(frozen=True)
 class _Unset:
-    """A profile some of whose variables are not set: what is known of it, and the error that says which."""
+    """A profile with unset variables: what is known about it, and the error that lists them."""
 
     known: Survey
     error: ConfigError
@@ -104,7 +104,7 @@ def _rows(
 ) -> Iterator[tuple[str, ...]]:
     for key in DatabaseSettings.model_fields:
         value = value_display.setting(settings, key)
-        # What a database of another system does not inherit is empty, though it is written.
+        # A key that a database of another system does not inherit is empty, although it is set.
         layers = settings.layers(key) if value not in (None, {}) else ()
         if not layers and not every and (value in (None, {}) or _group(key) not in ("pool", "timeout")):
             continue
@@ -150,7 +150,7 @@ def _group(key: str) -> str:
 
 
 def _values_beneath(tree: MappingNode, name: str, key: str) -> list[str]:
-    """Return what each layer says of a key, the one in force first, as it may be shown."""
+    """Return the value of a key in each layer, the effective one first, without secrets."""
     entry: Entry | None = None
     if name != DEFAULT:
         databases = tree.get("databases")

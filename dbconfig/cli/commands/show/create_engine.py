@@ -1,4 +1,4 @@
-"""The `create_engine` call that a profile means, to paste into a program; its secrets are masked."""
+"""The `create_engine` call equivalent to a profile, to paste into a program; secrets are masked."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _label(context: Context, database: str) -> str:
 
 
 def call(settings: DatabaseSettings, label: str) -> str:
-    """Return Python that makes an engine of the same arguments, as far as arguments can say it."""
+    """Return Python code that creates an engine with the same arguments, as far as arguments can express it."""
     from dbconfig.engine import connection_failures, dialects
     from dbconfig.engine.create import engine_options
 
@@ -80,8 +80,8 @@ def _with_a_pool_of_sqlalchemy(options: dict[str, Any], settings: DatabaseSettin
         return options, ""
     ours = {"poolclass", "pool_events", "line"} | {key for key in options if not _is_plain(options[key])}
     plain = {key: value for key, value in options.items() if key not in ours or key == "connect_args"}
-    if not settings.in_memory:  # which would be gone with its last connection
-        # What our pool does by itself is asked of SQLAlchemy's.
+    if not settings.in_memory:  # which would be lost with its last connection
+        # Our pool does this on its own; SQLAlchemy's needs the arguments.
         plain |= {"pool_recycle": settings.pool_recycle, "pool_pre_ping": bool(settings.pool_pre_ping)}
     return plain, poolclass.__name__
 

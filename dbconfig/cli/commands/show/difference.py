@@ -15,7 +15,7 @@ from dbconfig.settings.environment_variables import Environment
 
 
 def compare(context: Context, other: str) -> int:
-    """Write what differs between the selected profile and another one; neither needs its variables for that."""
+    """Write the differences between the selected profile and another one; neither needs its variables to be set."""
     selected = context.selection.name
     select(other, Environment({}), context.folder)  # raises with the names that exist
     left = _surveyed(context, selected)
@@ -62,7 +62,7 @@ def _rows(left: Survey, right: Survey, *, every: bool) -> list[tuple[str, str, s
         one, two = left.profile.databases.get(database), right.profile.databases.get(database)
         for key in DatabaseSettings.model_fields:
             here, there = _value(one, key, left, database), _value(two, key, right, database)
-            # A database that one of them lacks is told by what is written of it, not by its defaults.
+            # For a database that one of them lacks, only the keys that are set are shown, not the defaults.
             lone = (one or two) if one is None or two is None else None
             if (here != there or every) and (lone is None or every or lone.layers(key)):
                 sides = (here, _origin(one, key), there, _origin(two, key))

@@ -1,4 +1,4 @@
-"""`dbconfig top`: who uses the servers of a profile now, and the pools of a process that shows them."""
+"""`dbconfig top`: the current clients of a profile's servers, and the pools of a process that exposes them."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def _look(context: Context) -> tuple[dict[str, Any], list[Problem], list[Table]]
         try:
             with connected(settings, context.selection.name, application_name="dbconfig top") as reached:
                 seen = reached.call(server.look)
-        except Exception as error:  # drivers raise more than their own
+        except Exception as error:  # drivers raise more than their own exceptions
             found = as_problem(error, settings, name)
             problems.append(found)
             answers[name] = {"server": None, "problem": described(found)}
@@ -111,10 +111,10 @@ def _drawn(context: Context, problems: list[Problem], tables: list[Table]) -> An
 
     parts: list[Any] = [Text(f"{context.selection.name}, every {context.arguments.interval:g} s; Ctrl-C ends")]
     for title, header, rows in tables:
-        # As few lines as there can be: what does not fit into the window is not seen.
+        # As few lines as possible: lines below the bottom of the window are not visible.
         drawn = Drawn(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, show_header=bool(header))
         for number, each in enumerate(header or ("",)):
-            # Numbers stand below each other by their last digit; "-" is one that is not known.
+            # Numbers are right-aligned; "-" is an unknown one.
             is_number = bool(header) and all(_NUMBER.fullmatch(row[number]) for row in rows)
             drawn.add_column(Text(each), justify="right" if is_number else "left")
         for row in rows:

@@ -1,4 +1,4 @@
-"""The pools of an application, by the address of its `/health/db/details`; a guard gets its header from a variable."""
+"""The pools of an application, from the URL of its `/health/db/details`; the header for a guard is in a variable."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _FOR_GUARD: Final = "--header VARIABLE names an environment variable such as API
 
 
 class _NoRedirect(HTTPRedirectHandler):
-    """Another server must not get the header."""
+    """Refuses redirects, so that no other server gets the header."""
 
     def redirect_request(
         self, req: Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
@@ -30,7 +30,7 @@ class _NoRedirect(HTTPRedirectHandler):
 
 
 def header(variable: str | None, environment: Environment) -> tuple[str, str] | None:
-    """Return the name and the value of the header that a variable holds: a secret is on no command line.
+    """Return the name and the value of the header in a variable, so that the secret is not on the command line.
 
     Raises:
         ConfigError: the variable is not set, or holds no header.
@@ -51,7 +51,7 @@ def header(variable: str | None, environment: Environment) -> tuple[str, str] | 
 
 
 def pools(url: str, own_header: tuple[str, str] | None) -> dict[str, Any]:
-    """Return what the details of an application say.
+    """Return the details of an application.
 
     Raises:
         ConfigError: it is another page, or cannot be reached.
@@ -76,7 +76,7 @@ def pools(url: str, own_header: tuple[str, str] | None) -> dict[str, Any]:
         raise ConfigError([Problem("invalid-value", message, help=help)]) from error
     except ConfigError:
         raise
-    except HTTPException as error:  # its text may hold the whole address, with a token in it
+    except HTTPException as error:  # its text may contain the whole URL, including a token
         message = "--url shows no pools: the address or its answer is not HTTP"
         raise ConfigError([Problem("invalid-value", message, help=_HELP)]) from error
     except (OSError, ValueError) as error:

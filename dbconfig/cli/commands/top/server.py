@@ -1,4 +1,4 @@
-"""The server's view of its clients: applications and their states, open transactions, who blocks whom, free slots."""
+"""The server's view of its clients: applications and their states, open transactions, blockers, and free slots."""
 
 from __future__ import annotations
 
@@ -49,11 +49,11 @@ _OWN_ACCOUNT: Final = ("session_connect_attrs", "session_account_connect_attrs")
 
 @dataclass(frozen=True)
 class Seen:
-    """What a server says of its clients, at one moment; no statement is among it."""
+    """A server's view of its clients at one moment, without statements."""
 
     applications: list[tuple[str, str, int]]  # name, state, connections
-    transactions: list[tuple[str, str, float, int]]  # name, state, seconds, the server's number
-    blockers: list[tuple[int, str, int, str, float]]  # who waits, for whom, for how long
+    transactions: list[tuple[str, str, float, int]]  # name, state, seconds, the server's session ID
+    blockers: list[tuple[int, str, int, str, float]]  # waiter, blocker, seconds
     used: int
     slots: int
 
@@ -62,7 +62,7 @@ class Seen:
 
 
 def look(engine: Engine) -> Seen | None:
-    """Ask a server; None for SQLite, which is none."""
+    """Query a server; None for SQLite, which has no server."""
     questions = {"postgresql": _POSTGRESQL, "mysql": _MYSQL}.get(family(engine.dialect.name))
     if questions is None:
         return None
