@@ -1,1 +1,1 @@
-"""Bridges to other packages: one module for each, never imported by the core, each importable alone."""
+"""Integrations with other packages: one module each, never imported by the core, each importable alone."""

@@ -1,4 +1,4 @@
-"""Who may use a pool's connections now: requests wait here, in their event loop, and not in one of its few threads."""
+"""Admission of requests to a pool's connections: they wait here, in their event loop, not in one of its few threads."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ class Place:
         self._uses = False
 
     def use(self) -> None:
-        """Note that the session has taken a connection."""
+        """Record that the session has taken a connection."""
         with self._admission.lock:
             self._admission.reserved.pop(self, None)
             self._admission.used += not self._uses
             self._uses = True
 
     def leave(self) -> None:
-        """Note that the session no longer has a connection; it may take another one."""
+        """Record that the session no longer has a connection; it may take another one."""
         with self._admission.lock:
             self._admission.reserved.pop(self, None)
             self._admission.used -= self._uses
@@ -44,7 +44,7 @@ class Place:
 
 
 class Shed(Exception):
-    """A request was dropped, so that those who came after it are served soon."""
+    """A request was dropped, so that later ones are served soon."""
 
 
 class _Waiter:
@@ -59,31 +59,31 @@ class _Waiter:
 
     def wake(self) -> None:
         try:
-            self._soon(lambda: self.event.set())  # whichever is waited for by then
+            self._soon(lambda: self.event.set())  # the current one by then
         except RuntimeError:  # the loop was closed, and the request with it
             return
 
 
 def _soon() -> Callable[[Callable[[], object]], object]:
-    """Return what calls a function in the running event loop, from any thread."""
+    """Return a function that calls another one in the running event loop, from any thread."""
     try:
         return asyncio.get_running_loop().call_soon_threadsafe
     except RuntimeError:
-        from trio.lowlevel import current_trio_token  # the other one that AnyIO runs on
+        from trio.lowlevel import current_trio_token  # AnyIO's other backend
 
         soon: Callable[[Callable[[], object]], object] = current_trio_token().run_sync_soon
         return soon
 
 
 class Admission:
-    """Lets in as many requests as a pool has connections; the others wait in the order of arrival.
+    """Admits as many requests as a pool has connections; the others wait in order of arrival.
 
-    FastAPI has 40 threads, for endpoints and for writing answers. If all of them waited for a connection, those who
-    have one could not finish, and all would stand still until `pool_timeout`.
+    FastAPI has 40 threads, for endpoints and for writing responses. If all of them waited for a connection, requests
+    that hold one could not finish, and all would block until `pool_timeout`.
 
     Args:
         limit: how many connections the pool may have.
-        in_use: how many of them are in use, by whomever.
+        in_use: how many of them are in use, by any caller.
         target: the wait that callers accept, `pool_queue_target`.
     """
 
@@ -100,8 +100,8 @@ class Admission:
         """Yield a place, reserved for this request.
 
         Raises:
-            TimeoutError: there was none within so many seconds.
-            Shed: the line has stood for too long.
+            TimeoutError: no place became free within this many seconds.
+            Shed: the request was dropped, because the queue did not drain.
         """
         waiter = _Waiter()
         with self.lock:
@@ -121,19 +121,19 @@ class Admission:
             self._withdraw(waiter)
 
     def guest(self) -> Place:
-        """Return a place that is not waited for; it counts while it is in use."""
+        """Return a place without waiting; it counts while it is in use."""
         return Place(self)
 
     async def _woken(self, waiter: _Waiter) -> None:
         with self.lock:
             first = bool(self._waiting) and self._waiting[0] is waiter
-        # Nobody tells when a reservation grows old: the first in the line looks for all.
+        # No event marks the expiry of a reservation: the first waiter checks for all.
         with anyio.move_on_after(RESERVED if first else float("inf")):
             await waiter.event.wait()
         waiter.event = anyio.Event()
 
     def let_in(self, threads_are_free: bool = False) -> None:
-        """Give the free places to those who wait."""
+        """Give the free places to the waiters."""
         woken: list[_Waiter] = []
         with self.lock:
             while self._waiting and self._has_room(threads_are_free):
@@ -145,7 +145,7 @@ class Admission:
                 waiter.place = Place(self)
                 self.reserved[waiter.place] = time.monotonic() + RESERVED
                 woken.append(waiter)
-            # Not while they wait for a server that is away, and not for each other.
+            # Not while they wait for a server that is down, rather than for each other.
             if self._shedding is not None and self._waiting and self._in_use() >= self.limit:
                 now = time.monotonic()
                 self._shedding.stands(now - self._waiting[0].arrived, now)
@@ -156,7 +156,7 @@ class Admission:
             each.wake()
 
     def _shed(self, now: float) -> list[_Waiter]:
-        """Drop callers that have waited too long, but for the last; the lock is held."""
+        """Drop callers that have waited too long, except the last one; the lock is held."""
         dropped: list[_Waiter] = []
         shedding = self._shedding
         while shedding is not None and len(self._waiting) > 1 and shedding.drops(now - self._waiting[0].arrived, now):
@@ -168,8 +168,8 @@ class Admission:
     def _has_room(self, threads_are_free: bool) -> bool:
         if self.used + len(self.reserved) < self.limit:
             return True
-        # Those who were let in and took no connection may begin together, and then wait in threads: let in more of
-        # them only while threads remain for those who have one.
+        # Admitted requests without a connection may all start at once and then wait in threads: admit more only while
+        # threads remain for those that hold one.
         now = time.monotonic()
         young = sum(until > now for until in self.reserved.values())
         return threads_are_free and self.used + young < self.limit and self._in_use() + young < self.limit

@@ -35,7 +35,7 @@ __all__ = ["LOCK_TIMEOUT", "NAMING_CONVENTION", "revisions", "run_migrations", "
 
 _log = logging.getLogger(__name__)
 
-# https://alembic.sqlalchemy.org/en/latest/naming.html: a constraint without a name cannot be dropped everywhere.
+# https://alembic.sqlalchemy.org/en/latest/naming.html: not every system can drop an unnamed constraint.
 NAMING_CONVENTION: Final = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
     "uq": "uq_%(table_name)s_%(column_0_N_name)s",
@@ -58,16 +58,16 @@ def run_migrations(
     """Run the current `alembic` command: the whole content of an `env.py`.
 
     The profile is ENVIRONMENT's. `-x database=NAME` picks one of several databases, `-x database=NAME/SHARD` a shard:
-    without it the shards of a database are migrated one after another, or, with `-x parallel=8`, so many at a time,
-    each in a process of its own; then a table says which one is where. A connection that the caller put into
-    ``config.attributes["connection"]`` is used as it is, for migrations within tests.
+    without it, the shards of a database are migrated one after another, or, with `-x parallel=8`, eight at a time, each
+    in a separate process; a table then shows the revision of each. A connection in ``config.attributes["connection"]``
+    is used unchanged, for migrations within tests.
 
     Args:
         metadata: of the models; or of each database, by its name in the profile: then each has its own functions,
             `upgrade_NAME` and `downgrade_NAME`, in a revision.
         registry: another registry than `dbconfig.db`.
-        asynchronous: by an asynchronous driver; None where the profile names one.
-        options: for `context.configure`, beside those that the profile decides.
+        asynchronous: use an asynchronous driver; None: only if the profile names one.
+        options: for `context.configure`, in addition to those that the profile determines.
     """
     config = context.config
     if config.config_file_name is not None and config.attributes.get("configure_logger", _is_ours_to_log(config)):
@@ -120,9 +120,9 @@ def _run_each(
 
 
 def _spread(registry: Registry, targets: Mapping[str, MetaData]) -> Iterator[tuple[str, MetaData, str]]:
-    """Yield each database, or one after another its shards: as it is called in env.py, and in the profile.
+    """Yield each database, or each of its shards: its name in env.py, and its name in the profile.
 
-    What is the same for all shards is done for one: a new revision, and the text of SQL.
+    Commands with the same result for all shards run for one: a new revision, and SQL output.
     """
     config = context.config
     once = context.is_offline_mode() or getattr(config.cmd_opts, "autogenerate", False)
@@ -180,7 +180,7 @@ class _Run:
 
 
 async def _locked(engine: Engine, work: Callable[[Connection], None]) -> None:
-    """Let an asynchronous engine's connection migrate, and dispose the engine."""
+    """Migrate with a connection of an asynchronous engine, and dispose of the engine."""
 
     def locked(connection: Connection) -> None:
         with _alone(connection):
@@ -191,7 +191,7 @@ async def _locked(engine: Engine, work: Callable[[Connection], None]) -> None:
 
 @contextmanager
 def _alone(connection: Connection) -> Iterator[None]:
-    """Let one process at a time migrate: the others wait, and then find nothing left to do."""
+    """Let one process at a time migrate: the others wait, and then find nothing to do."""
     system = connection.dialect.name
     if system == "sqlite":
         with _sqlite_alone(connection):
@@ -199,7 +199,7 @@ def _alone(connection: Connection) -> Iterator[None]:
         return
     mysql = system in ("mysql", "mariadb")
     if not mysql and system != "postgresql":
-        yield  # no lock is known: run the migrations of such a database from one process
+        yield  # no lock is supported: run the migrations of such a database from one process
         return
     take = "SELECT GET_LOCK(:key, 0)" if mysql else "SELECT pg_try_advisory_lock(:key)"
     give = "SELECT RELEASE_LOCK(:key)" if mysql else "SELECT pg_advisory_unlock(:key)"
@@ -208,7 +208,7 @@ def _alone(connection: Connection) -> Iterator[None]:
     deadline = time.monotonic() + LOCK_TIMEOUT
     waited = False
     while not connection.scalar(text(take), key):
-        connection.rollback()  # an open transaction would hold up a CREATE INDEX CONCURRENTLY of the other one
+        connection.rollback()  # an open transaction would block the other process's CREATE INDEX CONCURRENTLY
         if time.monotonic() > deadline:
             raise TimeoutError(f"another process has been migrating this database for {LOCK_TIMEOUT:.0f} s")
         if not waited:
@@ -226,7 +226,7 @@ def _alone(connection: Connection) -> Iterator[None]:
 
 def _suspend_foreign_keys(connection: Connection) -> None:
     """Let a batch migration recreate a table that others refer to; no effect once the caller has written."""
-    from dbconfig.engine.dialects.sqlite.foreign_keys import suspend_foreign_keys  # its driver is for those who use it
+    from dbconfig.engine.dialects.sqlite.foreign_keys import suspend_foreign_keys  # import its driver on demand
 
     suspend_foreign_keys(connection)
 
@@ -254,7 +254,7 @@ def _begin_immediate(connection: Connection) -> None:
     while True:
         try:
             connection.exec_driver_sql("BEGIN IMMEDIATE")
-        except OperationalError as error:  # the busy timeout is shorter than somebody's migrations
+        except OperationalError as error:  # the busy timeout is shorter than other processes' migrations
             if "locked" not in str(error) or time.monotonic() > deadline:
                 raise
         else:
@@ -262,18 +262,18 @@ def _begin_immediate(connection: Connection) -> None:
 
 
 def upgrade(connectable: Engine | AsyncEngine, revision: str = "head", *, ini: str | None = None) -> None:
-    """Upgrade the database of an engine: the `db_setup` of tests, or the start of a single process.
+    """Upgrade the database of an engine: for the `db_setup` of tests, or at the start of a single process.
 
     >>> upgrade(db.engine())
 
     Args:
-        connectable: `db.engine()`, or `db.async_engine()`. The event loop is blocked meanwhile; to avoid that, use
+        connectable: `db.engine()`, or `db.async_engine()`. This blocks the event loop; to avoid that, use
             `await asyncio.to_thread(upgrade, db.engine())`.
-        revision: up to which.
+        revision: the target revision.
         ini: Alembic's configuration; None is `alembic.ini` beside `config/`, or else in the working directory.
 
     Raises:
-        ConfigError: there is no such file.
+        ConfigError: the file does not exist.
     """
     config = Config(_found(ini))
     config.attributes["configure_logger"] = False
@@ -287,7 +287,7 @@ def upgrade(connectable: Engine | AsyncEngine, revision: str = "head", *, ini: s
         with connectable.connect() as connection, _alone(connection):
             migrate(connection)
         return
-    # The engine's connections belong to its loop: these are others, of the same kind.
+    # The engine's connections belong to its loop, so open others of the same kind.
     engine = connectable.sync_engine
     in_a_loop(partial(_locked, Engine(engine.pool.recreate(), engine.dialect, engine.url), migrate))
 
@@ -296,12 +296,12 @@ def _found(ini: str | None) -> str:
     """Return the path of Alembic's configuration."""
     name = ini or "alembic.ini"
     places = [Path(name)]
-    with suppress(ConfigError):  # a registry may be made in code, without a folder
+    with suppress(ConfigError):  # a registry may be created in code, without a folder
         own = find_folder().project / name
         places.insert(0 if ini is None else 1, own)
     for place in places:
         if place.is_file():
             return str(place)
     looked = tuple(f"looked for {shown_path(place.absolute())}" for place in places)
-    message = f"there is no {quoted(name)}"
+    message = f"{quoted(name)} was not found"
     raise ConfigError([Problem("no-config", message, help="dbconfig init --alembic writes one", notes=looked)])

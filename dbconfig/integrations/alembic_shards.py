@@ -1,4 +1,4 @@
-"""Migrations of many shards: which one is at which revision, and several of them at a time."""
+"""Migrations of many shards: the revision of each, and parallel execution."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from dbconfig.registry.registry import default as _application
 from dbconfig.settings.database import DatabaseSettings
 from dbconfig.settings.loaded_profile import DEFAULT
 
-_PARALLEL: Final = ("upgrade", "downgrade")  # what is not the same for all shards
+_PARALLEL: Final = ("upgrade", "downgrade")  # commands whose result differs between shards
 _LAST_WORDS: Final = 12  # lines of a process that failed
 
 
 def revisions(database: str = DEFAULT, *, registry: Registry | None = None) -> dict[str, tuple[str, ...]]:
-    """Return at which revision a database is, or each of its shards, by name; () is a database without migrations.
+    """Return the revision of a database, or of each of its shards, by name; () is a database without migrations.
 
     >>> revisions("orders")
     {'orders/eu': ('8f1d2c3b4a59',), 'orders/us': ()}
@@ -59,7 +59,7 @@ def _revision(source: Registry, name: str) -> tuple[str, ...]:
 
 
 def print_table(config: Config, source: Registry, names: Sequence[str]) -> None:
-    """Print which shard is at which revision; of one that cannot be reached, why."""
+    """Print the revision of each shard, or why it cannot be reached."""
     width = max(map(len, names))
     for name in names:
         try:
@@ -70,10 +70,10 @@ def print_table(config: Config, source: Registry, names: Sequence[str]) -> None:
 
 
 def in_parallel(config: Config, source: Registry, names: Sequence[str], count: str) -> None:
-    """Upgrade or downgrade several databases at a time, each in a process: Alembic has one context in each.
+    """Upgrade or downgrade several databases at a time, each in a process, since Alembic has one context in each.
 
     Raises:
-        CommandError: some of them failed, the others went on; or this is not what the command does.
+        CommandError: some of them failed, while the others continued; or the command does not support it.
     """
     command = _command(config)
     if not count.isdecimal() or not int(count):
@@ -95,10 +95,10 @@ def in_parallel(config: Config, source: Registry, names: Sequence[str], count: s
 
 
 def _command(config: Config) -> tuple[list[str], list[str]]:
-    """Return the command that runs now, before and after what says which database it is for.
+    """Return the running command, split where the option for the database is inserted.
 
     Raises:
-        CommandError: it was not given to `alembic`, or is one that is done once for all.
+        CommandError: it was not passed to `alembic`, or is a command that runs once for all shards.
     """
     given: Any = config.cmd_opts
     name = given.cmd[0].__name__ if given is not None else ""
@@ -112,14 +112,14 @@ def _command(config: Config) -> tuple[list[str], list[str]]:
 
 
 def settings_of(registry: Registry, name: str) -> DatabaseSettings:
-    """Return the settings of migrations: no pool, and no limit to the time of a statement."""
+    """Return the settings for migrations: without a pool, and without a statement timeout."""
     settings = registry.parts.profiles.resolve(name).settings
     given = {"poolclass": "NullPool", "statement_timeout": None, "engine_idle_timeout": None}
     return settings.model_copy(update=given)
 
 
 async def lent(engine: Engine, work: Callable[[Connection], None]) -> None:
-    """Let a function use a connection of an asynchronous engine, and dispose the engine."""
+    """Call a function with a connection of an asynchronous engine, and dispose of the engine."""
     from sqlalchemy.ext.asyncio import AsyncEngine
 
     made = AsyncEngine(engine)
@@ -137,7 +137,7 @@ def in_a_loop(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
     except RuntimeError:
         asyncio.run(work())
         return
-    # In an application's lifespan. Its loop stands still meanwhile, as it does with a synchronous driver.
+    # In an application's lifespan. Its loop is blocked meanwhile, as with a synchronous driver.
     run = partial(copy_context().run, lambda: asyncio.run(work()))
     with ThreadPoolExecutor(1, thread_name_prefix="alembic") as thread:
         thread.submit(run).result()

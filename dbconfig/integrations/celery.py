@@ -8,7 +8,7 @@ from dbconfig.engine import query_tags
 
 
 def install() -> None:
-    """Tag the statements of each task with its name, where the profile has `query_tags: [task]`."""
+    """Tag the statements of each task with its name, if the profile has `query_tags: [task]`."""
     query_tags.ask(_task)
 
 

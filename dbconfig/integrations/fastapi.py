@@ -35,14 +35,14 @@ if TYPE_CHECKING:
 
 Lifespan = Callable[[Any], AbstractAsyncContextManager[Any]]
 
-HEALTH_LIFETIME: Final = 1.0  # seconds that an answer is good for: probes of a whole cluster cost one query a second
+HEALTH_LIFETIME: Final = 1.0  # seconds that an answer is cached: probes of a whole cluster cost one query per second
 HEALTH_TIMEOUT: Final = 1.0  # seconds; a probe's own time-out is usually one
 RETRY_AFTER: Final = 1  # seconds
 
 
 # Dependencies. A session that commits has `scope="function"`: a COMMIT that may fail comes before the response, and
-# not, as FastAPI has it otherwise, after the client has read 200. Any other one is there until the response has been
-# sent and the background tasks have run, as FastAPI's own would be.
+# not, as FastAPI has it otherwise, after the client has read 200. Any other one is available until the response has
+# been sent and the background tasks have run, like FastAPI's own.
 
 
 def session(
@@ -57,13 +57,13 @@ def session(
 
     Args:
         database: a name of the profile.
-        transaction: commit when the endpoint has returned, or roll back when it raised.
+        transaction: commit when the endpoint returns, or roll back when it raises.
         read_only: a read-only session, from a replica if there is one: see `Registry.session`.
         snapshot: a read-only session whose statements all see the same state.
         registry: another registry than `dbconfig.db`.
 
     Raises:
-        ValueError: `transaction` and one of the reading kinds.
+        ValueError: `transaction` is combined with `read_only` or `snapshot`.
     """
     kind = RequestedSession(database, transaction, read_only, snapshot)
 
@@ -93,18 +93,18 @@ def async_session(
 
 
 def on_shard(choose: Callable[..., Any], database: str | None = None, *, registry: Registry | None = None) -> Any:
-    """Return a dependency that lets a request work on the shard that another dependency has chosen.
+    """Return a dependency that selects the shard of a request, chosen by another dependency.
 
     For `dependencies=[on_shard(region_of)]` of a route, a router or the application: those come before the sessions.
 
     Args:
-        choose: a dependency that returns the name of the shard: out of the path, a header, or the user's record. A
+        choose: a dependency that returns the name of the shard, from the path, a header, or the user's record. A
             parameter of it that may be missing needs a default: FastAPI opens the sessions before it answers 422.
-        database: of this one alone; None is every database that has a shard of this name.
+        database: apply it to this database only; None: to every database that has a shard of this name.
         registry: another registry than `dbconfig.db`.
 
     Raises:
-        HTTPException: 404, there is no such shard.
+        HTTPException: 404, the shard does not exist.
     """
 
     named = Depends(choose)
@@ -117,7 +117,7 @@ def on_shard(choose: Callable[..., Any], database: str | None = None, *, registr
         except ConfigError as error:
             if error.problems[0].slug != "unknown-shard":
                 raise
-            raise HTTPException(404, "there is no such shard") from None
+            raise HTTPException(404, "unknown shard") from None
         try:
             yield
         finally:
@@ -136,7 +136,7 @@ def __getattr__(name: str) -> Any:
         from sqlmodel.ext.asyncio.session import AsyncSession
 
         made = Annotated[AsyncSession, async_session(transaction=name == "AsyncTransactionDep")]
-        return globals().setdefault(name, made)  # the same one for everybody: `dependency_overrides` compares
+        return globals().setdefault(name, made)  # always the same object: `dependency_overrides` compares
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
@@ -159,7 +159,7 @@ def lifespan(
         app: passed by the framework.
         around: the application's own lifespan; the databases are available from before it starts until it has ended.
         verify: the databases that must answer.
-        asynchronous: use the asynchronous engines; None does so if there is no synchronous driver.
+        asynchronous: use the asynchronous engines; None does so if only an asynchronous driver is installed.
         registry: another registry than `dbconfig.db`.
     """
 
@@ -184,7 +184,7 @@ def lifespan(
 
 
 def _runs_asyncio() -> bool:
-    """Whether there can be asynchronous engines here, and not Trio."""
+    """Whether asynchronous engines are possible here: not with Trio."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
@@ -210,7 +210,7 @@ def _is_asynchronous(registry: Registry, database: str, wanted: bool | None) -> 
 
 
 def _probes() -> anyio.CapacityLimiter:
-    # Apart from the threads of the endpoints: they may all be waiting for the pool, and the probe must not wait behind.
+    # Separate from the endpoints' threads, which may all be waiting for the pool: the probe must not wait for them.
     return anyio.CapacityLimiter(1)
 
 
@@ -248,7 +248,7 @@ _ORDER: Final = ("ok", "degraded", "unavailable")
 
 
 class _Probe:
-    """Asks the databases, one question at a time, and remembers the answers for a moment."""
+    """Queries the databases, one query at a time, and caches the answers briefly."""
 
     def __init__(self, registry: Registry, databases: Sequence[str], asynchronous: bool | None) -> None:
         self._registry, self._databases, self._asynchronous = registry, databases, asynchronous
@@ -307,12 +307,12 @@ def install(
 ) -> None:
     """Answer 503 with `Retry-After` if no connection became free, and 504 after a deadline; add `GET /health/db`.
 
-    Where the profile has `query_tags: [route]`, the statements of a request are tagged with its route.
+    If the profile has `query_tags: [route]`, the statements of a request are tagged with its route.
 
     Args:
         app: the application.
         databases: the databases that the readiness check queries.
-        asynchronous: use their asynchronous engines; None does so if there is no synchronous driver.
+        asynchronous: use their asynchronous engines; None does so if only an asynchronous driver is installed.
         registry: another registry than `dbconfig.db`.
         deadline: limit for a request's work with databases, as in `Registry.deadline`: seconds, or `2s`.
         deadline_header: whether a client may ask for less with `X-Request-Deadline`.

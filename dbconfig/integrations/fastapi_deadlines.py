@@ -18,7 +18,7 @@ App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
 
 class DeadlineMiddleware:
-    """Gives each HTTP request its deadline: around everything, so that dependencies and their threads have it too."""
+    """Gives each HTTP request a deadline: outermost, so that it covers dependencies and their threads too."""
 
     def __init__(self, app: App, limit: RequestDeadline) -> None:
         self._app, self._limit = app, limit
@@ -36,7 +36,7 @@ class DeadlineMiddleware:
         async def send_and_lift(message: Message) -> None:
             await send(message)
             if message["type"] == "http.response.body" and not message.get("more_body", False):
-                deadline.lift()  # what comes after the response, such as background tasks, has no deadline
+                deadline.lift()  # work after the response, such as background tasks, has no deadline
 
         with deadline.Deadline(seconds):
             await self._app(scope, receive, send_and_lift)

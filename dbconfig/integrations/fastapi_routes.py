@@ -10,7 +10,7 @@ from dbconfig.engine import query_tags
 
 
 class RouteMiddleware:
-    """Lets the statements of a request know its route, which is there once the request has been routed."""
+    """Supplies the route of a request to its statements; it is known once the request has been routed."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

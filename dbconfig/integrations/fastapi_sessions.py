@@ -1,4 +1,4 @@
-"""The sessions of a FastAPI request: one of each kind, opened when the first dependency asks, closed in time."""
+"""The sessions of a FastAPI request: one of each kind, opened for the first dependency, and closed in time."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from dbconfig.settings.database import DatabaseSettings
 from dbconfig.settings.shards import SEPARATOR
 
 _KEY: Final = "dbconfig.sessions"  # in a request's scope, which its sub-applications share
-_MOST_THREADS: Final = 40  # for ending sessions of a pool without a limit: as many as anyio has for everything else
+_MOST_THREADS: Final = 40  # for closing sessions of a pool without a limit: as many as anyio has for everything else
 _PLAIN: Final = (None, "READ COMMITTED", "READ UNCOMMITTED", "AUTOCOMMIT")
 
 
 @dataclass(frozen=True, slots=True)
 class RequestedSession:
-    """Which session a dependency stands for."""
+    """The kind of session that a dependency provides."""
 
     database: str
     transaction: bool = False
@@ -64,11 +64,11 @@ class RequestedSession:
 async def one_for_each_request(
     connection: HTTPConnection, kind: RequestedSession, registry: Registry
 ) -> AsyncIterator[Any]:
-    """Yield the request's session of a kind, whichever dependency asks: of another import, of a sub-application."""
+    """Yield the request's session of a kind, shared by all dependencies, also by those of sub-applications."""
     if not kind.database.partition(SEPARATOR)[1]:  # a dependency may have chosen a shard for the whole request
         kind = replace(kind, database=registry.parts.profiles.shard_of(kind.database))
     known: dict[Any, Any] = connection.scope.setdefault(_KEY, {})
-    key = (registry, astuple(kind))  # a module that was imported twice has two classes
+    key = (registry, astuple(kind))  # a module imported twice has two classes
     if key in known:
         yield known[key]
         return
@@ -129,7 +129,7 @@ async def _async_opened(connection: HTTPConnection, kind: RequestedSession, regi
 
 
 async def _left(manager: Any, error: BaseException | None, limiter: anyio.CapacityLimiter) -> bool:
-    """Leave a session in a thread: it may commit, and must close whoever gives up waiting for it."""
+    """Exit a session in a thread: it may commit, and must be closed even if the caller stops waiting."""
     details = (type(error), error, error.__traceback__) if error is not None else (None, None, None)
     with anyio.CancelScope(shield=True) as scope:
         handled = await run_sync(manager.__exit__, *details, limiter=limiter)
@@ -137,11 +137,11 @@ async def _left(manager: Any, error: BaseException | None, limiter: anyio.Capaci
 
 
 def _rests_after(connection: HTTPConnection, kind: RequestedSession, registry: Registry) -> AsyncExitStack | None:
-    """Return what ends with the endpoint, if a session that has only read may rest from then on.
+    """Return a context that ends with the endpoint, if a session that has only read may release its connection then.
 
-    Then a slow client holds no connection. Not where the session must go on seeing what it saw.
+    A slow client then holds no connection. Not if the session must keep its snapshot.
     """
-    stack = connection.scope.get("fastapi_function_astack")  # FastAPI's own name; without it, nothing rests
+    stack = connection.scope.get("fastapi_function_astack")  # FastAPI's own name; optional
     isolation = registry.profile.database(kind.database).isolation_level
     rests = not kind.transaction and not kind.snapshot and isolation in _PLAIN and connection.scope["type"] == "http"
     return stack if rests and isinstance(stack, AsyncExitStack) else None
@@ -158,7 +158,7 @@ def _end(session: Session, connection: HTTPConnection, kind: RequestedSession) -
     refuse_after_end(session, lambda: f"the session of {route} has ended: {help}")
 
 
-# Who may have a session now. Read-only sessions, which have connections of their own, are beside the others.
+# Admission of sessions. Read-only sessions have their own connections, and are counted separately.
 
 _admissions: WeakKeyDictionary[Engine, dict[bool, Admission]] = WeakKeyDictionary()
 _limiters: RunVar[WeakKeyDictionary[Engine, anyio.CapacityLimiter]] = RunVar("dbconfig.limiters")
@@ -219,7 +219,7 @@ def _in_use(engine: ref[Engine]) -> int:
 
 
 def _ending(engine: Engine, settings: DatabaseSettings) -> anyio.CapacityLimiter:
-    """Return the threads, of this event loop, in which sessions end: none of those for which endpoints wait."""
+    """Return this event loop's threads for closing sessions, separate from those of the endpoints."""
     limiters = _limiters.get(WeakKeyDictionary())
     _limiters.set(limiters)
     if engine not in limiters:

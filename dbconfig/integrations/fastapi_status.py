@@ -21,17 +21,17 @@ def status(
 ) -> APIRouter:
     """Return a router of two pages about the pools of this process: HTML, and JSON.
 
-    They show numbers and the names of pools, and neither host nor user nor statement.
+    They show numbers and the names of pools, but no hosts, users, or statements.
 
     Args:
-        guard: a dependency that raises an HTTPException for callers who may not see them. It may be missing in the
-            profile `development` alone.
+        guard: a dependency that raises an HTTPException for callers who may not see them. Optional only in the profile
+            `development`.
         path: of the HTML.
         details: of the JSON.
         registry: another registry than `dbconfig.db`.
 
     Raises:
-        ConfigError: there is no guard, and the profile is not `development`.
+        ConfigError: `guard` is missing, and the profile is not `development`.
     """
     page = opened(guard, registry)
     router = APIRouter(tags=["health"], dependencies=[] if guard is None else [Depends(guard)])

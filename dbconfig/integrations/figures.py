@@ -1,4 +1,4 @@
-"""What metrics say about the pools of a registry, in OpenTelemetry's names; both exporters read it here."""
+"""The metrics of a registry's pools, under OpenTelemetry's names, for both exporters."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dbconfig.engine.pool import Histogram, PoolStats, forks
 from dbconfig.registry.registry import Registry
 
 # https://opentelemetry.io/docs/specs/semconv/database/database-metrics/, version 1.44. A test compares them with the
-# constants of opentelemetry-semantic-conventions, which nobody has to install.
+# constants of opentelemetry-semantic-conventions, which need not be installed.
 POOL_NAME: Final = "db.client.connection.pool.name"
 STATE: Final = "db.client.connection.state"
 
@@ -24,7 +24,7 @@ Points = Iterator[tuple[Mapping[str, str], float]]
 
 @dataclass(frozen=True)
 class Figure:
-    """One metric: its name, and what it reads of the statistics of a pool."""
+    """One metric: its name, and what it reads from the statistics of a pool."""
 
     name: str
     kind: Kind
@@ -34,7 +34,7 @@ class Figure:
     attribute: str = ""  # by which the numbers are distinguished
     values: tuple[str, ...] = ()  # of that attribute, which exist from the start
     roles: tuple[str, ...] = ("primary", "reads", "replica")
-    unknown: bool = False  # while there is no number, the series is there without one
+    unknown: bool = False  # while the value is unknown, the series exists without one
 
     def points(self, pool: PoolStats) -> Points:
         """Yield each number with its own attributes."""
@@ -210,7 +210,7 @@ _LOOP: Final = re.compile(r", event loop \d+$")
 class Reader:
     """Reads the pools of a registry: those of all event loops as one, and with counters that never decrease.
 
-    An engine takes its counters along when it ends, with its event loop or at `dispose()`. What it has counted stays.
+    The counters of an engine that ends, with its event loop or at `dispose()`, are kept here.
     """
 
     def __init__(self, registry: Registry) -> None:
@@ -224,7 +224,7 @@ class Reader:
         self._lock = threading.Lock()
 
     def read(self) -> dict[str, PoolStats]:
-        """Return the pools by name; a database that nobody has used yet has one in which everything is 0."""
+        """Return the pools by name; an unused database has one in which everything is 0."""
         found = {each.number: each for each in self._registry.all_stats()}
         with self._lock:
             for number in self._last.keys() - found.keys():
@@ -262,12 +262,12 @@ def nothing(name: str) -> PoolStats:
 
 
 def counters_only(pool: PoolStats) -> PoolStats:
-    """Return what an engine that has ended leaves behind."""
+    """Return the remaining counters of an engine that has ended."""
     return replace(pool, size=0, max=0, idle=0, used=0, connecting=0, waiting=0, wanted=0, min_idle=0, lag=None, out="")
 
 
 def total(one: PoolStats, other: PoolStats) -> PoolStats:
-    """Return two pools of one name as one."""
+    """Merge two pools of the same name."""
     added = ("size", "idle", "used", "connecting", "waiting", "created", "timeouts", "refused", "leaks", "failovers")
     more = ("uncertain_commits", "reads", "unserved", "wanted")
     sums = {name: getattr(one, name) + getattr(other, name) for name in (*added, *more)}

@@ -82,7 +82,7 @@ class _RequestSessions:
     """The sessions of one request.
 
     Flask tears its context down before a response is streamed, and pushes it once more for a generator with
-    `stream_with_context`: the sessions end, work on in such a generator, and end again with it. Where a view has
+    `stream_with_context`: the sessions end, are reopened in such a generator, and end again with it. Where a view has
     begun to read what the response streams, they end with the response.
     """
 
@@ -123,7 +123,7 @@ class _RequestSessions:
                 stack.callback(session.close)
 
     def go_on(self) -> None:
-        """Work on: the context is pushed once more, and will be torn down once more."""
+        """Reopen: the context is pushed again, and will be torn down again."""
         self._ended = False
 
     def _why_not(self) -> str:
@@ -145,7 +145,7 @@ def _registry() -> Registry:
 
 
 def _route() -> dict[str, str]:
-    """Say the route of the request, for query tags."""
+    """Supply the route of the request, for query tags."""
     rule = request.url_rule if request else None
     return {} if rule is None else {"route": rule.rule}
 
@@ -165,7 +165,7 @@ def _close(error: BaseException | None) -> None:
 
 
 def _go_on(app: Flask, **_: object) -> None:
-    """Let the request's sessions work in the generator of its response."""
+    """Keep the request's sessions usable in the generator of its response."""
     found: _RequestSessions | None = g.get(_KEY)
     if found is not None:
         found.go_on()

@@ -20,17 +20,17 @@ def status(
 ) -> Blueprint:
     """Return a blueprint of two pages about the pools of this process: HTML, and JSON.
 
-    They show numbers and the names of pools, and neither host nor user nor statement.
+    They show numbers and the names of pools, but no hosts, users, or statements.
 
     Args:
-        guard: a function that aborts, or returns a response, for callers who may not see them. It may be missing in the
-            profile `development` alone.
+        guard: a function that aborts, or returns a response, for callers who may not see them. Optional only in the
+            profile `development`.
         path: of the HTML.
         details: of the JSON.
         registry: another registry than `dbconfig.db`.
 
     Raises:
-        ConfigError: there is no guard, and the profile is not `development`.
+        ConfigError: `guard` is missing, and the profile is not `development`.
     """
     page = opened(guard, registry)
     blueprint = Blueprint("dbconfig_status", __name__)

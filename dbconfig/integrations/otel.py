@@ -1,4 +1,4 @@
-"""OpenTelemetry: metrics of every pool, and spans of statements where they are asked for."""
+"""OpenTelemetry: metrics of every pool, and optional spans of statements."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from dbconfig.registry.registry import Registry, default
 
 _SCOPE: Final = "dbconfig"
 _SCHEMA: Final = "https://opentelemetry.io/schemas/1.44.0"
-# The smallest share of a bucket that is no part of the bucket below it.
+# The smallest share of a bucket that does not fall into the bucket below it.
 _LEAST: Final = 1e-6
 
 
 class Instrumentation:
-    """What `instrument` has begun, until `end`."""
+    """An instrumentation started by `instrument`, until `end`."""
 
     def __init__(self, registry: Registry, ends: list[Callable[[], None]]) -> None:
         self.registry = registry
@@ -76,7 +76,7 @@ def _begin(
 
 
 class _Metrics:
-    """The instruments, which read when somebody collects."""
+    """The instruments, which read the statistics at each collection."""
 
     def __init__(self, meter: Meter, registry: Registry, durations: Durations) -> None:
         self._reader = Reader(registry)
@@ -125,7 +125,7 @@ class _Metrics:
         return observe
 
     def _drain_and_observe(self, figure: Figure) -> Callable[[CallbackOptions], Iterable[Observation]]:
-        """Return a callback that records first what was counted since: there is no observable histogram."""
+        """Return a callback that first records new histogram counts: OpenTelemetry has no observable histogram."""
         observe = self._observe(figure)
 
         def drain(options: CallbackOptions) -> Iterable[Observation]:
@@ -157,16 +157,17 @@ def since(before: Counted, now: Counted) -> Counted:
 
 
 def record_all(histogram: Histogram, counted: Counted, attributes: dict[str, Any]) -> None:
-    """Record values that fall into the same buckets, and have the same sum, as those that were counted."""
+    """Record values with the same buckets and the same sum as the counted ones."""
     for value, count in spread(counted):
         for _ in range(count):
             histogram.record(value, attributes)
 
 
 def spread(counted: Counted) -> Iterable[tuple[float, int]]:
-    """Yield a value for each bucket, and how many of it: together they have the sum that was counted.
+    """Yield a value for each bucket and its count, so that the sum is the counted one.
 
-    All of them are at the same height of their bucket. The last one has no upper bound: it takes what is left over.
+    All values are at the same relative position in their bucket. The last bucket has no upper bound, and takes the
+    remainder.
     """
     lows = (0.0, *counted.bounds)
     highs = (*counted.bounds, counted.bounds[-1])
@@ -180,10 +181,10 @@ def spread(counted: Counted) -> Iterable[tuple[float, int]]:
 
 
 class Instrumentor:
-    """What `opentelemetry-instrument` finds, and calls: metrics and spans of `dbconfig.db`."""
+    """The entry point for `opentelemetry-instrument`: metrics and spans of `dbconfig.db`."""
 
     def instrument(self, **options: Any) -> None:
-        """Instrument the default registry, with spans: to run the command is to ask for them."""
+        """Instrument the default registry, with spans, which running the command implies."""
         meters, tracers = options.get("meter_provider"), options.get("tracer_provider")
         instrument(spans=True, meter_provider=meters, tracer_provider=tracers)
 

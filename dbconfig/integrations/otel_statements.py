@@ -1,4 +1,4 @@
-"""Statements seen by OpenTelemetry: how long each kind takes, and a span for each where they are asked for."""
+"""Statements in OpenTelemetry: the duration of each kind, and an optional span for each."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ LONG_WAIT: Final = 0.001  # seconds; a checkout that waited for longer is an eve
 
 
 class Durations:
-    """How long statements took, by their attributes, since somebody took that."""
+    """Durations of statements, by their attributes, since the last collection."""
 
     def __init__(self) -> None:
         self._begin()
-        forks.after_fork_in_child(self._begin)  # what the parent has counted it exports itself
+        forks.after_fork_in_child(self._begin)  # the parent exports its own counts
 
     def _begin(self) -> None:
         self._lock = threading.Lock()
@@ -55,9 +55,9 @@ class Durations:
 def watch(
     registry: Registry, durations: Durations, *, spans: bool, tracer_provider: TracerProvider | None
 ) -> Callable[[], None]:
-    """Watch the statements of every engine of a registry; return what ends that."""
+    """Watch the statements of every engine of a registry; return a function that ends that."""
     tracer = get_tracer("dbconfig", tracer_provider=tracer_provider) if spans else None
-    # Weakly, and the engine refers to its listeners: what is watched may end.
+    # Weakly: the engine refers to its listeners, and may be collected.
     watched: weakref.WeakSet[_Statements] = weakref.WeakSet()
 
     def look(engine: Engine) -> None:
@@ -94,7 +94,7 @@ class _Statements:
             setattr(dialect, name, execute)  # of this engine alone
 
     def end(self) -> None:
-        self._over = True  # somebody else may stand around what is ours
+        self._over = True  # another library may have wrapped our function
         engine = self._engine()
         dialect: Any = None if engine is None else engine.dialect
         for name in _STEPS:
@@ -213,8 +213,8 @@ def _error_type(error: BaseException) -> str:
 
 
 def _code(error: BaseException) -> str | None:
-    """Return the code by which a server has answered; None if the error is another one."""
-    error = getattr(error, "orig", None) or error  # SQLAlchemy's own error is around the driver's
+    """Return the error code of a server's answer; None for any other error."""
+    error = getattr(error, "orig", None) or error  # SQLAlchemy's own error wraps the driver's
     code = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
     if isinstance(code, str):
         return code

@@ -1,4 +1,4 @@
-"""Prometheus: a collector that reads the pools of a registry when somebody scrapes."""
+"""Prometheus: a collector that reads the pools of a registry at each scrape."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from dbconfig.registry.registry import Registry, default
 
 
 def name_of(figure: Figure) -> str:
-    """Return the name of a metric as OpenTelemetry's own exporters write it for Prometheus, without a suffix."""
+    """Return the Prometheus name of a metric, as OpenTelemetry's own exporters write it, without a suffix."""
     name = figure.name.replace(".", "_")
     return f"{name}_seconds" if figure.unit == "s" else name
 
@@ -31,14 +31,14 @@ _POOL: Final = label_of(POOL_NAME)
 
 
 class Collector:
-    """Reads the statistics at each scrape; until then it costs nothing, and holds nothing."""
+    """Reads the statistics at each scrape; between scrapes it costs nothing, and holds no data."""
 
     def __init__(self, registry: Registry | None = None) -> None:
-        """Note whose pools are read; None is `dbconfig.db`."""
+        """Configure whose pools are read; None is `dbconfig.db`."""
         self._reader = Reader(default if registry is None else registry)
 
     def describe(self) -> list[Metric]:
-        """Return nothing: what is there is asked at the first scrape, and not when the collector is registered."""
+        """Return nothing: the metrics are read at the first scrape, not when the collector is registered."""
         return []
 
     def collect(self) -> Iterator[Metric]:
@@ -76,7 +76,7 @@ def _buckets(counted: Histogram) -> list[tuple[str, float]]:
 def register(registry: Registry | None = None, *, into: CollectorRegistry = REGISTRY) -> Collector:
     """Register a collector of a registry's pools with Prometheus' client library.
 
-    A second call for the same two returns the first one's collector: a scrape that has a series twice is refused.
+    A second call with the same arguments returns the first collector: a scrape with duplicate series is rejected.
 
     Args:
         registry: the registry; None is `dbconfig.db`.
@@ -88,8 +88,8 @@ def register(registry: Registry | None = None, *, into: CollectorRegistry = REGI
         collector = collectors.get(id(chosen))
         if collector is None:
             collector = collectors[id(chosen)] = Collector(chosen)
-        known: Any = collector  # it has what a collector needs, and no base class
-        with suppress(KeyError):  # it is not there, or no more
+        known: Any = collector  # it implements the collector protocol without the base class
+        with suppress(KeyError):  # it is not registered, or no longer
             into.unregister(known)
         into.register(known)
     return collector

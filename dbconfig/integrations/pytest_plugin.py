@@ -1,4 +1,4 @@
-"""pytest: a database for tests, sessions that are rolled back, and guards; nothing is imported before it is used."""
+"""pytest: test databases, sessions that are rolled back, and guards; imports happen at first use."""
 
 from __future__ import annotations
 
@@ -76,13 +76,13 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", _MARK)
-    _choose_profile(config)  # where a conftest.py names this plugin, it has been imported only now
+    _choose_profile(config)  # if a conftest.py names this plugin, it has been imported only now
 
 
 def _choose_profile(config: pytest.Config) -> None:
     profile = _named_profile(config)
     if profile and Environment().get("ENVIRONMENT") is None:
-        # For the application too, and for the processes that it starts; what the shell says comes first.
+        # For the application too, and for the processes that it starts; the shell's value takes precedence.
         patch = pytest.MonkeyPatch()
         patch.setenv("ENVIRONMENT", profile)
         config.add_cleanup(patch.undo)
@@ -136,12 +136,12 @@ def _db_testbed(request: pytest.FixtureRequest, db_registry: Registry, db_setup:
 
 @pytest.fixture(scope="session", autouse=True)
 def _db_early(request: pytest.FixtureRequest) -> None:
-    """Exchange the databases before a fixture of the application's, for the whole session, puts rows into them."""
+    """Replace the databases before session-scoped fixtures of the application insert rows."""
     item: pytest.Item = request._pyfuncitem
     users = [each for each in request.session.items if _uses_testbed(each)]
     if not users or (item not in users and request.config.getini("db_block_unmarked")):
         return
-    # Where the users' folder has a registry of its own, the databases are made with the first of its tests.
+    # If a folder of tests has its own registry, its databases are created with the first of its tests.
     of = request.session._fixturemanager.getfixturedefs
     if any(of(name, item) != of(name, users[0]) for name in ("db_registry", "db_setup")):
         return
@@ -151,7 +151,7 @@ def _db_early(request: pytest.FixtureRequest) -> None:
     except (Exception, pytest.skip.Exception, pytest.fail.Exception):
         if item in users:
             raise
-        # The first test that uses a database has the same error; this one needs none.
+        # The first test that uses a database raises the same error; this one may not need a database.
 
 
 @pytest.fixture(scope="session")
@@ -176,7 +176,7 @@ def _db_isolations(request: pytest.FixtureRequest, _db_testbed: Testbed) -> Iter
             for name in names:
                 isolation = isolated(bed.factory(name), bed.homes_of(name), lambda name: found[name].connection)
                 found[name] = stack.enter_context(isolation)
-            # An asynchronous application in a loop of its own, as FastAPI's TestClient runs it, is on them as well.
+            # An asynchronous application in its own loop, as in FastAPI's TestClient, uses them as well.
             stack.enter_context(bed.registry.parts.join({name: partial(_join, found, commits, name) for name in names}))
             yield found
         commits.databases |= {name for name, each in found.items() if each.committed}
@@ -230,7 +230,7 @@ def _require_synchronous(bed: Testbed, names: Sequence[str], fixture: str) -> No
 
 @pytest.fixture(autouse=True)
 def _db_mark(request: pytest.FixtureRequest) -> None:
-    """Give a test with the mark `db` what the mark says, also if it names no fixture."""
+    """Apply the mark `db` to a test, even if it uses no fixture."""
     if _uses_testbed(request.node):
         request.getfixturevalue("_db_testbed").filled()
     mark = request.node.get_closest_marker("db")
@@ -245,7 +245,7 @@ def _db_mark(request: pytest.FixtureRequest) -> None:
 
 
 def _needs_a_loop(request: pytest.FixtureRequest) -> bool:
-    """Whether a test is a coroutine of whose databases the mark alone speaks, with an asynchronous driver alone."""
+    """Whether a test is a coroutine with only the mark, whose databases have only an asynchronous driver."""
     if not iscoroutinefunction(getattr(request.node, "obj", None)):
         return False
     bed: Testbed = request.getfixturevalue("_db_testbed")
@@ -295,7 +295,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, Any, Any]:
 def pytest_fixture_setup(
     fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest
 ) -> Generator[None, Any, Any]:
-    # What a fixture of the whole session takes, it may keep.
+    # A session-scoped fixture may keep its connection.
     watch = request.node.stash.get(_watch, None) if fixturedef.scope != "function" else None
     watch = watch or (_item_watch(request) if fixturedef.scope != "function" else None)
     if watch is None:

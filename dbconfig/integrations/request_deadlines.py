@@ -1,4 +1,4 @@
-"""The deadline of a request: the application's own, and a nearer one that the client asks for."""
+"""The deadline of a request: the application's own, or a nearer one requested by the client."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ TOO_LATE: Final = "the request was not answered within its deadline"
 
 
 class BadDeadline(ValueError):
-    """A client's deadline cannot be read."""
+    """A client's deadline is invalid."""
 
 
 class RequestDeadline:
-    """How many seconds a request has.
+    """The time limit of requests.
 
     Args:
         limit: the application's own, in seconds or as a duration such as `2s`.
@@ -30,10 +30,10 @@ class RequestDeadline:
         self.header = header
 
     def seconds(self, asked: str | None) -> float:
-        """Return the seconds for a request, whose header is this.
+        """Return the seconds for a request with this header.
 
         Raises:
-            BadDeadline: the header is read, and is not a duration.
+            BadDeadline: the header is enabled, and is not a duration.
         """
         if not self.header or asked is None:
             return self.limit

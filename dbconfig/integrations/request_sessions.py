@@ -1,4 +1,4 @@
-"""A request's session: when it holds a connection, when it may give it back, and that it refuses work after its end."""
+"""A request's session: when it holds and may return a connection, and that it rejects work after its end."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _SELECT: Final = re.compile(r"\s*SELECT\b", re.IGNORECASE)
 _WRITES: Final = re.compile(r"\s*(INSERT|UPDATE|DELETE|REPLACE|MERGE)\b", re.IGNORECASE)
 _LOCKS: Final = re.compile(r"\b(FOR|LOCK|INTO)\b", re.IGNORECASE)
 _CALL: Final = re.compile(r"\b([a-z_][\w.]*)\s*\(", re.IGNORECASE)
-# What may stand before a parenthesis without leaving anything behind in the transaction. Any other function may:
-# set_config() for row security, pg_advisory_xact_lock(), one that the application wrote.
+# Words before a parenthesis that leave no state in the transaction. Any other function may: set_config() for row
+# security, pg_advisory_xact_lock(), or one of the application.
 _HARMLESS: Final = re.compile(
     r"all|and|any|as|avg|between|by|case|cast|coalesce|concat|count|distinct|else|except|exists|extract|filter|from"
     r"|having|in|intersect|join|length|like|limit|lower|max|min|not|nullif|offset|on|or|over|round|select|some"
@@ -38,10 +38,10 @@ def only_reads(statement: str) -> bool:
 
 
 def refuse_after_end(session: Session, why: Callable[[], str]) -> None:
-    """Make a session refuse all further work once there is a reason.
+    """Make a session reject all further work once there is a reason.
 
-    A closed session would silently begin anew, and nobody would close it again: its connection would not come back,
-    and what was added to it would be lost.
+    A closed session would silently begin again and never be closed: its connection would not be returned, and objects
+    added to it would be lost.
 
     Args:
         session: of a request.
@@ -112,7 +112,7 @@ class RequestSession:
         if transaction.parent is not None or not self._connections:
             return
         if self._statements:
-            for connection in self._connections:  # the one of a test is used on
+            for connection in self._connections:  # a test's session stays in use
                 event.remove(connection, "before_cursor_execute", self._note)
         self._connections.clear()
         self._reading.clear()
@@ -126,7 +126,7 @@ class RequestSession:
 
     @property
     def would_lose(self) -> bool:
-        """Whether closing the session now takes back what it has written, or was to write."""
+        """Whether closing the session now would roll back written or pending changes."""
         return self._wrote or self._pending
 
     @property
@@ -134,10 +134,9 @@ class RequestSession:
         return bool(self._session.new or self._session.dirty or self._session.deleted)
 
     def rest(self) -> None:
-        """Give the connection back if nothing would be lost; the session's objects stay as they are.
+        """Return the connection if nothing would be lost; the session's objects are unchanged.
 
-        What is written and not yet committed, a lock, or a setting of the transaction keeps the connection, and so do
-        rows that a result has still to fetch.
+        Uncommitted changes, a lock, a transaction-level setting, or rows still to be fetched keep the connection.
         """
         transaction = self._session.get_transaction()
         if transaction is not None and self._only_read and not self._pending and not self.reads:

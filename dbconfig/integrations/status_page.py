@@ -40,10 +40,10 @@ HEADERS: Final = {"Cache-Control": "no-store"}
 
 
 def opened(guard: object, registry: Registry | None) -> Page:
-    """Return the page of a registry, which takes samples from now on.
+    """Return the page of a registry, and start sampling.
 
     Raises:
-        ConfigError: there is no guard, and the profile is not that of a developer's machine.
+        ConfigError: `guard` is missing, and the profile is not that of a developer's machine.
     """
     chosen = default if registry is None else registry
     if guard is None and chosen.profile.name != "development":
@@ -56,7 +56,7 @@ def opened(guard: object, registry: Registry | None) -> Page:
 
 
 class Page:
-    """The page of one registry, with what its pools were like in the last minutes."""
+    """The page of one registry, with the recent history of its pools."""
 
     def __init__(self, registry: Registry) -> None:
         self._reader = Reader(registry)
@@ -64,7 +64,7 @@ class Page:
         self._process = 0
 
     def watch(self) -> None:
-        """Take a sample now and then, in this process; a fork takes none along."""
+        """Take samples periodically in this process; a forked child starts without samples."""
         if self._process == os.getpid():
             return
         self._process = os.getpid()
@@ -81,13 +81,13 @@ class Page:
         caretaker.add(("dbconfig.status", id(self)), sample, PERIOD)
 
     def sample(self) -> dict[str, PoolStats]:
-        """Read the pools, and keep what was read."""
+        """Read the pools, and store a sample."""
         now = self._reader.read()
         self._samples.append((time.time(), now))
         return now
 
     def details(self) -> dict[str, Any]:
-        """Return what readiness does not say: the pools and the replicas, without hosts, users, or statements."""
+        """Return the details that readiness omits: pools and replicas, without hosts, users, or statements."""
         self.watch()
         pools = self._reader.read()
         return {"pools": {name: _facts(pool) for name, pool in pools.items()}, "advice": advice(pools.values())}
@@ -127,7 +127,7 @@ class Page:
 
 
 def timeline(past: Sequence[tuple[float, PoolStats]]) -> str:
-    """Return connections in use, idle, and callers that wait, over time, as SVG; the limit is a line."""
+    """Return connections in use, idle connections, and waiters over time as SVG; the limit is a line."""
     if not past:
         return ""
     begin, end = past[0][0], past[-1][0]
@@ -171,7 +171,7 @@ def _y(value: float, top: float) -> float:
 
 
 def quantile(histogram: Histogram, share: float) -> float | None:
-    """Return the bound below which a share of the durations lies; None beyond the last bound, or without any."""
+    """Return the bound below which a share of the durations lies; None above the last bound, or without durations."""
     wanted, so_far = share * histogram.count, 0
     for bound, count in zip(histogram.bounds, histogram.counts, strict=False):
         so_far += count

@@ -27,7 +27,7 @@ def create_app(**config: object) -> Flask:
     def add() -> tuple[dict[str, object], int]:
         product = Product(name=request.get_json()["name"])
         db.session.add(product)
-        db.session.commit()  # before the answer: if it fails, the client is told
+        db.session.commit()  # before the answer: if it fails, the client gets the error
         return {"id": product.id, "name": product.name}, 201
 
     @app.get("/products")

@@ -208,7 +208,7 @@ def test_an_ini_that_is_not_there_is_an_error_that_names_the_places(monkeypatch,
     monkeypatch.chdir(tmp_path)
     with (
         Registry.from_profile(Profile(name="tests", url="sqlite://")) as registry,
-        pytest.raises(ConfigError, match=r"there is no 'alembic.ini'(.|\n)*dbconfig init --alembic"),
+        pytest.raises(ConfigError, match=r"'alembic.ini' was not found(.|\n)*dbconfig init --alembic"),
     ):
         upgrade(registry.engine())
 

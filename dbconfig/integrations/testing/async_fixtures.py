@@ -1,5 +1,4 @@
-"""The asynchronous counterparts of the pytest fixtures, run by what runs the test: pytest-asyncio, or anyio's
-plugin."""
+"""The asynchronous pytest fixtures, run by the plugin that runs the test: pytest-asyncio's or anyio's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a database holds before the first test, and how it is brought back to that."""
+"""The state of a database before the first test, and its restoration."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any, Final
 from sqlalchemy import Connection, Engine, MetaData, Table, cast, func, inspect, select, text
 from sqlalchemy.dialects.postgresql import REGCLASS
 
-_LOCK_TIMEOUT: Final = 5000  # milliseconds; a session that a test left open must not hold up the cleaning for ever
+_LOCK_TIMEOUT: Final = 5000  # milliseconds; a session that a test left open must not block the cleanup indefinitely
 
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
-    """What a database holds before the first test: its tables, and the rows that its migrations put there."""
+    """The state of a database before the first test: its tables, and the rows that its migrations inserted."""
 
     metadata: MetaData
     rows: dict[str, list[dict[str, Any]]]
@@ -32,7 +32,7 @@ class Baseline:
         return cls(metadata, {name: found for name, found in rows.items() if found})
 
     def restore(self, engine: Engine) -> bool:
-        """Bring the rows back to what they were, and drop further tables; return False if a table is missing."""
+        """Restore the rows, and drop further tables; return False if a table is missing."""
         with engine.connect() as connection, _without_foreign_keys(connection):
             present = set(inspect(connection).get_table_names())
             connection.rollback()
@@ -57,7 +57,7 @@ class Baseline:
 
 
 def _continue_sequences(connection: Connection, table: Table) -> None:
-    """Let the next row get a number after those of the rows that are there: PostgreSQL does not look at them."""
+    """Advance sequences past the existing rows, which PostgreSQL does not do itself."""
     if connection.dialect.name != "postgresql":
         return
     quote = connection.dialect.identifier_preparer.quote
@@ -72,7 +72,7 @@ def _continue_sequences(connection: Connection, table: Table) -> None:
 
 @contextmanager
 def _without_foreign_keys(connection: Any) -> Iterator[None]:
-    """Let tables that refer to each other in a circle be emptied one after the other."""
+    """Allow tables with circular references to be emptied one after the other."""
     name = connection.dialect.name
     off, on = {
         "sqlite": ("PRAGMA foreign_keys = OFF", "PRAGMA foreign_keys = ON"),

@@ -1,4 +1,4 @@
-"""Who holds a connection at the end of a test, and which line took it."""
+"""Connections that are still checked out at the end of a test, and the lines that took them."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from dbconfig.engine.pool.diagnostics.call_sites import describe, running
 
 
 class Checkouts:
-    """Who holds a connection of any pool."""
+    """The holders of connections, of all pools."""
 
     def __init__(self) -> None:
         self._holders: dict[int, tuple[Any, str]] = {}
-        self.refusal = ""  # why nobody may take one now
-        self.noted = True  # what is taken belongs to the test that runs
+        self.refusal = ""  # why checkouts are rejected now
+        self.noted = True  # checkouts belong to the running test
         event.listen(Pool, "checkout", self._taken)
         event.listen(Pool, "checkin", self._given_back)
 
@@ -35,14 +35,14 @@ class Checkouts:
         self._holders.pop(id(record), None)
 
     def left(self) -> list[str]:
-        """Return the lines that took what is still out, and forget them."""
-        gc.collect()  # a session that nobody refers to any more gives its connection back
+        """Return the lines of connections still checked out, and forget them."""
+        gc.collect()  # an unreferenced session returns its connection
         found = [line for _, line in self._holders.values()]
         self._holders.clear()
         return found
 
 
 def _line() -> str:
-    """Return the application's line that is running."""
+    """Return the running line of the application."""
     found = running(1)
     return describe(found[0]) if found else "an unknown line"

@@ -1,4 +1,4 @@
-"""Where the databases for tests are: beside the profile's own, on the same server or in the same folder."""
+"""The databases for tests: next to the profile's own, on the same server or in the same folder."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from dbconfig.errors.printable import quoted
 from dbconfig.errors.problem import Problem
 from dbconfig.settings.database import DatabaseSettings
 
-_LOCK: Final = 0x6462636F6E7465  # "dbconte": the advisory lock of whoever makes the template
+_LOCK: Final = 0x6462636F6E7465  # "dbconte": the advisory lock for creating the template
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How the databases for tests are made.
+    """How the databases for tests are created.
 
     Attributes:
         worker: this process among several, such as "gw0", or "".
-        run: common to the processes of one run, or "".
-        reuse: keep the databases, and take those of the last run as they are.
-        create: make them anew all the same.
+        run: an ID shared by the processes of one run, or "".
+        reuse: keep the databases, and use those of the last run unchanged.
+        create: recreate them anyway.
         in_place: use the profile's own databases instead of separate ones.
         chosen: the profile was chosen for tests by name.
     """
@@ -49,7 +49,7 @@ def _with_database(settings: DatabaseSettings, name: str | None) -> DatabaseSett
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where the tests' counterpart of a database is, on the same server or in the same folder."""
+    """The test counterpart of a database, on the same server or in the same folder."""
 
     original: DatabaseSettings
     settings: DatabaseSettings
@@ -69,7 +69,7 @@ class Place:
         return cls(settings, _with_database(settings, name), name, options)
 
     def make(self, setup: Callable[[], None]) -> bool:
-        """Make the database and its tables; return whether it is ours to drop."""
+        """Create the database and its tables; return whether to drop it at the end."""
         if not self.name:
             setup()
             return False
@@ -148,7 +148,7 @@ class Place:
             self._drop(run, name)
 
     def _drop(self, run: Any, name: str) -> None:
-        # A connection that was just closed is not yet gone at the server.
+        # The server may not have noticed yet that a connection was closed.
         force = " WITH (FORCE)" if self.settings.backend == "postgresql" else ""
         run(f"DROP DATABASE IF EXISTS {_quoted(self.settings, name)}{force}")
 
@@ -162,7 +162,7 @@ class Place:
 
     @contextmanager
     def _administration(self) -> Iterator[Callable[..., Any]]:
-        """Yield a function that runs one statement beside the databases, in autocommit."""
+        """Yield a function that executes one statement outside the databases, in autocommit."""
         postgresql = self.settings.backend == "postgresql"
         beside = _with_database(self.original, "postgres" if postgresql else None)
         in_autocommit = beside.model_copy(update={"isolation_level": "AUTOCOMMIT"})

@@ -1,4 +1,4 @@
-"""Sessions on one connection whose outer transaction is rolled back, sync and async: their commits are savepoints."""
+"""Sync and async sessions on one connection whose outer transaction is rolled back: their commits are savepoints."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class Isolation:
     Args:
         connection: whose outer transaction is rolled back.
         usual: the factory of sessions that are not isolated.
-        homes: which table lives where; None for sessions of one database.
-        open_: gives the isolated connection of another database, by its name.
+        homes: the database of each table; None for sessions of one database.
+        open_: returns the isolated connection of another database, by its name.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class Isolation:
         return self._turns.committed
 
     def factories(self) -> tuple[SessionFactory, Readers[Session]]:
-        """Return what the registry makes sessions with during the test: the same arguments, this connection."""
+        """Return the registry's session factory during the test: the same arguments, with this connection."""
         session, unit_of_work, reading = self._makers()
         readers = Readers(reading, reading, lambda: self._usual.engine)
         return SessionFactory(self._usual.engine, session, session, unit_of_work, self._usual.classes), readers
@@ -58,9 +58,9 @@ class Isolation:
         return [partial(kind, self.connection, **_arguments(self._usual.session), **more) for kind in found]
 
     def join(self, usual: AsyncSessionFactory) -> tuple[AsyncSessionFactory, Readers[AsyncSession]]:
-        """Return what makes asynchronous sessions of this connection, for the application's part in a loop of its own.
+        """Return a factory of asynchronous sessions on this connection, for an application in its own loop.
 
-        The synchronous driver works in the loop's thread, which waits for it.
+        The synchronous driver runs in the loop's thread, and blocks it.
         """
         made = usual.classes.async_class()
         found, more = kinds(self._homes, self._open, usual.classes)
@@ -82,7 +82,7 @@ class Isolation:
 
 
 class AsyncIsolation:
-    """The same of an asynchronous connection, for asynchronous sessions."""
+    """The same for an asynchronous connection and asynchronous sessions."""
 
     def __init__(
         self, connection: AsyncConnection, usual: AsyncSessionFactory, homes: Homes | None, open_: Open | None
@@ -129,12 +129,12 @@ def _arguments(maker: Any) -> dict[str, Any]:
     return {**usual, "join_transaction_mode": "create_savepoint"}
 
 
-# Two drivers of the same steps: what differs is who waits.
+# The same steps, sync and async.
 
 
 @contextmanager
 def isolated(usual: SessionFactory, homes: Homes | None = None, open_: Open | None = None) -> Iterator[Isolation]:
-    """Yield the isolation of a new connection; whatever is done on it is rolled back."""
+    """Yield the isolation of a new connection, whose work is rolled back."""
     with usual.engine.connect() as connection:
         outer = connection.begin()
         isolation = Isolation(connection, usual, homes, open_)

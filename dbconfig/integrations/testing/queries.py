@@ -31,7 +31,7 @@ def counted(exactly: int | None = None, *, at_most: int | None = None) -> Iterat
     """Count the statements of every engine; savepoints, with which tests are isolated, do not count.
 
     Raises:
-        AssertionError: there were others than so many; it lists them.
+        AssertionError: the number differs; it lists the statements.
     """
     queries = Queries()
 

@@ -1,4 +1,4 @@
-"""Databases for tests: who may have one, made beside the profile's own, cleaned between tests, dropped at the end."""
+"""Lifecycle of test databases: permitted profiles, creation, cleanup between tests, and dropping at the end."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _FOR_TESTS: Final = re.compile(r"(^|[_-])(tests?|testing|ci)([_-]|$)", re.IGNORE
 
 
 def refuse_unless_for_tests(registry: Registry, options: Options) -> None:
-    """Raise what is wrong with using the registry's profile for tests, which lose its data.
+    """Raise if the registry's profile must not be used for tests, which destroy its data.
 
     Raises:
         ConfigError: a database of it is protected, here or by another profile, or the profile is not meant for tests.
@@ -60,7 +60,7 @@ def refuse_unless_for_tests(registry: Registry, options: Options) -> None:
 
 
 class Testbed:
-    """A registry whose databases are all exchanged for databases of tests; each is made at its first use."""
+    """A registry whose databases are all replaced with test databases, each created at its first use."""
 
     __test__ = False
 
@@ -75,7 +75,7 @@ class Testbed:
         self._baselines: dict[str, Baseline] = {}
         self._made: list[Place] = []
         self._filling = False
-        self.early: Mapping[str, Engine] = {}  # what was made before, at an application's import
+        self.early: Mapping[str, Engine] = {}  # engines created earlier, at an application's import
 
     def engine(self, database: str = DEFAULT) -> Engine:
         """Return the engine of a database, which exists and has its tables."""
@@ -93,12 +93,12 @@ class Testbed:
         return self.registry.parts.loops.here().factory(database)
 
     def needed(self, names: Sequence[str]) -> tuple[str, ...]:
-        """Return the databases that a test needs which names some: with tables bound, a session may use them all."""
+        """Return the databases that a test with these names needs: with bound tables, a session may use all of them."""
         homes = self.registry.parts.homes
         return tuple(dict.fromkeys([*names, *([DEFAULT, *homes.names()] if homes else [])]))
 
     def homes_of(self, database: str) -> Homes | None:
-        """Return which table lives where, for sessions of this database that serve several."""
+        """Return the database of each table, for sessions of this database that serve several."""
         homes = self.registry.parts.homes
         return homes if homes and database == DEFAULT else None
 
@@ -113,21 +113,21 @@ class Testbed:
             self._baselines[database] = self._on(database, Baseline.of)
 
     def fill(self, databases: Iterable[str]) -> None:
-        """Make databases now, for fixtures that put rows into them for the whole run; `filled` ends that."""
+        """Create databases now, for fixtures that insert rows for the whole run; `filled` ends that."""
         self._filling = True
         for name in databases:
-            if name in self._original.databases:  # the test that names another one gets the error
+            if name in self._original.databases:  # the test that uses another one gets the error
                 self.prepare(name)
 
     def filled(self) -> None:
-        """Take what the databases hold now for what each test begins with."""
+        """Use the current content of the databases as the baseline of each test."""
         if self._filling:
             self._filling = False
             self._baselines |= {name: self._on(name, Baseline.of) for name in self._prepared}
 
     @contextmanager
     def cleaned(self, databases: Iterable[str]) -> Iterator[Commits]:
-        """Clean, at the end, the databases in which somebody has committed: beside the test's connection, or by DDL."""
+        """Clean, at the end, the databases with commits outside the test's connection, or with DDL."""
         commits = Commits()
         for name in databases:
             self.prepare(name)
@@ -147,10 +147,10 @@ class Testbed:
         return self.registry.parts.profiles.resolve(database).settings.only_asynchronous()
 
     def require_synchronous(self, databases: Iterable[str], fixture: str, help: str) -> None:
-        """Raise which fixture to use, where a synchronous one has no driver.
+        """Raise an error that names the fixture to use, if a synchronous one has no driver.
 
         Raises:
-            ConfigError: a database has an asynchronous driver alone.
+            ConfigError: a database has only an asynchronous driver.
         """
         for name in databases:
             settings = self.registry.parts.profiles.resolve(name).settings
@@ -160,7 +160,7 @@ class Testbed:
                 raise ConfigError([Problem("async-driver", message, settings.origin("url"), "url", help)])
 
     def _on(self, database: str, work: Callable[[Engine], T]) -> T:
-        """Return what a function of a database's engine returns, by whatever driver there is."""
+        """Call a function with a database's engine, with the available driver, and return its result."""
         if not self.only_asynchronous(database):
             return work(self.registry.engine(database))
         if database not in self._asynchronous:
@@ -174,7 +174,7 @@ class Testbed:
         def set_up(engine: Engine) -> None:
             self._create_tables(engine, database)
             if not engine.url.query.get("vfs"):
-                engine.dispose()  # a template may have no connections
+                engine.dispose()  # a template must not have connections
 
         self._on(database, set_up)
 
@@ -187,7 +187,7 @@ class Testbed:
             create_tables.create(engine, ())
 
     def clean(self, database: str = DEFAULT) -> None:
-        """Take back what was committed: rows, and tables that were not there before."""
+        """Undo what was committed: rows, and new tables."""
         baseline = self._baselines.get(database)
         if baseline is None:
             return
@@ -211,7 +211,7 @@ class Testbed:
 
 
 class Commits:
-    """In which databases something was committed."""
+    """The databases in which something was committed."""
 
     def __init__(self) -> None:
         self.databases: set[str] = set()
@@ -232,14 +232,14 @@ class Commits:
 
 @contextmanager
 def opened(registry: Registry, options: Options, setup: Setup | None) -> Iterator[Testbed]:
-    """Let a registry use databases for tests for a while."""
+    """Make a registry use test databases temporarily."""
     refuse_unless_for_tests(registry, options)
     original = registry.profile
     exchanged = {name: Place.of(each, options).settings for name, each in original.databases.items()}
     opened = registry.parts.engines.opened()
     early = {name: engine for (profile, name), engine in opened.items() if profile == original.name}
     registry.dispose()
-    # Kept for the whole run: an application that disposes at its end would come back to the profile's own database.
+    # Kept for the whole run: an application that calls dispose() would return to the profile's own database.
     bed = Testbed(registry, original, options, setup)
     bed.early = early
     try:
@@ -251,7 +251,7 @@ def opened(registry: Registry, options: Options, setup: Setup | None) -> Iterato
 
 @contextmanager
 def _redirected(engines: Mapping[str, Engine], registry: Registry) -> Iterator[None]:
-    """Let engines that an application keeps from its import lead to the databases of the tests."""
+    """Redirect engines that an application created at import to the test databases."""
     kept = [(engine, engine.pool, engine.dialect, engine.url) for engine in engines.values()]
     for name, engine in engines.items():
         tests = registry.engine(name)

@@ -22,7 +22,7 @@ from dbconfig.sessions.session_classes import SessionClasses
 
 HOME: Final = "dbconfig.home"  # in a session's info: the test's own session, which stays open while others work
 
-_PATIENCE: Final = 10.0  # seconds that a thread or task waits for the one before it
+_PATIENCE: Final = 10.0  # seconds that a thread or task waits for the previous one
 _POLL: Final = 0.002  # seconds
 _SAVEPOINT: Final = re.compile(r"\s*(RELEASE SAVEPOINT|ROLLBACK TO SAVEPOINT|SAVEPOINT)\s+(\S+)", re.IGNORECASE)
 _READS: Final = re.compile(r"\s*(SELECT|SHOW|EXPLAIN|PRAGMA|SET)\b", re.IGNORECASE)
@@ -33,7 +33,7 @@ _COMMITS: Final = re.compile(
 
 
 class IsolatedSession(Session):
-    """A session of an isolated connection; it takes its turn on it."""
+    """A session on an isolated connection, which takes turns with others."""
 
 
 class IsolatedUnitOfWork(UnitOfWork, IsolatedSession):
@@ -41,7 +41,7 @@ class IsolatedUnitOfWork(UnitOfWork, IsolatedSession):
 
 
 class IsolatedReading(ReadOnlySession, IsolatedSession):
-    """The same for reading: on the one connection, so that it sees what the test has written; a flush is refused."""
+    """The same for reading: on the same connection, so that it sees what the test has written; a flush is rejected."""
 
 
 class IsolatedBound(Bound, IsolatedSession):
@@ -62,11 +62,11 @@ Open = Callable[[str], Any]
 def kinds(
     homes: Homes | None, open_: Open | None, classes: SessionClasses
 ) -> tuple[tuple[type[Any], ...], dict[str, Any]]:
-    """Return the classes for sessions, units of work and reading, and the arguments that they all take.
+    """Return the classes for sessions, units of work, and read-only sessions, and their common arguments.
 
     Args:
-        homes: which table lives where; None for a session of one database.
-        open_: gives what a session is bound to, by the database's name.
+        homes: the database of each table; None for a session of one database.
+        open_: returns what a session is bound to, by the database's name.
         classes: the application's own.
     """
     several: dict[str, Any] = {}
@@ -80,7 +80,7 @@ def kinds(
 class Turns:
     """The turns of threads and tasks on one connection, and what its savepoints need.
 
-    Savepoints are a stack: two transactions that overlap on one connection would take each other back. A thread (or
+    Savepoints are a stack: overlapping transactions on one connection would roll each other back. A thread (or
     task) keeps the connection from its first statement to the end of its transaction; the test's own session does not.
     """
 
@@ -91,7 +91,7 @@ class Turns:
         self._owner: object = None
         self._depth = 0
         self._turn = threading.Lock()
-        # A driver's connection carries one statement at a time; asynchronous drivers see to that by themselves.
+        # A driver's connection executes one statement at a time; asynchronous drivers ensure that themselves.
         self._wire = threading.RLock() if not connection.dialect.is_async else None
         self._mine = threading.local()
         _turns[connection] = self
@@ -104,7 +104,7 @@ class Turns:
         event.remove(self.connection.engine, "handle_error", self._after_error)
 
     def enter(self) -> None:
-        """Wait until no other thread or task is within a transaction, and be the one that is."""
+        """Wait until no other thread or task is in a transaction, and take the turn."""
         me = _me()
         end = time.monotonic() + _PATIENCE
         while not self._taken_by(me):
@@ -130,7 +130,7 @@ class Turns:
                 self._owner, self._depth = None, 0
 
     def claim(self, session: Session) -> None:
-        """Note that the savepoint that was just set is this session's."""
+        """Record that the savepoint that was just set belongs to this session."""
         if self._savepoints:
             self._savepoints[-1].session = weakref.ref(session)
 
@@ -203,11 +203,11 @@ class Turns:
 
 @dataclass(slots=True)
 class _Savepoint:
-    """A savepoint that is set.
+    """An active savepoint.
 
     Attributes:
         name: SQLAlchemy's.
-        session: whose it is.
+        session: its owner.
         wrote: that session changed something since.
         kept: another session committed something since.
     """
@@ -226,7 +226,7 @@ _begun: weakref.WeakKeyDictionary[SessionTransaction, list[Turns]] = weakref.Wea
 def _after_begin(session: Session, transaction: SessionTransaction, connection: Connection) -> None:
     turns = _turns.get(connection)
     if turns is None:
-        return  # a session that was bound to something else
+        return  # a session that was bound to another engine
     turns.claim(session)
     if session.info.get(HOME):
         turns.leave()
@@ -256,6 +256,6 @@ def _pause() -> None:
     if _task() is not None and greenlet is not None and greenlet.getcurrent().parent is not None:
         from sqlalchemy.util import await_only
 
-        await_only(asyncio.sleep(_POLL))  # an asynchronous session: whoever has the turn may be in the same loop
+        await_only(asyncio.sleep(_POLL))  # an asynchronous session: the holder of the turn may be in the same loop
     else:
         time.sleep(_POLL)
