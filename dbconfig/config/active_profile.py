@@ -18,7 +18,7 @@ VARIABLE: Final = "ENVIRONMENT"
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """A profile's name, and why it was taken."""
+    """A profile's name, and why it was selected."""
 
     name: str
     reason: str
@@ -45,7 +45,7 @@ def select(profile: str | None, environment: Environment, folder: Folder) -> Sel
 def _check_name(selection: Selection, folder: Folder) -> None:
     name, known = selection.name, folder.profiles()
     if name in known and is_name(name) and name != SHARED:
-        return  # nearly always: what follows is for messages
+        return  # the usual case: what follows is for messages
     listed = ", ".join(known) if known else "none"
     origin = {"argument": "the caller passed the name; ENVIRONMENT is ignored"}.get(
         selection.reason, f"the name comes from {selection.reason}"
@@ -69,12 +69,12 @@ def _check_name(selection: Selection, folder: Folder) -> None:
         message = f"{quoted(shown_name(name))} is not a valid profile name: {letters}"
         raise ProfileNotFound([Problem("profile-name", message, selection.location, key, help, notes)])
     made = f"make {folder.shown(name + '.yaml')}"
-    message = f"there is no profile {quoted(name)}"
+    message = f"profile {quoted(name)} does not exist"
     raise ProfileNotFound([Problem("unknown-profile", message, selection.location, key, help or made, notes)])
 
 
 def near_profile(name: str, known: list[str]) -> str:
-    """Return the profile that was probably meant: a near miss, or what `prod`, `dev` and `test` are short for."""
+    """Return the profile that was probably meant: a near miss, or the full name for `prod`, `dev`, or `test`."""
     bare = name.strip().lower()
     longer = [each for each in known if len(bare) > 1 and each.lower().startswith(bare)]
     return suggest(bare, known, 0.75) or next(iter(longer), "")

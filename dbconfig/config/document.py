@@ -20,7 +20,7 @@ from dbconfig.settings.bare_scalars import resolve
 from dbconfig.settings.located_values import Entry, MappingNode, Node, Scalar, SequenceNode, Source
 
 SIZE_LIMIT: Final = small_files.LIMIT
-VALUE_LIMIT: Final = 10_000  # values of one file with its aliases written out: a bomb has billions
+VALUE_LIMIT: Final = 10_000  # values of one file with its aliases expanded: an alias bomb has billions
 DEPTH_LIMIT: Final = 32
 
 Path_ = tuple[str, ...]  # of a key; an item of a list has the path of its list
@@ -32,20 +32,20 @@ _CONTROL = late_pattern("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\ud
 
 
 def read(path: Path, shown: str) -> tuple[MappingNode, list[Problem]]:
-    """Read a YAML file whose root is a mapping; return it with the problems that leave the rest readable.
+    """Read a YAML file whose root is a mapping; return it with its recoverable problems.
 
     Args:
         path: the file.
         shown: its name in messages.
 
     Raises:
-        ConfigError: the file cannot be read, or is not YAML, or no configuration by its size.
+        ConfigError: the file cannot be read, is not YAML, or is too large for a configuration.
     """
     return _parsed(Source(shown, _text(path, shown)))
 
 
 def parse(text: str, shown: str) -> tuple[MappingNode, list[Problem]]:
-    """Return the root mapping of a YAML text; `read` says what is refused."""
+    """Return the root mapping of a YAML text; `read` documents the errors."""
     source = Source(shown, text)
     del text  # no frame of a traceback may hold what is in the file
     return _parsed(source)
@@ -72,7 +72,7 @@ def _parsed(source: Source) -> tuple[MappingNode, list[Problem]]:
 def _refuse(
     slug: str, message: str, source: Source, line: int | None = None, column: int | None = None, help: str = ""
 ) -> NoReturn:
-    # `from None`: the parser's own error can carry a piece of the text.
+    # `from None`: the parser's own error can contain a piece of the text.
     raise ConfigError([Problem(slug, message, Location(source.shown, line, column, text=source), help=help)]) from None
 
 
@@ -115,7 +115,7 @@ class _Composer:
         self.source = source
         self.problems: list[Problem] = []
         self._anchors: dict[str, tuple[Node, int] | None] = {}
-        self._before_secrets: dict[str, Problem] = {}  # anchors that nothing has used yet
+        self._before_secrets: dict[str, Problem] = {}  # unused anchors so far
         self._values = 0
 
     def compose(self) -> Node:
@@ -129,7 +129,7 @@ class _Composer:
             return root
         finally:
             self._loader.dispose()
-        # Not within `except`: PyYAML's own error holds the text of the file.
+        # Not within `except`: PyYAML's own error contains the text of the file.
         line, column, message, help = wrong
         return _refuse("yaml-syntax", message, self.source, line, column, help)
 
@@ -214,7 +214,7 @@ class _Composer:
         return MappingNode(entries, self._at(event))
 
     def _is_secret_key(self, path: Path_, name: str | None, event: Any) -> bool:
-        """Say whether a key in the mapping of a secret may be the secret itself, and mask it."""
+        """Return whether a key in the mapping of a secret may be the secret itself, and mask it."""
         if not _is_secret(path) or name is None or suggest(name, _SECRET_SOURCES, 0.5):
             return False
         self._remember(event, path[-1])
@@ -245,7 +245,7 @@ class _Composer:
     def _key(self, event: Any, path: Path_, depth: int) -> str | None:
         if isinstance(event, yaml.ScalarEvent):
             self._count(1, event)
-            if shown_name(event.value) == MASK:  # an address with its password, in the wrong place
+            if shown_name(event.value) == MASK:  # a URL with its password, in the wrong place
                 self._remember(event, "")
                 return MASK
             if event.style or event.tag == "tag:yaml.org,2002:str" or event.value == "<<":
@@ -312,10 +312,10 @@ class _Composer:
 
 
 def _is_secret(path: Path_) -> bool:
-    """Say whether a path's key holds a secret; under `databases` it is a name, whatever it looks like."""
+    """Return whether a path's key holds a secret; under `databases` it is always a name."""
     return bool(path) and is_secret_name(path[-1]) and not (len(path) == 2 and path[0] == "databases")
 
 
 def _named(path: Path_, written: str) -> str:
-    """Return an alias or a tag as it may be shown: before a value without quotes it is the beginning of the value."""
+    """Return an alias or a tag for display: before an unquoted secret, it may be the beginning of the secret."""
     return quoted(written) if not _is_secret(path) and re.fullmatch(r"[*!][\w!./:-]*", written) else MASK

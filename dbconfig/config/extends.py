@@ -110,7 +110,7 @@ def _parent(root: MappingNode, folder: Folder, chain: list[str], problems: list[
 
 
 def _without_extends(root: MappingNode) -> MappingNode:
-    """Return what is settings: `extends` is followed, and `$schema` is the editor's."""
+    """Return the settings, without `extends` and the editor's `$schema`."""
     return replace(
         root, entries={key: entry for key, entry in root.entries.items() if key not in ("extends", "$schema")}
     )

@@ -13,16 +13,16 @@ from dbconfig.errors.light_dataclass import dataclass, field
 from dbconfig.errors.printable import printable, quoted
 from dbconfig.errors.problem import Problem
 
-UNSET: Final = "development"  # the profile where ENVIRONMENT is not set
+UNSET: Final = "development"  # the profile if ENVIRONMENT is not set
 
 
 @dataclass(frozen=True, slots=True)
 class Folder:
-    """A folder of profiles, one YAML file each, as they are when they are first asked for.
+    """A folder of profiles, one YAML file each, read at first use.
 
     Attributes:
         path: of the folder.
-        documents: its files as they were read, by name: of many profiles, all build on the same `default.yaml`.
+        documents: the parsed files by name, cached because all profiles build on the same `default.yaml`.
     """
 
     path: Path
@@ -38,7 +38,7 @@ class Folder:
         return self.project / ".env"
 
     def shown(self, name: str = "") -> str:
-        """Return the folder, or a file in it, as it is named in messages."""
+        """Return the name of the folder, or of a file in it, for messages."""
         return shown_path(self.path.absolute() / name if name else self.path.absolute())
 
     def files(self) -> dict[str, list[str]]:
@@ -56,7 +56,7 @@ class Folder:
 
 
 def shown_path(path: Path) -> str:
-    """Return a path as it is named in messages: relative where it lies below the working directory."""
+    """Return a path for messages: relative if it is below the working directory."""
     try:
         return str(path.relative_to(Path.cwd()))
     except (ValueError, OSError):
@@ -70,7 +70,7 @@ def find_folder(path: str | os.PathLike[str] | None = None) -> Folder:
     top of the project.
 
     Raises:
-        ConfigError: there is none; the notes list the places looked at.
+        ConfigError: it was not found; the notes list the places searched.
     """
     if path is not None:
         folder = Folder(Path(path))

@@ -45,7 +45,7 @@ class _BadReference(Exception):
 
 
 def interpolate(root: MappingNode, environment: Environment) -> tuple[MappingNode, list[Problem]]:
-    """Return the mapping with its references replaced, and what could not be; such values are missing."""
+    """Return the mapping with its references replaced, and the problems; values that failed are missing."""
     worker = _Interpolation(environment)
     node = worker.mapping(root, ())
     return node, worker.problems
@@ -59,8 +59,8 @@ class Need:
         name: the variable's.
         key: the dotted path of the key whose value refers to it.
         required: whether the profile cannot be loaded without it.
-        whole: whether it is the whole value, so that nothing is known of the value without it.
-        late: whether it is read at each connect only, as `{env: NAME}` is.
+        whole: whether it is the whole value, so that the value is unknown without it.
+        late: whether it is read only at each connect, like `{env: NAME}`.
     """
 
     name: str
@@ -71,7 +71,7 @@ class Need:
 
 
 def needs(root: MappingNode, environment: Environment) -> tuple[Need, ...]:
-    """Return which variables a document refers to, in the order of the file; `{env: NAME}` among them."""
+    """Return the variables that a document refers to, in the order of the file, including `{env: NAME}`."""
     return tuple(dict.fromkeys(_needs(root, (), environment)))
 
 
@@ -98,7 +98,7 @@ def _required(parts: Parts, environment: Environment) -> Iterator[tuple[str, boo
         if isinstance(part, Reference):
             variable = environment.get(part.name)
             yield part.name, part.operator != ":-"
-            # The default of a variable that is set is not looked at.
+            # The default of a variable that is set is not evaluated.
             if variable is None or not variable.value:
                 yield from _required(part.argument, environment)
 
@@ -111,7 +111,7 @@ class _Interpolation:
     def __init__(self, environment: Environment) -> None:
         self.environment = environment
         self.problems: list[Problem] = []
-        self.unresolved: list[Problem] = []  # of the value at hand: all of its variables are told, not the first one
+        self.unresolved: list[Problem] = []  # of the current value: all of its unset variables are reported
 
     def mapping(self, node: MappingNode, path: tuple[str, ...]) -> MappingNode:
         entries = {}
@@ -127,7 +127,7 @@ class _Interpolation:
         if isinstance(node, SequenceNode):
             items = [self.node(item, path, entry) for item in node.items]
             return replace(node, items=tuple(item for item in items if item is not None))
-        # What came from a variable is not read again: a value can never smuggle in a reference.
+        # Values of variables are not expanded again, so they cannot inject a reference.
         if not isinstance(node.value, str) or "$" not in node.value or node.variables:
             return node
         return self._scalar(node, node.value, path, entry)
@@ -153,7 +153,7 @@ class _Interpolation:
         return part if isinstance(part, str) else self._resolved(part, literal)
 
     def _resolved(self, reference: Reference, literal: bool) -> str:
-        """Return the value of a reference; a `literal` one may contain what looks like another reference."""
+        """Return the value of a reference; a `literal` one may contain text that looks like another reference."""
         name, argument = reference.name, reference.argument
         variable = self.environment.get(name)
         if variable is not None and (variable.missing or variable.value != ""):
@@ -170,7 +170,7 @@ class _Interpolation:
         name = reference.name
         state = "not set" if variable is None else f"empty ({variable.location})"
         if reference.operator == ":?":
-            # A message is text for people; a variable in it is named, for its value may be secret.
+            # In a message, a variable appears by name, because its value may be secret.
             wanted = "".join(part if isinstance(part, str) else f"${{{part.name}}}" for part in reference.argument)
             slug = "unset-variable" if variable is None else "empty-variable"
             message = f"{printable(wanted, 200) or 'it is required'}: environment variable {name} is {state}"
@@ -184,12 +184,12 @@ class _Interpolation:
         return Problem("unset-variable", f"environment variable {name} is not set", help=help, notes=notes)
 
     def _url(self, parts: Parts) -> str:
-        """Put the parts of a URL together, each value escaped for the component that it stands in."""
+        """Join the parts of a URL, with each value escaped for its component."""
         skeleton = "".join(part if isinstance(part, str) else "\0" for part in parts)
         position, text = 0, []
         for part in parts:
             if isinstance(part, str):
-                text.append(part.replace("${", "%24{"))  # written as `$${`: text, and no reference that was left
+                text.append(part.replace("${", "%24{"))  # written as `$${`: text, not an unexpanded reference
                 position += len(part)
             else:
                 component = _component(skeleton, position)
@@ -199,7 +199,7 @@ class _Interpolation:
 
 
 def _unexpanded(variable: Variable, name: str) -> Problem:
-    """Return the problem of a variable whose value refers to another one that nothing has put in."""
+    """Return the problem of a variable whose value contains an unexpanded reference to another one."""
     place = f" ({variable.location})" if variable.location.line else ""
     if variable.missing:
         message = f"environment variable {variable.name}{place} refers to {name}, which is not set"
@@ -227,7 +227,7 @@ def _escaped(value: str, component: str) -> str:
         return value
     if component == "host":
         return hosts.joined(value) if hosts.is_ipv6(value) else quote(value, safe="", errors="surrogateescape")
-    # What is not UTF-8 stays so, and is refused where the URL is read.
+    # Invalid UTF-8 is kept, and rejected when the URL is parsed.
     return quote(value, safe="/" if component == "path" else "", errors="surrogateescape")
 
 
@@ -248,7 +248,7 @@ def _parts(text: str, i: int, depth: int) -> tuple[Parts, int]:
             parts += ["".join(literal), reference]
             literal = []
         elif text[i] == "$" and _NAME.match(text, i + 1):
-            # The name is not repeated: in a password it is a piece of the password.
+            # The name is not shown: in a password, it is a part of the password.
             raise _BadReference(
                 "a `$` before a name is not a reference", "write ${NAME} for a variable, $$ for a dollar sign"
             )

@@ -13,7 +13,7 @@ from dbconfig.settings.key_kinds import default, description, kind, limits, vali
 from dbconfig.settings.keys import DATABASES, EXTENDS, SCHEMA, Keys, ReplicaKeys, group
 from dbconfig.settings.tags import TAGS
 
-# A text for each value of an enumeration.
+# A description for each value of an enumeration.
 _MEANINGS: Final[dict[str, dict[str, str]]] = {
     "poolclass": {
         "QueuePool": "Keeps pool_size connections and opens max_overflow more",
@@ -49,7 +49,7 @@ _MEANINGS: Final[dict[str, dict[str, str]]] = {
     "echo": {"debug": "Log the rows too"},
     "echo_pool": {"debug": "Log every checkout and return"},
 }
-# Where the repository is; a test compares it with [project.urls], from which everything else takes the address.
+# The address of the repository; a test compares it with [project.urls], from which everything else takes it.
 ID: Final = "https://raw.githubusercontent.com/sqlmodel-dbconfig/dbconfig/main/config/schema.json"
 # The first example of each key is the one that the reference shows; editors offer all of them.
 EXAMPLES: Final[dict[str, list[Any]]] = {
@@ -173,7 +173,7 @@ def _shape(name: str, field: FieldInfo) -> dict[str, Any]:
         case "seconds":
             return {"anyOf": [{"type": "number", **bounds}, _DURATION, _REFERENCE]}
         case "seconds or false":
-            # Not an enumeration: its one value would be offered before every duration.
+            # Not an enumeration: editors would offer its only value before every duration.
             never = {"type": "boolean", "const": False}
             return {"anyOf": [{"type": "number", **bounds}, _DURATION, never, _REFERENCE]}
         case "seconds or flag":

@@ -1,4 +1,4 @@
-"""Layers of a profile, one over another, with `DBCONFIG_…` variables on top."""
+"""Merges the layers of a profile, with `DBCONFIG_…` variables on top."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from dbconfig.settings.located_values import Entry, MappingNode, Node, Scalar
 from dbconfig.settings.url_parsing import InvalidURL, parse_url
 
 PREFIX: Final = "DBCONFIG_"
-_BASES: Final = ("url", "drivername")  # a layer that says one of these describes a connection of its own
+_BASES: Final = ("url", "drivername")  # a layer with one of these keys describes a separate connection
 _PARTS: Final = ("drivername", "username", "password", "host", "port", "database")
-# Arguments of somebody else's functions, to which None may mean something: psycopg's `prepare_threshold`.
+# Arguments of other packages' functions, for which None may have a meaning: psycopg's `prepare_threshold`.
 _NULLABLE: Final = ("connect_args", "dialect_options", "execution_options")
 _NAMED: Final = ("databases", "shards")  # mappings of names to databases
 _ATOMIC: Final = ("password",)  # `{file: …}` over `{env: …}` is one secret, not both
 
 
 def lay(documents: Sequence[MappingNode], environment: Environment) -> tuple[MappingNode, list[Problem]]:
-    """Return the documents as one, later ones over earlier ones, `DBCONFIG_…` on top; and what is wrong with those."""
+    """Merge the documents, later ones over earlier ones, and `DBCONFIG_…` on top; return also the latter's problems."""
     merged = documents[0]
     for upper in documents[1:]:
         merged = _over(merged, upper, is_database=True)
@@ -33,10 +33,10 @@ def lay(documents: Sequence[MappingNode], environment: Environment) -> tuple[Map
 
 
 def without_nulls(tree: MappingNode) -> tuple[MappingNode, list[Problem]]:
-    """Return the tree without its null values, and what is wrong with them.
+    """Return the tree without its null values, and their problems.
 
-    A null takes back what a lower layer says; where there is nothing to take back, the value was forgotten. Among the
-    arguments of a driver it is a value.
+    A null removes a value of a lower layer; if there is none, the value was forgotten. In the arguments of a driver, it
+    is a value.
     """
     problems: list[Problem] = []
 
@@ -49,7 +49,7 @@ def without_nulls(tree: MappingNode) -> tuple[MappingNode, list[Problem]]:
             elif not (isinstance(entry.node, Scalar) and entry.node.value is None) or entry.node.variables:
                 entries[name] = entry
             elif _is_argument(path):
-                entries[name] = entry  # what is written there is a value; that something is written is seen to later
+                entries[name] = entry  # null is a value there; missing values are checked later
             elif entry.beneath is None and here[-1] != "pool_reset_on_return":
                 key = ".".join(here)
                 problems.append(
@@ -69,7 +69,7 @@ def without_nulls(tree: MappingNode) -> tuple[MappingNode, list[Problem]]:
 
 
 def _is_argument(path: tuple[str, ...]) -> bool:
-    """Say whether what a path contains is an argument of somebody else's function."""
+    """Return whether a path leads to an argument of another package's function."""
     inside = path[2:] if path[:1] == ("databases",) else path
     return bool(inside) and inside[0] in _NULLABLE
 
@@ -79,7 +79,7 @@ def _over(
 ) -> MappingNode:
     entries = dict(lower.entries)
     if is_database and _describes_another(upper, lower):
-        # A connection is never mixed from two descriptions: production's password must not reach the host of a test.
+        # A connection is never combined from two descriptions: production's password must not reach a test's host.
         entries = {key: entry for key, entry in entries.items() if key not in CONNECTION_KEYS}
     for key, entry in upper.entries.items():
         below = entries.get(key)
@@ -96,7 +96,7 @@ def _over(
 
 
 def _describes_another(upper: MappingNode, lower: MappingNode) -> bool:
-    """Say whether a layer describes a connection of its own, and not only a part of the one below it."""
+    """Return whether a layer describes a complete connection, not only a part of the one below it."""
     if "url" in upper.entries:
         return any(base in lower.entries for base in _BASES)
     if "drivername" not in upper.entries or not any(base in lower.entries for base in _BASES):
@@ -157,7 +157,7 @@ def _problem(variable: Variable, path: tuple[str, ...], found: Mapping[tuple[str
 
 
 def _path(name: str, below: MappingNode) -> tuple[str, ...]:
-    """Return the path of the key that a variable means, spelt as the documents do: keys are not in capitals."""
+    """Return the path of a variable's key, in the spelling of the documents: keys are not in uppercase."""
     path: list[str] = []
     node: Node | None = below
     for part in name[len(PREFIX) :].split("__"):
@@ -176,7 +176,7 @@ def _put(node: MappingNode, path: Sequence[str], entry: Entry) -> MappingNode:
 
 
 def reconciled(tree: MappingNode, order: list[str]) -> MappingNode:
-    """Let the higher layer win where a URL and a key of another layer say the same part of a connection.
+    """Let the higher layer win if a URL and a key of another layer set the same part of a connection.
 
     Args:
         order: the names of the files, lowest first; the environment is above them.
@@ -222,5 +222,5 @@ def reconciled(tree: MappingNode, order: list[str]) -> MappingNode:
 
 
 def rank(entry: Entry, order: list[str]) -> int:
-    """Return how high the layer is that a key was written in."""
+    """Return the index of the layer in which a key was written."""
     return order.index(entry.key.source) if entry.key.source in order else len(order)

@@ -42,7 +42,7 @@ def load(
     >>> load("production", path="config", environ={"DATABASE_URL": "postgresql://app@db/shop"}).databases["default"].pool_size
     20
     """
-    from dbconfig.settings.profile import Profile  # what it needs takes long to import
+    from dbconfig.settings.profile import Profile  # its imports are slow
 
     return Profile.of(load_lean(profile, path=path, environ=environ))
 
@@ -50,7 +50,7 @@ def load(
 def load_lean(
     profile: str | None = None, *, path: str | os.PathLike[str] | None = None, environ: Mapping[str, str] | None = None
 ) -> AnyProfile:
-    """Do what `load` does, without what only an application needs that looks at the profile itself."""
+    """Do what `load` does, but return the internal form of the profile, which is cheaper to create."""
     folder = find_folder(path)
     environment = read_environment(folder, environ)
     selection = select(profile, environment, folder)
@@ -72,7 +72,7 @@ def read_environment(folder: Folder, environ: Mapping[str, str] | None) -> Envir
 
 
 def load_selected(folder: Folder, environment: Environment, selection: Selection) -> AnyProfile:
-    """Load a profile that is known to exist, without advice; `load` says what is raised."""
+    """Load a profile that is known to exist, without warnings; `load` documents the errors."""
     documents, problems = read_layers(folder, selection.name)
     stacked, misspelt = lay(documents, environment)
     laid, empty = without_nulls(stacked)

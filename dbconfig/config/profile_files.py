@@ -1,4 +1,4 @@
-"""Which files are profiles, and where their folder is; without `pathlib` and `re`, which would slow completion down."""
+"""Finds profiles and their folder; without `pathlib` and `re`, which would slow completion down."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ if TYPE_CHECKING:
     from typing import Final
 
 FOLDER: Final = "config"
-SHARED: Final = "default"  # the file that all profiles are laid over
+SHARED: Final = "default"  # the file that all profiles build on
 
 _ENDINGS: Final = (".yaml", ".yml")
 _PROJECT_MARKS: Final = ("pyproject.toml", "setup.py", "setup.cfg", ".git")
 
 
 def is_name(text: str) -> bool:
-    """Return whether a text may be the name of a profile: letters of ASCII, digits, `_` and `-`, and not the first.
+    """Return whether a text may be the name of a profile: ASCII letters, digits, `_`, and `-`, but not these two first.
 
     >>> [is_name(text) for text in ("eu-1", "-x", "_x", "", "a.b", "\u00e9", "a" * 65)]
     [True, False, False, False, False, False, False]
@@ -47,7 +47,7 @@ def names(folder: str) -> list[str]:
 
 
 def find() -> tuple[str | None, list[str]]:
-    """Return the folder of the profiles, and which places were looked at.
+    """Return the folder of the profiles, and the places searched.
 
     It is `config/` beside or above the running script, else in or above the working directory, up to the top of the
     project.
@@ -67,14 +67,14 @@ def _children(folder: str) -> list[str]:
     try:
         return os.listdir(folder)
     except OSError:
-        return []  # not there, or not ours to look into: not the folder we search
+        return []  # missing or not readable: not the folder that we search for
 
 
 def _starts() -> Iterator[str]:
-    """Yield where to look from: the script that runs, which belongs to its project, then the working directory."""
+    """Yield the starting points of the search: the running script, then the working directory."""
     main = sys.modules.get("__main__")
     script = getattr(main, "__file__", None)
-    # `python -m tool` and the commands of a virtual environment are tools; the project is where they are run.
+    # `python -m tool` and commands of a virtual environment are tools; the project is in the working directory.
     if script and getattr(main, "__spec__", None) is None:
         place = os.path.dirname(os.path.abspath(script))
         if not any(_is_within(place, prefix) for prefix in {sys.prefix, sys.base_prefix}):

@@ -21,7 +21,7 @@ from dbconfig.settings.loaded_profile import AnyProfile
 
 
 class _Assumed(Environment):
-    """An environment in which every variable has a value: a profile can be looked at without its secrets."""
+    """An environment in which every variable has a value, so that a profile can be examined without its secrets."""
 
     __slots__ = ("_real",)
 
@@ -30,7 +30,7 @@ class _Assumed(Environment):
         self._real = real
 
     def __iter__(self) -> Iterator[str]:
-        return iter(())  # DBCONFIG_… is meant for the profile in use, not for the others
+        return iter(())  # DBCONFIG_… applies to the selected profile, not to the others
 
     def get(self, name: str) -> Variable | None:
         found = self._real.get(name) if self._real is not None and not name.startswith(PREFIX) else None
@@ -50,8 +50,8 @@ def protected_elsewhere(
     """Return the name of another profile that protects the same database, or "".
 
     Args:
-        destructive: look through environment variables too, so that an exported `DATABASE_URL` cannot lead a test to
-            production; what is not destructive is held up only by what the files themselves say.
+        destructive: resolve environment variables too, so that an exported `DATABASE_URL` cannot lead a test to
+            production; other actions are blocked only by the files themselves.
     """
     if _identity(settings) is None:
         return ""
@@ -65,10 +65,10 @@ def protected_elsewhere(
 
 
 def refuse_protected(profile: AnyProfile, settings: DatabaseSettings) -> None:
-    """Raise if a profile protects a database of its own.
+    """Raise if a profile is protected.
 
     Raises:
-        ConfigError: it does.
+        ConfigError: it is.
     """
     if settings.protected:
         message = f"profile {quoted(profile.name)} is protected: dropping tables is refused"
@@ -85,7 +85,7 @@ def refuse_elsewhere(
     path: str | os.PathLike[str] | None,
     environ: Mapping[str, str] | None,
 ) -> None:
-    """Refuse to act on a database that another profile protects.
+    """Raise if another profile protects the database.
 
     Raises:
         ConfigError: another profile protects it; the problem names that profile.
@@ -104,17 +104,17 @@ def _loaded(folder: Folder, environment: Environment, name: str) -> AnyProfile |
     try:
         return load_selected(folder, environment, Selection(name, "protection"))
     except ConfigError:
-        return None  # what cannot be loaded cannot be compared; whoever uses that profile is told what is wrong with it
+        return None  # an invalid profile cannot be compared; loading it reports its problems
 
 
 def _same(one: DatabaseSettings, other: DatabaseSettings) -> bool:
-    """Say whether two profiles mean the same database, by whatever user, driver and way to its server."""
+    """Return whether two profiles mean the same database, regardless of user, driver, and address form."""
     mine, theirs = _identity(one), _identity(other)
     return mine is not None and mine == theirs and (one.backend == "sqlite" or bool(_places(one) & _places(other)))
 
 
 def _identity(settings: DatabaseSettings) -> tuple[str, str] | None:
-    """Return what makes a database the same one on one server; None for one that nobody shares."""
+    """Return what identifies a database on its server; None for a private one."""
     address = client_defaults.completed(settings)
     database = address.database or ""
     if settings.backend == "sqlite":
@@ -126,7 +126,7 @@ def _identity(settings: DatabaseSettings) -> tuple[str, str] | None:
 
 
 def _places(settings: DatabaseSettings) -> frozenset[tuple[str, int]]:
-    """Return host and port of each server that the address names; a socket is this machine."""
+    """Return the host and port of each server in the address; a socket is this machine."""
     address = client_defaults.completed(settings)
     found = hosts.servers(address.host, address.port, address.query, PORTS.get(settings.backend, 0))
     local = ("", *hosts.LOCAL)

@@ -48,13 +48,13 @@ _Warning = Callable[[str, str, str, str], Problem]
 
 
 def advice(profile: AnyProfile) -> list[Problem]:
-    """Return what somebody should act on; each is a warning, none refuses the profile."""
+    """Return the warnings about a profile; none of them rejects it."""
     found = [warning for name, settings in profile.databases.items() for warning in _database(profile, name, settings)]
     return [*_files(profile), *found]
 
 
 def _files(profile: AnyProfile) -> Iterator[Problem]:
-    """Say which configuration files other users of the machine may write: they decide where a password is sent."""
+    """Warn about configuration files that other users may write: these decide where a password is sent."""
     for source in profile.sources:
         if small_files.writable_by_others(Path(source)):
             message = f"{quoted(source)} can be written or replaced by other users of this machine"
@@ -89,7 +89,7 @@ def _database(profile: AnyProfile, name: str, settings: DatabaseSettings) -> Ite
 
 
 def _access(settings: DatabaseSettings, warning: _Warning) -> Iterator[Problem]:
-    """Say who logs in to a protected server, and by what way."""
+    """Warn about the user and the transport of connections to a protected server."""
     address = settings.address
     if not settings.protected or settings.backend == "sqlite" or settings.is_generic:
         return
@@ -142,7 +142,7 @@ def _password(settings: DatabaseSettings, warning: _Warning) -> Iterator[Problem
 
 
 def address_key(settings: DatabaseSettings) -> str:
-    """Return the key that says where the database is."""
+    """Return the key that sets the address of the database."""
     return "url" if settings.url is not None else "drivername"
 
 

@@ -1,4 +1,4 @@
-"""`shards:` in files: each shard becomes a database of its own, whose every value still knows its line."""
+"""`shards:` in files: each shard becomes a separate database, whose values keep their locations."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from dbconfig.settings.secret_sources import Secret
 
 
 def unfold(tree: MappingNode, order: list[str]) -> tuple[MappingNode, list[Problem]]:
-    """Return a profile with each shard among its `databases`, and what is wrong with the shards.
+    """Return a profile with each shard among its `databases`, and the problems of the shards.
 
     Args:
         tree: the profile's layers as one.
@@ -38,10 +38,10 @@ def unfold(tree: MappingNode, order: list[str]) -> tuple[MappingNode, list[Probl
             else:
                 named[name] = entry
     elif databases is not None:
-        return tree, problems  # which is told where databases are looked at
+        return tree, problems  # which is reported when databases are validated
     if root is not None:
         found = _shards(DEFAULT, tree, shards.KEY, order, problems)
-        # What is no connection is inherited from the profile in any case.
+        # All other keys are inherited from the profile in any case.
         named |= {
             name: replace(entry, node=_without(entry.node, frozenset(tree.entries) - CONNECTION_KEYS, tree))
             for name, entry in found.items()
@@ -62,8 +62,8 @@ def _without(node: object, keys: frozenset[str], of: MappingNode) -> MappingNode
 
 
 def _entry(place: Location, value: Any) -> Entry:
-    """Return what a part of a URL would be as a key of its own."""
-    node: Any = value if isinstance(value, Secret) else Scalar(value, place)  # settings take a secret as it is
+    """Return the value of a part of a URL as a separate key."""
+    node: Any = value if isinstance(value, Secret) else Scalar(value, place)  # settings accept it as is
     return Entry(node, place)
 
 

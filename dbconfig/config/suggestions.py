@@ -14,7 +14,7 @@ from dbconfig.errors.redaction import MASK, shown_name
 _IN_CODE: Final = "it is code, which YAML cannot name: pass it in code, as Registry(engine_options={…})"
 _OBSOLETE: Final = "remove it: SQLAlchemy 2 no longer has it"
 
-# Names that people bring from Rails, Django, Spring and Hikari, dbt, compose and the drivers: no second spellings.
+# Names from Rails, Django, Spring and Hikari, dbt, Compose, and the drivers; they are not accepted as aliases.
 _FOREIGN: Final = {
     **dict.fromkeys(("user", "user_name", "uid", "login", "role"), "username"),
     **dict.fromkeys(("passwd", "pass", "pw", "pwd", "passphrase", "secret"), "password"),
@@ -105,7 +105,7 @@ _ADVICE: Final = {
     ),
 }
 _PREFIXED = late_pattern(r"(?:postgres(?:ql)?|pg|mysql|mariadb|db|database|sqlalchemy)_(\w+)")
-# Groups that other tools put their settings into.
+# Groups into which other tools put their settings.
 _GROUPS: Final = frozenset(
     {"database", "db", "connection", "connections", "settings", "config", "options", "default", "profile", "profiles"}
     | {
@@ -138,8 +138,8 @@ def unknown_key(
     """Return the problem of a key that is not a setting, with the one that was probably meant.
 
     Args:
-        path: the key and what it stands in.
-        location: where.
+        path: the key and its parents.
+        location: its position.
         fields: the names of the settings.
         profiles: the names of the profiles that exist.
         nested: whether it contains a mapping.
@@ -164,7 +164,7 @@ def unknown_key(
 
 
 def stands_for_address(key: str) -> bool:
-    """Say whether an unknown key was probably meant to be `url` or `drivername`."""
+    """Return whether an unknown key was probably meant to be `url` or `drivername`."""
     name = _normal(key)
     return _FOREIGN.get(name) in _ADDRESS or _similar(name, key, list(_ADDRESS)) in _ADDRESS
 
@@ -174,7 +174,7 @@ def _help(path: tuple[str, ...], variable: str, known: list[str]) -> str:
         return _meant(path[-1], known)
     if path == ("extends",):
         return "`extends` is allowed in files only"
-    # DBCONFIG_POOL__SIZE says pool.size; pool_size was meant.
+    # DBCONFIG_POOL__SIZE is pool.size; pool_size was meant.
     before = path[:-1] if path[:1] == ("databases",) else ()
     name = variable.lower().split("__", len(before))[-1].removeprefix("dbconfig_")
     meant = _key_meant(name.replace("__", "_"), known) or _key_meant(path[-1], known)
@@ -203,7 +203,7 @@ def _key_meant(written: str, known: list[str]) -> str:
 
 
 def _inner(name: str, known: list[str]) -> str:
-    """Return the key that a name with a prefix means: `username` for postgres_user."""
+    """Return the key for a name with a prefix: `username` for postgres_user."""
     prefixed = _PREFIXED.fullmatch(name)
     if prefixed is None:
         return ""

@@ -1,4 +1,4 @@
-"""Validates a profile, and turns findings into problems with their places."""
+"""Validates a profile, and converts findings into problems with locations."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ _OF_SHARD = late_pattern(r"databases\.([\w-]+)/([\w-]+)")
 
 Path_ = tuple[str, ...]  # of a key in the flat form of a profile: ("databases", "analytics", "echo")
 
-_Failed = tuple[str, Path_, tuple[Finding, ...]]  # the database, the path in it, and what is wrong there
+_Failed = tuple[str, Path_, tuple[Finding, ...]]  # the database, the path in it, and the finding
 
 
 class Validation:
-    """Validates, sets what is wrong aside, and validates the rest, until every problem is known."""
+    """Validates, removes invalid values, and validates the rest, until all problems are known."""
 
     def __init__(self, tree: MappingNode, name: str, folder: Folder, order: list[str]) -> None:
         self.tree, self.name, self.folder, self.order = tree, name, folder, order
         self.problems: list[Problem] = []
         self.aside: set[Path_] = set()
-        self.explained: set[str] = set()  # databases whose missing address has a problem of its own
+        self.explained: set[str] = set()  # databases whose missing address is already reported
 
     def take(self, problems: Iterable[Problem]) -> None:
-        """Take problems that were found before; what they are about is not validated."""
+        """Add problems found earlier; their values are not validated."""
         for problem in problems:
             path = tuple(problem.key.split("."))
             # `password: !abc` is a tag without a value; the tag is the mistake.
@@ -56,7 +56,7 @@ class Validation:
     def run(self) -> AnyProfile:
         taken = {id(problem) for problem in self.problems}  # those have the file's own paths
         self._check_reserved()
-        for _ in range(8):  # each round sets something aside; the checks have fewer stages than this
+        for _ in range(8):  # each round removes something; the checks have fewer stages than this
             databases, failed = self._databases()
             if not failed:
                 if self.problems:
@@ -69,16 +69,16 @@ class Validation:
             if len(self.aside) == before:
                 break
         once = {
-            # What a database says is told once, and not for each shard that inherits it.
+            # A database's problem is reported once, not for each shard that inherits the value.
             (problem.slug, _SHARD.sub(r"\1", problem.message), problem.location): problem
             for problem in reversed(self.problems)
         }
         raise ConfigError(one if id(one) in taken else _as_written(one) for one in once.values())
 
     def _databases(self) -> tuple[dict[str, DatabaseSettings], list[_Failed]]:
-        """Return the databases that can be used, and what is wrong with the others.
+        """Return the valid databases, and the problems of the others.
 
-        `Profile` is not asked: what it needs takes longer to import than all the rest.
+        Does not use `Profile`, whose imports take longer than everything else.
         """
         found: dict[str, DatabaseSettings] = {}
         failed: list[_Failed] = []
@@ -162,7 +162,7 @@ class Validation:
         return expanded
 
     def _kept(self, node: Node, path: Path_) -> Node:
-        """Return the list of replicas without what is set aside of each; any other value as it is."""
+        """Return the list of replicas without the removed values of each; any other value unchanged."""
         if path[-1] != "replicas" or not isinstance(node, SequenceNode):
             return node
         items: list[Node] = []
@@ -207,7 +207,7 @@ class Validation:
         self.problems.append(Problem(finding.slug, said, place, key, finding.help, _notes(entry), label, also))
 
     def _is_of_primary(self, database: str, inside: Path_, finding: Finding) -> bool:
-        """Say whether what is wrong with a replica is what its primary says, and is wrong there."""
+        """Return whether the problem of a replica is inherited from its primary, where it is already reported."""
         (*_, key), replica = inside[:3], inside[:2]
         if any(
             self._is_written(database, (*replica, each)) for each in (key, finding.because, finding.against) if each
@@ -224,7 +224,7 @@ class Validation:
     def _against(
         self, database: str, within: Path_, finding: Finding, entry: Entry | None
     ) -> tuple[tuple[Location, str], ...]:
-        """Return the place of the other key, where two disagree."""
+        """Return the location of the other key, if two conflict."""
         other = finding.against or finding.because
         if not other or entry is None:
             return ()
@@ -234,13 +234,13 @@ class Validation:
         return ((found.key, words),) if found is not None else ()
 
     def _note_database(self, database: str, path: Path_, entry: Entry | None, finding: Finding) -> None:
-        """Note what is wrong with a database as a whole: it has no address."""
+        """Report a database without an address."""
         keys = {inside[len(path)] for inside in self.aside if inside[: len(path)] == path and len(inside) > len(path)}
         if database in self.explained or keys & CONNECTION_KEYS:
             return
         place = entry.key if entry is not None else Location(self._file())
         key = ".".join(path)
-        if place.variable:  # nothing but DBCONFIG_… speaks of it
+        if place.variable:  # only DBCONFIG_… refers to it
             databases = self.tree.entries["databases"].node
             others = [each for each in databases if each != database] if isinstance(databases, MappingNode) else []
             gives = f"DBCONFIG_DATABASES__{database.upper()}__URL gives it one"
@@ -266,10 +266,10 @@ class Validation:
         return (self._find(inside)[0], True) if depth < 3 and inside else (entry, False)
 
     def _is_beneath(self, entry: Entry, inherited: bool, database: str, because: str) -> bool:
-        """Say whether a key stands in a lower layer than the one that makes it impossible.
+        """Return whether a key is in a lower layer than the key that conflicts with it.
 
-        What default.yaml says for all, a profile for those that extend it, or a profile for all its databases, need
-        not fit each of them.
+        Values of default.yaml, of an extended profile, or of a profile for all its databases need not apply to each of
+        them.
         """
         cause, cause_inherited = self._written(database, (because,))
         if cause is None or inherited != cause_inherited:
@@ -296,7 +296,7 @@ class Validation:
 
 
 def _as_written(problem: Problem) -> Problem:
-    """Return a problem of a shard with the path that the file has, `shards.eu` in place of `databases.default/eu`."""
+    """Return a problem of a shard with its path in the file, `shards.eu` instead of `databases.default/eu`."""
     if shards.SEPARATOR not in problem.key:
         return problem
 
@@ -309,7 +309,7 @@ def _as_written(problem: Problem) -> Problem:
 
 
 def _in_replica(inside: Path_) -> bool:
-    """Say whether a path leads to a key of a replica."""
+    """Return whether a path leads to a key of a replica."""
     return len(inside) > 2 and inside[0] == "replicas" and inside[1].isdigit()
 
 

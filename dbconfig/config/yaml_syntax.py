@@ -1,4 +1,4 @@
-"""The YAML parser's complaints, explained to the author of the file."""
+"""Explains the YAML parser's errors to the author of the file."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ _MEANINGS: Final = (
 
 
 def explained(error: yaml.MarkedYAMLError, source: Source) -> tuple[int, int, str, str]:
-    """Return line and column (from 1) of what is at fault, what is wrong there, and what to do; nothing of the text."""
+    """Return the line and column (from 1) of the error, the problem, and the remedy; never a part of the text."""
     problem = str(error.problem or error.context)
-    # Where something was never closed, the parser marks the place where it gave up; at fault is where it began.
+    # For an unclosed construct, the parser reports where it gave up; the error is where the construct begins.
     mark, opened = error.problem_mark, error.context_mark
     if mark and opened and opened.line < mark.line and _NOT_CLOSED.search(problem):
         mark = opened
@@ -68,12 +68,12 @@ def explained(error: yaml.MarkedYAMLError, source: Source) -> tuple[int, int, st
     for piece, message, help in _MEANINGS:
         if piece in problem:
             return line, column, message, help
-    # PyYAML's own scanner, unlike libyaml's, repeats what it found.
+    # PyYAML's own scanner, unlike libyaml's, includes the text that it found.
     return line, column, re.sub(r"(['\"]).*\1", "…", problem) or "not YAML", ""
 
 
 def _is_indented_key(written: str, above: str) -> bool:
-    """Say whether a line is `key: value`, indented below another `key: value`."""
+    """Return whether a line is `key: value`, indented below another `key: value`."""
     return bool(_KEY.match(written)) and bool(_KEY.match(above)) and _indent(written) > _indent(above)
 
 

@@ -33,7 +33,7 @@ class ConfigError(DBConfigError, ValueError):
     """
 
     def __init__(self, problems: Iterable[Problem] | str) -> None:
-        """Take the problems; or only their text, from which result backends make an error that came as JSON."""
+        """Accept the problems, or only their text, from which result backends recreate an error sent as JSON."""
         if isinstance(problems, str):
             self.problems: tuple[Problem, ...] = ()
             super().__init__(problems)

@@ -1,4 +1,4 @@
-"""Regular expressions that are compiled when they are first used, and not when their module is imported."""
+"""Regular expressions that are compiled at first use, not at import."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 
 class LatePattern:
-    """A `re.Pattern` to be."""
+    """A `re.Pattern` that is compiled at first use."""
 
     def __init__(self, text: str, flags: int = 0) -> None:
         self._text, self._flags = text, flags

@@ -1,4 +1,4 @@
-"""`dataclass` for what every process loads: it compiles nothing, where the standard library takes 1 ms per class."""
+"""`dataclass` for modules that every process loads: compiles nothing; the standard library takes 1 ms per class."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class _Field:
 
 
 class _Default(_Field):
-    """What `field()` returns until the class is made."""
+    """The result of `field()` until the class is created."""
 
     __slots__ = ("default",)
 
@@ -37,7 +37,7 @@ def field(
     compare: bool = True,
     hash: bool | None = None,
 ) -> Any:
-    """Say what `dataclasses.field` says."""
+    """Describe a field, like `dataclasses.field`."""
     return _Default(default, default_factory, repr, compare, compare if hash is None else hash)
 
 
@@ -46,7 +46,7 @@ _PLAIN: Final = _Field(_MISSING, True, True, True)
 
 @dataclass_transform(field_specifiers=(field,))
 def dataclass(*, frozen: bool = False, slots: bool = False, eq: bool = True) -> Callable[[type[T]], type[T]]:
-    """Do for a class what `dataclasses.dataclass` does, as far as it is used here."""
+    """The subset of `dataclasses.dataclass` that is used here."""
     return lambda cls: _made(cls, frozen, slots, eq)
 
 
@@ -94,7 +94,7 @@ def _made(cls: Any, frozen: bool, slots: bool, eq: bool) -> Any:
 
 
 def _slotted(cls: Any, own: list[str]) -> Any:
-    """Return the same class with slots: they have to be there when a class is made."""
+    """Return the same class with slots, which must exist when a class is created."""
     namespace = {name: value for name, value in cls.__dict__.items() if name not in (*own, "__dict__", "__weakref__")}
     return type(cls)(
         cls.__name__, cls.__bases__, {**namespace, "__slots__": tuple(own), "__qualname__": cls.__qualname__}
@@ -176,7 +176,7 @@ def _set_state(self: Any, state: list[Any]) -> None:
 
 
 class StandardFields:
-    """The fields of a public class, for `dataclasses.fields`, `asdict`, and `replace`; made when they are asked for."""
+    """The fields of a public class, for `dataclasses.fields`, `asdict`, and `replace`; created on demand."""
 
     def __get__(self, instance: object, owner: Any) -> dict[str, dataclasses.Field[Any]]:
         made = []

@@ -6,16 +6,14 @@ from collections.abc import Iterable
 from typing import Final
 from unicodedata import category, east_asian_width
 
-SHOWN_AT_MOST: Final = (
-    80  # characters of a foreign text in a message: enough to recognise it, too little to flood a log
-)
+SHOWN_AT_MOST: Final = 80  # characters of external text in a message: enough to recognize it, too few to flood a log
 
 
 _CODES: Final = {"error": "1;31", "warning": "1;33", "bold": "1", "frame": "34", "help": "36", "good": "32", "dim": "2"}
 
 
 class Palette:
-    """Whether text is coloured; words stand beside every colour, so that nothing is lost without."""
+    """Whether text is colored; color never carries information of its own."""
 
     def __init__(self, on: bool = False) -> None:
         self.on = on
@@ -28,25 +26,25 @@ PLAIN: Final = Palette()
 
 
 def printable(text: str, limit: int = SHOWN_AT_MOST) -> str:
-    """Return foreign text as it may stand in a terminal or a log: no control character, cut when long."""
+    """Return external text made safe for a terminal or a log: without control characters, and truncated."""
     cut = text if len(text) <= limit else text[: limit - 1] + "…"
     return "".join(ch if ch.isprintable() else ch.encode("unicode_escape").decode("ascii") for ch in cut)
 
 
 def harmless(text: str) -> str:
-    """Return a line of any length without what drives a terminal, or is a command to the CI system that shows the log.
+    """Return a line of any length with terminal control characters and commands of CI systems escaped.
 
     >>> harmless("a\\x1b[31mb"), harmless("##[error]c")
     ('a\\\\x1b[31mb', '#\\\\x23[error]c')
     """
     if not text.isprintable():
         text = printable(text, len(text))
-    # GitHub and Azure obey these in the middle of a line, too.
+    # GitHub and Azure execute these in the middle of a line, too.
     return text.replace("##[", "#\\x23[").replace("##vso[", "#\\x23vso[") if "##" in text else text
 
 
 def display_width(text: str) -> int:
-    """Return how many terminal cells a text takes: East Asian wide characters take two, combining marks none."""
+    """Return how many terminal cells a text occupies: East Asian wide characters take two, combining marks none."""
     return sum(2 if east_asian_width(ch) in "WF" else 0 if category(ch) in ("Mn", "Me", "Cf") else 1 for ch in text)
 
 
@@ -60,11 +58,11 @@ def suggest(written: str, known: Iterable[str], cutoff: float = 0.6) -> str:
     >>> suggest("pool_sise", ["pool_size", "port"]), suggest("xyz", ["port"])
     ('pool_size', '')
     """
-    from difflib import get_close_matches  # only where something is wrong
+    from difflib import get_close_matches  # imported only if something is wrong
 
     return next(iter(get_close_matches(written, list(known), 1, cutoff)), "")
 
 
 def did_you_mean(near: str) -> str:
-    """Return the question that offers a name; "" where there is none to offer."""
+    """Return the question that suggests a name, or ""."""
     return f"did you mean {near!r}?" if near else ""

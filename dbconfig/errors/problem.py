@@ -1,4 +1,4 @@
-"""A problem, its place, and how it is printed with its line and caret."""
+"""A problem, its location, and its rendering with the source line and a caret."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from dbconfig.errors.printable import PLAIN, Palette, display_width, harmless, p
 
 
 class SourceText(Protocol):
-    """The text that a location points into."""
+    """The text to which a location refers."""
 
     def excerpt(self, line: int) -> str:
         """Return the line without the values that may not be shown."""
 
     def column(self, line: int, column: int) -> int:
-        """Return where a column of the line stands in its excerpt."""
+        """Return the position of a column of the line in its excerpt."""
 
 
 @dataclass(frozen=True, slots=True)
 class Location:
     """Where a value was written: a position in a file, or an environment variable.
 
-    Lines and columns count from 1. `str()` is what a person reads: ``config/production.yaml:4:1``.
+    Lines and columns count from 1. `str()` is the readable form: ``config/production.yaml:4:1``.
     """
 
     source: str
@@ -88,7 +88,7 @@ LINE_WIDTH: Final = 100  # cells of a source line; a longer one is cut around it
 
 
 _TAB: Final = "    "
-_COMMAND: Final = late_pattern(r"##(?=\[|vso\[)")  # which CI systems obey in the middle of a line, too
+_COMMAND: Final = late_pattern(r"##(?=\[|vso\[)")  # which CI systems execute in the middle of a line, too
 
 
 def render(problem: Problem, paint: Palette = PLAIN) -> str:
@@ -152,7 +152,7 @@ def _excerpt(marks: Sequence[_Mark], gutter: int, paint: Palette, severity: str)
 def _line(number: int, text: str, marks: Sequence[_Mark], gutter: int, paint: Palette, severity: str) -> Iterable[str]:
     cells = [_TAB if ch == "\t" else printable(ch) for ch in text.rstrip()]
     for found in _COMMAND.finditer("".join(cell if len(cell) == 1 else " " for cell in cells)):
-        cells[found.start() + 1] = "\\x23"  # each cell stays one: the marks stand beneath
+        cells[found.start() + 1] = "\\x23"  # each cell stays one, since the marks are below
     placed = []
     for place, label, sign in sorted(marks, key=lambda mark: (mark[0].column or 0) if mark[0] is not None else 0):
         if place is None or place.text is None or place.column is None:
@@ -174,7 +174,7 @@ def _line(number: int, text: str, marks: Sequence[_Mark], gutter: int, paint: Pa
 
 
 def _window(cells: Sequence[str], mark: int) -> tuple[int, int]:
-    """Return which cells of a line are shown: all, or as many as fit, with a third of them before the mark."""
+    """Return which cells of a line to show: all, or as many as fit, with a third of them before the mark."""
     if display_width("".join(cells)) <= LINE_WIDTH:
         return 0, len(cells)
     begin = mark

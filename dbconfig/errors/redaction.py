@@ -1,4 +1,4 @@
-"""What of a value a message may show: never a secret, nor what might be one in the wrong place."""
+"""Which part of a value a message may show: never a secret, nor what might be one in the wrong place."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ MASK = "***"
 _SECRET_PARTS = ("pass", "pwd", "psw", "secret", "token", "credential", "apikey", "privatekey", "initcommand", "auth")
 _NUMBER_LIKE = late_pattern(r"[-+]?[0-9][0-9._:eE+-]{0,23} ?(?:ms|s|m|h|d)?|true|false|null|~|", re.ASCII)
 _WORD = late_pattern(r"[A-Za-z]{1,24}")
-_SECRET_NAMES = frozenset({"pw", "pin", "key"})  # too short to look for inside other names
+_SECRET_NAMES = frozenset({"pw", "pin", "key"})  # too short to search for inside other names
 _PUBLIC_NAMES = frozenset({"loggingtoken", "passwordencryption"})  # SQLAlchemy's and PostgreSQL's own; no secrets
-# A colon is a port here and nothing else: in postgresql://app:secret/shop, without its host, it is a password.
+# A colon must precede a port here: in postgresql://app:secret/shop, which lacks a host, it precedes a password.
 _ADDRESS_LIKE = late_pattern(
     r"(?:\[[0-9A-Fa-f:.]{2,60}\]|[\w.-]{0,120})(?::[0-9]{1,5})?(?:/[\w.\-+/ ]{0,200})?", re.ASCII
 )
@@ -25,7 +25,7 @@ _PLACE_LIKE = late_pattern(r"[\w.\-+/:\[\] ]{1,120}")
 _PLACE_KEYS = frozenset(
     {"host", "database", "drivername", "username", "extends", "logging_name", "pool_logging_name", "file", "env"}
 )
-# Keys whose values are numbers, durations, flags or one of some words: what stands there is a mistake, and no secret.
+# Keys whose values are numbers, durations, flags, or fixed words: a wrong value is a mistake, not a secret.
 PLAIN_KEYS: Final = frozenset(
     {"port", "sslmode", "pool_size", "max_overflow", "pool_timeout", "pool_recycle", "pool_pre_ping", "pool_min_idle"}
     | {
@@ -52,9 +52,9 @@ PLAIN_KEYS: Final = frozenset(
     | {"pgbouncer", "read_your_writes", "replica_max_lag", "replica_fallback", "fast_begin", "expire_on_commit"}
     | {"autoflush", "protected", "slow_statement", "slow_statement_plan", "weight"}
 )
-# Further keys that no correctly written profile has to compare with "password".
+# Further keys that need not be compared with "password" if they are spelled correctly.
 _COMMON_KEYS: Final = frozenset({"url", "databases", "replicas", "shards", "default", "connect_args"})
-# "1 hour", "5;", "54x2", "read commited"; a password that ended up on the wrong line is seldom like that.
+# "1 hour", "5;", "54x2", "read commited"; a password on the wrong line rarely looks like that.
 _PLAIN_LIKE = late_pattern(
     r"(?=.{1,12}$)[-+]?[0-9][0-9_.,:]*(?: ?[A-Za-z]{1,8}[0-9]{0,4}){0,2}[;,.%]?"
     r"|[A-Za-z]{1,24}(?:[ _-][A-Za-z]{2,24}){0,3}",
@@ -67,7 +67,7 @@ _NEAR_SECRET = 0.72  # difflib ratio: pasword and passwrod are near, port and us
 
 @lru_cache(maxsize=1024)
 def is_secret_name(name: str) -> bool:
-    """Say whether a key by this name, rightly or wrongly spelt, holds a secret."""
+    """Return whether a key with this name, correctly spelled or not, holds a secret."""
     bare = "".join(ch for ch in name.lower() if "a" <= ch <= "z")
     if bare in _PUBLIC_NAMES or name in PLAIN_KEYS or name in _PLACE_KEYS or name in _COMMON_KEYS:
         return False
@@ -79,12 +79,12 @@ def is_secret_name(name: str) -> bool:
 
 
 def shown(key: str, text: str, secrets: Collection[str] = ()) -> str:
-    """Return the value of a key as it may be shown.
+    """Return the value of a key for display.
 
     Args:
         key: the last part of the key's path.
         text: the value as it was written.
-        secrets: values that are known to be secret; whatever holds one is masked.
+        secrets: values known to be secret; a text that contains one is masked.
     """
     if _REFERENCE.search(text):
         return _masked_references(text)
@@ -102,7 +102,7 @@ def shown(key: str, text: str, secrets: Collection[str] = ()) -> str:
 
 
 def masked_url(text: str) -> str:
-    """Return a URL without whatever in it may be a secret, even where it is not well formed."""
+    """Return a URL without its possible secrets, even if it is malformed."""
     scheme, mark, rest = text.partition("://")
     if not re.fullmatch(r"[\w+.\- ]{0,40}", scheme):
         return MASK
@@ -111,7 +111,7 @@ def masked_url(text: str) -> str:
 
 
 def shown_name(text: str) -> str:
-    """Return a text that stands where a name is expected, unless it looks like an address with its password."""
+    """Return a text used as a name, unless it looks like a URL with a password."""
     return MASK if "://" in text or "@" in text else text
 
 
@@ -133,7 +133,7 @@ def _literal(text: str) -> str:
     return (scheme[0] if scheme else "") + (rest if re.fullmatch(r"[:/@?.]*", rest) else MASK)
 
 
-# Parameters of a URL that say how to connect and hold no secret; of any other the name is shown and the value is not.
+# URL parameters about how to connect, which hold no secret; for all others, only the name is shown.
 PLAIN_PARAMETERS: Final = frozenset(
     {
         *("sslmode", "sslrootcert", "ssl_ca", "ssl_check_hostname", "channel_binding", "gssencmode", "host", "port"),

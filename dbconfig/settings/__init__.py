@@ -1,1 +1,1 @@
-"""Settings: what may be written, validated and frozen."""
+"""Settings: the accepted keys and values, validated and frozen."""

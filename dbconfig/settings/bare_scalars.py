@@ -6,8 +6,8 @@ import re
 
 from dbconfig.errors.late_pattern import late_pattern
 
-# https://yaml.org/spec/1.2.2/#103-core-schema, without its octal and hexadecimal forms: no reader of YAML 1.1 agrees
-# on them.
+# https://yaml.org/spec/1.2.2/#103-core-schema, without its octal and hexadecimal forms: YAML 1.1 parsers disagree on
+# them.
 _NULL = frozenset({"", "~", "null", "Null", "NULL"})
 _BOOLEAN = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
 _INTEGER = late_pattern(r"[-+]?(?:0|[1-9][0-9]{0,39})", re.ASCII)
@@ -16,7 +16,7 @@ _FLOAT = late_pattern(
     re.ASCII,
 )
 
-# https://yaml.org/type/: what version 1.1 reads as something else than text, and version 1.2 does not (or differently).
+# https://yaml.org/type/: values that version 1.1 does not read as text, and that version 1.2 reads differently.
 _YAML_1_1 = (
     (late_pattern(r"y|Y|yes|Yes|YES|n|N|no|No|NO|on|On|ON|off|Off|OFF"), "a boolean"),
     (late_pattern(r"[-+]?0[0-7_]+", re.ASCII), "an octal number"),
@@ -28,7 +28,7 @@ _YAML_1_1 = (
 
 
 def resolve(text: str) -> tuple[str | int | float | bool | None, str]:
-    """Return the value of a bare scalar, and what YAML 1.1 takes it for where that is another thing.
+    """Return the value of a bare scalar, and its meaning in YAML 1.1 if that differs.
 
     >>> resolve("20"), resolve("no"), resolve("1:30")
     ((20, ''), ('no', 'a boolean'), ('1:30', 'a number in base 60'))

@@ -61,8 +61,8 @@ def choice(*options: str, also: Mapping[Any, str | None] | None = None) -> Choic
 POOL_CLASSES: Final = ("QueuePool", "NullPool", "StaticPool", "SingletonThreadPool", "AssertionPool")
 
 
-# https://www.postgresql.org/docs/current/libpq-ssl.html#LIBPQ-SSL-SSLMODE-STATEMENTS; libpq's `allow` is left out: it
-# prefers not to encrypt.
+# https://www.postgresql.org/docs/current/libpq-ssl.html#LIBPQ-SSL-SSLMODE-STATEMENTS; libpq's `allow` is not accepted,
+# since it prefers not to encrypt.
 SSL_MODES: Final = ("disable", "prefer", "require", "verify-ca", "verify-full")
 LIBPQ_SSL_MODES: Final = (*SSL_MODES, "allow")
 

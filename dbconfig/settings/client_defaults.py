@@ -1,4 +1,4 @@
-"""What client libraries add to an address: PGHOST and its like, service files, MySQL's option files."""
+"""Defaults of client libraries for an address: PGHOST and similar variables, service files, MySQL's option files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dbconfig.settings.known_drivers import family
 from dbconfig.settings.url_assembly import compose
 from dbconfig.settings.url_parsing import DatabaseURL
 
-OPTION_FILE: Final = "read_default_file"  # PyMySQL's name, which its descendants and mysqlclient share
+OPTION_FILE: Final = "read_default_file"  # PyMySQL's name, shared by its forks and mysqlclient
 _OPTION_GROUP: Final = "read_default_group"
 
 # https://www.postgresql.org/docs/current/libpq-envars.html
@@ -27,7 +27,7 @@ _VARIABLES: Final = {
     "database": "PGDATABASE",
     "options": "PGOPTIONS",
 }
-# What libpq makes parameters of each session; they count more than its `options`.
+# Variables that libpq turns into session parameters; they override its `options`.
 SESSION: Final = {
     "PGAPPNAME": "application_name",
     "PGTZ": "timezone",
@@ -44,7 +44,7 @@ _OF_OPTION_FILE: Final = {
 }
 
 
-# How libpq and asyncpg name the setting that they refuse.
+# How libpq and asyncpg name the setting that they reject.
 _PARAMETER: Final = late_pattern(r'parameter "([\w.]+)"')
 _ABOUT_SERVICE: Final = "service"
 _SETTING: Final = late_pattern(
@@ -54,14 +54,14 @@ _SETTING: Final = late_pattern(
 
 @dataclass(frozen=True, slots=True)
 class Default:
-    """A value that the profile does not say, and where the client library finds it."""
+    """A value that the profile does not set, and where the client library finds it."""
 
     value: str = field(repr=False)  # a service may have a password
     location: Location
 
 
 def defaults(settings: Keys, environ: Mapping[str, str] | None = None) -> dict[str, Default]:
-    """Return the parts of an address, and `options`, that the client library takes from elsewhere; no secret."""
+    """Return the parts of an address, and `options`, that the client library reads from elsewhere; never a secret."""
     address, environ = compose(settings), variables(environ)
     given = {**address.query, **settings.connect_args}
     if family(address.backend) == "mysql":
@@ -88,7 +88,7 @@ def completed(settings: Keys, environ: Mapping[str, str] | None = None) -> Datab
     for part in ("username", "database"):
         if getattr(address, part) is None and part in found:
             changes[part] = found[part].value
-    # A URL's query may name the host too; then the environment's is not asked.
+    # A URL's query may set the host too; then the environment's is not used.
     query = dict(address.query)
     for part in ("host", "port"):
         if getattr(address, part) is None and part not in query and "unix_socket" not in query and part in found:
@@ -99,7 +99,7 @@ def completed(settings: Keys, environ: Mapping[str, str] | None = None) -> Datab
 
 
 def option_file(settings: Keys, written: str) -> Path:
-    """Return MySQL's option file as a path; a relative one is relative to the project folder."""
+    """Return the path of MySQL's option file; a relative one is relative to the project folder."""
     return (settings.folder or Path()) / Path(written).expanduser()
 
 
@@ -116,7 +116,7 @@ def is_written(settings: Keys, name: str) -> bool:
 def refused_setting(
     settings: Keys, words: str, environ: Mapping[str, str] | None = None
 ) -> tuple[str, Location | None] | None:
-    """Return the setting that PostgreSQL's client refuses in these words, and its place outside of the profile."""
+    """Return the setting that PostgreSQL's client rejects in this text, and its location outside the profile."""
     environ = variables(environ)
     service_ = service_of(settings, environ)
     lines = (service(service_, environ) if service_ else None) or {}
@@ -135,7 +135,7 @@ def refused_setting(
 
 
 def tls_word(settings: Keys, name: str, environ: Mapping[str, str] | None = None) -> Location | None:
-    """Return where PostgreSQL's client finds `sslmode` or its like, if the profile does not say it."""
+    """Return where PostgreSQL's client finds `sslmode` or a similar parameter that the profile does not set."""
     environ = variables(environ)
     if family(compose(settings).backend) != "postgresql" or is_written(settings, name):
         return None
@@ -150,7 +150,7 @@ def tls_word(settings: Keys, name: str, environ: Mapping[str, str] | None = None
 def session_parameter(
     settings: Keys, words: str, environ: Mapping[str, str] | None = None
 ) -> tuple[str, Location] | None:
-    """Return the parameter of a session that the server's words are about, and where PostgreSQL's client finds it."""
+    """Return the session parameter that the server's text mentions, and where PostgreSQL's client finds it."""
     found = _PARAMETER.search(words)
     if found is None or family(compose(settings).backend) != "postgresql":
         return None
@@ -163,7 +163,7 @@ def session_parameter(
 
 
 def service_of(settings: Keys, environ: Mapping[str, str] | None = None) -> str:
-    """Return the name of PostgreSQL's service that is asked for, or ""."""
+    """Return the name of the requested PostgreSQL service, or ""."""
     given = {**compose(settings).query, **settings.connect_args}
     return _text(given.get("service")) or variables(environ).get("PGSERVICE", "")
 
@@ -185,7 +185,7 @@ def _read(path: Path, section: str, names: Mapping[str, str]) -> dict[str, Defau
 
 
 def _section(path: Path, section: str) -> dict[str, Default] | None:
-    """Return the lines of a section; None where there is none, or no file, which the client library tells."""
+    """Return the lines of a section; None if it or the file is missing, which the client library reports."""
     try:
         lines = small_files.read(path).decode("utf-8", "replace").splitlines()
     except small_files.Unreadable:

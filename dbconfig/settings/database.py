@@ -46,19 +46,19 @@ class DatabaseSettings(Keys):
         return self
 
     def settle(self, origins: Origins, prefix: tuple[str, ...], folder: Path | None) -> None:
-        """Note where the values came from; called once, by the loader, before anybody else has the settings."""
+        """Record where the values came from; called once by the loader, before the settings are shared."""
         self._origins, self._prefix, self._folder = origins, prefix, folder
         for number, replica in enumerate(self.replicas):
             replica.settle(origins, (*prefix, "replicas", str(number)), folder)
 
     @property
     def address(self) -> DatabaseURL:
-        """The connection's parts, of the URL and of the keys that complete it; the password is not read."""
+        """The parts of the address, from the URL and the keys that complete it; the password is not read."""
         return url_assembly.compose(self)
 
     @property
     def backend(self) -> str:
-        """The database system: sqlite, postgresql, mysql or mariadb; of a generic dialect its whole name."""
+        """The database system: sqlite, postgresql, mysql, or mariadb; for a generic dialect, its whole name."""
         return self.address.backend
 
     @property
@@ -72,14 +72,14 @@ class DatabaseSettings(Keys):
         address = self.address
         if self.backend != "sqlite" or address.in_memory:
             return address.in_memory
-        # A URI without a shared cache: a database of its own for whoever opens it, were it not shared here.
+        # A URI without a shared cache: each connection would get its own database, if it were not shared here.
         query = address.query
         is_private = "shared" not in query.get("cache", ()) and "memdb" not in query.get("vfs", ())
         return is_private and (address.database == "file::memory:" or "memory" in query.get("mode", ()))
 
     @property
     def path(self) -> Path | None:
-        """The file of a SQLite database, absolute where the project folder is known; None for others, and for a URI."""
+        """The file of a SQLite database, absolute if the project folder is known; None for others, and for a URI."""
         database = self.address.database
         if self.backend != "sqlite" or self.in_memory or database is None or database.startswith("file:"):
             return None
@@ -99,23 +99,23 @@ class DatabaseSettings(Keys):
         return password.read(self._folder)
 
     def means_the_same(self, other: DatabaseSettings) -> bool:
-        """Return whether other settings would make the same engine; where they were written does not count."""
+        """Return whether other settings would create the same engine; where they were written does not matter."""
         return self.__dict__ == other.__dict__ and self._folder == other._folder
 
     def prove_password(self) -> None:
-        """Read the password once, to find out early that it is missing; of a provider only whether it is known.
+        """Read the password once, to detect a missing one early; for a provider, only check that it is registered.
 
         Raises:
-            ConfigError: it cannot be read, or there is no such provider.
+            ConfigError: it cannot be read, or the provider is not registered.
         """
         password = self.address.password
         if password is not None and password.kind == "provider":
-            (self._providers or Providers()).find(password)  # asking it may go over the network: not before a connect
+            (self._providers or Providers()).find(password)  # calling it may use the network: not before a connect
         elif password is not None:
             password.read(self._folder)
 
     def provided_by(self, providers: Providers) -> Self:
-        """Return the same settings, with a registry's own password providers where they need one."""
+        """Return the same settings, with a registry's own password providers if they need one."""
         password = self.address.password
         if password is None or password.kind != "provider":
             return self
@@ -127,16 +127,16 @@ class DatabaseSettings(Keys):
         """Return the drivername with the installed driver, such as postgresql+psycopg2.
 
         Raises:
-            ConfigError: the driver is not installed, or is of the other kind.
+            ConfigError: the driver is not installed, or is of the other kind (synchronous or asynchronous).
         """
         key = system_key(self)
         return choose(self.address.drivername, self.origin(key), key, asynchronous=asynchronous)
 
     def only_asynchronous(self) -> bool:
-        """Return whether only an asynchronous driver can be used: the one that is named, or the only one installed.
+        """Return whether only an asynchronous driver can be used: the named one, or the only one installed.
 
         Raises:
-            ConfigError: there is neither.
+            ConfigError: no driver is installed.
         """
         try:
             self.driver()
@@ -150,7 +150,7 @@ class DatabaseSettings(Keys):
         return False
 
     def serves(self, *, asynchronous: bool) -> bool:
-        """Return whether the driver that the profile names, if it names one, is of this kind of engine."""
+        """Return whether the driver that the profile names, if any, supports this kind of engine."""
         try:
             self.driver(asynchronous=asynchronous)
         except ConfigError as error:
@@ -174,7 +174,7 @@ class DatabaseSettings(Keys):
         return self._url(drivername or self.driver(), secrets=False)
 
     def _url(self, drivername: str, *, secrets: bool) -> URL:
-        # The one place of the file half that needs SQLAlchemy: the names of the methods promise its type.
+        # The only place in the configuration half that needs SQLAlchemy, whose type the methods return.
         from sqlalchemy import URL
 
         parts, host, port = self.address, self.address.host, self.address.port
@@ -184,8 +184,8 @@ class DatabaseSettings(Keys):
                 one.read() if isinstance(one, Secret) else one for one in found if secrets or isinstance(one, str)
             )
             if texts:
-                query[name] = texts[0] if len(texts) == 1 else texts  # drivers take a list for a list only
-        if host is not None and host.startswith("/"):  # the folder of a socket cannot stand before the path of a URL
+                query[name] = texts[0] if len(texts) == 1 else texts  # drivers treat only a list as a list
+        if host is not None and host.startswith("/"):  # a URL cannot have the folder of a socket before its path
             query |= {"host": host} if port is None else {"host": host, "port": str(port)}
             host = port = None
         password = self.read_password() if secrets else None
@@ -194,7 +194,7 @@ class DatabaseSettings(Keys):
 
 
 class ReplicaSettings(DatabaseSettings, ReplicaKeys):
-    """The validated settings of one replica: all of its primary's, and what differs."""
+    """The validated settings of one replica: those of its primary, with its own differences."""
 
     def layers(self, key: str) -> tuple[Location, ...]:
         """Return where a key was written: in the replica's own lines, or for its primary."""

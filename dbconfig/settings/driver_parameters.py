@@ -1,4 +1,4 @@
-"""Arguments that connect() of each driver accepts, for validation where no driver is installed."""
+"""Arguments that connect() of each driver accepts, for validation without an installed driver."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ _ASYNCMY: Final = frozenset(
     | {"binary_prefix", "echo", "query_callback", "stmt_cache_size", "ssl_key_password"}
 )
 _AIOMYSQL: Final = frozenset({"cursorclass", "echo", "loop", "auth_plugin"})
-# Without `isolation_level` and `autocommit`, which are about the driver's own BEGIN: transactions begin by themselves
-# here, and with the second one they would never be committed.
+# Without `isolation_level` and `autocommit`, which control the driver's own BEGIN: dbconfig begins transactions itself,
+# and with the second one they would never be committed.
 OWN_BEGIN: Final = ("isolation_level", "autocommit")
 SQLITE: Final = frozenset({"timeout", "detect_types", "check_same_thread", "factory", "cached_statements", "uri"})
 PSYCOPG2: Final = _LIBPQ | {"dsn", "connection_factory", "cursor_factory"}
@@ -60,6 +60,6 @@ NO_TIMEOUT: Final = "limit the time with `statement_timeout`, or with asyncio.ti
 
 
 def own_begin(name: str) -> tuple[str, str]:
-    """Return what is wrong with an argument about SQLite's own BEGIN, and what helps."""
+    """Return the problem of an argument about sqlite3's own BEGIN, and the remedy."""
     message = f"{name!r} of sqlite3 has no effect here: dbconfig begins and commits transactions itself"
     return message, "`isolation_level: AUTOCOMMIT` commits each statement"

@@ -1,4 +1,4 @@
-"""The time limit of a connect, written as a driver's own argument."""
+"""The connect timeout, set as a driver's own argument."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from dbconfig.settings.value_types import plain
 KEY: Final = "connect_timeout"  # libpq's name, PyMySQL's, and ours
 
 _WHERE: Final = {"url": "in the URL", "query": "in `query`", "connect_args": "in connect_args"}
-_ARGUMENTS: Final = (KEY, "timeout")  # the second is one driver's word
+_ARGUMENTS: Final = (KEY, "timeout")  # the second is one driver's name for it
 
 
 def settled(data: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the data of a database with the limit that is written for its driver as `connect_timeout`.
+    """Return the data of a database with its driver's own timeout moved to `connect_timeout`.
 
-    Whatever asks for the limit then has the one that was written: a longer one is not cut to the default.
+    So the configured limit applies everywhere: a longer one is not cut to the default.
 
     Raises:
-        PydanticCustomError: it is written twice, or is none.
+        PydanticCustomError: it is set twice, or is invalid.
     """
     found = _written(data)
     if not found:
@@ -33,7 +33,7 @@ def settled(data: Mapping[str, Any]) -> Mapping[str, Any]:
     ((place, value),) = found
     seconds = _seconds(place, value)
     if seconds is None:
-        return data  # told with the other arguments
+        return data  # reported with the other arguments
     if not 0 < seconds <= LONGEST_CONNECT:
         message = f"'{place[-1]}' {_WHERE[place[0]]} must be greater than 0 and at most {LONGEST_CONNECT} seconds"
         raise reject_all([Finding("out-of-range", message, at=_at(place))])
@@ -41,7 +41,7 @@ def settled(data: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def beneath(inherited: Mapping[str, Any], says: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a replica takes over, without the limit where it says one of its own, by whichever name."""
+    """Return what a replica inherits, without the limit if it sets its own, under any name."""
     if KEY in says:
         query = {name: value for name, value in (plain(inherited.get("query")) or {}).items() if name != KEY}
         return {**inherited, "query": query}
@@ -50,20 +50,20 @@ def beneath(inherited: Mapping[str, Any], says: Mapping[str, Any]) -> dict[str, 
 
 
 def path(key: str, values: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the path of a key; of the limit, the path of what it is written by."""
+    """Return the path of a key; for the limit, the path under which it was written."""
     names = ("url", "drivername", "query", "connect_args")
     found = _written({name: values.get(name) for name in names}) if key == KEY else []
     return _at(found[0][0]) if found else tuple(key.split("."))
 
 
 def _written(data: Mapping[str, Any]) -> list[tuple[tuple[str, ...], Any]]:
-    """Return where the limit is written for the driver, and what is."""
+    """Return where the limit is set for the driver, and its value."""
     url = parsed_url(data.get("url"))
     try:
         backend = backend_of(str(plain(data.get("drivername")) or (url.drivername if url else "")))
     except ValueError:
-        return []  # told where the system is looked at
-    if backend == "sqlite" or is_generic(backend):  # whose `timeout` waits for a lock, or whose words nobody knows
+        return []  # reported when the system is validated
+    if backend == "sqlite" or is_generic(backend):  # whose `timeout` is for locks, or unknown
         return []
     found: list[tuple[tuple[str, ...], Any]] = [(("url", KEY), one) for one in (url.query.get(KEY, ()) if url else ())]
     query, arguments = plain(data.get("query")), plain(data.get("connect_args"))
@@ -98,7 +98,7 @@ def _twice(found: list[tuple[tuple[str, ...], Any]], *, itself: bool) -> Finding
     if last[0] == "connect_args":
         message = f"`{KEY}` is given twice: as a key and {_where(last)}"
         return Finding("given-twice", message, "remove the one in connect_args", last, against=KEY)
-    # What a profile says for all its databases need not fit one whose URL says it.
+    # A key for all databases of a profile may conflict with the URL of one of them.
     message = f"`{KEY}` is given twice: as a key and {_where(last)}"
     return Finding("given-twice", message, "remove one of the two", (KEY,), because=last[0], against=last[0])
 

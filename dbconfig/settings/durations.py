@@ -14,7 +14,7 @@ from dbconfig.settings.findings import reject
 from dbconfig.settings.value_types import FLAGS, ambiguity, flag, kind_of, plain
 
 LONGEST_CONNECT: Final = 3600  # seconds, of connect_timeout and of the drivers' own arguments
-PATTERN: Final = r"([0-9]{1,9}(?:\.[0-9]{1,6})?) ?(ms|s|m|h|d)?"  # as JSON schema has it too
+PATTERN: Final = r"([0-9]{1,9}(?:\.[0-9]{1,6})?) ?(ms|s|m|h|d)?"  # also used in the JSON schema
 _DURATION = late_pattern(PATTERN, re.ASCII)
 _UNIT_SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, None: 1.0}
 
@@ -49,7 +49,7 @@ def seconds(value: Any) -> float:
 
 
 def seconds_or_off(value: Any) -> float | None:
-    """Take a duration, or `false` for never."""
+    """Accept a duration, or `false` for never."""
     raw = plain(value)
     if raw is False or (isinstance(raw, str) and FLAGS.get(raw.lower()) is False):
         return None
@@ -57,7 +57,7 @@ def seconds_or_off(value: Any) -> float | None:
 
 
 def check(value: Any) -> bool | float:
-    """Take a boolean, or the seconds of rest after which a connection is asked whether it lives."""
+    """Accept a boolean, or the idle seconds after which a connection is pinged."""
     raw = plain(value)
     if isinstance(raw, bool) or (isinstance(raw, str) and raw.lower() in FLAGS):
         return flag(value)
@@ -82,7 +82,7 @@ Check = Annotated[bool | float, BeforeValidator(check)]
 
 
 def written(seconds: float) -> str:
-    """Return seconds as the YAML has them: 500ms, 5s, 30m, 1h.
+    """Return seconds in the notation of the YAML files: 500ms, 5s, 30m, 1h.
 
     >>> written(0.5), written(90.0), written(1800.0), written(-1.0)
     ('500ms', '90s', '30m', '-1')

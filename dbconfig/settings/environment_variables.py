@@ -1,4 +1,4 @@
-"""Environment variables above those of a `.env` file, each with the place where it was set."""
+"""Environment variables, which override those of a `.env` file, each with its location."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class Variable:
     """A variable as it is set.
 
     Attributes:
-        literal: it stands in single quotes in a `.env`: a `${…}` in it is text.
-        missing: the variables that its `${…}` refer to and that are not set.
+        literal: it is in single quotes in a `.env`, so a `${…}` in it is text.
+        missing: unset variables that its `${…}` refer to.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Variable:
 
 
 def unexpanded(text: str) -> str:
-    """Return the name of a `${NAME}` in a text that nothing will expand, or ""."""
+    """Return the name of a `${NAME}` in a text that will not be expanded, or ""."""
     match = _REFERENCE.search(text)
     return "" if match is None else match["name"]
 
@@ -63,14 +63,14 @@ class Environment:
     ) -> None:
         self._process = os.environ if environ is None else environ
         self._beneath: dict[str, Variable] = {}
-        if dotenv is not None and dotenv.exists() and not dotenv.is_dir():  # some call a venv so
+        if dotenv is not None and dotenv.exists() and not dotenv.is_dir():  # some virtual environments have this name
             self._beneath = _read(dotenv, shown, self._process)
 
     def __repr__(self) -> str:
         return f"<environment of {len(self._process)} variables, {len(self._beneath)} beneath>"
 
     def __reduce__(self) -> tuple[type[Environment], tuple[()]]:
-        # Values are not carried along: they may be secret, and another process has an environment of its own.
+        # Values are not pickled: they may be secret, and another process has its own environment.
         return Environment, ()
 
     def __iter__(self) -> Iterator[str]:
@@ -92,7 +92,7 @@ def _read(path: Path, shown: str, above: Mapping[str, str]) -> dict[str, Variabl
 
 
 def _parsed(path: Path, shown: str, above: Mapping[str, str]) -> tuple[dict[str, Variable], list[Problem]]:
-    # Returns what is wrong instead of raising it: a line would be a local variable of the traceback's frame.
+    # Returns the problem instead of raising it: a line would be a local variable in a traceback frame.
     found: dict[str, Variable] = {}
     lines, problem = _bindings(path, shown)
     problems = [] if problem is None else [problem]
@@ -106,8 +106,8 @@ def _parsed(path: Path, shown: str, above: Mapping[str, str]) -> tuple[dict[str,
 
 
 def _bindings(path: Path, shown: str) -> tuple[list[Any], Problem | None]:
-    """Return the lines of a `.env`, or why there are none."""
-    from dotenv.parser import parse_stream  # only where there is a `.env`
+    """Return the lines of a `.env`, or the problem."""
+    from dotenv.parser import parse_stream  # only if a `.env` exists
 
     try:
         data = small_files.read(path)
@@ -146,6 +146,6 @@ def _variable(binding: Any, at: Location, above: Mapping[str, str], before: Mapp
 
 
 def _bad_line(shown: str, line: int) -> Problem:
-    # Nothing of the line is repeated: a line without `=` may be the rest of a secret that has line breaks.
+    # The line is not shown: a line without `=` may be the rest of a multi-line secret.
     help = "quote a value that has spaces or a `#`"
     return Problem("dotenv-syntax", "not a line of the form NAME=value", Location(shown, line), help=help)

@@ -1,4 +1,4 @@
-"""Problems with a value, carried through pydantic to the loader, which knows where the value is."""
+"""Problems with a value, passed through pydantic to the loader, which knows the location of the value."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from dbconfig.errors.light_dataclass import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing wrong with a value, before it is known where the value stands."""
+    """A problem with a value whose location is not known yet."""
 
     slug: str
     message: str
     help: str = ""
     at: tuple[str, ...] = ()
-    because: str = ""  # the key that makes this one impossible
-    against: str = ""  # the key that says otherwise
+    because: str = ""  # the key that conflicts with this one
+    against: str = ""  # the key that contradicts it
 
 
 def reject(slug: str, message: str, help: str = "", at: tuple[str, ...] = ()) -> PydanticCustomError:
@@ -28,14 +28,14 @@ def reject(slug: str, message: str, help: str = "", at: tuple[str, ...] = ()) ->
 
 
 def reject_all(findings: Iterable[Finding]) -> PydanticCustomError:
-    """Return the pydantic error that carries findings; the loader places them in the file."""
+    """Return a pydantic error that contains findings; the loader locates them in the file."""
     found = tuple(findings)
     text = "; ".join(finding.message for finding in found)
     return PydanticCustomError("finding", "{text}", {"text": text, "findings": found})
 
 
 def found_in(error: ValidationError) -> list[tuple[tuple[str, ...], tuple[Finding, ...]]]:
-    """Return what pydantic found, with the path of each; without the input, which may be secret."""
+    """Return pydantic's findings with their paths, without the input, which may be secret."""
     found = []
     for details in error.errors(include_url=False, include_input=False):
         kind, ctx = details["type"], details.get("ctx", {})

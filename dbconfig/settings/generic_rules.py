@@ -1,4 +1,4 @@
-"""What a generic dialect cannot do: keys that need knowledge of the database system."""
+"""Limits of generic dialects: keys that need knowledge of the database system."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from dbconfig.settings.url_parsing import DatabaseURL
 
 _GROUPS: Final = ("tls", "timeout", "replica", "observability")
 _KEYS: Final = ("replicas", "pool_reset", "fast_begin", "paramstyle")
-# Off, they ask for nothing.
+# These have no effect if they are off.
 _NOTHING: Final = (None, False, (), "rollback")
 
 
 def unusable(settings: Keys, address: DatabaseURL) -> Iterator[Finding]:
-    """Yield the keys that would have no effect, and what of the driver's arguments cannot be data."""
+    """Yield the keys that would have no effect, and the driver's arguments that cannot be data."""
     for key, field in type(settings).model_fields.items():
         if key not in settings.model_fields_set or not (group(field) in _GROUPS or key in _KEYS):
             continue

@@ -1,4 +1,4 @@
-"""Dialects that SQLAlchemy finds, and of which nothing else is known here: their names and their packages."""
+"""Dialects that are supported only through SQLAlchemy: their names and packages."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from dbconfig.errors.light_dataclass import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Generic:
-    """A dialect as a URL names it.
+    """A dialect, by its name in a URL.
 
     Attributes:
         module: the driver's, for a dialect that comes with SQLAlchemy; "" for one of another package.
-        package: what `pip install` takes; "" where it is not known.
+        package: the package to install; "" if unknown.
     """
 
     name: str
@@ -83,14 +83,14 @@ _KNOWN: Final = {each.name: each for each in _WITH_SQLALCHEMY}
 
 @cache
 def _entry_points() -> frozenset[str]:
-    """Return the dialects of installed packages, as a URL names them."""
-    from importlib.metadata import entry_points  # only where a profile names a dialect that nobody else knows
+    """Return the dialects of installed packages, by their names in a URL."""
+    from importlib.metadata import entry_points  # only if a profile names an otherwise unknown dialect
 
     return frozenset(point.name.replace(".", "+") for point in entry_points(group="sqlalchemy.dialects"))
 
 
 def find(drivername: str) -> Generic | None:
-    """Return the dialect of a `drivername`; None if nobody knows one of this name."""
+    """Return the dialect of a `drivername`; None if it is unknown."""
     name = drivername.lower()
     known = _KNOWN.get(name)
     if known is not None:

@@ -17,12 +17,12 @@ from dbconfig.settings.findings import reject
 
 NAME: Final = late_pattern(r"[^\W_](?:[\w.-]{0,251}\w)?\.?")
 LOCAL: Final = frozenset({"localhost", "127.0.0.1", "::1"})
-_HOSTS_AT_MOST: Final = 32  # each is asked by a thread or a task of its own
+_HOSTS_AT_MOST: Final = 32  # each is queried by a separate thread or task
 _HOST_PORT: Final = late_pattern(r"(?:\[(?P<six>[^\[\]]*)\]|(?P<host>[^:\[\]]*))(?P<port>:[0-9]*)?", re.ASCII)
 
 
 def split(text: str) -> tuple[str, str | None] | None:
-    """Return host and port of `host:port`, without an IPv6 address's brackets; None where it is not of this form.
+    """Return host and port of `host:port`, without an IPv6 address's brackets; None if it is not of this form.
 
     >>> split("db:5433"), split("db"), split("db:"), split("[::1]:5433"), split("::1")
     (('db', '5433'), ('db', None), ('db', ''), ('::1', '5433'), None)
@@ -54,9 +54,9 @@ def is_port(text: str) -> bool:
 def servers(
     host: str | None, port: int | None, query: Mapping[str, tuple[Any, ...]], usual: int
 ) -> list[tuple[str, int]]:
-    """Return host and port of each server that an address names; a folder is that of a socket.
+    """Return the host and port of each server in an address; a folder contains a socket.
 
-    PostgreSQL's drivers take several: `?host=one:5432&host=two`, or `?host=one,two&port=5432,5433`.
+    PostgreSQL's drivers accept several: `?host=one:5432&host=two`, or `?host=one,two&port=5432,5433`.
     """
     names = [each for text in query.get("host", ()) for each in str(text).split(",")] or [host or ""]
     ports = [each for text in query.get("port", ()) for each in str(text).split(",")] or [str(port or usual)]
@@ -69,7 +69,7 @@ def servers(
 
 
 def separated(hosts: tuple[str, ...], port: int) -> tuple[str, str]:
-    """Return hosts and ports as libpq writes them: two lists with commas."""
+    """Return hosts and ports in libpq's notation: two comma-separated lists."""
     found = servers(None, port, {"host": hosts}, port)
     return ",".join(name for name, _ in found), ",".join(str(each) for _, each in found)
 
@@ -100,7 +100,7 @@ def host(value: Any) -> str:
 
 
 def hosts(value: Any) -> str | tuple[str, ...]:
-    """Take one host, or a list among which the primary is looked for, each with or without a port of its own."""
+    """Accept one host, or a list in which the primary is searched for, each with or without its own port."""
     raw = value_types.plain(value)
     if not isinstance(raw, (list, tuple)):
         return host(value)

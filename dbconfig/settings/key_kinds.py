@@ -1,4 +1,4 @@
-"""How each key is written: its kind, limits, and default, for the schema, the reference, and the command line."""
+"""The notation of each key: its kind, limits, and default, for the schema, the reference, and the command line."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ _WORDS: Final = {
 
 
 def description(name: str, field: FieldInfo) -> str:
-    """Return the text of a setting: what it means, its unit, and where SQLAlchemy describes it."""
+    """Return the description of a setting: its meaning, its unit, and a link to SQLAlchemy's documentation."""
     text = f"{field.description}."
     if kind(field).startswith("seconds"):
         text += f" {_DURATION_UNITS}"
@@ -61,7 +61,7 @@ def description(name: str, field: FieldInfo) -> str:
 
 
 def is_create_engine_argument(name: str) -> bool:
-    """Say whether `create_engine` documents an argument of this name; the keys below are ours alone."""
+    """Return whether `create_engine` documents an argument of this name; the keys below are only ours."""
     return name not in _OURS
 
 
@@ -101,19 +101,19 @@ def kind(field: FieldInfo) -> str:
 
 
 def default(field: FieldInfo) -> Any:
-    """Return the default as YAML would have it."""
+    """Return the default as YAML."""
     value = list(field.default) if isinstance(field.default, tuple) else field.default
     return durations.written(value) if isinstance(value, float) and kind(field).startswith("seconds") else value
 
 
 def shown_default(field: FieldInfo) -> str:
-    """Return the default as a person reads it; "-" where there is none."""
+    """Return the default for display; "-" if there is none."""
     value = default(field)
     return "-" if value is None or value == {} else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def limits(field: FieldInfo) -> dict[str, Any]:
-    """Return the bounds of a number, by the names that JSON schema has for them."""
+    """Return the bounds of a number, under their names in JSON Schema."""
     names = {"ge": "minimum", "gt": "exclusiveMinimum", "le": "maximum", "lt": "exclusiveMaximum"}
     return {
         key: getattr(item, attribute)
@@ -124,7 +124,7 @@ def limits(field: FieldInfo) -> dict[str, Any]:
 
 
 def words(field: FieldInfo) -> str:
-    """Return the type of a setting and its limits, as a person reads them."""
+    """Return the type of a setting and its limits, for display."""
     found = limits(field)
     low, high = found.get("minimum", found.get("exclusiveMinimum")), found.get("maximum")
     if low is None:

@@ -1,4 +1,4 @@
-"""Every YAML key: its type, default, limits, group, and text; and where each was written."""
+"""Every YAML key: its type, default, limits, group, and description; and where each was written."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from pydantic.fields import FieldInfo
 from dbconfig.errors.problem import BUILT_IN, Location
 from dbconfig.settings import choices, driver_timeouts, durations, hosts, tags, url_parsing, value_types
 
-# Where each key was written, by its path: the place in force first, then those that it covers.
+# Where each key was written, by its path: the effective location first, then the overridden ones.
 Origins = Mapping[tuple[str, ...], tuple[Location, ...]]
 
 
 def setting(default: Any, group: str, description: str, **constraints: Any) -> Any:
-    """Return a field; `group` is what it is about, such as connection, tls, pool, or observability."""
+    """Return a field; `group` is its topic, such as connection, tls, pool, or observability."""
     return Field(default, description=description, json_schema_extra={"group": group}, **constraints)
 
 
 def group(field: FieldInfo) -> str:
-    """Return what a setting is about."""
+    """Return the group of a setting."""
     extra = field.json_schema_extra
     return str(extra["group"]) if isinstance(extra, dict) else ""
 
 
-# What is a default of one profile only.
+# Defaults of a single profile.
 FOR_PROFILE: Final[Mapping[str, Mapping[str, Any]]] = {
     "production": {"protected": True},
     "development": {"pool_leak_warning": 30.0},
@@ -50,7 +50,7 @@ REPLICAS: Final[Any] = setting(
 
 
 class Keys(BaseModel):
-    """Every key of a database; `ReplicaKeys` has the one that only replicas have."""
+    """Every key of a database; `ReplicaKeys` adds the one that only replicas have."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(
         frozen=True, extra="forbid", hide_input_in_errors=True, arbitrary_types_allowed=True, defer_build=True
@@ -325,7 +325,7 @@ class Keys(BaseModel):
 
 
 class ReplicaKeys(BaseModel):
-    """What a replica has beside the keys of a database."""
+    """The keys of a replica in addition to those of a database."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(defer_build=True)
 
@@ -338,5 +338,5 @@ CONNECTION_KEYS: Final = frozenset(name for name, field in Keys.model_fields.ite
 
 
 def system_key(settings: Keys) -> str:
-    """Return the key that says which database system it is."""
+    """Return the key that determines the database system."""
     return "drivername" if settings.drivername is not None else "url"

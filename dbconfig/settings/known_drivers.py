@@ -15,7 +15,7 @@ from dbconfig.settings import driver_parameters, generic_systems
 
 @dataclass(frozen=True, slots=True)
 class Driver:
-    """A DBAPI driver as SQLAlchemy names it, its module, and the package that brings it."""
+    """A DBAPI driver: its name in SQLAlchemy, its module, and its package."""
 
     name: str
     module: str
@@ -23,9 +23,9 @@ class Driver:
     synchronous: bool = True
     asynchronous: bool = False
     paramstyles: tuple[str, ...] = ("format", "pyformat")  # its own is among them
-    ssl_is_sslmode: bool = False  # `?ssl=` of its URLs is libpq's `sslmode`
+    ssl_is_sslmode: bool = False  # `?ssl=` in its URLs is libpq's `sslmode`
     arguments: frozenset[str] = frozenset()  # of its connect()
-    tells_arguments: bool = True  # else it is written in C, and has more than its documentation lists
+    tells_arguments: bool = True  # else it is written in C, and accepts more than its documentation lists
     fast_begin: bool = False  # it can send BEGIN together with the first statement
 
     @property
@@ -54,7 +54,7 @@ _MYSQL = (
     Driver("asyncmy", "asyncmy", "asyncmy", False, True, arguments=driver_parameters.ASYNCMY),
     Driver("aiomysql", "aiomysql", "aiomysql", False, True, arguments=driver_parameters.AIOMYSQL),
 )
-# It takes `:1` too, and counts otherwise than SQLAlchemy: values end up in the wrong places, and nothing is raised.
+# It accepts `:1` too, but numbers parameters differently from SQLAlchemy: values are silently misplaced.
 _OF_SQLITE = ("qmark", "named")
 _SQLITE_ARGUMENTS = driver_parameters.SQLITE_OR_REFUSED
 _SQLITE = (
@@ -72,7 +72,7 @@ DRIVERS: dict[str, tuple[Driver, ...]] = {
 }
 PORTS: Mapping[str, int] = {"postgresql": 5432, "mysql": 3306, "mariadb": 3306}  # where a server listens by default
 _ALIASES = {"postgres": "postgresql", "sqlite3": "sqlite"}
-# What other tools call a system or a driver; SQLAlchemy and we do not.
+# Names of systems and drivers in other tools, which neither SQLAlchemy nor we accept.
 _ELSEWHERE = {
     **dict.fromkeys(("pgsql", "psql", "pg", "postgis", "timescaledb"), "postgresql"),
     "sqlserver": "mssql+pyodbc",
@@ -86,10 +86,10 @@ _UNSUPPORTED = frozenset({"mongodb", "redis"})
 def backend_of(drivername: str) -> str:
     """Return the database system of a `drivername`: sqlite, postgresql, mysql or mariadb.
 
-    Of a generic dialect it is the whole `drivername`, such as duckdb or postgresql+pg8000.
+    For a generic dialect, it is the whole `drivername`, such as duckdb or postgresql+pg8000.
 
     Raises:
-        ValueError: it names another system or another driver; the text says which there are.
+        ValueError: it names an unsupported system or driver; the text lists the supported ones.
     """
     system, plus, driver = drivername.lower().partition("+")
     backend = _ALIASES.get(system, system)
@@ -112,17 +112,17 @@ def backend_of(drivername: str) -> str:
 
 
 def is_generic(backend: str) -> bool:
-    """Return whether SQLAlchemy's dialect is all that is known of a database system, or of its driver."""
+    """Return whether a database system, or its driver, is supported only through SQLAlchemy's dialect."""
     return backend not in DRIVERS
 
 
 def family(backend: str) -> str:
-    """Return the system whose drivers, SQL and errors a backend shares: MariaDB is of MySQL's family."""
+    """Return the family whose drivers, SQL, and errors a backend shares: MariaDB belongs to MySQL's."""
     return "mysql" if backend == "mariadb" else backend
 
 
 def choose(drivername: str, at: Location | None, key: str, *, asynchronous: bool = False) -> str:
-    """Return the drivername with an installed driver of the kind that is asked for; an explicit one is kept.
+    """Return the drivername with an installed driver of the requested kind; an explicit one is kept.
 
     Raises:
         ConfigError: no driver is installed, or the named one is not, or is of the other kind.
@@ -142,7 +142,7 @@ def choose(drivername: str, at: Location | None, key: str, *, asynchronous: bool
         kind = "asynchronous driver" if asynchronous else "driver"
         message = f"the {kind} of {backend} is not installed: {candidates[0].name}"
         raise ConfigError([Problem("missing-driver", message, at, key, f"pip install {candidates[0].package}")])
-    # SQLAlchemy's name of a driver's other half, where one driver is both.
+    # SQLAlchemy's name of a driver's asynchronous side, if one driver supports both.
     return f"{backend}+{installed.name}{'_async' if asynchronous and installed.synchronous else ''}"
 
 
@@ -160,7 +160,7 @@ def _choose_generic(name: str, at: Location | None, key: str, asynchronous: bool
 
 
 def ssl_is_sslmode(drivername: str) -> bool:
-    """Return whether `?ssl=` of the URLs of a driver, which is named, is its word for libpq's `sslmode`."""
+    """Return whether `?ssl=` in URLs of the named driver is its name for libpq's `sslmode`."""
     backend, _, named = drivername.lower().partition("+")
     known = DRIVERS.get(_ALIASES.get(backend, backend), ())
     return any(driver.ssl_is_sslmode for driver in known if driver.name == named)
@@ -196,12 +196,12 @@ _IN_CODE = "pass an argument of a newer driver in code: Registry(engine_options=
 
 
 def unknown_argument(name: str, backend: str, named: str) -> tuple[str, str] | None:
-    """Return what is wrong with an argument of connect(), and what helps; None where a driver accepts it, or may.
+    """Return the problem of an argument of connect(), and the remedy; None if a driver accepts it, or may.
 
     Args:
         name: of the argument.
         backend: the database system.
-        named: the driver of the profile; "" where each kind of engine takes its own.
+        named: the driver of the profile; "" if each kind of engine uses its own.
     """
     chosen = [driver for driver in DRIVERS[backend] if named in ("", driver.name)]
     known = frozenset[str]().union(*(driver.arguments for driver in chosen))

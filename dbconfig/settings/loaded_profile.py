@@ -1,4 +1,4 @@
-"""A profile as the loader has found it; `Profile` is what the application sees of it."""
+"""A profile as loaded; `Profile` is the application's view of it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from dbconfig.settings.value_types import plain
 
 DEFAULT: Final = "default"  # the name of a profile's own database
 
-# Meant for one database system: inherited only by a database of the same one.
+# Specific to a database system: inherited only by databases of the same one.
 _SYSTEM_KEYS: Final = frozenset(
     {"connect_args", "variables", "dialect_options", "isolation_level", "pgbouncer"}
     | {"sslmode", "sslrootcert", "sslcert", "sslkey"}
@@ -26,7 +26,7 @@ _SYSTEM_KEYS: Final = frozenset(
 
 
 class AnyProfile:
-    """What a profile can be asked, whether it is the loader's or the application's."""
+    """The methods shared by the loader's and the application's profile."""
 
     if TYPE_CHECKING:
         name: str
@@ -43,7 +43,7 @@ class AnyProfile:
         """Return the settings of a database.
 
         Raises:
-            ConfigError: the profile has none of this name.
+            ConfigError: the profile has no database with this name.
         """
         found = self.databases.get(name)
         if found is not None:
@@ -59,7 +59,7 @@ class AnyProfile:
         raise ConfigError([Problem("unknown-database", message, help=help, notes=notes)])
 
     def shards(self, name: str = DEFAULT) -> tuple[str, ...]:
-        """Return the names of the shards of a database; () where it is not divided."""
+        """Return the names of the shards of a database; () if it is not divided."""
         return self._shards.get(name, ())
 
     @property
@@ -68,7 +68,7 @@ class AnyProfile:
         return tuple(self._shards)
 
     def shard(self, name: str, shard: str) -> str:
-        """Return the name that a shard has among the databases.
+        """Return the name of a shard among the databases.
 
         Raises:
             ConfigError: the database has no such shard.
@@ -83,7 +83,7 @@ class AnyProfile:
         raise ConfigError([Problem("unknown-shard", message, help=help, notes=notes)])
 
     def origin(self, key: str) -> Location:
-        """Return where the value in force of a key was written: "pool_size", or "databases.analytics.echo"."""
+        """Return where the effective value of a key was written: "pool_size", or "databases.analytics.echo"."""
         return next(iter(self.layers(key)), BUILT_IN)
 
     def layers(self, key: str) -> tuple[Location, ...]:
@@ -95,7 +95,7 @@ class AnyProfile:
 
     @property
     def reason(self) -> str:
-        """Why this profile was taken: "ENVIRONMENT, environment", "argument" or "default"."""
+        """Why this profile was selected: "ENVIRONMENT, environment", "argument", or "default"."""
         return self._reason
 
     @property
@@ -109,7 +109,7 @@ class AnyProfile:
         return self._sources
 
     def settle(self, origins: Origins, folder: Path | None, reason: str) -> Self:
-        """Note where the values came from; called once, by the loader, before anybody else has the profile."""
+        """Record where the values came from; called once by the loader, before the profile is shared."""
         self._folder, self._reason = folder, reason
         places = [place for found in origins.values() for place in found if place.line is not None]
         self._sources = tuple(dict.fromkeys(place.source for place in places))
@@ -119,10 +119,9 @@ class AnyProfile:
 
 
 class LoadedProfile(AnyProfile):
-    """A profile out of files.
+    """A profile loaded from files.
 
-    It is not yet a `Profile`: pydantic-settings takes a tenth of the time in which a process starts, and nobody has
-    asked for it.
+    It is not a `Profile`, which needs pydantic-settings, whose import takes a tenth of the startup time of a process.
     """
 
     def __init__(self, name: str, databases: dict[str, DatabaseSettings]) -> None:
@@ -140,7 +139,7 @@ class LoadedProfile(AnyProfile):
 
 
 def _ways_to(name: str, known: Iterable[str]) -> str:
-    """Return what to do about a database that a profile lacks."""
+    """Return the remedy for a database that a profile lacks."""
     if name != DEFAULT:
         return "name it under `databases:`"
     ways = " or ".join(f"db.session({each!r})" for each in known)
@@ -170,7 +169,7 @@ def expand(data: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(each, DatabaseSettings):
             databases[name] = each
             continue
-        # Where the profile has no database of its own, its options are meant for the named ones.
+        # If the profile has no own database, its options apply to the named ones.
         same = _system(own) in ("", _system(each))
         inherited = {
             key: value for key, value in own.items() if key not in CONNECTION_KEYS and (same or key not in _SYSTEM_KEYS)
@@ -184,7 +183,7 @@ def expand(data: Mapping[str, Any]) -> dict[str, Any]:
 def _system(data: Mapping[str, Any]) -> str:
     written = str(plain(data.get("drivername") or data.get("url") or ""))
     if not written:
-        return ""  # the system "" would be looked for among the entry points of every installed package
+        return ""  # the system "" would be searched for in the entry points of every installed package
     try:
         return family(backend_of(written.partition("://")[0]))
     except ValueError:

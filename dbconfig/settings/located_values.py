@@ -17,7 +17,7 @@ _UNPARSED_KEY = late_pattern(r"(\s*(?:[-?] )?\s*([\w.-]+)\s*:)(.*)")
 
 
 class Source:
-    """The text of one file, for the excerpts of messages; neither printed nor pickled, since it may hold secrets."""
+    """The text of one file, for excerpts in messages; neither printed nor pickled, since it may contain secrets."""
 
     __slots__ = ("_lines", "_secrets", "_spans", "_text", "parsed", "shown")
 
@@ -26,7 +26,7 @@ class Source:
         self.parsed: bool = False
         self._text = text
         self._lines = text.splitlines()
-        # Of each line the places of its values, and key and value of each.
+        # By line: the positions of its values, with their keys and values.
         self._spans: dict[int, dict[tuple[int, int], tuple[str, str]]] = {}
         self._secrets: set[str] = set()
 
@@ -40,11 +40,11 @@ class Source:
         return self
 
     def whole(self) -> str:
-        """Return the text; not to be kept in a local variable, which error reporters print."""
+        """Return the text; do not keep it in a local variable, which error reporters print."""
         return self._text
 
     def line(self, number: int) -> str:
-        """Return a line as it is written, counted from 1; "" where there is none."""
+        """Return a line as written, counted from 1, or ""."""
         return self._lines[number - 1] if 0 < number <= len(self._lines) else ""
 
     def find(self, pattern: re.Pattern[str]) -> tuple[int, int, str] | None:
@@ -56,7 +56,7 @@ class Source:
         return self._text.count("\n", 0, begin) + 1, match.start() - begin + 1, match[0]
 
     def remember(self, key: str, text: str, start: tuple[int, int], end: tuple[int, int]) -> None:
-        """Note where a value stands (lines and columns from 0), so that an excerpt can mask it."""
+        """Record the position of a value (lines and columns from 0), so that an excerpt can mask it."""
         if is_secret_name(key) and len(text) > 3:
             self._secrets.add(text)
         for line in range(start[0], end[0] + 1):
@@ -67,7 +67,7 @@ class Source:
                 found[first, last] = (key, text if start[0] == end[0] else "")
 
     def cuts_secret(self, line: int) -> bool:
-        """Return whether ` #` and no space follow a secret on a line (from 1): a comment, or meant as a part of it."""
+        """Return whether ` #` without a space follows a secret on a line (from 1): a comment, or part of it."""
         ends = (
             last for (_, last), (key, _) in self._spans.get(line - 1, {}).items() if last > 0 and is_secret_name(key)
         )
@@ -78,7 +78,7 @@ class Source:
         return "".join(shown for _, shown in self._pieces(line)).rstrip()
 
     def column(self, line: int, column: int) -> int:
-        """Return where a column of a line (from 1) stands in its excerpt: masks have another width."""
+        """Return the position of a column of a line (from 1) in its excerpt, since masks have a different width."""
         position = shift = 0
         for written, visible in self._pieces(line):
             if column - 1 < position + len(written):
@@ -88,7 +88,7 @@ class Source:
         return column + shift
 
     def _pieces(self, line: int) -> list[tuple[str, str]]:
-        """Return a line in pieces: what is written, and what of it may be shown."""
+        """Return a line in pieces: the text of each, and what may be shown of it."""
         if not 0 < line <= len(self._lines):
             return []
         text, spans = self._lines[line - 1], sorted(self._spans.get(line - 1, {}).items())
@@ -116,20 +116,20 @@ class Source:
         if not written:
             return ""
         visible = shown(key, value, self._secrets) if value else MASK
-        # A tag or an anchor before the value is shown, unless the key says that it may be a piece of a secret.
+        # A tag or an anchor before the value is shown, unless by the key it may be part of a secret.
         bare = written if is_secret_name(key) else _PROPERTIES.sub("", written)
         return written if visible == value and bare in (value, f"'{value}'", f'"{value}"') else visible
 
 
 @dataclass(frozen=True, slots=True)
 class Scalar:
-    """A single value: what it means, how it was written and where.
+    """A single value: its meaning, how it was written, and where.
 
     Attributes:
-        value: str, int, float, bool or None, by the rules of YAML 1.2's core schema; later, what was read from it.
+        value: str, int, float, bool or None, by the rules of YAML 1.2's core schema; later, the converted value.
         written: the characters of the file.
-        ambiguity: what YAML 1.1 would have made of it, if that is another thing ("a boolean", "a date"), else "".
-        variables: the environment variables that it was made from.
+        ambiguity: its meaning in YAML 1.1, if that differs ("a boolean", "a date"), else "".
+        variables: the environment variables that it contains.
     """
 
     value: Any
@@ -150,7 +150,7 @@ class SequenceNode:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A key with its value, and the entry of a lower layer that it covers."""
+    """A key with its value, and the entry of a lower layer that it overrides."""
 
     node: Node
     key: Location
@@ -175,7 +175,7 @@ Node = Scalar | SequenceNode | MappingNode
 
 
 def places(tree: MappingNode) -> dict[tuple[str, ...], tuple[Location, ...]]:
-    """Return where each key was written, by its path: the place in force first, then those that it covers."""
+    """Return where each key was written, by its path: the effective location first, then the overridden ones."""
     found: dict[tuple[str, ...], tuple[Location, ...]] = {}
 
     def walk(node: MappingNode, path: tuple[str, ...]) -> None:

@@ -17,7 +17,7 @@ from dbconfig.settings.secret_sources import Secret
 _Check = Callable[[Any], str]  # returns what a value must be, or ""
 
 _IN_CODE: Final = "pass it in code: Registry(engine_options={…})"
-# Arguments whose values are functions, classes or objects.
+# Arguments whose values are functions, classes, or objects.
 _CODE: Final = {
     "connect_args": frozenset(
         {
@@ -49,7 +49,7 @@ _NUMBERS: Final = frozenset(
     | {"max_allowed_packet", "client_flag", "prepare_threshold", "statement_cache_size", "stmt_cache_size"}
     | {"max_cached_statement_lifetime", "max_cacheable_statement_size", "prepared_statement_cache_size"}
 )
-# Without a limit a connect could last for ever; SQLite's `timeout` is a number to sqlite3.
+# Without a limit, a connect could hang; SQLite's `timeout` is a number to sqlite3.
 _ALWAYS_LIMITED: Final = ("connect_timeout", "timeout")
 # "false" is true to a driver.
 _FLAGS: Final = frozenset(
@@ -101,7 +101,7 @@ _EXECUTION: Final[Mapping[str, _Check]] = {
     "compiled_cache": lambda value: "",
     "driver_column_names": _flag,
     "insertmanyvalues_page_size": _count,
-    "isolation_level": lambda value: "",  # by the system's own words
+    "isolation_level": lambda value: "",  # in the system's own terms
     "logging_token": _text,
     "max_row_buffer": _count,
     "no_parameters": _flag,
@@ -112,7 +112,7 @@ _EXECUTION: Final[Mapping[str, _Check]] = {
     "stream_results": _flag,
     "yield_per": _count,
 }
-# Those whose types are the same in every version of SQLAlchemy; which of them a dialect has is known with the engine.
+# Those with the same type in every version of SQLAlchemy; which ones a dialect supports is known with the engine.
 _DIALECT: Final[Mapping[str, _Check]] = {
     **dict.fromkeys(("use_native_hstore", "native_inet_types", "server_side_cursors", "native_datetime"), _flag),
     **dict.fromkeys(("skip_autocommit_rollback", "supports_native_boolean", "implicit_returning", "is_mariadb"), _flag),
@@ -125,7 +125,7 @@ _DIALECT: Final[Mapping[str, _Check]] = {
 
 
 def unusable(settings: Keys, drivername: str, backend: str, levels: tuple[str, ...]) -> Iterator[Finding]:
-    """Yield what of the nested mappings cannot be right; `levels` are the system's own."""
+    """Yield the problems of the nested mappings; `levels` are the system's own."""
     yield from needs_code(settings)
     yield from _connect_args(settings, drivername.lower().partition("+")[2].removesuffix("_async"), backend)
     yield from _execution_options(settings, backend, levels)
@@ -142,7 +142,7 @@ def needs_code(settings: Keys) -> Iterator[Finding]:
 
 
 def _is_data(value: Any) -> bool:
-    """Say whether a value is what YAML can express; a profile made in code may hold a class or a function."""
+    """Return whether YAML can express a value; a profile created in code may contain a class or a function."""
     if isinstance(value, Mapping):
         return bool(value) and all(_is_data(each) for each in value.values())
     return isinstance(value, str | int | float | list | tuple)
@@ -168,7 +168,7 @@ def _connect_args(settings: Keys, driver: str, backend: str) -> Iterator[Finding
 
 
 def _argument(name: str, value: Any, backend: str) -> str:
-    """Return what the value of a driver's argument must be, or ""."""
+    """Return the requirement for the value of a driver's argument, or ""."""
     if name in _NUMBERS:
         number = isinstance(value, int | float) and not isinstance(value, bool)
         return "" if number or _is_digits(value) or (value is None and name not in _ALWAYS_LIMITED) else "a number"

@@ -14,19 +14,19 @@ from dbconfig.errors.printable import did_you_mean, quoted, suggest
 from dbconfig.errors.problem import Problem
 from dbconfig.settings.secret_sources import Secret, Unusable, bare, unusable
 
-# What a provider is: it gets the DatabaseSettings that it is to find the password for, such as address.host and
-# .username. They stand above this module, and are handed through.
+# A provider gets the DatabaseSettings whose password it returns, such as address.host and .username. They are in a
+# higher layer, and passed through.
 Function = Callable[[Any], str]
 
 GROUP: Final = "dbconfig.password_providers"  # the entry points of installed packages
-TIMEOUT: Final = 10.0  # seconds; a token service that needs longer is out of order
-# Calls of one provider that may hang at the same time. A thread cannot be ended from outside: without a limit each new
-# connection would add another one for as long as the token service is mute.
+TIMEOUT: Final = 10.0  # seconds; a token service that needs longer is considered down
+# Maximum number of hanging calls of one provider. A thread cannot be stopped from outside: without a limit, each new
+# connection would add another one while the token service does not answer.
 HANGING_AT_MOST: Final = 4
 
 
 class Provider:
-    """One function, and how long it may take."""
+    """One function, and its time limit."""
 
     def __init__(self, name: str, function: Function, timeout: float = TIMEOUT) -> None:
         if not callable(function):
@@ -39,12 +39,12 @@ class Provider:
         self._places = threading.BoundedSemaphore(HANGING_AT_MOST)
 
     def ask(self, settings: Any, secret: Secret) -> str:
-        """Return the password as it is now.
+        """Return the current password.
 
         Raises:
             ConfigError: the provider failed, hung, or returned no password; its own error is the cause.
         """
-        # A thread that hung at a fork does not exist in the child; it would hold its place there for ever.
+        # A thread that hung at a fork does not exist in the child; it would occupy its slot there permanently.
         places = self._places
         if not places.acquire(blocking=False):
             _fail(secret, f"{HANGING_AT_MOST} earlier calls have not returned")
@@ -52,7 +52,7 @@ class Provider:
         if not call.done(self._timeout):
             _fail(secret, f"no answer within {self._timeout:g} s")
         if call.error is not None:
-            # Its text is the provider's own and stands in the cause; ours could not know what is secret in it.
+            # The provider's text is in the cause; it is not repeated, because it may contain a secret.
             _fail(secret, f"failed with {type(call.error).__name__}", call.error)
         found = _checked(call.taken())
         if isinstance(found, Unusable):
@@ -64,7 +64,7 @@ class Provider:
 
 
 class _Call:
-    """A call on a thread of its own, so that a function that never returns costs its caller the limit and no more."""
+    """A call on a separate thread, so that a function that never returns delays its caller only until the limit."""
 
     def __init__(self, function: Function, settings: Any, release: Callable[[], None]) -> None:
         self.result: object = None
@@ -84,10 +84,10 @@ class _Call:
         try:
             threading.Thread(target=run, name="dbconfig-password", daemon=True).start()
         except RuntimeError:
-            run()  # the interpreter is going down and starts no thread any more
+            run()  # the interpreter is shutting down, and starts no threads
 
     def taken(self) -> object:
-        """Return the result, and keep it no longer: the call is a local variable of who asked."""
+        """Return and drop the result, because the call is a local variable of its caller."""
         result, self.result = self.result, None
         return result
 
@@ -96,24 +96,24 @@ class _Call:
 
 
 class Providers:
-    """The providers that one registry knows: its own, and those of installed packages."""
+    """The providers of one registry: its own, and those of installed packages."""
 
     def __init__(self) -> None:
         self._own: dict[str, Provider] = {}
         self._installed: dict[str, Provider] = {}
 
     def add(self, name: str, function: Function, timeout: float) -> None:
-        """Take a function under a name; a later one of the same name replaces it."""
+        """Register a function under a name; a later one with the same name replaces it."""
         self._own[name] = Provider(name, function, timeout)
 
     def ask(self, secret: Secret, settings: Any) -> str:
         return self.find(secret).ask(settings, secret)
 
     def find(self, secret: Secret) -> Provider:
-        """Return the provider that a secret names; nothing is asked yet.
+        """Return the provider that a secret names, without calling it.
 
         Raises:
-            ConfigError: there is none of this name, or its package cannot be imported.
+            ConfigError: no provider has this name, or its package cannot be imported.
         """
         name = secret.argument
         found = self._own.get(name) or self._installed.get(name)
@@ -122,7 +122,7 @@ class Providers:
         return found
 
     def forget_hanging(self) -> None:
-        """In a forked child: the threads that hang are the parent's."""
+        """In a forked child: reset, because hanging threads belong to the parent."""
         for provider in (*self._own.values(), *self._installed.values()):
             provider.forget_hanging()
 

@@ -61,7 +61,7 @@ class Profile(AnyProfile, BaseSettings):
                 return
             except ValidationError as error:
                 problems = [_problem(loc, finding) for loc, findings in found_in(error) for finding in findings]
-            # Not within `except`: pydantic's error carries the input, and with it the secrets; so would the traceback.
+            # Not within `except`: pydantic's error contains the input with its secrets, and so would the traceback.
             values.clear()
             raise ConfigError(problems)
 
@@ -74,7 +74,7 @@ class Profile(AnyProfile, BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Take the arguments alone, never `$NAME`: documents and environment are the loader's."""
+        """Use only the arguments, never `$NAME`: the loader handles documents and the environment."""
         return (init_settings,)
 
     @model_validator(mode="before")
@@ -83,13 +83,13 @@ class Profile(AnyProfile, BaseSettings):
         return expand(data) if isinstance(data, Mapping) else data
 
     def model_post_init(self, context: Any) -> None:
-        """Note which databases are divided into shards."""
+        """Record which databases are divided into shards."""
         super().model_post_init(context)
         self._shards = shards.grouped(self.databases)
 
     @classmethod
     def of(cls, loaded: AnyProfile) -> Profile:
-        """Return what the loader has found and validated as what the application sees."""
+        """Return the application's view of a loaded profile."""
         if isinstance(loaded, Profile):
             return loaded
         made = cls.model_construct(name=loaded.name, databases=loaded.databases)

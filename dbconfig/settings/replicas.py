@@ -16,7 +16,7 @@ from dbconfig.settings.value_types import plain
 
 _PARTS: Final = ("drivername", "username", "password", "host", "port", "database")
 _ADDRESS: Final = frozenset({"url", "query", *_PARTS})
-# What is said of a database as a whole, or of its primary alone.
+# Keys of a database as a whole, or of its primary only.
 NOT_FOR_REPLICA: Final = (
     "replicas",
     "shards",
@@ -30,23 +30,24 @@ NOT_FOR_REPLICA: Final = (
     "isolation_level",
 )
 _OFF: Final = frozenset({"off", "false", "no"})
-# A standby is no primary: inherited, this would refuse every replica.
+# A standby is not a primary: if inherited, this would reject every replica.
 _FOR_PRIMARY: Final = "target_session_attrs"
-# Where the primary is, in a query: it would count more than the `host` of a replica, which would read from the primary.
+# The primary's address in a query: it would override the `host` of a replica, which would read from the primary.
 _WHERE: Final = frozenset({"host", "hostaddr", "port", "unix_socket", "service"})
 
 
 def switched_off(value: Any) -> bool:
-    """Say whether `replicas: off`, or DBCONFIG_REPLICAS=off, is what somebody wrote."""
+    """Return whether `replicas: off`, or DBCONFIG_REPLICAS=off, is set."""
     raw = plain(value)
     return raw is False or (isinstance(raw, str) and raw.lower() in _OFF)
 
 
 def completed(data: Any, *, is_replica: bool) -> Any:
-    """Return the data of a database, or of one of its replicas, with what is not written in so many words.
+    """Return the data of a database, or of one of its replicas, with implied values filled in.
 
     Raises:
-        PydanticCustomError: a replica says what only a database can; or `replicas` or the time of a connect is wrong.
+        PydanticCustomError: a replica has a key that only a database can have; or `replicas` or the connect timeout is
+            invalid.
     """
     if not isinstance(data, Mapping):
         return data
@@ -56,10 +57,10 @@ def completed(data: Any, *, is_replica: bool) -> Any:
 
 
 def inherit(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the data of a database with its replicas as complete as the database itself.
+    """Return the data of a database, with the inherited values of its replicas filled in.
 
     Raises:
-        PydanticCustomError: `replicas` is not a list of mappings, or the database is one that has none.
+        PydanticCustomError: `replicas` is not a list of mappings, or the database cannot have any.
     """
     own = {key: value for key, value in data.items() if key != "replicas"}
     written = data["replicas"]
@@ -72,7 +73,7 @@ def inherit(data: Mapping[str, Any]) -> dict[str, Any]:
         raise reject("wrong-type", "must be a list of what differs from the primary, or off", help, ("replicas",))
     address = _parts(own)
     if address is None:
-        return own  # the primary's address is wrong: that is told, and nothing can be inherited from it
+        return own  # the primary's address is invalid: that is reported, and cannot be inherited
     if items and _is_sqlite(address):
         message = "`replicas` has no effect on SQLite: it is a file"
         because = "drivername" if "drivername" in own else "url"
@@ -100,7 +101,7 @@ def _refuse_foreign(data: Mapping[str, Any]) -> None:
             "move it next to `replicas`",
             (key,),
         )
-        for key in data  # a primary hands none of these down
+        for key in data  # these are not inherited from a primary
         if key in NOT_FOR_REPLICA
     ]
     if findings:
@@ -108,7 +109,7 @@ def _refuse_foreign(data: Mapping[str, Any]) -> None:
 
 
 def _parts(own: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return an address, however it was written, as its parts alone."""
+    """Return an address, in any notation, as its parts."""
     found = {key: own[key] for key in _PARTS if key in own}
     query = dict(plain(own.get("query")) or {})
     if "url" in own:
@@ -124,17 +125,17 @@ def _is_sqlite(address: Mapping[str, Any]) -> bool:
     try:
         return backend_of(str(plain(address.get("drivername")))) == "sqlite"
     except ValueError:
-        return False  # told where the system is looked at
+        return False  # reported when the system is validated
 
 
 def _completed(address: Mapping[str, Any], says: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a replica takes over of the primary's address."""
+    """Return the part of the primary's address that a replica inherits."""
     if "url" not in says:
         if says.get("host") is None:
             return dict(address)
         return {**address, "query": {key: value for key, value in address["query"].items() if key not in _WHERE}}
     url = parsed_url(says["url"])
-    # A URL names a host of its own, and a port of its own or the usual one; who logs in is mostly the same.
+    # A URL sets its own host, and its own port or the default one; the user is usually the same.
     return {
         key: value
         for key, value in address.items()

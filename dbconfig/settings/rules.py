@@ -17,11 +17,11 @@ from dbconfig.settings.url_parsing import DatabaseURL
 _PARTS: Final = ("drivername", "username", "password", "host", "port", "database")
 _SIZES: Final = ("pool_size", "max_overflow", "pool_timeout", "pool_use_lifo")
 _CARE: Final = ("pool_recycle", "pool_pre_ping")
-# What the queue and the idle care of our own pool can do, and no pool of SQLAlchemy's.
+# Features of our own pool's queue and idle maintenance that SQLAlchemy's pools lack.
 _OWN: Final = ("pool_min_idle", "pool_idle_timeout", "pool_keepalive", "pool_max_waiting", "pool_queue_target")
-# What ends connections that are in use where a pool does not tell them from idle ones.
+# Keys that would close connections in use if a pool does not distinguish them from idle ones.
 _WHOLE: Final = ("engine_idle_timeout",)
-# Arguments that each pool class does not take (SQLAlchemy raises TypeError), or that have no effect with it.
+# Arguments that a pool class does not accept (SQLAlchemy raises TypeError), or that have no effect with it.
 NOT_FOR_POOL: Final[Mapping[str, tuple[str, ...]]] = {
     "QueuePool": _OWN,
     "NullPool": (*_SIZES, *_CARE, *_OWN),
@@ -32,7 +32,7 @@ NOT_FOR_POOL: Final[Mapping[str, tuple[str, ...]]] = {
 LONGEST_APPLICATION_NAME: Final = 63  # bytes, of every name in PostgreSQL
 _LEVELS: Final = ("AUTOCOMMIT", "READ COMMITTED", "READ UNCOMMITTED", "REPEATABLE READ", "SERIALIZABLE")
 _SQLITE_LEVELS: Final = ("AUTOCOMMIT", "READ UNCOMMITTED", "SERIALIZABLE")
-# The session variables that a key sets, by the database system.
+# The session variables that a key sets, by database system.
 _VARIABLES: Final = {
     "postgresql": {
         "statement_timeout": "statement_timeout",
@@ -51,7 +51,7 @@ _VARIABLES: Final = {
 
 
 def contradictions(settings: Keys) -> list[Finding]:
-    """Return what is wrong with settings that are right one by one."""
+    """Return the problems of settings that are valid individually but not together."""
     if not settings.url and not settings.drivername:
         return [
             Finding(
@@ -101,7 +101,7 @@ def _given_twice(settings: Keys) -> Iterator[Finding]:
 
 
 def _shards(settings: Keys) -> Iterator[Finding]:
-    """Yield what is left of shards, which by now are databases: of a replica, or of what is none."""
+    """Yield remaining `shards`, which have become databases by now: of a replica, or an invalid value."""
     if settings.shards:
         message = "`shards` must be a mapping of names to what differs from their database"
         help = "shards: {eu: {host: db-eu}, us: {host: db-us}}; neither a replica nor a shard has any"
@@ -138,7 +138,7 @@ def _for_system(settings: Keys, address: DatabaseURL) -> Iterator[Finding]:
             help = "write the absolute path: sqlite:////home/…"
             yield Finding("invalid-value", "`~` is not expanded in the path of a database", help, (at,))
         unable = {
-            "connect_timeout": "there is no server to connect to",
+            "connect_timeout": "it does not connect to a server",
             "idle_in_transaction_timeout": "nothing ends an idle SQLite transaction",
         }
         for key, why in unable.items():
@@ -222,7 +222,7 @@ def _variables(settings: Keys, backend: str) -> Iterator[Finding]:
             yield Finding("given-twice", message, "remove one of the two", ("variables", name))
 
 
-# Arguments that would prepare statements on a server connection that the next transaction does not have.
+# Arguments that would prepare statements on a server connection that the next transaction may not get.
 _PREPARING: Final = ("prepare_threshold", "statement_cache_size", "prepared_statement_cache_size")
 
 
@@ -233,7 +233,7 @@ _IN_TRANSACTION: Final = ("statement_timeout", "lock_timeout", "idle_in_transact
 
 
 def applicable_to_pgbouncer(settings: Keys, backend: str) -> Iterator[Finding]:
-    """Yield what cannot work when each transaction may run on another server connection."""
+    """Yield settings that cannot work if each transaction may run on another server connection."""
     if not settings.pgbouncer:
         return
     if backend != "postgresql":

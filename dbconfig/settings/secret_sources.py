@@ -15,27 +15,27 @@ from dbconfig.settings.environment_variables import Environment, Variable, unexp
 
 FILE_LIMIT: Final = 64 * 1024  # bytes; a token of a cloud provider has about 2 kB
 
-# Docker and Kubernetes mount secrets here readable for everyone in the container, where nobody else lives.
+# Docker and Kubernetes mount secrets here, readable for all users of the container, which has only one.
 _MOUNTED: Final = ("/run/secrets/", "/var/run/secrets/")
 
 
 class Secret:
     """A value that is never shown: not by `repr`, `str` or `format`, not in a dump, not in a pickle.
 
-    What was written as `{file: …}` or `{env: …}` is read again by each `read()`; `{provider: …}` is asked by the
-    settings that it belongs to. A pickle carries the place of such a secret, and nothing of a literal one.
+    What was written as `{file: …}` or `{env: …}` is read again by each `read()`; `{provider: …}` is called by the
+    settings that it belongs to. A pickle contains the location of such a secret, and nothing of a literal one.
     """
 
     __slots__ = ("_argument", "_environment", "_literal", "kind", "location", "written")
 
-    # The argument is Any for the sake of drivers' arguments such as PyMySQL's `ssl`, a mapping with a password in it.
+    # The argument is Any because of driver arguments such as PyMySQL's `ssl`, a mapping that contains a password.
     def __init__(self, kind: str, argument: Any, location: Location | None = None, *, written: bool = False) -> None:
         self.kind: str = kind  # "text", "file", "env" or "provider"
         self.location: Location | None = location
-        self.written: bool = written  # in a file as it is, not by way of a variable
+        self.written: bool = written  # written in a file, not taken from a variable
         self._argument = argument if kind in ("file", "env", "provider") else ""
         self._environment: Environment | None = None
-        # A closure, so that no attribute holds the text: `vars`, debuggers and crash reporters print attributes.
+        # A closure, so that no attribute holds the text: `vars`, debuggers, and crash reporters print attributes.
         self._literal: Callable[[], Any] = (lambda: argument) if kind == "text" else _withheld
 
     def __repr__(self) -> str:
@@ -63,25 +63,25 @@ class Secret:
 
     @property
     def argument(self) -> str:
-        """What a mapping names: the path, the variable, the provider; "" for a literal secret."""
+        """The value of the mapping: the path, the variable, or the provider; "" for a literal secret."""
         return str(self._argument)
 
     def bind(self, environment: Environment) -> None:
-        """Let `{env: NAME}` be looked up there; unbound, and after a pickle, it is the process's own environment."""
+        """Make `{env: NAME}` use this environment; unbound, and after unpickling, it uses the process's own."""
         self._environment = environment
 
     def masked(self) -> str | dict[str, str]:
-        """Return what may be shown: the mask, or the place of the secret."""
+        """Return the displayable form: the mask, or the location of the secret."""
         return {self.kind: self._argument} if self._argument else "***"
 
     def read(self, folder: Path | None = None) -> str:
-        """Return the secret as it is now.
+        """Return the current secret.
 
         Args:
             folder: what a relative path of a file is relative to.
 
         Raises:
-            ConfigError: it is not there, or is empty or no text.
+            ConfigError: it does not exist, is empty, or is not text.
         """
         if self.kind in ("file", "env"):
             found = _file(self._path(folder)) if self.kind == "file" else self._variable()
@@ -96,7 +96,7 @@ class Secret:
         return text
 
     def file(self, folder: Path | None = None) -> Path | None:
-        """Return the file that it is read from, if it is one of this machine's; None for another source."""
+        """Return the file that it is read from; None for another source."""
         path = self._path(folder) if self.kind == "file" else None
         return None if path is None or str(path).startswith(_MOUNTED) else path
 
@@ -133,7 +133,7 @@ def _withheld() -> str:
 
 @dataclass(frozen=True, slots=True)
 class Unusable:
-    """Why there is no secret; returned and not raised, so that no frame of a traceback holds what was read."""
+    """Why a secret cannot be used; returned, not raised, so that no traceback frame holds what was read."""
 
     reason: str
 
@@ -151,20 +151,20 @@ def _file(path: Path) -> str | Unusable:
 
 
 def unexpanded_secret(variable: Variable) -> str:
-    """Return the name of a reference that stands for a whole secret and that was not expanded, or ""."""
-    # A password may contain anything; but one that consists of a reference was meant to be something else.
+    """Return the name of an unexpanded reference that is the whole secret, or ""."""
+    # A password may contain anything, but one that consists of a reference was meant to be expanded.
     value = "" if variable.literal else variable.value
     whole = unexpanded(value) if value.startswith("${") and value.endswith("}") else ""
     return next(iter(variable.missing), "") or whole
 
 
 def bare(text: str) -> str:
-    """Return a secret without what editors and `echo` add: a byte order mark, one line end; blanks may belong to it."""
+    """Return a secret without what editors and `echo` add: a byte order mark and one line end, but not spaces."""
     return text.removeprefix("\ufeff").removesuffix("\n").removesuffix("\r")
 
 
 def unusable(text: str) -> str:
-    """Return why a text can be no secret that a server takes, or ""."""
+    """Return why a server would not accept a text as a secret, or ""."""
     if any("\ud800" <= ch <= "\udfff" for ch in text):
         return "it is not UTF-8 text"
     if "\n" in text or "\r" in text or "\0" in text:

@@ -1,4 +1,4 @@
-"""The shards of a database: each is a database of its own that inherits the whole of the one that it is a part of."""
+"""The shards of a database: each is a separate database that inherits everything from the one it is a part of."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", re.ASCII)
 
 _PARTS: Final = ("drivername", "username", "password", "host", "port", "database")
 _ADDRESS: Final = frozenset({"url", "query", *_PARTS})
-# What a URL says in any case, if only by leaving it out.
+# The parts that a URL always sets, even if only by omitting them.
 _OF_URL: Final = frozenset({"drivername", "host", "port", "query"})
 
 
 def named(database: str, shard: str) -> str:
-    """Return the name that a shard has among the databases of its profile."""
+    """Return the name of a shard among the databases of its profile."""
     return f"{database}{SEPARATOR}{shard}"
 
 
 def grouped(names: Any) -> dict[str, tuple[str, ...]]:
-    """Return the shards of each database that has some, by the names of all databases."""
+    """Return the shards of each divided database, by the names of all databases."""
     found: dict[str, list[str]] = {}
     for name in names:
         database, separator, shard = name.partition(SEPARATOR)
@@ -42,13 +42,13 @@ def inherited(
     node: Callable[[Any], Any] = lambda value: value,
     made: Callable[[Any], Any] = lambda value: value,
 ) -> dict[str, Any]:
-    """Return what a shard takes over of its database.
+    """Return what a shard inherits from its database.
 
     Args:
         own: the keys of the database.
         says: the keys of the shard.
-        node: returns the value of a key out of what `own` holds.
-        made: makes what `own` holds of a value that was a part of the database's URL.
+        node: returns the value of a key from an entry of `own`.
+        made: creates an entry of `own` from a part of the database's URL.
     """
     shared = {key: value for key, value in own.items() if key != KEY and key not in says}
     if "replicas" in shared and not switched_off(node(shared["replicas"])):
@@ -73,7 +73,7 @@ def inherited(
 
 
 def unfolded(databases: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the databases of a profile made in code, with each shard as a database."""
+    """Return the databases of a profile created in code, with each shard as a database."""
     found: dict[str, Any] = {}
     for name, each in databases.items():
         shards = each.get(KEY) if isinstance(each, Mapping) else None

@@ -22,7 +22,7 @@ _UTF_16: Final = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 class Unreadable(Exception):
-    """A file that cannot be used; the text says why and never what is in it."""
+    """A file that cannot be used; the text says why, and never contains the content."""
 
     def __init__(self, reason: str, *, too_large: bool = False) -> None:
         super().__init__(reason)
@@ -36,15 +36,15 @@ def read(path: Path, limit: int = LIMIT) -> bytes:
         Unreadable: it cannot be opened, is not a regular file, or is larger than the limit.
     """
     try:
-        # Without O_NONBLOCK the open of a FIFO would wait for ever.
+        # Without O_NONBLOCK, opening a FIFO would block.
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
         with open(descriptor, "rb") as file:
             reason = _unusable(os.fstat(descriptor), limit)
             if not reason:
-                data = file.read(limit + 1)  # its size is not what it says: /proc, or it grows
+                data = file.read(limit + 1)  # its reported size is wrong: /proc, or it is growing
                 if len(data) <= limit:
                     return data
-                del data  # no frame of a traceback may hold what is in the file
+                del data  # no traceback frame may hold the content of the file
                 reason = too_large(limit)
     except OSError as error:
         reason = _REASONS.get(error.errno or 0, f"it cannot be read: {error.strerror}")
@@ -52,7 +52,7 @@ def read(path: Path, limit: int = LIMIT) -> bytes:
 
 
 def check(path: Path, limit: int) -> str:
-    """Return why a file that somebody else reads cannot be used, or ""."""
+    """Return why a file that another library reads cannot be used, or ""."""
     try:
         found = path.stat()
     except OSError as error:
@@ -84,9 +84,9 @@ def undecodable(data: bytes) -> str:
 
 
 def writable_by_others(path: Path) -> bool:
-    """Say whether users other than the owner may write a file, or put another one in its place.
+    """Return whether users other than the owner may write or replace a file.
 
-    A group is no other user where it is the owner's own (Debian and Red Hat make one for each) or root's.
+    The owner's own group (Debian and Red Hat create one for each user) and root's do not count as other users.
     """
     if os.name != "posix":
         return False
@@ -104,7 +104,7 @@ def _others_write(found: os.stat_result) -> bool:
 
 
 def readable_by_others(path: Path) -> bool:
-    """Say whether users other than the owner may read a file."""
+    """Return whether users other than the owner may read a file."""
     if os.name != "posix":
         return False
     try:

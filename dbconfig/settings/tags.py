@@ -20,7 +20,7 @@ TAGS: Final[Mapping[str, str]] = {
 
 
 def tags(value: Any) -> tuple[str, ...]:
-    """Take a list of names, or one text with commas, as an environment variable has it."""
+    """Accept a list of names, or a comma-separated text, as in an environment variable."""
     raw = plain(value)
     if isinstance(raw, str):
         raw = [part.strip() for part in raw.split(",") if part.strip()]

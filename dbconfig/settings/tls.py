@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("dbconfig.tls")
 
-SYSTEM: Final = "system"  # as `sslrootcert`: the authorities that the operating system trusts
+SYSTEM: Final = "system"  # as `sslrootcert`: the CAs that the operating system trusts
 VERIFYING: Final = ("verify-ca", "verify-full")
 _FILES: Final = ("sslrootcert", "sslcert", "sslkey")
 _FILES_OF_DRIVERS: Final = frozenset({*_FILES, "sslcrl", "ssl_ca", "ssl_cert", "ssl_key"})
-# Where systems keep them, for drivers that want one file.
+# Their locations, for drivers that need one file.
 _BUNDLES: Final = (
     "/etc/ssl/certs/ca-certificates.crt",  # Debian, Alpine
     "/etc/pki/tls/certs/ca-bundle.crt",  # Red Hat
@@ -33,7 +33,7 @@ _BUNDLES: Final = (
 
 
 def parameters(settings: Keys) -> dict[str, str]:
-    """Return what is set, by libpq's names; files with their whole path."""
+    """Return the settings under libpq's names; files as absolute paths."""
     found = {"sslmode": settings.sslmode} if settings.sslmode is not None else {}
     for key in _FILES:
         value = getattr(settings, key)
@@ -43,18 +43,18 @@ def parameters(settings: Keys) -> dict[str, str]:
 
 
 def mode(settings: Keys, given: Mapping[str, Any], backend: str) -> str:
-    """Return the `sslmode` that a profile means; `given` are its parameters and its driver's arguments."""
+    """Return the effective `sslmode` of a profile; `given` is its parameters and its driver's arguments."""
     if settings.sslmode is not None:
         return settings.sslmode
     if backend == "postgresql":
-        found = given.get("sslmode", given.get("ssl", ""))  # `ssl` is a driver's own word
+        found = given.get("sslmode", given.get("ssl", ""))  # `ssl` is a driver's own parameter
         return str(found[0] if isinstance(found, tuple) else found)
     names = ("ssl_ca", "ssl_capath", "ssl_verify_cert", "ssl_verify_identity", "ssl")
     return "verify-ca" if any(given.get(name) not in (None, False) for name in names) else ""
 
 
 def check_files(settings: Keys) -> None:
-    """Find out early that a file is missing, and warn of a key that others can read.
+    """Detect missing files early, and warn about a key that others can read.
 
     Raises:
         ConfigError: a certificate or a key cannot be read.
@@ -80,9 +80,9 @@ def check_files(settings: Keys) -> None:
 
 
 def _unusable_files_of_the_driver(settings: Keys) -> Iterator[Problem]:
-    """Yield the certificates in the driver's own terms that would be read without a limit, or wait for ever.
+    """Yield certificates in the driver's own arguments whose reading would be unlimited, or would block.
 
-    One that does not exist is the driver's to report: libpq does without, in some modes.
+    The driver reports missing ones: libpq does not need them in some modes.
     """
     of_url = settings.url.query if settings.url is not None else {}
     places: tuple[tuple[str, Mapping[str, Any]], ...] = (
@@ -101,7 +101,7 @@ def _unusable_files_of_the_driver(settings: Keys) -> Iterator[Problem]:
 
 
 def bundle(settings: Keys) -> str:
-    """Return the file of the authorities that the operating system trusts.
+    """Return the file of the CAs that the operating system trusts.
 
     Raises:
         ConfigError: none is known.
@@ -145,11 +145,11 @@ def context(settings: Keys) -> SSLContext:
 
 
 def applicable_tls(settings: Keys, backend: str) -> Iterator[Finding]:
-    """Yield what is wrong with `sslmode` and its files."""
+    """Yield the problems of `sslmode` and its files."""
     given = [key for key in ("sslmode", *_FILES) if getattr(settings, key) is not None]
     if backend == "sqlite":
         for key in given:
-            message = f"`{key}` has no effect on SQLite: there is no network"
+            message = f"`{key}` has no effect on SQLite: it does not use the network"
             yield Finding("not-applicable", message, "remove it", (key,), because=system_key(settings))
         return
     query = settings.url.query if settings.url is not None else {}
@@ -170,7 +170,7 @@ def _files(settings: Keys) -> Iterator[Finding]:
             "missing-value", f"`sslmode: {mode}` needs `sslrootcert`, the authorities to trust", help, ("sslmode",)
         )
     if settings.sslrootcert is not None and mode not in VERIFYING:
-        # libpq verifies with `require` if there is such a file, other drivers do not: say what is meant.
+        # With such a file, libpq verifies even with `require`, but other drivers do not: require an explicit mode.
         message = "`sslrootcert` needs `sslmode: verify-ca` or `verify-full`"
         yield Finding("not-applicable", message, "write `sslmode: verify-full`", ("sslrootcert",), because="sslmode")
     if settings.sslrootcert == SYSTEM and mode == "verify-ca":

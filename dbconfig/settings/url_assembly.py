@@ -18,10 +18,10 @@ def compose(settings: Keys) -> DatabaseURL:
     if backend == "postgresql":
         query |= {name: (value,) for name, value in tls.parameters(settings).items()}
     if isinstance(host, str) and host.startswith("/") and backend and family(backend) == "mysql":
-        query = {"unix_socket": (host,), **query}  # a file, and its drivers have a name of their own for it
+        query = {"unix_socket": (host,), **query}  # a file, for which its drivers have their own name
         host = port = None
     if isinstance(host, tuple) and backend == "sqlite":
-        host = host[0]  # which is refused
+        host = host[0]  # which is rejected
     if isinstance(host, tuple):
         names, ports = hosts.separated(host, port or PORTS.get(backend, 0))
         query |= {"host": (names,), "port": (ports,)}
@@ -40,8 +40,8 @@ def compose(settings: Keys) -> DatabaseURL:
 
 
 def _wanted(settings: Keys) -> str:
-    """Return which of several servers is wanted: not whichever answers first, a standby would refuse every write."""
+    """Return which of several servers to use: not the first that answers, since a standby would reject every write."""
     if isinstance(settings, ReplicaKeys):
         return "any"
-    # To libpq no server is "read-write" whose sessions are read-only by default, as those of our readers are.
+    # For libpq, a server is not "read-write" if sessions are read-only by default, as our read-only ones are.
     return "primary" if settings.variables.get("default_transaction_read_only") else "read-write"

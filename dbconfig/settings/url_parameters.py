@@ -19,7 +19,7 @@ _SSL_MODES: Final = {
     **dict.fromkeys(("verify_full", "verify_identity", "verifyfull", "strict"), "verify-full"),
 }
 _REMOVE: Final = "remove it: it has no meaning here"
-# By names without case and separators. Of Prisma, JDBC, Go's and node's drivers, Django's and Rails' URLs.
+# By name, without case and separators. From Prisma, JDBC, drivers of Go and Node, and URLs of Django and Rails.
 _EVERYWHERE: Final = {
     **dict.fromkeys(("ssl", "sslaccept", "usessl", "tls", "requiressl", "encrypt", "ssldisabled"), _TLS),
     **dict.fromkeys(("connectionlimit", "poolsize", "maxconnections", "poolmaxconns"), "write it as `pool_size`"),
@@ -53,7 +53,7 @@ _MYSQL: Final = {
     "schema": "write it as `database`",
     "socket": "write it as `host: /file`",
 }
-# What the drivers take, or SQLAlchemy for them; asked by their exact names.
+# Parameters of the drivers, or of SQLAlchemy for them, by their exact names.
 _KNOWN: Final = {
     "postgresql": frozenset({"connect_timeout", "sslmode", "application_name", "client_encoding", "timezone"}),
     "mysql": frozenset({"connect_timeout", "ssl_ca", "ssl_cert", "ssl_key", "ssl_cipher", "ssl_capath"}),
@@ -61,7 +61,7 @@ _KNOWN: Final = {
 
 
 def foreign(settings: Keys, drivername: str) -> Iterator[Finding]:
-    """Yield the parameters that another tool would understand, each with the key that means the same."""
+    """Yield the parameters of other tools, each with the equivalent key."""
     backend = backend_of(drivername)
     system = family(backend)
     table = {"postgresql": _POSTGRESQL, "mysql": _MYSQL}.get(system)

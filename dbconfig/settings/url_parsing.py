@@ -28,7 +28,7 @@ _ESCAPE = (
 _PLACEHOLDER = late_pattern(
     r"[<\[{](?:your[-_ ]?)?(?:db[-_ ]?)?(?:user(?:[-_ ]?name)?|pass(?:word)?|host(?:name)?)[>\]}]", re.I
 )
-# What else people paste, by how it begins: a console's command, Java's form, the keywords of libpq.
+# Other pasted forms, by their beginning: a console's command, a JDBC URL, libpq's keywords.
 _PASTED = (
     (late_pattern(r"jdbc:", re.I), "it is a JDBC URL", "remove `jdbc:`, and write user and password before the host"),
     (
@@ -48,7 +48,7 @@ _PASTED = (
     ),
 )
 _UNEXPANDED = "set the variable to the whole URL; write a literal `$` as %24"
-# What opens a hole, or says again what has a key of its own.
+# Insecure parameters, and those that have a separate key.
 _REFUSED = {
     "plugin": "a plugin is code, and configuration never names code",
     "password": "`password` is a key of its own",
@@ -124,12 +124,12 @@ class DatabaseURL:
 
 
 def parse_url(text: str) -> DatabaseURL:
-    """Return the parts of a URL such as a provider's console or a `DATABASE_URL` has it.
+    """Return the parts of a URL, for example from a provider's console or a `DATABASE_URL`.
 
-    Blanks, line ends and a pair of quotes around it are dropped: they come from `.env` files and copied commands.
+    Surrounding spaces, line ends, and quotes are dropped: they come from `.env` files and copied commands.
 
     Raises:
-        InvalidURL: it is none, or a character in it could belong to two parts.
+        InvalidURL: it is not a URL, or a character in it could belong to two parts.
     """
     text = text.strip()
     if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'":
@@ -289,7 +289,7 @@ def database_url(value: Any) -> DatabaseURL:
 
 
 def parsed_url(value: Any) -> DatabaseURL | None:
-    """Return the parts of a URL that nobody has looked at yet; None if it is none, which its own field tells."""
+    """Return the parts of an unvalidated URL; None if it is invalid, which its own field reports."""
     raw = value_types.plain(value)
     try:
         return raw if isinstance(raw, DatabaseURL) else parse_url(raw) if isinstance(raw, str) else None

@@ -1,4 +1,4 @@
-"""Types of settings: text, numbers, flags, mappings, and secrets as people write them."""
+"""Types of settings: text, numbers, flags, mappings, and secrets in all accepted notations."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from dbconfig.settings.located_values import MappingNode, Scalar, SequenceNode
 from dbconfig.settings.secret_sources import Secret, bare, unusable
 
 _DIGITS = late_pattern(r"[-+]?(?:0|[1-9][0-9]{0,17})", re.ASCII)
-# The words that YAML 1.1 and pydantic take for booleans, in any case; "t", "f" and digits are not among them.
+# The words that YAML 1.1 and pydantic read as booleans, in any case, except "t", "f", and digits.
 FLAGS: Final = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 
 
 def plain(value: Any) -> Any:
-    """Return a node, or anything, as the plain value that it stands for."""
+    """Return the plain value of a node, or of any other object."""
     if isinstance(value, Scalar):
         return value.value
     if isinstance(value, MappingNode):
@@ -94,20 +94,20 @@ def text(value: Any) -> str:
 
 
 def name(value: Any) -> str:
-    """Take text in one line without control characters, not empty."""
+    """Accept non-empty text on one line, without control characters."""
     raw = text(value)
     if not raw:
         raise reject("missing-value", "is empty")
     if not all(ch.isprintable() for ch in raw):
         raise reject("invalid-value", "contains a line break or another control character")
-    left = "" if isinstance(value, Scalar) else unexpanded(raw)  # of a file's values those are left that say `$${…}`
+    left = "" if isinstance(value, Scalar) else unexpanded(raw)  # in a file, only `$${…}` is left
     if left:
         raise reject("bad-reference", f"contains `${{{left}}}`, which is expanded in YAML files only", "pass its value")
     return raw
 
 
 def secret(value: Any) -> Secret:
-    """Take a secret as text, or as `{file: PATH}`, `{env: NAME}` or `{provider: NAME}`."""
+    """Accept a secret as text, or as `{file: PATH}`, `{env: NAME}`, or `{provider: NAME}`."""
     if isinstance(value, Secret):
         return value
     location = value.location if isinstance(value, (Scalar, MappingNode)) else None
@@ -115,7 +115,7 @@ def secret(value: Any) -> Secret:
     if not isinstance(raw, Mapping):
         written = bare(text(value))
         if not written:
-            raise reject("missing-value", "is empty", "remove the line if there is no password")
+            raise reject("missing-value", "is empty", "remove the line if the database has no password")
         if unusable(written):
             raise reject("invalid-value", unusable(written))
         return Secret("text", written, location, written=isinstance(value, Scalar) and not value.variables)
@@ -136,7 +136,7 @@ def isolation_level(value: Any) -> str:
 
 
 def options(value: Any) -> dict[str, Any]:
-    """Take arguments of somebody else's function, to which null is None; a name with nothing behind it is forgotten."""
+    """Accept arguments of another package's function, for which null is None; a name without a value is an error."""
     forgotten = list(_forgotten(value))
     if forgotten:
         help = "give it a value, write null for None, or remove it"
@@ -162,7 +162,7 @@ def _named(value: Any) -> dict[str, Any]:
 
 
 def mapping(value: Any) -> dict[str, Any]:
-    """Take names and values, where null is no value."""
+    """Accept names and values; null is not a value."""
     found = _named(value)
     empty = [key for key, item in found.items() if item is None]
     if empty:
@@ -173,7 +173,7 @@ def mapping(value: Any) -> dict[str, Any]:
 
 
 def _read(value: Any, key: str = "") -> Any:
-    """Return a node as plain values; the text of a variable is read as YAML, for "false" is true to every driver."""
+    """Return a node as plain values; a variable's text is parsed as YAML, since "false" is true for every driver."""
     if isinstance(value, MappingNode):
         return {name: _read(entry.node, name) for name, entry in value.entries.items()}
     if isinstance(value, SequenceNode):
@@ -185,7 +185,7 @@ def _read(value: Any, key: str = "") -> Any:
 
 
 def _holds_secret(key: str, value: Any) -> bool:
-    """Say whether a value must not be shown; a mapping or list with one secret in it is kept as one secret."""
+    """Return whether a value must not be shown; a mapping or list that contains a secret is treated as one secret."""
     if isinstance(value, Mapping):
         return any(_holds_secret(str(name), item) for name, item in value.items())
     if isinstance(value, (list, tuple)):

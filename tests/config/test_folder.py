@@ -37,7 +37,7 @@ def test_an_unknown_profile_is_told_with_its_origin_and_those_that_exist(project
     )
     assert type(error) is ProfileNotFound
     assert str(error) == (
-        "error[unknown-profile]: there is no profile 'prod'\n"
+        "error[unknown-profile]: profile 'prod' does not exist\n"
         "  --> ENVIRONMENT, environment  (ENVIRONMENT)\n"
         "  = note: the name comes from ENVIRONMENT, environment\n"
         "  = note: profiles in config: development, production\n"

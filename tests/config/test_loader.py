@@ -173,5 +173,5 @@ def test_the_process_environment_is_taken_unless_another_is_given(project, monke
     monkeypatch.setenv("ENVIRONMENT", "testing")
     project.write({"testing.yaml": "url: sqlite://\n"})
     assert load().name == "testing"
-    with pytest.raises(ConfigError, match="there is no profile 'development'"):
+    with pytest.raises(ConfigError, match="profile 'development' does not exist"):
         load(path=project.config, environ={})

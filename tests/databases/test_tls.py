@@ -176,7 +176,7 @@ def _resolve_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"sslmode": "require", "connect_args": {"ssl_disabled": True}}, "connect_args.ssl_disabled", "in addition to"),
         ({"sslmode": "require", "url": "postgresql://h/d?sslmode=disable"}, "url", "in addition to `sslmode`"),
         ({"sslmode": "required"}, "sslmode", "must be one of disable, prefer, require"),
-        ({"sslmode": "require", "url": "sqlite://"}, "sslmode", "there is no network"),
+        ({"sslmode": "require", "url": "sqlite://"}, "sslmode", "it does not use the network"),
     ],
 )
 def test_what_contradicts_itself_is_refused_when_the_profile_is_loaded(settings: dict, key: str, told: str) -> None:

@@ -26,7 +26,7 @@ POSTGRESQL, MYSQL, FILE, MEMORY = (
          "lives as long as its engine, whatever the pool", "pool_size"),
         (f"{FILE}\nusername: me", "not-applicable", "`username` has no effect on SQLite: it is a file", "username"),
         (f"{FILE}\nconnect_timeout: 5s", "not-applicable",
-         "`connect_timeout` has no effect on SQLite: there is no server to connect to", "connect_timeout"),
+         "`connect_timeout` has no effect on SQLite: it does not connect to a server", "connect_timeout"),
         (f"{FILE}\nidle_in_transaction_timeout: 5s", "not-applicable", "`idle_in_transaction_timeout` has no effect on "
          "SQLite: nothing ends an idle SQLite transaction", "idle_in_transaction_timeout"),
         ("url: sqlite:///~/a.db", "invalid-value", "`~` is not expanded in the path of a database", "url"),

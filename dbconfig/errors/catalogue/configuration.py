@@ -114,14 +114,14 @@ CONFIGURATION: Final[dict[str, Entry]] = {
     ),
     "no-config": Entry(
         (
-            "There is no configuration folder. The search covers the folders beside and above the running "
+            "No configuration folder was found. The search covers the folders beside and above the running "
             "script, then the working directory and those above it, up to the top of the project."
         ),
         "cd / && dbconfig list",
         "Run `dbconfig init` to create one, or name another place with `--config PATH`.",
     ),
     "no-shard": Entry(
-        "The database is divided into `shards`, and the session names none: there is no default.",
+        "The database is divided into `shards`, and the session names none. No shard is the default.",
         'db.session("orders")   # without shard="eu"',
         'Name a shard: `db.session("orders", shard="eu")`, or `with db.on_shard("eu"):` around the work.',
     ),

@@ -35,7 +35,7 @@ CONNECTIONS: Final[dict[str, Entry]] = {
         "Start the server, or correct `host` and `port`.",
     ),
     "unreachable": Entry(
-        "There is no route to the host.",
+        "The host is unreachable: the network has no route to it.",
         "a container without a network",
         "Check the network: VPN, routes, security groups.",
     ),

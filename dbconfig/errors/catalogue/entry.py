@@ -11,13 +11,13 @@ _SYSTEMS: Final = {"postgresql": "PostgreSQL", "mysql": "MySQL and MariaDB", "sq
 
 
 class Entry:
-    """What a slug means.
+    """The meaning of a slug.
 
     Attributes:
-        meaning: what is wrong, and why it is refused or reported.
-        example: what leads to it; a fragment of YAML or a command.
+        meaning: what is wrong, and why it is rejected or reported.
+        example: what causes it; a fragment of YAML or a command.
         fix: what to do.
-        permanent: whether waiting cannot help, so that `wait` gives up at once.
+        permanent: whether waiting cannot help, so that `wait` gives up immediately.
         on: what to do instead on one database system, by the name of its family.
     """
 
