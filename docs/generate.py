@@ -83,7 +83,7 @@ TYPES = {
 def typed_dict() -> str:
     """Return dbconfig/settings/typed_dict.py."""
     lines = [
-        '"""The keys of a profile for type checkers: written by docs/generate.py, imported by nobody at run time."""',
+        '"""The keys of a profile for type checkers: written by docs/generate.py, never imported at run time."""',
         "",
         "from __future__ import annotations",
         "",
@@ -92,7 +92,7 @@ def typed_dict() -> str:
         "",
         "",
         "class ProfileKeys(TypedDict, total=False):",
-        '    """The keys of a database, as they would stand in a file."""',
+        '    """The keys of a database, as in a file."""',
         "",
     ]
     for key, field in Keys.model_fields.items():

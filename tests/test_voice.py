@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import io
 import re
+import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,7 +31,8 @@ WORDS = {
     "continues": r"\bgo(?:es)? on\b",
     "retried": r"\bagain as a whole\b",
     "transient": r"\bpass(?:es)? by itself\b",
-    "American spelling": r"\b(?:colour|behaviour|initialise|misspelt|licence|normalise|recognise|favour)\w*\b",
+    "American spelling": r"\b(?:colour|behaviour|initialise|(?:mis)?spelt|licence|normalise|recognis|favour)\w*\b",
+    "decision": r"\bjudgements?\b",
     "nothing: delete it": r"\b(?:simply|obviously)\b",
     "idle": r"\bat rest\b|\brested\b|\brests? for\b|\bthat rests?\b",
     "read-only session": r"\breading sessions?\b",
@@ -50,6 +53,17 @@ WORDS = {
     "queue": r"\bwaiting line\b|\bline is full\b|\bline of callers\b|\bfair line\b",
     "was not expanded; no part of": r"\bnothing has expanded\b|\bnothing of\b",
     "because": r"\bfor the sake of\b|\bwhich is why\b",
+    "does not exist, is unknown": r"\bis no such\b|\bthere is no (?:command|file|folder|profile|table)\b",
+    "a caller, no caller": r"\b(?:nobody|somebody)\b",
+    "indefinitely": r"\bfor ever\b",
+    "effective": r"\bin force\b",
+    "record": r"\btakes? note\b",
+    "is raised, interrupts": r"\bstrikes?\b",
+    "silently, without notifying": r"\bwithout a word\b|\bgood-bye\b|\bin silence\b",
+    "callers that, waiters": r"\bthose who\b",
+    "checks": r"\blooks? (?:whether|again)\b",
+    "is in, appears in": r"\bstands? in\b",
+    "the interface of": r"\basks? of\b",
 }
 PAGES = [
     *(ROOT / name for name in ("README.md", "SECURITY.md", "CONTRIBUTING.md", "CHANGELOG.md")),
@@ -122,6 +136,23 @@ PUBLIC = [
 def test_the_documentation_of_the_public_names_has_none_of_the_words(path: Path) -> None:
     nodes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef | ast.ClassDef)]
     assert found("\n".join(ast.get_docstring(node) or "" for node in nodes)) == []
+
+
+def _comments_and_docstrings(source: str) -> Iterator[str]:
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            yield ast.get_docstring(node) or ""
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            yield token.string
+
+
+def test_a_comment_or_a_docstring_has_none_of_the_words() -> None:
+    hits = {
+        str(path.relative_to(ROOT)): found("\n".join(_comments_and_docstrings(path.read_text(encoding="utf-8"))))
+        for path in modules()
+    }
+    assert {name: lines for name, lines in hits.items() if lines} == {}
 
 
 def test_an_error_or_a_warning_has_none_of_the_words() -> None:

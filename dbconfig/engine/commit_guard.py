@@ -42,7 +42,7 @@ class Mark:
         self.alive: bool = True
         self.begun: bool = False  # as far as the driver reports
         self.ended: bool = False  # by something other than its owner
-        self.undo: Callable[[], None] | None = None  # what is undone on the driver's connection at its end
+        self.undo: Callable[[], None] | None = None  # undoes the changes to the driver's connection at the end
         self.sent: bool = False
         self.committed: bool = False
         self.partly: bool = False  # a statement has committed what came before it

@@ -109,7 +109,7 @@ class Judge:
         return row is not None and row.ends_connection
 
     def refuses_writes(self, error: BaseException) -> bool:
-        """Whether a statement was refused because the server, or the transaction, is read-only."""
+        """Whether a statement was rejected because the server, or the transaction, is read-only."""
         row = errors.of_statement(error, self._settings.backend)
         return row is not None and row.fate is Fate.READ_ONLY
 

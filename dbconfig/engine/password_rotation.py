@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("dbconfig.rotation")
 
-ROUND: Final = 10.0  # seconds between two looks at a secret file
+ROUND: Final = 10.0  # seconds between two checks of a secret file
 _MARK: Final = "dbconfig.password"  # in record.info: how many were read before, and the fingerprint
 # Specific to this process: a fingerprint leaked by a core dump reveals nothing about the password.
 _KEY: Final = os.urandom(32)

@@ -178,7 +178,7 @@ def _guarded_methods(kind: type, driver: Driver, look: Look) -> type:
 
 
 def _without_dict(kind: type, members: dict[str, Any]) -> dict[str, Any]:
-    # With attributes of its own the layout would differ, and `__class__` could not change.
+    # With additional attributes, the layout would differ, and `__class__` could not change.
     return members if "__dict__" in dir(kind) else {**members, "__slots__": ()}
 
 

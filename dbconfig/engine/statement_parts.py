@@ -1,6 +1,6 @@
 """An SQL text as its statements, without comments and without quoted values.
 
-A quote may stand in a comment and a semicolon in a quoted value, so one pattern reads all of them in one pass.
+A quote may occur in a comment and a semicolon in a quoted value, so one pattern reads all of them in one pass.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _DASHES: Final = r"--[^\n]*"
 _QUOTED: Final = {
     "postgresql": r"[eE]'(?:[^'\\]|\\.|'')*'|'(?:[^']|'')*'|(?P<name>\"(?:[^\"]|\"\")*\")"
     r"|\$(?P<tag>\w*)\$(?P<body>.*?)\$(?P=tag)\$",
-    # Two dashes begin a comment where a blank follows. The content of /*! ... */ is executed.
+    # Two dashes begin a comment if a space follows. The content of /*! ... */ is executed.
     "mysql": r"'(?:[^'\\]|\\.|'')*'|\"(?:[^\"\\]|\\.|\"\")*\"|(?P<name>`(?:[^`]|``)*`)",
     "sqlite": r"'(?:[^']|'')*'|(?P<name>\"(?:[^\"]|\"\")*\"|`(?:[^`]|``)*`|\[[^\]]*\])",
 }
@@ -39,14 +39,14 @@ _BEFORE: Final = {
 
 
 def first_word_at(text: str, system: str) -> int:
-    """Return the index of the first word of a text, behind its comments; `system` is a family of databases."""
+    """Return the index of the first word of a text, after its comments; `system` is a family of databases."""
     found = _BEFORE[system if system in _BEFORE else "postgresql"].match(text)
     assert found is not None  # it matches the empty text
     return found.end()
 
 
 def parts(text: str, system: str) -> Iterator[str]:
-    """Yield the statements of a text, in order; long quoted values are empty, but for the code of a block."""
+    """Yield the statements of a text, in order; long quoted values are empty, except for the code of a block."""
     found: list[str] = []
     at, tokens = 0, _TOKENS[system if system in _TOKENS else "postgresql"]
     while token := tokens.search(text, at):

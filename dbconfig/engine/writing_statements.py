@@ -32,7 +32,7 @@ def effect(statement: str, system: str) -> Effect:
     plain = HARMLESS if system == "postgresql" else "SELECT"
     if statement.startswith(plain) and ";" not in statement and "set_config" not in statement.lower():
         return _READS
-    # MySQL's drivers write the values into the statement: each is another one, and may hold a secret.
+    # MySQL's drivers insert the values into the statement, so each one differs, and may contain a secret.
     return (_remembered if system != "mysql" and len(statement) < _LONGEST else _examined)(statement, system)
 
 

@@ -13,7 +13,7 @@ _CODES: Final = {"error": "1;31", "warning": "1;33", "bold": "1", "frame": "34",
 
 
 class Palette:
-    """Whether text is colored; color never carries information of its own."""
+    """Whether text is colored; no information is conveyed by color only."""
 
     def __init__(self, on: bool = False) -> None:
         self.on = on

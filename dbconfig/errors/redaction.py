@@ -116,7 +116,7 @@ def shown_name(text: str) -> str:
 
 
 def _masked_references(text: str) -> str:
-    """Keep the references, whose names are no secrets, and mask the literal text and the defaults around them."""
+    """Keep the references, whose names are not secret, and mask the literal text and the defaults around them."""
     parts, end = [], 0
     for match in _REFERENCE.finditer(text):
         parts += [

@@ -168,8 +168,8 @@ class Admission:
     def _has_room(self, threads_are_free: bool) -> bool:
         if self.used + len(self.reserved) < self.limit:
             return True
-        # Admitted requests without a connection may all start at once and then wait in threads: admit more only while
-        # threads remain for those that hold one.
+        # Admitted requests without a connection may all start at the same time and then wait in threads: admit more
+        # only while threads remain for those that hold one.
         now = time.monotonic()
         young = sum(until > now for until in self.reserved.values())
         return threads_are_free and self.used + young < self.limit and self._in_use() + young < self.limit

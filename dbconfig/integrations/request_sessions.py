@@ -67,7 +67,7 @@ class RequestSession:
         session: made for the request, not used yet.
         taken: called when the session takes a connection.
         given_back: called when its transaction has ended.
-        statements: look at each statement, for `rest` and `would_lose`.
+        statements: inspect each statement, for `rest` and `would_lose`.
     """
 
     def __init__(

@@ -171,7 +171,7 @@ class Registry:
             database: a name under `databases:`, or the profile's own.
             profile: another profile than the registry's.
             read_only: read from one of the `replicas`, or from the primary if there are none. Each statement costs
-                one round trip, and sees what is committed when it begins; writes are refused.
+                one round trip, and sees what is committed when it begins; writes are rejected.
             snapshot: let all statements see the same state, at the cost of two more round trips; read-only too.
             schema: schema for tables that do not name one, such as a tenant's. All tenants share the pool.
             execution_options: execution options of the session's connections, such as `isolation_level`.
@@ -215,7 +215,7 @@ class Registry:
         Args:
             database: a name under `databases:`, or the profile's own.
             read_only: read from one of the `replicas`, or from the primary if there are none. Each statement sees
-                what is committed when it begins; writes are refused.
+                what is committed when it begins; writes are rejected.
         """
         engine = self._engines.readers(database).pick() if read_only else self.engine(database)
         return engine.connect()
@@ -224,7 +224,7 @@ class Registry:
         """Return a context manager for a Core connection whose transaction commits at the end, or rolls back. It has
 
         the guarantees of `transaction`: SQLite's write lock, and `CommitUncertain`. With `read_only` all
-        statements see the same state, and writes are refused.
+        statements see the same state, and writes are rejected.
         """
         return begun(self.session(database, snapshot=True) if read_only else self.transaction(database))
 
@@ -646,7 +646,7 @@ class Registry:
 
         Args:
             timeout: seconds to wait for them; no new connections are handed out meanwhile. What is still in use then is
-                cancelled on the server and closed, so no connection is left, and the old engines refuse checkouts.
+                cancelled on the server and closed, so no connection is left, and the old engines reject checkouts.
         """
         self.parts.dispose(timeout)
 

@@ -28,7 +28,7 @@ class Plan:
     options: Mapping[str, Any]  # arguments of create_engine that only code can express
     classes: SessionClasses = SQLMODEL
     homes: Homes = field(default_factory=Homes)
-    overridden: int = 0  # how many overrides are in force
+    overridden: int = 0  # number of active overrides
     watchers: tuple[Callable[[Engine], None], ...] = ()  # called with each new engine
     around: Callable[[Any], AbstractContextManager[object]] | None = None  # what units of work run within
     # In tests, by the names of profile and database: turns the session factories of every event loop into others.

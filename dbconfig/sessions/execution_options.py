@@ -29,7 +29,7 @@ def options(schema: str | None, given: Mapping[str, Any] | None, *, read_only: b
         read_only: whether the session is read-only, which has its own isolation level.
 
     Raises:
-        ValueError: the schema cannot be a name, an option is refused, or both set the schema.
+        ValueError: the schema is not a valid name, an option is not allowed, or both set the schema.
     """
     found = dict(given or {})
     for name in found:

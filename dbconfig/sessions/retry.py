@@ -278,7 +278,7 @@ def run(
     work_of.check(work, asynchronous=False)
     outer = joined(key)
     if outer is not None:
-        return work_of.called(work, outer.session)  # part of the outer unit: that one is run again as a whole
+        return work_of.called(work, outer.session)  # part of the outer unit, which is rerun from the start
 
     def take(step: _Step) -> Any:
         match step:

@@ -34,7 +34,7 @@ class UnitOfWork(Committing):
 
     def begin(self, nested: bool = False) -> SessionTransaction:
         if not nested:
-            raise InvalidRequestError(f"{REFUSAL} (begin() commits at its end; begin_nested() is a savepoint)")
+            raise InvalidRequestError(f"{REFUSAL} (begin() commits when it ends; begin_nested() is a savepoint)")
         return super().begin(nested=nested)
 
     def prepare(self) -> None:

@@ -30,9 +30,9 @@ def called(work: Callable[[Session], T], session: Session) -> T:
     if inspect.isawaitable(result):
         if inspect.iscoroutine(result):
             result.close()  # or it would warn that it was never awaited
-        raise TypeError("the function returned an awaitable, which nobody awaits here: use async_run_in_transaction")
+        raise TypeError("the function returned an awaitable, which is not awaited here: use async_run_in_transaction")
     if inspect.isasyncgen(result):
-        raise TypeError("the function returned an asynchronous generator, which nobody iterates over here")
+        raise TypeError("the function returned an asynchronous generator, which is not iterated over here")
     _refuse_late(result, session)
     return result
 

@@ -313,11 +313,11 @@ class Keys(BaseModel):
         return self._folder
 
     def origin(self, key: str) -> Location:
-        """Return where the value in force of a key was written: ``config/production.yaml:4:1``, or ``default``."""
+        """Return where the effective value of a key was written: ``config/production.yaml:4:1``, or ``default``."""
         return next(iter(self.layers(key)), BUILT_IN)
 
     def layers(self, key: str) -> tuple[Location, ...]:
-        """Return every place where a key was written, the one in force first."""
+        """Return every place where a key was written, the effective one first."""
         path = driver_timeouts.path(key, self.__dict__)
         found = self._origins.get((*self._prefix, *path), ())
         # Engine options are inherited from the profile's own database, the connection is not.

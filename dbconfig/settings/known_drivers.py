@@ -167,7 +167,7 @@ def ssl_is_sslmode(drivername: str) -> bool:
 
 
 def not_its_paramstyle(style: str, drivername: str) -> str:
-    """Say that a driver, or none of a system's where none is named, takes a style of parameters; "" if it does."""
+    """Return why a driver, or each of a system's if none is named, rejects a parameter style; "" if it does not."""
     backend, _, named = drivername.lower().removesuffix("_async").partition("+")
     known = DRIVERS[_ALIASES.get(backend, backend)]
     taken = dict.fromkeys(each for driver in known if named in ("", driver.name) for each in driver.paramstyles)

@@ -87,7 +87,7 @@ class AnyProfile:
         return next(iter(self.layers(key)), BUILT_IN)
 
     def layers(self, key: str) -> tuple[Location, ...]:
-        """Return every place where a key was written, the one in force first."""
+        """Return every place where a key was written, the effective one first."""
         parts = key.split(".")
         name, inside = (parts[1], parts[2:]) if parts[0] == "databases" and len(parts) > 2 else (DEFAULT, parts)
         settings = self.databases.get(name)

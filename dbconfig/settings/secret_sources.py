@@ -23,7 +23,7 @@ class Secret:
     """A value that is never shown: not by `repr`, `str` or `format`, not in a dump, not in a pickle.
 
     What was written as `{file: …}` or `{env: …}` is read again by each `read()`; `{provider: …}` is called by the
-    settings that it belongs to. A pickle contains the location of such a secret, and nothing of a literal one.
+    settings that it belongs to. A pickle contains the location of such a secret, and no literal secret.
     """
 
     __slots__ = ("_argument", "_environment", "_literal", "kind", "location", "written")

@@ -1,4 +1,4 @@
-"""The keys of a profile for type checkers: written by docs/generate.py, imported by nobody at run time."""
+"""The keys of a profile for type checkers: written by docs/generate.py, never imported at run time."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, Literal, TypedDict
 
 
 class ProfileKeys(TypedDict, total=False):
-    """The keys of a database, as they would stand in a file."""
+    """The keys of a database, as in a file."""
 
     url: str | None
     drivername: str | None

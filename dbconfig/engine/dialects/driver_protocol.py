@@ -27,7 +27,7 @@ class Driver(of_pool.Driver):
         return None
 
     def was_in_failed_transaction(self, error: BaseException) -> bool:
-        """Return whether the server refused a statement only because an earlier one of the transaction had failed."""
+        """Return whether the server rejected a statement only because an earlier one of the transaction had failed."""
         return False
 
     def is_open(self, connection: Any) -> bool:

@@ -17,7 +17,7 @@ class Fate(Enum):
     LOST = "lost connection"  # the connection is lost, and with it everything that was not committed
     ABSENT = "no connection"  # there was none: nothing was sent
     UNCERTAIN = "outcome unknown"  # the server itself does not know whether its COMMIT took effect
-    READ_ONLY = "read-only server"  # the server refuses writes: it was the primary once
+    READ_ONLY = "read-only server"  # the server rejects writes: it is no longer the primary
     FINAL = "final"  # a retry would fail again
 
 

@@ -41,7 +41,7 @@ class Watch:
         """Reset, for a forked child, in which the thread does not run and its guards are void."""
         self._guards: dict[Lock, tuple[float, Callable[[], object]]] = {}
         self._bell: SimpleQueue[None] = SimpleQueue()  # wakes the thread; written in C, no lock that could be left
-        self._round_at = 0.0  # when the thread looks again
+        self._round_at = 0.0  # when the thread checks again
         self._thread: Thread | None = None  # set by the thread itself, since its start may be interrupted
 
     def call(
@@ -62,7 +62,7 @@ class Watch:
         """Call a function, and `late`, which must not block, in the watch's thread when that takes too long."""
         in_time = True
         guard, entry = allocate_lock(), (monotonic() + limit, late)
-        # Nothing is called from here to `try`, so that nothing strikes in between.
+        # No call from here to `try`, so that no interrupt is raised in between.
         self._guards[guard] = entry
         try:
             if self._thread is None:

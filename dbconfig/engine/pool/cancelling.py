@@ -77,7 +77,7 @@ class Canceller:
             self._task = self._spawn(self._run_in_loop())
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        from dbconfig.engine.pool.task_places import TaskPlaces  # for those who have an event loop
+        from dbconfig.engine.pool.task_places import TaskPlaces  # for callers with an event loop
 
         engine = self._engine()
         if engine is not None and isinstance(engine.pool, TaskPlaces):

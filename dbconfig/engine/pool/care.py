@@ -99,7 +99,7 @@ class Care:
                 return
 
     def _refill(self, now: float) -> None:
-        """Open connections, several at once, up to ``pool_min_idle``."""
+        """Open connections, several at the same time, up to ``pool_min_idle``."""
         line = self._line
         missing = judgements.missing(len(line.idle), line.connecting, line.rules)
         if missing <= 0:

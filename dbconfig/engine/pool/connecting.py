@@ -107,7 +107,7 @@ class Connector:
         return self.inline or not (self.warm or self.first_under_way)
 
     def succeeded(self) -> None:
-        """Take note that a connect has succeeded; the pool's lock is held."""
+        """Record that a connect has succeeded; the pool's lock is held."""
         self.warm = True
         self.trouble = None
         self.failures = 0
@@ -181,7 +181,7 @@ class Connector:
                 order.withdraw()
                 slot.release()
                 return
-            # A password provider may look at the caller's context variables.
+            # A password provider may use the caller's context variables.
             context = contextvars.copy_context()
             Thread(target=context.run, args=(self._help, order), name="dbconfig-connect", daemon=True).start()
         except BaseException as error:

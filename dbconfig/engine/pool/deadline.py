@@ -80,7 +80,7 @@ class Deadline:
         return max(0.0, self.at - monotonic())
 
     def spend(self, what: str, seconds: float) -> None:
-        """Take note of what time was spent on."""
+        """Record what time was spent on."""
         each: Deadline | None = self
         while each is not None:
             found = each._spent.setdefault(what, [0, 0.0])
@@ -128,7 +128,7 @@ def at_first_use(function: Callable[[], Any]) -> None:
 
 @contextlib.contextmanager
 def waiting(limit: Deadline) -> Iterator[None]:
-    """Take note of a wait for a connection, and name what ended it when that was the deadline."""
+    """Record a wait for a connection, and raise the deadline's error if that ended it."""
     began = monotonic()
     try:
         yield

@@ -41,10 +41,10 @@ class Driver:
     buffers_rows = False  # without a cursor of the server, all rows are there when a statement has been executed
     interrupts = False  # statements are ended by `interrupt`, on the connection itself
     package = ""  # the Python package whose frames are not the application's
-    wire: frozenset[str] = frozenset()  # Python modules that send and read, where a signal handler may strike
+    wire: frozenset[str] = frozenset()  # Python modules that send and receive, in which a signal handler may raise
 
     def socket(self, connection: Any) -> int | None:
-        """Return the file descriptor of a connection; None where there is none, or it is closed."""
+        """Return the file descriptor of a connection; None if it has none, or is closed."""
         try:
             found = self.plug(connection)
             fd = None if found is None else found.fileno()
@@ -76,7 +76,7 @@ class Driver:
         """Ask the server, by the cursor of another connection (`beside`), to end what a connection executes."""
 
     def was_cancelled(self, error: BaseException) -> bool:
-        """Return whether a statement's error says that somebody asked the server to end it."""
+        """Return whether a statement's error means that it was cancelled on the server."""
         return False
 
     def run_until(self, connection: Any, when: float | None) -> Awaitable[None] | None:

@@ -39,7 +39,7 @@ def attach(engine: Engine) -> None:
         if context.statement is not None and context.execution_context is None:
             return  # while the statement was being compiled
         mistake = type(error).__module__ == "builtins" and isinstance(error, _MISTAKES)
-        refused = type(error) is InvalidRequestError  # by SQLAlchemy, or by a guard of ours, before it was sent
+        refused = type(error) is InvalidRequestError  # by SQLAlchemy, or by one of our guards, before it was sent
         if (mistake or refused) and not _mid_answer(own, context, error):
             return
         context.is_disconnect = True

@@ -54,7 +54,8 @@ RETRY_REFUSED = 5.0
 # last.
 SHORTEST_ROUND = 0.05
 LONGEST_ROUND = 10.0
-# Seconds after which missing connections are asked for again while the server refuses: doubled each time up to this.
+# Maximum seconds after which missing connections are retried while the server rejects them; the pause doubles up to
+# this.
 LONGEST_REFILL_PAUSE = 30.0
 _MOST_DOUBLINGS = 16
 

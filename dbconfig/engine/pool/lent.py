@@ -22,7 +22,7 @@ class _NoFinalizer:
 
 
 class _Nobody:
-    """Ends at once."""
+    """Does nothing."""
 
 
 def nothing(dead: object) -> None:

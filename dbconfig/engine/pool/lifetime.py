@@ -21,12 +21,12 @@ _EXPIRES = "dbconfig.expires"  # in record.info
 
 
 def expiry(seconds: float) -> float:
-    """Draw the end of a connection that begins now. From the monotonic clock: a corrected wall clock ends nothing."""
+    """Draw the end of a new connection, on the monotonic clock: a corrected wall clock must not end connections."""
     return monotonic() + seconds * (1.0 - JITTER * random.random())
 
 
 def attach_to_line(engine: Engine, seconds: float) -> None:
-    """Give each connection of our own pool its end; the line looks at it on checkout, checkin and while idle."""
+    """Set the end of each connection of our own pool; the queue checks it on checkout, on checkin, and while idle."""
 
     def connect(connection: Any, record: Any) -> None:
         if isinstance(record, Record):
@@ -50,7 +50,7 @@ def attach(engine: Engine, seconds: float) -> None:
     def checkin(connection: Any, record: Any) -> None:
         if connection is not None and monotonic() >= record.info.get(_EXPIRES, float("inf")):
             record.info[REASON] = "recycled"
-            record.invalidate()  # here, where nobody waits for the new connection
+            record.invalidate()  # here, where no caller waits for the new connection
 
     event.listen(engine, "connect", connect)
     event.listen(engine, "checkout", checkout)

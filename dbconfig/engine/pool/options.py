@@ -21,7 +21,7 @@ class Judge(Protocol):
         """Whether a statement's error means that its connection can no longer be used."""
 
     def refuses_writes(self, error: BaseException) -> bool:
-        """Whether a statement was refused because the server, or the transaction, is read-only."""
+        """Whether a statement was rejected because the server, or the transaction, is read-only."""
 
 
 class SystemErrors:

@@ -76,7 +76,7 @@ class Rules:
     min_idle: int = 0
     idle_timeout: float | None = None
     keepalive: float | None = None
-    patient: bool = True  # wait for a server that cannot be reached, until the deadline; or fail at once
+    patient: bool = True  # wait for a server that cannot be reached, until the deadline; or fail immediately
     connects_at_once: int = judgements.CONNECTS_AT_ONCE
     connect_stalls: float = 1.0
     retry_first: float = judgements.RETRY_FIRST

@@ -26,7 +26,7 @@ REASON = "dbconfig.reason"  # in record.info of SQLAlchemy's own pools: why a co
 
 def is_held_here(lock: RLock) -> bool:
     """Return whether this very thread holds the lock."""
-    held: bool = lock._is_owned()  # type: ignore[attr-defined]  # what threading.Condition asks of a lock
+    held: bool = lock._is_owned()  # type: ignore[attr-defined]  # required by threading.Condition
     return held
 
 
@@ -53,9 +53,9 @@ class Home(Protocol):
 class Slot:
     """One of the places for a connection. Dropping the object, for any reason, returns the place.
 
-    An interrupt can strike between any two instructions, also inside SQLAlchemy, after the pool has let go of a
-    connection and before anyone holds it. No ``try`` covers that. But then nothing refers to the record,
-    hence nothing to its slot, and the end of the slot frees the place.
+    An interrupt can be raised between any two instructions, also inside SQLAlchemy, after the pool has released a
+    connection and before anyone holds it. No ``try`` covers that. But then nothing refers to the record, hence nothing
+    to its slot, and the end of the slot frees the place.
     """
 
     __slots__ = ("__weakref__", "cold", "connecting", "held", "line")

@@ -1,4 +1,4 @@
-"""Draining of engines: connections are retired, refused, cancelled, and finally cut."""
+"""Draining of engines: connections are retired, statements cancelled, and sockets finally cut."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ PAUSE = 0.01
 
 
 class ClosedPool(NullPool):
-    """Replaces a pool that is being drained, and refuses every checkout."""
+    """Replaces a pool that is being drained, and rejects every checkout."""
 
     def __init__(self, name: str, was: Pool) -> None:
         super().__init__(was._creator, dialect=was._dialect, logging_name=was._orig_logging_name)

@@ -33,13 +33,13 @@ class Verdict(enum.Enum):
     """What is known of a connection."""
 
     ALIVE = enum.auto()
-    ASK = enum.auto()  # readable, a notice perhaps, or no socket to look at
+    ASK = enum.auto()  # readable, perhaps a notice, or no socket to check
     DEAD = enum.auto()  # closed or reset by the other side
     SILENT = enum.auto()  # asked, and no valid answer came
 
 
 def descriptor(dialect: Any, connection: Any) -> int | None:
-    """Return the file descriptor of a driver's connection, ``None`` where there is none or it is closed."""
+    """Return the file descriptor of a driver's connection, or ``None`` if it has none or is closed."""
     return driver.of(dialect).socket(connection)
 
 

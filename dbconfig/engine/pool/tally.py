@@ -30,7 +30,7 @@ class Counters:
     __slots__ = ("at_once", "closed", "create", "queued", "refused", "timeouts", "unserved", "use", "wait", "wanted")
 
     def __init__(self) -> None:
-        self.at_once: int = 0  # checkouts of a connection that was idle: `wait` without a look at the clock
+        self.at_once: int = 0  # checkouts of an idle connection: `wait` without reading the clock
         self.wait: Tally = Tally()
         self.queued: Tally = Tally()  # those of `wait` that came while every connection was in use
         self.wanted: int = 0  # the most at the same time: in use, and waited for by them

@@ -89,7 +89,7 @@ class TaskPool(TaskPlaces):
         try:
             loop = asyncio.get_running_loop()
             if self._loop is None or (self._loop is not loop and self._loop.is_closed()):
-                self.line.forget()  # nobody can use the connections of a loop that has ended
+                self.line.forget()  # the connections of a loop that has ended are unusable
                 self._loop, self.thread, self._timer = loop, get_ident(), None
                 return None
             if self._loop is not loop:
@@ -108,7 +108,7 @@ class TaskPool(TaskPlaces):
         if not decided:
             left = max(0.0, caller.deadline - monotonic())
             if self._timeout <= 0 and self.line.in_use < self.line.rules.limit:
-                limit = deadlines.current()  # for its own connect, which has limits of its own
+                limit = deadlines.current()  # for its own connect, which has its own limits
                 left = LONGEST_WAIT if limit is None else limit.remaining()
             timers = [self._loop.call_later(left, self._expire, caller)]
             if left > 1.0:

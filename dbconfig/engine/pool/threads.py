@@ -297,7 +297,7 @@ class FairPool(Places):
             self.discard(record, "recycled" if monotonic() >= record.expires else "invalidated")
 
     def recreate(self) -> FairPool:
-        # No lock here: after a fork this runs in the child, where another thread's lock stays locked for ever.
+        # No lock here: after a fork this runs in the child, where a lock of another thread is never released.
         self.logger.info("Pool recreating")
         pool = self.__class__(self._creator, line=self.options, past=self.past.and_of(self), **own_arguments(self))
         pool.explain, pool.at_dispose = self.explain, self.at_dispose

@@ -10,7 +10,7 @@ from typing import Final
 from dbconfig.engine.pool.clock import monotonic
 
 LIMIT: Final = 1.0  # seconds that a server has for its greeting, which needs neither locks nor disk access
-AGAIN: Final = 0.3  # seconds until a further connection is tried beside the first: a packet may have been lost
+AGAIN: Final = 0.3  # seconds until a second connection is tried in parallel: a packet may have been lost
 
 
 def is_heard(host: tuple[str, int]) -> bool:
@@ -37,7 +37,7 @@ def is_heard(host: tuple[str, int]) -> bool:
                     return True
                 selector.unregister(key.fileobj)
             if not selector.get_map():
-                return False  # refused or closed at each address
+                return False  # rejected or closed at each address
             now = monotonic()
     return False
 

@@ -1,4 +1,4 @@
-"""Looks for the primary while a connection is in use for long, and ends what waits for a server that is silent."""
+"""Searches for the primary while a connection is in use for long, and ends waits for a silent server."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from dbconfig.settings import hosts
 
 logger: logging.Logger = logging.getLogger("dbconfig.primary")
 
-PLACE: Final = "dbconfig.host"  # in the info of a connection's record: where it leads
-# Seconds that a connection is in use, and that no other one is returned, before somebody looks whether its server is
-# still the primary: it may wait for a machine that stands still. And seconds until the next look, when it was.
+PLACE: Final = "dbconfig.host"  # in the info of a connection's record: its host
+# Seconds that a connection is in use, without another one being returned, before its server is checked to be still the
+# primary: it may wait for a stopped machine. Also the seconds until the next check.
 HELD: Final = 1.0
 HEALTHY: Final = 5.0
-SHORTEST: Final = 0.05  # seconds between two thoughts about it
+SHORTEST: Final = 0.05  # seconds between two rounds
 
 
 class Watch:
-    """Looks for the primary while a connection is in use for long: nobody else would, if all wait for a dead one."""
+    """Searches for the primary while a connection is in use for long: callers that wait for a dead server would not."""
 
     def __init__(self, engine: Engine, finder: Finder) -> None:
         self._engine = weakref.ref(engine)
@@ -73,11 +73,11 @@ class Watch:
         return max(SHORTEST, min(HELD, wait))
 
     def _wait(self, engine: Engine, now: float) -> float:
-        """Return the seconds until the next look, if nothing happens until then."""
+        """Return the seconds until the next check, if nothing happens until then."""
         held = max((each.seconds for each in pool.ledger(engine).holders()), default=0.0)
         if held < HELD:
             return HELD - held
-        # A server that lets others go is at work; it may have fallen silent since the last one.
+        # A server that serves others is working; it may have become silent since the last one.
         returned = max((each.returned_at for each in pool.ledger(engine).live() if isinstance(each, Record)), default=0)
         due = self._quiet_until
         return (min(due, returned + HELD) if returned > self._looked_at else due) - now
@@ -106,16 +106,16 @@ class Watch:
         try:
             engine.dialect.do_close(_connect(engine))
             self._found(engine)
-        except Exception as error:  # whoever needs a connection is told
+        except Exception as error:  # the next caller that needs a connection gets the error
             logger.debug("no primary found: %s", error)
             return error
         return None
 
     def _looks_on(self, engine: Engine, error: Exception | None) -> bool:
-        """Return whether the next search follows at once.
+        """Return whether the next search follows immediately.
 
-        Until the next round nobody would ask, and a promotion would be seen a second later. No host is asked more than
-        once a second, however the searches follow each other.
+        Otherwise a promotion would be noticed a second later, in the next round. No host is asked more than once per
+        second, even if searches follow each other.
         """
         return getattr(error, JUDGED, None) is NO_PRIMARY and _is_held(engine)
 
@@ -147,10 +147,10 @@ class Watch:
         self.listen(engine)
 
     def listen(self, engine: Engine) -> None:
-        """Have a thread end what waits for a server that was left, and that no longer greets clients.
+        """Start a thread that closes connections waiting for a former primary that no longer greets clients.
 
-        Where one server alone may be written to, that has happened when another one was found. A node of Galera is one
-        of several: it is left because it was slow to answer, and may still be at work.
+        If only one server accepts writes, that happened when another one was found. A Galera node is one of several: it
+        was abandoned because it was slow to answer, and may still be working.
         """
         # MySQL's servers speak first.
         if self._listening or engine.dialect.name not in ("mysql", "mariadb") or not _left(engine, self._finder):
@@ -160,7 +160,7 @@ class Watch:
             Thread(target=self._listen, args=(engine,), name="dbconfig-greeting", daemon=True).start()
         except RuntimeError as error:
             self._listening = False
-            logger.debug("nobody listens to the server that was left: %s", error)
+            logger.debug("the former primary does not listen: %s", error)
 
     def _listen(self, engine: Engine) -> None:
         try:
@@ -179,7 +179,7 @@ def _left(engine: Engine, finder: Finder) -> set[Host]:
 
 
 def _end(engine: Engine, place: Host, begun: float) -> None:
-    """End the connections to a silent server that were in use at a time before."""
+    """Close the connections to a silent server that were already in use at a given time."""
     name, seconds = pool.ledger(engine).name, monotonic() - begun
     own = driver.of(engine.dialect)
     late = [each.record for each in pool.ledger(engine).holders() if each.seconds >= seconds]
@@ -200,11 +200,11 @@ def _end(engine: Engine, place: Host, begun: float) -> None:
 
 
 def _is_held(engine: Engine) -> bool:
-    """Return whether a connection is in use for so long that it may wait for a dead server."""
+    """Return whether a connection has been in use for so long that it may wait for a dead server."""
     return any(each.seconds > HELD for each in pool.ledger(engine).holders())
 
 
 def _connect(engine: Engine) -> Any:
-    """Connect past the pool, as the pool does."""
+    """Connect as the pool does, but outside it."""
     nobodys: Any = SimpleNamespace(info={})
     return engine.pool._invoke_creator(nobodys)

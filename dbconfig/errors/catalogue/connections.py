@@ -173,7 +173,7 @@ CONNECTIONS: Final[dict[str, Entry]] = {
         },
     ),
     "missing-table": Entry(
-        "A statement names a table that the database does not have: nobody has created it yet, or the profile points "
+        "A statement names a table that the database does not have: it was not created yet, or the profile points "
         "at another database.",
         "session.exec(select(Hero)).all()   # and no create_tables() before",
         "Create it: `db.create_tables()` after importing the models, or `alembic upgrade head`. `dbconfig show` names "

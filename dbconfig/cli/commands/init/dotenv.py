@@ -30,7 +30,7 @@ _USUAL: Final = {
     "mysql": {"username": "root", "host": "localhost"},
     "mariadb": {"username": "root", "host": "localhost"},
 }
-# Common names of profiles, and the one of ours that each resembles.
+# Common names of profiles, and our profile that each resembles.
 _LIKE: Final = {
     **dict.fromkeys(("dev", "devel", "local", "docker", "compose"), "development"),
     **dict.fromkeys(("test", "tests", "ci"), "testing"),

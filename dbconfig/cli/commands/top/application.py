@@ -63,7 +63,7 @@ def pools(url: str, own_header: tuple[str, str] | None) -> dict[str, Any]:
         if "@" in parts.netloc:
             message = "--url has a user or a password, which other users of this machine can read"
             raise ConfigError([Problem("invalid-value", message, help=_FOR_GUARD)])
-        request = Request(url, headers={"Accept": "application/json", **dict([own_header] if own_header else [])})  # noqa: S310  # looked at above
+        request = Request(url, headers={"Accept": "application/json", **dict([own_header] if own_header else [])})  # noqa: S310  # checked above
         with build_opener(*[_NoRedirect] * bool(own_header)).open(request, timeout=TIMEOUT) as answer:
             found = json.loads(answer.read(_MOST))
         if not isinstance(found, dict) or not isinstance(found.get("pools"), dict):

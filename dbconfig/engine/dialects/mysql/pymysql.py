@@ -24,9 +24,10 @@ _build_context: Any = getattr(Connection, "_create_ssl_ctx")  # noqa: B009  # pr
 class Tracking(Connection):
     """Knows whether anything was sent since the last COMMIT or ROLLBACK, and rolls back only then.
 
-    SQLAlchemy sends ROLLBACK at each return to the pool, also after a COMMIT, and a Session one more at its end. What
-    the server said last (`server_status`) does not tell whether it is needed: the answer to a SELECT, which begins a
-    transaction and takes its snapshot, does not show it. Every statement passes here, including raw ones of the driver.
+    SQLAlchemy sends ROLLBACK at each return to the pool, also after a COMMIT, and a Session sends another one when it
+    ends. What the server said last (`server_status`) does not tell whether it is needed: the answer to a SELECT, which
+    begins a transaction and takes its snapshot, does not show it. Every statement passes here, including raw ones of
+    the driver.
     """
 
     clean: bool = False

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Engine
 from dbconfig.engine.dialects.set_up import info_of
 
 _BEGUN: Final = "dbconfig.xa"  # in the information of a connection: the name of its XA transaction
-_PREPARED: Final = "dbconfig.xa.prepared"  # likewise, once COMMIT and ROLLBACK are refused
+_PREPARED: Final = "dbconfig.xa.prepared"  # likewise, once COMMIT and ROLLBACK are rejected
 # From these versions on, another connection can finish a prepared transaction whose own connection is lost.
 _MARIADB: Final = (10, 5)
 _MYSQL: Final = (8, 0, 31)

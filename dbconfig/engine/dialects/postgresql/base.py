@@ -145,7 +145,7 @@ def _set_by_statement(engine: Engine, session: Mapping[str, Any]) -> None:
 
 
 def session_reset(engine: Engine, settings: DatabaseSettings) -> Callable[[Any, Any], None]:
-    """Return what resets a session to its startup options, which hold the limits and the refusal of writes."""
+    """Return what resets a session to its startup options, which contain the limits and the read-only mode."""
     if engine.dialect.driver == "asyncpg":
         return lambda connection, record: asyncpg.execute_script(connection, _DISCARD_BUT_PLANS)
     if engine.dialect.driver.startswith("psycopg") and engine.dialect.driver != "psycopg2":

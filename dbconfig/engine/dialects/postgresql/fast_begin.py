@@ -91,7 +91,7 @@ class FastBeginConnection(extensions.connection):
         self._readonly: bool | None = None
         self._deferrable: bool | None = None
         self._by_driver = False  # only the driver can run the current transaction
-        self._holding = False  # a named cursor was opened in one of ours
+        self._holding = False  # a named cursor was opened in one that we began
         self._begun_in = -1  # the turn in which the last BEGIN was sent
         self.begun_again = False  # twice in the same turn: something other than commit() or rollback() has ended one
         self._set_driver(autocommit=True)
@@ -133,7 +133,7 @@ class FastBeginConnection(extensions.connection):
         return not self._by_driver
 
     def begin_by_driver(self) -> None:
-        """Leave the transaction to the driver: it refuses named cursors and two-phase commits in its autocommit."""
+        """Leave the transaction to the driver: it rejects named cursors and two-phase commits in its autocommit."""
         self._set_driver(autocommit=False)
         if self._level is not None or self._readonly is not None or self._deferrable is not None:
             super().set_session(self._level, self._readonly, self._deferrable)

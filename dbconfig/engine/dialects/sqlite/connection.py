@@ -334,7 +334,7 @@ class Connection(sqlite3.Connection):
 def driver_of(connection: Any) -> Any:
     """Return the sqlite3 connection wrapped by SQLAlchemy or aiosqlite, even if it is detached."""
     while not isinstance(connection, sqlite3.Connection):
-        # A proxied connection that is detached has no driver_connection any more, but still the DBAPI's.
+        # A detached proxied connection no longer has a driver_connection, but still the DBAPI's.
         for name in ("dbapi_connection", "driver_connection", "_conn"):
             inner = getattr(connection, name, None)
             if inner is not None:

@@ -39,6 +39,6 @@ def watch(engine: Engine, path: Path) -> None:
             return
         ours.trusted_until = now + TRUST
         if ours.file != identity(place):
-            raise InvalidatePoolError(f"{place} is another file now, or none")  # the pool connects anew
+            raise InvalidatePoolError(f"{place} is another file now, or none")  # the pool reconnects
 
     pool.inspect_each_loan(engine, compare)

@@ -113,7 +113,7 @@ class Ledger:
         return [record for record in known if record.dbapi_connection is not None]
 
     def live(self) -> list[Any]:
-        """Return the records that have a connection, in use or at rest."""
+        """Return the records that have a connection, in use or idle."""
         with self.lock:
             known = list(self.known)
         return [record for record in known if record.dbapi_connection is not None]

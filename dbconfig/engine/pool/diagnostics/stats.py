@@ -61,7 +61,7 @@ class PoolStats:
     uncertain_commits: int = 0
     role: str = "primary"  # or "reads" of the primary, or "replica"
     reads: int = 0  # connections that read-only sessions were given here; 0 without replicas
-    lag: float | None = None  # seconds behind the primary; None where nobody asks, or nothing can be told
+    lag: float | None = None  # seconds behind the primary; None if it is not monitored or unknown
     out: str = ""  # why a replica is out of rotation, or ""
     min_idle: int = 0
     number: int = 0  # of the engine, which tells one from another one of the same name
