@@ -140,10 +140,22 @@ def test_a_test_that_fails_by_chance_notices_nothing(
     assert (tmp_path / "module.py").read_text() == "assert 1\n"
 
 
-def test_an_error_of_the_run_is_no_kill(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("results", "outcome"),
+    [
+        (["error 3", "error 3", "survived"], "ends the run"),
+        (["error 3", "error 3", "error 3"], "error 3"),  # without the change too
+        (["error 3", "survived"], "error 3"),
+    ],
+)
+def test_an_error_of_the_run_is_a_kill_if_the_change_is_to_blame(
+    tmp_path: Path, results: list[str], outcome: str
+) -> None:
     (tmp_path / "module.py").write_text("a = 1\n")
     (change,) = changes("module.py", "a = 1\n")
-    assert Scripted(tmp_path, Result("error 2")).attempt(change, ["one"], Reliability()) == Result("error 2")
+    workshop = Scripted(tmp_path, *map(Result, results))
+    assert workshop.attempt(change, ["one"], Reliability()) == Result(outcome)
+    assert not workshop.results
 
 
 COUNTED = """

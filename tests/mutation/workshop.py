@@ -22,7 +22,7 @@ from tests.support.interpreter import Forker
 ROOT = Path(__file__).parents[2]
 TEST_LIMIT = 150.0  # seconds after which a test hangs whose duration is not known, on a busy machine too
 LIMIT = 900.0  # of a whole run, for what hangs between the tests
-KILLS = ("killed", "hangs", "cannot be imported")
+KILLS = ("killed", "hangs", "cannot be imported", "ends the run")
 _UNWANTED = shutil.ignore_patterns(".git", ".venv*", ".mutants", ".*_cache", "__pycache__", "data", "dist", "build")
 
 
@@ -97,10 +97,17 @@ class Workshop:
         while True:
             with self._changed(change):
                 found = self.run(tests, known.unreliable)
-                broken = found.outcome.startswith("error") and not self._imports(change)
-                again = self.run([found.test]) if found.test else found
+                error = found.outcome.startswith("error")
+                broken = error and not self._imports(change)
+                again = found
+                if found.test or (error and not broken):
+                    again = self.run([found.test] if found.test else tests)
+            if broken and self._imports(change):
+                return Result("cannot be imported")
+            if error and not broken and again == found and self.run(tests).outcome == "survived":
+                return Result("ends the run")  # pytest itself stops, such as at a `repr` that returns no text
             if not found.test:
-                return Result("cannot be imported") if broken and self._imports(change) else found
+                return found
             if again.outcome in KILLS and self._passes(found.test, known):
                 return found
             known.unreliable.append(found.test)

@@ -3,13 +3,14 @@
 import copy
 import os
 import pickle
+from unittest import mock
 
 import pytest
 
 from dbconfig.errors import ConfigError
 from dbconfig.errors.problem import Location
 from dbconfig.settings.environment_variables import Environment
-from dbconfig.settings.secret_sources import FILE_LIMIT, Secret
+from dbconfig.settings.secret_sources import FILE_LIMIT, Secret, unusable
 
 PLACE = Location("config/production.yaml", 3, 1)
 
@@ -20,6 +21,7 @@ def refusal(secret: Secret, folder=None) -> str:
     (problem,) = caught.value.problems
     assert (problem.slug, problem.key, problem.location) == ("secret-unreadable", "password", secret.location)
     assert not isinstance(caught.value.__context__, UnicodeError)
+    assert ("it holds the password and nothing else" in problem.help) is (secret.kind == "file")
     return problem.message
 
 
@@ -59,6 +61,12 @@ def test_a_secret_that_rotates_is_read_anew(tmp_path):
 def test_a_file_that_holds_no_secret_is_refused(tmp_path, data, reason):
     (tmp_path / "s").write_bytes(data)
     assert refusal(Secret("file", "s", PLACE), tmp_path) == f"the secret file 's': {reason}"
+
+
+def test_a_file_of_64_kib_is_read(tmp_path):
+    (tmp_path / "s").write_bytes(b"x" * 65536)
+    assert Secret("file", "s").read(tmp_path) == "x" * 65536
+    assert FILE_LIMIT == 65536
 
 
 def test_a_file_that_is_not_there_or_is_none_is_refused(tmp_path):
@@ -117,6 +125,24 @@ def test_secrets_are_equal_where_they_say_the_same():
     assert Secret("env", "A") != Secret("file", "A")
     assert hash(Secret("text", "a")) == hash(Secret("text", "b"))
     assert Secret("text", "a") != "a"
+    assert Secret("text", "a") == mock.ANY  # it leaves the answer to what it does not know
+
+
+def test_a_literal_secret_is_read_and_has_no_place():
+    secret = Secret("text", "hunter")
+    assert (secret.read(), secret.argument, secret.masked(), secret.written) == ("hunter", "", "***", False)
+    assert Secret("text", "hunter", written=True).written
+
+
+@pytest.mark.parametrize("kind", ["file", "env", "provider"])
+def test_a_secret_that_is_read_elsewhere_shows_where(kind):
+    secret = Secret(kind, "x")
+    assert (secret.argument, secret.masked()) == ("x", {kind: "x"})
+
+
+def test_a_provider_is_asked_by_the_settings_and_not_by_the_secret():
+    message = "the password: a provider gives it to a database's settings only: read it by read_password()"
+    assert refusal(Secret("provider", "vault", PLACE)) == message
 
 
 def test_the_file_of_a_secret_is_one_of_this_machine(tmp_path):
@@ -145,3 +171,17 @@ def test_a_variable_that_is_a_reference_and_no_password_is_refused():
     assert refusal(secret) == "the password: environment variable PW contains ${OTHER}, which is not set"
     secret.bind(Environment({"PW": "pa${OTHER}"}))  # strange, but a password may be so
     assert secret.read() == "pa${OTHER}"
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("p@ss \t€", ""),
+        ("\ud7ff\ue000", ""),
+        ("\ud800", "it is not UTF-8 text"),
+        ("a\udfff", "it is not UTF-8 text"),
+        ("a\rb", "it has more than one line, or a NUL character"),
+    ],
+)
+def test_a_server_takes_what_is_one_line_of_text(text, reason):
+    assert unusable(text) == reason

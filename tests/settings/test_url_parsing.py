@@ -1,9 +1,12 @@
 """A database URL, as a provider's console or a `DATABASE_URL` has it."""
 
 import pytest
+from pydantic_core import PydanticCustomError
 
+from dbconfig.errors.problem import Location
+from dbconfig.settings.located_values import Scalar
 from dbconfig.settings.secret_sources import Secret
-from dbconfig.settings.url_parsing import InvalidURL, parse_url
+from dbconfig.settings.url_parsing import DatabaseURL, InvalidURL, database_url, parse_url, parsed_url, query
 
 
 def parts(text: str) -> tuple:
@@ -67,6 +70,8 @@ def test_a_url_is_read_as_its_parts(text, expected):
     ("text", "message", "help"),
     [
         ("", "it is empty", "sqlite:///data/app.db"),
+        ("\"", "it does not begin with a scheme", "write scheme://user@host/database"),
+        ("postgresql://u:hunter?a@h/d", "a character of the user name or password is not encoded", "percent-encode"),
         ("localhost:5432/hunter", "it does not begin with a scheme", "write scheme://user@host/database"),
         ("postgresql:/u:hunter@h/d", "it does not begin with a scheme", "write scheme://user@host/database"),
         ("psql 'postgresql://u:hunter@h/d'", "it is a command, not only a URL", "remove the command"),
@@ -149,3 +154,77 @@ def test_a_part_can_be_taken_out():
     url = parse_url("postgresql://u:p@h/d")
     assert str(url.without("password")) == "postgresql://u@h/d"
     assert url.without("drivername").drivername == ""
+
+
+def test_an_at_sign_in_the_value_of_a_parameter_is_no_end_of_a_user():
+    assert parse_url("postgresql://h/d?application_name=a@b").query == {"application_name": ("a@b",)}
+
+
+@pytest.mark.parametrize(
+    ("text", "backend", "in_memory"),
+    [
+        ("postgresql+psycopg://h/d", "postgresql", False),
+        ("mariadb://h/:memory:", "mariadb", False),
+        ("sqlite:///a.db", "sqlite", False),
+        ("sqlite:///:memory:", "sqlite", True),
+        ("sqlite://", "sqlite", True),
+    ],
+)
+def test_a_url_knows_its_system_and_whether_it_has_a_file(text, backend, in_memory):
+    url = parse_url(text)
+    assert (url.backend, url.in_memory) == (backend, in_memory)
+
+
+PLACE = Location("config/production.yaml", 3, 1)
+
+
+def test_the_password_of_a_url_in_a_file_has_its_place_and_whether_it_was_written_there():
+    text = "postgresql://u:hunter@h/d"
+    for variables in ((), ("DATABASE_URL",)):
+        password = database_url(Scalar(text, PLACE, variables=variables)).password
+        assert (password.read(), password.location, password.written) == ("hunter", PLACE, not variables)
+    given = database_url(text).password
+    assert (given.read(), given.location, given.written) == ("hunter", None, False)
+    assert database_url(Scalar("postgresql://u@h/d", PLACE)).password is None
+
+
+def test_parts_that_are_known_already_are_taken_as_they_are():
+    url = parse_url("postgresql://u:hunter@h/d")
+    for read in (database_url, parsed_url):
+        assert read(url) is url
+        assert read(Scalar(url, PLACE)) is url
+
+
+def test_what_is_no_url_has_no_parts_and_its_own_field_says_so():
+    assert parsed_url("postgresql://h/d") == DatabaseURL("postgresql", host="h", database="d")
+    assert parsed_url(Scalar("postgresql://h/d", PLACE)) == parsed_url("postgresql://h/d")
+    assert parsed_url("hunter") is parsed_url(5) is parsed_url(None) is None
+    with pytest.raises(PydanticCustomError, match="not a database URL: it does not begin with a scheme"):
+        database_url("hunter")
+    with pytest.raises(PydanticCustomError, match=r"^unsupported database 'mongodb'") as caught:
+        database_url("mongodb://h/d")
+    (finding,) = caught.value.context["findings"]
+    assert finding.slug == "unknown-dialect"
+
+
+def test_parameters_are_texts_numbers_and_lists_of_them():
+    secret = Secret("text", "hunter")
+    given = {"a": "x", "b": 5, "c": ["x", 6], "d": ("y",), "sslpassword": secret}
+    wanted = {"a": ("x",), "b": ("5",), "c": ("x", "6"), "d": ("y",), "sslpassword": (secret,)}
+    assert query(given) == wanted
+
+
+@pytest.mark.parametrize("value", [True, 1.5, ["x", False], {"x": 1}, [["x"]]])
+def test_what_is_no_text_is_refused_as_a_parameter(value):
+    with pytest.raises(PydanticCustomError, match="'a' must be text or a number, or a list of them") as caught:
+        query({"a": value})
+    (finding,) = caught.value.context["findings"]
+    assert (finding.slug, finding.at) == ("wrong-type", ("a",))
+
+
+@pytest.mark.parametrize("name", ["plugin", "password", "passwd", "user", "username", "dbname", "database", "db"])
+def test_what_has_a_key_of_its_own_is_refused_as_a_parameter(name):
+    with pytest.raises(PydanticCustomError, match=f"^query has the parameter '{name}': ") as caught:
+        query({name: "x"})
+    (finding,) = caught.value.context["findings"]
+    assert (finding.slug, finding.at) == ("given-twice", (name,))
