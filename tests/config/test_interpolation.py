@@ -7,7 +7,8 @@ from dbconfig.config.interpolation import interpolate, needs
 from dbconfig.settings.environment_variables import Environment
 from dbconfig.settings.value_types import plain
 
-ENVIRON = {"A": "one", "EMPTY": "", "PORT": "5432", "PW": "p@ss/w%rd", "URL": "postgresql://u:p%40@h/d", "NL": "x\n"}
+ENVIRON = {"A": "one", "EMPTY": "", "PORT": "5432", "PW": "p@ss/w%rd", "URL": "postgresql://u:p%40@h/d"}
+ENVIRON |= {"NL": "x\n", "HOST": "db:5432"}
 
 
 def replaced(value: str, key: str = "key"):
@@ -67,6 +68,8 @@ def test_defaults_are_nested_only_so_deep():
     _, (problem,) = replaced("${X:-" * 9 + "x" + "}" * 9)
     assert problem.message == "key: defaults are nested more than 8 deep"
 
+    assert replaced("${X:-" * 8 + "x" + "}" * 8) == ("x", [])
+
 
 def test_every_unset_variable_of_one_value_is_told():
     _, problems = replaced("postgresql://${U}:${P}@${H}/${U}", "url")
@@ -90,6 +93,14 @@ def test_a_variable_of_a_similar_name_is_pointed_at():
         ("postgresql://u@h/d?application_name=${PW}", "postgresql://u@h/d?application_name=p%40ss%2Fw%25rd"),
         ("postgresql://u@h/${PW}", "postgresql://u@h/p%40ss/w%25rd"),
         ("${NONE:-postgresql}://h/d", "postgresql://h/d"),
+        ("postgresql://u:${HOST}@h/d", "postgresql://u:db%3A5432@h/d"),
+        ("postgresql://${HOST}/d@e", "postgresql://db:5432/d@e"),
+        ("postgresql://u@${HOST}?a=b@c", "postgresql://u@db:5432?a=b@c"),
+        ("postgresql://u@${HOST}", "postgresql://u@db:5432"),
+        ("postgresql://u@h/${PW}?a=b", "postgresql://u@h/p%40ss/w%25rd?a=b"),
+        ("postgresql://u@h?a=${PW}", "postgresql://u@h?a=p%40ss%2Fw%25rd"),
+        ("postgresql://u@h/d?a=b&c=${PW}${A}", "postgresql://u@h/d?a=b&c=p%40ss%2Fw%25rdone"),
+        ("postgresql://u@h/${A}${PW}", "postgresql://u@h/onep%40ss/w%25rd"),
     ],
 )
 def test_a_value_in_a_url_is_escaped_for_its_place(written, url):
@@ -145,3 +156,50 @@ def test_a_document_says_which_variables_it_names():
         ("Z", "b.c", True, True),
     ]
     assert [need.name for need in needs(root, Environment({"Y": "set"}))] == ["X", "Y"]
+
+
+def test_each_variable_of_a_key_is_named_once_and_whether_the_value_is_more_than_it():
+    root, _ = parse("a: ${X}${X}\nb: x${X:?needed}\nc: ${Y:-z}\n", "a.yaml")
+    found = [(need.name, need.key, need.required, need.whole, need.late) for need in needs(root, Environment({}))]
+    assert found == [
+        ("X", "a", True, False, False),
+        ("X", "b", True, False, False),
+        ("Y", "c", False, True, False),
+    ]
+
+
+def test_the_variable_of_a_password_is_named_as_one_that_is_read_later():
+    root, _ = parse("password: {env: PW}\ndatabases: {a: {password: {env: X}}}\nenv: PW\n", "a.yaml")
+    found = [(need.name, need.key, need.required, need.whole, need.late) for need in needs(root, Environment({}))]
+    assert found == [("PW", "password", True, True, True), ("X", "databases.a.password", True, True, True)]
+
+
+def test_a_value_names_the_variables_that_it_was_made_from():
+    root, _ = parse("a: '${A}-${NONE:-${PW}}'\nb: x$$\nc: x\nd: {e: 1}\n", "a.yaml")
+    node, _ = interpolate(root, Environment(ENVIRON))
+    values = {name: entry.node for name, entry in node.entries.items()}
+    assert (values["a"].value, values["a"].variables) == ("one-p@ss/w%rd", ("A", "NONE", "PW"))
+    assert (values["b"].value, values["b"].variables) == ("x$", ())
+    assert node.entries["c"] is root.entries["c"]
+    assert needs(node, Environment({})) == ()  # what came from a variable refers to none
+    again, problems = interpolate(node, Environment({}))
+    assert (plain(again), problems) == (plain(node), [])
+
+
+def test_a_value_of_yaml_1_1_is_none_that_came_from_a_variable():
+    root, _ = parse("a: ${X}\nb: ${X:-no}\n", "a.yaml")
+    node, _ = interpolate(root, Environment({"X": "no"}))
+    assert [entry.node.ambiguity for entry in node.entries.values()] == ["", ""]
+
+
+def test_an_item_that_cannot_be_replaced_is_missing():
+    root, _ = parse("a: [x, '${NONE}', '${A}', '${']\n", "a.yaml")
+    node, problems = interpolate(root, Environment(ENVIRON))
+    assert plain(node) == {"a": ["x", "one"]}
+    assert [problem.slug for problem in problems] == ["unset-variable", "bad-reference"]
+
+
+def test_a_variable_of_another_name_is_not_pointed_at():
+    root, _ = parse("a: ${DATABASE_URL}\n", "a.yaml")
+    _, (problem,) = interpolate(root, Environment({"DATA": "x", "HOME": "y"}))
+    assert problem.notes == ()

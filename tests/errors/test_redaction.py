@@ -64,6 +64,8 @@ def test_a_name_that_holds_no_secret_is_not_masked(name):
         ("url", "postgresql://${U}:hunter@${H}/d", "postgresql://${U}***${H}***"),
         ("url", "postgresql://hunter:${PORT}/d", "postgresql://***${PORT}***"),
         ("logging_name", "one of a hunter", "one of a hunter"),
+        ("url", "postgresql://db.internal/shop", "postgresql://db.internal/shop"),
+        ("anything", "postgresql://app:hunter@db/shop", "postgresql://***"),
     ],
 )
 def test_a_value_is_shown_only_where_it_can_be_no_secret(key, text, expected):

@@ -22,6 +22,12 @@ EQUIVALENT: dict[str, dict[str, str]] = {
             "a cursor on the client's side holds nothing of the server's, and ends with its last reference"
         ),
     },
+    "dbconfig/errors/redaction.py": {
+        'is_secret_name: SequenceMatcher(None, bare, "password").ratio() >= _NEAR_SECRET → '
+        "(SequenceMatcher(None, bare, 'password').ratio() > _NEAR_SECRET)": (
+            "no name has a ratio of exactly 0.72: that takes nine letters in common, and `password` has eight"
+        ),
+    },
     "dbconfig/settings/secret_sources.py": {
         '_withheld: raise AssertionError("only a literal secret has a text") → pass': (
             "nothing calls it: each reader of a literal has asked for the kind of the secret before"

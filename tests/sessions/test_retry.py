@@ -1,7 +1,10 @@
 """Which errors are tried again, how often and after which pauses."""
 
+import logging
+import random
 import sqlite3
-from itertools import islice
+from itertools import islice, pairwise
+from types import SimpleNamespace
 
 import psycopg2
 import pymysql
@@ -10,6 +13,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 
 from dbconfig.engine.dialects.error_table import Fate
 from dbconfig.engine.dialects.errors import fate_of
+from dbconfig.sessions import retry
 from dbconfig.sessions.retry import LONGEST_PAUSE, Attempts, pauses
 
 
@@ -67,6 +71,57 @@ def test_pauses_double_up_to_a_limit_and_are_never_equal() -> None:
     assert all(0.05 <= pause <= LONGEST_PAUSE for pause in found)
     assert found[-1] >= LONGEST_PAUSE / 2
     assert list(islice(pauses(0.1, LONGEST_PAUSE), 10)) != found
+
+
+def test_the_first_pause_is_short_and_the_longest_one_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[tuple[float, float]] = []
+    monkeypatch.setattr(random, "uniform", lambda low, high: drawn.append((low, high)) or 1.0)
+    found = list(islice(pauses(), 8))
+    assert found == pytest.approx([0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.0, 1.0])
+    assert all(later <= 2 * earlier for earlier, later in pairwise(found))
+    assert drawn == [(0.5, 1.0)] * 8
+
+
+@pytest.fixture
+def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The time at which attempts are counted; each pause is as long as it can be."""
+    time = [1000.0]
+    monkeypatch.setattr(retry, "time", SimpleNamespace(monotonic=lambda: time[0]))
+    monkeypatch.setattr(random, "uniform", lambda low, high: high)
+    return time
+
+
+def test_a_pause_may_end_at_the_deadline_and_no_later(now: list[float]) -> None:
+    attempts = Attempts(None, 1.0, "shop/default")
+    attempts._pauses = iter([0.25, 0.5])
+    now[0] = 1000.75
+    assert attempts.pause_after(ValueError(), Fate.LOST) == 0.25
+    assert attempts.pause_after(ValueError(), Fate.LOST) is None
+
+
+def test_each_attempt_is_counted_told_and_logged(now: list[float], caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "dbconfig.retry")
+    attempts = Attempts(3, 30.0, "shop/default")
+    told: list[str] = []
+    attempts.told += [told.append, told.append]
+    numbers = [attempts.number]
+    for fate in (Fate.CONFLICT, Fate.ABSENT, Fate.LOST):
+        attempts.pause_after(ValueError(), fate)
+        numbers.append(attempts.number)
+    assert numbers == [1, 2, 2, 3]  # a server that was not there is no attempt
+    assert told == ["conflict", "conflict", "absent", "absent", "lost", "lost"]
+    conflict, absent, lost = (vars(record) for record in caplog.records)
+    assert conflict["message"] == f"shop/default: attempt 1: {Fate.CONFLICT.value}; retrying in 0.020 s"
+    assert [record["attempt"] for record in (conflict, absent, lost)] == [1, 2, 2]
+    assert [record["seconds"] for record in (conflict, absent, lost)] == [0.02, 0.04, 0.08]
+    assert [record["reason"] for record in (conflict, absent, lost)] == ["conflict", "absent", "lost"]
+    assert {(record["levelname"], record["pool"]) for record in (conflict, absent, lost)} == {("INFO", "shop")}
+    assert attempts.pause_after(ValueError(), Fate.CONFLICT) is None
+    assert (len(told), attempts.number) == (6, 3)  # there is no further attempt
+
+
+def test_one_attempt_is_enough(now: list[float]) -> None:
+    assert Attempts(1, 30.0, "shop/default").pause_after(ValueError(), Fate.CONFLICT) is None
 
 
 def test_attempts_end_at_their_number() -> None:

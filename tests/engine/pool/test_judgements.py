@@ -7,8 +7,11 @@ from dataclasses import dataclass
 import pytest
 
 from dbconfig.engine.pool import judgements
+from dbconfig.engine.pool.line import Line
+from dbconfig.engine.pool.place import Caller, Connect, Rules
 from dbconfig.engine.pool.refusal import NEVER
 from dbconfig.engine.pool.shedding import Shedding
+from dbconfig.engine.pool.tally import Counters
 
 
 @dataclass(eq=False)
@@ -95,6 +98,14 @@ def test_missing_idle_connections_are_asked_for_after_a_pause_that_doubles_up_to
     assert pauses == pytest.approx([0.05, 0.1, 0.2, 25.6, 30.0, 30.0])
 
 
+def test_a_burst_of_callers_opens_three_connections_at_a_time() -> None:
+    line = Line(Rules(size=50, limit=50), Counters())
+    for _ in range(50):
+        line.ask(Caller(30.0, 0.0), 0.0)
+    line.connected(next(command.place for command in line.commands if isinstance(command, Connect)), 1.0)
+    assert line.connecting == 3
+
+
 # Idle connections
 
 
@@ -106,6 +117,7 @@ def test_a_connection_ends_at_its_end_whatever_is_to_be_kept() -> None:
     idle = [Idle(expires=10.0), Idle(expires=10.1)]
     assert rested(idle, Care(min_idle=2), 9.9) == []
     assert rested(idle, Care(min_idle=2), 10.0) == [(0, "recycled")]
+    assert rested([Idle(returned_at=1.0), Idle(returned_at=2.0, expires=10.0)], Care(), 10.0) == [(1, "recycled")]
 
 
 def test_what_rested_longest_is_closed_first_down_to_what_is_to_be_kept() -> None:
