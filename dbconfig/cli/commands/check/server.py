@@ -34,6 +34,9 @@ class Server:
     idle_timeout: float | None = None
     idle_timeout_name: str = ""
     pooler: bool = False
+    node: str | None = None  # of Galera: its name and state
+    nodes: int | None = None  # of its cluster
+    sync_wait: int | None = None  # wsrep_sync_wait; an odd number: reads wait until the node has what was committed
     variables: dict[str, str] = field(default_factory=dict)
 
 
@@ -134,12 +137,28 @@ def _mysql(connection: Connection, settings: DatabaseSettings) -> Server:
         found.connections_free, found.limited_by = int(per_user), "max_user_connections"
         found.role_free = int(per_user)
     found.idle_timeout, found.idle_timeout_name = float(idle), "wait_timeout"
+    _galera(connection, found)
     for name in (*_mysql_limits(settings, system), *sorted(settings.variables)):
         value = connection.execute(
             text(f"SELECT @@session.{name}")
         ).scalar()  # its syntax was checked when the engine was created
         found.variables[name] = str(value)
     return found
+
+
+def _galera(connection: Connection, found: Server) -> None:
+    variables = _shown(connection, "SHOW VARIABLES", "'wsrep_on', 'wsrep_node_name', 'wsrep_sync_wait'")
+    if variables.get("wsrep_on", "OFF") == "OFF":
+        return
+    status = _shown(connection, "SHOW STATUS", "'wsrep_local_state_comment', 'wsrep_cluster_size'")
+    found.node = f"{variables['wsrep_node_name']}, {status['wsrep_local_state_comment']}"
+    found.nodes = int(status["wsrep_cluster_size"])
+    found.sync_wait = int(variables["wsrep_sync_wait"])
+
+
+def _shown(connection: Connection, command: str, names: str) -> dict[str, str]:
+    rows = connection.execute(text(f"{command} WHERE Variable_name IN ({names})"))
+    return {str(name): str(value) for name, value in rows}
 
 
 def _mysql_limits(settings: DatabaseSettings, system: str) -> list[str]:

@@ -51,6 +51,7 @@ def judge(
         _recycle(server, settings, name),
         _session(server),
         _pooler(server, settings, name),
+        _galera(server, settings, is_replica=is_replica),
     )
     for step, found in judgements:
         if step is not None:
@@ -164,6 +165,25 @@ def _pooler(server: Server, settings: DatabaseSettings, name: str) -> _Judgement
         return step, None
     message = f"{detail}, which the profile does not declare"
     return step, placed("pooler-undeclared", "url", message, settings, name, warning=True)
+
+
+def _galera(server: Server, settings: DatabaseSettings, *, is_replica: bool) -> _Judgement:
+    """Say what a read finds of what was just committed on another node."""
+    if server.node is None or server.nodes is None:
+        return None, None
+    detail = f"node {server.node}; {counted(server.nodes, 'node')}; "
+    if not settings.read_your_writes:
+        detail += "read_your_writes is off"
+    elif settings.replicas or is_replica:
+        detail += "read-only sessions wait for what their caller has committed"
+    elif (server.sync_wait or 0) & 1:
+        detail += f"reads wait for what was committed on any node (wsrep_sync_wait={server.sync_wait})"
+    else:
+        detail += (
+            "a read on another node may miss the last commits: "
+            "list the nodes as `replicas`, or write `variables: {wsrep_sync_wait: 1}`"
+        )
+    return Step("galera", detail=detail), None
 
 
 def of_replica(found: Problem, name: str, number: int) -> Problem:
