@@ -93,6 +93,8 @@ def test_a_value_with_a_known_secret_in_it_is_masked_under_every_key():
         ("postgresql://app:hunter/shop", "postgresql://***"),  # the host was forgotten
         ("postgresql://db/shop?password=hunter", "postgresql://***"),
         ("hunter is@my://secret", MASK),
+        ("sqlite://app:hunter@h/d", "sqlite://***"),  # no file
+        ("postgresql:///tmp:hunter", "postgresql://***"),  # nor of a system that has files
         ("postgresql://", "postgresql://"),
     ],
 )
@@ -103,3 +105,4 @@ def test_a_url_is_shown_only_without_a_user_and_a_query(url, expected):
 def test_an_address_in_the_place_of_a_name_is_masked():
     assert shown_name("pool_sise") == "pool_sise"
     assert shown_name("postgresql://app:hunter@db/shop") == MASK
+    assert shown_name("app:hunter@db") == shown_name("://hunter") == MASK

@@ -2,7 +2,15 @@
 
 from tests.mutation.changes import Change
 
+_NO_REFERENCE = "a reference never stands where a character of the text does, such as this separator, or at its end"
+
 EQUIVALENT: dict[str, dict[str, str]] = {
+    "dbconfig/config/interpolation.py": {
+        "_component: position < start → (position <= start)": _NO_REFERENCE,
+        "_component: position < url.rfind(\"@\", begin, end) → (position <= url.rfind('@', begin, end))": _NO_REFERENCE,
+        "_component: position < end → (position <= end)": _NO_REFERENCE,
+        "_component: position < query → (position <= query)": _NO_REFERENCE,
+    },
     "dbconfig/engine/pool/advice.py": {
         "_recycled: 0 → 1": "none and one are both too few to say anything",
     },
@@ -11,6 +19,9 @@ EQUIVALENT: dict[str, dict[str, str]] = {
         "Slot.__init__: False → True #3": (
             "of a place in a pool that has connected before; then nobody's first connect is under way to be ended"
         ),
+    },
+    "dbconfig/replicas/health.py": {
+        "Fleet._sample_primary: 0 → 1 #3": "only a database with replica_max_lag is sampled, and it is more than 0",
     },
     "dbconfig/replicas/routing.py": {
         "Router.connect: self.watches and read_your_writes.marks() → (self.watches or read_your_writes.marks())": (

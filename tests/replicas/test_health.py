@@ -7,9 +7,10 @@ from types import SimpleNamespace
 
 import pymysql
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine, exc
 from sqlalchemy.pool import StaticPool
 
+from dbconfig.engine.pool.deadline import DeadlineExceeded
 from dbconfig.replicas import health, positions
 from tests.replicas.scripted import World
 
@@ -65,6 +66,44 @@ def test_how_far_the_replicas_are_is_looked_at_in_time(world: World, lag: float,
     router.replicas[0].out = "ill"
     router.replicas[0].again = world.clock.now + 100
     assert world.look() == min(seconds, health.FIRST_PAUSE)
+
+
+def test_each_database_has_a_job_of_its_own_until_it_rests(world: World) -> None:
+    first, second = world.start(replica_max_lag=8), world.start(replica_max_lag=8)
+    assert len(world.keeper.jobs) == 2
+    first.rest()
+    (job,) = world.keeper.jobs.values()
+    assert job() == 2.0
+    assert (first.looks, second.looks) == (0, 1)
+
+
+def test_a_server_is_marked_as_asked_while_its_position_is_asked_for(world: World) -> None:
+    router = world.start(2, replica_max_lag=8)
+    router.primary  # noqa: B018  # opened
+    routes = [router.primary, *router.replicas]
+    found: list[list[bool]] = []
+    ask = router.ask
+
+    def noting(connection: Connection, question: str) -> str:
+        found.append([route.asked for route in routes])
+        return ask(connection, question)
+
+    router.ask = noting  # type: ignore[method-assign]  # of this one router
+    assert not any(route.asked for route in routes)
+    world.replica(2).trouble = OSError("gone")
+    world.look()
+    assert found == [[True, False, False], [False, True, False]]  # the third one refuses the connection
+    assert not any(route.asked for route in routes)
+
+
+def test_only_a_wait_that_used_up_the_callers_time_is_no_fault_of_the_server() -> None:
+    caused = DeadlineExceeded("late")
+    caused.__cause__ = OSError("gone")
+    timeout = exc.TimeoutError("the pool is exhausted")
+    silent = exc.TimeoutError("the server did not answer")
+    silent.__cause__ = OSError("gone")
+    found = [health.is_exhausted(error) for error in (caused, DeadlineExceeded("late"), timeout, silent, OSError())]
+    assert found == [True, True, True, False, False]
 
 
 def test_one_look_at_a_time(world: World) -> None:

@@ -54,6 +54,28 @@ def test_a_server_has_a_position_or_not(positions: Positions, seen: str, needed:
 
 
 @pytest.mark.parametrize(
+    ("seen", "needed", "why"),
+    [
+        ("77/00000001:0/1", "77/00000001:0/9", ""),
+        ("77/00000001:0/9", "77/00000001:0/1", ""),
+        ("77/:0/9", "77/00000001:0/1", ""),  # of a standby, which does not tell its timeline
+        ("77/00000001:0/9", "77/:0/1", ""),
+        ("0/9", "77/00000001:0/1", ""),
+        ("77/00000001:0/9", "0/1", ""),
+        ("78/00000001:0/9", "77/00000001:0/9", positions.OTHER_SYSTEM),
+        ("77/00000002:0/9", "77/00000001:0/9", "it was promoted, and no longer follows this primary"),
+    ],
+)
+def test_positions_of_two_histories_cannot_be_compared(seen: str, needed: str, why: str) -> None:
+    assert _POSTGRESQL.parted(_POSTGRESQL.parse(seen), _POSTGRESQL.parse(needed)) == why
+
+
+@pytest.mark.parametrize("system", [_MARIADB, _MYSQL])
+def test_of_other_systems_all_positions_can_be_compared(system: Positions) -> None:
+    assert system.parted({"a": 1}, {"b": 1}) == ""
+
+
+@pytest.mark.parametrize(
     ("insert", "end"),
     [
         ("0/4000028", "0/4000000"),  # nothing in the segment yet
