@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.interpreter import run_python
 from tests.support.postgresql import PostgreSQLServer
 from tests.support.servers import Server
 
@@ -23,16 +24,18 @@ def project(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run(script: Path, *arguments: str, folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("DBCONFIG_", "DATABASE_"))}
-    environment.pop("ENVIRONMENT", None)
+def run(
+    script: Path, *arguments: str, folder: Path, fresh: bool = False, **variables: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a script; `fresh`: in an interpreter that has imported nothing."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("DBCONFIG_", "DATABASE_"))}
+    kept.pop("ENVIRONMENT", None)
+    environ = {**kept, **variables}
+    command = ["-W", "error", script, *arguments]
+    if not fresh:
+        return run_python(command, folder=folder, environ=environ, timeout=300)
     return subprocess.run(
-        [sys.executable, "-W", "error", script, *arguments],
-        cwd=folder,
-        env={**environment, **variables},
-        capture_output=True,
-        text=True,
-        timeout=300,
+        [sys.executable, *command], cwd=folder, env=environ, capture_output=True, text=True, timeout=300
     )
 
 
@@ -41,7 +44,7 @@ def test_the_quickstart_prints_its_heroes_from_two_working_directories(
 ) -> None:
     script = project / "examples/quickstart/main.py"
     elsewhere = tmp_path_factory.mktemp("elsewhere")
-    first = run(script, folder=project, DBCONFIG_ECHO="false")
+    first = run(script, folder=project, fresh=True, DBCONFIG_ECHO="false")
     second = run(script, folder=elsewhere, DBCONFIG_ECHO="false")
     assert first.stderr == second.stderr == ""
     assert first.stdout.splitlines() == [

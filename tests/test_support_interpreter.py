@@ -1,15 +1,15 @@
-"""A forked interpreter is what `python -m` is: its arguments, its folder, its environment, its end."""
+"""A forked interpreter is what `python` is: its arguments, its folder, its environment, its input, its end."""
 
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.support.interpreter import run_module
+from tests.support.interpreter import run_module, run_python
 
 PROGRAM = """
 import atexit, os, sys
-print(sys.argv[1:], os.getcwd(), os.environ.get("WORD"), __name__, "dbconfig" in sys.modules, "tests" in sys.modules)
+print(sys.argv[1:], os.getcwd(), os.environ.get("WORD"), __name__, "tests" in sys.modules)
 print("a complaint", file=sys.stderr)
 atexit.register(print, "the end")
 """
@@ -18,7 +18,7 @@ atexit.register(print, "the end")
 def test_it_runs_a_module_of_the_folder(tmp_path: Path) -> None:
     (tmp_path / "program.py").write_text(PROGRAM)
     done = run_module(["program", "one", "two"], folder=tmp_path, environ={"WORD": "x"}, timeout=60)
-    assert done.stdout == f"['one', 'two'] {tmp_path} x __main__ False False\nthe end\n"
+    assert done.stdout == f"['one', 'two'] {tmp_path} x __main__ False\nthe end\n"
     assert (done.returncode, done.stderr) == (0, "a complaint\n")
 
 
@@ -57,3 +57,47 @@ def test_a_program_finds_packages_of_its_own_path(tmp_path: Path) -> None:
     (tmp_path / "program.py").write_text("import found; print(found.word)")
     done = run_module(["program"], folder=tmp_path, environ={"PYTHONPATH": str(tmp_path / "elsewhere")}, timeout=60)
     assert done.stdout == "found\n"
+
+
+def test_it_runs_a_script_from_another_folder_and_its_neighbour(tmp_path: Path) -> None:
+    (tmp_path / "programs").mkdir()
+    (tmp_path / "programs/found.py").write_text("word = 'found'")
+    script = tmp_path / "programs/program.py"
+    script.write_text("import found, os, sys; print(found.word, __name__, __file__, sys.argv, os.getcwd())")
+    done = run_python([script, "one"], folder=tmp_path, environ={})
+    assert done.stdout == f"found __main__ {script} {[str(script), 'one']} {tmp_path}\n", done.stderr
+
+
+def test_it_runs_code_with_its_input(tmp_path: Path) -> None:
+    code = "import sys; print(sys.argv, input(), sys.stdin.read())"
+    done = run_python(["-c", code, "one"], folder=tmp_path, environ={}, stdin="ä\ntwo\n")
+    assert done.stdout == "['-c', 'one'] ä two\n\n", done.stderr
+
+
+WARNED = """
+import gc, os, threading, time, warnings
+def late(): time.sleep(0.05); print("the thread has ended")
+threading.Thread(target=late).start()
+class Forgotten:
+    def __del__(self): print("collected")
+forgotten = Forgotten(); forgotten.itself = forgotten; del forgotten
+{0}
+"""
+
+
+def test_threads_end_first_and_what_was_forgotten_is_collected(tmp_path: Path) -> None:
+    done = run_python(["-c", WARNED.format("")], folder=tmp_path, environ={})
+    assert (done.stdout, done.returncode) == ("the thread has ended\ncollected\n", 0)
+
+
+@pytest.mark.parametrize(("options", "code"), [((), 0), (("-W", "error"), 1)])
+def test_warnings_are_errors_if_asked_for(tmp_path: Path, options: tuple[str, ...], code: int) -> None:
+    warn = "warnings.warn('a word of warning', UserWarning)"
+    done = run_python([*options, "-c", WARNED.format(warn)], folder=tmp_path, environ={})
+    assert "a word of warning" in done.stderr
+    assert done.returncode == code
+
+
+def test_a_traceback_begins_with_the_program(tmp_path: Path) -> None:
+    done = run_python(["-c", "def f(): 1 / 0\nf()"], folder=tmp_path, environ={})
+    assert done.stderr.splitlines()[1] == '  File "<string>", line 2, in <module>'

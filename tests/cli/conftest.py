@@ -16,6 +16,7 @@ import pytest
 
 from dbconfig.cli import main
 from tests.support import servers
+from tests.support.interpreter import run_module
 from tests.support.servers import PostgreSQLServer, ServerMissing
 
 # What the commands must not take over from the machine that runs the tests.
@@ -80,12 +81,16 @@ class Project:
         prefix: tuple[str, ...] = (),
         options: tuple[str, ...] = (),
     ) -> Result:
-        """Run a command in a process of its own, its output in pipes."""
+        """Run a command in a process of its own; with a prefix or options, in an interpreter of its own."""
         kept = {name: value for name, value in os.environ.items() if not _CLEARED.match(name)}
+        environ = {**kept, "PYTHONUTF8": "1", **(env or {})}
+        if not prefix and not options:
+            ended = run_module(["dbconfig", *arguments], folder=self.folder, environ=environ, timeout=120, stdin=stdin)
+            return Result(ended.returncode, ended.stdout, ended.stderr)
         done = subprocess.run(
             [*prefix, sys.executable, *options, "-m", "dbconfig", *arguments],
             cwd=self.folder,
-            env={**kept, "PYTHONUTF8": "1", **(env or {})},
+            env=environ,
             input=stdin.encode(),
             capture_output=True,
             timeout=120,

@@ -2,12 +2,12 @@
 
 import os
 import subprocess
-import sys
 
 import pytest
 
 from dbconfig import load
 from tests.cli.conftest import Project
+from tests.support.interpreter import run_python
 
 FILES = {"default.yaml", "development.yaml", "testing.yaml", "production.yaml", "schema.json"}
 
@@ -80,8 +80,7 @@ def test_a_migration_prints_its_statements_if_asked_to_and_only_once(
     before, logger, after = ini.read_text().partition("[logger_sqlalchemy]\nlevel = INFO")
     assert logger
     ini.write_text(before + logger.replace("INFO", level) + after)
-    command = [sys.executable, "-m", "alembic", "upgrade", "head"]
-    done = subprocess.run(command, cwd=project.folder, capture_output=True, text=True, timeout=120)
+    done = _python(project, "-m", "alembic", "upgrade", "head")
     assert done.returncode == 0, done.stderr
     assert (done.stdout + done.stderr).count("BEGIN (implicit)") == printed
 
@@ -249,7 +248,20 @@ def test_the_application_that_it_writes_runs_and_passes_its_tests(
     result = project.run("init", f"--{framework}", *(["--alembic"] if migrated else []))
     assert (result.code, result.err) == (0, "")
     assert "next: dbconfig check" in result.out
-    done = _python(project, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:asyncio", "-p", "no:randomly")
+    done = _python(
+        project,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:asyncio",
+        "-p",
+        "no:randomly",
+        "-p",
+        "no:hypothesispytest",
+    )
     assert "2 passed" in done.stdout, done.stdout + done.stderr
     assert not (project.folder / "data").exists()
     script = SCRIPTS[framework]
@@ -285,9 +297,7 @@ with app.app_context():
 
 def _python(project: Project, *arguments: str) -> subprocess.CompletedProcess[str]:
     kept = {name: value for name, value in os.environ.items() if name not in ("ENVIRONMENT", "DATABASE_URL")}
-    return subprocess.run(
-        [sys.executable, *arguments], cwd=project.folder, env=kept, capture_output=True, text=True, timeout=250
-    )
+    return run_python(arguments, folder=project.folder, environ=kept, timeout=250)
 
 
 def test_an_application_is_added_to_a_project_that_has_its_profiles_and_overwrites_nothing(project: Project) -> None:

@@ -1,11 +1,12 @@
 """`echo` prints each statement once, whatever the program does with logging, and whenever it does it."""
 
 import logging
-import subprocess
-import sys
+import os
 from pathlib import Path
 
 import pytest
+
+from tests.support.interpreter import run_python
 
 PROGRAM = """
 import logging, logging.config, sys
@@ -40,10 +41,9 @@ CONSOLE = "logging.basicConfig(level=logging.INFO)"
 )
 def test_a_statement_is_printed_once(tmp_path: Path, before: str, after: str) -> None:
     program = PROGRAM.format(before=before, after=after)
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=120
-    )
+    done = run_python(["-c", program], folder=tmp_path, environ=os.environ)
     said = done.stdout + done.stderr
+    assert done.returncode == 0, said
     assert said.count("SELECT 42") == 1, said
     assert said.count("checked out from pool") == 1, said
 

@@ -49,7 +49,9 @@ class Project:
     def pytest(self, *options: str, asyncio: bool = False, fresh: bool = False) -> subprocess.CompletedProcess[str]:
         """Run its tests, with pytest-asyncio or without."""
         mode = ("-o", "asyncio_default_fixture_loop_scope=function") if asyncio else ("-p", "no:asyncio")
-        return self.run("pytest", "-q", "-p", "no:cacheprovider", "-p", "no:randomly", *mode, *options, fresh=fresh)
+        # Importing hypothesis takes as long as all the rest of a short run.
+        without = [part for name in ("cacheprovider", "randomly", "hypothesispytest") for part in ("-p", f"no:{name}")]
+        return self.run("pytest", "-q", *without, *mode, *options, fresh=fresh)
 
 
 @pytest.fixture

@@ -302,7 +302,7 @@ def passed(done, count: int) -> None:
 
 
 @pytest.mark.parametrize("system", SYSTEMS)
-@pytest.mark.parametrize("workers", [0, 4])
+@pytest.mark.parametrize("workers", [0, 2])
 def test_the_rollback_suites_sync_and_async(project, url_of, system, workers):
     furnish(project, url_of(system), asynchronous=ASYNC_SUITE.replace("MARK", "asyncio"))
     passed(project.pytest(*(["-n", str(workers)] if workers else []), asyncio=True), 30 + 20)

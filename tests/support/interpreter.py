@@ -1,7 +1,11 @@
 """Programs in processes of their own that need not import everything again: forked from one that has.
 
-What a program of ours spends most of its time with is importing what others wrote. The process here has done so, and
-becomes `python -m MODULE` in a child each time. dbconfig itself, and what the programs are, the child imports.
+What a program of ours spends most of its time with is importing, and taking apart at its end what was imported. The
+process here has imported what others wrote. For each program it forks a child, which becomes what `python` with these
+arguments is, and leaves without taking anything apart. What is not pytest is forked from another process, which has
+imported dbconfig too.
+
+A test of what is imported, of an interpreter's options or of its end wants an interpreter of its own.
 """
 
 import atexit
@@ -13,22 +17,41 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+import threading
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from importlib import import_module
 from pathlib import Path
+from pkgutil import walk_packages
+from types import ModuleType, TracebackType
+from typing import TextIO
 
 _ROOT = Path(__file__).parents[2]
-# Not the plugins of pytest: it rewrites their assertions, and warns if they are there already.
+# Not the plugins of pytest: it rewrites their assertions, and warns if they are there already. dbconfig is one.
 _IMPORTED = ("pytest", "sqlmodel", "sqlalchemy.ext.asyncio", "yaml", "dotenv", "psycopg2", "pymysql", "alembic.config")
 _IMPORTED += ("pydantic_settings", "alembic.autogenerate", "email.parser", "unittest.mock", "aiosqlite", "asyncpg")
+_IMPORTED += ("flask", "trio", "execnet", "attrs", "platformdirs", "xml.etree.ElementTree")
+_IMPORTED_WITH_OURS = ("fastapi.testclient",)  # it imports anyio, which has a plugin
+
+
+def run_python(
+    arguments: Sequence[str | Path], *, folder: Path, environ: Mapping[str, str], timeout: float = 120, stdin: str = ""
+) -> subprocess.CompletedProcess[str]:
+    """Run `python ARGUMENTS` in a folder, as `subprocess.run` would with its output captured.
+
+    Args:
+        arguments: `-W error`, if wanted, and then a script, `-m` and a module, or `-c` and code, with their arguments.
+        stdin: what the program can read.
+    """
+    return _forker(os.getpid()).run([str(each) for each in arguments], folder, environ, timeout, stdin)
 
 
 def run_module(
-    command: Sequence[str], *, folder: Path, environ: Mapping[str, str], timeout: float
+    command: Sequence[str], *, folder: Path, environ: Mapping[str, str], timeout: float, stdin: str = ""
 ) -> subprocess.CompletedProcess[str]:
-    """Run `python -m COMMAND` in a folder, as `subprocess.run` would with its output captured."""
-    return _forker(os.getpid()).run(command, folder, environ, timeout)
+    """Run `python -m COMMAND`; see `run_python`."""
+    return run_python(["-m", *command], folder=folder, environ=environ, timeout=timeout, stdin=stdin)
 
 
 @cache
@@ -56,56 +79,153 @@ class Forker:
         self._process.wait()
 
     def run(
-        self, command: Sequence[str], folder: Path, environ: Mapping[str, str], timeout: float
+        self, arguments: Sequence[str], folder: Path, environ: Mapping[str, str], timeout: float, stdin: str
     ) -> subprocess.CompletedProcess[str]:
-        with tempfile.NamedTemporaryFile("r+") as out, tempfile.NamedTemporaryFile("r+") as err:
-            order = {"command": list(command), "folder": str(folder), "environ": dict(environ), "timeout": int(timeout)}
+        with (
+            tempfile.NamedTemporaryFile("r+", encoding="utf-8") as given,
+            tempfile.NamedTemporaryFile("r+", encoding="utf-8") as out,
+            tempfile.NamedTemporaryFile("r+", encoding="utf-8") as err,
+        ):
+            given.write(stdin)
+            given.flush()
+            order = {"arguments": arguments, "folder": str(folder), "environ": dict(environ), "timeout": int(timeout)}
             assert self._process.stdin is not None
             assert self._process.stdout is not None
-            print(json.dumps(order | {"out": out.name, "err": err.name}), file=self._process.stdin, flush=True)
+            order |= {"in": given.name, "out": out.name, "err": err.name}
+            print(json.dumps(order), file=self._process.stdin, flush=True)
             code = int(self._process.stdout.readline())
-            result = subprocess.CompletedProcess([sys.executable, "-m", *command], code, out.read(), err.read())
+            result = subprocess.CompletedProcess([sys.executable, *arguments], code, out.read(), err.read())
         if code == -signal.SIGALRM:
             raise subprocess.TimeoutExpired(result.args, timeout, result.stdout, result.stderr)
         return result
 
 
 def serve() -> None:
-    """Fork a child for each order, and say how it ended; in the child, return as the program that was ordered."""
-    for name in _IMPORTED:
+    """Fork a child for each order, and say how it ended."""
+    _import(_IMPORTED)
+    second: tuple[TextIO, TextIO] | None = None
+    for line in sys.stdin:
+        order = json.loads(line)
+        if order["arguments"][:2] == ["-m", "pytest"] or Path(order["arguments"][0]).name == "pytest":
+            code = _fork(order)
+        else:
+            orders, codes = second = second or _second()
+            print(line, end="", file=orders, flush=True)
+            code = int(codes.readline())
+        print(code, flush=True)
+
+
+def _second() -> tuple[TextIO, TextIO]:
+    """Start the process that has imported dbconfig; return where it reads orders and where it says how they ended."""
+    orders, codes = os.pipe(), os.pipe()
+    if os.fork():
+        os.close(orders[0])
+        os.close(codes[1])
+        return os.fdopen(orders[1], "w"), os.fdopen(codes[0])
+    os.close(orders[1])
+    os.close(codes[0])
+    _import([*_own_modules(), *_IMPORTED_WITH_OURS])
+    with os.fdopen(orders[0]) as lines, os.fdopen(codes[1], "w") as answers:
+        for line in lines:
+            print(_fork(json.loads(line)), file=answers, flush=True)
+    os._exit(0)
+
+
+def _import(names: Iterable[str]) -> None:
+    for name in names:
         try:
             import_module(name)
         except ImportError:
             continue  # not installed here
+    gc.collect()
     gc.freeze()  # the garbage collector of the children need not look at what they all share
-    for line in sys.stdin:
-        order = json.loads(line)
-        child = os.fork()
-        if child == 0:
-            _become(order)
-        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 
 
-def _become(order: dict[str, object]) -> None:
+def _fork(order: dict[str, object]) -> int:
+    child = os.fork()
+    if child == 0:
+        _leave(_become(order))
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def _own_modules() -> list[str]:
+    """Return the modules of dbconfig, but for the integrations, which are what some of the programs are about."""
+    package = import_module("dbconfig")
+    names = [each.name for each in walk_packages(package.__path__, "dbconfig.")]
+    others = ("integrations", "_template", "__main__")
+    return [name for name in names if not any(other in name for other in others)]
+
+
+def _become(order: dict[str, object]) -> int:
+    """Run what was ordered; return the exit code."""
     signal.alarm(int(str(order["timeout"])))
     for number, (path, flags) in enumerate(
-        [(os.devnull, os.O_RDONLY), (str(order["out"]), os.O_WRONLY), (str(order["err"]), os.O_WRONLY)]
+        [(str(order["in"]), os.O_RDONLY), (str(order["out"]), os.O_WRONLY), (str(order["err"]), os.O_WRONLY)]
     ):
         opened = os.open(path, flags)
         os.dup2(opened, number)
         os.close(opened)
+    sys.stdin = os.fdopen(0, encoding="utf-8", closefd=False)  # the one of the process that forks has read ahead
     environ = order["environ"]
-    command = order["command"]
-    folder = str(order["folder"])
+    arguments = order["arguments"]
     assert isinstance(environ, dict)
-    assert isinstance(command, list)
-    os.chdir(folder)
+    assert isinstance(arguments, list)
+    os.chdir(str(order["folder"]))
     os.environ.clear()
     os.environ.update(environ)
     for name in [name for name in sys.modules if name.partition(".")[0] == "tests"]:
         del sys.modules[name]  # a program may have a package of this name
-    sys.path[0] = folder
     sys.path[1:1] = [part for part in environ.get("PYTHONPATH", "").split(os.pathsep) if part]
-    sys.argv = ["-m", *command[1:]]
-    runpy._run_module_as_main(command[0])  # type: ignore[attr-defined]  # what `python -m` itself calls
-    sys.exit()
+    try:
+        _run(arguments)
+    except SystemExit as end:
+        if isinstance(end.code, str):
+            print(end.code, file=sys.stderr)
+        return end.code if isinstance(end.code, int) else 1 if end.code else 0
+    except BaseException as error:
+        shown = _below_ours(error.__traceback__)
+        sys.excepthook(type(error), error.with_traceback(shown), shown)
+        return 1
+    return 0
+
+
+def _run(arguments: list[str]) -> None:
+    if arguments[0] == "-W":
+        sys.warnoptions.append(arguments[1])
+        warnings.simplefilter(arguments[1])  # type: ignore[arg-type]  # "error" and the like
+        arguments = arguments[2:]
+    first, *others = arguments
+    if first == "-m":
+        sys.path[0] = os.getcwd()
+        sys.argv = ["-m", *others[1:]]
+        runpy._run_module_as_main(others[0])  # type: ignore[attr-defined]  # what `python -m` itself calls
+        return
+    program = ModuleType("__main__")
+    sys.modules["__main__"] = program
+    if first == "-c":
+        sys.path[0] = ""
+        sys.argv = ["-c", *others[1:]]
+        exec(compile(others[0], "<string>", "exec"), vars(program))
+        return
+    sys.path[0] = str(Path(first).parent)
+    sys.argv = arguments
+    program.__file__ = first
+    exec(compile(Path(first).read_bytes(), first, "exec"), vars(program))
+
+
+def _below_ours(traceback: TracebackType | None) -> TracebackType | None:
+    while traceback is not None and traceback.tb_frame.f_code.co_filename == __file__:
+        traceback = traceback.tb_next
+    return traceback
+
+
+def _leave(code: int) -> None:
+    """End as an interpreter does, up to where it would take apart all that is imported."""
+    try:
+        threading._shutdown()  # type: ignore[attr-defined]
+        atexit._run_exitfuncs()
+        gc.collect()  # what was forgotten warns
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        os._exit(code & 0xFF)

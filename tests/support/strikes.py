@@ -55,18 +55,26 @@ class Strike:
         return f"after a strike at point {self.number}"
 
     def _trace(self, frame: FrameType, event: str, _: Any) -> Any:
-        if event == "call":
-            if not frame.f_code.co_filename.startswith(self._files):
-                return None
-            frame.f_trace_opcodes = True
-            frame.f_trace_lines = False
-            self._next = (frame, _after_points(frame.f_code).get(_first_point(frame)))
-            return self._trace
-        if event != "opcode":
-            self._next = None
-            return self._trace
-        self._pass(frame, frame.f_lasti)
-        return self._trace
+        """Trace the instructions of a function that begins, if it is one of ours, until the strike."""
+        if self.left <= 0 or not frame.f_code.co_filename.startswith(self._files):
+            return None
+        frame.f_trace_opcodes = True
+        frame.f_trace_lines = False
+        points = _after_points(frame.f_code)
+        self._next = (frame, points.get(_first_point(frame)))
+
+        def trace(frame: FrameType, event: str, _: Any) -> Any:
+            expected, self._next = self._next, None
+            if event == "opcode":
+                offset = frame.f_lasti
+                following = points.get(offset)
+                if following is not None:
+                    self._next = (frame, following)
+                if expected is not None and expected[0] is frame and expected[1] == offset and self.left > 0:
+                    self._pass()
+            return trace
+
+        return trace
 
     def during(self, work: Callable[[], Any]) -> bool:
         """Do some work; return whether the strike fell into it. Any other exception is passed on."""
@@ -156,13 +164,11 @@ class Strike:
         self.left -= 1
         return _Fuse() if self.left == 0 else None
 
-    def _pass(self, frame: FrameType, offset: int) -> None:
-        expected, self._next = self._next, (frame, _after_points(frame.f_code).get(offset))
-        if expected is not None and expected[0] is frame and expected[1] == offset and self.left > 0:
-            self.left -= 1
-            if self.left == 0:
-                self._next = expected = None  # a frame keeps its variables alive
-                raise self._error
+    def _pass(self) -> None:
+        self.left -= 1
+        if self.left == 0:
+            self._next = None  # a frame keeps its variables alive
+            raise self._error
 
 
 _CALLBACKS = frozenset(function.__code__ for function in (Strike._begun, Strike._instruction))
