@@ -14,6 +14,11 @@ EQUIVALENT: dict[str, dict[str, str]] = {
     "dbconfig/engine/pool/advice.py": {
         "_recycled: 0 → 1": "none and one are both too few to say anything",
     },
+    "dbconfig/engine/pool/line.py": {
+        "Line.give_back: held <= _FIRST_BOUND → (held < _FIRST_BOUND)": (
+            "saves a call: bisect_left puts what is equal to the first bound into the same bucket"
+        ),
+    },
     "dbconfig/engine/pool/record.py": {
         "Slot.__init__: False → True #2": "it is written again before the line counts the place, and read only after",
         "Slot.__init__: False → True #3": (

@@ -224,9 +224,9 @@ def test_one_caller_too_many_is_rejected_and_counted() -> None:
 def test_the_first_connect_is_alone_and_then_three_run_at_a_time() -> None:
     line = line_of(size=10, limit=10)
     for _ in range(6):
-        waiting(line, 0.0)
+        waiting(line, 1.0)
     (first,) = done(line, Connect)
-    line.connected(first.place, 0.5)
+    line.connected(first.place, 1.5)
     assert len(done(line, Connect)) == 3
     assert (line.open, line.connecting, line.in_use) == (4, 3, 1)
     assert line.counters.create.sum == 0.5
@@ -235,13 +235,13 @@ def test_the_first_connect_is_alone_and_then_three_run_at_a_time() -> None:
 def test_a_connect_that_takes_a_second_holds_up_nobody() -> None:
     line = line_of(size=10, limit=10, connect_stalls=1.0)
     line.warm = True
-    waiting(line, 0.0)
+    waiting(line, 10.0)
     assert len(line.connects) == 1
-    assert done(line, WakeAt) == [WakeAt(1.0)]
-    line.tick(0.9)
+    assert done(line, WakeAt) == [WakeAt(11.0)]
+    line.tick(10.9)
     assert len(line.connects) == 1
-    assert done(line, WakeAt) == [WakeAt(1.0)]
-    line.tick(1.0)
+    assert done(line, WakeAt) == [WakeAt(11.0)]
+    line.tick(11.0)
     assert len(line.connects) == 2
 
 
@@ -367,6 +367,28 @@ def test_what_is_due_now_is_no_time_to_wake_up() -> None:
     assert done(line, WakeAt) == [WakeAt(2.0)]
 
 
+@pytest.mark.parametrize(("rules", "when"), [({"idle_timeout": 60.0}, [1.05]), ({}, [])])
+def test_care_begins_soon_after_the_first_connect(rules: dict[str, Any], when: list[float]) -> None:
+    line = line_of(**rules)
+    waiting(line, 0.0)
+    (connect,) = done(line, Connect)
+    line.care._due = NEVER
+    line.connected(connect.place, 1.0)
+    assert done(line, WakeAt) == [WakeAt(each) for each in when]
+
+
+def test_what_is_opened_ahead_of_demand_takes_its_turn() -> None:
+    line = line_of(size=2, limit=3, min_idle=3)
+    places = [lent(line)]
+    line.give_back(places[0], 0.0)
+    line.care.round(1.0)
+    places += [command.place for command in done(line, Connect)]
+    assert len(places) == 3
+    line.connect_failed(places[2], OSError(), transient=True, now=2.0)
+    line.connected(places[1], 2.0)
+    assert [line.take(3.0), line.take(3.0)] == places[:2]
+
+
 def test_nothing_is_refilled_while_nothing_is_missing() -> None:
     line = line_of(min_idle=1)
     place = lent(line)
@@ -397,8 +419,13 @@ def test_a_queue_in_which_all_wait_too_long_drops_the_first() -> None:
     line = line_of(size=1, limit=1, queue_target=0.5)
     place = lent(line)
     callers = [waiting(line, now) for now in (0.0, 0.1, 9.0)]
-    line.tick(0.6)
+    line.tick(0.5)
     assert line.shedding is not None
+    assert line.shedding.standing(99.0) == 0.0
+    line.care._due = NEVER
+    line.commands.clear()
+    line.tick(0.6)
+    assert done(line, WakeAt) == [WakeAt(pytest.approx(5.601))]
     assert line.shedding.standing(5.6) == 5.0
     line.tick(5.5)
     assert callers[0].error is None
@@ -408,6 +435,26 @@ def test_a_queue_in_which_all_wait_too_long_drops_the_first() -> None:
     line.give_back(place, 9.1)
     assert callers[2].place is place
     assert line.shedding.standing(99.0) == 0.0
+
+
+def test_a_connection_that_comes_back_is_not_for_those_who_have_waited_too_long() -> None:
+    line = line_of(size=1, limit=1, queue_target=0.5)
+    place = lent(line)
+    callers = [waiting(line, now) for now in (0.0, 5.0)]
+    line.tick(0.6)
+    line.give_back(place, 5.6)
+    assert [(caller.place, caller.error) for caller in callers] == [(None, Refusal.SHED), (place, None)]
+
+
+def test_callers_that_wait_for_the_first_connection_have_not_waited_for_each_other() -> None:
+    line = line_of(size=2, limit=2, queue_target=0.5)
+    line.warm = True
+    waiting(line, 0.0)
+    (place,) = line.connects
+    assert line.shedding is not None
+    line.shedding.stands(0.6, 0.6)
+    line.connected(place, 1.0)
+    assert line.shedding.standing(9.0) == 8.0
 
 
 def test_callers_of_whom_some_wait_for_a_connect_are_not_shed() -> None:
@@ -433,7 +480,11 @@ def test_a_queue_that_was_empty_has_not_stood() -> None:
     waiting(line, 9.0)
     assert line.shedding.standing(9.0) == 0.0
     assert done(line, WakeAt) == [WakeAt(pytest.approx(9.501))]
-    line.give_back(place, 9.1)
+    line.tick(9.5)
+    assert line.shedding.standing(99.0) == 0.0
+    line.tick(9.6)
+    assert line.shedding.standing(99.6) == 90.0
+    line.give_back(place, 9.7)
 
 
 # Another process, or another loop
