@@ -6,7 +6,10 @@ from pathlib import Path
 import pytest
 
 from dbconfig import ConfigError, ProfileNotFound, load
+from dbconfig.config import profile_files
+from dbconfig.config.active_profile import near_profile
 from dbconfig.config.folder import find_folder, shown_path
+from dbconfig.config.profile_files import is_name
 from dbconfig.settings.environment_variables import Environment
 from tests.configs import told
 
@@ -230,3 +233,50 @@ def test_a_path_is_shown_in_full_where_there_is_no_working_directory(tmp_path, m
     gone.rmdir()
     assert shown_path(Path("/etc/config")) == "/etc/config"
     assert Environment({}).get("X") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "valid"),
+    [
+        *((text, True) for text in ("a", "9", "eu-1", "a_", "a-", "a-_b", "A" * 64)),
+        *((text, False) for text in ("", "-", "_", "-a", "_a", "a.b", "a b", "a/b", "é", "²", "a²", "A" * 65)),
+    ],
+)
+def test_a_name_has_letters_and_digits_and_begins_with_one(text, valid):
+    assert is_name(text) is valid
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [
+        *((name, "production") for name in ("prod", " PROD ", "pr", "prodution", "productoin")),
+        *((name, "") for name in ("p", "", " ", "rod", "x")),
+        ("dev", "development"),
+        ("te", "testing"),
+    ],
+)
+def test_a_profile_that_was_probably_meant_is_a_near_miss_or_begins_so(name, near):
+    assert near_profile(name, ["development", "production", "testing"]) == near
+
+
+@pytest.mark.parametrize(
+    ("place", "folder", "within"),
+    [("/a/b", "/a", True), ("/a", "/a", True), ("/a", "/a/", True), ("/ab", "/a", False), ("/a", "/a/b", False)],
+)
+def test_a_place_is_within_a_folder_or_the_folder_itself(place, folder, within):
+    assert profile_files._is_within(place, folder) is within
+
+
+def test_the_files_of_profiles_are_found_in_order_with_both_endings(tmp_path):
+    for name in ("b.yml", "a.yaml", "b.yaml", "default.yaml", "c.txt", "-x.yaml", "yaml", ".yaml"):
+        (tmp_path / name).write_text("")
+    found = profile_files.by_profile(str(tmp_path))
+    assert found == {"a": ["a.yaml"], "b": ["b.yaml", "b.yml"], "default": ["default.yaml"]}
+    assert list(found) == [*profile_files.names(str(tmp_path)), "default"]
+    assert profile_files.names(str(tmp_path)) == ["a", "b"]
+
+
+def test_a_folder_that_cannot_be_read_has_no_children(tmp_path):
+    assert profile_files._children(str(tmp_path / "none")) == []
+    (tmp_path / "a.yaml").write_text("")
+    assert profile_files._children(str(tmp_path)) == ["a.yaml"]

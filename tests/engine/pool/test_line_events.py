@@ -516,3 +516,4 @@ def test_what_is_forgotten_leaves_a_line_as_it_was_made() -> None:
     new = lent(line, 2.0)
     line.give_back(new, 3.0)
     assert line.forget() == [new]
+    assert not line.idle
