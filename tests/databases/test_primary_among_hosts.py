@@ -21,6 +21,7 @@ from dbconfig.engine.primary import greeting, watch
 from dbconfig.engine.primary.search import SPACING
 from dbconfig.engine.primary.watch import PLACE
 from tests.support import mysql
+from tests.support.pgbouncer import pgbouncer
 from tests.support.ports import free_port
 from tests.support.processes import wait_until
 from tests.support.proxy import Proxy
@@ -284,6 +285,35 @@ def test_a_server_that_is_the_primary_no_more_is_left(cluster: Cluster) -> None:
         assert cluster.port(db, read_only=True) == cluster.standby.port
     if cluster.system == "mariadb":
         cluster.primary.sql("SET GLOBAL read_only = OFF")
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind[0] == "postgresql"], ids="-".join)
+def test_a_pooler_before_each_server_is_asked_and_left_as_its_server_would_be(
+    kind: tuple[str, str, str], postgresql: Any
+) -> None:
+    _, driver, style = kind
+    pytest.importorskip(driver)
+    with ExitStack() as stack:
+        standby = stack.enter_context(postgresql.standby())
+        standby.database = postgresql.database
+        standby.catch_up()
+        cluster = Cluster("postgresql", driver, style, postgresql, standby, stack)
+        for name, server in (("primary", postgresql), ("standby", standby)):
+            bouncer = stack.enter_context(pgbouncer(server))
+            cluster.ways[name].lead_to(bouncer.host, bouncer.port)
+        postgresql.sql("CREATE TABLE journal (name varchar(10) PRIMARY KEY)")
+        with Opened(cluster, pgbouncer=True, pool_timeout="120s", statement_timeout="100s") as db:
+            cluster.unit(db, "INSERT INTO journal VALUES ('before')")
+            assert cluster.port(db) == postgresql.port
+            assert cluster.port(db, read_only=True) == postgresql.port
+            standby.catch_up()
+            cluster.ways["primary"].swallow()  # the machine of the primary and its pooler
+            cluster.promote()
+            cluster.unit(db, "INSERT INTO journal VALUES ('after')")
+            cluster.ways["primary"].pass_through()
+            assert cluster.port(db) == standby.port
+        assert standby.sql("SELECT count(*) FROM journal") == [(2,)]
+        assert postgresql.sql("SELECT count(*) FROM journal") == [(1,)]
 
 
 @pytest.mark.parametrize("driver", ["pymysql", "aiomysql", "asyncmy"])

