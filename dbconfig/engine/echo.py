@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import sys
 from typing import Any
 
@@ -44,15 +45,32 @@ class _Echo(logging.Handler):
 def _is_printed(record: logging.LogRecord) -> bool:
     logger: logging.Logger | None = logging.getLogger(record.name)
     while logger is not None:
-        if any(_prints(handler) and record.levelno >= handler.level for handler in logger.handlers):
+        if any(_prints(handler, record) for handler in logger.handlers):
             return True
         logger = logger.parent if logger.propagate else None
     return False
 
 
-def _prints(handler: logging.Handler) -> bool:
-    """Return whether a handler may print: one that writes to a file, buffers, or drops its records does not."""
-    stream: Any = getattr(handler, "stream", None)
-    return not isinstance(handler, (_Echo, logging.NullHandler, logging.FileHandler)) and not isinstance(
-        stream, io.StringIO
-    )
+def _prints(handler: logging.Handler, record: logging.LogRecord) -> bool:
+    """Return whether a handler may print a record: one that sends it elsewhere or filters it out does not."""
+    if isinstance(handler, (_Echo, logging.NullHandler, logging.FileHandler)) or record.levelno < handler.level:
+        return False
+    if not handler.filter(record):
+        return False
+    if (known := sys.modules.get("logging.handlers")) is not None:
+        if isinstance(handler, known.MemoryHandler):
+            return handler.target is not None and _prints(handler.target, record)
+        elsewhere = (known.SocketHandler, known.SysLogHandler, known.SMTPHandler, known.HTTPHandler)
+        if isinstance(handler, elsewhere):
+            return False
+    return not isinstance(handler, logging.StreamHandler) or _is_seen(handler.stream)
+
+
+def _is_seen(stream: Any) -> bool:
+    """Return whether a stream leads to the output of the program, or to a terminal."""
+    if stream in (sys.stdout, sys.stderr):
+        return True
+    try:
+        return bool(stream.isatty()) or any(os.path.sameopenfile(stream.fileno(), ours) for ours in (1, 2))
+    except (AttributeError, OSError, ValueError):  # it has no descriptor, or the program has closed its own output
+        return not isinstance(stream, io.StringIO)

@@ -32,6 +32,20 @@ CONSOLE = "logging.basicConfig(level=logging.INFO)"
         ("logging.basicConfig(level=logging.WARNING)", ""),
         ("logging.basicConfig(filename='program.log', level=logging.DEBUG)", ""),
         ("logging.getLogger().addHandler(logging.NullHandler())", ""),
+        ("logging.basicConfig(stream=open('stream.log', 'w'), level=logging.DEBUG)", ""),
+        (f"{CONSOLE}; logging.getLogger().handlers[0].addFilter(lambda record: 'sqlalchemy' not in record.name)", ""),
+        ("import logging.handlers; logging.basicConfig(handlers=[logging.handlers.MemoryHandler(99)], level=10)", ""),
+        (
+            "import logging.handlers; port = 9; "
+            "logging.basicConfig(handlers=[logging.handlers.DatagramHandler('127.0.0.1', port)], level=10)",
+            "",
+        ),
+        (
+            "import logging.handlers; console = logging.StreamHandler(); "
+            "logging.basicConfig(handlers=[logging.handlers.MemoryHandler(99, target=console)], level=10)",
+            "",
+        ),
+        ("import os; logging.basicConfig(stream=open(os.dup(2), 'w'), level=logging.DEBUG)", ""),
         # A handler that takes warnings alone prints no statement.
         ("handler = logging.StreamHandler(); handler.setLevel(30); logging.getLogger().addHandler(handler)", ""),
         ("logging.getLogger('sqlalchemy').addHandler(logging.StreamHandler())", ""),
