@@ -98,6 +98,12 @@ def _take_note(session: Session, transaction: SessionTransaction, connection: Co
     if transaction.nested or not isinstance(session, Committing):
         return
     # One session may serve several databases.
+    if isinstance(session, UnitOfWork) and _level(connection) == "AUTOCOMMIT":
+        raise InvalidRequestError(
+            f"run_in_transaction needs a transaction, and the isolation level of {session.name_of(connection)} is "
+            "AUTOCOMMIT, where a retry would repeat what is already committed: use db.session(), or choose a level "
+            'with execution_options={"isolation_level": …}'
+        )
     if connection.dialect.name == "sqlite" and isinstance(session, WritingSession):
         from dbconfig.engine.dialects.sqlite.transactions import begin_immediate  # import its driver only if it is used
 
@@ -116,6 +122,15 @@ def _note_commit(session: Session) -> None:
     if not session.in_nested_transaction():
         for _, found in begun(session):
             found.committed = True
+
+
+def _level(connection: Connection) -> str:
+    """Return the isolation level that was asked for; "" where none was.
+
+    Not get_isolation_level(), which asks the server, and is told the level of the transaction.
+    """
+    own = getattr(connection.dialect, "_on_connect_isolation_level", None)
+    return str(connection.get_execution_options().get("isolation_level", own) or "").upper()
 
 
 _SNAPSHOTS: Final = {
@@ -154,9 +169,7 @@ def _refuse_flush(session: Session, context: UOWTransaction, instances: object) 
 def _begin_snapshot(session: Session, transaction: SessionTransaction, connection: Connection) -> None:
     if transaction.parent is None:
         statement = _SNAPSHOTS.get(connection.dialect.name)
-        # Not get_isolation_level(), which asks the server, and gets the level of the transaction.
-        level = getattr(connection.dialect, "_on_connect_isolation_level", None)
-        if statement is None or level != "AUTOCOMMIT":
+        if statement is None or _level(connection) != "AUTOCOMMIT":
             name = f"{connection.dialect.name}+{connection.dialect.driver}"
             raise InvalidRequestError(f"snapshot=True is not supported on {name}: use db.transaction()")
         connection.exec_driver_sql(statement)

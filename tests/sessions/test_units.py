@@ -13,7 +13,7 @@ from unittest.mock import Mock
 
 import pytest
 from sqlalchemy import create_engine, text
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DBAPIError, InvalidRequestError, OperationalError
 from sqlmodel import Field, MetaData, Session, SQLModel
 
 from dbconfig import CommitUncertain, Profile, Registry
@@ -372,3 +372,30 @@ def test_a_result_that_answers_to_every_name_is_a_result() -> None:
         assert db.run_in_transaction(lambda session: Mock(spec=["gi_frame", "ag_frame"])) is not None
     with registry("sqlite+aiosqlite://") as db:
         assert asyncio.run(main(db)) is answers
+
+
+@pytest.mark.parametrize(
+    ("settings", "how"),
+    [
+        ({"isolation_level": "AUTOCOMMIT"}, {}),
+        ({"execution_options": {"isolation_level": "AUTOCOMMIT"}}, {}),
+        ({}, {"execution_options": {"isolation_level": "AUTOCOMMIT"}}),
+    ],
+    ids=["level", "options", "session"],
+)
+def test_a_unit_without_a_transaction_is_refused_before_it_writes(
+    units: Units, settings: dict[str, Any], how: dict[str, Any]
+) -> None:
+    """A retry would repeat what each statement has committed."""
+    tries = []
+
+    def work(session: Session) -> None:
+        tries.append(session.connection())
+        session.execute(text("INSERT INTO t VALUES (1)"))
+
+    with pytest.raises(InvalidRequestError, match=r"run_in_transaction needs a transaction.*AUTOCOMMIT"):
+        units.run(work, units.open(**settings), **how)
+    assert (tries, units.sql("SELECT x FROM t")) == ([], [])
+    level = {"execution_options": {"isolation_level": "SERIALIZABLE"}}
+    units.run(work, units.open(**settings), **level)
+    assert units.sql("SELECT x FROM t") == [(1,)]
