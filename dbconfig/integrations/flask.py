@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from typing import Any, Final
 
 import click
 from flask import Flask, Response, appcontext_pushed, current_app, g, request
 from flask.cli import AppGroup
+from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel import Session, SQLModel
 
 from dbconfig.engine import query_tags
 from dbconfig.engine.pool.deadline import Deadline, DeadlineExceeded
 from dbconfig.errors import ConfigError
+from dbconfig.errors.printable import harmless, printable
 from dbconfig.integrations.request_deadlines import HEADER, TOO_LATE, BadDeadline, RequestDeadline
 from dbconfig.integrations.request_sessions import RequestSession, refuse_after_end
 from dbconfig.registry.registry import Registry
@@ -196,42 +199,63 @@ def _limit_requests(app: Flask, limit: RequestDeadline) -> None:
 commands: AppGroup = AppGroup("dbconfig", help="Manage the databases of the application.")
 
 
-def _told(error: Exception) -> click.ClickException:
-    return click.ClickException(str(error))
+@contextmanager
+def _told() -> Iterator[None]:
+    """Report what a command cannot do as its error, without a traceback."""
+    try:
+        yield
+    except ConfigError as error:
+        raise click.ClickException(str(error)) from error
+    except (SQLAlchemyError, OSError) as error:
+        notes = "\n".join(getattr(error, "__notes__", ()))
+        raise click.ClickException("\n".join(map(harmless, f"{error}\n{notes}".strip().splitlines()))) from error
+
+
+def _only_asynchronous(registry: Registry, database: str) -> bool:
+    first = registry.parts.profiles.every_shard(database)[0]  # the shards of a database have one driver
+    return registry.parts.profiles.resolve(first).settings.only_asynchronous()
 
 
 @commands.command()
+@_told()
 def show() -> None:
     """Print the profile and its databases, without secrets."""
     registry = _of_command()
-    click.echo(f"profile {registry.profile.name} ({registry.profile.reason})")
+    click.echo(f"profile {printable(registry.profile.name)} ({printable(registry.profile.reason)})")
     for name, settings in registry.profile.databases.items():
-        click.echo(f"{name}: {settings.address}")
+        click.echo(f"{printable(name)}: {settings.address}")
 
 
 @commands.command()
 @click.option("--database", default=DEFAULT)
+@_told()
 def ping(database: str) -> None:
     """Connect to each database and print the result."""
-    registry: Any = _of_command()
-    try:
+    registry = _of_command()
+    if _only_asynchronous(registry, database):
+        asyncio.run(_async_ping(registry, database))
+    else:
         with registry.engine(database).connect() as connection:
             connection.exec_driver_sql("SELECT 1")
-    except Exception as error:
-        raise _told(error) from error
     click.echo(f"{database}: ok")
+
+
+async def _async_ping(registry: Registry, database: str) -> None:
+    async with registry.async_engine(database).connect() as connection:
+        await connection.exec_driver_sql("SELECT 1")
 
 
 @commands.command("create-tables")
 @click.option("--database", default=DEFAULT)
 @click.argument("tables", nargs=-1)
+@_told()
 def create_tables(database: str, tables: tuple[str, ...]) -> None:
     """Create the tables of the models, or the named ones."""
     registry = _of_command()
-    try:
+    if _only_asynchronous(registry, database):
+        made = asyncio.run(registry.async_create_tables(*tables, database=database))
+    else:
         made = registry.create_tables(*tables, database=database)
-    except ConfigError as error:
-        raise _told(error) from error
     _refuse_no_models(registry, made)
     click.echo("created: " + (", ".join(made) or "none (all exist)"))
 
@@ -240,13 +264,14 @@ def create_tables(database: str, tables: tuple[str, ...]) -> None:
 @click.option("--database", default=DEFAULT)
 @click.argument("tables", nargs=-1)
 @click.confirmation_option(prompt="Drop the tables and their rows?")
+@_told()
 def drop_tables(database: str, tables: tuple[str, ...]) -> None:
     """Drop the tables of the models, or the named ones; rejected if the profile is protected."""
     registry = _of_command()
-    try:
+    if _only_asynchronous(registry, database):
+        dropped = asyncio.run(registry.async_drop_tables(*tables, database=database))
+    else:
         dropped = registry.drop_tables(*tables, database=database)
-    except ConfigError as error:
-        raise _told(error) from error
     _refuse_no_models(registry, dropped)
     click.echo("dropped: " + (", ".join(dropped) or "none"))
 
@@ -260,4 +285,4 @@ def _of_command() -> Registry:
     try:
         return _registry()
     except RuntimeError as error:
-        raise _told(error) from None
+        raise click.ClickException(str(error)) from None

@@ -16,6 +16,7 @@ from flask import Flask, stream_with_context
 from dbconfig import Profile, Registry
 from dbconfig.integrations.flask import DBConfig, commands
 from tests.integrations.conftest import Project
+from tests.support.ports import free_port
 
 EXAMPLE = Path(__file__).parents[2] / "examples/flask_app"
 
@@ -324,3 +325,48 @@ def test_what_the_view_has_begun_to_read_is_streamed_to_its_end(request, tmp_pat
         with client.get("/", buffered=False):  # given up after the first row
             assert registry.stats().used == 1
         assert registry.stats().used == 0
+
+
+@pytest.mark.parametrize("driver", ["sqlite+aiosqlite", "postgresql+asyncpg", "mysql+asyncmy"])
+def test_the_commands_work_with_an_asynchronous_driver_alone(request, tmp_path, driver):
+    system = driver.partition("+")[0]
+    if system == "sqlite":
+        url = f"{driver}:///{tmp_path}/app.db"
+    else:
+        url = request.getfixturevalue({"mysql": "mariadb"}.get(system, system)).url(driver)
+    app = Flask("asynchronous")
+    with Registry.from_profile(Profile(name="tests", url=url, databases={"facts": {"url": url}})) as registry:
+        registry.bind(facts=Base.metadata)
+        db.init_app(app, registry)
+        run = app.test_cli_runner().invoke
+        outputs = [
+            run(commands, [command, "--database", "facts", *more]).output
+            for command, *more in (["ping"], ["create-tables"], ["drop-tables", "--yes"], ["drop-tables", "--yes"])
+        ]
+    assert outputs == ["facts: ok\n", "created: flask_note\n", "dropped: flask_note\n", "dropped: none\n"]
+
+
+@pytest.mark.parametrize("driver", ["postgresql+psycopg2", "postgresql+asyncpg", "mysql+pymysql"])
+@pytest.mark.parametrize("command", [["ping"], ["create-tables"], ["drop-tables", "--yes"]])
+def test_a_command_says_in_words_what_it_cannot_do(driver, command):
+    app = Flask("refused")
+    profile = Profile(name="tests", url=f"{driver}://user:planted-secret@127.0.0.1:{free_port()}/app")
+    with Registry.from_profile(profile) as registry:
+        db.init_app(app, registry)
+        done = app.test_cli_runner().invoke(commands, command)
+    assert done.exit_code == 1
+    assert "dbconfig[refused]: nothing listens on 127.0.0.1" in done.output
+    assert "planted-secret" not in done.output
+
+
+@pytest.mark.parametrize("command", [["show"], ["ping"], ["create-tables"]])
+def test_a_command_shows_a_problem_of_the_configuration_without_a_traceback(project, command):
+    project.write(
+        config__development_yaml="url: sqlite:///app.db\npool_sise: 1\n",
+        app_py="from flask import Flask\nfrom dbconfig.integrations.flask import DBConfig\n"
+        "app = Flask('shop')\nDBConfig().init_app(app)\n",
+    )
+    done = project.run("flask", "--app", "app", "dbconfig", *command)
+    assert done.returncode == 1
+    assert "error[unknown-key]" in done.stderr
+    assert "Traceback" not in done.stderr
