@@ -56,7 +56,7 @@ def servers(
 ) -> list[tuple[str, int]]:
     """Return the host and port of each server in an address; a folder contains a socket.
 
-    PostgreSQL's drivers accept several: `?host=one:5432&host=two`, or `?host=one,two&port=5432,5433`.
+    PostgreSQL's URLs may name several: `?host=one:5432&host=two`, or `?host=one,two&port=5432,5433`.
     """
     names = [each for text in query.get("host", ()) for each in str(text).split(",")] or [host or ""]
     ports = [each for text in query.get("port", ()) for each in str(text).split(",")] or [str(port or usual)]
@@ -68,10 +68,37 @@ def servers(
     return found
 
 
+def with_ports(query: Mapping[str, tuple[Any, ...]], usual: int) -> dict[str, tuple[str, ...]]:
+    """Return the hosts and ports of a URL's parameters with a port for each host, as SQLAlchemy's dialects require.
+
+    libpq accepts one port for all of the hosts, or none.
+    """
+    found = servers(None, usual, query, usual)
+    names, ports = ",".join(name for name, _ in found), ",".join(str(port) for _, port in found)
+    return {"host": (names,), "port": (ports,)}
+
+
+def ports_at_fault(query: Mapping[str, tuple[Any, ...]]) -> str:
+    """Return what is wrong with the ports of a URL's parameters; "" if nothing is.
+
+    >>> ports_at_fault({"host": ("a,b,c",), "port": ("1,2",)}), ports_at_fault({"host": ("a:1", "b"), "port": ("2",)})
+    ('it names 2 ports for 3 hosts', '')
+    """
+    names = [each for text in query.get("host", ()) for each in str(text).split(",")] or [""]
+    ports = [each for text in query.get("port", ()) for each in str(text).split(",")]
+    own = [(split(name) or ("", name.rpartition(":")[2]))[1] for name in names if name[:1] != "/" and not is_ipv6(name)]
+    wrong = next((port for port in (*own, *ports) if port and not is_port(port)), None)
+    if wrong is not None:
+        return f"{quoted(wrong)} is not a port between 1 and 65535"
+    if len(ports) > 1 and len(ports) != len(names):
+        return f"it names {len(ports)} ports for {len(names)} host{'s' if len(names) > 1 else ''}"
+    return ""
+
+
 def separated(hosts: tuple[str, ...], port: int) -> tuple[str, str]:
     """Return hosts and ports in libpq's notation: two comma-separated lists."""
-    found = servers(None, port, {"host": hosts}, port)
-    return ",".join(name for name, _ in found), ",".join(str(each) for _, each in found)
+    found = with_ports({"host": hosts}, port)
+    return found["host"][0], found["port"][0]
 
 
 def host(value: Any) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from dbconfig.errors.printable import did_you_mean, suggest
-from dbconfig.settings import generic_rules, nested_values, url_parameters
+from dbconfig.settings import generic_rules, hosts, nested_values, url_parameters
 from dbconfig.settings.findings import Finding
 from dbconfig.settings.keys import Keys, system_key
 from dbconfig.settings.known_drivers import DRIVERS, backend_of, family, is_generic, not_its_paramstyle
@@ -121,6 +121,11 @@ def _for_system(settings: Keys, address: DatabaseURL) -> Iterator[Finding]:
     if isinstance(settings.host, tuple) and family(backend) == "mysql" and _has_socket(settings.host):
         message = "a list of hosts cannot contain sockets on MySQL"
         yield Finding("invalid-value", message, "name the host and the port of each server", ("host",))
+    written = {**(settings.url.query if settings.url is not None else {}), **settings.query}
+    if family(backend) in ("postgresql", "mysql") and (wrong := hosts.ports_at_fault(written)):
+        where = next((("query", name) for name in ("port", "host") if name in settings.query), None)
+        help = "write one port for all hosts, or one for each: ?host=one,two&port=5432,5433"
+        yield Finding("invalid-value", wrong, help, where or ("url",))
     host = settings.host or (settings.url.host if settings.url is not None else None)
     socket = host if family(backend) == "mysql" and isinstance(host, str) and host.startswith("/") else None
     if socket is not None and address.query["unix_socket"] != (socket,):
@@ -147,8 +152,8 @@ def _for_system(settings: Keys, address: DatabaseURL) -> Iterator[Finding]:
                 yield Finding("not-applicable", message, "remove it", (key,), because=system_key(settings))
 
 
-def _has_socket(hosts: tuple[str, ...]) -> bool:
-    return any(host.startswith("/") for host in hosts)
+def _has_socket(names: tuple[str, ...]) -> bool:
+    return any(host.startswith("/") for host in names)
 
 
 def _levels(backend: str) -> tuple[str, ...]:

@@ -27,6 +27,7 @@ def compose(settings: Keys) -> DatabaseURL:
         query |= {"host": (names,), "port": (ports,)}
         host = port = None
     if backend == "postgresql" and "host" in query and len(hosts.servers(None, None, query, 0)) > 1:
+        query |= hosts.with_ports(query, port or PORTS[backend])
         query = {"target_session_attrs": (_wanted(settings),), **query}
     return DatabaseURL(
         drivername,

@@ -133,5 +133,5 @@ def test_a_replica_has_its_primarys_limit_or_its_own_by_whichever_name() -> None
 def test_sqlites_timeout_is_for_locks() -> None:
     made = Profile(name="tests", url="sqlite:///a.db", connect_args={"timeout": 20})
     assert made.databases["default"].connect_args == {"timeout": 20}
-    with pytest.raises(ConfigError, match="no server to connect to"):
+    with pytest.raises(ConfigError, match="it does not connect to a server"):
         Profile(name="tests", url="sqlite:///a.db", connect_timeout=20)

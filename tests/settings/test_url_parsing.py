@@ -3,6 +3,8 @@
 import pytest
 from pydantic_core import PydanticCustomError
 
+from dbconfig import Profile, Registry
+from dbconfig.engine import create
 from dbconfig.errors.problem import Location
 from dbconfig.settings.located_values import Scalar
 from dbconfig.settings.secret_sources import Secret
@@ -228,3 +230,29 @@ def test_what_has_a_key_of_its_own_is_refused_as_a_parameter(name):
         query({name: "x"})
     (finding,) = caught.value.context["findings"]
     assert (finding.slug, finding.at) == ("given-twice", (name,))
+
+
+@pytest.mark.parametrize("driver", ["psycopg2", "psycopg", "asyncpg"])
+@pytest.mark.parametrize(
+    ("written", "ports"),
+    [
+        ("host=a&host=b&port=1&port=2", [1, 2]),
+        ("host=a,b&port=1,2", [1, 2]),
+        ("host=a:1&host=b:2", [1, 2]),
+        ("host=a:1,b:2&port=3", [1, 2]),
+        ("host=a:1&host=b&port=3", [1, 3]),
+        ("host=a,b&port=3", [3, 3]),
+        ("host=a&host=b&port=3", [3, 3]),
+        ("host=a&host=b", [5432, 5432]),
+        ("host=/tmp,b:2", [5432, 2]),
+    ],
+)
+def test_every_driver_of_postgresql_knows_the_hosts_and_ports_of_a_url(driver, written, ports):
+    pytest.importorskip(driver)
+    with Registry.from_profile(Profile(name="hosts", url=f"postgresql+{driver}://u@/d?{written}")) as registry:
+        settings = registry.profile.database("default")
+    engine = create.build(settings, "hosts", asynchronous=driver == "asyncpg")
+    keywords = engine.dialect.create_connect_args(engine.url)[1]
+    names = ["/tmp" if "/tmp" in written else "a", "b"]
+    wanted = (names, ports) if driver == "asyncpg" else (",".join(names), ",".join(map(str, ports)))
+    assert (keywords["host"], keywords["port"]) == wanted
