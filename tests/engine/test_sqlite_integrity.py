@@ -448,6 +448,26 @@ def test_a_reader_in_memory_whom_its_own_writer_locks_out_is_told_at_once() -> N
                 reader.execute(text("SELECT * FROM t"))
 
 
+def test_a_health_check_in_memory_needs_no_lock(open_lite: Callable[..., Lite]) -> None:
+    lite = open_lite("sqlite://", lock_timeout="1s")
+    lite.script("CREATE TABLE t (x INT)")
+    insert, check = text("INSERT INTO t VALUES (1)"), text("select 1")
+    if lite.asynchronous:
+
+        async def check_while_writing() -> Any:
+            async with lite.db.async_transaction() as writer:
+                await writer.exec(insert)
+                async with lite.db.async_engine().connect() as other:
+                    return await other.scalar(check)
+
+        assert lite.run(check_while_writing()) == 1
+        return
+    with lite.db.transaction() as writer:
+        writer.execute(insert)
+        with lite.db.engine().connect() as other:
+            assert other.scalar(check) == 1
+
+
 def test_savepoints_in_memory_are_in_a_transaction() -> None:
     with registry("sqlite://") as db:
         Lite(db, "sync").script("CREATE TABLE t (x INT)")

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any, Final, Self
 
 from dbconfig.engine.dialects.sqlite import dropped_parents, rebuilt_tables
-from dbconfig.engine.dialects.sqlite.statements import Kind, kind_of
+from dbconfig.engine.dialects.sqlite.statements import Kind, kind_of, reads_no_table
 from dbconfig.engine.dialects.sqlite.write_queue import Turn, Waiter, WriteQueue, identity
 
 _BUSY_SNAPSHOT: Final = 517  # https://www.sqlite.org/rescode.html#busy_snapshot
@@ -24,7 +24,7 @@ class Cursor(sqlite3.Cursor):
         connection: Connection = self.connection
         kind = kind_of(sql)
         if kind is Kind.READ and connection._turn is None:
-            if connection.in_memory:
+            if connection.in_memory and not reads_no_table(sql):
                 connection._read_in_memory()
             connection.fresh = False
             super().execute(sql, parameters)

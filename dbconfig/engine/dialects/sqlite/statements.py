@@ -51,6 +51,12 @@ _BY_WORD: Final = {
 }
 
 
+def reads_no_table(statement: str) -> bool:
+    """Return whether a statement needs no lock, such as the `SELECT 1` of a health check."""
+    upper = statement.upper()
+    return upper.startswith("SELECT ") and "FROM" not in upper
+
+
 @lru_cache(maxsize=2048)
 def kind_of(statement: str) -> Kind:
     """Return what a statement does, judged by its first words."""
