@@ -127,7 +127,7 @@ def _note_commit(session: Session) -> None:
 def _level(connection: Connection) -> str:
     """Return the isolation level that was asked for; "" where none was.
 
-    Not get_isolation_level(), which asks the server, and is told the level of the transaction.
+    Not get_isolation_level(), which asks the server, and gets the level of the transaction.
     """
     own = getattr(connection.dialect, "_on_connect_isolation_level", None)
     return str(connection.get_execution_options().get("isolation_level", own) or "").upper()

@@ -310,3 +310,14 @@ def test_an_application_is_added_to_a_project_that_has_its_profiles_and_overwrit
     assert "app/__init__.py, app/models.py, tests/conftest.py, tests/test_heroes.py, pytest.ini" in again.err
     both = project.run("init", "--fastapi", "--flask")
     assert (both.code, "use one of them" in both.err) == (2, True)
+
+
+def test_an_env_file_that_cannot_be_read_is_a_problem_like_any_other(project: Project) -> None:
+    os.symlink("/dev/null", project.folder / ".env")
+    result = project.run("init", "--from-env")
+    assert result.code == 2
+    assert result.err.splitlines()[:2] == [
+        "error[file-unreadable]: .env cannot be read: it is not a regular file",
+        "  --> .env",
+    ]
+    assert not (project.folder / "config").exists()

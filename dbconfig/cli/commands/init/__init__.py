@@ -12,6 +12,7 @@ from dbconfig.cli.context import Context
 from dbconfig.cli.exit_codes import FAILED, OK
 from dbconfig.config.folder import shown_path
 from dbconfig.config.profile_files import FOLDER
+from dbconfig.errors import ConfigError
 from dbconfig.settings import small_files
 
 _IGNORED: Final = (".env", "/data/")
@@ -27,6 +28,8 @@ def run(context: Context) -> int:
     try:
         of_alembic = _migrations(context)
         plan = dotenv.plan(project, context.environ, from_process=context.arguments.from_env)
+    except ConfigError:  # it is a ValueError, and has lines of its own
+        raise
     except ValueError as error:
         context.out.note(f"error: {error}")
         return FAILED
