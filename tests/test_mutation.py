@@ -158,6 +158,17 @@ def test_an_error_of_the_run_is_a_kill_if_the_change_is_to_blame(
     assert not workshop.results
 
 
+def test_a_run_in_a_process_of_its_own_says_which_test_has_failed(tmp_path: Path) -> None:
+    (tmp_path / "tests").symlink_to(ROOT / "tests")  # its plugin
+    (tmp_path / "test_one.py").write_text("def test_it(): assert 1\n")
+    (tmp_path / "test_two.py").write_text("def test_it(): assert 0\ndef test_other(): assert 1\n")
+    workshop = Workshop(tmp_path, {})
+    assert workshop.run(["test_one.py"]) == SURVIVED
+    assert workshop.run(["test_one.py", "test_two.py"]) == Result("killed", "test_two.py::test_it")
+    assert workshop.run(["test_two.py::test_other"]) == SURVIVED
+    assert workshop.run(["test_two.py::test_gone"]) == Result("not executed")
+
+
 COUNTED = """
 from functools import cache, wraps
 

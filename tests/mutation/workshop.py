@@ -148,7 +148,8 @@ class Workshop:
         options += ["-o", f"faulthandler_timeout={limit}", "-o", "faulthandler_exit_on_timeout=true"]
         options += [option for test in list(without) for option in ("--deselect", test)]
         try:
-            code: int | None = self._forker.run(["pytest", *options, *files], self.folder, environ, LIMIT).returncode
+            arguments = ["-m", "pytest", *options, *files]
+            code: int | None = self._forker.run(arguments, self.folder, environ, LIMIT, "").returncode
         except subprocess.TimeoutExpired:
             code = None
         return result(code, [json.loads(line) for line in events.read_text().splitlines()])
