@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from dbconfig.config import protected_databases
@@ -174,7 +174,8 @@ class Profiles:
         self.lock.acquire()
 
     def after_fork_in_parent(self) -> None:
-        self.lock.release()
+        with suppress(RuntimeError):  # it was interrupted before it could be acquired
+            self.lock.release()
 
     def after_fork_in_child(self) -> None:
         self.lock = threading.RLock()

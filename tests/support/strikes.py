@@ -39,11 +39,14 @@ class Struck(Exception):
 class Strike:
     """Raises `Struck` once, at the point with this number in the code of these files.
 
-    The number of a point is how often one was passed since the beginning; ``left`` says what was left of it.
+    The number of a point is how often one was passed since the beginning; ``left`` says what was left of it. With
+    ``times`` it strikes at the following points, too, as for somebody who holds Ctrl-C.
     """
 
-    def __init__(self, number: int, *files: str, error: type[BaseException] = Struck) -> None:
+    def __init__(self, number: int, *files: str, error: type[BaseException] = Struck, times: int = 1) -> None:
         self.number = self.left = number
+        self._times = self._to_arrive = times
+        self._fell = False
         self._files = files
         self._error = error
         self._next: tuple[FrameType, int | None] | None = None  # where a point has been passed, if it goes on here
@@ -89,7 +92,13 @@ class Strike:
             self._next = None
             gc.collect(0)
             sys.unraisablehook = unraisable
-        return self.left <= 0
+        return self._fell
+
+    def _falls(self) -> None:
+        self._fell = True
+        self._times -= 1
+        if self._times:
+            self.left = 1
 
     def _watched(self, work: Callable[[], Any]) -> None:
         if sys.version_info < (3, 12):
@@ -135,7 +144,8 @@ class Strike:
             # "being handled" for ever: every later error would have it for its context.
             self._early = True
         elif self._armed:
-            self._armed = False
+            self._to_arrive -= 1
+            self._armed = self._to_arrive > 0
             raise self._error
 
     # The signal arrives when these functions have ended and let go of `fuse`: in them it would be seen at once.
@@ -162,11 +172,15 @@ class Strike:
         if not point or self.left <= 0:
             return None
         self.left -= 1
-        return _Fuse() if self.left == 0 else None
+        if self.left:
+            return None
+        self._falls()
+        return _Fuse()
 
     def _pass(self) -> None:
         self.left -= 1
         if self.left == 0:
+            self._falls()
             self._next = None  # a frame keeps its variables alive
             raise self._error
 

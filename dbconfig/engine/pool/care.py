@@ -22,10 +22,12 @@ class Tended(Protocol):
     commands: list[Command]
     idle: deque[Place]
     shedding: Shedding | None
-    open: int
     failures: int
     retry_at: float
     disposed: bool
+
+    @property
+    def open(self) -> int: ...
 
     @property
     def callers(self) -> Collection[Caller]: ...
@@ -56,10 +58,12 @@ class Care:
     def begin(self, now: float) -> None:
         """Start with the first connection, a moment later, when it has usually been returned and counts as idle."""
         if self.wanted:
-            self.wake(now + judgements.SHORTEST_ROUND)
+            self.wake(now + judgements.SHORTEST_ROUND, now)
 
-    def wake(self, when: float) -> None:
-        """Schedule a round for this time, unless there is an earlier one."""
+    def wake(self, when: float, now: float = -NEVER) -> None:
+        """Schedule a round for this time, unless there is an earlier one; at once, if one is overdue."""
+        if self._due < now:
+            when, self._due = now, NEVER
         if when < self._due:
             self._due = when
             self._line.commands.append(WakeAt(when))
@@ -69,19 +73,19 @@ class Care:
         line = self._line
         self._due = NEVER
         if line.retry_at > now:  # otherwise it is due, but another connect has not finished yet
-            self.wake(line.retry_at)
+            self.wake(line.retry_at, now)
         if line.callers:
             if line.shedding is not None:
-                self.wake(line.shedding.due(next(iter(line.callers)).arrived, now))
+                self.wake(line.shedding.due(next(iter(line.callers)).arrived, now), now)
             for place in line.connects:
                 stalls = place.started_at + line.rules.connect_stalls
                 if stalls > now:
-                    self.wake(stalls)
+                    self.wake(stalls, now)
         if self.wanted and not line.disposed:
             self._close_what_rested_too_long(now)
             self._ask_the_quiet(now)
             self._refill(now)
-            self.wake(self._next(now))
+            self.wake(self._next(now), now)
 
     def _close_what_rested_too_long(self, now: float) -> None:
         line = self._line

@@ -34,14 +34,23 @@ async def close(dialect: Any, connection: Any, *, terminate: bool) -> None:
 
 def cut(dialect: Any, connection: Any) -> None:
     """Close a connection immediately, without notifying the server. Not where SQLAlchemy can await: it would."""
+    try:
+        _cut(dialect, connection)
+    except BaseException as first:
+        try:
+            _cut(dialect, connection)  # again, in case a signal handler raised before it was closed
+        except Exception as error:  # closed already, or its loop is
+            logger.debug("the socket of a connection could not be closed: %s", error)
+        if not isinstance(first, Exception):
+            raise
+
+
+def _cut(dialect: Any, connection: Any) -> None:
     own, under = driver.of(dialect), dialect.get_driver_connection(connection)
     transport = own.transport(under)
-    try:
-        if dialect.has_terminate:
-            dialect.do_terminate(connection)
-        else:
-            own.hang_up(under)
-        if transport is not None:
-            transport.abort()  # a closed transport first flushes its buffer, to a server that may not read it
-    except Exception as error:  # closed already, or its loop is
-        logger.debug("the socket of a connection could not be closed: %s", error)
+    if dialect.has_terminate:
+        dialect.do_terminate(connection)
+    else:
+        own.hang_up(under)
+    if transport is not None:
+        transport.abort()  # a closed transport first flushes its buffer, to a server that may not read it

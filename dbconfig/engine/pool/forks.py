@@ -23,6 +23,7 @@ _last: list[Reset] = []
 _pinned: list[Any] = []
 _WIPE_ON_FORK = 18  # MADV_WIPEONFORK, which the module does not name before 3.15
 _pids = [os.getpid()]  # of the process whose state is valid
+_begun = [os.getpid()]  # of the process whose hooks after a fork have all run
 
 
 class Guarded(Protocol):
@@ -30,7 +31,7 @@ class Guarded(Protocol):
 
     def before_fork(self) -> None: ...  # wait for the change, and allow no further one
 
-    def after_fork_in_parent(self) -> None: ...
+    def after_fork_in_parent(self) -> None: ...  # also if `before_fork` was interrupted, or this
 
     def after_fork_in_child(self) -> None: ...
 
@@ -84,7 +85,7 @@ class Connects:
 
 connects = Connects()
 _guarded: weakref.WeakSet[Guarded] = weakref.WeakSet()
-_forking = threading.RLock()  # one fork at a time: two of them could deadlock
+_forking = [threading.RLock()]  # one fork at a time: two of them could deadlock
 _held: list[Guarded] = []  # those that wait for this fork to be over; others may appear meanwhile
 
 
@@ -106,18 +107,22 @@ def guard(owner: Guarded) -> None:
 
 def _before() -> None:
     # A lock that another thread holds at the fork would stay locked in the child, with its data half changed.
-    _forking.acquire()
+    # If a signal handler raises in here, Python still forks, and calls the hooks after the fork.
+    _forking[0].acquire()
     connects.pause()
     for owner in list(_guarded):
+        _held.append(owner)  # first: otherwise an interrupt could leave it locked
         owner.before_fork()
-        _held.append(owner)
 
 
 def _after_in_parent() -> None:
+    if not _forking[0]._is_owned():  # type: ignore[attr-defined]  # what threading.Condition asks of a lock
+        return  # all is done
     while _held:
-        _held.pop().after_fork_in_parent()
+        _held[-1].after_fork_in_parent()
+        _held.pop()
     connects.go_on()
-    _forking.release()
+    _forking[0].release()
 
 
 class _Pid:
@@ -151,12 +156,15 @@ def mark() -> Mark:
 
 
 def _after_in_child() -> None:
+    if _begun[0] == os.getpid():
+        return
     _held.clear()
-    _forking.release()
+    _forking[0] = threading.RLock()
     _free_locks()
     for reset in _last:
         reset()
     _tell_guarded()
+    _begun[0] = os.getpid()
 
 
 def notice() -> None:
@@ -252,3 +260,5 @@ def pin(records: list[Any]) -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_before, after_in_parent=_after_in_parent, after_in_child=_after_in_child)
+    # Twice: if a signal handler raises in a hook, Python prints the error and does not repeat the hook.
+    os.register_at_fork(after_in_parent=_after_in_parent, after_in_child=_after_in_child)

@@ -33,10 +33,9 @@ class Line:
         self.commands: list[Command] = []
         self.idle: deque[Place] = deque()
         self.callers: OrderedDict[Caller, None] = OrderedDict()
-        self.open: int = 0  # places that count: connecting, idle, checked out, being checked, closing
+        self.places: set[Place] = set()  # that count: connecting, idle, checked out, being checked, closing
         self.connects: set[Place] = set()
         self.generation: int = 0  # of the connections made from now on; the older ones are invalid
-        self.first_generation: int = 0  # of the places that count: those from before `forget` do not
         self.disposed: bool = False
         self.warm: bool = False  # a connect has succeeded
         self.trouble: BaseException | None = None  # the error of the last connect, while it is being retried
@@ -89,7 +88,7 @@ class Line:
     def _line_up(self, caller: Caller, now: float, *, last: bool = True) -> None:
         if self.shedding is not None and not self.callers:
             self.shedding.relax()
-            self.care.wake(self.shedding.due(now, now))
+            self.care.wake(self.shedding.due(now, now), now)
         self.callers[caller] = None
         self.callers.move_to_end(caller, last=last)
         self._staff(now)
@@ -113,12 +112,16 @@ class Line:
             self._hand_over(place, now)
 
     @property
+    def open(self) -> int:
+        return len(self.places)
+
+    @property
     def connecting(self) -> int:
         return len(self.connects)
 
     @property
     def in_use(self) -> int:
-        return self.open - self.connecting
+        return len(self.places) - len(self.connects)
 
     # -- connections
 
@@ -139,7 +142,7 @@ class Line:
             self._hand_over(place, now)
             return
         place.state = _IDLE
-        self._put(place) if self.open <= self.rules.size else self._put_surplus(place)
+        self._put(place) if len(self.places) <= self.rules.size else self._put_surplus(place)
 
     def lost(self, place: Place, now: float) -> None:
         """A caller returns a place without a connection, which was invalidated, detached, or forgotten."""
@@ -172,19 +175,13 @@ class Line:
         )
         place.state = State.FREE
         self.connects.discard(place)
-        self.open -= 1
+        self.places.discard(place)
         if again:
             # One tries, the others wait: for this attempt, for a connection that is still in use, or their deadline.
             self.trouble = error
             if not now < self.retry_at < NEVER:
-                self.retry_at = now + judgements.retry_pause(
-                    self.failures,
-                    transient=transient,
-                    first=self.rules.retry_first,
-                    longest=self.rules.retry_longest,
-                    refused=self.rules.retry_refused,
-                )
-                self.care.wake(self.retry_at)
+                self.retry_at = now + self.rules.retry_pause(self.failures, transient=transient)
+                self.care.wake(self.retry_at, now)
             return
         self.trouble, self.retry_at = None, NEVER
         if self.callers:
@@ -244,16 +241,14 @@ class Line:
         caller.place, caller.error = place, error
         self.commands.append(Serve(caller))
 
-    def _close(self, place: Place, reason: str) -> None:
+    def _close(self, place: Place, reason: str, *, polite: bool = True) -> None:
         place.state = State.CLOSING
-        self.commands.append(Close(place, reason))
+        self.commands.append(Close(place, reason, polite))
 
     def _release(self, place: Place, now: float) -> None:
-        if place.state is State.FREE:
-            return
         place.state = State.FREE
-        if place.generation >= self.first_generation:
-            self.open -= 1
+        if place in self.places:
+            self.places.discard(place)
             self._staff(now)
 
     # -- new connections
@@ -282,12 +277,12 @@ class Line:
         if self.open >= self.rules.limit:
             return False
         self.retry_at = NEVER
-        self.open += 1
         place = Place(now, self.generation)
+        self.places.add(place)
         self.connects.add(place)
         self.commands.append(Connect(place))
         if self.callers:
-            self.care.wake(now + self.rules.connect_stalls)
+            self.care.wake(now + self.rules.connect_stalls, now)
         return True
 
     # -- the whole
@@ -310,8 +305,11 @@ class Line:
 
     def invalidate(self, now: float) -> None:
         """Hand out no existing connection again; those in use close when they are returned."""
+        rested = list(self.idle)
+        self.idle.clear()  # first: whatever strikes here, none of them is lent
         self.generation += 1
-        self.close_idle(lambda place: True, "invalidated")
+        for place in rested:
+            self._close(place, "invalidated")
 
     def condemn(self, places: Iterable[Place]) -> None:
         """Never hand out these connections again; idle ones close now."""
@@ -340,9 +338,9 @@ class Line:
         self.callers.clear()
         self.commands.clear()
         self.connects.clear()
-        self.open = self.failures = 0
+        self.places.clear()
+        self.failures = 0
         self.trouble, self.retry_at, self.warm = None, NEVER, False
         self.care = Care(self)  # no timer runs in a child
         self.generation += 1
-        self.first_generation = self.generation
         return inherited

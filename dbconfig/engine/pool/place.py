@@ -30,6 +30,7 @@ class Place:
         "connection",
         "expires",
         "generation",
+        "keeper",
         "lent_at",
         "returned_at",
         "started_at",
@@ -38,6 +39,7 @@ class Place:
 
     def __init__(self, now: float, generation: int) -> None:
         self.connection: Any = None
+        self.keeper: Any = None  # belongs to the driver: who is at work on it
         self.state: State = State.CONNECTING
         self.generation: int = generation
         self.condemned: bool = False  # closes instead of being handed out again
@@ -54,10 +56,11 @@ class Caller:
     Exactly one of ``place`` and ``error`` is set when the line has decided; ``key`` belongs to the driver.
     """
 
-    __slots__ = ("arrived", "deadline", "error", "key", "place", "queued")
+    __slots__ = ("arrived", "deadline", "error", "key", "place", "queued", "until")
 
     def __init__(self, deadline: float, arrived: float, key: Any = None) -> None:
         self.deadline: float = deadline
+        self.until: float = NEVER  # belongs to the driver: when this wait ends
         self.arrived: float = arrived
         self.key: Any = key
         self.queued: bool = False  # it came while every connection was in use
@@ -84,6 +87,16 @@ class Rules:
     retry_refused: float = judgements.RETRY_REFUSED
     queue_target: float | None = None  # shed load while no caller is served sooner
 
+    def retry_pause(self, failures: int, *, transient: bool) -> float:
+        """Return the seconds until the next attempt, after so many failed ones in a row."""
+        return judgements.retry_pause(
+            failures,
+            transient=transient,
+            first=self.retry_first,
+            longest=self.retry_longest,
+            refused=self.retry_refused,
+        )
+
 
 # Commands. A driver carries them out in this order, each once.
 
@@ -108,6 +121,7 @@ class Close:
 
     place: Place
     reason: str
+    polite: bool = True  # else without a word, for its last answer may still be under way
 
 
 @dataclass(frozen=True, slots=True)

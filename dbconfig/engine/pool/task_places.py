@@ -15,9 +15,10 @@ from dbconfig.engine.pool import deadline, farewell
 from dbconfig.engine.pool.clock import monotonic
 from dbconfig.engine.pool.facts import facts
 from dbconfig.engine.pool.line import Line
+from dbconfig.engine.pool.mending import REVIEW, mend
 from dbconfig.engine.pool.options import LineOptions, Ours
 from dbconfig.engine.pool.ping import PING_LIMIT
-from dbconfig.engine.pool.place import Caller, Close, Command, Connect, Ping, Place, Rules, Serve
+from dbconfig.engine.pool.place import Caller, Close, Command, Connect, Ping, Place, Rules, Serve, State
 from dbconfig.engine.pool.refusal import NEVER
 from dbconfig.engine.pool.sockets import Verdict
 from dbconfig.engine.pool.tally import Counters, Past
@@ -30,12 +31,17 @@ if TYPE_CHECKING:
 
 logger: logging.Logger = logging.getLogger("dbconfig.pool.line")
 
+LAST_LOOKS = 1.0  # seconds between two looks at what a disposed pool has not got back
+
 
 class TaskPlaces(AsyncAdaptedQueuePool, Ours):
     """The base of `TaskPool`, without the checkout itself.
 
     Each connect is a separate task: its waiter may be cancelled at any moment, and the connection then goes to the next
     caller, or becomes idle. So is each close: a cancelled caller does not stop it, and it has a time limit.
+
+    A signal handler may raise at any point. Between two events each place is idle, or a task, a caller, or a loan that
+    is alive has it. While callers wait, and in each round of care, the pool reclaims the places of which neither is true.
     """
 
     _sqla_logger_namespace = "sqlalchemy.pool.impl.AsyncAdaptedQueuePool"  # the name that logging is configured for
@@ -70,7 +76,8 @@ class TaskPlaces(AsyncAdaptedQueuePool, Ours):
         self._trust = NEVER if self._check is None else self._check.trust
         self._loop: Any = None  # of the first use
         self.thread = 0
-        self._timer: asyncio.TimerHandle | None = None
+        self._timers: tuple[asyncio.TimerHandle, ...] = ()  # of the next round
+        self._asking: set[Caller] = set()  # whose task is in here, and goes on
         self._connects: set[asyncio.Task[None]] = set()
         self._closes: set[asyncio.Task[None]] = set()
         self._abruptly = False  # what is being closed now is closed without notifying the server
@@ -89,26 +96,49 @@ class TaskPlaces(AsyncAdaptedQueuePool, Ours):
 
     def _obey(self, command: Command) -> None:
         if isinstance(command, Serve):
-            if not command.caller.key.done():
-                command.caller.key.set_result(None)
+            key = command.caller.key
+            if key is not None and not key.done():  # None: it was interrupted before it could wait
+                key.set_result(None)
         elif isinstance(command, Connect):
-            self._spawn(self._connect(command.place), self._connects)
+            self._spawn(self._connect(command.place), self._connects, command.place)
         elif isinstance(command, Close):
-            self._close(command.place, command.reason)
+            self._close(command.place, command.reason, command.polite)
         elif isinstance(command, Ping):
-            self._spawn(self._ping(command.place), self._closes)
+            self._spawn(self._ping(command.place), self._closes, command.place)
         else:
-            if self._timer is not None:
-                self._timer.cancel()
-            self._timer = self._loop.call_later(max(0.0, command.when - monotonic()), _tick, weakref.ref(self))
+            left = max(0.0, command.when - monotonic())
+            self._wake_in(min(left, REVIEW) if self.line.callers else left)
 
-    def _spawn(self, work: Coroutine[Any, Any, None], known: set[asyncio.Task[None]]) -> asyncio.Task[None]:
+    def _wake_in(self, seconds: float) -> None:
+        loop, known, before = self._loop, weakref.ref(self), self._timers
+        # Twice: asyncio does not come back to a function that an exception has kept from beginning.
+        self._timers = (loop.call_later(seconds, _tick, known), loop.call_later(seconds + REVIEW, _tick, known))
+        for timer in before:  # afterwards: one of them is always to come
+            timer.cancel()
+
+    def _see_to_a_review(self) -> None:
+        """Have a round soon, because somebody waits."""
+        if not self._timers or not 0 < self._timers[-1].when() - self._loop.time() <= 3 * REVIEW:
+            self._wake_in(REVIEW)
+
+    def _stop_timers(self) -> None:
+        before, self._timers = self._timers, ()
+        for timer in before:
+            timer.cancel()
+
+    def _spawn(
+        self, work: Coroutine[Any, Any, None], known: set[asyncio.Task[None]], place: Place | None = None
+    ) -> asyncio.Task[None]:
         task: asyncio.Task[None] = self._loop.create_task(work)
+        if place is not None:
+            place.keeper = task
+        task.add_done_callback(known.discard)  # first: interrupted, it is in there with its end to come, or not at all
         known.add(task)
-        task.add_done_callback(known.discard)
         return task
 
     async def _connect(self, place: Place) -> None:
+        if not self._begins(place, State.CONNECTING):
+            return
         deadline.lift()  # the caller may give up, and the connection goes to the next one
         try:
             record = await greenlet_spawn(TaskRecord, self, place)
@@ -117,7 +147,6 @@ class TaskPlaces(AsyncAdaptedQueuePool, Ours):
             if not isinstance(error, Exception):
                 raise
             return
-        place.connection = record
         now = monotonic()
         record.doubtful_at = min(now + self._trust, place.expires)
         self.line.connected(place, now, place.expires)
@@ -137,6 +166,8 @@ class TaskPlaces(AsyncAdaptedQueuePool, Ours):
 
     async def _ping(self, place: Place) -> None:
         """Ask an idle connection."""
+        if not self._begins(place, State.CHECKING):
+            return
         verdict = Verdict.SILENT
         try:
             now = monotonic()
@@ -153,24 +184,32 @@ class TaskPlaces(AsyncAdaptedQueuePool, Ours):
                 self.line.invalidate(monotonic())
             self._run()
 
-    def _close(self, place: Place, reason: str) -> None:
+    def _close(self, place: Place, reason: str, polite: bool) -> None:
         place.connection.reason = reason
-        if reason == "ping" or self._loop.is_closed():
+        if not polite or reason == "ping" or self._loop.is_closed():
             self._abruptly = True  # the server does not answer
             try:
                 place.connection.close()
             finally:
                 self._abruptly = False
-                self.line.closed(place, monotonic())
+                self._closed(place)
         else:
-            self._spawn(self._part(place), self._closes)
+            self._spawn(self._part(place), self._closes, place)
 
     async def _part(self, place: Place) -> None:
+        if not self._begins(place, State.CLOSING):
+            return
         try:
             await greenlet_spawn(place.connection.close)
         finally:
-            self.line.closed(place, monotonic())
+            self._closed(place)
             self._run()
+
+    def _closed(self, place: Place) -> None:
+        left = place.connection.dbapi_connection
+        if left is not None:  # SQLAlchemy was interrupted before it could close it
+            self.cut(left)
+        self.line.closed(place, monotonic())
 
     def _close_connection(self, connection: Any, *, terminate: bool = False) -> None:
         """Close a driver's connection within a time limit, even if the caller is cancelled meanwhile."""
@@ -188,6 +227,13 @@ class TaskPlaces(AsyncAdaptedQueuePool, Ours):
             good_bye = farewell.close(self._dialect, connection, terminate=terminate)
             await_only(asyncio.shield(self._spawn(good_bye, self._closes)))
 
+    def cut(self, connection: Any) -> None:
+        """Close a driver's connection at once, from wherever."""
+        if self._loop is None or self._loop.is_closed():
+            farewell.cut(self._dialect, connection)
+        else:
+            self._loop.call_soon_threadsafe(farewell.cut, self._dialect, connection)
+
     def _ask_or_look(self, record: TaskRecord, now: float, deadline: float) -> Verdict:
         if record.transport is not None and record.transport.is_closing():
             return Verdict.DEAD  # the loop has closed it, and its descriptor may have been reused
@@ -195,6 +241,40 @@ class TaskPlaces(AsyncAdaptedQueuePool, Ours):
         return self._check.of_record(self._dialect, record, now, deadline)
 
     # -- the whole
+
+    def _review(self) -> None:
+        """Do what is due, and mend what an interrupt has left."""
+        timers, now = self._timers, monotonic()
+        for caller in list(self._asking):
+            if now > caller.until:
+                self._expire(caller)
+        self._mend(now)
+        self.line.tick(now)
+        self._run()
+        if self._timers is timers:  # nothing is due
+            self._stop_timers()
+        if self.line.callers:
+            self._see_to_a_review()
+        self._watch_the_rest()
+
+    def _watch_the_rest(self) -> None:
+        """Look after what is still in use at the end, for which nobody asks any more."""
+        here = get_ident() == self.thread and not self._loop.is_closed()
+        if self.line.disposed and self.line.places and not self._timers and here:
+            self._wake_in(LAST_LOOKS)
+
+    def _mend(self, now: float) -> None:
+        handed = {caller.place for caller in self._asking}
+        waiting = [caller for caller in self._asking if caller.key is not None and not caller.key.done()]
+        mend(self.line, waiting, lambda place: place in handed or _is_held(place), now)
+
+    def _expire(self, caller: Caller) -> None:
+        raise NotImplementedError
+
+    def _begins(self, place: Place, state: State) -> bool:
+        """Begin a task's work on a place, unless that has been taken back since."""
+        place.keeper = asyncio.current_task()
+        return place.state is state
 
     def _invalidate(self, connection: Any, exception: BaseException | None = None, _checkin: bool = True) -> None:
         # By generation and not, as SQLAlchemy does, by the wall clock, which may be set back.
@@ -245,6 +325,15 @@ class TaskPlaces(AsyncAdaptedQueuePool, Ours):
 def _tick(known: weakref.ref[TaskPlaces]) -> None:
     pool = known()  # weakly: a timer must not keep a pool alive
     if pool is not None:
-        pool._timer = None
-        pool.line.tick(monotonic())
-        pool._run()
+        pool._review()
+
+
+def _is_held(place: Place) -> bool:
+    """Return whether a task is at work on a place, or a loan of its connection is alive."""
+    if place.keeper is not None and not place.keeper.done():
+        return True
+    record: TaskRecord | None = place.connection
+    if record is None or place.state is not State.LENT or record.fairy_ref is None:
+        return False
+    fairy = record.fairy_ref()
+    return fairy is not None and fairy._connection_record is record

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections import deque
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sqlalchemy.pool.base import _ConnectionRecord
 
 from dbconfig.engine.pool import driver
+from dbconfig.engine.pool.place import Place, State
 from dbconfig.engine.pool.record import NEVER, Record
 
 if TYPE_CHECKING:
-    import asyncio
-
     from sqlalchemy.engine.interfaces import Dialect
 
     from dbconfig.engine.pool.line import Line
-    from dbconfig.engine.pool.place import Place
     from dbconfig.engine.pool.tally import Counters
 
 
@@ -29,6 +29,8 @@ class TaskHome(Protocol):
     @property
     def _dialect(self) -> Dialect: ...
 
+    def cut(self, connection: Any) -> None: ...
+
 
 class TaskRecord(Record):
     """A record that keeps its times in its place, where the queue reads them."""
@@ -38,6 +40,7 @@ class TaskRecord(Record):
     def __init__(self, pool: Any, place: Place) -> None:  # a Pool that is also a TaskHome: not expressible as a type
         self._home: TaskHome = pool
         self.place: Place = place
+        place.connection = self  # whatever strikes from here on, it is known what has to be closed
         self.transport: asyncio.WriteTransport | None = None
         self.deadline = NEVER  # no caller's: it has its own task
         self.doubtful_at = NEVER
@@ -46,19 +49,52 @@ class TaskRecord(Record):
         self.reason = None
         self.look = None
         self.waited = None
+        self.finalize_callback = deque()
         _ConnectionRecord.__init__(self, pool)
 
     def renewed(self) -> None:
         self.look = None
         self.transport = driver.of(self._home._dialect).transport(self.driver_connection)
-        if self.place.connection is self:  # a second time, because a listener of the application asked for it
+        if self.place.state is not State.CONNECTING:  # again, because a listener of the application asked for it
             self.place.generation = self._home.line.generation
             self.place.condemned = False
 
+    def get_connection(self) -> Any:
+        before = self.dbapi_connection
+        if before is not None and self._soft_invalidate_time <= self.starttime:
+            return before  # the pool invalidates by generation, and recycles by its own clock
+        try:
+            self.place.keeper = asyncio.current_task()
+            return super().get_connection()
+        except BaseException as error:
+            self._end(before, error)
+            raise
+        finally:
+            self.place.keeper = None
+
     def invalidate(self, e: BaseException | None = None, soft: bool = False) -> None:
-        super().invalidate(e, soft)
+        before = self.dbapi_connection
+        try:
+            super().invalidate(e, soft)
+        except BaseException as error:
+            self._end(before, error)
+            raise
         if soft:
             self.place.condemned = True
+
+    def close(self) -> None:
+        before = self.dbapi_connection
+        try:
+            super().close()
+        except BaseException as error:
+            self._end(before, error)
+            raise
+
+    def _end(self, connection: Any, error: BaseException) -> None:
+        """Close what SQLAlchemy has let go of, and an exception of a signal handler may have kept from being closed."""
+        if connection is None or connection is self.dbapi_connection or isinstance(error, asyncio.CancelledError):
+            return  # a close that is cancelled ends all the same
+        self._home.cut(connection)
 
     def count_closed(self) -> None:
         self._home.counters.count_closed(self.reason or "invalidated")

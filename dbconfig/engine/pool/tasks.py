@@ -30,7 +30,8 @@ LONGEST_WAIT = 86_400.0  # seconds; "forever" is not a time a caller means
 class TaskPool(TaskPlaces):
     """SQLAlchemy's pool for asyncio with another queue: it carries out the decisions of `Line`.
 
-    Everything runs in the thread of one event loop, so that nothing happens between two awaits.
+    Everything runs in the thread of one event loop, so that nothing else happens between two awaits, unless a
+    signal handler raises there.
     """
 
     if HAS_SHORT_WAY:
@@ -72,17 +73,22 @@ class TaskPool(TaskPlaces):
 
     def _get_until(self, deadline: float, place: Place | None, now: float) -> Place:
         caller = Caller(deadline, now)
+        caller.place = place
         rested = place is not None
-        if place is None:
-            self.line.ask(caller, now)
-            place, rested = self._wait(caller)
-        while (unfit := self._why_unfit(place, deadline, rested=rested)) is not None:
-            self.line.ask_again(caller, place, unfit, monotonic())
-            place, rested = self._wait(caller)
-        waited = monotonic() - now
-        self.counters.waited(waited, queued=caller.queued)
-        place.connection.waited = place.lent_at, waited
-        return place
+        try:
+            self._asking.add(caller)
+            if place is None:
+                self.line.ask(caller, now)
+                place, rested = self._wait(caller)
+            while (unfit := self._why_unfit(place, deadline, rested=rested)) is not None:
+                self.line.ask_again(caller, place, unfit, monotonic())
+                place, rested = self._wait(caller)
+            waited = monotonic() - now
+            self.counters.waited(waited, queued=caller.queued)
+            place.connection.waited = place.lent_at, waited
+            return place
+        finally:
+            self._asking.discard(caller)
 
     def _bind(self, place: Place | None) -> Place | None:
         """Bind to the running loop; return what was taken, unless that belongs to a loop that has ended."""
@@ -90,7 +96,8 @@ class TaskPool(TaskPlaces):
             loop = asyncio.get_running_loop()
             if self._loop is None or (self._loop is not loop and self._loop.is_closed()):
                 self.line.forget()  # the connections of a loop that has ended are unusable
-                self._loop, self.thread, self._timer = loop, get_ident(), None
+                self._asking.clear()
+                self._loop, self.thread, self._timers = loop, get_ident(), ()
                 return None
             if self._loop is not loop:
                 raise RuntimeError("an asynchronous engine belongs to one event loop, and a different one is running")
@@ -103,13 +110,19 @@ class TaskPool(TaskPlaces):
     def _wait(self, caller: Caller) -> tuple[Place, bool]:
         """Return the connection that the queue decides on, and whether it was idle."""
         caller.key = future = self._loop.create_future()
-        self._run()
+        try:
+            self._run()
+        except BaseException:
+            self.line.leave(caller, monotonic())
+            raise
         decided = caller.place is not None or caller.error is not None
         if not decided:
             left = max(0.0, caller.deadline - monotonic())
             if self._timeout <= 0 and self.line.in_use < self.line.rules.limit:
                 limit = deadlines.current()  # for its own connect, which has its own limits
                 left = LONGEST_WAIT if limit is None else limit.remaining()
+            caller.until = monotonic() + left
+            self._see_to_a_review()
             timers = [self._loop.call_later(left, self._expire, caller)]
             if left > 1.0:
                 # A session that was never closed and is unreferenced may hold the connection.
@@ -195,11 +208,15 @@ class TaskPool(TaskPlaces):
     _return_conn = _do_return_conn  # type: ignore[assignment]  # SQLAlchemy's own only calls it
 
     def dispose(self) -> None:
-        """Close idle connections now and those in use when they are returned. Waiters are still served."""
-        self.line.dispose(monotonic())
-        if self._timer is not None:
-            self._timer.cancel()
+        """Close what is idle now and what is in use when it is returned. Who waits is still served, and closed then."""
+        now = monotonic()
+        if get_ident() == self.thread:
+            self._mend(now)
+        self.line.dispose(now)
+        if not self.line.callers:
+            self._stop_timers()
         self._run()
+        self._watch_the_rest()
         if self.at_dispose is not None:
             self.at_dispose()
         from sqlalchemy.util.concurrency import in_greenlet  # below 2.0.58, only threads are supported
@@ -213,6 +230,9 @@ class TaskPool(TaskPlaces):
         end = self._loop.time() + farewell.CLOSE_LIMIT
         while (tasks := self._under_way()) and (left := end - self._loop.time()) > 0:
             await asyncio.wait(tasks, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+            if not self._under_way():
+                self._mend(monotonic())  # what an interrupt has kept from its end
+                self._run()
         # Not sooner: psycopg leaves a connect that is cancelled to the garbage collector.
         for task in tasks:
             if task in self._connects:

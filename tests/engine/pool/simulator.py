@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from dbconfig.engine.pool.line import Line
+from dbconfig.engine.pool.mending import REVIEW, mend
 from dbconfig.engine.pool.place import NEVER, Caller, Close, Connect, Ping, Place, Refusal, Rules, Serve, State, WakeAt
 from dbconfig.engine.pool.tally import Counters
 from dbconfig.engine.pool.threads import FairPool
@@ -57,6 +58,21 @@ KINDS = {
     "hang": 2,
 }
 _NAMES, _WEIGHTS = list(KINDS), list(KINDS.values())
+# What an exception out of a signal handler does to the line of asyncio, in some of the schedules.
+STRIKES = {
+    "strike": 4,  # in the middle of the next event
+    "lose": 2,  # the next command, before it is carried out
+    "drop": 1,  # a holder ends, and nobody is told
+    "abandon": 1,  # and so does a caller who waits
+}
+STRUCK = 0.3  # of the schedules
+LAST_LOOKS = 1.0
+# What the line does within an event, before or after which a strike may fall.
+_INNER = ("_decide", "_close", "_release", "_staff", "_first", "_hand_over", "_line_up", "connect", "take", "why_unfit")
+
+
+class Interrupt(BaseException):
+    """What a signal handler raises."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +111,11 @@ def draw(seed: int) -> Schedule:
     )
     kinds = pick.choices(_NAMES, _WEIGHTS, k=pick.randint(4, 36))
     pauses = pick.choices((0.0, 0.001, 0.01, 0.05, 0.3), (60, 20, 15, 8, 5), k=len(kinds))
-    return Schedule(rules, tuple((pause, kind, pick.randrange(8)) for pause, kind in zip(pauses, kinds, strict=True)))
+    steps = [(pause, kind, pick.randrange(8)) for pause, kind in zip(pauses, kinds, strict=True)]
+    if pick.random() < STRUCK:
+        for name in pick.choices(list(STRIKES), list(STRIKES.values()), k=pick.randint(1, 4)):
+            steps.insert(pick.randint(0, len(steps)), (0.0, name, pick.randrange(16)))
+    return Schedule(rules, tuple(steps))
 
 
 class Pool:
@@ -114,6 +134,71 @@ class Pool:
         self.invalid: set[Place] = set()
         self.tick_at = NEVER
         self.served_soon = world.now  # when somebody was last served within the target, or nobody waited
+        self.fuse: int | None = None  # of the strike at the next event
+        self.loses = False  # the next command
+        self.torn_at: float | None = None  # since when not all is whole
+        self.struck = False  # ever
+
+    # -- what an exception out of a signal handler does
+
+    def tell(self, event: Callable[..., None], *about: Any, **more: Any) -> bool:
+        """Tell the line of an event; return False if that was struck."""
+        fuse, self.fuse = self.fuse, None
+        if fuse is None:
+            event(*about, **more)
+            return True
+        left = [fuse]
+
+        def struck(inner: Callable[..., Any]) -> Callable[..., Any]:
+            def call(*arguments: Any, **keywords: Any) -> Any:
+                left[0] -= 1
+                if left[0] == -1:
+                    raise Interrupt
+                result = inner(*arguments, **keywords)
+                left[0] -= 1
+                if left[0] == -1:
+                    raise Interrupt
+                return result
+
+            return call
+
+        for name in _INNER:
+            setattr(self.line, name, struck(getattr(self.line, name)))
+        try:
+            event(*about, **more)
+        except Interrupt:
+            self.tear()
+            return False
+        finally:
+            for name in _INNER:
+                delattr(self.line, name)
+        return True
+
+    def tear(self) -> None:
+        self.struck = True
+        if self.torn_at is None:
+            self.torn_at = self.world.now
+
+    def drop(self, pick: int) -> None:
+        if self.holders:
+            self.holders.pop(pick % len(self.holders))
+            self.tear()
+
+    def abandon(self, pick: int) -> None:
+        if self.queue:
+            self.queue.pop(pick % len(self.queue))
+            self.tear()
+
+    def mend(self) -> None:
+        taken = self.connecting | self.checking | self.closing | set(self.holders)
+        taken.update(caller.place for caller in [*self.queue, *self.served] if caller.place is not None)
+        mend(self.line, self.queue, lambda place: place in taken, self.world.now)
+        if self.torn_at is not None and set(self.line.callers) == set(self.queue):
+            self.queue = list(self.line.callers)
+
+    def wake(self, when: float) -> None:
+        self.tick_at = when
+        self.world.at(when, self.tick, when)
 
     # -- what the line is told
 
@@ -127,13 +212,22 @@ class Pool:
             self.use(caller, place)
             return
         self.queue.append(caller)
-        self.line.ask(caller, world.now)
-        world.at(caller.deadline, self.expire, caller)
+        if not self.tell(self.line.ask, caller, world.now):
+            self.queue.remove(caller)
+            return
+        self.waits(caller)
+
+    def waits(self, caller: Caller) -> None:
+        self.obey()
+        if caller in self.queue:
+            if not self.world.now <= self.tick_at <= self.world.now + 2 * REVIEW:
+                self.wake(self.world.now + REVIEW)
+            self.world.at(caller.deadline, self.expire, caller)
 
     def expire(self, caller: Caller) -> None:
         if caller in self.queue:
             self.queue.remove(caller)
-            self.line.leave(caller, self.world.now)
+            self.tell(self.line.leave, caller, self.world.now)
 
     def cancel(self, pick: int) -> None:
         """Cancel somebody who waits, or who has been served a moment ago and does not know it yet."""
@@ -141,7 +235,7 @@ class Pool:
         if both:
             caller = both[pick % len(both)]
             (self.queue if caller in self.queue else self.served).remove(caller)
-            self.line.leave(caller, self.world.now)
+            self.tell(self.line.leave, caller, self.world.now)
 
     def give_back(self, pick: int) -> None:
         if not self.holders:
@@ -149,15 +243,15 @@ class Pool:
         place = self.holders.pop(pick % len(self.holders))
         if place.connection.dead:
             self.end(place)
-            self.line.lost(place, self.world.now)
+            self.tell(self.line.lost, place, self.world.now)
         else:
-            self.line.give_back(place, self.world.now)
+            self.tell(self.line.give_back, place, self.world.now)
 
     def vanish(self, pick: int) -> None:
         if self.holders:
             place = self.holders.pop(pick % len(self.holders))
             self.end(place)
-            self.line.lost(place, self.world.now)
+            self.tell(self.line.lost, place, self.world.now)
 
     def condemn(self, pick: int) -> None:
         known = [*self.line.idle, *self.holders]
@@ -168,10 +262,14 @@ class Pool:
     def invalidate(self) -> None:
         self.invalid.update(self.line.idle, self.holders, self.connecting, self.checking)
         self.invalid.update(caller.place for caller in self.served if caller.place is not None)
-        self.line.invalidate(self.world.now)
+        self.tell(self.line.invalidate, self.world.now)
 
     def dispose(self) -> None:
+        self.mend()
         self.line.dispose(self.world.now)
+        self.obey()
+        if not self.queue:
+            self.wake(self.world.now + LAST_LOOKS)
 
     def fork(self) -> None:
         """Go on in the child: nobody is there but the one who forked, who holds nothing."""
@@ -183,17 +281,21 @@ class Pool:
             group.clear()
         self.world.heap.clear()
         self.tick_at = NEVER
+        self.torn_at, self.fuse, self.loses = None, None, False
         for connection in self.world.server.connections:
             connection.pinned = True
 
     # -- what the line commands
 
     def obey(self) -> None:
-        line, world = self.line, self.world
+        line = self.line
         while line.commands:
             commands, line.commands = line.commands, []
             for command in commands:
-                if isinstance(command, Serve):
+                if self.loses:
+                    self.loses = False
+                    self.tear()
+                elif isinstance(command, Serve):
                     self.decided(command.caller)
                 elif isinstance(command, Connect):
                     self.begin_connect(command.place)
@@ -202,17 +304,37 @@ class Pool:
                 elif isinstance(command, Ping):
                     self.begin_ping(command.place)
                 elif isinstance(command, WakeAt):
-                    self.tick_at = command.when
-                    world.at(command.when, self.tick, command.when)
+                    soon = self.world.now + REVIEW
+                    self.wake(min(command.when, soon) if self.queue else command.when)
                 else:
                     raise Broken(f"unknown command {command}")
 
     def tick(self, when: float) -> None:
         if when == self.tick_at:
             self.tick_at = NEVER
-            self.line.tick(self.world.now)
+            self.mend()
+            if not self.tell(self.line.tick, self.world.now):
+                self.wake(self.world.now + REVIEW)  # the second timer
+                return
+            lost = self.loses and self.line.commands
+            self.obey()
+            if lost:
+                self.wake(self.world.now + REVIEW)
+                return
+            self.torn_at = None
+            if self.queue and not self.world.now <= self.tick_at <= self.world.now + 2 * REVIEW:
+                self.wake(self.world.now + REVIEW)
+            if self.line.disposed and self.line.places and self.tick_at == NEVER:
+                self.wake(self.world.now + LAST_LOOKS)
 
     def decided(self, caller: Caller) -> None:
+        if self.torn_at is not None:
+            if caller in self.queue:
+                self.queue.remove(caller)
+                if caller.place is not None:
+                    self.served.append(caller)
+                    self.world.at(self.world.now, self.awake, caller)
+            return
         if caller not in self.queue:
             raise Broken("somebody is served who does not wait")
         head = self.queue[-1] if caller.error is Refusal.FULL else self.queue[0]
@@ -237,7 +359,7 @@ class Pool:
         target, now = self.rules.queue_target, self.world.now
         if target is None or now - caller.arrived <= 2 * target:
             raise Broken("somebody is dropped who has not waited for long")
-        if now - self.served_soon < 10 * target:
+        if now - self.served_soon < 10 * target and not self.struck:  # a dead caller may have stood in the line
             raise Broken("somebody is dropped although the line does not stand")
         if len(self.queue) == 1:
             raise Broken("the last one is dropped")
@@ -261,16 +383,18 @@ class Pool:
             return
         if world.now >= caller.deadline:
             self.end(place)
-            self.line.lost(place, world.now)
+            self.tell(self.line.lost, place, world.now)
             return
         self.queue.insert(0, caller)
-        self.line.ask_again(caller, place, unfit, world.now)
-        world.at(caller.deadline, self.expire, caller)
+        if not self.tell(self.line.ask_again, caller, place, unfit, world.now):
+            self.queue.remove(caller)
+            return
+        self.waits(caller)
 
     def begin_connect(self, place: Place) -> None:
         if place.state is not State.CONNECTING or place in self.connecting:
             raise Broken("a place is connected in twice")
-        if len(self.connecting) >= (self.rules.connects_at_once if self.line.warm else 1):
+        if self.torn_at is None and len(self.connecting) >= (self.rules.connects_at_once if self.line.warm else 1):
             raise Broken("too many connects at once")
         self.connecting.add(place)
         took, error, transient = self.world.server.outcome()
@@ -281,11 +405,11 @@ class Pool:
             return  # in the parent, before the fork
         self.connecting.remove(place)
         if error is not None:
-            self.line.connect_failed(place, error, transient=transient, now=self.world.now)
+            self.tell(self.line.connect_failed, place, error, transient=transient, now=self.world.now)
             return
         place.connection = Connection(self.world.now + LIFETIME)
         self.world.server.connections.append(place.connection)
-        self.line.connected(place, self.world.now, place.connection.expires)
+        self.tell(self.line.connected, place, self.world.now, place.connection.expires)
 
     def begin_ping(self, place: Place) -> None:
         self.checking.add(place)
@@ -295,9 +419,12 @@ class Pool:
     def end_ping(self, place: Place) -> None:
         if place in self.checking:
             self.checking.remove(place)
-            self.line.checked(place, alive=not place.connection.dead, now=self.world.now)
+            self.tell(self.line.checked, place, alive=not place.connection.dead, now=self.world.now)
 
     def begin_close(self, place: Place, reason: str) -> None:
+        if self.struck and not place.connection.open:  # whoever has closed it was struck when it told the line
+            self.line.closed(place, self.world.now)
+            return
         if place in self.closing or not place.connection.open:
             raise Broken("a connection is closed twice")
         if place in self.holders:
@@ -312,7 +439,7 @@ class Pool:
         if place in self.closing:
             self.closing.remove(place)
             self.end(place)
-            self.line.closed(place, self.world.now)
+            self.tell(self.line.closed, place, self.world.now)
 
     def end(self, place: Place) -> None:
         if place.connection.pinned:
@@ -325,14 +452,18 @@ class Pool:
 
     def check(self) -> None:
         line, rules = self.line, self.rules
+        if line.open > rules.limit:
+            raise Broken(f"{line.open} connections, and at most {rules.limit} are allowed")
+        if self.torn_at is not None:
+            if self.queue and self.world.now > max(self.torn_at, self.queue[0].arrived) + 3 * REVIEW:
+                raise Broken("somebody waits, and nobody looks what an interrupt has left")
+            return
         counted = len(self.connecting) + len(self.checking) + len(self.closing) + len(line.idle)
         counted += len(self.holders) + len(self.served)
         if line.open != counted:
             raise Broken(f"{counted} places are taken, and {line.open} are counted")
         if line.connecting != len(self.connecting):
             raise Broken(f"{len(self.connecting)} connects are under way, and {line.connecting} are counted")
-        if line.open > rules.limit:
-            raise Broken(f"{line.open} connections, and at most {rules.limit} are allowed")
         if len(line.callers) != len(self.queue):
             raise Broken(f"{len(self.queue)} wait, and {len(line.callers)} are in the line")
         if line.disposed and line.idle:
@@ -350,7 +481,10 @@ class Pool:
             raise Broken("somebody waits, and nobody will look whether the line stands")
         if self.queue[0].deadline < self.world.now:
             raise Broken("somebody waits beyond the deadline")
-        if not line.connecting and line.open < self.rules.limit and (line.trouble is None or self.tick_at == NEVER):
+        retries = (
+            line.trouble is not None and self.tick_at != NEVER and self.world.now - REVIEW <= line.retry_at < NEVER
+        )
+        if not line.connecting and line.open < self.rules.limit and not retries:
             raise Broken("somebody waits, a place is free, and nobody connects or will try again")
         useful = min(self.rules.connects_at_once, len(self.queue), self.rules.limit - line.open + line.connecting)
         if line.warm and line.trouble is None and line.connecting < useful:
@@ -407,6 +541,14 @@ class World:
             pool.invalidate()
         elif kind == "condemn":
             pool.condemn(pick)
+        elif kind == "strike":
+            pool.fuse = pick
+        elif kind == "lose":
+            pool.loses = True
+        elif kind == "drop":
+            self.pools[pick % len(self.pools)].drop(pick)
+        elif kind == "abandon":
+            self.pools[pick % len(self.pools)].abandon(pick)
         elif kind == "dispose":
             pool.dispose()
             self.pools.append(Pool(self, pool.rules))
@@ -419,6 +561,7 @@ class World:
         elif kind == "suspend":
             self.now += 3600.0  # no timer has run meanwhile: all are late
             for each in self.pools:
+                each.torn_at = None if each.torn_at is None else self.now
                 for caller in list(each.queue):
                     each.expire(caller)
         else:

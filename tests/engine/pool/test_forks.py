@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 
 import pytest
 
+from dbconfig import Profile, Registry
 from dbconfig.engine.pool import forks
+from tests.support.strikes import Strike, sweep
 
 from .support import FakeServer, assert_whole, callers, eventually, fair_pool
 
@@ -77,3 +80,33 @@ def test_the_thread_that_forks_waits_for_no_connect_of_its_own() -> None:
     finally:
         forks.connects.go_on()
         forks.connects.end(token)
+
+
+def test_a_fork_leaves_parent_and_child_whole_wherever_an_exception_strikes() -> None:
+    """Python prints what a hook of a fork raises, and forks all the same."""
+    with Registry.from_profile(Profile(name="forked", url="sqlite:///:memory:")) as db:
+        profiles = db.parts.profiles
+
+        def attempt(strike: Strike) -> bool:
+            codes: list[int] = []
+
+            def fork() -> None:
+                pid = os.fork()
+                if pid == 0:
+                    whole = forks._begun == [os.getpid()] and forks._forking[0].acquire(timeout=0)
+                    os._exit(4 + 2 * whole + (strike.left <= 0))
+                codes.append(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+
+            struck = strike.during(fork)
+            assert codes[0] & 6 == 6, f"{strike}: the child is not whole"
+            assert not forks._held, strike
+            assert forks.connects._forking == 0, strike
+            with callers(1) as run:  # of which another thread would have to wait for ever
+                for lock in (forks._forking[0], profiles.lock):
+                    assert run(lock.acquire, timeout=0).result(30), f"{strike}: {lock} is held"
+                    run(lock.release).result(30)
+            return struck or bool(codes[0] & 1)
+
+        points = sweep(attempt, forks.__file__, sys.modules[type(profiles).__module__].__file__ or "")
+        print(f"struck at {points} points")
+        assert points > 15

@@ -508,7 +508,7 @@ def test_what_is_forgotten_leaves_a_line_as_it_was_made() -> None:
     assert not any((line.idle, line.callers, line.commands, line.connects, line.warm))
     assert (line.open, line.failures, line.trouble, line.retry_at) == (0, 0, None, NEVER)
     assert line.care is not care
-    assert line.generation == line.first_generation == generation + 1
+    assert line.generation == generation + 1
     line.give_back(used, 1.0)
     assert done(line, Close) == [Close(used, "invalidated")]
     line.closed(used, 1.0)

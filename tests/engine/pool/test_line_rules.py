@@ -112,7 +112,7 @@ def test_a_line_without_anything_to_care_for_is_not_woken(rules: dict[str, Any],
 )
 def test_the_next_round_is_when_something_is_due(rules: dict[str, Any], due: float) -> None:
     line = tended(**rules)
-    line.care.round(1.0) if due != 1 + judgements.SHORTEST_ROUND else line.care.wake(line.care._next(1.0))
+    line.care.round(1.0) if due != 1 + judgements.SHORTEST_ROUND else line.care.wake(line.care._next(1.0), 1.0)
     assert wakes(line) == [due]
 
 

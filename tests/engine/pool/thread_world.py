@@ -525,6 +525,8 @@ class ThreadWorld:
             self.now += 3600.0  # nobody has run meanwhile: all are late
             for client in self.clients:
                 client.latest = NEVER
+        elif kind in ("strike", "lose", "drop", "abandon"):
+            return  # of the line of asyncio; here a cancellation is an interrupt
         else:
             self.server.mode = kind
         if pick % 4:  # else the next thing happens before this one is over

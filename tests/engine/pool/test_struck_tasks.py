@@ -1,0 +1,348 @@
+"""An exception out of a signal handler, at any point of the asynchronous pool's code, costs no place and no waiter."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import exc, text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+import dbconfig.engine.pool
+from dbconfig import Profile, Registry
+from dbconfig.engine.pool import TaskPool
+from tests.support.strikes import Strike, Struck, sweep
+
+POOL = str(Path(dbconfig.engine.pool.__file__).parent)
+LIMIT = 2  # connections
+FORGOTTEN = 20.0  # seconds; pool_timeout is longer
+DRIVERS = {
+    "aiosqlite": "sqlite+aiosqlite",
+    "asyncpg": "postgresql+asyncpg",
+    "psycopg": "postgresql+psycopg",
+    "asyncmy": "mysql+asyncmy",
+    "aiomysql": "mysql+aiomysql",
+}
+ERRORS = [Struck, SystemExit]  # what asyncio gives to a task; and, as KeyboardInterrupt, lets end the loop
+# What was interrupted before its `await`, or in a loan that the garbage collector ends then.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:coroutine '[^']*' was never awaited:RuntimeWarning"),
+    pytest.mark.filterwarnings("ignore:The garbage collector is trying to clean up:sqlalchemy.exc.SAWarning"),
+]
+
+Work = Callable[[], Awaitable[Any]]
+Scenario = Callable[["Arena"], Awaitable[Work]]  # prepares an engine, and returns what is struck
+
+
+class Arena:
+    """A loop, and in it an engine of which each attempt leaves all connections at rest, or a fresh one."""
+
+    def __init__(self, url: str, server: Any, runner: asyncio.Runner) -> None:
+        self.url = url
+        self.server = server
+        self.runner = runner
+        self.db: Registry | None = None
+        self.unexpected: list[BaseException] = []
+        runner.get_loop().set_exception_handler(self._look)
+
+    def _look(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """What the loop cannot tell anybody: strikes, connects that ended by them, or else a mistake."""
+        error = context.get("exception")
+        if error is not None and not isinstance(error, (*ERRORS, ConnectionAbortedError)):
+            self.unexpected.append(error)
+
+    def open(self, **settings: Any) -> None:
+        self.close()
+        chosen = {"pool_size": 1, "max_overflow": LIMIT - 1, "pool_timeout": 2 * FORGOTTEN, **settings}
+        self.db = Registry.from_profile(Profile(name="struck", url=self.url, **chosen))
+
+    def close(self) -> None:
+        if self.db is not None:
+            self.runner.run(self.db.async_dispose())
+            self.db = None
+
+    @property
+    def engine(self) -> AsyncEngine:
+        assert self.db is not None
+        return self.db.async_engine()
+
+    @property
+    def pool(self) -> TaskPool:
+        pool = self.engine.sync_engine.pool
+        assert isinstance(pool, TaskPool)
+        return pool
+
+    async def ask(self, number: int) -> Any:
+        async with self.engine.connect() as connection:
+            return await connection.scalar(text(f"SELECT {number}"))
+
+    async def warm(self, count: int = 1) -> None:
+        connections = [await self.engine.connect() for _ in range(count)]
+        for each in connections:
+            await each.close()
+
+    # -- what has to be whole
+
+    async def settle(self) -> None:
+        """Let everything end that an interrupt has left behind in the loop."""
+        me = asyncio.current_task()
+        others = {task for task in asyncio.all_tasks() if task is not me and not _settles(task)}
+        if others:
+            _, pending = await asyncio.wait(others, timeout=FORGOTTEN)
+            assert not pending, f"somebody who waits is forgotten: {pending}"
+
+    async def look(self, strike: Strike) -> None:
+        gc.collect(0)
+        pool = self.pool
+        async with asyncio.timeout(FORGOTTEN):
+            connections = [await self.engine.connect() for _ in range(LIMIT)]
+            for number, each in enumerate(connections):
+                assert await each.scalar(text(f"SELECT {number + 100}")) == number + 100, strike
+            for each in connections:
+                await each.close()
+            while pool.connecting or pool._under_way():
+                await asyncio.sleep(0.001)
+        assert not pool.waiters, strike
+        assert pool.open == len(pool.idle), f"{strike}: {pool.open} places are taken, {len(pool.idle)} connections rest"
+        assert not self.unexpected, (strike, self.unexpected)
+        if self.server is not None:
+            for _ in range(300):
+                if len(self.server.connections()) == pool.open:
+                    return
+                await asyncio.sleep(0.02)
+            raise AssertionError(f"{strike}: {self.server.connections()} at the server, {pool.open} places")
+
+
+def _settles(task: asyncio.Task[Any]) -> bool:
+    return getattr(task.get_coro(), "__name__", "") == "settle"  # of a run that was itself interrupted
+
+
+@pytest.fixture
+def arena(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Arena]:
+    pytest.importorskip(request.param)
+    driver, server = DRIVERS[request.param], None
+    url = f"{driver}:///{tmp_path}/struck.db"
+    if request.param != "aiosqlite":
+        server = request.getfixturevalue("postgresql" if driver.startswith("postgresql") else "mariadb")
+        url = str(server.url(driver))
+    with asyncio.Runner() as runner:
+        made = Arena(url, server, runner)
+        yield made
+        made.close()
+
+
+async def let_go(held: list[Any]) -> None:
+    try:
+        while held:
+            await held.pop().close()
+    finally:
+        held.clear()
+
+
+# -- scenarios
+
+
+async def the_first_use(arena: Arena) -> Work:
+    assert arena.pool.open == 0  # made, and not used
+    return lambda: arena.ask(1)
+
+
+async def a_use(arena: Arena) -> Work:
+    await arena.warm()
+    return lambda: arena.ask(1)
+
+
+async def a_unit(arena: Arena) -> Work:
+    await arena.warm()
+    db = arena.db
+    assert db is not None
+    return lambda: db.async_run_in_transaction(lambda session: session.exec(text("SELECT 1")))
+
+
+async def a_session(arena: Arena) -> Work:
+    await arena.warm()
+    db = arena.db
+    assert db is not None
+
+    async def work() -> None:
+        async with db.async_session() as session:
+            await session.exec(text("SELECT 1"))
+
+    return work
+
+
+async def a_use_that_needs_one_more(arena: Arena) -> Work:
+    held = await arena.engine.connect()
+
+    async def work() -> None:
+        try:
+            await arena.ask(1)
+        finally:
+            await held.close()
+
+    return work
+
+
+async def a_use_after_a_rest(arena: Arena) -> Work:
+    await arena.warm()
+    for place in arena.pool.idle:
+        place.connection.doubtful_at = place.checked_at = place.returned_at = 0.0
+    return lambda: arena.ask(1)
+
+
+async def a_use_of_what_has_expired(arena: Arena) -> Work:
+    await arena.warm(LIMIT)
+    for place in arena.pool.idle:
+        place.expires = place.connection.doubtful_at = 0.0
+    return lambda: arena.ask(1)
+
+
+async def a_return_to_those_who_wait(arena: Arena) -> Work:
+    held = [await arena.engine.connect() for _ in range(LIMIT)]
+    waiting = [asyncio.ensure_future(arena.ask(number)) for number in range(2 * LIMIT)]
+    while len(arena.pool.waiters) < len(waiting):
+        await asyncio.sleep(0)
+
+    async def work() -> None:
+        try:
+            await let_go(held)
+        finally:
+            await asyncio.gather(*waiting)
+
+    return work
+
+
+async def a_cancelled_wait(arena: Arena) -> Work:
+    held = [await arena.engine.connect() for _ in range(LIMIT)]
+
+    async def work() -> None:
+        waiting = [asyncio.ensure_future(arena.ask(number)) for number in range(2)]
+        try:
+            await asyncio.sleep(0.001)
+            waiting[0].cancel()
+        finally:
+            await let_go(held)
+            await asyncio.gather(*waiting, return_exceptions=True)
+
+    return work
+
+
+async def a_wait_that_ends_in_vain(arena: Arena) -> Work:
+    held = [await arena.engine.connect() for _ in range(LIMIT)]
+
+    async def work() -> None:
+        arena.pool._timeout = 0.001
+        try:
+            with suppress(exc.TimeoutError):
+                await arena.ask(1)
+        finally:
+            arena.pool._timeout = 2 * FORGOTTEN
+            await let_go(held)
+
+    return work
+
+
+async def an_invalidation(arena: Arena) -> Work:
+    await arena.warm(LIMIT)
+
+    async def work() -> None:
+        arena.pool.invalidate_all()
+        await asyncio.sleep(0)
+
+    return work
+
+
+async def an_invalidated_use(arena: Arena) -> Work:
+    await arena.warm()
+
+    async def work() -> None:
+        async with arena.engine.connect() as connection:
+            await connection.invalidate()
+
+    return work
+
+
+async def a_soft_invalidation(arena: Arena) -> Work:
+    await arena.warm()
+
+    async def invalidate() -> None:
+        async with arena.engine.connect() as connection:
+            (await connection.get_raw_connection()).invalidate(soft=True)
+        await arena.ask(1)
+
+    return invalidate
+
+
+async def a_dispose(arena: Arena) -> Work:
+    await arena.warm(LIMIT)
+    return arena.engine.dispose
+
+
+SCENARIOS = [
+    the_first_use,
+    a_use,
+    a_unit,
+    a_session,
+    a_use_that_needs_one_more,
+    a_use_after_a_rest,
+    a_use_of_what_has_expired,
+    a_return_to_those_who_wait,
+    a_cancelled_wait,
+    a_wait_that_ends_in_vain,
+    an_invalidation,
+    an_invalidated_use,
+    a_soft_invalidation,
+    a_dispose,
+]
+
+
+def struck(arena: Arena, scenario: Scenario, error: type[BaseException], forget: Callable[[], None], times: int) -> int:
+    def attempt(strike: Strike) -> bool:
+        strike = Strike(strike.number, POOL, error=error, times=times)
+        arena.open()
+        works = [arena.runner.run(scenario(arena))]
+        fell = strike.during(lambda: arena.runner.run(works[0]()))
+        works.clear()  # and what it holds, as the tracebacks of what was logged do
+        forget()
+        for _ in range(3):
+            try:
+                arena.runner.run(arena.settle())
+                break
+            except (error, RuntimeError):  # one task waits for another that was struck; or the loop was to stop
+                continue
+        arena.runner.run(arena.look(strike))
+        return fell
+
+    return sweep(attempt)
+
+
+def cases() -> Iterator[Any]:
+    """What is swept each time on each driver, and what with the slow tests."""
+    usual = {a_unit, a_session, a_use}
+    for driver in DRIVERS:
+        for scenario in SCENARIOS:
+            for error in ERRORS:
+                for times in (1, 2):
+                    soon = scenario in usual or (driver == "aiosqlite" and times == 1)
+                    yield pytest.param(
+                        driver,
+                        scenario,
+                        error,
+                        times,
+                        id=f"{driver}-{scenario.__name__}-{error.__name__}-{times}",
+                        marks=() if soon and (error is Struck or driver == "aiosqlite") else pytest.mark.slow,
+                    )
+
+
+@pytest.mark.parametrize(("arena", "scenario", "error", "times"), list(cases()), indirect=["arena"])
+def test_the_pool_is_whole_wherever_an_exception_strikes(
+    arena: Arena, scenario: Scenario, error: type[BaseException], times: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    points = struck(arena, scenario, error, caplog.clear, times)
+    print(f"struck at {points} points")
+    assert points > 5
