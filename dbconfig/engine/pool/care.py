@@ -61,7 +61,7 @@ class Care:
             self.wake(now + judgements.SHORTEST_ROUND, now)
 
     def wake(self, when: float, now: float = -NEVER) -> None:
-        """Schedule a round for this time, unless there is an earlier one; at once, if one is overdue."""
+        """Schedule a round for this time, unless there is an earlier one; immediately, if one is overdue."""
         if self._due < now:
             when, self._due = now, NEVER
         if when < self._due:

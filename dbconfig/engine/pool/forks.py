@@ -116,7 +116,7 @@ def _before() -> None:
 
 
 def _after_in_parent() -> None:
-    if not _forking[0]._is_owned():  # type: ignore[attr-defined]  # what threading.Condition asks of a lock
+    if not _forking[0]._is_owned():  # type: ignore[attr-defined]  # a method that threading.Condition uses
         return  # all is done
     while _held:
         _held[-1].after_fork_in_parent()

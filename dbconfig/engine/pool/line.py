@@ -306,7 +306,7 @@ class Line:
     def invalidate(self, now: float) -> None:
         """Hand out no existing connection again; those in use close when they are returned."""
         rested = list(self.idle)
-        self.idle.clear()  # first: whatever strikes here, none of them is lent
+        self.idle.clear()  # first: an interrupt leaves none of them available
         self.generation += 1
         for place in rested:
             self._close(place, "invalidated")

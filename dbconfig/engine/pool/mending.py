@@ -11,8 +11,7 @@ if TYPE_CHECKING:
     from collections import OrderedDict, deque
     from collections.abc import Callable, Collection
 
-# Seconds between two looks while somebody waits. A signal handler seldom raises in the pool; then a caller waits for
-# this long for what was lost.
+# Seconds between two reviews while a caller waits: the longest time that an interrupt costs the caller.
 REVIEW = 0.1
 
 
@@ -39,15 +38,15 @@ class Torn(Protocol):
 
 
 def mend(line: Torn, waiting: Collection[Caller], is_held: Callable[[Place], bool], now: float) -> None:
-    """Take back the places that nobody has, and serve or line up those who wait.
+    """Reclaim the places that are lost, and serve or queue the waiters.
 
-    Every step may itself be interrupted: the next look begins anew, and of what is whole it changes nothing. What the
-    line had commanded and nobody has begun follows from the states of its places and callers.
+    Each step may itself be interrupted: the next review repeats all of it, and changes nothing in a valid state. The
+    commands that were not carried out follow from the states of places and callers.
 
     Args:
         line: in between two events.
-        waiting: who waits for a decision of the line, or to be told of it.
-        is_held: whether somebody who is alive uses a place that does not rest, or is at work on it.
+        waiting: the callers that have not been woken up.
+        is_held: whether a task, a caller, or a loan that is alive has a place that is not idle.
         now: the time.
     """
     line.commands.clear()
@@ -55,7 +54,7 @@ def mend(line: Torn, waiting: Collection[Caller], is_held: Callable[[Place], boo
     _line_up(line, waiting)
     line.close_idle(lambda place: place.condemned or place.generation != line.generation, "invalidated")
     if line.trouble is not None and not line.connects and line.retry_at == NEVER:
-        line.trouble = None  # nobody would try again
+        line.trouble = None  # there would be no further attempt
     while line.callers and line.idle:
         line._hand_over(line.idle.popleft(), now)
     if line.disposed:
@@ -75,7 +74,7 @@ def _take_back(line: Torn, is_held: Callable[[Place], bool]) -> None:
                 place.state = State.FREE
                 line.places.discard(place)
             else:
-                # Whoever was interrupted may have asked something, whose answer is nobody else's.
+                # An answer to the interrupted caller may still be under way.
                 line._close(place, "invalidated", polite=False)
 
 

@@ -121,7 +121,7 @@ class Close:
 
     place: Place
     reason: str
-    polite: bool = True  # else without a word, for its last answer may still be under way
+    polite: bool = True  # else silently, for its last answer may still be under way
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,7 +41,7 @@ class TaskPlaces(AsyncAdaptedQueuePool, Ours):
     caller, or becomes idle. So is each close: a cancelled caller does not stop it, and it has a time limit.
 
     A signal handler may raise at any point. Between two events each place is idle, or a task, a caller, or a loan that
-    is alive has it. While callers wait, and in each round of care, the pool reclaims the places of which neither is true.
+    is alive has it. While callers wait, and in each round of care, the pool reclaims all other places.
     """
 
     _sqla_logger_namespace = "sqlalchemy.pool.impl.AsyncAdaptedQueuePool"  # the name that logging is configured for
@@ -77,7 +77,7 @@ class TaskPlaces(AsyncAdaptedQueuePool, Ours):
         self._loop: Any = None  # of the first use
         self.thread = 0
         self._timers: tuple[asyncio.TimerHandle, ...] = ()  # of the next round
-        self._asking: set[Caller] = set()  # whose task is in here, and goes on
+        self._asking: set[Caller] = set()  # in the course of a checkout
         self._connects: set[asyncio.Task[None]] = set()
         self._closes: set[asyncio.Task[None]] = set()
         self._abruptly = False  # what is being closed now is closed without notifying the server
@@ -117,7 +117,7 @@ class TaskPlaces(AsyncAdaptedQueuePool, Ours):
             timer.cancel()
 
     def _see_to_a_review(self) -> None:
-        """Have a round soon, because somebody waits."""
+        """Schedule a round soon, because a caller waits."""
         if not self._timers or not 0 < self._timers[-1].when() - self._loop.time() <= 3 * REVIEW:
             self._wake_in(REVIEW)
 
@@ -228,7 +228,7 @@ class TaskPlaces(AsyncAdaptedQueuePool, Ours):
             await_only(asyncio.shield(self._spawn(good_bye, self._closes)))
 
     def cut(self, connection: Any) -> None:
-        """Close a driver's connection at once, from wherever."""
+        """Close a driver's connection immediately, from any thread."""
         if self._loop is None or self._loop.is_closed():
             farewell.cut(self._dialect, connection)
         else:
@@ -258,7 +258,7 @@ class TaskPlaces(AsyncAdaptedQueuePool, Ours):
         self._watch_the_rest()
 
     def _watch_the_rest(self) -> None:
-        """Look after what is still in use at the end, for which nobody asks any more."""
+        """Schedule reviews of the connections that are in use after a disposal."""
         here = get_ident() == self.thread and not self._loop.is_closed()
         if self.line.disposed and self.line.places and not self._timers and here:
             self._wake_in(LAST_LOOKS)

@@ -40,7 +40,7 @@ class TaskRecord(Record):
     def __init__(self, pool: Any, place: Place) -> None:  # a Pool that is also a TaskHome: not expressible as a type
         self._home: TaskHome = pool
         self.place: Place = place
-        place.connection = self  # whatever strikes from here on, it is known what has to be closed
+        place.connection = self  # first: after an interrupt the review closes it
         self.transport: asyncio.WriteTransport | None = None
         self.deadline = NEVER  # no caller's: it has its own task
         self.doubtful_at = NEVER
