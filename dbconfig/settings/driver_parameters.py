@@ -55,6 +55,22 @@ MYSQLCLIENT: Final = _OF_MYSQL | _MYSQLCLIENT
 ASYNCMY: Final = _OF_MYSQL | _ASYNCMY | _TLS
 AIOMYSQL: Final = _OF_MYSQL | _AIOMYSQL | _TLS
 SQLITE_OR_REFUSED: Final = SQLITE.union(OWN_BEGIN)
+# Parameters of a URL, which are texts. asyncpg knows few of libpq's: those of the first set are translated.
+ASYNCPG_TRANSLATED: Final = frozenset(
+    {"sslmode", "sslrootcert", "sslcert", "sslkey", "sslcrl", "options", "application_name", "connect_timeout"}
+    | {"target_session_attrs", "ssl", "service"}
+)
+LIBPQ_URL: Final = _LIBPQ
+ASYNCPG_URL: Final = ASYNCPG_TRANSLATED | {"host", "port", "prepared_statement_cache_size"}
+# Parameters that SQLAlchemy converts from the text of a URL. Others reach the driver as text, where "false" is true:
+# `?ssl_disabled=false` would switch TLS off. Several hosts and ports are written as in PostgreSQL's URLs.
+MYSQL_URL: Final = frozenset(
+    {"host", "port", "charset", "compress", "connect_timeout", "read_timeout", "write_timeout", "client_flag"}
+    | {"local_infile", "use_unicode", "unix_socket", "read_default_file", "read_default_group"}
+    | {"ssl_ca", "ssl_key", "ssl_cert", "ssl_capath", "ssl_cipher", "ssl_check_hostname"}
+)
+SQLITE_URL: Final = SQLITE - {"factory"}
+SQLITE_FILE_URL: Final = frozenset({"mode", "cache", "vfs", "nolock", "immutable", "psow", "modeof", "uri"})
 TIMEOUTS: Final = ("read_timeout", "write_timeout")  # which drivers of asyncio have not
 NO_TIMEOUT: Final = "limit the time with `statement_timeout`, or with asyncio.timeout() around the call"
 

@@ -25,6 +25,7 @@ class Driver:
     paramstyles: tuple[str, ...] = ("format", "pyformat")  # its own is among them
     ssl_is_sslmode: bool = False  # `?ssl=` in its URLs is libpq's `sslmode`
     arguments: frozenset[str] = frozenset()  # of its connect()
+    in_url: frozenset[str] = frozenset()  # parameters of its URLs
     tells_arguments: bool = True  # else it is written in C, and accepts more than its documentation lists
     fast_begin: bool = False  # it can send BEGIN together with the first statement
 
@@ -38,28 +39,58 @@ class Driver:
 
 
 _POSTGRESQL = (
-    Driver("psycopg2", "psycopg2", "psycopg2-binary", arguments=driver_parameters.PSYCOPG2, fast_begin=True),
-    # One driver for both.
-    Driver("psycopg", "psycopg", "'psycopg[binary]'", asynchronous=True, arguments=driver_parameters.PSYCOPG),
+    Driver(
+        *("psycopg2", "psycopg2", "psycopg2-binary"),
+        arguments=driver_parameters.PSYCOPG2,
+        in_url=driver_parameters.LIBPQ_URL,
+        fast_begin=True,
+    ),
+    Driver(
+        *("psycopg", "psycopg", "'psycopg[binary]'"),
+        asynchronous=True,  # one driver for both
+        arguments=driver_parameters.PSYCOPG,
+        in_url=driver_parameters.LIBPQ_URL,
+    ),
     Driver(
         *("asyncpg", "asyncpg", "asyncpg", False, True),
         paramstyles=("numeric_dollar",),
         ssl_is_sslmode=True,
         arguments=driver_parameters.ASYNCPG,
+        in_url=driver_parameters.ASYNCPG_URL,
     ),
 )
+_OF_MYSQL_URL = driver_parameters.MYSQL_URL
 _MYSQL = (
-    Driver("pymysql", "pymysql", "pymysql", arguments=driver_parameters.PYMYSQL),
-    Driver("mysqldb", "MySQLdb", "mysqlclient", arguments=driver_parameters.MYSQLCLIENT, tells_arguments=False),
-    Driver("asyncmy", "asyncmy", "asyncmy", False, True, arguments=driver_parameters.ASYNCMY),
-    Driver("aiomysql", "aiomysql", "aiomysql", False, True, arguments=driver_parameters.AIOMYSQL),
+    Driver("pymysql", "pymysql", "pymysql", arguments=driver_parameters.PYMYSQL, in_url=_OF_MYSQL_URL),
+    Driver(
+        *("mysqldb", "MySQLdb", "mysqlclient"),
+        arguments=driver_parameters.MYSQLCLIENT,
+        in_url=_OF_MYSQL_URL,
+        tells_arguments=False,
+    ),
+    Driver(
+        *("asyncmy", "asyncmy", "asyncmy", False, True),
+        arguments=driver_parameters.ASYNCMY,
+        in_url=_OF_MYSQL_URL,
+    ),
+    Driver(
+        *("aiomysql", "aiomysql", "aiomysql", False, True),
+        arguments=driver_parameters.AIOMYSQL,
+        in_url=_OF_MYSQL_URL,
+    ),
 )
 # It accepts `:1` too, but numbers parameters differently from SQLAlchemy: values are silently misplaced.
 _OF_SQLITE = ("qmark", "named")
 _SQLITE_ARGUMENTS = driver_parameters.SQLITE_OR_REFUSED
+_SQLITE_URL = driver_parameters.SQLITE_URL | driver_parameters.SQLITE_FILE_URL
 _SQLITE = (
-    Driver("pysqlite", "sqlite3", "", paramstyles=_OF_SQLITE, arguments=_SQLITE_ARGUMENTS),
-    Driver("aiosqlite", "aiosqlite", "aiosqlite", False, True, paramstyles=_OF_SQLITE, arguments=_SQLITE_ARGUMENTS),
+    Driver(*("pysqlite", "sqlite3", ""), paramstyles=_OF_SQLITE, arguments=_SQLITE_ARGUMENTS, in_url=_SQLITE_URL),
+    Driver(
+        *("aiosqlite", "aiosqlite", "aiosqlite", False, True),
+        paramstyles=_OF_SQLITE,
+        arguments=_SQLITE_ARGUMENTS,
+        in_url=_SQLITE_URL,
+    ),
 )
 
 # In the order of choice, which is fixed: SQLAlchemy's own default for postgresql changed from 2.0 (psycopg2) to 2.1
@@ -192,7 +223,28 @@ def _other_kind(named: str, fitting: list[Driver], at: Location | None, key: str
     return Problem("async-driver", message, at, key, help)
 
 
+_REMOVE = "remove it: no driver knows it"
 _IN_CODE = "pass an argument of a newer driver in code: Registry(engine_options={'connect_args': …})"
+
+
+def unknown_parameter(name: str, backend: str, named: str) -> tuple[str, str] | None:
+    """Return what is wrong with a parameter of a URL, and what helps; None where a driver accepts it.
+
+    Args:
+        name: of the parameter.
+        backend: the database system.
+        named: the driver of the profile; "" where each kind of engine takes its own.
+    """
+    chosen = [driver for driver in DRIVERS[backend] if named in ("", driver.name)]
+    known = frozenset[str]().union(*(driver.in_url for driver in chosen))
+    if name in known:
+        return None
+    others = [driver.name for driver in DRIVERS[backend] if name in driver.in_url]
+    if any(name in driver.arguments for driver in chosen):
+        help = "write it into `connect_args`, where values have types"
+    else:
+        help = did_you_mean(suggest(name, known)) or _accepted_by(others) or _REMOVE
+    return f"{quoted(name)} is not a parameter of {named or backend}'s URLs", help
 
 
 def unknown_argument(name: str, backend: str, named: str) -> tuple[str, str] | None:
@@ -212,6 +264,10 @@ def unknown_argument(name: str, backend: str, named: str) -> tuple[str, str] | N
         help = driver_parameters.NO_TIMEOUT
     else:
         near = did_you_mean(suggest(name, known))
-        help = near or (f"{' and '.join(others)} accepts it" if others else _IN_CODE)
+        help = near or _accepted_by(others) or _IN_CODE
     owner = "sqlite3" if backend == "sqlite" else named or f"any {backend} driver"
     return f"{quoted(name)} is not an argument of {owner}", help
+
+
+def _accepted_by(drivers: list[str]) -> str:
+    return f"{' and '.join(drivers)} {'accepts' if len(drivers) == 1 else 'accept'} it" if drivers else ""

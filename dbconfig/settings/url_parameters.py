@@ -7,9 +7,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from dbconfig.settings.choices import LIBPQ_SSL_MODES
+from dbconfig.settings.driver_parameters import SQLITE_FILE_URL, SQLITE_URL
 from dbconfig.settings.findings import Finding
 from dbconfig.settings.keys import Keys
-from dbconfig.settings.known_drivers import backend_of, family, ssl_is_sslmode
+from dbconfig.settings.known_drivers import backend_of, family, ssl_is_sslmode, unknown_parameter
+from dbconfig.settings.url_assembly import compose
 
 _TLS: Final = "tls"
 _SSL_MODES: Final = {
@@ -58,23 +60,28 @@ _KNOWN: Final = {
     "postgresql": frozenset({"connect_timeout", "sslmode", "application_name", "client_encoding", "timezone"}),
     "mysql": frozenset({"connect_timeout", "ssl_ca", "ssl_cert", "ssl_key", "ssl_cipher", "ssl_capath"}),
 }
+_OF_FILES: Final = SQLITE_FILE_URL - SQLITE_URL
+_FILE: Final = "write `file:` before the path: sqlite:///file:data/app.db?mode=ro&uri=true"
 
 
-def foreign(settings: Keys, drivername: str) -> Iterator[Finding]:
-    """Yield the parameters of other tools, each with the equivalent key."""
+def unknown(settings: Keys, drivername: str) -> Iterator[Finding]:
+    """Yield the parameters that no driver accepts; those of other tools with the equivalent key."""
     backend = backend_of(drivername)
-    system = family(backend)
-    table = {"postgresql": _POSTGRESQL, "mysql": _MYSQL}.get(system)
-    if table is None:
-        return
+    system, driver = family(backend), drivername.lower().partition("+")[2].removesuffix("_async")
+    table = {"postgresql": _POSTGRESQL, "mysql": _MYSQL}.get(system, {})
+    is_file = (compose(settings).database or "").startswith("file:")
     of_url = settings.url.query if settings.url is not None else {}
     for where, query in (("url", of_url), ("query", settings.query)):
         for name, values in query.items():
-            help = _help(table, name, values) if name not in _KNOWN[system] else ""
+            at = (where,) if where == "url" else (where, name)
+            help = _help(table, name, values) if name not in _KNOWN.get(system, ()) else ""
             own = name == "ssl" and ssl_is_sslmode(drivername) and values[-1] in LIBPQ_SSL_MODES
             if help and not own:
-                at = (where,) if where == "url" else (where, name)
                 yield Finding("unknown-key", f"{name!r} is not a parameter of {backend}'s URLs", help, at)
+            elif name in _OF_FILES and system == "sqlite" and not is_file:
+                yield Finding("unknown-key", f"{name!r} is a parameter of SQLite's `file:` URLs", _FILE, at)
+            elif wrong := unknown_parameter(name, backend, driver):
+                yield Finding("unknown-key", *wrong, at)
 
 
 def _help(table: Mapping[str, str], name: str, values: tuple[Any, ...]) -> str:

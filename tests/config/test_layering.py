@@ -22,9 +22,9 @@ SHARED = "url: postgresql://app:hunter@prod/shop?sslmode=require\n"
         ("username: app\npassword: x", "url: postgresql://h/d", "postgresql://app:***@h/d"),
         ("username: app\nport: 1", "url: postgresql://me@h:2/d", "postgresql://me@h:2/d"),
         (
-            "query: {sslmode: require, a: b}",
+            "query: {sslmode: require, service: b}",
             "url: postgresql://h/d?sslmode=disable",
-            "postgresql://h/d?sslmode=disable&a=b",
+            "postgresql://h/d?sslmode=disable&service=b",
         ),
     ],
 )

@@ -13,7 +13,7 @@ FULL = f"""
 url: postgresql://u@h/d?sslpassword={SECRET}&sslmode=require
 password: {SECRET}
 connect_args: {{sslpassword: {SECRET}, server_settings: {{token: {SECRET}}}, ssl: [{{secret: {SECRET}}}]}}
-query: {{passphrase: {SECRET}}}
+query: {{scram_client_key: {SECRET}}}
 variables: {{my.token: {SECRET}}}
 """
 
@@ -36,8 +36,8 @@ def test_settings_are_frozen():
     [
         ({"url": "postgresql://u:p@h:1/d"}, "postgresql://u:***@h:1/d", "postgresql"),
         ({"url": "mariadb://h", "username": "u", "port": 2, "database": "d"}, "mariadb://u@h:2/d", "mariadb"),
-        ({"drivername": "mysql", "host": "h", "query": {"a": "b"}}, "mysql://h?a=b", "mysql"),
-        ({"url": "postgres://h/d?a=b", "query": {"c": "d"}}, "postgres://h/d?a=b&c=d", "postgresql"),
+        ({"drivername": "mysql", "host": "h", "query": {"charset": "b"}}, "mysql://h?charset=b", "mysql"),
+        ({"url": "postgres://h/d?service=b", "query": {"options": "d"}}, "postgres://h/d?service=b&options=d", "postgresql"),
     ],
 )
 def test_an_address_is_made_of_the_url_and_the_keys_that_complete_it(values, address, backend):

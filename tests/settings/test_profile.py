@@ -40,7 +40,7 @@ def test_production_is_protected_unless_it_says_otherwise(name, protected):
 
 
 def test_a_named_database_inherits_options_but_no_part_of_the_connection(project):
-    text = "url: postgresql://u:p@h/d\nport: 5433\nquery: {a: b}\npool_size: 7\nprotected: true\ndatabases:\n"
+    text = "url: postgresql://u:p@h/d\nport: 5433\nquery: {service: b}\npool_size: 7\nprotected: true\ndatabases:\n"
     named = project.settings(text + "  a: {drivername: postgresql, host: other}\n", database="a")
     assert str(named.address) == "postgresql://other"
     assert (named.pool_size, named.protected) == (7, True)

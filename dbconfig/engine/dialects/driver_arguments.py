@@ -24,11 +24,10 @@ def variable_names(settings: DatabaseSettings) -> Mapping[str, Any]:
 
 def unknown_argument(settings: DatabaseSettings, name: str, driver: str, key: str, help: str = "") -> Problem:
     """Return the problem of an argument that the driver does not accept."""
-    location = settings.origin(f"{key}.{name}")
     return Problem(
         "unknown-key",
         f"{name!r} is not an argument of {driver}",
-        location if location.line or location.variable else settings.origin("url"),
+        settings.written_at(f"{key}.{name}"),
         f"{key}.{name}",
         help,
     )

@@ -29,25 +29,6 @@ if TYPE_CHECKING:
     from dbconfig.settings.database import DatabaseSettings
 
 SEVERAL: Final = frozenset({"host", "port"})  # the hosts of a list, and their ports, as PostgreSQL's URLs write them
-# Parameters that SQLAlchemy converts from the text of a URL. Others reach the driver as text, where "false" is true:
-# `?ssl_disabled=false` would switch TLS off.
-_FROM_QUERY: Final = frozenset(
-    {
-        *(
-            "charset",
-            "compress",
-            "connect_timeout",
-            "read_timeout",
-            "write_timeout",
-            "client_flag",
-            "local_infile",
-            "use_unicode",
-            "unix_socket",
-        ),
-        *("read_default_file", "read_default_group"),
-        *("ssl_ca", "ssl_key", "ssl_cert", "ssl_capath", "ssl_cipher", "ssl_check_hostname"),
-    }
-)
 
 
 def address(settings: DatabaseSettings, drivername: str) -> URL:
@@ -98,8 +79,7 @@ def _option_file(settings: DatabaseSettings) -> dict[str, Any]:
     wrong = small_files.check(path, small_files.LIMIT)
     if wrong:
         message = f"{name}: {printable(str(path), 300)}: {wrong}"
-        place = settings.origin(f"{key}.{name}")
-        place = place if place.line or place.variable else settings.origin("url")
+        place = settings.written_at(f"{key}.{name}")
         raise ConfigError([Problem("file-unreadable", message, place, f"{key}.{name}")])
     return {name: str(path)}
 
@@ -227,13 +207,6 @@ def _check(settings: DatabaseSettings, driver: str) -> None:
     for name in settings.address.query:
         if name in async_tls.TIMEOUTS and names is not None and name not in names:
             problems.append(unknown_argument(settings, name, driver, "query", async_tls.NO_TIMEOUT))
-        elif name not in _FROM_QUERY | SEVERAL:
-            help = (
-                "write it into `connect_args`, where true and false are booleans"
-                if names is None or name in names
-                else ""
-            )
-            problems.append(unknown_argument(settings, name, f"{driver} in a URL", "query", help))
     if driver in ("pymysql", *async_tls.DRIVERS):
         problems += [*async_tls.missing_files(settings), *_unknown_charset(settings, driver)]
     if problems:
@@ -250,8 +223,7 @@ def _unknown_charset(settings: DatabaseSettings, driver: str) -> Iterator[Proble
         name = values.get("charset")
         known: Any = charset_by_name(name) if isinstance(name, str) else True
         if known is None:
-            place = settings.origin(f"{key}.charset")
-            place = place if place.line or place.variable else settings.origin("url")
+            place = settings.written_at(f"{key}.charset")
             message = f"'charset' in {key} is not a MySQL character set: {quoted(str(name))}"
             yield Problem("invalid-value", message, place, f"{key}.charset", "utf8mb4 has every character")
 

@@ -101,9 +101,8 @@ def _files(settings: DatabaseSettings) -> Iterator[tuple[str, Location, str]]:
         for name in ("ca", "capath", "cert", "key"):
             path = values.get(name if values is in_ssl else f"ssl_{name}")
             key = f"{prefix}.{name if values is in_ssl else f'ssl_{name}'}"
-            place = settings.origin(prefix if values is in_ssl else key)
             if isinstance(path, str):
-                yield key, place if place.line or place.variable else settings.origin("url"), path
+                yield key, settings.written_at(prefix if values is in_ssl else key), path
 
 
 def _context(wanted: Any) -> SSLContext:

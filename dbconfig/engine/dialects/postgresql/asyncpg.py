@@ -16,6 +16,7 @@ from dbconfig.engine.dialects.postgresql.driver import PostgreSQLDriver
 from dbconfig.engine.pool.driver import Parameters, in_time
 from dbconfig.errors import ConfigError, Location, Problem
 from dbconfig.errors.late_pattern import late_pattern
+from dbconfig.settings import driver_parameters
 from dbconfig.settings.secret_sources import Secret
 
 if TYPE_CHECKING:
@@ -32,10 +33,9 @@ _TLS: Final = ("sslmode", "sslrootcert", "sslcert", "sslkey", "sslcrl")
 _SSL: Final = "ssl"
 # libpq's parameters that have another name or form here; they are removed from the URL.
 _LIBPQ: Final = frozenset({*_TLS, "options", "application_name", "connect_timeout", "target_session_attrs"})
-TRANSLATED: Final = _LIBPQ | {_SSL, "service"}
+TRANSLATED: Final = driver_parameters.ASYNCPG_TRANSLATED
 # Read by SQLAlchemy's dialect, which parses them in a URL.
 _DIALECT: Final = frozenset({"prepared_statement_cache_size", "prepared_statement_name_func", "async_creator_fn"})
-_IN_URL: Final = TRANSLATED | {"host", "port", "prepared_statement_cache_size"}
 # One `-c name=value` or `--name=value`; a backslash escapes a space in the value.
 _OPTION: Final = late_pattern(r"(?:-c\s*|--)(?P<name>[\w.-]+)=(?P<value>(?:\\.|[^\\\s])*)")
 
@@ -159,9 +159,10 @@ def _mode(settings: DatabaseSettings, libpq: Mapping[str, Any]) -> str:
 
 def _place(settings: DatabaseSettings, name: str, elsewhere: Default | None = None) -> Location:
     """Return where a parameter was set: in the arguments, the query, the URL, or outside the profile."""
-    places = (settings.origin(key) for key in (f"connect_args.{name}", f"query.{name}"))
-    outside = elsewhere.location if elsewhere is not None and name not in settings.address.query else None
-    return next((place for place in places if place.line or place.variable), outside or settings.origin("url"))
+    keys = (f"connect_args.{name}", f"query.{name}")
+    if elsewhere is not None and name not in settings.address.query and not any(map(settings.layers, keys)):
+        return elsewhere.location
+    return settings.written_at(*keys)
 
 
 def _check(settings: DatabaseSettings) -> None:
@@ -173,7 +174,7 @@ def _check(settings: DatabaseSettings) -> None:
     problems: list[Problem] = []
     for key, names in (("connect_args", settings.connect_args), ("query", settings.address.query)):
         for name in names:
-            if name not in (known if key == "connect_args" else _IN_URL):
+            if name not in (known if key == "connect_args" else driver_parameters.ASYNCPG_URL):
                 help = (
                     "write it into `connect_args`, where a number is a number"
                     if name in known

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 
 _CONNECT: Final = driver_parameters.SQLITE
-_URI: Final = frozenset({"mode", "cache", "vfs", "nolock", "immutable", "psow", "modeof", "uri"})
+_URI: Final = driver_parameters.SQLITE_FILE_URL
 _memories = itertools.count(1)
 
 
@@ -193,13 +193,6 @@ def _hindrance(path: Path) -> str:
 
 def _check(settings: DatabaseSettings) -> None:
     problems = [_refused(settings, name) for name in settings.connect_args if name not in _CONNECT]
-    is_uri = settings.address.database is not None and settings.address.database.startswith("file:")
-    for name in settings.address.query:
-        if name not in (_URI if is_uri else _CONNECT - {"factory"}):
-            help = (
-                "`file:` belongs before the path: sqlite:///file:data/app.db?mode=ro&uri=true" if name in _URI else ""
-            )
-            problems.append(unknown_argument(settings, name, "sqlite3 in a URL", "query", help))
     problems += _unknown_pragmas(settings)
     if problems:
         raise ConfigError(problems)
