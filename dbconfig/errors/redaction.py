@@ -11,7 +11,12 @@ from dbconfig.errors.late_pattern import late_pattern
 
 MASK = "***"
 
-_SECRET_PARTS = ("pass", "pwd", "psw", "secret", "token", "credential", "apikey", "privatekey", "initcommand", "auth")
+_SECRET_PARTS = (
+    *("pass", "pwd", "psw", "secret", "token", "credential", "initcommand", "auth", "signature", "bearer", "jwt"),
+    *("apikey", "privatekey"),
+)
+# Of names that end in "key", as libpq's scram_client_key: files, and what is public.
+_PUBLIC_KEYS = ("publickey", "primarykey", "foreignkey", "sslkey", "tlskey")
 _NUMBER_LIKE = late_pattern(r"[-+]?[0-9][0-9._:eE+-]{0,23} ?(?:ms|s|m|h|d)?|true|false|null|~|", re.ASCII)
 _WORD = late_pattern(r"[A-Za-z]{1,24}")
 _SECRET_NAMES = frozenset({"pw", "pin", "key"})  # too short to search for inside other names
@@ -72,6 +77,8 @@ def is_secret_name(name: str) -> bool:
     if bare in _PUBLIC_NAMES or name in PLAIN_KEYS or name in _PLACE_KEYS or name in _COMMON_KEYS:
         return False
     if bare in _SECRET_NAMES or any(part in bare for part in _SECRET_PARTS):
+        return True
+    if bare.endswith("key") and not bare.endswith(_PUBLIC_KEYS):
         return True
     from difflib import SequenceMatcher  # only for names that are not ours
 

@@ -317,13 +317,10 @@ class Keys(BaseModel):
         return next(iter(self.layers(key)), BUILT_IN)
 
     def written_at(self, *keys: str) -> Location:
-        """Return where the first of these keys that has a position was written, else where the address was.
-
-        What stands in a URL has the URL's position.
-        """
-        places = (self.origin(key) for key in keys)
+        """Return where the first of these keys was written, else where the address was."""
         address = "url" if self.url is not None else "drivername"
-        return next((place for place in places if place.line or place.variable), self.origin(address))
+        found = map(self.origin, keys)
+        return next((place for place in found if place.line or place.variable), self.origin(address))
 
     def layers(self, key: str) -> tuple[Location, ...]:
         """Return every place where a key was written, the effective one first."""

@@ -164,8 +164,8 @@ def test_what_mysql_does_not_have_is_told_at_the_first_connection() -> None:
 @pytest.mark.parametrize(
     ("extra", "settings", "message"),
     [
-        ("?ssl_verify_cert=false", {}, "write it into `connect_args`, where true and false are booleans"),
-        ("?sslmod=require", {}, "'sslmod' is not an argument of pymysql in a URL"),
+        ("?ssl_verify_cert=false", {}, "write it into `connect_args`, where values have types"),
+        ("?sslmod=require", {}, "'sslmod' is not a parameter of mysql's URLs"),
         ("", {"connect_args": {"options": "-c x=1"}}, "'options' is not an argument of any mysql driver"),
         ("", {"connect_args": {"read_timout": 1}}, "'read_timout' is not an argument of any mysql driver"),
         ("", {"dialect_options": {"use_native_hstore": False}}, "is not an argument of mysql+pymysql's dialect"),

@@ -176,9 +176,9 @@ def test_a_transaction_that_rests_too_long_is_ended_and_the_pool_goes_on(postgre
 @pytest.mark.parametrize(
     ("extra", "settings", "message"),
     [
-        ("?sslmod=require", {}, "'sslmod' is not an argument of psycopg2"),
+        ("?sslmod=require", {}, "'sslmod' is not a parameter of postgresql's URLs"),
         ("", {"connect_args": {"aplication_name": "x"}}, "'aplication_name' is not an argument of any postgresql"),
-        ("?charset=utf8", {}, "'charset' is not an argument of psycopg2"),
+        ("?charset=utf8", {}, "'charset' is not a parameter of postgresql's URLs"),
         ("", {"dialect_options": {"use_native_hstor": False}}, "did you mean 'use_native_hstore'?"),
         ("", {"dialect_options": {"isolation_level": "SERIALIZABLE"}}, "'isolation_level' is a key of its own"),
         ("", {"variables": {"search_path": ["a", "b"]}}, "a session variable has one value, not a list"),

@@ -317,7 +317,7 @@ def test_a_file_that_must_exist_and_does_not_is_named(tmp_path: Path) -> None:
         ({"connect_args": {"isolation_level": "IMMEDIATE"}}, "'isolation_level' of sqlite3 has no effect here"),
         ({"connect_args": {"autocommit": True}}, "'autocommit' of sqlite3 has no effect here"),
         ({"connect_args": {"charset": "utf8"}}, "'charset' is not an argument of sqlite3"),
-        ({"query": {"mode": "ro"}}, "`file:` belongs before the path"),
+        ({"query": {"mode": "ro"}}, "write `file:` before the path"),
         ({"variables": {"foriegn_keys": True}}, "did you mean 'foreign_keys'?"),
         ({"variables": {"foreign_keys = 0; --": True}}, "is not the name of a session variable"),
         ({"variables": {"cache_size": [1, 2]}}, "a session variable has one value, not a list"),

@@ -28,6 +28,10 @@ from dbconfig.settings.keys import Keys, ReplicaKeys
         "private-key",
         "credentials",
         "passphrase",
+        "scram_client_key",
+        "scram_server_key",
+        "encryption_key",
+        "jwt",
     ],
 )
 def test_a_name_that_may_hold_a_secret_is_known_even_misspelt(name):
@@ -36,7 +40,21 @@ def test_a_name_that_may_hold_a_secret_is_known_even_misspelt(name):
 
 @pytest.mark.parametrize(
     "name",
-    ["pool_size", "port", "username", "host", "url", "database", "logging_token", "password_encryption", "sslkey", ""],
+    [
+        "pool_size",
+        "port",
+        "username",
+        "host",
+        "url",
+        "database",
+        "logging_token",
+        "password_encryption",
+        "sslkey",
+        "ssl_key",
+        "sql_require_primary_key",
+        "server_public_key",
+        "",
+    ],
 )
 def test_a_name_that_holds_no_secret_is_not_masked(name):
     assert not is_secret_name(name)

@@ -37,7 +37,11 @@ def test_settings_are_frozen():
         ({"url": "postgresql://u:p@h:1/d"}, "postgresql://u:***@h:1/d", "postgresql"),
         ({"url": "mariadb://h", "username": "u", "port": 2, "database": "d"}, "mariadb://u@h:2/d", "mariadb"),
         ({"drivername": "mysql", "host": "h", "query": {"charset": "b"}}, "mysql://h?charset=b", "mysql"),
-        ({"url": "postgres://h/d?service=b", "query": {"options": "d"}}, "postgres://h/d?service=b&options=d", "postgresql"),
+        (
+            {"url": "postgres://h/d?service=b", "query": {"options": "d"}},
+            "postgres://h/d?service=b&options=d",
+            "postgresql",
+        ),
     ],
 )
 def test_an_address_is_made_of_the_url_and_the_keys_that_complete_it(values, address, backend):

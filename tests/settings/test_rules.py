@@ -15,7 +15,12 @@ POSTGRESQL, MYSQL, FILE, MEMORY = (
     [
         ("pool_size: 5", "missing-value", "no database: set `url` or `drivername`", ""),
         (f"{POSTGRESQL}\nhost: other", "given-twice", "`host` is given both by `url` and by `host`", "host"),
-        (f"{POSTGRESQL}?service=b\nquery: {{service: c}}", "given-twice", "'service' is given both by `url` and by `query`", "query.service"),
+        (
+            f"{POSTGRESQL}?service=b\nquery: {{service: c}}",
+            "given-twice",
+            "'service' is given both by `url` and by `query`",
+            "query.service",
+        ),
         (f"{POSTGRESQL}\npoolclass: NullPool\npool_size: 5", "not-applicable",
          "`pool_size` has no effect with `poolclass: NullPool`", "pool_size"),
         (f"{FILE}\npoolclass: StaticPool\nmax_overflow: 5", "not-applicable",
