@@ -262,7 +262,8 @@ def test_a_secret_beside_the_password_is_shown_nowhere(
             with pytest.raises((ConfigError, DBAPIError)) as caught:
                 used(db)
             free_of(CANARY, everything_raised(caught.value))
-            free_of(CANARY, everything_of(db.profile, db.profile.databases["default"]))
+            if place == "variables":  # else no profile could be loaded
+                free_of(CANARY, everything_of(db.profile, db.profile.databases["default"]))
     assert CANARY not in heard()
 
 
