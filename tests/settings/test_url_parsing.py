@@ -100,6 +100,7 @@ def test_a_url_is_read_as_its_parts(text, expected):
         ("postgresql://u:p@<hunter>/d", "its host is not a host name", "percent-encode"),
         ("postgresql://u:[YOUR-PASSWORD]@h/d", "it still contains a placeholder", "replace it with"),
         ("postgresql://<user>:<password>@<host>/d", "it still contains a placeholder", "replace it with"),
+        ("postgresql://u:hunter@<host>:5432/d", "it still contains a placeholder", "replace it with"),
         ("postgresql://u:p@h/d?sslmode=", "its query has a parameter without a value", "?name=value&name=value"),
         ("postgresql://u:p@h/d?sslmode=require&", "its query has a parameter without a value", "?name=value"),
         ("postgresql://u:p@h/d?sslmode=a?b=c", "it has two `?`: a second parameter follows an `&`", "?name=value"),
