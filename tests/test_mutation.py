@@ -108,6 +108,8 @@ class Scripted(Workshop):
         self.asked.append((list(tests), list(without)))
         return self.results.pop(0)
 
+    _run_anew = run
+
 
 KILLED, SURVIVED = Result("killed", "one"), Result("survived")
 

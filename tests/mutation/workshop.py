@@ -11,13 +11,11 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from py_compile import PycInvalidationMode
 
 from tests.mutation.changes import Change
 from tests.mutation.session import ForkingSession
-from tests.support.interpreter import Forker
 
 ROOT = Path(__file__).parents[2]
 TEST_LIMIT = 150.0  # seconds after which a test hangs whose duration is not known, on a busy machine too
@@ -55,10 +53,6 @@ class Workshop:
         self._limits = limits
         self._session: ForkingSession | None = None
         self._made: tuple[Change, str] | None = None  # and what the file says without it
-
-    @cached_property
-    def _forker(self) -> Forker:
-        return Forker()  # most of a run would be imports of what others wrote
 
     def furnish(self) -> None:
         """Copy the project."""
@@ -104,7 +98,7 @@ class Workshop:
                     again = self.run([found.test] if found.test else tests)
             if broken and self._imports(change):
                 return Result("cannot be imported")
-            if error and not broken and again == found and self.run(tests).outcome == "survived":
+            if error and not broken and again == found and self._run_anew(tests, ()).outcome == "survived":
                 return Result("ends the run")  # pytest itself stops, such as at a `repr` that returns no text
             if not found.test:
                 return found
@@ -148,8 +142,9 @@ class Workshop:
         options += ["-o", f"faulthandler_timeout={limit}", "-o", "faulthandler_exit_on_timeout=true"]
         options += [option for test in list(without) for option in ("--deselect", test)]
         try:
-            arguments = ["-m", "pytest", *options, *files]
-            code: int | None = self._forker.run(arguments, self.folder, environ, LIMIT, "").returncode
+            command = [sys.executable, "-m", "pytest", *options, *files]
+            done = subprocess.run(command, cwd=self.folder, env=environ, timeout=LIMIT, capture_output=True)
+            code: int | None = done.returncode
         except subprocess.TimeoutExpired:
             code = None
         return result(code, [json.loads(line) for line in events.read_text().splitlines()])
