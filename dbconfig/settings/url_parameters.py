@@ -85,11 +85,17 @@ def unknown(settings: Keys, drivername: str) -> Iterator[Finding]:
 
 
 def _help(table: Mapping[str, str], name: str, values: tuple[Any, ...]) -> str:
-    found = table.get(re.sub(r"[^a-z]", "", name.lower()), "")
+    found = table.get(_plain(name), "")
     if found != _TLS:
         return found
     mode = _SSL_MODES.get(re.sub(r"[^a-z0-9]", "_", str(values[0]).lower()), "require")
+    if _plain(name) == "ssldisabled":
+        mode = "prefer" if mode == "disable" else "disable"  # the opposite: true switches TLS off
     if name.lower() == "sslaccept" and mode != "verify-full":
         mode = "require"
     trust = ", and `sslrootcert: system` or the file of your provider's authority" if mode == "verify-full" else ""
     return f"write the key `sslmode: {mode}`{trust}"
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z]", "", name.lower())

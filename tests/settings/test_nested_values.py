@@ -98,6 +98,8 @@ def test_what_is_right_is_taken(url, settings):
         ("mysql://u@h/d?ssl=true", "write the key `sslmode: require`"),
         ("mysql://u@h/d?sslaccept=strict", "write the key `sslmode: verify-full`"),
         ("mysql://u@h/d?sslaccept=accept_invalid_certs", "write the key `sslmode: require`"),
+        ("mysql+pymysql://u@h/d?ssl_disabled=true", "write the key `sslmode: disable`"),
+        ("mysql+aiomysql://u@h/d?ssl_disabled=false", "write the key `sslmode: prefer`"),
         ("postgresql://u@h/d?pgbouncer=true", "write `pgbouncer: true`"),
         ("postgresql://u@h/d?schema=shop", "write `variables: {search_path: …}`"),
         ("postgresql://u@h/d?currentSchema=shop", "write `variables: {search_path: …}`"),
