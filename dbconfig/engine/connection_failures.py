@@ -113,6 +113,14 @@ class Judge:
         row = errors.of_statement(error, self._settings.backend)
         return row is not None and row.fate is Fate.READ_ONLY
 
+    def declares_read_only(self) -> bool:
+        """Whether the profile or the client's environment makes transactions read-only by default."""
+        if self._settings.backend != "postgresql":
+            return False
+        from dbconfig.engine.dialects.postgresql import read_only_by_default  # only where a write was rejected
+
+        return read_only_by_default.declared(self._settings)
+
 
 def name_errors(engine: Engine) -> None:
     """Convert every exception that a driver raises at a connect into a DBAPI error, which SQLAlchemy wraps.

@@ -585,6 +585,49 @@ def test_a_write_in_a_transaction_that_the_work_has_made_read_only_is_final(unit
     assert not raised.value.connection_invalidated
 
 
+READ_ONLY = "default_transaction_read_only"
+
+
+@pytest.mark.parametrize("way", ["variables", "options", "PGOPTIONS"])
+def test_a_write_in_a_transaction_that_the_profile_has_made_read_only_is_final(
+    units: Units, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if units.system != "postgresql":
+        pytest.skip("MySQL's variables are those of `variables` alone, and its server says that its own are off")
+    settings: dict[str, Any] = {}
+    if way == "variables":
+        settings = {"variables": {READ_ONLY: "on"}}
+    elif way == "options":
+        settings = {"query": {"options": f"-c {READ_ONLY}=on"}}
+    else:
+        monkeypatch.setenv("PGOPTIONS", f"-c {READ_ONLY}=on")
+    calls = []
+
+    def work(session: Session) -> None:
+        calls.append(1)
+        session.execute(INSERT)
+
+    with pytest.raises(DBAPIError, match=r"(?i)read.only transaction"):
+        units.run(work, units.open(**settings))
+    assert calls == [1]
+
+
+def test_a_write_with_a_variable_of_mysql_that_makes_it_read_only_is_final(units: Units) -> None:
+    if units.system != "mariadb":
+        pytest.skip("a variable of MySQL")
+    names = "('tx_read_only', 'transaction_read_only')"  # MariaDB's before 11.1, and MySQL's
+    ((name, _), *_) = units.sql(f"SHOW VARIABLES WHERE Variable_name IN {names}")
+    calls = []
+
+    def work(session: Session) -> None:
+        calls.append(1)
+        session.execute(INSERT)
+
+    with pytest.raises(DBAPIError, match=r"(?i)read.only transaction"):
+        units.run(work, units.open(variables={name: True}))
+    assert calls == [1]
+
+
 # What is told of a COMMIT that did not end well
 
 

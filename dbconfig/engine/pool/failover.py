@@ -35,7 +35,7 @@ def attach(engine: Engine, name: str, judge: Judge, count: Callable[[], None]) -
             return
         if judge.ends_connection(error):
             context.is_disconnect = True
-        elif judge.refuses_writes(error) and not _asked_for_read_only(context):
+        elif judge.refuses_writes(error) and not _asked_for_read_only(context, judge):
             logger.warning(
                 "%s: the primary has become read-only; replacing all of its connections (%s)",
                 name,
@@ -48,7 +48,7 @@ def attach(engine: Engine, name: str, judge: Judge, count: Callable[[], None]) -
     event.listen(engine, "handle_error", handle_error)
 
 
-def _asked_for_read_only(context: ExceptionContext) -> bool:
+def _asked_for_read_only(context: ExceptionContext, judge: Judge) -> bool:
     """Whether the transaction was declared read-only by the application, which is then at fault, not the server."""
     connection = context.connection
     if connection is None:
@@ -59,8 +59,8 @@ def _asked_for_read_only(context: ExceptionContext) -> bool:
         return _is_off(connection, _SERVER_READ_ONLY)
     # Since version 14 PostgreSQL reports both without being asked: a read-only transaction on a server that is neither
     # a standby nor read-only by default was made so by a statement of the application.
-    states = [_parameter(connection, key) for key in ("in_hot_standby", "default_transaction_read_only")]
-    return states == ["off", "off"]
+    standby, by_default = (_parameter(connection, key) for key in ("in_hot_standby", "default_transaction_read_only"))
+    return standby != "on" and ((standby, by_default) == ("off", "off") or judge.declares_read_only())
 
 
 def _is_off(connection: Any, variables: Sequence[str]) -> bool:

@@ -23,6 +23,9 @@ class Judge(Protocol):
     def refuses_writes(self, error: BaseException) -> bool:
         """Whether a statement was rejected because the server, or the transaction, is read-only."""
 
+    def declares_read_only(self) -> bool:
+        """Whether the application's own configuration makes transactions read-only by default."""
+
 
 class SystemErrors:
     """Classifies errors of the operating system only."""
@@ -36,6 +39,9 @@ class SystemErrors:
         return False
 
     def refuses_writes(self, error: BaseException) -> bool:
+        return False
+
+    def declares_read_only(self) -> bool:
         return False
 
 

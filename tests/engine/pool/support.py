@@ -40,6 +40,9 @@ class Judge:
         row = of_statement(error)
         return row is not None and row.fate is Fate.READ_ONLY
 
+    def declares_read_only(self) -> bool:
+        return False
+
 
 JUDGE = Judge()
 

@@ -62,6 +62,9 @@ class Judge:
     def refuses_writes(self, error: BaseException) -> bool:
         return False
 
+    def declares_read_only(self) -> bool:
+        return False
+
 
 class Wire:
     """A driver's connection, of which each call takes its time. It ends with its object, as sockets do."""
