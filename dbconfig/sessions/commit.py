@@ -99,6 +99,9 @@ def commit(session: Session) -> None:
         uncertain = uncertain_after(error, [mark for _, mark in known])
         if uncertain is None:
             raise
+        for note in getattr(error, "__notes__", ()):
+            if note.startswith(several_databases.BY_HAND):
+                uncertain.add_note(note)
         for connection, mark in known:
             books = ledger_if_any(connection.engine)
             if books is not None and not mark.committed:

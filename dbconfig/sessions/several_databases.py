@@ -21,8 +21,10 @@ from dbconfig.settings.known_drivers import family
 
 _log = logging.getLogger("dbconfig.two_phase")
 
-# Seconds for which COMMIT PREPARED is retried after a connection was lost, once all parts are prepared.
+# Seconds during which COMMIT PREPARED is retried after a connection was lost, once all parts are prepared. An attempt
+# may wait for a connection, as long as `pool_timeout`.
 PATIENCE: Final = 10.0
+BY_HAND: Final = "dbconfig: left prepared; end it by hand: "  # how the notes begin that name such a transaction
 _PAUSE: Final = 0.2  # seconds between two of these attempts
 _UNDEFINED_OBJECT: Final = "42704"  # https://www.postgresql.org/docs/current/errcodes-appendix.html
 
@@ -58,18 +60,20 @@ def commit(session: Session) -> None:
         for part in parts:
             if part not in prepared and part.transaction is not None:
                 part.transaction.commit()
-    except BaseException:
+    except BaseException as error:
         if not any(part.mark.sent for part in parts):
             _give_up(prepared)
         elif prepared:
+            for part in prepared:
+                ends = f"{_statement(part, 'COMMIT')}, or ROLLBACK, by the outcome of the others"
+                error.add_note(f"{BY_HAND}{ends}, in {part.mark.name}")
             _log.error(
                 "left prepared, for a COMMIT whose outcome is unknown: %s",
                 ", ".join(map(_shown, prepared)),
                 extra=_facts(prepared),
             )
         raise
-    for part in prepared:
-        _commit_prepared(part)
+    _commit_all(prepared)
     _end(session, transaction)
 
 
@@ -105,6 +109,26 @@ def _prepare(part: _Part) -> None:
     part.transaction.rollback()  # nothing is left to roll back, but the driver does not know that
 
 
+def _commit_all(parts: list[_Part]) -> None:
+    """Commit the prepared transactions: one whose server is away leaves no other one prepared."""
+    failure: BaseException | None = None
+    waiting = list(parts)
+    while waiting:
+        try:
+            _commit_prepared(waiting[0])
+        except BaseException as error:
+            failure = failure or error
+            left = waiting[:1] if isinstance(error, (SQLAlchemyError, OSError)) else waiting
+            _log.error("still prepared, but must be committed: %s", ", ".join(map(_shown, left)), extra=_facts(left))
+            for part in left:
+                failure.add_note(f"{BY_HAND}{_statement(part, 'COMMIT')} in {part.mark.name}")
+            if left is waiting:
+                raise  # an interrupt is not delayed
+        del waiting[0]
+    if failure is not None:
+        raise failure
+
+
 def _commit_prepared(part: _Part) -> None:
     """Commit a prepared transaction; the decision is made, so a lost connection does not stop it."""
     part.mark.sent = True
@@ -112,10 +136,8 @@ def _commit_prepared(part: _Part) -> None:
     while True:
         try:
             _finish(part, "COMMIT", on_its_own=on_its_own)
-        except (SQLAlchemyError, OSError) as error:
+        except (SQLAlchemyError, OSError):
             if time.monotonic() > deadline:
-                _log.error("still prepared, but must be committed: %s", _shown(part), extra=_facts([part]))
-                error.add_note(f"dbconfig: commit by hand: {_statement(part, 'COMMIT')} in {part.mark.name}")
                 raise
             on_its_own = False
             _pause(part)

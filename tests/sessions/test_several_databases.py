@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -61,7 +62,9 @@ def server(request: pytest.FixtureRequest) -> Iterator[PostgreSQLServer]:
 class Both:
     """A registry over two databases of a server, and a driver for it."""
 
-    def __init__(self, name: str, server: PostgreSQLServer, facts: str, *, network: Proxy | None = None) -> None:
+    def __init__(
+        self, name: str, server: PostgreSQLServer, facts: str, *, network: Proxy | None = None, **settings: Any
+    ) -> None:
         self.driver, self.asynchronous = f"postgresql+{name.split()[0]}", DRIVERS[name]
         self._direct = {"default": server.url("postgresql+psycopg2"), "facts": facts}
         through = {"host": network.host, "port": network.port} if network is not None else {}
@@ -73,6 +76,7 @@ class Both:
             Profile(
                 name="shop",
                 url=urls["default"],
+                **settings,
                 databases={"facts": {"url": urls["facts"], "isolation_level": "SERIALIZABLE"}},
             )
         )
@@ -219,6 +223,40 @@ def test_a_connection_lost_at_the_last_word_does_not_undo_the_decision(
             both.run(work)
         assert both.counts() == (1, 1)
         assert both.left_prepared() == 0
+
+
+@pytest.mark.parametrize("name", DRIVERS)
+def test_a_prepared_transaction_that_cannot_be_committed_is_named_and_stops_no_other_one(
+    name: str,
+    postgresql_server: PostgreSQLServer,
+    proxy: Callable[[Any], Proxy],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pytest.importorskip(name.split()[0])
+    monkeypatch.setattr("dbconfig.sessions.several_databases.PATIENCE", 0.0)
+    with postgresql_server.fresh_database() as server:
+        facts = server.url("postgresql+psycopg2", database=server.create_database(f"{server.database}_facts"))
+        network = proxy(server)
+        both = Both(name, server, facts, network=network, pool_timeout=1, isolation_level="SERIALIZABLE")
+
+        def work(session: Session) -> None:
+            add(session)
+            session.flush()
+            network.cut_when(b"COMMIT PREPARED", after_forwarding=False)
+            network.refuse()
+
+        with both.db, pytest.raises(CommitUncertain) as raised:
+            both.run(work)
+        notes = "\n".join(raised.value.__notes__)
+        assert (raised.value.committed, raised.value.unknown) == (("facts",), ("default",))
+        ((statement, database),) = re.findall(r"end it by hand: (COMMIT PREPARED 'dbconfig-\w+') in (\w+)", notes)
+        assert database == "default"
+        assert both.counts() == (0, 1)
+        engine = create_engine(both._direct["default"], isolation_level="AUTOCOMMIT")
+        with engine.connect() as connection:
+            connection.execute(text(statement))
+        engine.dispose()
+        assert both.counts() == (1, 1)
 
 
 def test_a_session_that_is_committed_by_hand_commits_both_as_well(both: Both) -> None:

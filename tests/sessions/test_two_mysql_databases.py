@@ -162,6 +162,7 @@ def test_an_outcome_that_nobody_knows_is_told(both: Both, caplog: pytest.LogCapt
     assert raised.value.unknown == ("default",)
     ((name, database),) = re.findall(r"'(dbconfig-\w+)' in (\w+)", caplog.text)
     assert database == "facts"
+    assert f"end it by hand: XA COMMIT '{name}', or ROLLBACK" in "\n".join(raised.value.__notes__)
     engine = create_engine(both._direct["facts"], isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:  # as an operator does who has looked
         connection.execute(text(f"XA COMMIT '{name}'"))
