@@ -21,6 +21,7 @@ from dbconfig.engine import create
 from dbconfig.errors import ConfigError
 from dbconfig.errors.printable import quoted
 from dbconfig.errors.problem import Problem
+from dbconfig.integrations import alembic_errors
 from dbconfig.integrations.alembic_shards import in_a_loop, in_parallel, lent, print_table, revisions, settings_of
 from dbconfig.registry.registry import Registry
 from dbconfig.registry.registry import default as _application
@@ -57,6 +58,8 @@ def run_migrations(
 ) -> None:
     """Run the current `alembic` command: the whole content of an `env.py`.
 
+    In that command, an error of the profile or the connection is printed without a traceback (`--raiseerr` shows it).
+
     The profile is ENVIRONMENT's. `-x database=NAME` picks one of several databases, `-x database=NAME/SHARD` a shard:
     without it, the shards of a database are migrated one after another, or, with `-x parallel=8`, eight at a time, each
     in a separate process; a table then shows the revision of each. A connection in ``config.attributes["connection"]``
@@ -72,7 +75,17 @@ def run_migrations(
     config = context.config
     if config.config_file_name is not None and config.attributes.get("configure_logger", _is_ours_to_log(config)):
         fileConfig(config.config_file_name, disable_existing_loggers=False)
-    source = registry or _application
+    with alembic_errors.reported(config):
+        _run(registry or _application, metadata, asynchronous, options)
+
+
+def _run(
+    source: Registry,
+    metadata: MetaData | Mapping[str, MetaData],
+    asynchronous: bool | None,
+    options: Mapping[str, Any],
+) -> None:
+    config = context.config
     several = isinstance(metadata, Mapping)
     targets = dict(metadata) if isinstance(metadata, Mapping) else {DEFAULT: metadata}
     given_x = context.get_x_argument(as_dictionary=True)
@@ -116,7 +129,8 @@ def _run_each(
                 _suspend_foreign_keys(connection)
             run.on(connection)
         else:
-            run.online(settings, asynchronous, f"{source.profile.name}/{shard}")
+            with alembic_errors.connecting(config, settings, shard):
+                run.online(settings, asynchronous, f"{source.profile.name}/{shard}")
 
 
 def _spread(registry: Registry, targets: Mapping[str, MetaData]) -> Iterator[tuple[str, MetaData, str]]:

@@ -539,3 +539,67 @@ def test_what_cannot_be_done_in_parallel_is_refused(migrated, tmp_path, argument
     result = project.run("alembic", *arguments)
     assert result.returncode != 0
     assert words in result.stdout + result.stderr
+
+
+# Errors of the command
+
+
+def failed(process):
+    assert process.returncode == 1, process.stdout + process.stderr
+    return process.stderr
+
+
+@pytest.mark.parametrize("options", [(), ("--sql",)])
+def test_a_database_that_does_not_exist_is_an_error_without_a_traceback(migrated, options):
+    project = migrated("sqlite:///data/app.db")
+    error = failed(project.run("alembic", "-x", "database=NOPE", "upgrade", "head", *options))
+    assert error.startswith("error[unknown-database]: profile 'testing' has no database 'NOPE'")
+    assert "Traceback" not in error
+
+
+DRIVERS = [
+    "postgresql+psycopg2",
+    "postgresql+psycopg",
+    "postgresql+asyncpg",
+    "mysql+pymysql",
+    "mysql+aiomysql",
+    "mysql+asyncmy",
+]
+
+
+@pytest.mark.parametrize("drivername", DRIVERS)
+def test_a_password_that_is_rejected_is_an_error_at_its_place_without_a_traceback(migrated, request, drivername):
+    server = request.getfixturevalue("postgresql" if drivername.startswith("postgresql") else "mariadb")
+    server.create_user("guest", "right-0ne")
+    project = migrated("sqlite:///data/app.db")
+    project.write(config__testing_yaml=f"url: '{server.url(drivername, user='guest', password='wr0ng-one')}'\n")
+    error = failed(project.run("alembic", "upgrade", "head"))
+    assert "error[login-rejected]" in error
+    assert "--> config/testing.yaml:1:1" in error
+    assert "Traceback" not in error
+    assert "wr0ng-one" not in error
+
+
+def test_the_traceback_of_an_error_is_shown_where_it_is_wanted_or_a_migration_is_wrong(migrated):
+    project = migrated("sqlite:///data/app.db")
+    assert "Traceback" in failed(project.run("alembic", "--raiseerr", "-x", "database=NOPE", "upgrade", "head"))
+    revision = next((project.path / "migrations/versions").glob("*.py"))
+    revision.write_text(revision.read_text().replace("    op.", "    op.execute('SELECT * FROM nowhere')\n    op.", 1))
+    error = failed(project.run("alembic", "upgrade", "head"))
+    assert "Traceback" in error
+    assert "no such table: nowhere" in error
+
+
+def test_a_program_that_runs_the_command_gets_the_error_itself(migrated):
+    project = migrated("sqlite:///data/app.db")
+    project.write(
+        main_py="""
+from alembic.config import main
+from dbconfig import ConfigError
+try:
+    main(argv=["-x", "database=NOPE", "upgrade", "head"])
+except ConfigError as error:
+    print("caught", error)
+"""
+    )
+    assert "caught error[unknown-database]" in done(project.run("main"))
