@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 logger: logging.Logger = logging.getLogger("dbconfig.pool.line")
 
-LAST_LOOKS = 1.0  # seconds between two looks at what a disposed pool has not got back
+LAST_LOOKS = 1.0  # seconds between two checks for connections that were not returned to a disposed pool
 
 
 class TaskPlaces(AsyncAdaptedQueuePool, Ours):
@@ -243,7 +243,7 @@ class TaskPlaces(AsyncAdaptedQueuePool, Ours):
     # -- the whole
 
     def _review(self) -> None:
-        """Do what is due, and mend what an interrupt has left."""
+        """Do what is due, and repair what an interrupt has left."""
         timers, now = self._timers, monotonic()
         for caller in list(self._asking):
             if now > caller.until:
@@ -272,7 +272,7 @@ class TaskPlaces(AsyncAdaptedQueuePool, Ours):
         raise NotImplementedError
 
     def _begins(self, place: Place, state: State) -> bool:
-        """Begin a task's work on a place, unless that has been taken back since."""
+        """Begin a task's work on a place, unless the place was reclaimed meanwhile."""
         place.keeper = asyncio.current_task()
         return place.state is state
 

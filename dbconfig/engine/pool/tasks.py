@@ -208,7 +208,7 @@ class TaskPool(TaskPlaces):
     _return_conn = _do_return_conn  # type: ignore[assignment]  # SQLAlchemy's own only calls it
 
     def dispose(self) -> None:
-        """Close what is idle now and what is in use when it is returned. Who waits is still served, and closed then."""
+        """Close idle connections now and those in use when they are returned. Waiters are still served."""
         now = monotonic()
         if get_ident() == self.thread:
             self._mend(now)
