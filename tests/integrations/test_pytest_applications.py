@@ -314,3 +314,59 @@ def test_an_engine_that_an_application_keeps_from_its_import_leads_to_the_tests_
     passed(project.pytest(), 4)
     if system == "sqlite-file":
         assert list(project.path.glob("data/*")) == [], "nothing was written into the profile's own database"
+
+
+# On SQLite, a test's connection keeps the write lock: other connections fail immediately, instead of waiting in vain.
+IN_VAIN = """
+import asyncio
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
+from dbconfig import db
+from models import Team
+
+ADD = text("INSERT INTO team (name) VALUES ('beside')")
+
+def add_with_a_session():
+    with db.session() as session:
+        session.add(Team(name="beside"))
+        session.commit()
+
+def add_with_an_engine():
+    with db.engine().begin() as connection:
+        connection.execute(ADD)
+
+calls = []
+
+def add_with_a_unit_of_work():
+    def work(session):
+        calls.append(1)
+        session.execute(ADD)
+    db.run_in_transaction(work)
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("add", [add_with_a_session, add_with_an_engine, add_with_a_unit_of_work])
+async def test_a_synchronous_endpoint(async_db_session, add):
+    async_db_session.add(Team(name="a"))
+    await async_db_session.commit()
+    with pytest.raises(OperationalError, match="use the fixture `db_session`.*or `async_db_session_committed`"):
+        await asyncio.to_thread(add)
+    assert len(calls) == (1 if add is add_with_a_unit_of_work else 0)
+
+@pytest.mark.asyncio
+async def test_an_engine_in_another_thread(db_session):
+    db_session.add(Team(name="a"))
+    db_session.commit()
+    with pytest.raises(OperationalError, match="db.engine..: use db.session.., or the fixture `db_session_committed`"):
+        await asyncio.to_thread(add_with_an_engine)
+
+def test_after_it_an_engine_writes(db_session_committed):
+    with db.engine().begin() as connection:
+        connection.execute(ADD)
+"""
+
+
+@pytest.mark.parametrize("system", ["sqlite-file", "sqlite-memory"])
+def test_a_connection_that_would_wait_for_the_end_of_the_test_is_refused(project, url_of, system):
+    furnish(project, url_of(system), suite=IN_VAIN, extra="lock_timeout: 1h\n")
+    passed(project.pytest(asyncio=True), 5)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Connection
 from sqlmodel import Session
@@ -129,13 +129,40 @@ def _arguments(maker: Any) -> dict[str, Any]:
     return {**usual, "join_transaction_mode": "create_savepoint"}
 
 
+_UNTIL: Final = "holds the write lock until the test ends, and this connection is not the test's, like those of"
+_KEPT: Final = (
+    f"a test with `db_session` or `db_override` {_UNTIL} db.engine(): use db.session(), or the fixture "
+    "`db_session_committed`"
+)
+_ASYNC_KEPT: Final = (
+    f"a test with `async_db_session` or `async_db_override` {_UNTIL} synchronous sessions: use the fixture "
+    "`db_session`, whose connection also serves asynchronous sessions, or `async_db_session_committed`"
+)
+
+
+@contextmanager
+def _kept(connection: Connection, why: str) -> Iterator[None]:
+    """Make other connections to a SQLite database fail immediately, instead of waiting for the end of the test."""
+    if connection.dialect.name != "sqlite":
+        yield
+        return
+    from dbconfig.engine.dialects.sqlite.connection import driver_of
+
+    driver = driver_of(connection.connection)
+    driver.keeps = why
+    try:
+        yield
+    finally:
+        driver.keeps = ""
+
+
 # The same steps, sync and async.
 
 
 @contextmanager
 def isolated(usual: SessionFactory, homes: Homes | None = None, open_: Open | None = None) -> Iterator[Isolation]:
     """Yield the isolation of a new connection, whose work is rolled back."""
-    with usual.engine.connect() as connection:
+    with usual.engine.connect() as connection, _kept(connection, _KEPT):
         outer = connection.begin()
         isolation = Isolation(connection, usual, homes, open_)
         try:
@@ -152,11 +179,13 @@ async def async_isolated(
 ) -> AsyncIterator[AsyncIsolation]:
     """Do the same with an asynchronous connection."""
     async with usual.engine.connect() as connection:
-        outer = await connection.begin()
-        isolation = AsyncIsolation(connection, usual, homes, open_)
-        try:
-            yield isolation
-        finally:
-            await isolation.close()
-            if outer.is_active and not connection.invalidated:
-                await outer.rollback()
+        assert connection.sync_connection is not None
+        with _kept(connection.sync_connection, _ASYNC_KEPT):
+            outer = await connection.begin()
+            isolation = AsyncIsolation(connection, usual, homes, open_)
+            try:
+                yield isolation
+            finally:
+                await isolation.close()
+                if outer.is_active and not connection.invalidated:
+                    await outer.rollback()

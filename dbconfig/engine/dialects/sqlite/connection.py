@@ -70,6 +70,7 @@ class Connection(sqlite3.Connection):
     patience: int = 0  # milliseconds: its own busy_timeout, while that is shortened
     suspended: bool = False  # they are off until the transaction that drops tables has ended
     rebuilt: dict[str, rebuilt_tables.Violations] | None = None  # they are off for these tables, which a copy replaces
+    keeps: str = ""  # why its transaction does not end soon: for the error of a connection that would wait for it
     _nested = False  # a SAVEPOINT was set
     _wrote = False  # in this transaction
 
@@ -160,14 +161,11 @@ class Connection(sqlite3.Connection):
         self._own = weakref.ref(holder) if holder is not None and holder.is_ours() else None
 
     def _refuse_own_turn(self) -> None:
-        if self._turn is not None or self.queue is None:
-            return
-        holder, own = self.queue.holder(), self._own and self._own()
-        if holder is not None and (holder is own or holder.is_ours()):
-            raise sqlite3.OperationalError(
-                "database is locked: this thread or task holds the write lock itself, in a transaction that has not "
-                "ended: pass its session on instead of opening a second transaction, or end it first"
-            )
+        holder = self.queue.holder() if self._turn is None and self.queue is not None else None
+        own = self._own() if self._own is not None else None
+        refusal = holder.refusal(own) if holder is not None else ""
+        if refusal:
+            raise sqlite3.OperationalError(refusal)
 
     def remember_turn(self) -> None:
         """Record that the caller holds the write lock."""
@@ -247,6 +245,7 @@ class Connection(sqlite3.Connection):
         if turn is None:
             self._refuse_own_turn()
             turn = self._wait_for_turn(self.queue)
+        turn.kept = self.keeps
         self._turn = turn
         turn.remember()
 

@@ -28,7 +28,7 @@ CODES: Final[Mapping[str, Meaning]] = {
 }
 # Errors that the library does not raise have no code: those of this package, and of the driver.
 WORDS: Final = (
-    (r"holds the write lock itself", NEVER),  # the caller would wait for itself
+    (r"holds the write lock (?:itself|until the test)", NEVER),  # the caller would wait for itself
     (r"unable to open|cannot be created|permission denied", _FILE),
     (r"not a database|malformed", _FOREIGN),
     (r"is locked|busy", CONFLICT),

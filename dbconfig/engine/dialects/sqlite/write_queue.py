@@ -13,9 +13,14 @@ from collections import deque
 from collections.abc import Hashable, Mapping
 from contextvars import ContextVar
 from threading import Lock, RLock, current_thread, get_ident
+from typing import Final
 
 from dbconfig.engine.pool import forks
 
+OWN: Final = (
+    "database is locked: this thread or task holds the write lock itself, in a transaction that has not ended: pass "
+    "its session on instead of opening a second transaction, or end it first"
+)
 # Turns acquired by this context, by queue. Weak: a collected connection returns its turn.
 _acquired: ContextVar[Mapping[int, weakref.ref[Turn]]] = ContextVar("dbconfig.sqlite.turns", default={})  # noqa: B039
 
@@ -23,10 +28,11 @@ _acquired: ContextVar[Mapping[int, weakref.ref[Turn]]] = ContextVar("dbconfig.sq
 class Turn:
     """The right to write. Dropping the object, for any reason, returns the turn."""
 
-    __slots__ = ("__weakref__", "_owner", "_queue", "held", "thread")
+    __slots__ = ("__weakref__", "_owner", "_queue", "held", "kept", "thread")
 
     def __init__(self, queue: WriteQueue) -> None:
         self.held: bool = True
+        self.kept: str = ""  # why others need not wait for it; "": it will be released
         self.thread: str = current_thread().name
         self._queue = queue
         self._owner = _here()
@@ -50,6 +56,12 @@ class Turn:
         """
         found = _acquired.get().get(id(self._queue))
         return found is not None and found() is self and self._owner == _here()
+
+    def refusal(self, known: Turn | None) -> str:
+        """Return why waiting for this turn would be in vain; "" if it is not. `known` is one that the caller holds."""
+        if self.kept:
+            return f"database is locked: {self.kept}"
+        return OWN if self is known or self.is_ours() else ""
 
     def __del__(self) -> None:
         self.release()
