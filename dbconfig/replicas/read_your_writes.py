@@ -43,8 +43,10 @@ class Mark:
 class Scope:
     """What a request has committed, shared by all tasks and threads that work for it."""
 
-    def __init__(self, marks: Mapping[str, Mark]) -> None:
+    def __init__(self, marks: Mapping[str, Mark], outer: Scope | None = None) -> None:
         self.marks: dict[str, Mark] = dict(marks)
+        self.outer: Scope | None = outer
+        self.ended: bool = False
 
 
 _scope: ContextVar[Scope | None] = ContextVar("dbconfig.scope", default=None)
@@ -68,15 +70,23 @@ def note(key: str, mark: Mark) -> None:
 def scope(found: Mapping[str, Mark]) -> Iterator[Scope]:
     own = marks()
     both = {key: _later(own[key], mark) if key in own else mark for key, mark in found.items()}
-    opened, before = Scope({**own, **both}), _scope.get()
+    opened = Scope({**own, **both}, _active(_scope.get()))
     _scope.set(opened)
     try:
         yield opened
     finally:
+        opened.ended = True
         # Frameworks enter and leave a synchronous dependency in different copies of a context. Not with a `Token`,
         # which can be reset only in the context that created it.
         if _scope.get() is opened:
-            _scope.set(before)
+            _scope.set(_active(opened.outer))
+
+
+def _active(found: Scope | None) -> Scope | None:
+    """Return the innermost scope that has not ended: blocks of one context may end in any order."""
+    while found is not None and found.ended:
+        found = found.outer
+    return found
 
 
 def _later(own: Mark, given: Mark) -> Mark:

@@ -155,6 +155,24 @@ def test_scopes_within_each_other_end_one_by_one() -> None:
     assert marks() == {}
 
 
+@pytest.mark.parametrize("order", [(0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0)])
+def test_scopes_of_one_context_may_end_in_any_order(order: tuple[int, ...]) -> None:
+    """As those of generators do that take turns."""
+
+    def take_turns() -> None:
+        blocks = [scope({str(number): Mark(1.0)}) for number in range(3)]
+        for block in blocks:
+            block.__enter__()
+        for number in order:
+            blocks[number].__exit__(None, None, None)
+        assert marks() == {}
+        note("later", Mark(2.0))
+        contextvars.copy_context().run(lambda: note("in a copy", Mark(3.0)))
+        assert set(marks()) == {"later"}, "no scope is left that a copy shares"
+
+    contextvars.copy_context().run(take_turns)
+
+
 def test_a_commit_that_failed_is_noted_without_a_position_so_that_only_the_primary_is_read() -> None:
     engine = create_engine("sqlite://")
 
