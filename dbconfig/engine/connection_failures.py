@@ -209,7 +209,7 @@ def at_fault(slug: str, settings: DatabaseSettings, words: str = "") -> tuple[st
         location = settings.origin(key)
         if location.line or location.variable:
             return key, location
-        if key in elsewhere and key in ("host", "port") and settings.address.host is None:
+        if key in elsewhere and client_defaults.is_left_open(settings, key):
             return key, elsewhere[key].location
         if key in ("sslmode", "sslrootcert"):
             place = client_defaults.tls_word(settings, key)

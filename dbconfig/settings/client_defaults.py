@@ -113,6 +113,14 @@ def is_written(settings: Keys, name: str) -> bool:
     return name in compose(settings).query or name in settings.connect_args
 
 
+def is_left_open(settings: Keys, part: str) -> bool:
+    """Whether the profile leaves a part of the address, by its key, to the client library."""
+    if part not in ("host", "port", "username", "database"):
+        return False
+    written = is_written(settings, part) or (part == "port" and is_written(settings, "host"))
+    return not written and getattr(compose(settings), part) is None
+
+
 def refused_setting(
     settings: Keys, words: str, environ: Mapping[str, str] | None = None
 ) -> tuple[str, Location | None] | None:

@@ -196,6 +196,26 @@ def test_a_note_names_what_was_tried_or_no_place(monkeypatch):
     assert "127.0.0.1:1, 127.0.0.2:2" in two
 
 
+@pytest.mark.parametrize("driver", ["postgresql+psycopg2", "postgresql+psycopg", "mysql+pymysql"])
+def test_a_note_names_the_place_of_a_port_that_a_url_with_a_host_leaves_open(monkeypatch, tmp_path, driver):
+    monkeypatch.setenv("PGPORT", "1")
+    (tmp_path / "my.cnf").write_text("[client]\nport=1\n")
+    file = f"?read_default_file={tmp_path}/my.cnf" if driver.startswith("mysql") else ""
+    notes = notes_of(f"{driver}://app@127.0.0.1/shop{file}")
+    assert f"port comes from {f'{tmp_path}/my.cnf:2' if file else 'PGPORT, environment'}" in notes
+    assert "url comes from" in notes_of(f"{driver}://app@127.0.0.1:1/shop{file}")
+
+
+def test_a_note_names_the_variable_of_a_database_or_a_user_that_does_not_exist(monkeypatch, postgresql):
+    monkeypatch.setenv("PGDATABASE", "nowhere")
+    url = f"postgresql+psycopg2://{postgresql.user}:{postgresql.password}@127.0.0.1:{postgresql.port}"
+    assert "database comes from PGDATABASE, environment" in notes_of(url)
+    monkeypatch.setenv("PGUSER", "nobody_at_all")
+    assert "username comes from PGUSER, environment" in notes_of(
+        url.replace(url[url.index("//") + 2 : url.index("@")], "")
+    )
+
+
 REFUSED = [
     *((driver, name, value) for driver in LIBPQ for name, value in (("timezone", "Mars/Phobos"), ("serach_path", "x"))),
     ("mysql+pymysql", "time_zone", "Mars/Phobos"),
