@@ -203,7 +203,7 @@ COMMANDS: Final[dict[str, Command]] = {
         "open the database's own shell: psql, mysql, mariadb, or sqlite3",
         (_PROFILE, _DATABASE),
         ("text",),
-        "No value is passed on the command line, where other users could read it.",
+        "The password is never on a command line, where other users could read it.",
     ),
     "init": Command(
         "write a config folder with four commented profiles",

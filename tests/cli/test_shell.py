@@ -60,6 +60,13 @@ def test_a_shell_gets_its_password_never_by_the_command_line(
         assert len(started["argv"]) == 2
 
 
+def test_the_help_promises_what_is_kept_with_every_client(project: Project) -> None:
+    """The path of SQLite's file, and the name of a service, are arguments."""
+    text = " ".join(project.run("shell", "--help").out.split())
+    assert "The password is never on a command line" in text
+    assert "No value" not in text
+
+
 def test_a_protected_profile_asks_for_its_name(project: Project) -> None:
     folder = _recorder(project.folder, "sqlite3")
     project.profile("url: sqlite:///app.db\n", "production")
