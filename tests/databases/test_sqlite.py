@@ -2,6 +2,7 @@
 
 import gc
 import os
+import shutil
 import sqlite3
 import threading
 import warnings
@@ -14,6 +15,7 @@ from sqlmodel import Session, select
 
 from dbconfig import ConfigError, Registry
 from tests.registries import Account, Hero, Team, ask, at_once, from_yaml, names, registry
+from tests.support.folders import short_folder
 from tests.support.processes import unprivileged
 
 
@@ -256,12 +258,19 @@ def test_a_file_that_is_opened_for_reading_cannot_be_written(tmp_path: Path) -> 
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
-def test_a_file_that_belongs_to_somebody_else_can_be_read(tmp_path: Path) -> None:
+def test_a_file_that_belongs_to_somebody_else_can_be_read() -> None:
     """As in a container whose database comes with the image: no log, no error, no write."""
-    for folder in (tmp_path, *tmp_path.parents[:-1]):
-        if not folder.stat().st_mode & 0o005:
-            folder.chmod(folder.stat().st_mode | 0o005)
-    with registry(f"sqlite:///{tmp_path}/lite.db", variables={"journal_mode": "delete"}) as db:
+    # Not in pytest's own folder: each pytest that starts takes the rights of others on that away.
+    folder = short_folder(in_memory=False)
+    folder.chmod(0o755)
+    try:
+        _read_as_somebody_else(folder)
+    finally:
+        shutil.rmtree(folder)
+
+
+def _read_as_somebody_else(folder: Path) -> None:
+    with registry(f"sqlite:///{folder}/lite.db", variables={"journal_mode": "delete"}) as db:
         db.create_tables(Account)
     pid = os.fork()
     if pid == 0:
@@ -270,11 +279,11 @@ def test_a_file_that_belongs_to_somebody_else_can_be_read(tmp_path: Path) -> Non
             os.setgroups([])
             os.setgid(unprivileged()["group"])
             os.setuid(unprivileged()["user"])
-            with registry(f"sqlite:///{tmp_path}/lite.db") as db:
+            with registry(f"sqlite:///{folder}/lite.db") as db:
                 read = ask(db, "SELECT count(*) FROM engine_account") == 0
-            with registry(f"sqlite:///{tmp_path}/new.db") as db, pytest.raises(OperationalError) as caught:
+            with registry(f"sqlite:///{folder}/new.db") as db, pytest.raises(OperationalError) as caught:
                 ask(db, "SELECT 1")
-            outcome = 0 if read and f"{tmp_path}/new.db: permission denied" in str(caught.value) else 2
+            outcome = 0 if read and f"{folder}/new.db: permission denied" in str(caught.value) else 2
         finally:
             os._exit(outcome)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0

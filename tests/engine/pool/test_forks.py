@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
+import signal
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -82,7 +86,30 @@ def test_the_thread_that_forks_waits_for_no_connect_of_its_own() -> None:
         forks.connects.end(token)
 
 
-def test_a_fork_leaves_parent_and_child_whole_wherever_an_exception_strikes() -> None:
+def ended(pid: int, stack: str) -> int:
+    """Return the exit code of a child; one that hangs writes its stack into a file, and is ended."""
+    deadline = time.monotonic() + 30
+    while (found := os.waitpid(pid, os.WNOHANG))[0] == 0:
+        if time.monotonic() > deadline:
+            os.kill(pid, signal.SIGUSR1)
+            time.sleep(1)
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            pytest.fail(f"the child hangs: {Path(stack).read_text()}")
+        time.sleep(0.0005)
+    return os.waitstatus_to_exitcode(found[1])
+
+
+@pytest.fixture
+def _a_child_that_hangs_writes_its_stack(tmp_path: Path) -> Iterator[None]:
+    with (tmp_path / "stack").open("w") as file:
+        faulthandler.register(signal.SIGUSR1, file)
+        yield
+        faulthandler.unregister(signal.SIGUSR1)
+
+
+@pytest.mark.usefixtures("_a_child_that_hangs_writes_its_stack")
+def test_a_fork_leaves_parent_and_child_whole_wherever_an_exception_strikes(tmp_path: Path) -> None:
     """Python prints what a hook of a fork raises, and forks all the same."""
     with Registry.from_profile(Profile(name="forked", url="sqlite:///:memory:")) as db:
         profiles = db.parts.profiles
@@ -95,7 +122,7 @@ def test_a_fork_leaves_parent_and_child_whole_wherever_an_exception_strikes() ->
                 if pid == 0:
                     whole = forks._begun == [os.getpid()] and forks._forking[0].acquire(timeout=0)
                     os._exit(4 + 2 * whole + (strike.left <= 0))
-                codes.append(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+                codes.append(ended(pid, str(tmp_path / "stack")))
 
             struck = strike.during(fork)
             assert codes[0] & 6 == 6, f"{strike}: the child is not whole"

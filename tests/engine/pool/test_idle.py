@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import Engine, text
 
 from dbconfig.engine.pool import idle, judgements, pin_in_flight, stats
-from dbconfig.engine.pool.maintenance import Caretaker
+from dbconfig.engine.pool.maintenance import Caretaker, caretaker
 from tests.engine.pool.support import engine_of, eventually, running_engine, url_of
 from tests.support.clock import Clock
 
@@ -28,9 +28,12 @@ def caretakers() -> list[threading.Thread]:
 
 @pytest.fixture(autouse=True)
 def _the_pools_of_earlier_tests_are_gone() -> None:
-    """Their garbage may have been kept out of collections since before it was garbage."""
+    """Their garbage may have been kept out of collections, and what is kept elsewhere may still have jobs."""
     gc.unfreeze()
     gc.collect()
+    before = caretaker._inbox
+    caretaker.forget()  # as a forked child does
+    before.put(None)
 
 
 def a_round_of_care(engine: Engine) -> float | None:
