@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -339,6 +340,10 @@ def cases() -> Iterator[Any]:
                     )
 
 
+@pytest.mark.skipif(
+    sys.version_info >= (3, 12),
+    reason="a strike is a signal here, which may arrive in asyncio's own code, and cost the loop a callback",
+)
 @pytest.mark.parametrize(("arena", "scenario", "error", "times"), list(cases()), indirect=["arena"])
 def test_the_pool_is_whole_wherever_an_exception_strikes(
     arena: Arena, scenario: Scenario, error: type[BaseException], times: int, caplog: pytest.LogCaptureFixture
