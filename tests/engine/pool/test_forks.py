@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -109,8 +110,13 @@ def _a_child_that_hangs_writes_its_stack(tmp_path: Path) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("_a_child_that_hangs_writes_its_stack")
-def test_a_fork_leaves_parent_and_child_whole_wherever_an_exception_strikes(tmp_path: Path) -> None:
+def test_a_fork_leaves_parent_and_child_whole_wherever_an_exception_strikes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Python prints what a hook of a fork raises, and forks all the same."""
+    # The pools of earlier tests would each bring points of their own: a sweep of minutes.
+    monkeypatch.setattr(forks, "_resets", [])
+    monkeypatch.setattr(forks, "_guarded", weakref.WeakSet())
     with Registry.from_profile(Profile(name="forked", url="sqlite:///:memory:")) as db:
         profiles = db.parts.profiles
 
