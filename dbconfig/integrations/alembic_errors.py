@@ -55,8 +55,5 @@ def _is_command(config: Config) -> bool:
     """Whether this process is the `alembic` command: a program that calls `alembic.config.main` handles errors."""
     options: Any = config.cmd_opts
     program = Path(sys.argv[0])
-    return (
-        options is not None
-        and not getattr(options, "raiseerr", False)
-        and "alembic" in (program.stem, program.parent.name)
-    )
+    is_alembic = program.stem == "alembic" or program.parts[-2:] == ("alembic", "__main__.py")
+    return options is not None and not getattr(options, "raiseerr", False) and is_alembic

@@ -16,11 +16,16 @@ _LIBPQ: Final = frozenset(
     | {"sslkeylogfile", "sslmode", "sslnegotiation", "sslpassword", "sslrootcert", "sslsni", "target_session_attrs"}
     | {"tcp_user_timeout", "user"}
 )
+# Parameters of libpq that asyncpg does not know, or only in another form: they are translated.
+ASYNCPG_TRANSLATED: Final = frozenset(
+    {"sslmode", "sslrootcert", "sslcert", "sslkey", "sslcrl", "options", "application_name", "connect_timeout"}
+    | {"target_session_attrs", "ssl", "service"}
+)
 ASYNCPG: Final = frozenset(
-    {"dsn", "host", "port", "user", "password", "passfile", "service", "database", "timeout", "statement_cache_size"}
-    | {"max_cached_statement_lifetime", "max_cacheable_statement_size", "command_timeout", "ssl", "direct_tls", "loop"}
-    | {"connection_class", "record_class", "server_settings", "target_session_attrs", "krbsrvname", "gsslib"}
-    | {"sslmode", "sslrootcert", "sslcert", "sslkey", "sslcrl", "options", "application_name", "connect_timeout"}
+    {"dsn", "host", "port", "user", "password", "passfile", "database", "timeout", "statement_cache_size", "loop"}
+    | {"max_cached_statement_lifetime", "max_cacheable_statement_size", "command_timeout", "direct_tls"}
+    | {"connection_class", "record_class", "server_settings", "krbsrvname", "gsslib"}
+    | ASYNCPG_TRANSLATED
     | {"prepared_statement_cache_size", "prepared_statement_name_func", "async_creator_fn"}
 )
 _OF_MYSQL: Final = frozenset(
@@ -55,12 +60,8 @@ MYSQLCLIENT: Final = _OF_MYSQL | _MYSQLCLIENT
 ASYNCMY: Final = _OF_MYSQL | _ASYNCMY | _TLS
 AIOMYSQL: Final = _OF_MYSQL | _AIOMYSQL | _TLS
 SQLITE_OR_REFUSED: Final = SQLITE.union(OWN_BEGIN)
-# Parameters of a URL, which are texts. asyncpg knows few of libpq's: those of the first set are translated.
-ASYNCPG_TRANSLATED: Final = frozenset(
-    {"sslmode", "sslrootcert", "sslcert", "sslkey", "sslcrl", "options", "application_name", "connect_timeout"}
-    | {"target_session_attrs", "ssl", "service"}
-)
-LIBPQ_URL: Final = _LIBPQ
+# Of a URL, whose values are texts.
+LIBPQ_URL: Final = _LIBPQ - {"requiressl"}  # `sslmode` says it
 ASYNCPG_URL: Final = ASYNCPG_TRANSLATED | {"host", "port", "prepared_statement_cache_size"}
 # Parameters that SQLAlchemy converts from the text of a URL. Others reach the driver as text, where "false" is true:
 # `?ssl_disabled=false` would switch TLS off. Several hosts and ports are written as in PostgreSQL's URLs.

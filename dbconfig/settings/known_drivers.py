@@ -227,24 +227,22 @@ _REMOVE = "remove it: no driver knows it"
 _IN_CODE = "pass an argument of a newer driver in code: Registry(engine_options={'connect_args': …})"
 
 
-def unknown_parameter(name: str, backend: str, named: str) -> tuple[str, str] | None:
-    """Return what is wrong with a parameter of a URL, and what helps; None where a driver accepts it.
+def instead_of_parameter(name: str, backend: str, named: str) -> str:
+    """Return the remedy for a parameter of a URL that no driver accepts; "" if one accepts it.
 
     Args:
         name: of the parameter.
         backend: the database system.
-        named: the driver of the profile; "" where each kind of engine takes its own.
+        named: the driver of the profile; "" if each kind of engine uses its own.
     """
     chosen = [driver for driver in DRIVERS[backend] if named in ("", driver.name)]
     known = frozenset[str]().union(*(driver.in_url for driver in chosen))
     if name in known:
-        return None
-    others = [driver.name for driver in DRIVERS[backend] if name in driver.in_url]
+        return ""
     if any(name in driver.arguments for driver in chosen):
-        help = "write it into `connect_args`, where values have types"
-    else:
-        help = did_you_mean(suggest(name, known)) or _accepted_by(others) or _REMOVE
-    return f"{quoted(name)} is not a parameter of {named or backend}'s URLs", help
+        return "write it into `connect_args`, where values have types"
+    others = [driver.name for driver in DRIVERS[backend] if name in driver.in_url]
+    return did_you_mean(suggest(name, known)) or _accepted_by(others) or _REMOVE
 
 
 def unknown_argument(name: str, backend: str, named: str) -> tuple[str, str] | None:

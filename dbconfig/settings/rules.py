@@ -72,7 +72,7 @@ def contradictions(settings: Keys) -> list[Finding]:
         *_for_pool(settings, address),
         *_reset(settings),
         *nested_values.unusable(settings, address.drivername, address.backend, _levels(address.backend)),
-        *url_parameters.unknown(settings, address.drivername),
+        *url_parameters.unknown(settings, address),
         *_variables(settings, address.backend),
         *_mismatches(settings, address.backend),
         *_fast_begin(settings, address),

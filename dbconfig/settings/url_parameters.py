@@ -6,12 +6,13 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
+from dbconfig.errors.printable import quoted
 from dbconfig.settings.choices import LIBPQ_SSL_MODES
 from dbconfig.settings.driver_parameters import SQLITE_FILE_URL, SQLITE_URL
 from dbconfig.settings.findings import Finding
 from dbconfig.settings.keys import Keys
-from dbconfig.settings.known_drivers import backend_of, family, ssl_is_sslmode, unknown_parameter
-from dbconfig.settings.url_assembly import compose
+from dbconfig.settings.known_drivers import family, instead_of_parameter, ssl_is_sslmode
+from dbconfig.settings.url_parsing import DatabaseURL
 
 _TLS: Final = "tls"
 _SSL_MODES: Final = {
@@ -55,33 +56,27 @@ _MYSQL: Final = {
     "schema": "write it as `database`",
     "socket": "write it as `host: /file`",
 }
-# Parameters of the drivers, or of SQLAlchemy for them, by their exact names.
-_KNOWN: Final = {
-    "postgresql": frozenset({"connect_timeout", "sslmode", "application_name", "client_encoding", "timezone"}),
-    "mysql": frozenset({"connect_timeout", "ssl_ca", "ssl_cert", "ssl_key", "ssl_cipher", "ssl_capath"}),
-}
 _OF_FILES: Final = SQLITE_FILE_URL - SQLITE_URL
 _FILE: Final = "write `file:` before the path: sqlite:///file:data/app.db?mode=ro&uri=true"
 
 
-def unknown(settings: Keys, drivername: str) -> Iterator[Finding]:
-    """Yield the parameters that no driver accepts; those of other tools with the equivalent key."""
-    backend = backend_of(drivername)
-    system, driver = family(backend), drivername.lower().partition("+")[2].removesuffix("_async")
-    table = {"postgresql": _POSTGRESQL, "mysql": _MYSQL}.get(system, {})
-    is_file = (compose(settings).database or "").startswith("file:")
+def unknown(settings: Keys, address: DatabaseURL) -> Iterator[Finding]:
+    """Yield the parameters that no driver accepts, those of other tools with the equivalent key."""
+    backend, driver = address.backend, address.drivername.lower().partition("+")[2].removesuffix("_async")
+    table = {"postgresql": _POSTGRESQL, "mysql": _MYSQL}.get(family(backend), {})
+    is_file = (address.database or "").startswith("file:")
     of_url = settings.url.query if settings.url is not None else {}
     for where, query in (("url", of_url), ("query", settings.query)):
         for name, values in query.items():
             at = (where,) if where == "url" else (where, name)
-            help = _help(table, name, values) if name not in _KNOWN.get(system, ()) else ""
-            own = name == "ssl" and ssl_is_sslmode(drivername) and values[-1] in LIBPQ_SSL_MODES
-            if help and not own:
-                yield Finding("unknown-key", f"{name!r} is not a parameter of {backend}'s URLs", help, at)
-            elif name in _OF_FILES and system == "sqlite" and not is_file:
+            remedy = instead_of_parameter(name, backend, driver)
+            if name == "ssl" and not (ssl_is_sslmode(address.drivername) and values[-1] in LIBPQ_SSL_MODES):
+                remedy = _REMOVE  # its meaning differs between the drivers
+            if name in _OF_FILES and backend == "sqlite" and not is_file:
                 yield Finding("unknown-key", f"{name!r} is a parameter of SQLite's `file:` URLs", _FILE, at)
-            elif wrong := unknown_parameter(name, backend, driver):
-                yield Finding("unknown-key", *wrong, at)
+            elif remedy:
+                message = f"{quoted(name)} is not a parameter of {driver or backend}'s URLs"
+                yield Finding("unknown-key", message, _help(table, name, values) or remedy, at)
 
 
 def _help(table: Mapping[str, str], name: str, values: tuple[Any, ...]) -> str:

@@ -32,8 +32,8 @@ _TLS: Final = ("sslmode", "sslrootcert", "sslcert", "sslkey", "sslcrl")
 # asyncpg's name for `sslmode` in a URL; as an argument it may be a context.
 _SSL: Final = "ssl"
 # libpq's parameters that have another name or form here; they are removed from the URL.
-_LIBPQ: Final = frozenset({*_TLS, "options", "application_name", "connect_timeout", "target_session_attrs"})
 TRANSLATED: Final = driver_parameters.ASYNCPG_TRANSLATED
+_LIBPQ: Final = TRANSLATED - {_SSL, "service"}
 # Read by SQLAlchemy's dialect, which parses them in a URL.
 _DIALECT: Final = frozenset({"prepared_statement_cache_size", "prepared_statement_name_func", "async_creator_fn"})
 # One `-c name=value` or `--name=value`; a backslash escapes a space in the value.
