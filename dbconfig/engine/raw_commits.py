@@ -19,6 +19,7 @@ from dbconfig.engine.dialects import driver_protocol, errors
 from dbconfig.engine.dialects.driver_protocol import Driver
 from dbconfig.engine.dialects.set_up import on_connect
 from dbconfig.engine.transaction_statements import HARMLESS, begins_with_an_end, commits_implicitly, ends_transaction
+from dbconfig.engine.watched_class import CURSOR_METHODS, subclass, watched
 from dbconfig.engine.watched_cursor import WatchedCursor, text_of
 from dbconfig.settings.known_drivers import family
 
@@ -144,9 +145,7 @@ def _guarded(kind: type, driver: Driver, system: str) -> type:
         members[driver.begins_by] = _beginning(getattr(kind, driver.begins_by))
     if issubclass(kind, sqlite3.Connection):
         members["__exit__"] = _asking(kind.__exit__)  # it commits without calling `commit`
-    if "__dict__" not in dir(kind):  # asyncpg's: with one the layout would differ, and `__class__` could not change
-        members["__slots__"] = ()
-    return type(kind.__name__, (kind,), members)
+    return subclass(kind, members)
 
 
 def _guarded_adapter(kind: type) -> type:
@@ -164,7 +163,7 @@ def _guarded_adapter(kind: type) -> type:
         return ask
 
     members: dict[str, Any] = {name: asking(name) for name in ("commit", "rollback") if hasattr(kind, name)}
-    return type(kind.__name__, (kind,), {**members, "__slots__": ()})
+    return subclass(kind, members)
 
 
 async def _tagged(found: Awaitable[Any], driver: Driver) -> Any:
@@ -269,31 +268,10 @@ def watch(pooled: Any, mark: Mark, known: Driver, system: str) -> None:
     pooled.commit, pooled.rollback, pooled.cursor = commit_if_due, rollback_if_due, cursor_that_asks
 
 
-class _Asking:
-    """The class of cursors of PostgreSQL's drivers within a unit; not a proxy, since the drivers check the type."""
-
-    __slots__ = ()
-
-    def execute(self, query: Any, *arguments: Any, **keywords: Any) -> Any:
-        _look_by(self, query)
-        own: Any = super()
-        return own.execute(query, *arguments, **keywords)
-
-    def executemany(self, query: Any, *arguments: Any, **keywords: Any) -> Any:
-        _look_by(self, query)
-        own: Any = super()
-        return own.executemany(query, *arguments, **keywords)
-
-    def stream(self, query: Any, *arguments: Any, **keywords: Any) -> Any:
-        _look_by(self, query)
-        own: Any = super()
-        return own.stream(query, *arguments, **keywords)
-
-
 @lru_cache
 def _asking_cursor(kind: type) -> type:
-    return kind if issubclass(kind, _Asking) else type(kind.__name__, (_Asking, kind), {})
+    return watched(kind, CURSOR_METHODS, _look_by)
 
 
-def _look_by(cursor: Any, query: Any) -> None:
-    _look(_info_of(cursor.connection), text_of(query, cursor), system="postgresql")
+def _look_by(cursor: Any, statement: str) -> None:
+    _look(_info_of(cursor.connection), statement, system="postgresql")

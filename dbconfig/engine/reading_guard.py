@@ -9,7 +9,6 @@ transaction, so there the setting is sent again before a statement that is not k
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from functools import lru_cache
 from typing import Any, Final
 
 from sqlalchemy import Engine
@@ -18,6 +17,7 @@ from sqlalchemy.exc import InvalidRequestError
 from dbconfig.engine.dialects import driver_protocol
 from dbconfig.engine.dialects.driver_protocol import Driver
 from dbconfig.engine.dialects.set_up import info_of, on_connect
+from dbconfig.engine.watched_class import CURSOR_METHODS, subclass, watched
 from dbconfig.engine.watched_cursor import text_of
 from dbconfig.engine.writing_statements import Effect, effect
 from dbconfig.settings.database import DatabaseSettings
@@ -37,8 +37,6 @@ DEFAULT: Final = "default_transaction_read_only"
 RESTORE: Final = f"SET {DEFAULT} = on"
 # One statement at each new connection. The level is for snapshots; outside one, each statement sees committed data.
 GUARD_MYSQL: Final = "SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"
-
-Look = Callable[[Any, str], None]
 
 
 def attach(engine: Engine, settings: DatabaseSettings) -> None:
@@ -113,73 +111,24 @@ def _guard_postgresql(engine: Engine, settings: DatabaseSettings) -> None:
             raise InvalidRequestError(_OFF)
 
     if driver.statement_methods:
-        _guard_methods(engine, lambda kind, driver: _guarded_methods(kind, driver, look))
+        _guard_methods(engine, lambda kind, driver: watched(kind, driver.statement_methods, look))
+    cursors: dict[type, type] = {}
+
+    def of_connection(cursor: Any, statement: str) -> None:
+        look(cursor.connection, statement)
 
     def guard(connection: Any, record: Any) -> None:
         own = _bare(record.driver_connection)
         record.info[_GUARDED] = not pooled and not is_off(driver, own)
         for name in ("cursor_factory", "server_cursor_factory"):
             if hasattr(own, name):
-                kind = getattr(own, name) if name != "cursor_factory" else driver.cursor_class(own)
-                setattr(own, name, _looking(kind, look))
+                kind: Any = getattr(own, name) if name != "cursor_factory" else driver.cursor_class(own)
+                if kind not in cursors:
+                    cursors[kind] = watched(kind, CURSOR_METHODS, of_connection)
+                setattr(own, name, cursors[kind])
         driver.begin_read_only(own)
 
     on_connect(engine, guard)
-
-
-class _Looking:
-    """The class of cursors of PostgreSQL's drivers; not a proxy, since the drivers check the type."""
-
-    __slots__ = ()
-    look: Look
-
-    def _passed(self, statement: Any) -> Any:
-        own: Any = self
-        self.look(own.connection, statement if type(statement) is str else text_of(statement, own))
-        return super()
-
-    def execute(self, query: Any, *arguments: Any, **keywords: Any) -> Any:
-        return self._passed(query).execute(query, *arguments, **keywords)
-
-    def executemany(self, query: Any, *arguments: Any, **keywords: Any) -> Any:
-        return self._passed(query).executemany(query, *arguments, **keywords)
-
-    def stream(self, query: Any, *arguments: Any, **keywords: Any) -> Any:
-        return self._passed(query).stream(query, *arguments, **keywords)
-
-    def copy(self, statement: Any, *arguments: Any, **keywords: Any) -> Any:
-        return self._passed(statement).copy(statement, *arguments, **keywords)
-
-    def copy_expert(self, sql: Any, *arguments: Any, **keywords: Any) -> Any:
-        return self._passed(sql).copy_expert(sql, *arguments, **keywords)
-
-
-@lru_cache(maxsize=256)
-def _looking(kind: type, look: Look) -> type:
-    if issubclass(kind, _Looking):
-        return kind
-    return type(kind.__name__, (_Looking, kind), {"look": staticmethod(look)})
-
-
-def _guarded_methods(kind: type, driver: Driver, look: Look) -> type:
-    """Return a connection class that checks each statement."""
-
-    def looking(name: str) -> Callable[..., Any]:
-        own = getattr(kind, name)
-
-        def ask(self: Any, *arguments: Any, **keywords: Any) -> Any:
-            look(self, text_of(arguments[0] if arguments else keywords.get("query", "")))
-            return own(self, *arguments, **keywords)
-
-        return ask
-
-    members: dict[str, Any] = {name: looking(name) for name in driver.statement_methods if hasattr(kind, name)}
-    return type(kind.__name__, (kind,), _without_dict(kind, members))
-
-
-def _without_dict(kind: type, members: dict[str, Any]) -> dict[str, Any]:
-    # With additional attributes, the layout would differ, and `__class__` could not change.
-    return members if "__dict__" in dir(kind) else {**members, "__slots__": ()}
 
 
 # MySQL and MariaDB
@@ -210,7 +159,7 @@ def _guarded_mysql(kind: type, driver: Driver) -> type:
             return _later(sent, query, self, sql, *arguments, **keywords)
         return query(self, sql, *arguments, **keywords)
 
-    return type(kind.__name__, (kind,), _without_dict(kind, {"query": guarded}))
+    return subclass(kind, {"query": guarded})
 
 
 async def _later(sent: Awaitable[Any], query: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:

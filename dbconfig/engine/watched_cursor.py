@@ -11,6 +11,8 @@ Refuse = Callable[[], None]
 
 
 def text_of(statement: Any, context: Any = None) -> str:
+    if type(statement) is str:
+        return statement
     if isinstance(statement, (bytes, bytearray)):
         return statement.decode("utf-8", "replace")
     as_string = getattr(statement, "as_string", None)  # psycopg's composed statements

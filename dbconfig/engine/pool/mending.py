@@ -2,42 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-from .place import Caller, Command, Place, Serve, State
+from .place import Caller, Place, Serve, State
 from .refusal import NEVER
 
 if TYPE_CHECKING:
-    from collections import OrderedDict, deque
     from collections.abc import Callable, Collection
+
+    from .line import Line
 
 # Seconds between two reviews while a caller waits: the longest time that an interrupt costs the caller.
 REVIEW = 0.1
 
 
-class Torn(Protocol):
-    """The line that is mended."""
-
-    commands: list[Command]
-    idle: deque[Place]
-    callers: OrderedDict[Caller, None]
-    places: set[Place]
-    connects: set[Place]
-    generation: int
-    disposed: bool
-    trouble: BaseException | None
-    retry_at: float
-
-    def close_idle(self, condemned: Callable[[Place], bool], reason: str) -> None: ...
-
-    def _close(self, place: Place, reason: str, *, polite: bool = True) -> None: ...
-
-    def _hand_over(self, place: Place, now: float) -> None: ...
-
-    def _staff(self, now: float) -> None: ...
-
-
-def mend(line: Torn, waiting: Collection[Caller], is_held: Callable[[Place], bool], now: float) -> None:
+def mend(line: Line, waiting: Collection[Caller], is_held: Callable[[Place], bool], now: float) -> None:
     """Reclaim the places that are lost, and serve or queue the waiters.
 
     Each step may itself be interrupted: the next review repeats all of it, and changes nothing in a valid state. The
@@ -62,7 +41,7 @@ def mend(line: Torn, waiting: Collection[Caller], is_held: Callable[[Place], boo
     line._staff(now)
 
 
-def _take_back(line: Torn, is_held: Callable[[Place], bool]) -> None:
+def _take_back(line: Line, is_held: Callable[[Place], bool]) -> None:
     resting = set(line.idle)
     line.connects &= line.places
     for place in list(line.places):
@@ -78,7 +57,7 @@ def _take_back(line: Torn, is_held: Callable[[Place], bool]) -> None:
                 line._close(place, "invalidated", polite=False)
 
 
-def _line_up(line: Torn, waiting: Collection[Caller]) -> None:
+def _line_up(line: Line, waiting: Collection[Caller]) -> None:
     known = set(waiting)
     for caller in [each for each in line.callers if each not in known]:
         line.callers.pop(caller, None)
