@@ -97,7 +97,7 @@ def test_only_a_test_that_fails_or_hangs_notices(code: int | None, events: list[
 
 
 class Scripted(Workshop):
-    """One in which runs end as they are told to."""
+    """A workshop whose runs end as specified."""
 
     def __init__(self, folder: Path, *results: Result) -> None:
         super().__init__(folder, {})

@@ -136,14 +136,14 @@ def tls_postgresql() -> Iterator[PostgreSQLServer]:
 
 @pytest.fixture
 def standby(postgresql: PostgreSQLServer) -> Iterator[PostgreSQLServer]:
-    """A standby of another server: it answers, and takes no writes."""
+    """A standby of another server: it answers, and rejects writes."""
     with postgresql.standby() as server:
         yield server
 
 
 @pytest.fixture
 def web_server() -> Iterator[int]:
-    """The port of a web server, which is no database."""
+    """The port of a web server, not of a database."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_HEAD(self) -> None:

@@ -263,7 +263,7 @@ def test_the_client_of_mysql_demands_the_tls_that_the_profile_demands(
 
 
 def test_a_shell_is_no_less_careful_than_the_program(project: Project, server: Server) -> None:
-    """The server offers no TLS: whoever demands it is not let in without."""
+    """The server offers no TLS: a client that requires TLS does not connect without it."""
     project.profile(f"url: {server.url('mariadb' if server.kind == 'mariadb' else None)}\nsslmode: require\n")
     done = project.spawn("shell", stdin="SELECT 40 + 2;\n")
     if "not installed" in done.err:

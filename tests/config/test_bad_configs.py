@@ -1,4 +1,4 @@
-"""Wrong configurations: each is told in full, at its place, with help, and without a secret."""
+"""Wrong configurations: each is reported in full, at its place, with help, and without a secret."""
 
 import os
 import time
@@ -21,7 +21,7 @@ PG = "url: postgresql://app@db/shop\n"
 
 @dataclass(frozen=True)
 class Case:
-    """A configuration, what is told of it, and words that a person needs to read."""
+    """A configuration, what is reported, and the words that a person needs to read."""
 
     files: str | bytes | Mapping[str, str | bytes]
     expected: list[tuple[str, str, str]]
@@ -134,7 +134,7 @@ CASES = {
     "home": one("url: sqlite:///~/a.db\n", "invalid-value", "1:1", "url", "`~` is not expanded"),
     "identity again": one(f"{PG}connect_args: {{password: {SECRET}}}\n", "given-twice", "2:16",
                           "connect_args.password"),
-    # what cannot act
+    # without effect
     "memory and a pool": one("url: sqlite://\npool_size: 5\n", "not-applicable", "2:1", "pool_size", "in-memory",
                              "remove it"),
     "no pool and its size": one(f"{PG}poolclass: NullPool\npool_size: 5\n", "not-applicable", "3:1", "pool_size",
@@ -334,7 +334,7 @@ PATIENT = settings(
 
 
 def answer(project: Project, content: bytes, environ: Mapping[str, str]) -> str:
-    """Load a profile; return what is told, if anything is wrong."""
+    """Load a profile; return what is reported, if anything is wrong."""
     (project.config / "development.yaml").write_bytes(content)
     start = time.thread_time()  # of the processor, of which others may take their share
     try:

@@ -124,7 +124,7 @@ def test_each_word_encrypts_verifies_and_refuses_what_it_says(
     if host == "wrong":
         name = ELSEWHERE
         _resolve_elsewhere(monkeypatch)
-        if "psycopg" in driver:  # libpq resolves by itself
+        if "psycopg" in driver:  # libpq resolves names itself
             settings["query"] = {"hostaddr": "127.0.0.1"}
     there = (with_tls[kind], with_it, "tls-untrusted"), (request.getfixturevalue(kind), without_it, "tls-refused")
     for server, expected, slug in there:

@@ -70,7 +70,7 @@ def shown(url, name, **settings):
 
 
 def failure(url, **settings):
-    """Return why there is no connection."""
+    """Return why the connection failed."""
     with pytest.raises((SQLAlchemyError, ConfigError)) as caught:
         shown(url, "port", **settings)
     return caught.value

@@ -202,7 +202,7 @@ def test_an_engine_is_made_without_connecting() -> None:
     with registry("postgresql://app@192.0.2.1/shop") as db:
         assert str(db.engine().url) == "postgresql+psycopg2://app@192.0.2.1/shop"
         with db.session():
-            pass  # an empty session takes no connection
+            pass  # an empty session uses no connection
 
 
 def test_echo_logs_every_statement_without_what_is_hidden(caplog: pytest.LogCaptureFixture) -> None:

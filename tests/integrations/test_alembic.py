@@ -517,7 +517,7 @@ def test_shards_are_migrated_in_parallel_and_a_table_says_which_one_is_where(mig
 
 def test_a_shard_that_fails_does_not_stop_the_others_and_is_named(migrated, tmp_path):
     project = migrated(f"sqlite:///{tmp_path}/whole.db", more=SHARDS)
-    (tmp_path / "us.db").write_text("this is no database, but a text that is long enough for a header" * 20)
+    (tmp_path / "us.db").write_text("this is not a database, but a text that is long enough for a header" * 20)
     up = project.run("alembic", "-x", "parallel=2", "upgrade", "head")
     assert up.returncode != 0
     assert "1 of 3 databases failed" in up.stdout + up.stderr

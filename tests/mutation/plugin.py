@@ -11,7 +11,7 @@ _seconds: dict[str, float] = {}
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Keep the tests that MUTANTS_ONLY names, each by itself, by its file or by a folder."""
+    """Keep the tests that MUTANTS_ONLY names, each by its name, its file, or a folder."""
     if "MUTANTS_ONLY" not in os.environ:
         return
     wanted = set(json.loads(os.environ["MUTANTS_ONLY"]))

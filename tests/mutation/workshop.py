@@ -85,7 +85,7 @@ class Workshop:
     def attempt(self, change: Change, tests: Sequence[str], known: Reliability) -> Result:
         """Try a change until one of its tests notices.
 
-        A test notices if, by itself, it fails again with the change, and passes without it. One that does not is
+        A test notices if, on its own, it fails again with the change, and passes without it. One that does not is
         unreliable, and the others are asked.
         """
         while True:

@@ -1,4 +1,4 @@
-"""A unit of work is applied once, or its caller is told: whatever fails, whoever catches it, with every driver."""
+"""A unit of work is applied once, or its caller gets an error: whatever fails and is caught, with every driver."""
 
 from __future__ import annotations
 
@@ -467,7 +467,7 @@ def test_a_unit_that_is_over_is_not_joined(units: Units) -> None:
     assert units.sql(ROWS) == [(1,)]
 
 
-# What is no work
+# Functions that are not work
 
 
 class Called:
@@ -628,7 +628,7 @@ def test_a_write_with_a_variable_of_mysql_that_makes_it_read_only_is_final(units
     assert calls == [1]
 
 
-# What is told of a COMMIT that did not end well
+# Errors of a COMMIT that failed
 
 
 def told(error: BaseException, *, committed: int = 0, sent: int = 1, of: int = 1) -> BaseException:

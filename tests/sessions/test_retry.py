@@ -108,7 +108,7 @@ def test_each_attempt_is_counted_told_and_logged(now: list[float], caplog: pytes
     for fate in (Fate.CONFLICT, Fate.ABSENT, Fate.LOST):
         attempts.pause_after(ValueError(), fate)
         numbers.append(attempts.number)
-    assert numbers == [1, 2, 2, 3]  # a server that was not there is no attempt
+    assert numbers == [1, 2, 2, 3]  # an unreachable server does not count as an attempt
     assert told == ["conflict", "conflict", "absent", "absent", "lost", "lost"]
     conflict, absent, lost = (vars(record) for record in caplog.records)
     assert conflict["message"] == f"shop/default: attempt 1: {Fate.CONFLICT.value}; retrying in 0.020 s"
@@ -117,7 +117,7 @@ def test_each_attempt_is_counted_told_and_logged(now: list[float], caplog: pytes
     assert [record["reason"] for record in (conflict, absent, lost)] == ["conflict", "absent", "lost"]
     assert {(record["levelname"], record["pool"]) for record in (conflict, absent, lost)} == {("INFO", "shop")}
     assert attempts.pause_after(ValueError(), Fate.CONFLICT) is None
-    assert (len(told), attempts.number) == (6, 3)  # there is no further attempt
+    assert (len(told), attempts.number) == (6, 3)  # without a further attempt
 
 
 def test_one_attempt_is_enough(now: list[float]) -> None:

@@ -356,7 +356,7 @@ def test_a_user_that_has_all_its_connections_in_use_is_waited_for(
 
 
 def test_a_result_that_answers_to_every_name_is_a_result() -> None:
-    """It is no generator of the session: `Mock().gi_frame` is a Mock."""
+    """It is not a generator: `Mock().gi_frame` is a Mock."""
     answers = Mock()
 
     async def work(session: Any) -> Any:

@@ -94,7 +94,7 @@ def test_settings_that_cannot_act_together_are_refused(project, text, slug, mess
     [
         f"{POSTGRESQL}\npassword: x\nport: 5433",
         f"{POSTGRESQL}\nvariables: {{statement_timeout: 5, search_path: x}}",
-        f"{FILE}\nvariables: {{statement_timeout: 5}}\nstatement_timeout: 5s",  # on SQLite it is no variable
+        f"{FILE}\nvariables: {{statement_timeout: 5}}\nstatement_timeout: 5s",  # SQLite has no such variable
         f"{FILE}\npool_size: 3\npool_recycle: -1",
         f"{MEMORY}\npoolclass: StaticPool\npool_recycle: 5m",
         f"{FILE}\npoolclass: SingletonThreadPool\npool_size: 3",

@@ -49,7 +49,9 @@ class Strike:
         self._fell = False
         self._files = files
         self._error = error
-        self._next: tuple[FrameType, int | None] | None = None  # where a point has been passed, if it goes on here
+        self._next: tuple[FrameType, int | None] | None = (
+            None  # where a point has been passed, if execution continues here
+        )
         self.raised = False  # whether it left the work, with these notes
         self.notes: list[str] = []
         self._early = False  # whether the signal arrived where CPython would not have looked without us
@@ -114,7 +116,7 @@ class Strike:
     def _signalled(self, work: Callable[[], Any]) -> None:
         """Let a signal arrive at the point: CPython raises where it looks for signals next, and only there.
 
-        To raise in the place of the next instruction would be wrong, for that may stand outside of the block in which
+        To raise at the next instruction would be wrong, since that may be outside of the block in which
         CPython looks. In Python 3.12 the end of an `except` in a `with` jumps back to the end of the `with`: the signal
         is seen in the jump, which is inside, and the lock is released; an exception at the instruction that is jumped
         to leaves it locked. Two tests of the pool's interrupts prove it.
@@ -210,7 +212,7 @@ _known: dict[CodeType, dict[int, int]] = {}
 
 
 def _after_points(code: CodeType) -> dict[int, int]:
-    """Return the points of a function, and where it goes on after each."""
+    """Return the points of a function, and where execution continues after each."""
     found = _known.get(code)
     if found is None:
         instructions = list(dis.get_instructions(code))
@@ -223,7 +225,7 @@ def _after_points(code: CodeType) -> dict[int, int]:
 
 
 def _after_await(instruction: dis.Instruction) -> bool:
-    """Return whether it is where a coroutine goes on after an `await`, or a generator after a `yield from`."""
+    """Return whether it is where a coroutine continues after an `await`, or a generator after a `yield from`."""
     return instruction.opname == "RESUME" and (instruction.arg or 0) & 3 > 1
 
 

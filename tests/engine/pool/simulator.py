@@ -62,7 +62,7 @@ _NAMES, _WEIGHTS = list(KINDS), list(KINDS.values())
 STRIKES = {
     "strike": 4,  # in the middle of the next event
     "lose": 2,  # the next command, before it is carried out
-    "drop": 1,  # a holder ends, and nobody is told
+    "drop": 1,  # a holder ends without notice
     "abandon": 1,  # and so does a caller who waits
 }
 STRUCK = 0.3  # of the schedules
@@ -200,7 +200,7 @@ class Pool:
         self.tick_at = when
         self.world.at(when, self.tick, when)
 
-    # -- what the line is told
+    # -- events of the line
 
     def ask(self) -> None:
         world = self.world
@@ -422,7 +422,7 @@ class Pool:
             self.tell(self.line.checked, place, alive=not place.connection.dead, now=self.world.now)
 
     def begin_close(self, place: Place, reason: str) -> None:
-        if self.struck and not place.connection.open:  # whoever has closed it was struck when it told the line
+        if self.struck and not place.connection.open:  # its closer was struck before it reported that
             self.line.closed(place, self.world.now)
             return
         if place in self.closing or not place.connection.open:

@@ -166,4 +166,4 @@ def test_no_more_are_opened_than_there_are_places() -> None:
     line.commands.clear()
     line.care.round(100.0)
     assert (line.open, line.connecting) == (3, 1)
-    assert wakes(line) == [100.0 + judgements.LONGEST_ROUND]  # there is no place
+    assert wakes(line) == [100.0 + judgements.LONGEST_ROUND]  # no place is free

@@ -171,7 +171,7 @@ class ThreadsForgetWhoWaits(FairPool):
 
 
 class ThreadsLendWhatIsInvalid(FairPool):
-    """What rests while all is invalidated goes on to rest."""
+    """Connections that are idle during an invalidation stay idle."""
 
     def _discard_idle(self, condemned: Any, reason: str) -> None:
         if reason != "invalidated":

@@ -614,7 +614,7 @@ class ThreadWorld:
                 self.fail(f"{pool.open} places are taken, {pool.connecting} of them for connects")
 
     def check_connects(self) -> None:
-        # Who connects on its own thread, since there is no other, is not counted.
+        # A caller that connects on its own thread, because none is free, is not counted.
         if len(self.pools) == 1 and sum(each.helps for each in self.connects) > self.rules.connects_at_once:
             raise self.fail("too many connects at once")
 
