@@ -2,7 +2,7 @@
 
 The suite runs once with coverage, to learn which tests run which line; `--record` does so anew. Each change is tried in
 a copy of the project, in a child of a process that has collected the tests, until one of its tests fails, and does so
-again on its own, but not without the change. Survivors are printed as `file:line old → new`. What can make no difference
+again alone, but not without the change. Survivors are printed as `file:line old → new`. What can make no difference
 is listed in equivalent.py, with the reason.
 """
 

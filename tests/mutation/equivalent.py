@@ -1,4 +1,4 @@
-"""Changes that no test can notice, each with the reason. A name that no longer matches a change of its file fails a test."""
+"""Changes that no test can notice, each with the reason. A name without a change in its file fails a test."""
 
 from tests.mutation.changes import Change
 
