@@ -98,7 +98,7 @@ class Arena:
             assert not pending, f"somebody who waits is forgotten: {pending}"
 
     async def look(self, strike: Strike) -> None:
-        gc.collect(0)
+        gc.collect(0 if sys.version_info < (3, 12) else 2)  # there, what two strikes leave is in the old generation
         pool = self.pool
         async with asyncio.timeout(FORGOTTEN):
             connections = [await self.engine.connect() for _ in range(LIMIT)]
@@ -322,6 +322,14 @@ def struck(arena: Arena, scenario: Scenario, error: type[BaseException], forget:
     return sweep(attempt)
 
 
+# Python 3.12.1: in `a_wait_that_ends_in_vain` the strike arrives in `BaseEventLoop.call_soon`, called by `set_result`, and
+# nothing wakes the task.
+_IN_ASYNCIO = pytest.mark.skipif(
+    sys.version_info >= (3, 12),
+    reason="a strike is a signal here, which may arrive in asyncio's own code, and cost the loop a callback",
+)
+
+
 def cases() -> Iterator[Any]:
     """What is swept each time on each driver, and what with the slow tests."""
     usual = {a_unit, a_session, a_use}
@@ -336,14 +344,13 @@ def cases() -> Iterator[Any]:
                         error,
                         times,
                         id=f"{driver}-{scenario.__name__}-{error.__name__}-{times}",
-                        marks=() if soon and (error is Struck or driver == "aiosqlite") else pytest.mark.slow,
+                        marks=[
+                            *([] if soon and (error is Struck or driver == "aiosqlite") else [pytest.mark.slow]),
+                            *([] if scenario in usual else [_IN_ASYNCIO]),
+                        ],
                     )
 
 
-@pytest.mark.skipif(
-    sys.version_info >= (3, 12),
-    reason="a strike is a signal here, which may arrive in asyncio's own code, and cost the loop a callback",
-)
 @pytest.mark.parametrize(("arena", "scenario", "error", "times"), list(cases()), indirect=["arena"])
 def test_the_pool_is_whole_wherever_an_exception_strikes(
     arena: Arena, scenario: Scenario, error: type[BaseException], times: int, caplog: pytest.LogCaptureFixture
