@@ -322,8 +322,8 @@ def struck(arena: Arena, scenario: Scenario, error: type[BaseException], forget:
     return sweep(attempt)
 
 
-# Python 3.12.1: in `a_wait_that_ends_in_vain` the strike arrives in `BaseEventLoop.call_soon`, called by `set_result`, and
-# nothing wakes the task.
+# Python 3.12.1: in `a_wait_that_ends_in_vain` the strike arrives in `BaseEventLoop.call_soon`, called by `set_result`,
+# and nothing wakes the task.
 _IN_ASYNCIO = pytest.mark.skipif(
     sys.version_info >= (3, 12),
     reason="a strike is a signal here, which may arrive in asyncio's own code, and cost the loop a callback",
