@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Engine
 
+    from dbconfig.engine.pool.options import Connected
     from dbconfig.settings.database import DatabaseSettings
 
 STAGES: Final = ("resolve", "tcp", "tls", "login", "query")
@@ -113,13 +114,11 @@ class Judge:
         row = errors.of_statement(error, self._settings.backend)
         return row is not None and row.fate is Fate.READ_ONLY
 
-    def declares_read_only(self) -> bool:
-        """Whether the profile or the client's environment makes transactions read-only by default."""
-        if self._settings.backend != "postgresql":
-            return False
-        from dbconfig.engine.dialects.postgresql import read_only_by_default  # only where a write was rejected
+    def read_only_because(self, connected: Connected) -> str:
+        """Return what makes transactions read-only by default on a server that accepts writes; "" if nothing does."""
+        from dbconfig.engine.dialects import read_only_by_default  # only where a write was rejected
 
-        return read_only_by_default.declared(self._settings)
+        return read_only_by_default.reason(self._settings, connected)
 
 
 def name_errors(engine: Engine) -> None:

@@ -16,6 +16,7 @@ import pymysql
 import pytest
 from sqlalchemy import event, text
 from sqlalchemy.exc import DBAPIError, InvalidRequestError, OperationalError, ProgrammingError
+from sqlalchemy.pool import Pool
 from sqlalchemy.util import await_only
 from sqlmodel import Field, MetaData, Session, SQLModel
 
@@ -25,6 +26,7 @@ from dbconfig.engine.dialects.error_table import Fate
 from dbconfig.engine.dialects.errors import fate_of
 from dbconfig.sessions.commit import uncertain_after
 from tests.sessions.conftest import KINDS, Units, units_of
+from tests.support.servers import MariaDBServer, PostgreSQLServer
 
 
 class Base(SQLModel):
@@ -588,12 +590,27 @@ def test_a_write_in_a_transaction_that_the_work_has_made_read_only_is_final(unit
 READ_ONLY = "default_transaction_read_only"
 
 
-@pytest.mark.parametrize("way", ["variables", "options", "PGOPTIONS"])
+def refused_once(units: Units, db: Registry | None = None) -> DBAPIError:
+    """Return the error of a unit of work that writes, after one attempt."""
+    calls = []
+
+    def work(session: Session) -> None:
+        calls.append(1)
+        session.execute(INSERT)
+
+    with pytest.raises(DBAPIError, match=r"(?i)read.only transaction") as raised:
+        units.run(work, db)
+    assert calls == [1]
+    assert not raised.value.connection_invalidated
+    return raised.value
+
+
+@pytest.mark.parametrize(
+    ("way", "place"), [("variables", "variables"), ("options", "options of the connection"), ("PGOPTIONS", "PGOPTIONS")]
+)
 def test_a_write_in_a_transaction_that_the_profile_has_made_read_only_is_final(
-    units: Units, way: str, monkeypatch: pytest.MonkeyPatch
+    postgresql_units: Units, way: str, place: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if units.system != "postgresql":
-        pytest.skip("MySQL's variables are those of `variables` alone, and its server says that its own are off")
     settings: dict[str, Any] = {}
     if way == "variables":
         settings = {"variables": {READ_ONLY: "on"}}
@@ -601,31 +618,65 @@ def test_a_write_in_a_transaction_that_the_profile_has_made_read_only_is_final(
         settings = {"query": {"options": f"-c {READ_ONLY}=on"}}
     else:
         monkeypatch.setenv("PGOPTIONS", f"-c {READ_ONLY}=on")
-    calls = []
-
-    def work(session: Session) -> None:
-        calls.append(1)
-        session.execute(INSERT)
-
-    with pytest.raises(DBAPIError, match=r"(?i)read.only transaction"):
-        units.run(work, units.open(**settings))
-    assert calls == [1]
+    error = refused_once(postgresql_units, postgresql_units.open(**settings))
+    assert place in "\n".join(error.__notes__)
 
 
-def test_a_write_with_a_variable_of_mysql_that_makes_it_read_only_is_final(units: Units) -> None:
-    if units.system != "mariadb":
-        pytest.skip("a variable of MySQL")
+@pytest.mark.parametrize(
+    ("subject", "words"),
+    [
+        ("ROLE app", 'set for the role "app"; to undo it: ALTER ROLE "app" RESET'),
+        ('DATABASE "{0}"', 'set for the database "{0}"; to undo it: ALTER DATABASE "{0}" RESET'),
+        (
+            'ROLE app IN DATABASE "{0}"',
+            'set for the role "app" in the database "{0}"; to undo it: ALTER ROLE "app" IN DATABASE "{0}" RESET',
+        ),
+        ("ROLE ALL", "set for all roles; to undo it: ALTER ROLE ALL RESET"),
+    ],
+)
+def test_a_write_of_a_role_or_in_a_database_that_is_read_only_by_default_is_final(
+    postgresql_units: Units, postgresql: PostgreSQLServer, subject: str, words: str
+) -> None:
+    subject, words = (part.format(postgresql.database) for part in (subject, words))
+    postgresql.sql(f"ALTER {subject} SET {READ_ONLY} = on")
+    try:
+        error = refused_once(postgresql_units)
+    finally:
+        postgresql.sql(f"BEGIN READ WRITE; ALTER {subject} RESET {READ_ONLY}; COMMIT")
+    assert f"{READ_ONLY} is {words} {READ_ONLY}" in "\n".join(error.__notes__)
+
+
+def test_a_write_on_connections_that_a_listener_has_made_read_only_is_final(postgresql_units: Units) -> None:
+    def restrict(connection: Any, record: Any) -> None:
+        cursor = connection.cursor()
+        cursor.execute(f"SET {READ_ONLY} = on")
+        cursor.close()
+        connection.commit()
+
+    event.listen(Pool, "connect", restrict)
+    try:
+        error = refused_once(postgresql_units)
+    finally:
+        event.remove(Pool, "connect", restrict)
+    assert "by a statement on each new connection" in "\n".join(error.__notes__)
+
+
+def test_a_write_with_a_variable_of_mysql_that_makes_it_read_only_is_final(mariadb_units: Units) -> None:
     names = "('tx_read_only', 'transaction_read_only')"  # MariaDB's before 11.1, and MySQL's
-    ((name, _), *_) = units.sql(f"SHOW VARIABLES WHERE Variable_name IN {names}")
-    calls = []
+    ((name, _), *_) = mariadb_units.sql(f"SHOW VARIABLES WHERE Variable_name IN {names}")
+    error = refused_once(mariadb_units, mariadb_units.open(variables={name: True}))
+    assert f"{name} is set in variables" in "\n".join(error.__notes__)
 
-    def work(session: Session) -> None:
-        calls.append(1)
-        session.execute(INSERT)
 
-    with pytest.raises(DBAPIError, match=r"(?i)read.only transaction"):
-        units.run(work, units.open(variables={name: True}))
-    assert calls == [1]
+def test_a_write_on_a_server_whose_init_connect_makes_it_read_only_is_final(
+    mariadb_units: Units, mariadb: MariaDBServer
+) -> None:
+    mariadb.sql("SET GLOBAL init_connect = 'SET SESSION TRANSACTION READ ONLY'")
+    try:
+        error = refused_once(mariadb_units)
+    finally:
+        mariadb.sql("SET GLOBAL init_connect = ''")
+    assert "its init_connect makes" in "\n".join(error.__notes__)
 
 
 # Errors of a COMMIT that failed

@@ -11,6 +11,7 @@ from sqlalchemy import event
 from sqlalchemy.pool import QueuePool, SingletonThreadPool
 
 from dbconfig.engine.pool import (
+    beside,
     deadline_limit,
     failover,
     forks,
@@ -218,10 +219,8 @@ def ledger_if_any(engine: Any) -> counters.Ledger | None:
 
 def connect_beside(engine: Engine) -> None:
     """Open a connection outside the pool and close it, to check that connecting is possible now."""
-    beside = engine.pool.recreate()
-    # Not detached: one of asyncio would stay open then.
-    beside.connect().close()
-    beside.dispose()
+    with beside.connected(engine):
+        pass
 
 
 def drain(engine: Engine) -> retiring.Drain:

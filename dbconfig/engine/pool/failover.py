@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+from contextlib import nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import event
 
-from dbconfig.engine.pool import driver
+from dbconfig.engine.pool import beside, driver
 from dbconfig.engine.pool.facts import facts
 
 if TYPE_CHECKING:
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import Engine, ExceptionContext
 
-    from dbconfig.engine.pool.options import Judge
+    from dbconfig.engine.pool.options import Connected, Judge
 
 logger: logging.Logger = logging.getLogger("dbconfig.pool.failover")
 
@@ -35,32 +37,54 @@ def attach(engine: Engine, name: str, judge: Judge, count: Callable[[], None]) -
             return
         if judge.ends_connection(error):
             context.is_disconnect = True
-        elif judge.refuses_writes(error) and not _asked_for_read_only(context, judge):
-            logger.warning(
-                "%s: the primary has become read-only; replacing all of its connections (%s)",
-                name,
-                error,
-                extra=facts(name),
-            )
-            count()
-            context.is_disconnect = True
+        elif judge.refuses_writes(error):
+            reason = _reason_without_failover(context, engine, judge)
+            if reason is None:
+                logger.warning(
+                    "%s: the primary has become read-only; replacing all of its connections (%s)",
+                    name,
+                    error,
+                    extra=facts(name),
+                )
+                count()
+                context.is_disconnect = True
+            elif reason:
+                (context.sqlalchemy_exception or error).add_note(f"dbconfig[read-only]: {reason}")
 
     event.listen(engine, "handle_error", handle_error)
 
 
-def _asked_for_read_only(context: ExceptionContext, judge: Judge) -> bool:
-    """Whether the transaction was declared read-only by the application, which is then at fault, not the server."""
+def _reason_without_failover(context: ExceptionContext, engine: Engine, judge: Judge) -> str | None:
+    """Return what has made the transaction read-only if the server accepts writes; None if the server does not.
+
+    "" is the application's own statement, which the caller knows.
+    """
     connection = context.connection
     if connection is None:
-        return False
+        return None
     if connection.get_execution_options().get("postgresql_readonly"):
-        return True
+        return ""
     if connection.dialect.name in ("mysql", "mariadb"):
-        return _is_off(connection, _SERVER_READ_ONLY)
+        if not _is_off(connection, _SERVER_READ_ONLY):
+            return None
+        return _asked(judge, partial(nullcontext, connection.connection))
     # Since version 14 PostgreSQL reports both without being asked: a read-only transaction on a server that is neither
     # a standby nor read-only by default was made so by a statement of the application.
     standby, by_default = (_parameter(connection, key) for key in ("in_hot_standby", "default_transaction_read_only"))
-    return standby != "on" and ((standby, by_default) == ("off", "off") or judge.declares_read_only())
+    if standby == "on":
+        return None
+    if (standby, by_default) == ("off", "off"):
+        return ""
+    # On another connection: this one's transaction has failed, and answers nothing.
+    return _asked(judge, partial(beside.connected, engine)) or None
+
+
+def _asked(judge: Judge, connected: Connected) -> str:
+    try:
+        return judge.read_only_because(connected)
+    except Exception as error:  # as during a failover, when the new connection fails
+        logger.debug("cannot tell why the transaction is read-only: %s", error)
+        return ""
 
 
 def _is_off(connection: Any, variables: Sequence[str]) -> bool:

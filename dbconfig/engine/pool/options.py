@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, NamedTuple, Protocol
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
 from sqlalchemy.pool import QueuePool
 
 from dbconfig.engine.pool.ping import Check
+
+Connected: TypeAlias = Callable[[], AbstractContextManager[Any]]  # opens a connection outside the pool
 
 
 class Judge(Protocol):
@@ -23,8 +27,8 @@ class Judge(Protocol):
     def refuses_writes(self, error: BaseException) -> bool:
         """Whether a statement was rejected because the server, or the transaction, is read-only."""
 
-    def declares_read_only(self) -> bool:
-        """Whether the application's own configuration makes transactions read-only by default."""
+    def read_only_because(self, connected: Connected) -> str:
+        """Return what makes transactions read-only by default on a server that accepts writes; "" if nothing does."""
 
 
 class SystemErrors:
@@ -41,8 +45,8 @@ class SystemErrors:
     def refuses_writes(self, error: BaseException) -> bool:
         return False
 
-    def declares_read_only(self) -> bool:
-        return False
+    def read_only_because(self, connected: Connected) -> str:
+        return ""
 
 
 SYSTEM_ERRORS: Final = SystemErrors()

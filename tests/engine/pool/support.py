@@ -17,7 +17,7 @@ from dbconfig.engine import pool as dbconfig_pool
 from dbconfig.engine.dialects import driver_protocol
 from dbconfig.engine.dialects.error_table import Fate
 from dbconfig.engine.dialects.errors import of_connect, of_statement
-from dbconfig.engine.pool.options import LineOptions
+from dbconfig.engine.pool.options import Connected, LineOptions
 from dbconfig.engine.pool.ping import Check
 from dbconfig.engine.pool.tasks import TaskPool
 from dbconfig.engine.pool.threads import FairPool
@@ -40,8 +40,8 @@ class Judge:
         row = of_statement(error)
         return row is not None and row.fate is Fate.READ_ONLY
 
-    def declares_read_only(self) -> bool:
-        return False
+    def read_only_because(self, connected: Connected) -> str:
+        return ""
 
 
 JUDGE = Judge()

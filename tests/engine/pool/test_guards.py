@@ -6,7 +6,7 @@ import os
 import sys
 import threading
 import time
-from contextlib import closing
+from contextlib import closing, nullcontext
 from types import SimpleNamespace
 from typing import Any
 
@@ -247,6 +247,7 @@ def test_a_pool_that_knows_no_database_goes_by_the_operating_system(error: Excep
     assert SYSTEM_ERRORS.connects_again(error) is again
     assert SYSTEM_ERRORS.ends_connection(error) is False
     assert SYSTEM_ERRORS.refuses_writes(error) is False
+    assert SYSTEM_ERRORS.read_only_because(nullcontext) == ""
 
 
 def test_the_socket_of_a_connection_is_that_of_its_transport() -> None:

@@ -21,7 +21,7 @@ from greenlet import getcurrent, greenlet
 from sqlalchemy import event
 
 from dbconfig.engine.pool import connecting, forks, idle, judgements, record, thread_places, threads
-from dbconfig.engine.pool.options import LineOptions
+from dbconfig.engine.pool.options import Connected, LineOptions
 from dbconfig.engine.pool.place import NEVER, Rules
 from dbconfig.engine.pool.sockets import Verdict
 from dbconfig.engine.pool.threads import FairPool
@@ -62,8 +62,8 @@ class Judge:
     def refuses_writes(self, error: BaseException) -> bool:
         return False
 
-    def declares_read_only(self) -> bool:
-        return False
+    def read_only_because(self, connected: Connected) -> str:
+        return ""
 
 
 class Wire:
