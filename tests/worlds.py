@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextvars import copy_context
 from pathlib import Path
 from typing import Any
@@ -13,21 +13,9 @@ import pytest
 from sqlalchemy import text
 
 from dbconfig import DeadlineExceeded, Profile, Registry
+from tests.support.drivers import Driver, params
 from tests.support.proxy import Proxy
 
-DRIVERS = {
-    "psycopg2": ("postgresql", "postgresql+psycopg2", False),
-    "psycopg": ("postgresql", "postgresql+psycopg", False),
-    "pymysql": ("mariadb", "mysql+pymysql", False),
-    "sqlite3": ("", "sqlite", False),
-    "asyncpg": ("postgresql", "postgresql+asyncpg", True),
-    "psycopg-async": ("postgresql", "postgresql+psycopg", True),
-    "aiomysql": ("mariadb", "mysql+aiomysql", True),
-    "asyncmy": ("mariadb", "mysql+asyncmy", True),
-    "aiosqlite": ("", "sqlite+aiosqlite", True),
-}
-SERVED = [name for name, (server, *_) in DRIVERS.items() if server]
-MARKS = {name: [pytest.mark.server] if server else [] for name, (server, *_) in DRIVERS.items()}
 FOREVER = {
     "postgresql": "SELECT pg_sleep(600)",
     "mariadb": "SELECT SLEEP(600)",
@@ -44,10 +32,10 @@ LONG = 60.0
 class World:
     """A registry of one driver, in a thread or in an event loop."""
 
-    def __init__(self, name: str, request: pytest.FixtureRequest, folder: Path) -> None:
-        kind, self.drivername, self.is_async = DRIVERS[name]
-        pytest.importorskip(name.partition("-")[0])
-        self.kind = kind
+    def __init__(self, driver: Driver, request: pytest.FixtureRequest, folder: Path) -> None:
+        pytest.importorskip(driver.module)
+        self.drivername, self.is_async = driver.scheme, driver.asynchronous
+        self.kind = kind = driver.server
         self.server: Any = request.getfixturevalue(kind) if kind else None
         self.file = folder / "app.db"
         self.forever = FOREVER[kind]
@@ -125,5 +113,5 @@ class Doing:
         return result.scalar() if result.returns_rows else None
 
 
-def worlds(names: list[str]) -> Any:
-    return pytest.mark.parametrize("world", [pytest.param(name, marks=MARKS[name]) for name in names], indirect=True)
+def worlds(drivers: Iterable[Driver]) -> Any:
+    return pytest.mark.parametrize("world", params(drivers), indirect=True)

@@ -11,20 +11,12 @@ import pytest
 
 from tests.cli.conftest import Project, Result
 from tests.groups import pair as pair
+from tests.support.drivers import SERVED, Driver, params, schemes
 from tests.support.mariadb import MariaDBServer
 from tests.support.pgbouncer import pgbouncer
 from tests.support.ports import free_port
 from tests.support.postgresql import PostgreSQLServer, PostgreSQLStandby
 from tests.support.servers import Server
-
-DRIVERS = [
-    ("postgresql", "postgresql+psycopg2"),
-    ("postgresql", "postgresql+psycopg"),
-    ("postgresql", "postgresql+asyncpg"),
-    ("mariadb", "mysql+pymysql"),
-    ("mariadb", "mysql+asyncmy"),
-    ("mariadb", "mysql+aiomysql"),
-]
 
 
 def lines(result: Result) -> dict[str, str]:
@@ -39,13 +31,10 @@ def document(project: Project) -> dict[str, Any]:
     return dict(found["databases"]["default"], healthy=found["healthy"])
 
 
-@pytest.mark.server
-@pytest.mark.parametrize(("kind", "scheme"), DRIVERS)
-def test_a_healthy_server_takes_ten_lines(
-    project: Project, request: pytest.FixtureRequest, kind: str, scheme: str
-) -> None:
-    server: Server = request.getfixturevalue(kind)
-    project.profile(f"url: {server.url(scheme)}\npool_size: 20\nmax_overflow: 40\nstatement_timeout: 7s\n")
+@pytest.mark.parametrize("driver", params(schemes(SERVED)))
+def test_a_healthy_server_takes_ten_lines(project: Project, request: pytest.FixtureRequest, driver: Driver) -> None:
+    server: Server = request.getfixturevalue(driver.server)
+    project.profile(f"url: {server.url(driver.scheme)}\npool_size: 20\nmax_overflow: 40\nstatement_timeout: 7s\n")
     result = project.run("doctor")
     assert (result.code, result.err) == (0, ""), result.text
     assert len(result.out.splitlines()) <= 10
@@ -53,8 +42,8 @@ def test_a_healthy_server_takes_ten_lines(
     assert said["profile"] == "development (ENVIRONMENT is not set: development), config/development.yaml"
     assert said["database"].endswith("(config/development.yaml:1)")
     assert f"app:***@127.0.0.1:{server.port}/" in said["database"]
-    role = "primary" if kind == "postgresql" else "accepts writes"
-    version = "PostgreSQL" if kind == "postgresql" else "MariaDB"
+    role = "primary" if driver.server == "postgresql" else "accepts writes"
+    version = "PostgreSQL" if driver.server == "postgresql" else "MariaDB"
     assert re.fullmatch(rf"{version} \d[^,]*, {role}; answers in \d+\.\d ms", said["server"])
     assert re.fullmatch(
         r"20 \+ 40 in each process; the server has \d+ free of \d+ \(.*\), room for \d such pools?", said["pool"]
@@ -69,15 +58,14 @@ def test_a_healthy_server_takes_ten_lines(
     assert server.password not in json.dumps(found)
 
 
-@pytest.mark.server
-@pytest.mark.parametrize(("kind", "scheme"), DRIVERS)
+@pytest.mark.parametrize("driver", params(schemes(SERVED)))
 def test_a_server_that_is_down_and_a_wrong_password_are_errors(
-    project: Project, request: pytest.FixtureRequest, kind: str, scheme: str
+    project: Project, request: pytest.FixtureRequest, driver: Driver
 ) -> None:
-    server: Server = request.getfixturevalue(kind)
+    server: Server = request.getfixturevalue(driver.server)
     for url, slug in (
-        (server.url(scheme, port=free_port()), "refused"),
-        (server.url(scheme, password="wrong"), "login-rejected"),
+        (server.url(driver.scheme, port=free_port()), "refused"),
+        (server.url(driver.scheme, password="wrong"), "login-rejected"),
     ):
         project.profile(f"url: {url}\n")
         result = project.run("doctor")

@@ -13,19 +13,11 @@ from sqlmodel import Session
 from dbconfig import ConfigError, Profile, Registry, load
 from dbconfig.engine.dialects.application_name import default_name
 from tests.pooled import Kind
+from tests.support.drivers import SERVED, Driver, params
 from tests.support.pgbouncer import pgbouncer
 from tests.support.postgresql import PostgreSQLServer
 from tests.support.server import Server
 
-DRIVERS = {
-    "psycopg2": ("postgresql", "postgresql+psycopg2", False),
-    "psycopg": ("postgresql", "postgresql+psycopg", False),
-    "psycopg async": ("postgresql", "postgresql+psycopg", True),
-    "asyncpg": ("postgresql", "postgresql+asyncpg", True),
-    "pymysql": ("mariadb", "mysql+pymysql", False),
-    "asyncmy": ("mariadb", "mysql+asyncmy", True),
-    "aiomysql": ("mariadb", "mysql+aiomysql", True),
-}
 OWN_CONNECTION = {"postgresql": "SELECT pg_backend_pid()", "mariadb": "SELECT connection_id()"}
 NAME = {
     "postgresql": "SELECT application_name FROM pg_stat_activity WHERE pid = {}",
@@ -37,17 +29,17 @@ NAME = {
 Seen = Callable[..., str]
 
 
-@pytest.fixture(params=DRIVERS)
-def driver(request: pytest.FixtureRequest) -> tuple[str, str, bool]:
-    system, drivername, asynchronous = DRIVERS[request.param]
-    pytest.importorskip(drivername.partition("+")[2])
-    return system, drivername, asynchronous
+@pytest.fixture(params=params(SERVED))
+def driver(request: pytest.FixtureRequest) -> Driver:
+    driver: Driver = request.param
+    pytest.importorskip(driver.module)
+    return driver
 
 
 @pytest.fixture
-def seen(driver: tuple[str, str, bool], request: pytest.FixtureRequest, tmp_path: Path) -> Seen:
+def seen(driver: Driver, request: pytest.FixtureRequest, tmp_path: Path) -> Seen:
     """Return how the server calls a connection of a project `shop` in a profile `production`."""
-    system, drivername, asynchronous = driver
+    system = driver.server
     server: Server = request.getfixturevalue(system)
     config = tmp_path / "shop" / "config"
     config.mkdir(parents=True)
@@ -58,11 +50,11 @@ def seen(driver: tuple[str, str, bool], request: pytest.FixtureRequest, tmp_path
         return str(found[0][0]) if found else ""
 
     def name(settings: str = "", parameters: str = "", *, read_only: bool = False) -> str:
-        url = server.url(drivername)
+        url = server.url(driver.scheme)
         url += parameters and ("&" if "?" in url else "?") + parameters
         (config / "production.yaml").write_text(f"url: {url}\n{settings}\n")
         with Registry(config, profile="production", environ={}) as db:
-            if not asynchronous:
+            if not driver.asynchronous:
                 with db.session(read_only=read_only) as session:
                     return ask(session)
 
@@ -84,16 +76,16 @@ def test_the_key_names_the_program(seen: Seen) -> None:
     assert seen("application_name: checkout") == "checkout"
 
 
-def test_the_arguments_of_the_driver_win(seen: Seen, driver: tuple[str, str, bool]) -> None:
-    key = "application_name" if driver[0] == "postgresql" else "program_name"
+def test_the_arguments_of_the_driver_win(seen: Seen, driver: Driver) -> None:
+    key = "application_name" if driver.server == "postgresql" else "program_name"
     assert seen(f"application_name: checkout\nconnect_args: {{{key}: own}}") == "own"
-    if driver[0] == "postgresql":
+    if driver.server == "postgresql":
         assert seen("application_name: checkout\nvariables: {application_name: own}") == "own"
         assert seen("connect_args: {options: -c application_name=own}") == "own"
 
 
-def test_the_url_wins(seen: Seen, driver: tuple[str, str, bool]) -> None:
-    if driver[0] == "postgresql":
+def test_the_url_wins(seen: Seen, driver: Driver) -> None:
+    if driver.server == "postgresql":
         assert seen("application_name: checkout", "application_name=own") == "own"
 
 

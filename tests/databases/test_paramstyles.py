@@ -1,7 +1,6 @@
 """Which styles of parameters a driver takes: what is refused is what fails in fact."""
 
 import asyncio
-from pathlib import Path
 
 import pytest
 from sqlalchemy import URL, Column, Integer, MetaData, String, Table, create_engine, insert, make_url, select
@@ -10,17 +9,10 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 from dbconfig.settings.known_drivers import not_its_paramstyle
+from tests.support.drivers import DRIVERS, Driver, params
 
 STYLES = ("qmark", "numeric", "numeric_dollar", "named", "format", "pyformat")
-SYNCHRONOUS = ("sqlite+pysqlite", "postgresql+psycopg2", "postgresql+psycopg", "mysql+pymysql")
-ASYNCHRONOUS = (
-    "sqlite+aiosqlite",
-    "postgresql+asyncpg",
-    "postgresql+psycopg_async",
-    "mysql+asyncmy",
-    "mysql+aiomysql",
-)
-MODULES = {"pysqlite": "sqlite3", "psycopg_async": "psycopg"}
+DIALECT = {"sqlite3": "sqlite+pysqlite", "psycopg-async": "postgresql+psycopg_async"}  # as SQLAlchemy calls it
 TABLE = Table("styles", MetaData(), Column("name", String(20)), Column("size", Integer))
 
 
@@ -33,14 +25,14 @@ def use(connection: Connection) -> None:
     assert connection.execute(wanted).scalars().all() == ["100 %", "c?"]
 
 
-def works(url: URL, style: str) -> bool:
+def works(url: URL, style: str, *, asynchronous: bool) -> bool:
     async def use_asynchronously() -> None:
         engine = create_async_engine(url, paramstyle=style, poolclass=NullPool)
         async with engine.connect() as connection:
             await connection.run_sync(use)
 
     try:
-        if url.drivername in ASYNCHRONOUS:
+        if asynchronous:
             asyncio.run(use_asynchronously())
         else:
             engine = create_engine(url, paramstyle=style, poolclass=NullPool)
@@ -51,27 +43,14 @@ def works(url: URL, style: str) -> bool:
     return True
 
 
-def drivernames() -> list[object]:
-    """Mark those of a server here: its fixture is asked for by name only when the test runs."""
-    return [
-        pytest.param(each, marks=() if each.startswith("sqlite") else pytest.mark.server)
-        for each in (*SYNCHRONOUS, *ASYNCHRONOUS)
-    ]
-
-
-@pytest.mark.parametrize("drivername", drivernames())
+@pytest.mark.parametrize("driver", params(DRIVERS))
 def test_the_styles_that_are_refused_are_those_that_a_driver_does_not_take(
-    drivername: str, request: pytest.FixtureRequest, tmp_path: Path
+    driver: Driver, request: pytest.FixtureRequest
 ) -> None:
-    system, _, driver = drivername.partition("+")
-    pytest.importorskip(MODULES.get(driver, driver))
+    drivername = DIALECT.get(driver.name, driver.scheme)
+    url = make_url(driver.url(request)).set(drivername=drivername)
     taken = set()
     for style in STYLES:
-        if system == "sqlite":
-            url = URL.create(drivername, database=str(tmp_path / f"{style}.db"))
-        else:
-            server = request.getfixturevalue({"mysql": "mariadb"}.get(system, system))
-            url = make_url(server.url()).set(drivername=drivername)
-        if works(url, style):
+        if works(url, style, asynchronous=driver.asynchronous):
             taken.add(style)
     assert taken == {style for style in STYLES if not not_its_paramstyle(style, drivername)}

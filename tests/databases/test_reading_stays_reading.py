@@ -14,6 +14,7 @@ from sqlmodel import Session
 
 from dbconfig import Profile, Registry
 from dbconfig.engine.writing_statements import Effect, effect
+from tests.support.drivers import DRIVERS, Driver, params
 from tests.support.mariadb import MariaDBServer
 from tests.support.pgbouncer import pgbouncer
 from tests.support.postgresql import PostgreSQLServer
@@ -88,11 +89,7 @@ ROUTINES = {
     "sqlite": [],
 }
 WAYS = {"postgresql": POSTGRESQL, "mysql": MYSQL, "sqlite": SQLITE}
-DRIVERS = [
-    *("postgresql+psycopg2", "postgresql+psycopg", "postgresql+psycopg_async", "postgresql+asyncpg"),
-    *("mysql+pymysql", "mysql+asyncmy", "mysql+aiomysql"),
-    *("sqlite", "sqlite+aiosqlite", "sqlite memory"),
-]
+IN_MEMORY = Driver("sqlite3-memory", "", "sqlite")
 
 
 @dataclass(frozen=True)
@@ -125,24 +122,16 @@ class Place:
         return int(self.run(lambda session: session.scalar(text("SELECT count(*) FROM kept"))))
 
 
-@pytest.fixture(params=[pytest.param(one, marks=() if "sqlite" in one else pytest.mark.server) for one in DRIVERS])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
-    name = request.param
-    system, _, driver = name.partition("+")
-    if driver:
-        pytest.importorskip(driver.removesuffix("_async"))
-    asynchronous = name.endswith(("_async", "asyncpg", "asyncmy", "aiomysql", "aiosqlite"))
-    if system.startswith("sqlite"):
-        memory, system = "memory" in name, "sqlite"
-        url = "sqlite://" if memory else f"{name}:///{tmp_path}/kept.db"
-    else:
-        server = request.getfixturevalue("postgresql" if system == "postgresql" else "mariadb")
-        url = server.url(name.removesuffix("_async"))
-        if system == "mysql":  # a test before this one may have asked for a binary log
-            server.sql("SET GLOBAL log_bin_trust_function_creators = 1")
+@pytest.fixture(params=params([*DRIVERS, IN_MEMORY]))
+def place(request: pytest.FixtureRequest) -> Iterator[Place]:
+    driver: Driver = request.param
+    system = driver.scheme.partition("+")[0]
+    url = "sqlite://" if driver is IN_MEMORY else driver.url(request)
+    if system == "mysql":  # a test before this one may have asked for a binary log
+        request.getfixturevalue(driver.server).sql("SET GLOBAL log_bin_trust_function_creators = 1")
     pool = {} if url == "sqlite://" else {"pool_size": 1, "max_overflow": 0}
     with Registry.from_profile(Profile(name="reading", url=url, **pool)) as db:
-        made = Place(db, system, asynchronous)
+        made = Place(db, system, driver.asynchronous)
 
         def create(session: Session) -> None:
             for statement in ["CREATE TABLE kept (x INTEGER)", *ROUTINES[system]]:

@@ -13,18 +13,9 @@ from sqlalchemy.exc import DBAPIError
 
 from dbconfig import ConfigError, Profile, Registry
 from tests.support import servers
+from tests.support.drivers import SERVED, Driver, params
 from tests.support.servers import Server, ServerMissing
 
-# Each driver, and whether its engine is asynchronous.
-DRIVERS = (
-    ("postgresql", "postgresql+psycopg2", False),
-    ("postgresql", "postgresql+psycopg", False),
-    ("postgresql", "postgresql+psycopg", True),
-    ("postgresql", "postgresql+asyncpg", True),
-    ("mariadb", "mysql+pymysql", False),
-    ("mariadb", "mysql+aiomysql", True),
-    ("mariadb", "mysql+asyncmy", True),
-)
 ELSEWHERE = "db.elsewhere"  # a name that the certificate is not for
 # By mode, certificate authority and host: what comes of it, at a server that offers TLS and at one that does not.
 TABLE = (
@@ -97,24 +88,23 @@ def outcome(server: Server, driver: str, asynchronous: bool, host: str | None, *
     return "encrypted" if found else "plaintext"
 
 
-@pytest.mark.parametrize(("kind", "driver", "asynchronous"), DRIVERS)
+@pytest.mark.parametrize("driver", params(SERVED))
 @pytest.mark.parametrize(("mode", "authority", "host", "with_it", "without_it"), TABLE)
 def test_each_word_encrypts_verifies_and_refuses_what_it_says(
     request: pytest.FixtureRequest,
     monkeypatch: pytest.MonkeyPatch,
     with_tls: dict[str, Server],
     stranger: Path,
-    kind: str,
-    driver: str,
-    asynchronous: bool,
+    driver: Driver,
     mode: str,
     authority: str | None,
     host: str,
     with_it: str,
     without_it: str,
 ) -> None:
-    pytest.importorskip(driver.partition("+")[2])
-    if driver.endswith("asyncmy") and mode == "prefer":
+    pytest.importorskip(driver.module)
+    kind = driver.server
+    if driver.module == "asyncmy" and mode == "prefer":
         with_it = without_it = "refused for this driver"
     authorities = {"right": str(with_tls[kind].certificate), "wrong": str(stranger), "system": "system"}
     settings: dict[str, object] = {"sslmode": mode}
@@ -124,16 +114,16 @@ def test_each_word_encrypts_verifies_and_refuses_what_it_says(
     if host == "wrong":
         name = ELSEWHERE
         _resolve_elsewhere(monkeypatch)
-        if "psycopg" in driver:  # libpq resolves names itself
+        if driver.module.startswith("psycopg"):  # libpq resolves names itself
             settings["query"] = {"hostaddr": "127.0.0.1"}
     there = (with_tls[kind], with_it, "tls-untrusted"), (request.getfixturevalue(kind), without_it, "tls-refused")
     for server, expected, slug in there:
         if expected == "refused for this driver":
             with pytest.raises(ConfigError, match="asyncmy"):
-                outcome(server, driver, asynchronous, name, **settings)
+                outcome(server, driver.scheme, driver.asynchronous, name, **settings)
         else:
             wanted = slug if expected == "refused" else expected
-            assert outcome(server, driver, asynchronous, name, **settings) == wanted
+            assert outcome(server, driver.scheme, driver.asynchronous, name, **settings) == wanted
 
 
 @pytest.mark.parametrize(

@@ -7,25 +7,13 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from dbconfig import Profile, Registry
-from tests.support.servers import Server
+from tests.support.drivers import ASYNCHRONOUS, BY_NAME, SYNCHRONOUS, Driver, params
 
-SYNCHRONOUS = ("postgresql+psycopg2", "postgresql+psycopg", "mysql+pymysql", "sqlite")
-ASYNCHRONOUS = ("postgresql+asyncpg", "postgresql+psycopg", "mysql+asyncmy", "mysql+aiomysql", "sqlite+aiosqlite")
 STATEMENTS = ("SELECT * FROM hero", "DELETE FROM hero")
 
 
-def registry_of(scheme: str, request: pytest.FixtureRequest) -> Registry:
-    if scheme.startswith("sqlite"):
-        return Registry.from_profile(
-            Profile(name="case", url=f"{scheme}:///{request.getfixturevalue('tmp_path')}/a.db")
-        )
-    server = request.getfixturevalue("postgresql" if scheme.startswith("postgresql") else "mariadb")
-    assert isinstance(server, Server)
-    return Registry.from_profile(Profile(name="case", url=server.url(scheme)))
-
-
-def marked(schemes: tuple[str, ...]) -> list[object]:
-    return [pytest.param(each, marks=() if "sqlite" in each else pytest.mark.server) for each in schemes]
+def registry_of(driver: Driver, request: pytest.FixtureRequest) -> Registry:
+    return Registry.from_profile(Profile(name="case", url=driver.url(request)))
 
 
 def assert_explained(error: DBAPIError) -> None:
@@ -35,12 +23,12 @@ def assert_explained(error: DBAPIError) -> None:
     assert "alembic upgrade head" in notes
 
 
-@pytest.mark.parametrize("scheme", marked(SYNCHRONOUS))
+@pytest.mark.parametrize("driver", params(SYNCHRONOUS))
 @pytest.mark.parametrize("read_only", [False, True])
-def test_a_session_says_so(request: pytest.FixtureRequest, scheme: str, read_only: bool) -> None:
+def test_a_session_says_so(request: pytest.FixtureRequest, driver: Driver, read_only: bool) -> None:
     statement = STATEMENTS[0] if read_only else STATEMENTS[1]
     with (
-        registry_of(scheme, request) as db,
+        registry_of(driver, request) as db,
         db.session(read_only=read_only) as session,
         pytest.raises(DBAPIError) as missed,
     ):
@@ -48,10 +36,10 @@ def test_a_session_says_so(request: pytest.FixtureRequest, scheme: str, read_onl
     assert_explained(missed.value)
 
 
-@pytest.mark.parametrize("scheme", marked(ASYNCHRONOUS))
+@pytest.mark.parametrize("driver", params(ASYNCHRONOUS))
 @pytest.mark.parametrize("read_only", [False, True])
-def test_an_asynchronous_session_says_so(request: pytest.FixtureRequest, scheme: str, read_only: bool) -> None:
-    db = registry_of(scheme, request)
+def test_an_asynchronous_session_says_so(request: pytest.FixtureRequest, driver: Driver, read_only: bool) -> None:
+    db = registry_of(driver, request)
 
     async def read() -> None:
         async with db.async_session(read_only=read_only) as session:
@@ -64,7 +52,7 @@ def test_an_asynchronous_session_says_so(request: pytest.FixtureRequest, scheme:
 
 
 def test_another_error_of_a_statement_has_no_such_note(request: pytest.FixtureRequest) -> None:
-    with registry_of("sqlite", request) as db, db.engine().connect() as connection:
+    with registry_of(BY_NAME["sqlite3"], request) as db, db.engine().connect() as connection:
         with pytest.raises(DBAPIError) as wrong:
             connection.execute(text("SELEKT 'no such table: hero'"))
         assert not hasattr(wrong.value, "__notes__")

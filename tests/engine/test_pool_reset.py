@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +10,7 @@ from sqlalchemy.exc import DBAPIError
 
 from dbconfig import ConfigError, Registry
 from tests.registries import registry
-from tests.support.servers import Server
+from tests.support.drivers import DRIVERS, Driver, params
 
 POSTGRESQL = {
     "search_path": ("SET search_path TO tenant_a", "SELECT current_setting('search_path') = 'tenant_a'"),
@@ -34,17 +33,6 @@ SQLITE = {
     "a temporary table": ("CREATE TEMP TABLE tt (x INT)", "SELECT count(*) FROM sqlite_temp_master"),
     "a PRAGMA": ("PRAGMA cache_size = 77", "SELECT cache_size = 77 FROM pragma_cache_size"),
 }
-DRIVERS = (
-    ("postgresql", "postgresql+psycopg2", False),
-    ("postgresql", "postgresql+psycopg", False),
-    ("postgresql", "postgresql+psycopg", True),
-    ("postgresql", "postgresql+asyncpg", True),
-    ("mariadb", "mysql+pymysql", False),
-    ("mariadb", "mysql+aiomysql", True),
-    ("mariadb", "mysql+asyncmy", True),
-    ("sqlite", "sqlite", False),
-    ("sqlite", "sqlite+aiosqlite", True),
-)
 IDENTITY = {"postgresql": "SELECT pg_backend_pid()", "mariadb": "SELECT connection_id()"}
 LIMITS = {
     "postgresql": ("SHOW statement_timeout", "3s"),
@@ -54,14 +42,10 @@ LIMITS = {
 Run = Callable[..., Any]
 
 
-@pytest.fixture(params=DRIVERS, ids=lambda each: f"{each[1]}-{'async' if each[2] else 'sync'}")
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, str, bool]:
-    system, drivername, asynchronous = request.param
-    pytest.importorskip(drivername.partition("+")[2] or "sqlite3")
-    if system == "sqlite":
-        return system, f"{drivername}:///{tmp_path}/lite.db", asynchronous
-    server: Server = request.getfixturevalue(system)
-    return system, server.url(drivername), asynchronous
+@pytest.fixture(params=params(DRIVERS))
+def place(request: pytest.FixtureRequest) -> tuple[str, str, bool]:
+    driver: Driver = request.param
+    return driver.server or "sqlite", driver.url(request), driver.asynchronous
 
 
 def use(db: Registry, asynchronous: bool, *works: Callable[[Connection], Any], read_only: bool = False) -> list[Any]:

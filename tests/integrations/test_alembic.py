@@ -18,6 +18,7 @@ from alembic.config import Config
 from dbconfig import ConfigError, Profile, Registry
 from dbconfig.integrations.alembic import upgrade
 from tests.integrations.conftest import SYSTEMS
+from tests.support.drivers import SERVED, params, schemes
 from tests.support.processes import wait_until
 
 MODELS = """
@@ -557,22 +558,12 @@ def test_a_database_that_does_not_exist_is_an_error_without_a_traceback(migrated
     assert "Traceback" not in error
 
 
-DRIVERS = [
-    "postgresql+psycopg2",
-    "postgresql+psycopg",
-    "postgresql+asyncpg",
-    "mysql+pymysql",
-    "mysql+aiomysql",
-    "mysql+asyncmy",
-]
-
-
-@pytest.mark.parametrize("drivername", DRIVERS)
-def test_a_password_that_is_rejected_is_an_error_at_its_place_without_a_traceback(migrated, request, drivername):
-    server = request.getfixturevalue("postgresql" if drivername.startswith("postgresql") else "mariadb")
+@pytest.mark.parametrize("driver", params(schemes(SERVED)))
+def test_a_password_that_is_rejected_is_an_error_at_its_place_without_a_traceback(migrated, request, driver):
+    server = request.getfixturevalue(driver.server)
     server.create_user("guest", "right-0ne")
     project = migrated("sqlite:///data/app.db")
-    project.write(config__testing_yaml=f"url: '{server.url(drivername, user='guest', password='wr0ng-one')}'\n")
+    project.write(config__testing_yaml=f"url: '{server.url(driver.scheme, user='guest', password='wr0ng-one')}'\n")
     error = failed(project.run("alembic", "upgrade", "head"))
     assert "error[login-rejected]" in error
     assert "--> config/testing.yaml:1:1" in error

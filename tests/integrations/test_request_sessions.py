@@ -15,6 +15,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from dbconfig import Profile, Registry
 from dbconfig.integrations.request_sessions import only_reads
+from tests.support.drivers import ASYNCHRONOUS, SYNCHRONOUS, params
 from tests.support.processes import wait_until
 
 pytest.importorskip("fastapi")
@@ -634,20 +635,14 @@ def test_the_documented_start_works_where_the_profile_names_an_asynchronous_driv
 
 # Rows that are fetched after the endpoint.
 
-DRIVERS = ["sqlite", "postgresql+psycopg2", "postgresql+psycopg", "mysql+pymysql"]
-ASYNC_DRIVERS = ["sqlite+aiosqlite", "postgresql+asyncpg", "postgresql+psycopg", "mysql+asyncmy", "mysql+aiomysql"]
 _RECURSION = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 900) SELECT i FROM n"
 MANY = text(f"SELECT i FROM ({_RECURSION}) AS numbers")  # begins with SELECT: such a session may rest
 ALL = [str(number) for number in range(1, 901)]
 
 
-def registry_of_driver(request, tmp_path, driver):
-    system = driver.partition("+")[0]
-    if system == "sqlite":
-        url = f"{driver}:///{tmp_path}/app.db"
-    else:
-        url = request.getfixturevalue({"mysql": "mariadb"}.get(system, system)).url(driver)
-    return Registry.from_profile(Profile(name="tests", url=url, pool_size=2, max_overflow=0, pool_timeout=1))
+def registry_on(driver, request):
+    pool = {"pool_size": 2, "max_overflow": 0, "pool_timeout": 1}
+    return Registry.from_profile(Profile(name="tests", url=driver.url(request), **pool))
 
 
 READING = pytest.mark.parametrize(
@@ -658,11 +653,11 @@ TRUNCATES = pytest.mark.filterwarnings("error:Previous unbuffered result")
 
 @TRUNCATES
 @READING
-@pytest.mark.parametrize("driver", DRIVERS)
+@pytest.mark.parametrize("driver", params(SYNCHRONOUS))
 @pytest.mark.parametrize("use", ["stream", "task"])
-def test_what_the_endpoint_has_begun_to_read_is_read_to_its_end(request, tmp_path, driver, options, use):
+def test_what_the_endpoint_has_begun_to_read_is_read_to_its_end(request, driver, options, use):
     app, found, in_use = FastAPI(), [], []
-    with registry_of_driver(request, tmp_path, driver) as registry:
+    with registry_on(driver, request) as registry:
 
         @app.get("/")
         def index(session: Annotated[Session, session(registry=registry, **options)], tasks: BackgroundTasks):
@@ -682,10 +677,10 @@ def test_what_the_endpoint_has_begun_to_read_is_read_to_its_end(request, tmp_pat
 
 @TRUNCATES
 @READING
-@pytest.mark.parametrize("driver", ASYNC_DRIVERS)
-def test_what_an_asynchronous_endpoint_has_begun_to_read_is_read_to_its_end(request, tmp_path, driver, options):
+@pytest.mark.parametrize("driver", params(ASYNCHRONOUS))
+def test_what_an_asynchronous_endpoint_has_begun_to_read_is_read_to_its_end(request, driver, options):
     app, in_use = FastAPI(), []
-    with registry_of_driver(request, tmp_path, driver) as registry:
+    with registry_on(driver, request) as registry:
 
         @app.get("/")
         async def index(session: Annotated[AsyncSession, async_session(registry=registry, **options)]):
@@ -709,10 +704,10 @@ def test_what_an_asynchronous_endpoint_has_begun_to_read_is_read_to_its_end(requ
     assert in_use == ([1, 1, 1] if not options else [0, 0, 0])  # reading has connections of its own
 
 
-@pytest.mark.parametrize("driver", DRIVERS)
-def test_a_result_that_was_read_keeps_no_connection(request, tmp_path, driver):
+@pytest.mark.parametrize("driver", params(SYNCHRONOUS))
+def test_a_result_that_was_read_keeps_no_connection(request, driver):
     app, found = FastAPI(), []
-    with registry_of_driver(request, tmp_path, driver) as registry:
+    with registry_on(driver, request) as registry:
 
         @app.get("/")
         def index(session: Annotated[Session, session(registry=registry)]):

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,43 +11,14 @@ from sqlalchemy.exc import DBAPIError
 
 from dbconfig import ConfigError, PoolStats, Profile, Registry
 from tests.registries import Hero, Team, registry
+from tests.support.drivers import DRIVERS, SERVED, Driver
 from tests.support.ports import free_port
 from tests.support.server import Server
 
 Verbs = Callable[..., Any]
 
-DRIVERS = [
-    "sqlite",
-    "sqlite+aiosqlite",
-    *(
-        pytest.param(each, marks=pytest.mark.server)
-        for each in (
-            "postgresql+psycopg2",
-            "postgresql+asyncpg",
-            "postgresql+psycopg",
-            "mysql+pymysql",
-            "mysql+asyncmy",
-            "mysql+aiomysql",
-        )
-    ),
-]
-ONLY_ASYNC = [
-    "sqlite+aiosqlite",
-    *(pytest.param(each, marks=pytest.mark.server) for each in ("postgresql+asyncpg", "mysql+asyncmy")),
-]
 
-
-def url(drivername: str, request: pytest.FixtureRequest, tmp_path: Path, **parts: Any) -> str:
-    system, _, driver = drivername.partition("+")
-    if driver:
-        pytest.importorskip(driver)
-    if system == "sqlite":
-        return f"{drivername}:///{tmp_path}/app.db"
-    server: Server = request.getfixturevalue({"mysql": "mariadb"}.get(system, system))
-    return str(server.url(drivername, **parts))
-
-
-def verb(db: Registry, drivername: str, style: str) -> Verbs:
+def verb(db: Registry, style: str) -> Verbs:
     """Return what calls a verb: of threads, its twin in an event loop, or the synchronous one on any driver."""
 
     def call(name: str, *arguments: Any, **keywords: Any) -> Any:
@@ -62,60 +33,55 @@ def verb(db: Registry, drivername: str, style: str) -> Verbs:
     return call
 
 
-def styles() -> list[Any]:
-    found = []
-    for each in DRIVERS:
-        drivername = each if isinstance(each, str) else each.values[0]
-        marks = () if isinstance(each, str) else each.marks
-        both = ("sync", "async") if "+" not in drivername or drivername.endswith("psycopg") else ()
-        only = ("async",) if drivername.endswith(("aiosqlite", "asyncpg", "asyncmy", "aiomysql")) else ("sync",)
-        # The synchronous verbs work on a driver that is only asynchronous too: they drive a loop of their own.
-        for style in both or (*only, *(("sync",) if only == ("async",) else ())):
-            found.append(pytest.param(drivername, style, marks=marks, id=f"{drivername}-{style}"))
-    return found
+def styles(drivers: Iterable[Driver]) -> list[Any]:
+    """Each driver with its verbs; the synchronous ones drive a loop of their own for a driver of tasks."""
+    return [
+        pytest.param(each, style, id=f"{each.name}-{style}", marks=each.marks)
+        for each in drivers
+        for style, has_it in (("sync", each.name != "psycopg-async"), ("async", each.asynchronous or not each.server))
+        if has_it
+    ]
 
 
-@pytest.mark.parametrize(("drivername", "style"), styles())
-def test_tables_are_created_and_dropped(
-    drivername: str, style: str, request: pytest.FixtureRequest, tmp_path: Path
-) -> None:
-    with registry(url(drivername, request, tmp_path)) as db:
-        call = verb(db, drivername, style)
+@pytest.mark.parametrize(("driver", "style"), styles(DRIVERS))
+def test_tables_are_created_and_dropped(driver: Driver, style: str, request: pytest.FixtureRequest) -> None:
+    with registry(driver.url(request)) as db:
+        call = verb(db, style)
         assert call("create_tables", Hero, Team) == ["engine_team", "engine_hero"]
         assert call("create_tables", Hero) == []
         assert call("drop_tables", Hero, Team) == ["engine_hero", "engine_team"]
         assert call("drop_tables", Hero, Team) == []
 
 
-@pytest.mark.parametrize(("drivername", "style"), styles())
+@pytest.mark.parametrize(("driver", "style"), styles(DRIVERS))
 def test_a_database_that_answers_is_pinged_and_waited_for(
-    drivername: str, style: str, request: pytest.FixtureRequest, tmp_path: Path
+    driver: Driver, style: str, request: pytest.FixtureRequest
 ) -> None:
-    with registry(url(drivername, request, tmp_path)) as db:
-        call = verb(db, drivername, style)
+    with registry(driver.url(request)) as db:
+        call = verb(db, style)
         assert 0 < call("ping", timeout=60.0) < 60
         assert call("wait", timeout=60.0) is None
 
 
-@pytest.mark.parametrize(("drivername", "style"), [each for each in styles() if "sqlite" not in each.values[0]])
+@pytest.mark.parametrize(("driver", "style"), styles(SERVED))
 def test_a_wrong_password_is_told_at_once_and_a_server_that_is_away_in_time(
-    drivername: str, style: str, request: pytest.FixtureRequest, tmp_path: Path
+    driver: Driver, style: str, request: pytest.FixtureRequest
 ) -> None:
-    wrong = url(drivername, request, tmp_path, password="wrong")
+    wrong = driver.url(request, password="wrong")
     with registry(wrong) as db, pytest.raises(Exception) as refused:  # looked at below
-        verb(db, drivername, style)("wait", timeout=600.0)
+        verb(db, style)("wait", timeout=600.0)
     assert not isinstance(refused.value, TimeoutError)
     assert any("password" in note.lower() for note in getattr(refused.value, "__notes__", ()))
-    away = url(drivername, request, tmp_path, host="127.0.0.1", port=free_port())
+    away = driver.url(request, host="127.0.0.1", port=free_port())
     with registry(away) as db, pytest.raises(TimeoutError, match=r"did not answer within 2 s") as late:
-        verb(db, drivername, style)("wait", timeout=2.0)  # for the one answer that it takes, on a busy machine too
+        verb(db, style)("wait", timeout=2.0)  # for the one answer that it takes, on a busy machine too
     assert isinstance(late.value.__cause__, (DBAPIError, OSError))
 
 
 @pytest.mark.parametrize("style", ["sync", "async"])
 def test_a_protected_database_keeps_its_tables(style: str) -> None:
     with registry("sqlite://", protected=True) as db, pytest.raises(ConfigError, match="protected"):
-        verb(db, "sqlite", style)("drop_tables", Hero)
+        verb(db, style)("drop_tables", Hero)
 
 
 @pytest.mark.parametrize("name", ["create_tables", "drop_tables", "ping", "wait"])

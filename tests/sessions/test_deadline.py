@@ -26,10 +26,11 @@ from dbconfig.engine.dialects.mysql.driver import MySQLDriver
 from dbconfig.engine.dialects.postgresql.driver import PostgreSQLDriver
 from dbconfig.engine.pool.cancelling import Canceller
 from tests.registries import ask
+from tests.support.drivers import DRIVERS, SERVED, of
 from tests.support.ports import free_port
 from tests.support.processes import wait_until
 from tests.support.proxy import Proxy
-from tests.worlds import DRIVERS, LONG, RUNNING, SERVED, World, worlds
+from tests.worlds import LONG, RUNNING, World, worlds
 
 
 @pytest.fixture
@@ -39,9 +40,9 @@ def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
     made.end()
 
 
-everywhere = worlds(list(DRIVERS))
+everywhere = worlds(DRIVERS)
 served = worlds(SERVED)
-one_of_each = worlds(["sqlite3", "aiosqlite"])
+one_of_each = worlds(of(""))
 
 
 @everywhere

@@ -9,10 +9,8 @@ from typing import Any
 import pytest
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from tests.worlds import DRIVERS, World, worlds
-
-POSTGRESQL = [name for name, (server, *_) in DRIVERS.items() if server == "postgresql"]
-SQLITE = [name for name, (server, *_) in DRIVERS.items() if not server]
+from tests.support.drivers import of
+from tests.worlds import World, worlds
 
 
 @pytest.fixture
@@ -22,7 +20,7 @@ def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
     made.end()
 
 
-@worlds(POSTGRESQL)
+@worlds(of("postgresql"))
 def test_a_commit_that_is_refused_leaves_no_failed_transaction_to_the_next(world: World) -> None:
     db = world.open()
 
@@ -37,7 +35,7 @@ def test_a_commit_that_is_refused_leaves_no_failed_transaction_to_the_next(world
     assert world.created(db) == 1
 
 
-@worlds([*POSTGRESQL, *SQLITE])
+@worlds([*of("postgresql"), *of("")])
 def test_a_commit_that_fails_leaves_nothing_to_the_next(world: World) -> None:
     db = world.open()
 

@@ -16,6 +16,7 @@ import dbconfig.sessions
 from dbconfig import CommitUncertain, Profile, Registry
 from dbconfig.engine import commit_guard
 from dbconfig.sessions import nesting
+from tests.support.drivers import DRIVERS, Driver, params, plain
 from tests.support.strikes import Strike, sweep
 
 FILES = (
@@ -23,7 +24,6 @@ FILES = (
     str(dbconfig.registry.registry.__file__),
     str(commit_guard.__file__),
 )
-DRIVERS = ["sqlite", "postgresql+psycopg2", "mysql+pymysql", "sqlite+aiosqlite", "postgresql+asyncpg", "mysql+aiomysql"]
 
 Write = Callable[[int], None]
 
@@ -55,22 +55,16 @@ def of_a_loop(db: Registry, way: str, runner: asyncio.Runner) -> Write:
     return lambda number: runner.run(write(number))
 
 
-@pytest.fixture(params=[pytest.param(one, marks=() if "sqlite" in one else pytest.mark.server) for one in DRIVERS])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    name = str(request.param)
-    system, _, driver = name.partition("+")
-    if driver:
-        pytest.importorskip(driver)
-    if system == "sqlite":
-        return f"{name}:///{tmp_path}/struck.db"
-    return str(request.getfixturevalue("postgresql" if system == "postgresql" else "mariadb").url(name))
+@pytest.fixture(params=params(DRIVERS))
+def driver(request: pytest.FixtureRequest) -> Driver:
+    driver: Driver = request.param
+    return driver
 
 
 @pytest.fixture
-def count(url: str) -> Iterator[Callable[[int], int]]:
+def count(driver: Driver, request: pytest.FixtureRequest) -> Iterator[Callable[[int], int]]:
     """How often a number is in the table, by a driver that nobody strikes."""
-    plain = url.replace("+aiosqlite", "").replace("+asyncpg", "+psycopg2").replace("+aiomysql", "+pymysql")
-    with Registry.from_profile(Profile(name="counting", url=plain)) as db:
+    with Registry.from_profile(Profile(name="counting", url=plain(driver.server).url(request))) as db:
         with db.transaction() as session:
             session.execute(text("CREATE TABLE t (x INT)"))
 
@@ -86,15 +80,14 @@ def count(url: str) -> Iterator[Callable[[int], int]]:
 @pytest.mark.filterwarnings("ignore:coroutine '[^']*' was never awaited:RuntimeWarning")
 @pytest.mark.parametrize("way", ["unit", "block"])
 def test_a_unit_that_is_struck_says_what_is_committed_and_leaves_none_that_the_next_could_join(
-    url: str, way: str, count: Callable[[int], int]
+    driver: Driver, way: str, count: Callable[[int], int], request: pytest.FixtureRequest
 ) -> None:
-    asynchronous = any(name in url for name in ("aiosqlite", "asyncpg", "aiomysql"))
     with contextlib.ExitStack() as stack:
-        db = stack.enter_context(Registry.from_profile(Profile(name="struck", url=url)))
-        if asynchronous:
+        db = stack.enter_context(Registry.from_profile(Profile(name="struck", url=driver.url(request))))
+        if driver.asynchronous:
             runner = stack.enter_context(asyncio.Runner())
             stack.callback(lambda: runner.run(db.async_dispose()))
-        write = of_a_loop(db, way, runner) if asynchronous else of_threads(db, way)
+        write = of_a_loop(db, way, runner) if driver.asynchronous else of_threads(db, way)
 
         def attempt(strike: Strike) -> bool:
             struck, after = strike.number * 2, strike.number * 2 + 1
@@ -115,5 +108,5 @@ def test_a_unit_that_is_struck_says_what_is_committed_and_leaves_none_that_the_n
 
         write(0)  # what only the first one does is no part of it
         points = sweep(attempt, *FILES)
-        print(f"{url.partition(':')[0]}, {way}: struck at {points} points")
+        print(f"{driver.name}, {way}: struck at {points} points")
         assert points > 40

@@ -17,18 +17,12 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 import dbconfig.engine.pool
 from dbconfig import Profile, Registry
 from dbconfig.engine.pool import TaskPool
+from tests.support.drivers import ASYNCHRONOUS, Driver
 from tests.support.strikes import Strike, Struck, sweep
 
 POOL = str(Path(dbconfig.engine.pool.__file__).parent)
 LIMIT = 2  # connections
 FORGOTTEN = 20.0  # seconds; pool_timeout is longer
-DRIVERS = {
-    "aiosqlite": "sqlite+aiosqlite",
-    "asyncpg": "postgresql+asyncpg",
-    "psycopg": "postgresql+psycopg",
-    "asyncmy": "mysql+asyncmy",
-    "aiomysql": "mysql+aiomysql",
-}
 ERRORS = [Struck, SystemExit]  # what asyncio gives to a task; and, as KeyboardInterrupt, lets end the loop
 # What was interrupted before its `await`, or in a loan that the garbage collector ends then.
 pytestmark = [
@@ -124,13 +118,10 @@ def _settles(task: asyncio.Task[Any]) -> bool:
 
 
 @pytest.fixture
-def arena(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Arena]:
-    pytest.importorskip(request.param)
-    driver, server = DRIVERS[request.param], None
-    url = f"{driver}:///{tmp_path}/struck.db"
-    if request.param != "aiosqlite":
-        server = request.getfixturevalue("postgresql" if driver.startswith("postgresql") else "mariadb")
-        url = str(server.url(driver))
+def arena(request: pytest.FixtureRequest) -> Iterator[Arena]:
+    driver: Driver = request.param
+    url = driver.url(request)
+    server = request.getfixturevalue(driver.server) if driver.server else None
     with asyncio.Runner() as runner:
         made = Arena(url, server, runner)
         yield made
@@ -333,19 +324,20 @@ _IN_ASYNCIO = pytest.mark.skipif(
 def cases() -> Iterator[Any]:
     """What is swept each time on each driver, and what with the slow tests."""
     usual = {a_unit, a_session, a_use}
-    for driver in DRIVERS:
+    for driver in ASYNCHRONOUS:
         for scenario in SCENARIOS:
             for error in ERRORS:
                 for times in (1, 2):
-                    soon = scenario in usual or (driver == "aiosqlite" and times == 1)
+                    soon = scenario in usual or (not driver.server and times == 1)
                     yield pytest.param(
                         driver,
                         scenario,
                         error,
                         times,
-                        id=f"{driver}-{scenario.__name__}-{error.__name__}-{times}",
+                        id=f"{driver.name}-{scenario.__name__}-{error.__name__}-{times}",
                         marks=[
-                            *([] if soon and (error is Struck or driver == "aiosqlite") else [pytest.mark.slow]),
+                            *driver.marks,
+                            *([] if soon and (error is Struck or not driver.server) else [pytest.mark.slow]),
                             *([] if scenario in usual else [_IN_ASYNCIO]),
                         ],
                     )

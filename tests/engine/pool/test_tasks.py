@@ -19,17 +19,11 @@ from dbconfig.engine import create
 from dbconfig.engine import pool as dbconfig_pool
 from dbconfig.engine.dialects import driver_protocol
 from dbconfig.engine.pool import TaskPool, farewell, stats
+from tests.support.drivers import ASYNCHRONOUS, BY_NAME, Driver, params
 from tests.support.proxy import Proxy
 
 from .support import Settings, url_of
 
-DRIVERS = {
-    "asyncpg": "postgresql+asyncpg",
-    "psycopg": "postgresql+psycopg",
-    "asyncmy": "mysql+asyncmy",
-    "aiomysql": "mysql+aiomysql",
-    "aiosqlite": "sqlite+aiosqlite",
-}
 LIMIT = 60.0  # seconds after which a test counts as hanging
 
 
@@ -39,17 +33,15 @@ class Engines:
     def __init__(
         self,
         request: pytest.FixtureRequest,
-        name: str,
+        driver: Driver,
         loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
     ) -> None:
         self._loop_factory = loop_factory
-        pytest.importorskip(name)
-        self.name = name
-        self.driver = DRIVERS[name]
-        self.server: Any = None
+        pytest.importorskip(driver.module)
+        self.name = driver.module
+        self.driver = driver.scheme
+        self.server: Any = request.getfixturevalue(driver.server) if driver.server else None
         self._made: list[AsyncEngine] = []
-        if name != "aiosqlite":
-            self.server = request.getfixturevalue("postgresql" if self.driver.startswith("postgresql") else "mariadb")
         self._folder = request.getfixturevalue("tmp_path")
 
     def make(self, at: Any = None, **settings: Any) -> AsyncEngine:
@@ -91,7 +83,7 @@ class Engines:
         return False
 
 
-@pytest.fixture(params=list(DRIVERS))
+@pytest.fixture(params=params(ASYNCHRONOUS))
 def engines(request: pytest.FixtureRequest) -> Engines:
     """Each asynchronous driver in turn."""
     return Engines(request, request.param)
@@ -511,7 +503,7 @@ def test_statistics_count_what_happens(engines: Engines) -> None:
 
 def test_the_connections_of_a_loop_that_has_ended_are_not_lent_in_the_next(request: pytest.FixtureRequest) -> None:
     """Also while they are trusted without a look."""
-    engines = Engines(request, "aiosqlite")
+    engines = Engines(request, BY_NAME["aiosqlite"])
     engine = engines.make(pool_size=1, max_overflow=0, pool_pre_ping=False)
     left: list[Any] = []
 

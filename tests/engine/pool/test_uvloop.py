@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
+from tests.support.drivers import ASYNCHRONOUS, Driver, params
+
 from . import test_tasks
-from .test_tasks import DRIVERS, Engines
+from .test_tasks import Engines
 
 THE_SAME = [
     "test_waiters_are_served_in_the_order_of_arrival",
@@ -24,11 +26,11 @@ THE_SAME = [
 ]
 
 
-@pytest.mark.parametrize("driver", DRIVERS)
+@pytest.mark.parametrize("driver", params(ASYNCHRONOUS))
 @pytest.mark.parametrize("name", THE_SAME)
 def test_the_pool_works_the_same_on_uvloop(
     name: str,
-    driver: str,
+    driver: Driver,
     request: pytest.FixtureRequest,
     proxy: Callable[..., Any],
     monkeypatch: pytest.MonkeyPatch,
