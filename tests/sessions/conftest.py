@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,20 +12,8 @@ from sqlalchemy import create_engine, text
 from sqlmodel import Session
 
 from dbconfig import Profile, Registry
+from tests.support.drivers import BY_NAME, of, plain
 
-KINDS = {
-    "psycopg2": ("postgresql", "postgresql+psycopg2"),
-    "psycopg": ("postgresql", "postgresql+psycopg"),
-    "pymysql": ("mariadb", "mysql+pymysql"),
-    "sqlite": ("sqlite", "sqlite"),
-    "asyncpg": ("postgresql", "postgresql+asyncpg"),
-    "psycopg async": ("postgresql", "postgresql+psycopg"),
-    "asyncmy": ("mariadb", "mysql+asyncmy"),
-    "aiomysql": ("mariadb", "mysql+aiomysql"),
-    "aiosqlite": ("sqlite", "sqlite"),
-}
-ASYNCHRONOUS = frozenset({"asyncpg", "psycopg async", "asyncmy", "aiomysql", "aiosqlite"})
-SYNC = {"postgresql": "postgresql+psycopg2", "mariadb": "mysql+pymysql"}
 WITHOUT_TLS = "?ssl_disabled=true"  # PyMySQL by itself takes 30 ms to prepare it for each connection
 
 Work = Callable[[Session], Any]
@@ -107,44 +94,37 @@ async def _in_task(db: Registry, work: Callable[[], Any]) -> Any:
         await db.async_dispose()
 
 
-def units_of(name: str, request: pytest.FixtureRequest, tmp_path: Path) -> Units:
-    system, drivername = KINDS[name]
-    pytest.importorskip(drivername.partition("+")[2] or "sqlite3")
-    if name == "aiosqlite":
-        pytest.importorskip(name)
-    if system == "sqlite":
-        url = f"sqlite:///{tmp_path}/units.db"
-        return Units(system, name in ASYNCHRONOUS, url, url)
-    server = request.getfixturevalue(system)
-    direct = server.url(SYNC[system]) + (WITHOUT_TLS if system == "mariadb" else "")
-    return Units(system, name in ASYNCHRONOUS, server.url(drivername), direct)
+def units_of(name: str, request: pytest.FixtureRequest) -> Units:
+    driver = BY_NAME[name]
+    direct = plain(driver.server).url(request) + (WITHOUT_TLS if driver.server == "mariadb" else "")
+    return Units(driver.server or "sqlite", driver.asynchronous, driver.url(request), direct)
 
 
-@pytest.fixture(params=KINDS)
-def units(request: pytest.FixtureRequest, tmp_path: Path) -> Units:
+@pytest.fixture(params=BY_NAME)
+def units(request: pytest.FixtureRequest) -> Units:
     """Each driver in turn, with a table `t (x INT)` in a fresh database."""
-    found = units_of(request.param, request, tmp_path)
+    found = units_of(request.param, request)
     found.sql("CREATE TABLE t (x INT)")
     return found
 
 
-@pytest.fixture(params=[name for name, (system, _) in KINDS.items() if system == "postgresql"])
-def postgresql_units(request: pytest.FixtureRequest, tmp_path: Path) -> Units:
-    found = units_of(request.param, request, tmp_path)
+@pytest.fixture(params=[each.name for each in of("postgresql")])
+def postgresql_units(request: pytest.FixtureRequest) -> Units:
+    found = units_of(request.param, request)
     found.sql("CREATE TABLE t (x INT)")
     return found
 
 
-@pytest.fixture(params=[name for name, (system, _) in KINDS.items() if system == "mariadb"])
-def mariadb_units(request: pytest.FixtureRequest, tmp_path: Path) -> Units:
-    found = units_of(request.param, request, tmp_path)
+@pytest.fixture(params=[each.name for each in of("mariadb")])
+def mariadb_units(request: pytest.FixtureRequest) -> Units:
+    found = units_of(request.param, request)
     found.sql("CREATE TABLE t (id INT PRIMARY KEY, x INT)")
     found.sql("INSERT INTO t VALUES (1, 0), (2, 0)")
     return found
 
 
-@pytest.fixture(params=[name for name, (system, _) in KINDS.items() if system == "sqlite"])
-def sqlite_units(request: pytest.FixtureRequest, tmp_path: Path) -> Units:
-    found = units_of(request.param, request, tmp_path)
+@pytest.fixture(params=[each.name for each in of("")])
+def sqlite_units(request: pytest.FixtureRequest) -> Units:
+    found = units_of(request.param, request)
     found.sql("CREATE TABLE t (x INT PRIMARY KEY)")
     return found

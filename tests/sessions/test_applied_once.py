@@ -9,7 +9,6 @@ import inspect
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import pymysql
@@ -25,7 +24,8 @@ from dbconfig.engine.commit_guard import Mark
 from dbconfig.engine.dialects.error_table import Fate
 from dbconfig.engine.dialects.errors import fate_of
 from dbconfig.sessions.commit import uncertain_after
-from tests.sessions.conftest import KINDS, Units, units_of
+from tests.sessions.conftest import Units, units_of
+from tests.support.drivers import BY_NAME
 from tests.support.servers import MariaDBServer, PostgreSQLServer
 
 
@@ -310,31 +310,31 @@ REFUSED_BY_SOME: dict[str, tuple[set[str], Callable[[Session], Any]]] = {
     "the driver's rollback": ({"asyncpg"}, lambda session: awaited(raw(session).rollback())),
     # asyncpg and SQLite take one statement at a time, the block of PyMySQL and its like does not commit
     "INSERT and COMMIT": (
-        {"asyncpg", "sqlite", "aiosqlite"},
+        {"asyncpg", "sqlite3", "aiosqlite"},
         lambda session: session.execute(text("INSERT INTO t VALUES (8);\n-- saved\n commit")),
     ),
     "many of INSERT and COMMIT": (
-        {"asyncpg", "sqlite", "aiosqlite"},
+        {"asyncpg", "sqlite3", "aiosqlite"},
         lambda session: session.connection().exec_driver_sql("INSERT INTO t VALUES (8); COMMIT", [(), ()]),
     ),
     "the driver's block": ({"asyncpg", "pymysql", "asyncmy", "aiomysql", "aiosqlite"}, by_block_of_the_driver),
     "a script": (
-        {*KINDS} - {"sqlite", "aiosqlite"},
+        {*BY_NAME} - {"sqlite3", "aiosqlite"},
         lambda session: awaited(raw(session).executescript("INSERT INTO t VALUES (8)")),
     ),
     "autocommit": (
-        {*KINDS} - {"pymysql", "asyncmy", "aiomysql"},
+        {*BY_NAME} - {"pymysql", "asyncmy", "aiomysql"},
         lambda session: awaited(raw(session).autocommit(True)),
     ),
 }
-NAMES = [*((kind, how) for kind in KINDS for how, (but, _) in REFUSED_BY_SOME.items() if kind not in but)]
+NAMES = [*((kind, how) for kind in BY_NAME for how, (but, _) in REFUSED_BY_SOME.items() if kind not in but)]
 
 
 @pytest.mark.parametrize(("kind", "how"), NAMES)
 def test_what_a_driver_commits_by_is_refused_within_the_work(
-    kind: str, how: str, request: pytest.FixtureRequest, tmp_path: Path
+    kind: str, how: str, request: pytest.FixtureRequest
 ) -> None:
-    units = units_of(kind, request, tmp_path)
+    units = units_of(kind, request)
     units.sql("CREATE TABLE t (x INT)")
 
     def work(session: Session) -> None:

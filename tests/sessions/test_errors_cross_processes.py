@@ -21,7 +21,8 @@ from dbconfig.engine.pool.deadline import DeadlineExceeded
 from dbconfig.engine.primary.finder import NoPrimary
 from dbconfig.settings.small_files import Unreadable
 from dbconfig.settings.url_parsing import InvalidURL
-from tests.sessions.conftest import KINDS, units_of
+from tests.sessions.conftest import units_of
+from tests.support.drivers import BY_NAME
 from tests.support.ports import free_port
 
 
@@ -112,12 +113,10 @@ def test_the_parent_of_a_worker_gets_it() -> None:
     assert "Complete or undo the work" in raised.value.__notes__[0]
 
 
-@pytest.mark.parametrize("name", KINDS)
-def test_an_uncertain_commit_of_each_driver_can_be_pickled(
-    name: str, request: pytest.FixtureRequest, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("name", BY_NAME)
+def test_an_uncertain_commit_of_each_driver_can_be_pickled(name: str, request: pytest.FixtureRequest) -> None:
     """It holds the driver's own error, whatever that one holds."""
-    units = units_of(name, request, tmp_path)
+    units = units_of(name, request)
     error = raised_by(lambda: units.run(lambda session: session.execute(text("SELECT * FROM no_such_table"))))
     found = pickle.loads(pickle.dumps(CommitUncertain(error)))
     assert isinstance(found, CommitUncertain)

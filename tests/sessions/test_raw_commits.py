@@ -5,7 +5,6 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import pymysql
@@ -16,20 +15,21 @@ from sqlalchemy.util import await_only
 from sqlmodel import Session
 
 from dbconfig import CommitUncertain
-from tests.sessions.conftest import KINDS, Units, units_of
+from tests.sessions.conftest import Units, units_of
 from tests.sessions.test_applied_once import awaited, in_opposite_order, raw
+from tests.support.drivers import BY_NAME, of
 
 INSERT = text("INSERT INTO t (x) VALUES (1)")
 ROWS = "SELECT x FROM t"
 
 
-@pytest.fixture(params=[*KINDS, "psycopg2 with fast_begin", "sqlite in memory"])
-def driven(request: pytest.FixtureRequest, tmp_path: Path) -> Units:
+@pytest.fixture(params=[*BY_NAME, "psycopg2 with fast_begin", "sqlite in memory"])
+def driven(request: pytest.FixtureRequest) -> Units:
     """Each driver in turn, and what it is called by."""
     name = request.param.partition(" with ")[0]
     if name == "sqlite in memory":
         return Units("sqlite", False, "sqlite://", "")
-    found = units_of(name, request, tmp_path)
+    found = units_of(name, request)
     found.sql("CREATE TABLE t (x INT)")
     if name != request.param:
         found.settings = {"fast_begin": True}
@@ -217,9 +217,9 @@ def test_a_unit_of_nothing_but_reads_is_none_that_was_ended(driven: Units, reads
     assert driven.run(work) == 1
 
 
-@pytest.fixture(params=[name for name, (system, _) in KINDS.items() if system == "mariadb"])
-def procedures(request: pytest.FixtureRequest, tmp_path: Path) -> Units:
-    found = units_of(request.param, request, tmp_path)
+@pytest.fixture(params=[each.name for each in of("mariadb")])
+def procedures(request: pytest.FixtureRequest) -> Units:
+    found = units_of(request.param, request)
     found.sql("CREATE TABLE t (x INT) ENGINE=InnoDB")
     found.sql("CREATE PROCEDURE goes_back() BEGIN ROLLBACK; END")
     found.sql("CREATE PROCEDURE own() BEGIN START TRANSACTION; INSERT INTO t VALUES (7); COMMIT; END")

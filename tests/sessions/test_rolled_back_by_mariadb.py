@@ -10,12 +10,11 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.exc import DBAPIError
 from sqlmodel import Session
 
-from tests.sessions.conftest import ASYNCHRONOUS, KINDS, Units
+from tests.sessions.conftest import Units
 from tests.support import servers
+from tests.support.drivers import Driver, of, params
 from tests.support.mariadb import MariaDBServer
 from tests.support.servers import ServerMissing
-
-MARIADB = [name for name, (system, _) in KINDS.items() if system == "mariadb"]
 
 
 @pytest.fixture(scope="module")
@@ -30,10 +29,9 @@ def strict() -> Iterator[MariaDBServer]:
         yield server
 
 
-def units_on(name: str, server: MariaDBServer) -> Units:
-    _, drivername = KINDS[name]
-    pytest.importorskip(drivername.partition("+")[2])
-    found = Units("mariadb", name in ASYNCHRONOUS, server.url(drivername), server.url("mysql+pymysql"))
+def units_on(driver: Driver, server: MariaDBServer) -> Units:
+    pytest.importorskip(driver.module)
+    found = Units("mariadb", driver.asynchronous, server.url(driver.scheme), server.url("mysql+pymysql"))
     found.settings = {"isolation_level": "REPEATABLE READ", "lock_timeout": 1}
     found.sql("CREATE TABLE t (id INT PRIMARY KEY, x INT)")
     found.sql("INSERT INTO t VALUES (1, 0), (2, 0)")
@@ -62,11 +60,11 @@ def by_lock(session: Session, units: Units) -> Callable[[], None]:
 
 
 @pytest.mark.parametrize("meet", [by_snapshot, by_lock], ids=["1020", "1205"])
-@pytest.mark.parametrize("name", MARIADB)
-def test_the_unit_is_run_again_as_a_whole(name: str, meet: Any, strict: MariaDBServer) -> None:
+@pytest.mark.parametrize("driver", params(of("mariadb")))
+def test_the_unit_is_run_again_as_a_whole(driver: Driver, meet: Any, strict: MariaDBServer) -> None:
     attempts = []
     with strict.fresh_database() as server:
-        units = units_on(name, server)
+        units = units_on(driver, server)
 
         def work(session: Session) -> None:
             attempts.append(1)
@@ -83,9 +81,9 @@ def test_the_unit_is_run_again_as_a_whole(name: str, meet: Any, strict: MariaDBS
         assert units.sql("SELECT id, x FROM t ORDER BY id") == [(1, 11), (2, 1)]
 
 
-@pytest.mark.parametrize("name", MARIADB)
-def test_a_lock_timeout_that_ends_the_statement_alone_may_be_caught(name: str, mariadb: MariaDBServer) -> None:
-    units = units_on(name, mariadb)
+@pytest.mark.parametrize("driver", params(of("mariadb")))
+def test_a_lock_timeout_that_ends_the_statement_alone_may_be_caught(driver: Driver, mariadb: MariaDBServer) -> None:
+    units = units_on(driver, mariadb)
     attempts = []
 
     def work(session: Session) -> None:

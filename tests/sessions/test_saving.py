@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 from sqlalchemy import text
@@ -14,7 +13,8 @@ from sqlalchemy.util import await_only, greenlet_spawn
 from sqlmodel import Field, MetaData, Session, SQLModel, select
 
 from dbconfig import Registry
-from tests.sessions.conftest import KINDS, Units, units_of
+from tests.sessions.conftest import Units, units_of
+from tests.support.drivers import BY_NAME, of
 
 
 class Base(SQLModel):
@@ -57,15 +57,15 @@ class Sessions:
 Run = Callable[[Callable[[Sessions], None]], None]
 
 
-@pytest.fixture(params=[*KINDS, "sqlite in memory", "aiosqlite in memory"])
-def run(request: pytest.FixtureRequest, tmp_path: Path) -> Run:
+@pytest.fixture(params=[*BY_NAME, "sqlite in memory", "aiosqlite in memory"])
+def run(request: pytest.FixtureRequest) -> Run:
     """Run a function of sessions in a thread or a task, on a fresh database with the table."""
     name = request.param
     if name.endswith("in memory"):
         pytest.importorskip({"sqlite": "sqlite3"}.get(name.split()[0], name.split()[0]))
         units = Units("sqlite", name.startswith("aio"), "sqlite://", "")
     else:
-        units = units_of(name, request, tmp_path)
+        units = units_of(name, request)
 
     def furnished(work: Callable[[Sessions], None], sessions: Sessions) -> None:
         with sessions.session() as session:
@@ -145,7 +145,7 @@ def test_a_savepoint_is_rolled_back_alone(run: Run) -> None:
 
 
 def test_a_table_that_is_not_committed_is_gone(run: Run, request: pytest.FixtureRequest) -> None:
-    if KINDS.get(request.node.callspec.params["run"], ("sqlite", ""))[0] == "mariadb":
+    if BY_NAME.get(request.node.callspec.params["run"]) in of("mariadb"):
         pytest.skip("its CREATE TABLE commits")
 
     def work(sessions: Sessions) -> None:

@@ -7,7 +7,6 @@ import random
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
@@ -18,12 +17,12 @@ from sqlmodel import Field, MetaData, Session, SQLModel
 
 from dbconfig import CommitUncertain, Profile, Registry
 from tests.registries import registry
-from tests.sessions.conftest import ASYNCHRONOUS, KINDS, Units, units_of
+from tests.sessions.conftest import Units, units_of
+from tests.support.drivers import BY_NAME, SERVED, Driver
 from tests.support.ports import free_port
 from tests.support.proxy import Proxy
 
 ACCOUNTS = range(1, 5)
-ON_SERVERS = [name for name, (system, _) in KINDS.items() if system != "sqlite"]
 
 
 class Base(SQLModel):
@@ -42,20 +41,20 @@ def furnished(units: Units) -> Units:
     return units
 
 
-@pytest.fixture(params=[*KINDS, "sqlite in memory", "aiosqlite in memory"])
-def bank(request: pytest.FixtureRequest, tmp_path: Path) -> Units:
+@pytest.fixture(params=[*BY_NAME, "sqlite in memory", "aiosqlite in memory"])
+def bank(request: pytest.FixtureRequest) -> Units:
     """Each driver, and SQLite in memory: units are serializable, so that they conflict."""
     name = request.param
     if name.endswith("in memory"):
         return Units("sqlite", name.startswith("aio"), "sqlite://", "")
-    found = furnished(units_of(name, request, tmp_path))
+    found = furnished(units_of(name, request))
     found.settings = {} if found.system == "sqlite" else {"isolation_level": "SERIALIZABLE"}
     return found
 
 
-@pytest.fixture(params=ON_SERVERS)
-def remote(request: pytest.FixtureRequest, tmp_path: Path) -> Units:
-    return furnished(units_of(request.param, request, tmp_path))
+@pytest.fixture(params=[each.name for each in SERVED])
+def remote(request: pytest.FixtureRequest) -> Units:
+    return furnished(units_of(request.param, request))
 
 
 def open_bank(bank: Units) -> Registry:
@@ -311,12 +310,11 @@ def test_a_server_that_is_down_is_waited_for(remote: Units, request: pytest.Fixt
     assert saved(remote) == [99, 101, 100, 100]
 
 
-@pytest.mark.parametrize("name", ON_SERVERS)
-def test_a_server_that_cannot_be_reached_is_sqlalchemys_error(name: str) -> None:
-    _, drivername = KINDS[name]
-    pytest.importorskip(drivername.partition("+")[2])
-    with Registry.from_profile(Profile(name="units", url=f"{drivername}://app@127.0.0.1:{free_port()}/d")) as db:
-        if name not in ASYNCHRONOUS:
+@pytest.mark.parametrize("driver", SERVED, ids=lambda each: each.name)
+def test_a_server_that_cannot_be_reached_is_sqlalchemys_error(driver: Driver) -> None:
+    pytest.importorskip(driver.module)
+    with Registry.from_profile(Profile(name="units", url=f"{driver.scheme}://app@127.0.0.1:{free_port()}/d")) as db:
+        if not driver.asynchronous:
             with pytest.raises(OperationalError), db.session() as session:
                 session.connection()
             return
