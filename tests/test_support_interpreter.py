@@ -1,5 +1,6 @@
 """A forked interpreter is what `python` is: its arguments, its folder, its environment, its input, its end."""
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -101,3 +102,37 @@ def test_warnings_are_errors_if_asked_for(tmp_path: Path, options: tuple[str, ..
 def test_a_traceback_begins_with_the_program(tmp_path: Path) -> None:
     done = run_python(["-c", "def f(): 1 / 0\nf()"], folder=tmp_path, environ={})
     assert done.stderr.splitlines()[1] == '  File "<string>", line 2, in <module>'
+
+
+PARALLEL = """
+import os, signal, sys
+import pytest
+def test_where_it_runs():
+    assert os.environ["WORD"] == "set by the controller"
+    assert os.environ["PYTEST_XDIST_WORKER"].startswith("gw")
+    assert "given" in sys.modules  # by its own conftest.py
+def test_what_fails(): assert 1 == 2
+def test_what_dies():
+    os.kill(os.getpid(), signal.SIGKILL)
+@pytest.mark.parametrize("number", range(8))
+def test_the_rest(number): ...
+"""
+
+
+def test_the_workers_of_a_parallel_pytest_are_as_fresh_as_those_that_execnet_starts(tmp_path: Path) -> None:
+    pytest.importorskip("xdist")
+    (tmp_path / "given.py").touch()
+    (tmp_path / "test_it.py").write_text(PARALLEL)
+    (tmp_path / "conftest.py").write_text(
+        """
+import os
+import given
+def pytest_configure(config):
+    if not hasattr(config, "workerinput"): os.environ["WORD"] = "set by the controller"
+"""
+    )
+    command = ["pytest", "-q", "-n", "2", "-p", "no:cacheprovider", "-p", "no:asyncio", "-p", "no:randomly"]
+    done = run_module(command, folder=tmp_path, environ={"PATH": os.environ["PATH"]}, timeout=120)
+    assert "2 failed, 9 passed" in done.stdout, done.stdout + done.stderr
+    assert "assert 1 == 2" in done.stdout
+    assert "crashed while running 'test_it.py::test_what_dies'" in done.stdout  # and another one ran the rest

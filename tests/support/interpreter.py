@@ -5,6 +5,8 @@ process here has imported what others wrote. For each program it forks a child, 
 arguments is, and leaves without taking anything apart. What is not pytest is forked from another process, which has
 imported dbconfig too.
 
+So are the workers of a pytest that runs in parallel, which otherwise import it all again.
+
 A test of what is imported, of an interpreter's options or of its end wants an interpreter of its own.
 """
 
@@ -176,6 +178,8 @@ def _become(order: dict[str, object]) -> int:
     for name in [name for name in sys.modules if name.partition(".")[0] == "tests"]:
         del sys.modules[name]  # a program may have a package of this name
     sys.path[1:1] = [part for part in environ.get("PYTHONPATH", "").split(os.pathsep) if part]
+    if "-n" in arguments:
+        _fork_workers(int(arguments[arguments.index("-n") + 1]))
     try:
         _run(arguments)
     except SystemExit as end:
@@ -211,6 +215,70 @@ def _run(arguments: list[str]) -> None:
     sys.argv = arguments
     program.__file__ = first
     exec(compile(Path(first).read_bytes(), first, "exec"), vars(program))
+
+
+class _Worker:
+    """What execnet asks of a `subprocess.Popen`; the process exists, and waits for the environment it is started with.
+
+    It is forked before pytest is configured: it knows no plugin and no module of the project.
+    """
+
+    def __init__(self) -> None:
+        inbound, outbound = os.pipe(), os.pipe()
+        self.pid = os.fork()
+        if self.pid == 0:
+            os.dup2(inbound[0], 0)
+            os.dup2(outbound[1], 1)
+            os.closerange(3, 256)  # the other workers' pipes too, of which each has to see the end
+            _leave(_serve_execnet())
+        os.close(inbound[0])
+        os.close(outbound[1])
+        self.stdin = os.fdopen(inbound[1], "wb", 0)
+        self.stdout = os.fdopen(outbound[0], "rb")
+
+    def begin(self) -> None:
+        self.stdin.write((json.dumps(dict(os.environ)) + "\n").encode())
+
+    def wait(self) -> int:
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+
+    def kill(self) -> None:
+        os.kill(self.pid, signal.SIGKILL)
+
+
+def _serve_execnet() -> int:
+    """Be the interpreter that execnet starts: `python -c`, with the program in the first line of its input."""
+    line = bytearray()
+    while not line.endswith(b"\n"):  # no more than the line: execnet reads the rest from the pipe itself
+        if not (byte := os.read(0, 1)):
+            return 0  # nobody wants this worker
+        line += byte
+    os.environ.clear()
+    os.environ.update(json.loads(line))
+    sys.modules["__main__"] = program = ModuleType("__main__")
+    sys.argv = ["-c"]
+    sys.stdin = os.fdopen(0, encoding="utf-8", closefd=False)
+    sys.stdout = os.fdopen(1, "w", encoding="utf-8", closefd=False)
+    exec("import sys; exec(eval(sys.stdin.readline()))", vars(program))
+    return 0
+
+
+def _fork_workers(count: int) -> None:
+    """Let execnet, by which pytest-xdist starts its workers, find them forked."""
+    from execnet import gateway_base, gateway_io
+
+    waiting = [_Worker() for _ in range(count)]
+
+    class ForkedIO(gateway_io.Popen2IOMaster):
+        def __init__(self, args: object, execmodel: gateway_base.ExecModel) -> None:
+            if not waiting:  # one that replaces a worker that died
+                super().__init__(args, execmodel)
+                return
+            self.popen = worker = waiting.pop()
+            worker.begin()
+            gateway_base.Popen2IO.__init__(self, worker.stdin, worker.stdout, execmodel=execmodel)
+
+    gateway_io.Popen2IOMaster = ForkedIO  # type: ignore[misc]  # for the life of this process
 
 
 def _below_ours(traceback: TracebackType | None) -> TracebackType | None:
