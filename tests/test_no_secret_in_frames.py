@@ -1,21 +1,36 @@
 """No frame of the library holds a secret when an error leaves it: error reporters print local variables."""
 
 import asyncio
+import gc
 import os
+import sys
 import traceback
+import weakref
+from types import SimpleNamespace
 
 import pytest
+from sqlalchemy import event, text
 
 import dbconfig
 from dbconfig import Profile, load
+from dbconfig.engine import secret_frames
 from tests.registries import registry
 
 CANARY = "CaNaRy-s3cr3t"
 OURS = os.path.dirname(dbconfig.__file__)
+TESTS = os.path.dirname(__file__)
 
 
-def holders(error):
-    """Return the frames of the library that hold the canary, through all causes and contexts."""
+def of_library(file):
+    return file.startswith(OURS)
+
+
+def of_anybody(file):
+    return not file.startswith(TESTS)
+
+
+def holders(error, of=of_library):
+    """Return the frames that hold the canary, of the library alone or of all, through all causes and contexts."""
     found, seen, waiting = set(), set(), [error]
     while waiting:
         each = waiting.pop()
@@ -24,17 +39,17 @@ def holders(error):
         seen.add(id(each))
         waiting += [each.__cause__, each.__context__]
         for frame, _ in traceback.walk_tb(each.__traceback__):
-            if frame.f_code.co_filename.startswith(OURS):
+            if of(frame.f_code.co_filename):
                 names = [name for name, value in frame.f_locals.items() if CANARY in repr(value)]
                 found |= {f"{frame.f_code.co_name}: {name}" for name in names}
     return found
 
 
-def refused(work):
+def refused(work, of=of_library):
     try:
         work()
     except Exception as error:
-        return holders(error)
+        return holders(error, of)
     pytest.fail("nothing was refused")
 
 
@@ -180,3 +195,130 @@ class _Quiet(dict):
 
     def __repr__(self):
         return "<environ>"
+
+
+# Frames of the drivers and of SQLAlchemy
+
+SERVERS = {
+    "postgresql+psycopg2": "postgresql",
+    "postgresql+psycopg": "postgresql",
+    "postgresql+asyncpg": "postgresql",
+    "mysql+pymysql": "mariadb",
+    "mysql+asyncmy": "mariadb",
+    "mysql+aiomysql": "mariadb",
+}
+CASES = [
+    *((drivername, False) for drivername in ("postgresql+psycopg2", "postgresql+psycopg", "mysql+pymysql")),
+    *((drivername, True) for drivername in SERVERS if drivername not in ("postgresql+psycopg2", "mysql+pymysql")),
+]
+
+
+def place(drivername, way, request):
+    """Return the URL of a server that is there, or is not, or of two that are not, without a password."""
+    if way == "rejected":
+        server = request.getfixturevalue(SERVERS[drivername])
+        return f"{drivername}://{server.user}@{server.host}:{server.port}/{server.database}"
+    return f"{drivername}://u@127.0.0.1:1/d" if way == "refused" else f"{drivername}://u@/d"
+
+
+def opened(asynchronous, url, **settings):
+    if asynchronous:
+        connect_async(url, **settings)
+    else:
+        connect(url, **settings)
+
+
+@pytest.mark.parametrize("way", ["refused", "rejected", "two hosts"])
+@pytest.mark.parametrize(("drivername", "asynchronous"), CASES)
+def test_no_frame_of_a_failed_connect_shows_the_password(drivername, asynchronous, way, request):
+    url = place(drivername, way, request)
+    more = {"host": ["127.0.0.1:1", "127.0.0.1:2"]} if way == "two hosts" else {}
+    assert refused(lambda: opened(asynchronous, url, password=CANARY, **more), of_anybody) == set()
+
+
+@pytest.mark.parametrize(("drivername", "asynchronous"), CASES)
+def test_a_listener_that_connects_by_itself_gets_the_password(drivername, asynchronous, request):
+    server = request.getfixturevalue(SERVERS[drivername])
+    shown = []
+
+    def listen(engine):
+        @event.listens_for(engine, "do_connect")
+        def connect_here(dialect, record, arguments, parameters):
+            shown.append(repr(parameters))
+            return dialect.loaded_dbapi.connect(*arguments, **parameters)
+
+    async def main():
+        async with registry(server.url(drivername)) as db:
+            listen(db.async_engine().sync_engine)
+            async with db.async_engine().connect() as connection:
+                assert (await connection.execute(text("SELECT 1"))).scalar() == 1
+
+    if asynchronous:
+        asyncio.run(main())
+    else:
+        with registry(server.url(drivername)) as db:
+            listen(db.engine())
+            with db.engine().connect() as connection:
+                assert connection.scalar(text("SELECT 1")) == 1
+    assert shown
+    assert server.password not in "".join(shown)
+
+
+def test_secret_parameters_beside_the_password_are_in_no_frame(monkeypatch):
+    monkeypatch.setenv("KEY", CANARY)
+    for drivername in ("postgresql+psycopg2", "postgresql+psycopg"):
+        url, arguments = f"{drivername}://u@127.0.0.1:1/d", {"sslpassword": {"env": "KEY"}}
+        assert refused(lambda url=url, given=arguments: connect(url, connect_args=given), of_anybody) == set()
+
+
+class Dialect:
+    """A driver's frames below ours, one of which catches an error."""
+
+    def connect(self, **parameters):
+        conninfo = f"password={parameters['password']}"
+        try:
+            self.look(conninfo)
+        except KeyError as error:
+            raise ExceptionGroup("no", [error, ValueError(1)]) from error
+
+    def look(self, conninfo):
+        raise KeyError(1)
+
+
+def failed():
+    engine = SimpleNamespace(dialect=Dialect())
+    secret_frames.keep_out(engine)
+    try:
+        engine.dialect.connect(password=secret_frames.Masked(CANARY))
+    except ExceptionGroup as error:
+        return error
+
+
+def test_frames_without_variables_look_like_those_they_stand_for():
+    error = failed()
+    assert holders(error, lambda file: True) == set()
+    lines = "".join(traceback.format_exception(error))
+    for code in ("self.look(conninfo)", "raise KeyError(1)", 'raise ExceptionGroup("no", [error, ValueError(1)])'):
+        assert code in lines
+    names = [frame.f_code.co_qualname for frame, _ in traceback.walk_tb(error.__traceback__)]
+    assert names == ["failed", "keep_out.<locals>.connect_in_secret", "Dialect.connect"]
+    of_cause = [frame.f_globals["__name__"] for frame, _ in traceback.walk_tb(error.__cause__.__traceback__)]
+    assert of_cause == [__name__] * 2
+
+
+def test_an_error_whose_frames_have_no_variables_is_freed_at_once():
+    gc.disable()
+    try:
+        alive = weakref.ref(failed())
+        assert alive() is None
+    finally:
+        gc.enable()
+
+
+def test_the_error_that_the_caller_handles_keeps_its_frames():
+    try:
+        raise LookupError
+    except LookupError as error:
+        outer, inner = error, failed()
+    assert inner.__cause__.__context__ is outer
+    assert outer.__traceback__.tb_frame is sys._getframe()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Engine, event
 
-from dbconfig.engine import pool
+from dbconfig.engine import pool, secret_frames
 from dbconfig.engine.dialects import driver_protocol
 from dbconfig.engine.pool.facts import facts
 from dbconfig.engine.pool.maintenance import caretaker
@@ -156,9 +156,11 @@ def _supply_secrets(engine: Engine, settings: DatabaseSettings) -> None:
     @event.listens_for(engine, "do_connect")
     def supply(dialect: Any, record: Any, cargs: list[Any], cparams: dict[str, Any]) -> None:
         for name, value in arguments.items():
-            cparams[name] = value.read()
+            cparams[name] = secret_frames.Masked(value.read())
         if password is not None:
-            cparams["password"] = driver.password(read() or "")
+            cparams["password"] = secret_frames.Masked(driver.password(read() or ""))
+
+    secret_frames.keep_out(engine)
 
 
 def _without_blocking(read: Callable[[], str | None]) -> Callable[[], str | None]:
