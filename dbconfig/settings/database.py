@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from pydantic import PrivateAttr, model_validator
+from pydantic_core import CoreSchema
+from pydantic_core.core_schema import definition_reference_schema, definitions_schema, tuple_schema
 
 from dbconfig.errors import ConfigError
 from dbconfig.errors.problem import Location
-from dbconfig.settings import driver_timeouts, url_assembly
+from dbconfig.settings import core_schema, driver_timeouts, url_assembly
 from dbconfig.settings.findings import reject_all
 from dbconfig.settings.keys import REPLICAS, Keys, Origins, ReplicaKeys, system_key
 from dbconfig.settings.known_drivers import choose, is_generic
@@ -33,17 +35,31 @@ class DatabaseSettings(Keys):
 
     _providers: Providers | None = PrivateAttr(None)
 
-    @model_validator(mode="before")
     @classmethod
-    def _complete(cls, data: Any) -> Any:
+    def _completed(cls, data: Any) -> Any:
         return completed(data, is_replica="weight" in cls.model_fields)
 
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
+    def _checked(self) -> Self:
         findings = contradictions(self)
         if findings:
             raise reject_all(findings)
         return self
+
+    # For the classes of an application; those here have the schema below.
+    _complete = model_validator(mode="before")(_completed)
+    _consistent = model_validator(mode="after")(_checked)
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> CoreSchema:
+        if cls not in (DatabaseSettings, ReplicaSettings):  # an application's own class, with its own rules
+            return cast("CoreSchema", handler(source))
+        replicas = tuple_schema([definition_reference_schema("replica")], variadic_item_index=0)
+        fields = core_schema.of_fields(ReplicaSettings, known={"replicas": replicas})
+        schema, replica = (
+            core_schema.of_model(each, fields, each._completed, each._checked) for each in (cls, ReplicaSettings)
+        )
+        replica["ref"] = "replica"
+        return definitions_schema(schema, [replica])
 
     def settle(self, origins: Origins, prefix: tuple[str, ...], folder: Path | None) -> None:
         """Record where the values came from; called once by the loader, before the settings are shared."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 from urllib.parse import unquote
 
-from pydantic import BeforeValidator, PlainSerializer
+from pydantic import BeforeValidator
 
 from dbconfig.errors.late_pattern import late_pattern
 from dbconfig.errors.light_dataclass import dataclass, field, replace
@@ -317,7 +317,7 @@ def query(value: Any) -> dict[str, tuple[str | Secret, ...]]:
     return found
 
 
-URL = Annotated[DatabaseURL, BeforeValidator(database_url), PlainSerializer(str)]
+URL = Annotated[DatabaseURL, BeforeValidator(database_url), value_types.Shown(str)]
 Query = Annotated[
-    dict[str, tuple[str | Secret, ...]], BeforeValidator(query), PlainSerializer(value_types.shown_mapping)
+    dict[str, tuple[str | Secret, ...]], BeforeValidator(query), value_types.Shown(value_types.shown_mapping)
 ]
