@@ -327,7 +327,7 @@ def project(tmp_path: Path) -> Path:
     digests = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in tmp_path.glob("*.py")}
     lines = {"module.py": {"1": [0, 1, 2, 3], "2": [2]}}
     (tmp_path / ".mutants").mkdir()
-    content = {"tests": list(seconds.items()), "lines": lines, "digests": digests}
+    content = {"tests": list(seconds.items()), "lines": lines, "digests": digests, "sources": {"module.py": "a = 1\n"}}
     (tmp_path / ".mutants/record.json").write_text(json.dumps(content))
     return tmp_path
 
@@ -370,3 +370,16 @@ def test_a_module_that_has_changed_is_told(project: Path) -> None:
     (project / "module.py").write_text("changed = 1\n")
     record = recorded(project)
     assert record.stale(["module.py", "test_one.py"]) == ["module.py"]
+
+
+def test_the_lines_of_a_module_that_has_changed_keep_their_tests(project: Path) -> None:
+    record = project / ".mutants/record.json"
+    content = json.loads(record.read_text())
+    content["lines"]["module.py"] = {"1": [0], "2": [1], "3": [2]}
+    content["sources"]["module.py"] = "a = 1\nb = 2\nc = 3\n"
+    record.write_text(json.dumps(content))
+    (project / "module.py").write_text("new = 0\na = 1\nb = 4\nmore = 5\nc = 3\nlast = 6\n")
+    found = [recorded(project).tests(change) for change in changes("module.py", (project / "module.py").read_text())]
+    slow, quick, other = "test_one.py::slow", "test_one.py::quick", "test_two.py::other"
+    assert found[1:] == [[slow], [quick], [quick], [other], [other]]
+    assert found[0] == [quick, other, slow]  # nothing stands before it: those of the whole module

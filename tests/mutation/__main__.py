@@ -74,6 +74,8 @@ def main() -> None:
             Workshop(Path(folder), {}).furnish()
             record.take(Path(folder), options.workers, options.tests)
         options.tests = []
+    if not options.targets and not options.sample:
+        return  # only the record was asked for
     with ExitStack() as stack:
         workshops: SimpleQueue[Workshop] = SimpleQueue()
         made: list[Workshop] = []
@@ -82,14 +84,14 @@ def main() -> None:
             made.append(stack.enter_context(closing(Workshop(Path(folder), record.limits()))))
             made[-1].furnish()
             if not options.fresh:
-                made[-1].open(options.tests)
+                made[-1].open(options.tests or record.files())
             workshops.put(made[-1])
         if options.tests and (found := made[0].run(options.tests)).outcome != "survived":
             raise SystemExit(f"these tests fail without any change: {found.test or found.outcome}")
         selected = chosen(options)
         stale = [] if options.tests else record.stale(change.path for change in selected)
         if stale:
-            print(f"changed since they were recorded, use --record: {', '.join(stale)}")
+            print(f"changed since they were recorded, new lines have the tests of the old ones: {', '.join(stale)}")
 
         def attempt(change: Change) -> None:
             if reason(change):

@@ -104,7 +104,8 @@ class Runs:
         """Fork a child for an order; return the events that it told, and the exit code of pytest, None if it hung."""
         without = set(order["without"])
         items = [item for name in order["tests"] for item in self._named.get(name, ()) if item.nodeid not in without]
-        items = list(dict.fromkeys(items))
+        # What asks for a server comes last: each child starts its own, which takes longer than most tests.
+        items = sorted(dict.fromkeys(items), key=lambda item: item.get_closest_marker("server") is not None)
         if not items:
             return {"events": [], "code": 5}
         reading, writing = os.pipe()

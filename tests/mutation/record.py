@@ -6,7 +6,8 @@ import os
 import subprocess
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from difflib import SequenceMatcher
 from pathlib import Path
 
 from coverage import CoverageData
@@ -27,11 +28,12 @@ class Record:
         self._lines: dict[str, dict[int, set[str]]] = {}
         self._seconds: dict[str, float] = {}
         self._digests: dict[str, str] = {}
+        self._sources: dict[str, str] = {}  # of the modules, as they were when their lines were recorded
 
     def take(self, copy: Path, workers: int, tests: Sequence[str] = ()) -> None:
         """Run the tests in a copy of the project; those that fail there are of no use.
 
-        Of some tests what is recorded is added to what is known of the others, unless the code has changed since.
+        Of some tests what is recorded is added to what is known of the others.
         """
         self._folder.mkdir(exist_ok=True)
         settings = self._folder / "coveragerc"
@@ -45,10 +47,8 @@ class Record:
         done = subprocess.run([sys.executable, "-m", "pytest", "-q", *options, *tests], cwd=copy, env=environ)
         if done.returncode not in (0, 1):
             raise SystemExit(f"the tests could not be run: pytest ended with {done.returncode}")
-        if not (
-            tests and self.read() and not self.stale(name for name in self._digests if name.startswith("dbconfig"))
-        ):
-            self._lines, self._seconds, self._digests = {}, {}, {}
+        if not (tests and self.read(copy)):
+            self._lines, self._seconds, self._digests, self._sources = {}, {}, {}, {}
         self._add(CoverageData(str(data)), copy, json.loads(seconds.read_text()))
         self._write()
 
@@ -67,6 +67,7 @@ class Record:
                 )
         files = {*self._lines, *(test.partition("::")[0] for test in seconds)}
         self._digests |= {name: _digest(copy / name) for name in files}
+        self._sources |= {name: (copy / name).read_text(encoding="utf-8") for name in self._lines}
 
     def _write(self) -> None:
         numbers = {test: number for number, test in enumerate(self._seconds)}
@@ -74,11 +75,20 @@ class Record:
             name: {line: sorted(numbers[test] for test in tests) for line, tests in found.items()}
             for name, found in self._lines.items()
         }
-        content = {"tests": list(self._seconds.items()), "lines": lines, "digests": self._digests}
+        content = {
+            "tests": list(self._seconds.items()),
+            "lines": lines,
+            "digests": self._digests,
+            "sources": self._sources,
+        }
         (self._folder / "record.json").write_text(json.dumps(content))
 
-    def read(self) -> bool:
-        """Read what was recorded; return whether there is anything."""
+    def read(self, root: Path | None = None) -> bool:
+        """Read what was recorded, and find its lines in the modules as they are now; return whether there is anything.
+
+        Args:
+            root: where the modules are; the project's own by default.
+        """
         path = self._folder / "record.json"
         if not path.exists():
             return False
@@ -90,7 +100,19 @@ class Record:
             name: {int(line): {tests[number] for number in numbers} for line, numbers in lines.items()}
             for name, lines in content["lines"].items()
         }
+        self._sources = content["sources"]
+        for name, lines in self._lines.items():
+            path = (root or self._root) / name
+            source = path.read_text(encoding="utf-8") if path.exists() else ""
+            if source != self._sources[name]:
+                self._lines[name] = _moved(lines, self._sources[name], source)
+                self._sources[name] = source
         return True
+
+    def files(self) -> list[str]:
+        """Return the files of the tests that were recorded: the others need not be collected."""
+        files = dict.fromkeys(test.partition("::")[0] for test in self._seconds)
+        return [name for name in files if (self._root / name).exists()]
 
     def limits(self) -> dict[str, float]:
         """Return the seconds after which each test hangs, on a busy machine too."""
@@ -98,7 +120,8 @@ class Record:
 
     def stale(self, names: Iterable[str]) -> list[str]:
         """Return those of these files that have changed since."""
-        return sorted({name for name in names if self._digests.get(name) != _digest(self._root / name)})
+        known = ((name, self._digests[name]) for name in names if name in self._digests)
+        return sorted({name for name, digest in known if digest != _digest(self._root / name)})
 
     def tests(self, change: Change) -> list[str]:
         """Return the tests that may notice a change; a file that has changed since stands for all of its tests."""
@@ -137,6 +160,20 @@ class Record:
                 chosen.append(test)
                 spent += seconds
         return sorted(chosen, key=lambda test: self._seconds[test])  # the first that notices ends the run
+
+
+def _moved(tests: Mapping[int, set[str]], old: str, new: str) -> dict[int, set[str]]:
+    """Return the tests of each line of a module that has changed; a new line has those of the lines that it replaces.
+
+    Or, if it replaces none, of the line before it.
+    """
+    found: dict[int, set[str]] = {}
+    for kind, begin, end, first, last in SequenceMatcher(None, old.splitlines(), new.splitlines(), False).get_opcodes():
+        before = range(begin + 1, end + 1) if end > begin else range(begin, begin + 1)
+        for number in range(first + 1, last + 1):
+            lines = (begin + number - first,) if kind == "equal" else before
+            found[number] = {test for line in lines for test in tests.get(line, ())}
+    return found
 
 
 def _digest(path: Path) -> str:

@@ -71,7 +71,8 @@ CODES: Final[Mapping[int, Meaning]] = {
     2003: REFUSED,  # [c] CR_CONN_HOST_ERROR
     2005: HOST_UNKNOWN,  # [c] CR_UNKNOWN_HOST
     2026: TLS_REFUSED,  # [c] CR_SSL_CONNECTION_ERROR
-    1047: replace(STARTING_UP, only="WSREP"),  # [a] Galera: the node is not in the primary component
+    # [m] ER_UNKNOWN_COM_ERROR: a Galera node outside the primary component answers with it
+    1047: replace(STARTING_UP, only="WSREP"),
     3032: STARTING_UP,  # [m] ER_SERVER_OFFLINE_MODE
     1040: TOO_MANY,  # [m] ER_CON_COUNT_ERROR
     1203: TOO_MANY,  # [m] ER_TOO_MANY_USER_CONNECTIONS
@@ -94,7 +95,6 @@ CODES: Final[Mapping[int, Meaning]] = {
     4151: LOGIN_REJECTED,  # [a] ER_ACCOUNT_HAS_BEEN_LOCKED
     2061: TLS_REQUIRED,  # [c] CR_AUTH_PLUGIN_ERR: "Authentication requires secure connection"
     3159: TLS_REQUIRED,  # [m] ER_SECURE_TRANSPORT_REQUIRED
-    4149: TLS_REQUIRED,  # [a] the same of MariaDB's require_secure_transport
     # a session variable
     1193: VARIABLE_REFUSED,  # [m] ER_UNKNOWN_SYSTEM_VARIABLE
     1227: VARIABLE_REFUSED,  # [m] ER_SPECIFIC_ACCESS_DENIED_ERROR: at the connect nothing but SET needs a privilege
@@ -105,8 +105,10 @@ CODES: Final[Mapping[int, Meaning]] = {
     1238: VARIABLE_REFUSED,  # [m] ER_INCORRECT_GLOBAL_LOCAL_VAR: read-only
     1298: VARIABLE_REFUSED,  # [m] ER_UNKNOWN_TIME_ZONE
     # a read-only server
-    1290: replace(READ_ONLY, only=r"--(?:super-|innodb-)?read[-_]only"),  # [m] names the option: there are others
-    1792: READ_ONLY,  # [m] of the server, or of the application's own READ ONLY: pool.failover asks
+    # [m] ER_OPTION_PREVENTS_STATEMENT names the option: there are others
+    1290: replace(READ_ONLY, only=r"--(?:super-|innodb-)?read[-_]only"),
+    # [m] ER_CANT_EXECUTE_IN_READ_ONLY_TRANSACTION: of the server, or of the application's own: pool.failover asks
+    1792: READ_ONLY,
     1836: READ_ONLY,  # [m] ER_READ_ONLY_MODE
     1874: READ_ONLY,  # [m] ER_INNODB_READ_ONLY
     # limits of time

@@ -1,0 +1,190 @@
+"""What our classes add to the connections of MySQL's drivers, and which arguments these get: without a server."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from pymysql.connections import Connection
+from pymysql.err import OperationalError
+
+from dbconfig import ConfigError
+from dbconfig.engine.dialects.mysql import base, idle_rollbacks, pymysql
+from dbconfig.engine.dialects.mysql.mysqldb import MySQLdb
+from dbconfig.settings.database import DatabaseSettings
+
+# Rollbacks
+
+
+class Asynchronous:
+    """A connection of asyncmy or aiomysql: keeps what is sent."""
+
+    def __init__(self, **state: bool) -> None:
+        self.sent: list[str] = []
+        self.aborted: list[str] = []
+        vars(self).update(state)
+
+    async def _execute_command(self, command: Any, sql: Any) -> Any:
+        self.sent.append(sql)
+        return 7
+
+    async def commit(self) -> None:
+        self.sent.append("COMMIT")
+
+    async def rollback(self) -> None:
+        self.sent.append("ROLLBACK")
+
+    def close(self) -> None:
+        self.aborted.append("close")
+
+
+@pytest.mark.parametrize(
+    ("sound", "broken"), [({"closed": False}, {"closed": True}), ({"connected": True}, {"connected": False})]
+)
+def test_nothing_is_rolled_back_where_nothing_was_sent(sound: dict[str, bool], broken: dict[str, bool]) -> None:
+    async def main() -> None:
+        connection: Any = idle_rollbacks._tracked(Asynchronous)(**sound)
+        await connection.rollback()  # what was sent before is not known
+        await connection.rollback()
+        assert connection.sent == ["ROLLBACK"]
+        assert await connection._execute_command(3, "SELECT 1") == 7
+        await connection.rollback()
+        await connection.rollback()
+        assert connection.sent == ["ROLLBACK", "SELECT 1", "ROLLBACK"]
+        await connection._execute_command(3, "SELECT 2")
+        await connection.commit()
+        await connection.rollback()
+        assert connection.sent[3:] == ["SELECT 2", "COMMIT"]
+        vars(connection).update(broken)
+        await connection.rollback()  # the driver raises its error
+        assert connection.sent[5:] == ["ROLLBACK"]
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("writer", [True, False], ids=["aiomysql", "asyncmy"])
+def test_a_closed_connection_does_not_wait_for_the_end_of_tls(writer: bool) -> None:
+    connection: Any = idle_rollbacks._tracked(Asynchronous)()
+    beneath = SimpleNamespace(abort=lambda: connection.aborted.append("abort"))
+    transport = SimpleNamespace(_ssl_protocol=SimpleNamespace(_transport=beneath))
+    vars(connection).update({"_writer": SimpleNamespace(_transport=transport)} if writer else {"_transport": transport})
+    connection.close()
+    assert connection.aborted == ["close", "abort"]  # in this order: the driver takes leave of the server first
+    plain: Any = idle_rollbacks._tracked(Asynchronous)()
+    plain.close()
+    assert plain.aborted == ["close"]
+
+
+class Synchronous(Connection):
+    """A connection of PyMySQL without a socket: keeps what is sent."""
+
+    open: Any = True
+
+    def __init__(self) -> None:
+        self.sent: list[Any] = []
+        self.error: BaseException | None = None
+
+    def query(self, sql: Any, unbuffered: Any = "default") -> Any:
+        self.sent.append((sql, unbuffered))
+        if self.error is not None:
+            raise self.error
+        return 7
+
+    def begin(self) -> None:
+        self.sent.append("BEGIN")
+
+    def commit(self) -> None:
+        self.sent.append("COMMIT")
+
+    def rollback(self) -> None:
+        self.sent.append("ROLLBACK")
+
+    def __del__(self) -> None: ...
+
+
+@pytest.fixture
+def tracked() -> Any:
+    connection: Any = Synchronous()
+    connection.__class__ = pymysql._tracking(Synchronous)
+    return connection
+
+
+def test_a_class_is_tracked_once() -> None:
+    ours = pymysql._tracking(Synchronous)
+    assert issubclass(ours, pymysql.Tracking)
+    assert issubclass(ours, Synchronous)
+    assert pymysql._tracking(ours) is ours
+    assert pymysql._tracking(pymysql.Tracking) is pymysql.Tracking
+
+
+def test_pymysql_reads_rows_as_it_is_asked_to(tracked: Any) -> None:
+    assert (tracked.query("a"), tracked.query("b", True), tracked.query("c", False)) == (7, 7, 7)
+    assert tracked.sent == [("a", False), ("b", True), ("c", False)]
+
+
+def test_pymysql_rolls_back_nothing_where_nothing_was_sent(tracked: Any) -> None:
+    tracked.rollback()
+    tracked.rollback()
+    assert tracked.sent == ["ROLLBACK"]
+    tracked.query("a")
+    tracked.rollback()
+    tracked.begin()
+    tracked.rollback()
+    tracked.begin()
+    tracked.commit()
+    tracked.rollback()
+    assert tracked.sent[2:] == ["ROLLBACK", "BEGIN", "ROLLBACK", "BEGIN", "COMMIT"]
+    tracked.open = False
+    tracked.rollback()  # the driver raises its error
+    assert tracked.sent[-2:] == ["COMMIT", "ROLLBACK"]
+
+
+def test_a_call_that_was_struck_closes_and_an_answer_of_the_server_does_not(
+    tracked: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[Any] = []
+    monkeypatch.setattr(pymysql, "_force_close", closed.append)
+    for error, closes in ((OperationalError(1213, "deadlock"), False), (KeyboardInterrupt(), True)):
+        tracked.error = error
+        with pytest.raises(type(error)):
+            tracked.query("a")
+        assert closed == [tracked] * closes
+
+
+# Descriptors
+
+
+def test_mysqlclient_has_a_descriptor_from_one_version_on() -> None:
+    new, old = SimpleNamespace(fileno=lambda: 3), SimpleNamespace()
+    assert MySQLdb().plug(new) is new
+    assert MySQLdb().plug(old) is None
+
+
+# Arguments
+
+
+def settings(url: str, **keys: Any) -> DatabaseSettings:
+    return DatabaseSettings(url=url, **keys)
+
+
+@pytest.mark.parametrize("driver", ["pymysql", "asyncmy", "aiomysql"])
+def test_what_the_url_has_is_not_given_twice(driver: str) -> None:
+    name = f"mysql+{driver}"
+    pytest.importorskip(driver)
+    found = base.arguments(settings(f"{name}://u@h/d", connect_timeout="2.5s"), name)
+    assert (found["charset"], found["connect_timeout"]) == ("utf8mb4", 3)
+    found = base.arguments(settings(f"{name}://u@h/d?charset=latin1&connect_timeout=7"), name)
+    assert not {"charset", "connect_timeout"} & found.keys()
+
+
+@pytest.mark.parametrize("place", ["connect_args", "query"])
+def test_an_unknown_character_set_is_refused(place: str) -> None:
+    url = "mysql+pymysql://u@h/d"
+    wrong = (
+        settings(f"{url}?charset=nonsense") if place == "query" else settings(url, connect_args={"charset": "nonsense"})
+    )
+    with pytest.raises(ConfigError) as caught:
+        base.arguments(wrong, "mysql+pymysql")
+    assert [(problem.slug, problem.key) for problem in caught.value.problems] == [("invalid-value", f"{place}.charset")]

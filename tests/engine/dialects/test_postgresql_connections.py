@@ -1,0 +1,584 @@
+"""What our classes add to the connections of PostgreSQL's drivers, and which arguments these get: without a server."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import asyncpg
+import pytest
+from psycopg2 import extensions, sql
+
+from dbconfig import ConfigError
+from dbconfig.engine.dialects.postgresql import asyncpg as asyncpg_arguments
+from dbconfig.engine.dialects.postgresql import asyncpg_limits, fast_begin, pgbouncer, psycopg2
+from dbconfig.settings.database import DatabaseSettings
+
+IDLE, INSIDE, FAILED = 0, 2, 3  # libpq's status of a transaction
+
+
+def settings(url: str = "postgresql+asyncpg://u@h/d", **keys: Any) -> DatabaseSettings:
+    return DatabaseSettings(url=url, **keys)
+
+
+def problems(work: Any, *arguments: Any) -> list[Any]:
+    with pytest.raises(ConfigError) as caught:
+        work(*arguments)
+    return list(caught.value.problems)
+
+
+class Engine:
+    """What `attach` asks of an engine; `connect` returns the keywords with which the driver is called."""
+
+    def __init__(self, driver: str, *, is_async: bool = False) -> None:
+        self.given: dict[str, Any] = {}
+        self.dialect: Any = SimpleNamespace(driver=driver, connect=self._connect, is_async=is_async)
+        self.logging_name = "default"
+
+    def _connect(self, *arguments: Any, **keywords: Any) -> Any:
+        self.given = dict(keywords)
+        return SimpleNamespace()
+
+    def connect(self, **keywords: Any) -> dict[str, Any]:
+        self.dialect.connect(**keywords)
+        return self.given
+
+
+# asyncpg
+
+
+def test_the_word_for_tls_is_given_once() -> None:
+    url = "postgresql+asyncpg://u@h/d?ssl=require"
+    assert asyncpg_arguments.arguments(settings(url), {})["ssl"] == "require"
+    (problem,) = problems(asyncpg_arguments.arguments, settings(f"{url}&sslmode=prefer"), {})
+    assert (problem.slug, problem.key, problem.help) == ("given-twice", "query.ssl", "remove one of the two")
+
+
+def test_what_asyncpg_does_not_know_is_refused_where_it_is_written() -> None:
+    found = asyncpg_arguments.arguments(
+        settings(connect_args={"command_timeout": 5, "max_cacheable_statement_size": 1}), {}
+    )
+    assert (found["command_timeout"], found["max_cacheable_statement_size"]) == (5, 1)
+    # A URL for every driver, whose parameters psycopg2 knows.
+    (problem,) = problems(asyncpg_arguments.arguments, settings("postgresql://u@h/d?krbsrvname=x"), {})
+    assert problem.key == "query.krbsrvname"
+    assert problem.help == "write it into `connect_args`, where a number is a number"
+    for wrong in (
+        settings("postgresql://u@h/d?keepalives=1"),
+        settings("postgresql://u@h/d", connect_args={"keepalives": 1}),
+    ):
+        (problem,) = problems(asyncpg_arguments.arguments, wrong, {})
+        assert problem.key in ("query.keepalives", "connect_args.keepalives")
+        assert "psycopg accepts every keyword" in problem.help
+
+
+class Own(asyncpg.Connection):  # type: ignore[misc]  # it has no types
+    """An application's own class."""
+
+
+@pytest.mark.parametrize("reading", [False, True])
+def test_asyncpg_gets_a_class_with_the_limits_that_is_the_applications_own_too(reading: bool) -> None:
+    ours = asyncpg_limits.ReadingConnection if reading else asyncpg_limits.LimitedConnection
+    engine: Any = Engine("asyncpg")
+    asyncpg_limits.attach(engine, "SET LOCAL a = 1", reading=reading)
+    for keywords, bases in (
+        ({}, ()),
+        ({"connection_class": asyncpg.Connection}, ()),
+        ({"connection_class": Own}, (Own,)),
+    ):
+        found = engine.connect(password="secret", **keywords)  # not one
+        assert found["password"] == "secret"  # likewise
+        kind = found["connection_class"]
+        assert issubclass(kind, (ours,))
+        assert all(issubclass(kind, base) for base in bases)
+        assert kind.limits == "SET LOCAL a = 1"
+        assert issubclass(kind, asyncpg_limits.ReadingConnection) is reading
+
+
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What asyncpg's own connection would send; BEGIN, COMMIT and ROLLBACK count."""
+    found: list[str] = []
+
+    async def execute(self: Any, query: str, *arguments: Any, timeout: float | None = None) -> str:
+        found.append(query)
+        return "DONE"
+
+    async def fetchrow(self: Any, query: str, *arguments: Any, **options: Any) -> str:
+        found.append(query)
+        return "row"
+
+    async def prepare(self: Any, query: str, **options: Any) -> str:
+        found.append(f"prepare {query}")
+        return "prepared"
+
+    def inside(self: Any) -> bool:
+        begun = [number for number, query in enumerate(found) if "BEGIN" in query or "start" in query]
+        ended = [number for number, query in enumerate(found) if query.startswith(("COMMIT", "ROLLBACK"))]
+        return max(begun, default=-1) > max(ended, default=-1)
+
+    monkeypatch.setattr(asyncpg.Connection, "execute", execute)
+    monkeypatch.setattr(asyncpg.Connection, "fetchrow", fetchrow)
+    monkeypatch.setattr(asyncpg.Connection, "prepare", prepare)
+    monkeypatch.setattr(asyncpg.Connection, "is_in_transaction", inside)
+    return found
+
+
+def bare(kind: type, **members: Any) -> Any:
+    """Return a connection that was never opened."""
+    ours = type(kind.__name__, (kind,), {"__init__": lambda self: None, "__del__": lambda self: None, **members})
+    return ours()
+
+
+def test_asyncpg_sends_the_limits_with_begin_alone(sent: list[str]) -> None:
+    connection = bare(asyncpg_limits.LimitedConnection, limits="SET LOCAL a = 1")
+
+    async def main() -> None:
+        for query, *arguments in (("SELECT 1",), ("BEGIN", 7), ("ROLLBACK",), (" start  transaction;",), ("BEGIN",)):
+            assert await connection.execute(query, *arguments) == "DONE"
+
+    asyncio.run(main())
+    assert sent == ["SELECT 1", "BEGIN", "ROLLBACK", "SET LOCAL a = 1;\n start  transaction;", "BEGIN"]
+
+
+def test_a_reading_session_of_asyncpg_is_always_in_a_transaction(sent: list[str]) -> None:
+    connection = bare(asyncpg_limits.ReadingConnection, limits="SET LOCAL a = 1")
+    begun = "SET LOCAL a = 1;\nBEGIN"
+
+    async def main() -> None:
+        await connection.execute("SELECT 1")
+        assert sent == ["SET LOCAL a = 1;\nSELECT 1"]  # one message is one transaction
+        sent.clear()
+        await connection.execute("SELECT $1", 1)
+        assert sent == [begun, "SELECT $1"]
+        await connection.execute("ROLLBACK")
+        sent.clear()
+        assert await connection.fetchrow(";") == "row"  # a ping
+        assert sent == [";"]
+        assert await connection.fetchrow("SELECT 2") == "row"
+        assert await connection.fetchrow("SELECT 3") == "row"
+        assert sent[1:] == [begun, "SELECT 2", "SELECT 3"]
+        await connection.execute("ROLLBACK")
+        sent.clear()
+        assert await connection.prepare("SELECT 4") == "prepared"
+        executed = await connection.prepare(" commit")
+        assert sent == [begun, "prepare SELECT 4", " commit"]
+        assert (executed.get_attributes(), executed.get_statusmsg(), await executed.fetch()) == ((), "DONE", [])
+
+    asyncio.run(main())
+
+
+# psycopg2
+
+
+class Fake(extensions.connection):
+    """psycopg2's connection without a server: keeps what it is asked for."""
+
+    status = extensions.STATUS_READY
+    closed: Any = 0
+
+    def __init__(self, *arguments: Any, **keywords: Any) -> None:
+        """Connect to nothing."""
+
+    def rollback(self) -> None:
+        self.told.append("rollback")
+
+    def commit(self) -> None:
+        self.told.append("commit")
+
+    def set_session(self, *arguments: Any, **keywords: Any) -> None:
+        self.told.append(("set_session", *arguments, *keywords.items()))
+
+    def tpc_begin(self, xid: Any) -> None:
+        self.told.append(("tpc_begin", xid))
+
+    def tpc_commit(self, *xid: Any) -> None:
+        self.told.append(("tpc_commit", *xid))
+
+    def tpc_rollback(self, *xid: Any) -> None:
+        self.told.append(("tpc_rollback", *xid))
+
+    def lobject(self, *arguments: Any, **keywords: Any) -> Any:
+        self.told.append(("lobject", *arguments))
+        return "large"
+
+    def cursor(self, name: Any = None, **keywords: Any) -> Any:
+        self.told.append(("cursor", name, keywords.get("withhold")))
+        return keywords["cursor_factory"]
+
+
+class Offline(fast_begin.FastBeginConnection, Fake):
+    def __init__(self) -> None:
+        self.told: list[Any] = []
+        self.inside = IDLE
+        super().__init__("password=secret")
+        assert self.took() == [("autocommit", True)]
+
+    def get_transaction_status(self) -> int:
+        return self.inside
+
+    def _set_driver(self, *, autocommit: bool) -> None:
+        self.told.append(("autocommit", autocommit))
+
+    def _send(self, statement: str) -> None:
+        self.told.append(statement)
+
+    def took(self) -> list[Any]:
+        found, self.told = self.told, []
+        return found
+
+
+RESET = ("set_session", "DEFAULT", "default", "default", ("autocommit", True))
+
+
+def test_the_begin_that_is_due_has_the_modes_that_are_set() -> None:
+    connection: Any = Offline()
+    assert connection.begin_due() == "BEGIN"
+    connection.limits = "SET LOCAL a = 1"
+    assert connection.begin_due() == "BEGIN; SET LOCAL a = 1"
+    connection.limits = ""
+    connection.set_session("serializable", True, True)
+    assert connection.begin_due() == "BEGIN ISOLATION LEVEL SERIALIZABLE READ ONLY DEFERRABLE"
+    connection.set_session(extensions.ISOLATION_LEVEL_REPEATABLE_READ, False, False)
+    assert connection.begin_due() == "BEGIN ISOLATION LEVEL REPEATABLE READ READ WRITE NOT DEFERRABLE"
+    connection.set_session()  # nothing is given, nothing changes
+    assert connection.begin_due() == "BEGIN ISOLATION LEVEL REPEATABLE READ READ WRITE NOT DEFERRABLE"
+    connection.set_session("default", "default", "DEFAULT")
+    assert connection.begin_due() == "BEGIN"
+    connection.inside = INSIDE
+    assert connection.begin_due() == ""
+    connection.inside, connection._by_driver = IDLE, True
+    assert connection.begin_due() == ""
+    connection._by_driver = False
+    connection.set_session(autocommit=True)
+    assert (connection.begin_due(), connection.autocommit) == ("", True)
+    connection.set_session(autocommit=False)
+    assert (connection.begin_due(), connection.autocommit) == ("BEGIN", False)
+
+
+def test_isolation_levels_are_set_as_the_driver_sets_them() -> None:
+    connection: Any = Offline()
+    connection.inside = INSIDE
+    connection.set_isolation_level(extensions.ISOLATION_LEVEL_AUTOCOMMIT)
+    assert connection.took() == ["ROLLBACK"]
+    assert (connection.autocommit, connection.isolation_level) == (True, None)
+    connection.set_isolation_level(extensions.ISOLATION_LEVEL_SERIALIZABLE)
+    assert connection.took() == ["ROLLBACK"]
+    assert (connection.autocommit, connection.isolation_level) == (False, extensions.ISOLATION_LEVEL_SERIALIZABLE)
+    connection.inside = IDLE
+    connection.set_isolation_level(None)
+    assert (connection.took(), connection.isolation_level) == ([], None)
+    for value in (extensions.ISOLATION_LEVEL_DEFAULT, "default", None):
+        connection.isolation_level = extensions.ISOLATION_LEVEL_SERIALIZABLE
+        connection.isolation_level = value
+        assert connection.isolation_level is None
+
+
+@pytest.mark.parametrize(
+    "name", ["autocommit", "isolation_level", "readonly", "deferrable", "set_session"], ids=lambda name: str(name)
+)
+def test_nothing_is_set_inside_a_transaction(name: str) -> None:
+    connection: Any = Offline()
+    connection.inside = INSIDE
+    with pytest.raises(fast_begin.psycopg2.ProgrammingError, match="inside a transaction"):
+        connection.set_session(readonly=True) if name == "set_session" else setattr(connection, name, True)
+    connection.closed = 1  # the driver's own error comes with the next statement
+    connection.set_session(readonly=True) if name == "set_session" else setattr(connection, name, None)
+
+
+def test_each_begin_is_counted_until_its_transaction_ends() -> None:
+    connection: Any = Offline()
+    assert not connection.has_begun()
+    connection.begin_now()
+    assert (connection.took(), connection.has_begun(), connection.begun_again) == (["BEGIN"], True, False)
+    connection.begin_now()  # the application has sent COMMIT itself
+    assert (connection.took(), connection.has_begun(), connection.begun_again) == (["BEGIN"], True, True)
+    connection.inside = INSIDE
+    connection.begin_now()
+    assert connection.took() == []
+    connection.commit()
+    assert (connection.took(), connection.has_begun(), connection.begun_again) == (["COMMIT"], False, False)
+    connection.inside = IDLE
+    connection.commit()
+    connection.rollback()
+    assert connection.took() == []
+    connection.inside = FAILED
+    connection.rollback()
+    assert connection.took() == ["ROLLBACK"]
+    connection.closed = 1
+    connection.rollback()
+    connection.commit()
+    assert connection.took() == ["rollback", "commit"]  # the driver's own, which raise
+
+
+def test_the_driver_has_a_transaction_that_only_it_can_run() -> None:
+    connection: Any = Offline()
+    connection.begin_by_driver()
+    assert connection.took() == [("autocommit", False)]
+    assert not connection.is_ours()
+    connection.commit()
+    assert connection.took() == ["commit", RESET]
+    assert connection.is_ours()
+    for modes in ((6, None, None), (None, True, None), (None, None, False)):
+        connection._level, connection._readonly, connection._deferrable = modes
+        connection.begin_by_driver()
+        assert connection.took() == [("autocommit", False), ("set_session", *modes)]
+        connection.rollback()
+        assert connection.took() == ["rollback", RESET]
+
+
+def test_a_named_cursor_begins_by_the_driver_or_is_held() -> None:
+    connection: Any = Offline()
+    connection.limits = "SET LOCAL a = 1"
+    assert connection.cursor("name") is fast_begin.FastBeginCursor
+    assert connection.took() == [("autocommit", False), "SET LOCAL a = 1", ("cursor", "name", False)]
+    connection.inside = INSIDE
+    connection.cursor("other")
+    assert connection.took() == [("cursor", "other", False)]  # the driver runs this transaction
+    connection.commit()
+    assert connection.took() == ["commit", RESET]
+    connection.cursor("held")
+    assert connection.took() == [("cursor", "held", True)]  # in a transaction of ours
+    connection.commit()
+    assert connection.took() == ["CLOSE ALL; COMMIT"]
+    connection.cursor("again")
+    connection.inside = FAILED
+    connection.took()
+    connection.commit()
+    assert connection.took() == ["COMMIT"]  # where CLOSE ALL would be an error
+    connection.inside = INSIDE
+    connection.cursor("lost")
+    connection.rollback()
+    connection.took()
+    connection.commit()
+    assert connection.took() == ["COMMIT"]  # a rollback has closed it
+    connection.cursor("first")
+    connection.lobject(5)
+    connection.took()
+    connection.commit()
+    assert connection.took() == ["CLOSE ALL", "commit", RESET]
+    connection._autocommit, connection.inside = True, IDLE
+    connection.cursor("alone")
+    connection.cursor()
+    assert connection.took() == [("cursor", "alone", False), ("cursor", None, False)]
+
+
+def test_two_phases_are_the_drivers() -> None:
+    connection: Any = Offline()
+    connection.limits = "SET LOCAL a = 1"
+    for end in ("tpc_commit", "tpc_rollback"):
+        connection.tpc_begin("xid")
+        assert connection.took() == [("autocommit", False), ("tpc_begin", "xid"), "SET LOCAL a = 1"]
+        connection.status = extensions.STATUS_PREPARED
+        getattr(connection, end)()
+        assert (connection.took(), connection.is_ours()) == ([(end,)], False)  # it has not ended
+        connection.status = extensions.STATUS_READY
+        getattr(connection, end)("xid")
+        assert (connection.took(), connection.is_ours()) == ([(end, "xid"), RESET], True)
+        getattr(connection, end)("other")  # one that was recovered
+        assert connection.took() == [(end, "other")]
+
+
+def test_large_objects_are_the_drivers() -> None:
+    connection: Any = Offline()
+    connection.limits = "SET LOCAL a = 1"
+    assert connection.lobject(5) == "large"
+    assert connection.took() == [("autocommit", False), "SET LOCAL a = 1", ("lobject", 5)]
+    connection.inside = INSIDE
+    connection.lobject(6)
+    assert connection.took() == [("lobject", 6)]
+    connection.commit()
+    connection.took()
+    connection.lobject(7)  # in a transaction that we have begun
+    assert (connection.took(), connection.is_ours()) == ([("autocommit", False), ("lobject", 7)], False)
+    other: Any = Offline()
+    other._autocommit = True
+    other.lobject(8)
+    assert (other.took(), other.is_ours()) == ([("lobject", 8)], True)
+
+
+def test_begin_is_joined_with_a_statement_of_any_kind() -> None:
+    cursor: Any = SimpleNamespace(connection=SimpleNamespace(encoding="UTF8"))
+    joined = fast_begin.FastBeginCursor._joined
+    assert joined(cursor, "BEGIN; SET a = '%'", "SELECT 1", None) == "BEGIN; SET a = '%';\nSELECT 1"
+    assert joined(cursor, "BEGIN; SET a = '%'", "SELECT %s", (1,)) == "BEGIN; SET a = '%%';\nSELECT %s"
+    assert joined(cursor, "BEGIN", b"SELECT 1", None) == b"BEGIN;\nSELECT 1"
+    assert joined(cursor, "BEGIN", sql.SQL("SELECT 1"), None) == sql.SQL("BEGIN;\n") + sql.SQL("SELECT 1")
+
+
+def test_a_class_is_combined_with_the_applications_own() -> None:
+    class Theirs(extensions.cursor):
+        pass
+
+    class Both(fast_begin.FastBeginCursor):
+        pass
+
+    ours = fast_begin.FastBeginCursor
+    assert fast_begin.with_factory(ours, None) is fast_begin.with_factory(ours, extensions.cursor) is ours
+    assert fast_begin.with_factory(ours, Both) is Both
+    assert fast_begin.with_factory(ours, Theirs).__bases__ == (ours, Theirs)
+    connection: Any = Offline()
+    assert connection.cursor(cursor_factory=Theirs).__bases__ == (ours, Theirs)
+
+
+class Reading(psycopg2.ReadingConnection, Offline):
+    pass
+
+
+def test_a_reading_connection_sends_its_limits_with_each_statement_outside_a_transaction() -> None:
+    connection: Any = Reading()
+    connection.limits = "SET LOCAL a = 1"
+    assert connection.begin_due() == "BEGIN; SET LOCAL a = 1"
+    connection.begin_for_stream()
+    assert connection.took() == [("autocommit", False), "SET LOCAL a = 1"]
+    connection._by_driver = False
+    connection.begin_now()
+    assert connection.took() == ["BEGIN; SET LOCAL a = 1"]
+    connection.autocommit = True
+    assert connection.begin_due() == "SET LOCAL a = 1"
+    for begin in (connection.begin_now, connection.begin_for_stream):
+        begin()
+        assert connection.took() == ["BEGIN; SET LOCAL a = 1"]
+    connection.inside = INSIDE
+    assert connection.begin_due() == ""
+    connection.begin_now()
+    connection.begin_for_stream()
+    assert connection.took() == []
+    with pytest.raises(fast_begin.psycopg2.NotSupportedError, match="nothing to commit in two phases"):
+        connection.tpc_begin("xid")
+
+
+@pytest.mark.parametrize(
+    ("value", "becomes"), [(None, "DEFAULT"), (True, True), (False, False), ("default", "default")]
+)
+def test_a_reading_option_is_reset_and_never_writing(value: Any, becomes: Any) -> None:
+    told: list[Any] = []
+    fake: Any = SimpleNamespace(set_session=lambda **keywords: told.append(keywords))
+    psycopg2._NeverWriting.readonly.fset(fake, value)  # type: ignore[attr-defined]  # it is a property
+    assert told == [{"readonly": becomes}]
+
+
+def test_psycopg2_knows_whether_a_transaction_has_begun() -> None:
+    driver = psycopg2.DRIVER
+    for status, begun in ((extensions.STATUS_BEGIN, True), (extensions.STATUS_READY, False)):
+        assert driver.has_begun(SimpleNamespace(status=status), None) is begun
+    connection: Any = Offline()
+    connection.status = extensions.STATUS_BEGIN
+    assert driver.has_begun(connection, None) is False  # it is ours, and has sent none
+    connection.begin_now()
+    assert driver.has_begun(connection, None) is True
+    connection.begin_by_driver()
+    connection.turn += 1
+    assert driver.has_begun(connection, None) is True  # the driver's, of which it knows
+    connection.status = extensions.STATUS_READY
+    assert driver.has_begun(connection, None) is False
+
+
+def test_a_transaction_that_was_begun_twice_is_not_open() -> None:
+    connection: Any = Offline()
+    plain: Any = SimpleNamespace(get_transaction_status=lambda: INSIDE, begun_again=True)
+    assert psycopg2.DRIVER.is_open(plain)
+    connection.inside = INSIDE
+    assert psycopg2.DRIVER.is_open(connection)
+    connection.begun_again = True
+    assert not psycopg2.DRIVER.is_open(connection)
+    connection.begun_again, connection.inside = False, IDLE
+    assert not psycopg2.DRIVER.is_open(connection)
+
+
+# Behind a pooler
+
+
+class Plain:
+    """A connection of any driver."""
+
+    def __init__(self, *, autocommit: bool, number: int = 7) -> None:
+        self.autocommit = autocommit
+        self.told: list[Any] = []
+        self._number = number
+
+    def cursor(self) -> Plain:
+        return self
+
+    def execute(self, statement: str) -> None:
+        self.told += [statement, self.autocommit]
+
+    def fetchone(self) -> tuple[int]:
+        return (self._number,)
+
+    def close(self) -> None:
+        self.told.append("close")
+
+
+def test_the_limits_are_set_at_the_start_of_each_transaction() -> None:
+    engine: Any = Engine("psycopg")
+    pgbouncer.set_in_transactions(engine, [])
+    assert not hasattr(engine.dialect, "do_begin")
+    pgbouncer.set_in_transactions(engine, ["SET LOCAL a = 1", "SET LOCAL b = 2"])
+    inside, outside = Plain(autocommit=False), Plain(autocommit=True)
+    engine.dialect.do_begin(inside)
+    engine.dialect.do_begin(outside)
+    assert inside.told == ["SET LOCAL a = 1; SET LOCAL b = 2", False, "close"]
+    assert outside.told == []
+    other: Any = Engine("asyncpg")
+    pgbouncer.set_in_transactions(other, ["SET LOCAL a = 1", "SET LOCAL b = 2"])
+    kind = other.connect()["connection_class"]
+    assert issubclass(kind, asyncpg_limits.LimitedConnection)
+    assert not issubclass(kind, asyncpg_limits.ReadingConnection)
+    assert kind.limits == "SET LOCAL a = 1; SET LOCAL b = 2"
+
+
+def test_readers_get_the_connections_of_their_driver() -> None:
+    limits = ["SET LOCAL a = 1", "SET LOCAL b = 2"]
+    engine: Any = Engine("psycopg2")
+    pgbouncer.guard_readers(engine, limits)
+    kind = engine.connect()["connection_factory"]
+    assert issubclass(kind, psycopg2.ReadingConnection)
+    assert kind.limits == "SET LOCAL a = 1; SET LOCAL b = 2"
+    connection = Offline()
+    engine.dialect.do_commit(connection)
+    engine.dialect.do_rollback(connection)
+    assert connection.turn == 2
+    engine = Engine("asyncpg")
+    pgbouncer.guard_readers(engine, limits)
+    kind = engine.connect()["connection_class"]
+    assert issubclass(kind, asyncpg_limits.ReadingConnection)
+    assert kind.limits == "SET LOCAL a = 1; SET LOCAL b = 2"
+    engine = Engine("pg8000")
+    pgbouncer.guard_readers(engine, limits)
+    assert engine.connect() == {}
+
+
+def test_an_undeclared_pooler_is_warned_of_once_and_nothing_is_prepared(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    looks: list[Any] = []
+    monkeypatch.setattr(pgbouncer, "on_connect", lambda engine, look: looks.append(look))
+    engine: Any = Engine("psycopg")
+    pgbouncer.distrust(engine)
+    (look,) = looks
+    for number, threshold, warnings in ((7, 5, 0), (8, None, 1), (8, None, 1)):
+        driver = SimpleNamespace(info=SimpleNamespace(backend_pid=7), prepare_threshold=5)
+        connection = Plain(autocommit=False, number=number)
+        look(connection, SimpleNamespace(driver_connection=driver))
+        assert connection.told == ["SELECT pg_backend_pid()", True, "close"]
+        assert not connection.autocommit
+        assert driver.prepare_threshold == threshold
+        assert len(caplog.records) == warnings
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "statement"),
+    [
+        ("statement_timeout", 5, "SET LOCAL statement_timeout = '5'"),
+        ("a.b", True, "SET LOCAL a.b = 'on'"),
+        ("a.b", False, "SET LOCAL a.b = 'off'"),
+        ("a.b", "it's", "SET LOCAL a.b = 'it''s'"),
+        ("Default_Transaction_Read_Only", True, "SET LOCAL transaction_read_only = 'on'"),
+        ("search_path", 'A, "B" , "c""d"', "SET LOCAL search_path = 'a', 'B', 'c\"d'"),
+        ("search_path", "", "SET LOCAL search_path = ''"),
+    ],
+)
+def test_how_a_variable_is_set_for_one_transaction(name: str, value: object, statement: str) -> None:
+    assert pgbouncer.limits_of({name: value}) == [statement]
