@@ -24,7 +24,7 @@ _NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,31}")
 _LONGEST: Final = 128  # characters of a value
 _set: ContextVar[Tags] = ContextVar("dbconfig.query_tags", default=())
 # What a framework reports about the request or task, on demand: a route is known only after routing.
-_source: ContextVar[Source | None] = ContextVar("dbconfig.query_tags.source", default=None)
+supplier: ContextVar[Source | None] = ContextVar("dbconfig.query_tags.source", default=None)
 _asked: list[Source] = []  # frameworks that can report the current request or task
 
 
@@ -50,11 +50,11 @@ def tagged(tags: Mapping[str, str]) -> Iterator[None]:
 @contextmanager
 def described_by(source: Source) -> Iterator[None]:
     """Let a framework supply the route or the task for the statements of this context."""
-    token = _source.set(source)
+    token = supplier.set(source)
     try:
         yield
     finally:
-        _source.reset(token)
+        supplier.reset(token)
 
 
 def ask(source: Source) -> None:
@@ -68,7 +68,7 @@ def current(wanted: frozenset[str]) -> Tags:
     found = _set.get()
     if not wanted:
         return found
-    source = _source.get()
+    source = supplier.get()
     said = {**source()} if source is not None else {}
     for each in _asked:
         said.update(each())

@@ -6,8 +6,7 @@ import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from typing import Final
 
 import anyio
@@ -95,9 +94,23 @@ class Admission:
         self._waiting: deque[_Waiter] = deque()
         self._shedding = None if target is None else Shedding(target)
 
-    @asynccontextmanager
-    async def place(self, patience: float) -> AsyncIterator[Place]:
-        """Yield a place, reserved for this request.
+    def place_at_once(self) -> Place | None:
+        """Return a place, reserved for a request, unless it has to wait for one."""
+        with self.lock:
+            # Threads are counted only where it matters: that takes longer than all the rest.
+            if self._waiting or not (self._has_room(False) or self._has_room(_threads_are_free())):
+                return None
+            if self._shedding is not None:
+                self._shedding.relax()
+            return self._reserve()
+
+    def _reserve(self) -> Place:
+        place = Place(self)
+        self.reserved[place] = time.monotonic() + RESERVED
+        return place
+
+    async def place(self, patience: float) -> Place:
+        """Wait for a place, reserved for this request.
 
         Raises:
             TimeoutError: no place became free within this many seconds.
@@ -116,9 +129,10 @@ class Admission:
                     if waiter.is_shed:
                         raise Shed
                     self.let_in(_threads_are_free())
-            yield waiter.place
-        finally:
+        except BaseException:
             self._withdraw(waiter)
+            raise
+        return waiter.place
 
     def guest(self) -> Place:
         """Return a place without waiting; it counts while it is in use."""
@@ -142,8 +156,7 @@ class Admission:
                 waiter = self._waiting.popleft()
                 if self._shedding is not None:
                     self._shedding.served(now - waiter.arrived, now)
-                waiter.place = Place(self)
-                self.reserved[waiter.place] = time.monotonic() + RESERVED
+                waiter.place = self._reserve()
                 woken.append(waiter)
             # Not while they wait for a server that is down, rather than for each other.
             if self._shedding is not None and self._waiting and self._in_use() >= self.limit:

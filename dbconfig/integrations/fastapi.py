@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import anyio
 from anyio.to_thread import run_sync
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request, Response
-from fastapi.requests import HTTPConnection
 from fastapi.responses import JSONResponse
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -21,7 +20,7 @@ from dbconfig.engine.pool.deadline import DeadlineExceeded
 from dbconfig.errors import ConfigError
 from dbconfig.integrations.fastapi_deadlines import DeadlineMiddleware, too_late
 from dbconfig.integrations.fastapi_routes import RouteMiddleware
-from dbconfig.integrations.fastapi_sessions import RequestedSession, most_connections, one_for_each_request
+from dbconfig.integrations.fastapi_sessions import RequestedSession, dependency, most_connections
 from dbconfig.integrations.request_deadlines import RequestDeadline
 from dbconfig.registry.registry import Registry
 from dbconfig.registry.registry import default as _application
@@ -66,12 +65,7 @@ def session(
         ValueError: `transaction` is combined with `read_only` or `snapshot`.
     """
     kind = RequestedSession(database, transaction, read_only, snapshot)
-
-    async def opened(connection: HTTPConnection) -> AsyncIterator[Session]:
-        async with one_for_each_request(connection, kind, registry or _application) as found:
-            yield found
-
-    return Depends(opened, scope="function" if transaction else "request")
+    return Depends(dependency(kind, registry or _application), scope="function" if transaction else "request")
 
 
 def async_session(
@@ -84,12 +78,7 @@ def async_session(
 ) -> Any:
     """Return a dependency that provides an asynchronous session; see `session`."""
     kind = RequestedSession(database, transaction, read_only, snapshot, asynchronous=True)
-
-    async def opened(connection: HTTPConnection) -> AsyncIterator[Any]:
-        async with one_for_each_request(connection, kind, registry or _application) as found:
-            yield found
-
-    return Depends(opened, scope="function" if transaction else "request")
+    return Depends(dependency(kind, registry or _application), scope="function" if transaction else "request")
 
 
 def on_shard(choose: Callable[..., Any], database: str | None = None, *, registry: Registry | None = None) -> Any:

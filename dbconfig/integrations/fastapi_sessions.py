@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import astuple, dataclass, replace
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any, Final
 from weakref import WeakKeyDictionary, ref
@@ -16,12 +15,13 @@ from anyio.to_thread import run_sync
 from fastapi.requests import HTTPConnection
 from sqlalchemy import Engine
 from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.orm import Session as PlainSession
 from sqlmodel import Session
 
 from dbconfig.engine.pool import deadline
 from dbconfig.engine.pool.timeout_errors import OVERLOADED
 from dbconfig.integrations.admission import Admission, Place, Shed
-from dbconfig.integrations.request_sessions import RequestSession, refuse_after_end
+from dbconfig.integrations.request_sessions import RequestSession, follow_statements
 from dbconfig.registry.registry import Registry
 from dbconfig.settings.database import DatabaseSettings
 from dbconfig.settings.shards import SEPARATOR
@@ -31,23 +31,36 @@ _MOST_THREADS: Final = 40  # for closing sessions of a pool without a limit: as 
 _PLAIN: Final = (None, "READ COMMITTED", "READ UNCOMMITTED", "AUTOCOMMIT")
 
 
-@dataclass(frozen=True, slots=True)
 class RequestedSession:
     """The kind of session that a dependency provides."""
 
-    database: str
-    transaction: bool = False
-    read_only: bool = False
-    snapshot: bool = False
-    asynchronous: bool = False
+    __slots__ = ("asynchronous", "database", "divisible", "key", "read_only", "snapshot", "transaction")
 
-    def __post_init__(self) -> None:
-        if self.transaction and self.reading:
+    def __init__(
+        self,
+        database: str,
+        transaction: bool = False,
+        read_only: bool = False,
+        snapshot: bool = False,
+        asynchronous: bool = False,
+    ) -> None:
+        if transaction and (read_only or snapshot):
             raise ValueError("transaction=True cannot be combined with read_only or snapshot")
+        self.database, self.transaction = database, transaction
+        self.read_only, self.snapshot, self.asynchronous = read_only, snapshot, asynchronous
+        self.divisible = not database.partition(SEPARATOR)[1]
+        self.key = (database, transaction, read_only, snapshot, asynchronous)
 
     @property
     def reading(self) -> bool:
         return self.read_only or self.snapshot
+
+    def here(self, registry: Registry) -> RequestedSession:
+        """Return the same for the shard that a dependency has chosen for the whole request, if any."""
+        if not self.divisible:
+            return self
+        shard = registry.parts.profiles.shard_of(self.database)
+        return self if shard == self.database else RequestedSession(shard, *self.key[1:])
 
     def open(self, registry: Registry) -> Any:
         """Return the context manager of a session."""
@@ -60,102 +73,171 @@ class RequestedSession:
         return registry.session(self.database, read_only=self.read_only, snapshot=self.snapshot)
 
 
-@asynccontextmanager
-async def one_for_each_request(
-    connection: HTTPConnection, kind: RequestedSession, registry: Registry
-) -> AsyncIterator[Any]:
-    """Yield the request's session of a kind, shared by all dependencies, also by those of sub-applications."""
-    if not kind.database.partition(SEPARATOR)[1]:  # a dependency may have chosen a shard for the whole request
-        kind = replace(kind, database=registry.parts.profiles.shard_of(kind.database))
-    known: dict[Any, Any] = connection.scope.setdefault(_KEY, {})
-    key = (registry, astuple(kind))  # a module imported twice has two classes
-    if key in known:
-        yield known[key]
-        return
-    open_ = _async_opened if kind.asynchronous else _opened
-    async with open_(connection, kind, registry) as found:
-        known[key] = found
-        try:
-            yield found
-        finally:
-            del known[key]
+def dependency(kind: RequestedSession, registry: Registry) -> Callable[[HTTPConnection], AsyncIterator[Any]]:
+    """Return a dependency that yields the request's session of a kind.
 
+    All dependencies share it, also those of sub-applications.
+    """
+    follow_statements(registry)
 
-@asynccontextmanager
-async def _opened(connection: HTTPConnection, kind: RequestedSession, registry: Registry) -> AsyncIterator[Any]:
-    async with _place(connection, kind, registry) as place:
-        manager = kind.open(registry)
-        limiter = _ending(registry.engine(kind.database), registry.profile.database(kind.database))
-        found = manager.__enter__()  # connects to nothing yet
-        stack = _rests_after(connection, kind, registry)
-        watched = RequestSession(found, place.use, place.leave, statements=stack is not None)
-
-        async def rest() -> None:
-            with anyio.CancelScope(shield=True):
-                await run_sync(watched.rest, limiter=limiter)
-
-        if stack is not None:
-            stack.push_async_callback(rest)
-        try:
+    async def opened(connection: HTTPConnection) -> AsyncIterator[Any]:
+        here = kind.here(registry)
+        known: dict[Any, Any] = connection.scope.setdefault(_KEY, {})
+        key = (registry, here.key)  # not the kind: a module imported twice has two classes
+        if key in known:
+            yield known[key]
+            return
+        opening = (_AsyncOpened if here.asynchronous else _Opened)(connection, here, registry)
+        async with opening as found:
+            known[key] = found
             try:
                 yield found
-            except BaseException as error:
-                if not await _left(manager, error, limiter):
-                    raise
-            else:
-                await _left(manager, None, limiter)
+            finally:
+                del known[key]
+
+    return opened
+
+
+class _Opened:
+    """A synchronous session, for an endpoint in a thread.
+
+    A thread of its own costs more than all the rest: one is used only for what speaks to the server.
+    """
+
+    __slots__ = ("_connection", "_kind", "_manager", "_place", "_registry", "_watched", "found")
+
+    def __init__(self, connection: HTTPConnection, kind: RequestedSession, registry: Registry) -> None:
+        self._connection, self._kind, self._registry = connection, kind, registry
+
+    async def __aenter__(self) -> Any:
+        kind, registry = self._kind, self._registry
+        settings = registry.profile.database(kind.database)
+        self._place = place = await _place(self._connection, kind, registry, settings)
+        try:
+            self._manager = kind.open(registry)
+            self.found = found = self._manager.__enter__()  # connects to nothing yet
+            stack = _rests_after(self._connection, kind, settings)
+            self._watched = RequestSession(found, place.use, place.leave, statements=stack is not None)
+            if stack is not None:
+                stack.push_async_callback(self._rest)
+        except BaseException:
+            place.leave()
+            raise
+        return found
+
+    async def _rest(self) -> None:
+        """Return the connection after the endpoint, if nothing would be lost."""
+        transaction = self._watched.unneeded()
+        if transaction is not None:
+            await self._in_thread(transaction.close)
+
+    async def __aexit__(self, *details: Any) -> bool:
+        try:
+            if not self._kind.transaction and _closes_without_a_server(self.found):
+                self.found.close()
+                return False
+            return await self._in_thread(self._manager.__exit__, *details)
         finally:
-            _end(found, connection, kind)
+            self._watched.why_not = _reason(self._connection, self._kind)
+            self._place.leave()
+
+    async def _in_thread(self, end: Callable[..., Any], *details: Any) -> bool:
+        """Let a thread end something: it may commit, and must close the session even if the caller stops waiting."""
+        settings = self._registry.profile.database(self._kind.database)
+        limiter = _ending(self._registry.engine(self._kind.database), settings)
+        with anyio.CancelScope(shield=True) as scope:
+            handled = await run_sync(end, *details, limiter=limiter)
+        return bool(handled) and not scope.cancelled_caught
 
 
-@asynccontextmanager
-async def _async_opened(connection: HTTPConnection, kind: RequestedSession, registry: Registry) -> AsyncIterator[Any]:
-    sync_session = None
-    try:
-        async with kind.open(registry) as found:
-            sync_session = found.sync_session
-            if (stack := _rests_after(connection, kind, registry)) is not None:
-                watched = RequestSession(sync_session)
+class _AsyncOpened:
+    """An asynchronous session."""
 
-                async def rest() -> None:
-                    with anyio.CancelScope(shield=True):
-                        await found.run_sync(lambda _: watched.rest())
+    __slots__ = ("_connection", "_kind", "_manager", "_registry", "_watched", "found")
 
-                stack.push_async_callback(rest)
-            yield found
-    finally:
-        if sync_session is not None:
-            _end(sync_session, connection, kind)
+    def __init__(self, connection: HTTPConnection, kind: RequestedSession, registry: Registry) -> None:
+        self._connection, self._kind, self._registry = connection, kind, registry
+
+    async def __aenter__(self) -> Any:
+        kind, registry = self._kind, self._registry
+        self._manager = kind.open(registry)
+        self.found = found = await self._manager.__aenter__()
+        stack = _rests_after(self._connection, kind, registry.profile.database(kind.database))
+        self._watched = RequestSession(found.sync_session, statements=stack is not None)
+        if stack is not None:
+            stack.push_async_callback(self._rest)
+        return found
+
+    async def _rest(self) -> None:
+        transaction = self._watched.unneeded()
+        if transaction is not None:
+            with anyio.CancelScope(shield=True):
+                await self.found.run_sync(lambda session: transaction.close())
+
+    async def __aexit__(self, *details: Any) -> Any:
+        found = self.found
+        try:
+            if self._manager is found and _closes_as_its_session_does(found):
+                found.sync_session.close()  # without the task that the session's own exit creates
+                return None
+            return await self._manager.__aexit__(*details)
+        finally:
+            self._watched.why_not = _reason(self._connection, self._kind)
 
 
-async def _left(manager: Any, error: BaseException | None, limiter: anyio.CapacityLimiter) -> bool:
-    """Exit a session in a thread: it may commit, and must be closed even if the caller stops waiting."""
-    details = (type(error), error, error.__traceback__) if error is not None else (None, None, None)
-    with anyio.CancelScope(shield=True) as scope:
-        handled = await run_sync(manager.__exit__, *details, limiter=limiter)
-    return bool(handled) and not scope.cancelled_caught
+def _closes_without_a_server(session: Session) -> bool:
+    """Whether closing a session does not block: it has no transaction, and SQLAlchemy's way to close."""
+    kind = type(session)
+    return (
+        session.get_transaction() is None
+        and kind.close is PlainSession.close
+        and kind.__exit__ is PlainSession.__exit__
+    )
 
 
-def _rests_after(connection: HTTPConnection, kind: RequestedSession, registry: Registry) -> AsyncExitStack | None:
+def _closes_as_its_session_does(session: Any) -> bool:
+    """Whether closing an asynchronous session awaits nothing."""
+    from sqlalchemy.ext.asyncio import AsyncSession  # needs greenlet
+
+    kind = type(session)
+    own = kind.close is AsyncSession.close and kind.__aexit__ is AsyncSession.__aexit__
+    return own and _closes_without_a_server(session.sync_session)
+
+
+def _rests_after(
+    connection: HTTPConnection, kind: RequestedSession, settings: DatabaseSettings
+) -> AsyncExitStack | None:
     """Return a context that ends with the endpoint, if a session that has only read may release its connection then.
 
     A slow client then holds no connection. Not if the session must keep its snapshot.
     """
+    if (
+        kind.transaction
+        or kind.snapshot
+        or settings.isolation_level not in _PLAIN
+        or connection.scope["type"] != "http"
+    ):
+        return None
     stack = connection.scope.get("fastapi_function_astack")  # FastAPI's own name; optional
-    isolation = registry.profile.database(kind.database).isolation_level
-    rests = not kind.transaction and not kind.snapshot and isolation in _PLAIN and connection.scope["type"] == "http"
-    return stack if rests and isinstance(stack, AsyncExitStack) else None
+    return stack if isinstance(stack, AsyncExitStack) else None
 
 
-def _end(session: Session, connection: HTTPConnection, kind: RequestedSession) -> None:
+def _reason(connection: HTTPConnection, kind: RequestedSession) -> Callable[[], str]:
+    """Return the error of work that comes too late."""
     scope = connection.scope
-    route = getattr(scope.get("route"), "path", None) or scope["path"]
-    route = f"{scope.get('method', 'WEBSOCKET')} {scope.get('root_path', '')}{route}"
-    own = "one of its own: with db.session() as session"
-    help = f"what outlives the request needs {own}"
-    if kind.transaction:
-        help = f"it committed before the response was sent; a stream or a background task needs SessionDep, or {own}"
-    refuse_after_end(session, lambda: f"the session of {route} has ended: {help}")
+    route, path, root = scope.get("route"), scope["path"], scope.get("root_path", "")
+    method, committed = scope.get("method", "WEBSOCKET"), kind.transaction
+
+    def reason() -> str:
+        own = "one of its own: with db.session() as session"
+        help = f"what outlives the request needs {own}"
+        if committed:
+            help = (
+                f"it committed before the response was sent; a stream or a background task needs SessionDep, or {own}"
+            )
+        return f"the session of {method} {root}{getattr(route, 'path', None) or path} has ended: {help}"
+
+    return reason
 
 
 # Admission of sessions. Read-only sessions have their own connections, and are counted separately.
@@ -164,33 +246,29 @@ _admissions: WeakKeyDictionary[Engine, dict[bool, Admission]] = WeakKeyDictionar
 _limiters: RunVar[WeakKeyDictionary[Engine, anyio.CapacityLimiter]] = RunVar("dbconfig.limiters")
 
 
-@asynccontextmanager
-async def _place(connection: HTTPConnection, kind: RequestedSession, registry: Registry) -> AsyncIterator[Place]:
+async def _place(
+    connection: HTTPConnection, kind: RequestedSession, registry: Registry, settings: DatabaseSettings
+) -> Place:
     """Wait for a place; a websocket, which may be idle for hours, takes one only while it has a connection."""
-    settings = registry.profile.database(kind.database)
     admission = _admission(registry.engine(kind.database), settings, kind.reading)
     if connection.scope["type"] != "http":
-        place = admission.guest()
-        try:
-            yield place
-        finally:
-            place.leave()
-        return
-    async with AsyncExitStack() as stack:
-        limit = deadline.current()
-        patience = settings.pool_timeout if limit is None else min(settings.pool_timeout, limit.remaining())
-        try:
-            place = await stack.enter_async_context(admission.place(patience))
-        except Shed:
-            raise _overloaded(kind.database, settings) from None
-        except TimeoutError:
-            if limit is not None and not limit.remaining():
-                raise limit.exceeded(f"{admission.limit} requests used database {kind.database!r}") from None
-            raise PoolTimeout(
-                f"{admission.limit} requests use database {kind.database!r}, and none of them ended in"
-                f" {settings.pool_timeout:g} s (pool_timeout)"
-            ) from None
-        yield place
+        return admission.guest()
+    place = admission.place_at_once()
+    if place is not None:
+        return place
+    limit = deadline.current()
+    patience = settings.pool_timeout if limit is None else min(settings.pool_timeout, limit.remaining())
+    try:
+        return await admission.place(patience)
+    except Shed:
+        raise _overloaded(kind.database, settings) from None
+    except TimeoutError:
+        if limit is not None and not limit.remaining():
+            raise limit.exceeded(f"{admission.limit} requests used database {kind.database!r}") from None
+        raise PoolTimeout(
+            f"{admission.limit} requests use database {kind.database!r}, and none of them ended in"
+            f" {settings.pool_timeout:g} s (pool_timeout)"
+        ) from None
 
 
 def _overloaded(database: str, settings: DatabaseSettings) -> PoolTimeout:
@@ -201,7 +279,9 @@ def _overloaded(database: str, settings: DatabaseSettings) -> PoolTimeout:
 
 
 def _admission(engine: Engine, settings: DatabaseSettings, reading: bool) -> Admission:
-    found = _admissions.setdefault(engine, {})
+    found = _admissions.get(engine)
+    if found is None:
+        found = _admissions.setdefault(engine, {})
     if reading not in found:
         pools = max(1, len(settings.replicas)) if reading else 1
         limit = pools * most_connections(settings) or sys.maxsize
@@ -220,8 +300,11 @@ def _in_use(engine: ref[Engine]) -> int:
 
 def _ending(engine: Engine, settings: DatabaseSettings) -> anyio.CapacityLimiter:
     """Return this event loop's threads for closing sessions, separate from those of the endpoints."""
-    limiters = _limiters.get(WeakKeyDictionary())
-    _limiters.set(limiters)
+    try:
+        limiters = _limiters.get()
+    except LookupError:
+        limiters = WeakKeyDictionary()
+        _limiters.set(limiters)
     if engine not in limiters:
         limiters[engine] = anyio.CapacityLimiter(most_connections(settings) or _MOST_THREADS)
     return limiters[engine]

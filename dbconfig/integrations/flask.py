@@ -18,7 +18,7 @@ from dbconfig.engine.pool.deadline import Deadline, DeadlineExceeded
 from dbconfig.errors import ConfigError
 from dbconfig.errors.printable import harmless, printable
 from dbconfig.integrations.request_deadlines import HEADER, TOO_LATE, BadDeadline, RequestDeadline
-from dbconfig.integrations.request_sessions import RequestSession, refuse_after_end
+from dbconfig.integrations.request_sessions import RequestSession, follow_statements
 from dbconfig.registry.registry import Registry
 from dbconfig.settings.loaded_profile import DEFAULT
 
@@ -55,6 +55,7 @@ class DBConfig:
             raise RuntimeError("init_app was called twice for this application")
         made = registry or Registry(app.config.get("DBCONFIG_PATH"), profile=app.config.get("DBCONFIG_PROFILE"))
         app.extensions[_KEY] = made
+        follow_statements(made)
         app.after_request(_keep)
         app.teardown_appcontext(_close)
         query_tags.ask(_route)
@@ -98,8 +99,9 @@ class _RequestSessions:
     def get(self, database: str) -> Session:
         if database not in self._sessions:
             session = self._sessions[database] = _registry().session(database)
-            self._watched.append(RequestSession(session))
-            refuse_after_end(session, self._why_not)
+            watched = RequestSession(session)
+            watched.why_not = self._why_not
+            self._watched.append(watched)
         return self._sessions[database]
 
     def keep(self, response: Response) -> None:

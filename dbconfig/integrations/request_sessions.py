@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, Final
 from weakref import WeakSet
 
-from sqlalchemy import Connection, ExecutionContext, event
+from sqlalchemy import Connection, Engine, ExecutionContext, event
 from sqlalchemy.exc import InvalidRequestError
-from sqlalchemy.orm import SessionTransaction
-from sqlmodel import Session
+from sqlalchemy.orm import Session, SessionTransaction
 
 from dbconfig.engine.pool import driver
+from dbconfig.registry.registry import Registry
+from dbconfig.sessions.session_classes import combined
 
 _SELECT: Final = re.compile(r"\s*SELECT\b", re.IGNORECASE)
 _WRITES: Final = re.compile(r"\s*(INSERT|UPDATE|DELETE|REPLACE|MERGE)\b", re.IGNORECASE)
@@ -27,6 +29,8 @@ _HARMLESS: Final = re.compile(
     re.IGNORECASE,
 )
 
+_REMEMBERED: Final = 4096  # characters of a statement whose verdict is kept
+
 
 def only_reads(statement: str) -> bool:
     """Whether a statement leaves nothing in its transaction: no change, no lock, no setting."""
@@ -37,23 +41,14 @@ def only_reads(statement: str) -> bool:
     )
 
 
-def refuse_after_end(session: Session, why: Callable[[], str]) -> None:
-    """Make a session reject all further work once there is a reason.
+@lru_cache(maxsize=512)
+def _read_and_wrote(statement: str) -> tuple[bool, bool]:
+    return only_reads(statement), _WRITES.match(statement) is not None
 
-    A closed session would silently begin again and never be closed: its connection would not be returned, and objects
-    added to it would be lost.
 
-    Args:
-        session: of a request.
-        why: returns the message of the error; "" while the session may work.
-    """
-
-    def refuse(session: Session, transaction: SessionTransaction) -> None:
-        if transaction.parent is None and (reason := why()):
-            transaction.close()  # or the session would believe that it is within this transaction
-            raise InvalidRequestError(reason)
-
-    event.listen(session, "after_transaction_create", refuse)
+def _judged(statement: str) -> tuple[bool, bool]:
+    """Return whether a statement only reads, and whether it writes; an application repeats its statements."""
+    return (_read_and_wrote if len(statement) <= _REMEMBERED else _read_and_wrote.__wrapped__)(statement)
 
 
 def _nothing() -> None:
@@ -70,6 +65,18 @@ class RequestSession:
         statements: inspect each statement, for `rest` and `would_lose`.
     """
 
+    __slots__ = (
+        "_connections",
+        "_given_back",
+        "_only_read",
+        "_reading",
+        "_session",
+        "_statements",
+        "_taken",
+        "_wrote",
+        "why_not",
+    )
+
     def __init__(
         self,
         session: Session,
@@ -81,41 +88,43 @@ class RequestSession:
         self._session, self._taken, self._given_back = session, taken, given_back
         self._statements = statements
         self._connections: list[Connection] = []
-        self._reading: WeakSet[ExecutionContext] = WeakSet()  # a result keeps its statement's, and drops it with itself
+        self._reading: WeakSet[ExecutionContext] | None = None
         self._only_read, self._wrote = True, False
-        event.listen(session, "after_begin", self._began)
-        event.listen(session, "after_transaction_end", self._ended)
+        # Returns why the session must reject all further work; "" while it may work. A closed session would silently
+        # begin again and never be closed: its connection would not be returned, and objects added to it would be lost.
+        self.why_not: Callable[[], str] | None = None
+        _watch(session, self)
 
-    def _began(self, session: Session, transaction: SessionTransaction, connection: Connection) -> None:
+    def refuse(self, transaction: SessionTransaction) -> None:
+        if transaction.parent is None and self.why_not is not None and (reason := self.why_not()):
+            transaction.close()  # or the session would believe that it is within this transaction
+            raise InvalidRequestError(reason)
+
+    def began(self, connection: Connection) -> None:
         if not self._connections:
             self._taken()
         if connection not in self._connections:
             self._connections.append(connection)
             if self._statements:
-                event.listen(connection, "before_cursor_execute", self._note)
+                _follow(connection, self)
 
-    def _note(
-        self,
-        connection: Connection,
-        cursor: Any,
-        statement: str,
-        parameters: Any,
-        context: ExecutionContext,
-        many: bool,
-    ) -> None:
+    def note(self, connection: Connection, statement: str, context: ExecutionContext) -> None:
         if getattr(context, "_is_server_side", False) or not driver.of(connection.dialect).buffers_rows:
+            if self._reading is None:
+                self._reading = WeakSet()  # a result keeps its statement's, and drops it with itself
             self._reading.add(context)
-        self._only_read = self._only_read and only_reads(statement)
-        self._wrote = self._wrote or _WRITES.match(statement) is not None
+        reads, writes = _judged(statement)
+        self._only_read = self._only_read and reads
+        self._wrote = self._wrote or writes
 
-    def _ended(self, session: Session, transaction: SessionTransaction) -> None:
+    def ended(self, transaction: SessionTransaction) -> None:
         if transaction.parent is not None or not self._connections:
             return
         if self._statements:
             for connection in self._connections:  # a test's session stays in use
-                event.remove(connection, "before_cursor_execute", self._note)
+                _leave(connection, self)
         self._connections.clear()
-        self._reading.clear()
+        self._reading = None
         self._only_read, self._wrote = True, False
         self._given_back()
 
@@ -133,11 +142,97 @@ class RequestSession:
     def _pending(self) -> bool:
         return bool(self._session.new or self._session.dirty or self._session.deleted)
 
-    def rest(self) -> None:
-        """Return the connection if nothing would be lost; the session's objects are unchanged.
+    def unneeded(self) -> SessionTransaction | None:
+        """Return the transaction, if closing it returns the connection and loses nothing.
 
-        Uncommitted changes, a lock, a transaction-level setting, or rows still to be fetched keep the connection.
+        Uncommitted changes, a lock, a transaction-level setting, or rows still to be fetched keep the connection. The
+        session's objects are unchanged: `close()`, unlike `rollback()`, expires nothing, which an asynchronous session
+        could not load again.
         """
         transaction = self._session.get_transaction()
-        if transaction is not None and self._only_read and not self._pending and not self.reads:
-            transaction.close()  # not rollback(), which would expire what an asynchronous session cannot load again
+        return transaction if self._only_read and not self._pending and not self.reads else None
+
+
+# Listeners. SQLAlchemy needs 20 µs to add one to a session or a connection, so the class of the sessions has them, and
+# the engine.
+
+_WATCHER: Final = "_dbconfig_watcher"  # attribute of a session
+_WATCHERS: Final = "_dbconfig_watchers"  # attribute of a connection
+
+
+class SessionOfRequest(Session):
+    """A session of a request."""
+
+
+def _refuse(session: Session, transaction: SessionTransaction) -> None:
+    if (found := getattr(session, _WATCHER, None)) is not None:
+        found.refuse(transaction)
+
+
+def _began(session: Session, transaction: SessionTransaction, connection: Connection) -> None:
+    if (found := getattr(session, _WATCHER, None)) is not None:
+        found.began(connection)
+
+
+def _ended(session: Session, transaction: SessionTransaction) -> None:
+    if (found := getattr(session, _WATCHER, None)) is not None:
+        found.ended(transaction)
+
+
+_LISTENERS: Final[dict[str, Callable[..., None]]] = {
+    "after_transaction_create": _refuse,
+    "after_begin": _began,
+    "after_transaction_end": _ended,
+}
+for _name, _listener in _LISTENERS.items():
+    event.listen(SessionOfRequest, _name, _listener, propagate=True)
+
+
+def _watch(session: Session, watcher: RequestSession) -> None:
+    setattr(session, _WATCHER, watcher)
+    if "dispatch" not in vars(session):
+        session.__class__ = combined(SessionOfRequest, type(session))
+        return
+    for name, listener in _LISTENERS.items():  # it has listeners, which SQLAlchemy has found by its class
+        event.listen(session, name, listener)
+
+
+_followed: WeakSet[Engine] = WeakSet()
+
+
+def follow_statements(registry: Registry) -> None:
+    """Let sessions of requests see the statements of every existing and future engine of a registry."""
+    if registry not in _registries:
+        _registries.add(registry)
+        registry.parts.watch(_listen)
+
+
+_registries: WeakSet[Registry] = WeakSet()
+
+
+def _listen(engine: Engine) -> None:
+    event.listen(engine, "before_cursor_execute", _note)
+    _followed.add(engine)
+
+
+def _note(
+    connection: Connection, cursor: Any, statement: str, parameters: Any, context: ExecutionContext, many: bool
+) -> None:
+    for each in getattr(connection, _WATCHERS, ()):
+        each.note(connection, statement, context)
+
+
+def _follow(connection: Connection, watcher: RequestSession) -> None:
+    engine = getattr(connection.engine, "_proxied", connection.engine)
+    watchers = getattr(connection, _WATCHERS, None)
+    if watchers is None:
+        watchers = []
+        setattr(connection, _WATCHERS, watchers)
+        # SQLAlchemy 2.0 asks only when a connection is made whether its engine has listeners.
+        if engine not in _followed or not vars(connection).get("_has_events", True):
+            event.listen(connection, "before_cursor_execute", _note)
+    watchers.append(watcher)
+
+
+def _leave(connection: Connection, watcher: RequestSession) -> None:
+    getattr(connection, _WATCHERS).remove(watcher)

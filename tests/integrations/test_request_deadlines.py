@@ -174,15 +174,20 @@ class TestSheddingInFrontOfThePool:
 
         async def request(number: int) -> None:
             try:
-                async with admission.place(LONG):
-                    outcomes[number] = "served"
+                place = await admission.place(LONG)
             except Shed:
                 outcomes[number] = "dropped"
+            else:
+                outcomes[number] = "served"
+                place.leave()
 
         async def main() -> None:
             nonlocal in_use
-            async with anyio.create_task_group() as group, admission.place(LONG) as first:
-                first.use()
+            first = admission.place_at_once()
+            assert first is not None
+            first.use()
+            assert admission.place_at_once() is None
+            async with anyio.create_task_group() as group:
                 for number in range(3):
                     group.start_soon(request, number)
                 with anyio.fail_after(LONG):
@@ -190,6 +195,7 @@ class TestSheddingInFrontOfThePool:
                         await anyio.sleep(0.01)
                 assert outcomes == {0: "dropped", 1: "dropped"}
                 in_use = 0
+                first.leave()
             assert outcomes[2] == "served"
 
         anyio.run(main)

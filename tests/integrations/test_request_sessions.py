@@ -3,11 +3,15 @@
 import asyncio
 import importlib.util
 import sys
+import threading
+from collections import Counter
 from contextlib import ExitStack
-from typing import Annotated
+from functools import partial
+from typing import Annotated, ClassVar
 
 import anyio
 import pytest
+import sqlalchemy
 from sqlalchemy import text
 from sqlalchemy.exc import InvalidRequestError
 from sqlmodel import Field, MetaData, Session, SQLModel, select
@@ -15,6 +19,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from dbconfig import Profile, Registry
 from dbconfig.integrations.request_sessions import only_reads
+from dbconfig.sessions.sessionmaker import SessionFactory
 from tests.support.drivers import ASYNCHRONOUS, SYNCHRONOUS, params
 from tests.support.processes import wait_until
 
@@ -26,6 +31,7 @@ from fastapi.responses import StreamingResponse
 from fastapi.testclient import TestClient
 
 from dbconfig.integrations import fastapi as ours
+from dbconfig.integrations import fastapi_sessions
 from dbconfig.integrations.fastapi import async_session, install, lifespan, session
 
 LIMIT = 30  # seconds; nothing here takes as long
@@ -620,6 +626,129 @@ def test_threads_stay_free_for_those_who_have_a_connection(url):
 
         assert anyio.run(main) == [200] * 100
         assert way.in_use() == 0
+
+
+# What a request costs.
+
+
+@pytest.fixture
+def costs(monkeypatch):
+    """Count what is expensive: listeners that SQLAlchemy adds, threads, and tasks of asyncio."""
+    found = Counter()
+
+    def counting(module, name):
+        own = getattr(module, name)
+
+        def call(*arguments, **keywords):
+            found[name] += 1
+            return own(*arguments, **keywords)
+
+        monkeypatch.setattr(module, name, call)
+
+    counting(sqlalchemy.event, "listen")
+    counting(anyio.to_thread, "run_sync")
+    counting(fastapi_sessions, "run_sync")
+    counting(asyncio, "create_task")
+    return found
+
+
+@pytest.mark.parametrize("used", [True, False])
+def test_a_request_adds_no_listeners_and_takes_a_thread_only_for_what_speaks_to_the_server(app, way, costs, used):
+    if isinstance(way, Async):
+
+        @app.get("/", response_model=None)  # its validation would take a thread
+        async def index(session: way.dep()):
+            return len((await session.exec(select(1))).all()) if used else 1
+    else:
+
+        @app.get("/", response_model=None)  # its validation would take a thread
+        def index(session: way.dep()):
+            return len(session.exec(select(1)).all()) if used else 1
+
+    async def main():
+        transport = httpx2.ASGITransport(app)
+        async with httpx2.AsyncClient(transport=transport, base_url="http://test", timeout=LIMIT) as client:
+            await client.get("/")
+            costs.clear()
+            assert (await client.get("/")).json() == 1
+            found = dict(costs)
+        await way.registry.async_dispose()
+        return found
+
+    # Stock takes three threads for a synchronous session, and a task for the end of an asynchronous one.
+    assert asyncio.run(main()) == ({} if isinstance(way, Async) else {"run_sync": 2 if used else 1})
+
+
+class Listening(Session):
+    """An application's session with a listener of its own, added before ours could be."""
+
+    def __init__(self, *arguments, **keywords):
+        super().__init__(*arguments, **keywords)
+        sqlalchemy.event.listen(self, "after_begin", lambda *details: None)
+
+
+class Closing(Session):
+    """One that does something in the database when it closes."""
+
+    ended: ClassVar[list[str]] = []
+
+    def close(self):
+        thread = threading.current_thread() is not threading.main_thread()
+        self.ended.append(f"{super().connection().scalar(text('SELECT 1'))} {thread}")
+        super().close()
+
+
+@pytest.mark.parametrize("kind", [Sync, Async])
+def test_sessions_with_listeners_of_their_own_are_watched_too(url, kind):
+    with Registry.from_profile(Profile(name="tests", url=url), session_class=Listening) as registry:
+        Base.metadata.create_all(registry.engine())
+        app, way, kept = FastAPI(lifespan=lifespan(registry=registry)), kind(registry), []
+
+        @app.get("/kept")
+        async def index(session: way.dep()):
+            kept.append(getattr(session, "sync_session", session))
+            await way.run(session, one)
+
+        with TestClient(app) as client:
+            client.get("/kept")
+            assert after_the_endpoint(app, client, way, add("x")) == 1
+            with pytest.raises(InvalidRequestError, match="the session of GET /kept has ended"):
+                kept[0].connection()
+
+
+@pytest.mark.parametrize("kind", [Sync, Async])
+def test_a_session_class_that_closes_in_its_own_way_does_so(url, kind):
+    with Registry.from_profile(Profile(name="tests", url=url), session_class=Closing) as registry:
+        app, way = FastAPI(lifespan=lifespan(registry=registry)), kind(registry)
+
+        @app.get("/")
+        async def index(session: way.dep()):
+            await way.run(session, one)
+
+        Closing.ended.clear()
+        with TestClient(app) as client:
+            client.get("/")
+            assert way.in_use() == 0
+        assert Closing.ended == ["1 True"]  # a loop of its own, or a thread
+
+
+def test_an_engine_that_the_registry_did_not_create_loses_nothing(app, client, registry, url):
+    """A test's connection may be older than the application, whose statements must be seen all the same."""
+    other = sqlalchemy.create_engine(url)
+    with other.connect() as connection:
+        made = registry.parts.engines.factory("default")
+        make = partial(Session, connection, join_transaction_mode="create_savepoint")
+        factory = SessionFactory(made.engine, make, made.writing, made.unit_of_work)
+        readers = registry.parts.engines.readers("default")
+        with registry.parts.engines.override({"default": (factory, readers)}):
+
+            @app.get("/")
+            def index(session: Annotated[Session, session(registry=registry)]):
+                session.execute(text("INSERT INTO rs_item (name) VALUES ('kept')"))
+                return StreamingResponse(str(session.scalar(text("SELECT count(*) FROM rs_item"))) for _ in range(1))
+
+            assert client.get("/").text == "1"
+    other.dispose()
 
 
 # Start.
