@@ -172,3 +172,20 @@ def test_null_is_a_value_of_one_key(project):
 def test_one_secret_replaces_another_whole(project):
     files = {"default.yaml": "password: {file: a}\n", "development.yaml": "url: mysql://h/d\npassword: {env: B}\n"}
     assert project.settings(files).model_dump()["password"] == {"env": "B"}
+
+
+def test_a_named_database_never_mixes_two_connections_either(project):
+    lower = f"{SHARED}databases:\n  reports: {{url: 'postgresql://app:hunter@prod/reports', echo: true}}\n"
+    upper = "databases:\n  reports: {drivername: postgresql, host: other}\n"
+    profile = project.load({"default.yaml": lower, "development.yaml": upper})
+    reports = profile.databases["reports"]
+    assert (str(reports.address), reports.echo) == ("postgresql://other", True)
+    upper = "databases:\n  reports: {host: other}\n"
+    profile = project.load({"default.yaml": lower, "development.yaml": upper})
+    assert str(profile.databases["reports"].address) == "postgresql://app:***@other/reports"
+
+
+def test_a_mapping_that_is_no_database_keeps_what_it_has(project):
+    lower = f"{SHARED}variables: {{url: a, host: b}}\n"
+    settings = project.settings({"default.yaml": lower, "development.yaml": "variables: {url: c}"})
+    assert settings.variables == {"url": "c", "host": "b"}

@@ -18,7 +18,7 @@ from queue import SimpleQueue
 
 from tests.mutation.changes import Change, changes
 from tests.mutation.equivalent import reason
-from tests.mutation.record import Record
+from tests.mutation.record import BUDGET, Record
 from tests.mutation.workshop import KILLS, ROOT, Reliability, Workshop
 
 TARGETS = (
@@ -60,6 +60,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--slice", default="1/1", metavar="K/N", help="only the K-th of N parts of the sample")
     parser.add_argument("--verbose", action="store_true", help="print each change, and which test has noticed it")
     parser.add_argument("--workers", type=int, default=2, help="how many at the same time (default: 2)")
+    budget = f"seconds for the tests of one change, as long as they took when recorded (default: {BUDGET:g})"
+    parser.add_argument("--budget", type=float, default=BUDGET, help=budget)
     parser.add_argument("--fresh", action="store_true", help="import everything anew for each change, for comparison")
     parser.add_argument("--record", action="store_true", help="learn anew which tests run which line")
     parser.add_argument("--tests", nargs="+", default=[], help="tests to run instead of those, or to record alone")
@@ -68,7 +70,7 @@ def arguments() -> argparse.Namespace:
 
 def main() -> None:
     options = arguments()
-    record, began, counts, known = Record(ROOT), time.monotonic(), Counter[str](), Reliability()
+    record, began, counts, known = Record(ROOT, options.budget), time.monotonic(), Counter[str](), Reliability()
     if options.record or not (record.read() or options.tests):
         with tempfile.TemporaryDirectory(prefix="mutants-", ignore_cleanup_errors=True) as folder:
             Workshop(Path(folder), {}).furnish()

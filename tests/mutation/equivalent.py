@@ -43,6 +43,9 @@ EQUIVALENT: dict[str, dict[str, str]] = {
             "a cursor on the client's side holds nothing of the server's, and ends with its last reference"
         ),
     },
+    "dbconfig/engine/dialects/sqlite/connection.py": {
+        "Connection: False → True #4": "`fresh` is read in a transaction, and the statement that begins one sets it",
+    },
     "dbconfig/errors/redaction.py": {
         'is_secret_name: SequenceMatcher(None, bare, "password").ratio() >= _NEAR_SECRET → '
         "(SequenceMatcher(None, bare, 'password').ratio() > _NEAR_SECRET)": (

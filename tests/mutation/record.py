@@ -16,14 +16,19 @@ from tests.mutation.changes import Change
 
 _TESTS_OF_A_LINE = 120  # a line of the checkout path has a thousand more, which notice no more
 _GRACE, _SLOWER = 15.0, 5.0  # a test hangs after 15 s and five times what it took when it was recorded
-_BUDGET = 60.0  # seconds of the tests of one change, as long as they took when they were recorded
+BUDGET = 60.0  # seconds of the tests of one change, as long as they took when they were recorded
 
 
 class Record:
-    """The tests of each line, and how long each test takes."""
+    """The tests of each line, and how long each test takes.
 
-    def __init__(self, root: Path) -> None:
-        self._root = root
+    Args:
+        root: of the project.
+        budget: seconds for the tests of one change.
+    """
+
+    def __init__(self, root: Path, budget: float = BUDGET) -> None:
+        self._root, self._budget = root, budget
         self._folder = root / ".mutants"
         self._lines: dict[str, dict[int, set[str]]] = {}
         self._seconds: dict[str, float] = {}
@@ -156,7 +161,7 @@ class Record:
         chosen: list[str] = []
         spent = 0.0
         for *_, seconds, test in turns[:_TESTS_OF_A_LINE]:
-            if not chosen or spent + seconds <= _BUDGET:
+            if not chosen or spent + seconds <= self._budget:
                 chosen.append(test)
                 spent += seconds
         return sorted(chosen, key=lambda test: self._seconds[test])  # the first that notices ends the run
