@@ -1,12 +1,13 @@
 """A forked interpreter is what `python` is: its arguments, its folder, its environment, its input, its end."""
 
 import os
+import signal
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.support.interpreter import run_module, run_python
+from tests.support.interpreter import run_module, run_python, started_python
 
 PROGRAM = """
 import atexit, os, sys
@@ -136,3 +137,36 @@ def pytest_configure(config):
     assert "2 failed, 9 passed" in done.stdout, done.stdout + done.stderr
     assert "assert 1 == 2" in done.stdout
     assert "crashed while running 'test_it.py::test_what_dies'" in done.stdout  # and another one ran the rest
+
+
+def test_programs_that_are_started_run_side_by_side_until_they_end_or_are_signalled(tmp_path: Path) -> None:
+    program = "import sys; print('up', flush=True); print(sys.argv[1], file=sys.stderr); import time; time.sleep({})"
+    environ = {"PATH": os.environ["PATH"]}
+    with (
+        started_python(["-c", program.format(600), "one"], folder=tmp_path, environ=environ) as first,
+        started_python(["-c", program.format(0), "two"], folder=tmp_path, environ=environ) as second,
+    ):
+        assert second.communicate(60) == ("up\n", "two\n")
+        assert second.returncode == 0
+        assert first.stdout.readline() == "up\n"
+        assert first.poll() is None
+        first.send_signal(signal.SIGINT)
+        output, errors = first.communicate(60)
+        assert output == ""
+        assert errors.startswith("one\n")
+        assert "KeyboardInterrupt" in errors
+        assert first.returncode != 0
+
+
+def test_a_started_program_does_not_outlive_its_block(tmp_path: Path) -> None:
+    with started_python(["-c", "import time; time.sleep(600)"], folder=tmp_path, environ={}) as program:
+        assert program.poll() is None
+    assert program.returncode == -signal.SIGKILL
+
+
+def test_warnings_are_filtered_as_the_options_say_in_their_order(tmp_path: Path) -> None:
+    options = ["-W", "error", "-W", "ignore:of no:UserWarning"]
+    code = "import warnings; warnings.warn('of no interest'); warnings.warn('of interest')"
+    done = run_python([*options, "-c", code], folder=tmp_path, environ={})
+    assert done.returncode == 1
+    assert done.stderr.endswith("UserWarning: of interest\n")

@@ -22,7 +22,7 @@ EXPECTED = {"one": ("7s", "public, pg_catalog", "5MB"), "other": ("9s", "pg_cata
 
 
 @WAYS
-def test_ten_thousand_answers_are_the_asked_ones_under_the_clients_own_settings(
+def test_thousands_of_answers_are_the_asked_ones_under_the_clients_own_settings(
     kind: Kind, postgresql: PostgreSQLServer, how: dict[str, bool]
 ) -> None:
     """32 clients of two registries share four server connections."""
@@ -34,7 +34,7 @@ def test_ten_thousand_answers_are_the_asked_ones_under_the_clients_own_settings(
         def work(session: Session) -> list[tuple[object, object]]:
             return [
                 (tuple(session.execute(statement, {"given": turn}).one()), (number * 1000 + turn, *EXPECTED[name]))
-                for turn in range(20)
+                for turn in range(10)  # psycopg would prepare the sixth
             ]
 
         return work
@@ -43,10 +43,10 @@ def test_ten_thousand_answers_are_the_asked_ones_under_the_clients_own_settings(
         jobs = []
         for name, settings in SETTINGS.items():
             db = open_(pool_size=16, max_overflow=0, **settings)
-            jobs += [Job(db, client(len(jobs) + number, name), how, sessions=16) for number in range(16)]
+            jobs += [Job(db, client(len(jobs) + number, name), how, sessions=8) for number in range(16)]
         answers = [pair for job in kind.at_once(jobs) for session in job for pair in session]
         assert len(postgresql.connections()) <= 4
-    assert len(answers) == 2 * 16 * 16 * 20  # 10,240
+    assert len(answers) == 2 * 16 * 8 * 10
     assert [pair for pair in answers if pair[0] != pair[1]] == []
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import signal
 import subprocess
 import sys
 import textwrap
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from sqlalchemy.exc import DBAPIError
 from dbconfig import Profile, Registry
 from tests.asynchronous.conftest import DRIVERS
 from tests.faults.test_interrupts import ACTIVE, SLEEP
+from tests.support.interpreter import Program, started_python
 from tests.support.processes import wait_until
 from tests.support.servers import Server
 
@@ -171,13 +173,24 @@ async def ask(db: Registry, statement: str) -> Any:
         return (await (await session.connection()).execute(text(statement))).scalar()
 
 
+# Python 3.12 and newer warn of every fork beside another thread.
+OPTIONS = ["-W", "error", "-W", "ignore:This process:DeprecationWarning"]
+
+
+def code_of(*parts: str) -> str:
+    return "".join(map(textwrap.dedent, parts))
+
+
+def program(*parts: str, url: str, statement: str = "") -> AbstractContextManager[Program]:
+    return started_python([*OPTIONS, "-c", code_of(*parts), url, statement], folder=ROOT, environ=os.environ)
+
+
 @contextmanager
-def program(*parts: str, url: str, statement: str = "") -> Iterator[subprocess.Popen[str]]:
-    code = "".join(map(textwrap.dedent, parts))
-    # Python 3.12 and newer warn of every fork beside another thread.
-    command = [sys.executable, "-W", "error", "-W", "ignore:This process:DeprecationWarning", "-c", code]
+def whole_program(*parts: str, url: str) -> Iterator[subprocess.Popen[str]]:
+    """An interpreter of its own, which takes itself apart at its end."""
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen([*command, url, statement], cwd=ROOT, text=True, **pipes) as process:  # type: ignore[call-overload]
+    command = [sys.executable, *OPTIONS, "-c", code_of(*parts), url]
+    with subprocess.Popen(command, cwd=ROOT, text=True, **pipes) as process:  # type: ignore[call-overload]
         try:
             yield process
         finally:
@@ -232,7 +245,6 @@ def test_p10_a_child_that_merely_exits_leaves_the_loop_of_its_parent_unhurt(url:
 
 def test_p11_ctrl_c_in_a_task_rolls_back_and_leaves_the_pool_whole(url: str, server: Server) -> None:
     with program(BEGIN, P11, url=url, statement=SLEEP[server.kind]) as process:
-        assert process.stdout is not None
         assert process.stdout.readline() == "up\n"
         wait_until(lambda: server.sql(ACTIVE[server.kind]) == [(1,)], "the statement")
         process.send_signal(signal.SIGINT)
@@ -280,7 +292,7 @@ def test_p17_a_process_with_an_open_asynchronous_transaction_ends_at_once_and_co
     url: str, server: Server, end: str
 ) -> None:
     before = len(server.connections())
-    with program(BEGIN, P17.format(end=ENDS[end]), url=url) as process:
+    with whole_program(BEGIN, P17.format(end=ENDS[end]), url=url) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "up\n"
         if end == "SIGTERM":

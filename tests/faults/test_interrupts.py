@@ -3,8 +3,6 @@
 import os
 import select
 import signal
-import subprocess
-import sys
 import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.interpreter import Program, started_python
 from tests.support.processes import wait_until
 from tests.support.servers import Server
 
@@ -40,17 +39,13 @@ PROGRAM = """
 
 
 @contextmanager
-def running(server: Server, program: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+def running(server: Server, program: str, *arguments: str) -> Iterator[Program]:
     """A program with a statement under way that would take minutes."""
-    command = [sys.executable, "-c", textwrap.dedent(program), server.url(), SLEEP[server.kind], *arguments]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout is not None
-            assert process.stdout.readline() == "running\n"
-            wait_until(lambda: server.sql(ACTIVE[server.kind]) == [(1,)], "the statement")
-            yield process
-        finally:
-            process.kill()
+    command = ["-c", textwrap.dedent(program), server.url(), SLEEP[server.kind], *arguments]
+    with started_python(command, folder=Path.cwd(), environ=os.environ) as process:
+        assert process.stdout.readline() == "running\n"
+        wait_until(lambda: server.sql(ACTIVE[server.kind]) == [(1,)], "the statement")
+        yield process
 
 
 @pytest.mark.parametrize(
@@ -112,7 +107,6 @@ CHILD = """
 def test_an_application_that_only_takes_note_of_ctrl_c_keeps_its_statement(postgresql: Server) -> None:
     with running(postgresql, OWN_HANDLER) as process:
         os.kill(process.pid, signal.SIGINT)
-        assert process.stdout is not None
         assert select.select([process.stdout], [], [], 3)[0] == []  # a cancellation would have come long before
         number = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep(300)%'"
         assert postgresql.sql(ACTIVE["postgresql"]) == [(1,)]
@@ -124,6 +118,5 @@ def test_a_childs_ctrl_c_is_not_its_parents(postgresql: Server) -> None:
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
         for child in children:
             os.kill(int(child), signal.SIGINT)
-        assert process.stdout is not None
         assert select.select([process.stdout], [], [], 3)[0] == []
         assert postgresql.sql(ACTIVE["postgresql"]) == [(1,)]

@@ -4,6 +4,7 @@ import asyncio
 import os
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from dbconfig import ConfigError, Profile, Registry
 from dbconfig.integrations.alembic import upgrade
 from tests.integrations.conftest import SYSTEMS
 from tests.support.drivers import SERVED, params, schemes
+from tests.support.interpreter import started_python
 from tests.support.processes import wait_until
 
 MODELS = """
@@ -220,10 +222,11 @@ def test_four_containers_upgrade_at_once(migrated, url_of, system):
     revision = next((project.path / "migrations/versions").glob("*.py"))
     revision.write_text(revision.read_text().replace("    op.", "    import time; time.sleep(0.3)\n    op.", 1))
     environ = {**os.environ, **project.environ}
-    command = [sys.executable, "-m", "alembic", "upgrade", "head"]
-    pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    running = [subprocess.Popen(command, cwd=project.path, env=environ, **pipe) for _ in range(4)]
-    outputs = [each.communicate(timeout=120)[0] for each in running]
+    command = ["-m", "alembic", "upgrade", "head"]
+    with ExitStack() as stack:
+        starting = [started_python(command, folder=project.path, environ=environ) for _ in range(4)]
+        running = [stack.enter_context(each) for each in starting]
+        outputs = ["".join(each.communicate(timeout=120)) for each in running]
     assert [each.returncode for each in running] == [0] * 4, "\n".join(outputs)
     assert sum("Running upgrade" in output for output in outputs) == 1
 

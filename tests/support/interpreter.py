@@ -21,13 +21,16 @@ import sys
 import tempfile
 import threading
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
 from importlib import import_module
 from pathlib import Path
 from pkgutil import walk_packages
 from types import ModuleType, TracebackType
 from typing import TextIO
+
+from tests.support.processes import wait_until
 
 _ROOT = Path(__file__).parents[2]
 # Not the plugins of pytest: it rewrites their assertions, and warns if they are there already. dbconfig is one.
@@ -43,7 +46,8 @@ def run_python(
     """Run `python ARGUMENTS` in a folder, as `subprocess.run` would with its output captured.
 
     Args:
-        arguments: `-W error`, if wanted, and then a script, `-m` and a module, or `-c` and code, with their arguments.
+        arguments: `-W error` and the like, if wanted, and then a script, `-m` and a module, or `-c` and code, with
+            their arguments.
         stdin: what the program can read.
     """
     return _forker(os.getpid()).run([str(each) for each in arguments], folder, environ, timeout, stdin)
@@ -56,6 +60,63 @@ def run_module(
     return run_python(["-m", *command], folder=folder, environ=environ, timeout=timeout, stdin=stdin)
 
 
+@contextmanager
+def started_python(
+    arguments: Sequence[str | Path], *, folder: Path, environ: Mapping[str, str], timeout: float = 120
+) -> Iterator["Program"]:
+    """Start what `run_python` runs, to go on beside it; at the end of the block it is killed if it still runs."""
+    program = _forker(os.getpid()).start([str(each) for each in arguments], folder, environ, timeout)
+    try:
+        yield program
+    finally:
+        program.close()
+
+
+class Program:
+    """A program that runs: what is used here of a `subprocess.Popen` with pipes for its output.
+
+    Attributes:
+        returncode: None as long as nobody has seen its end.
+    """
+
+    def __init__(self, forker: "Forker", pid: int, out: Path, err: Path) -> None:
+        self._forker = forker
+        self.pid = pid
+        self.returncode: int | None = None
+        self.stdout = out.open(encoding="utf-8")  # waits until the program has opened it
+        self.stderr = err.open(encoding="utf-8")
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)  # which is its number until the process that forked it is asked how it ended
+
+    def poll(self) -> int | None:
+        if self.returncode is None:
+            self.returncode = self._forker.code_of(self.pid)
+        return self.returncode
+
+    def communicate(self, timeout: float) -> tuple[str, str]:
+        """Return the rest of what it writes, and wait for its end."""
+        told: list[str] = []
+        reader = threading.Thread(target=lambda: told.append(self.stderr.read()), daemon=True)
+        reader.start()
+        out = self.stdout.read()  # the alarm of the program ends this
+        reader.join()
+        self.wait(timeout)
+        return out, told[0]
+
+    def wait(self, timeout: float) -> int:
+        wait_until(lambda: self.poll() is not None, f"the end of program {self.pid}", timeout=timeout)
+        assert self.returncode is not None
+        return self.returncode
+
+    def close(self) -> None:
+        self.send_signal(signal.SIGKILL)
+        self.wait(30)
+        self.stdout.close()
+        self.stderr.close()
+
+
 @cache
 def _forker(pid: int) -> "Forker":  # a forked test process has one of its own
     return Forker()
@@ -65,6 +126,7 @@ class Forker:
     """This end of the process that forks."""
 
     def __init__(self) -> None:
+        self._asking = threading.Lock()
         self._process = subprocess.Popen(
             [sys.executable, "-c", "from tests.support.interpreter import serve; serve()"],
             cwd=_ROOT,
@@ -80,6 +142,27 @@ class Forker:
                 pipe.close()
         self._process.wait()
 
+    def _ask(self, order: Mapping[str, object]) -> str:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        with self._asking:
+            print(json.dumps(order), file=self._process.stdin, flush=True)
+            return self._process.stdout.readline().strip()
+
+    def start(self, arguments: Sequence[str], folder: Path, environ: Mapping[str, str], timeout: float) -> Program:
+        with tempfile.TemporaryDirectory() as place:
+            out, err = Path(place) / "out", Path(place) / "err"
+            os.mkfifo(out)
+            os.mkfifo(err)
+            order = {"arguments": arguments, "folder": str(folder), "environ": dict(environ), "timeout": int(timeout)}
+            order |= {"in": os.devnull, "out": str(out), "err": str(err), "beside": True}
+            return Program(self, int(self._ask(order)), out, err)
+
+    def code_of(self, pid: int) -> int | None:
+        """Return how a started program has ended, or None; ask no more once it has."""
+        answer = self._ask({"program": pid})
+        return int(answer) if answer else None
+
     def run(
         self, arguments: Sequence[str], folder: Path, environ: Mapping[str, str], timeout: float, stdin: str
     ) -> subprocess.CompletedProcess[str]:
@@ -91,11 +174,8 @@ class Forker:
             given.write(stdin)
             given.flush()
             order = {"arguments": arguments, "folder": str(folder), "environ": dict(environ), "timeout": int(timeout)}
-            assert self._process.stdin is not None
-            assert self._process.stdout is not None
             order |= {"in": given.name, "out": out.name, "err": err.name}
-            print(json.dumps(order), file=self._process.stdin, flush=True)
-            code = int(self._process.stdout.readline())
+            code = int(self._ask(order))
             result = subprocess.CompletedProcess([sys.executable, *arguments], code, out.read(), err.read())
         if code == -signal.SIGALRM:
             raise subprocess.TimeoutExpired(result.args, timeout, result.stdout, result.stderr)
@@ -108,13 +188,17 @@ def serve() -> None:
     second: tuple[TextIO, TextIO] | None = None
     for line in sys.stdin:
         order = json.loads(line)
-        if order["arguments"][:2] == ["-m", "pytest"] or Path(order["arguments"][0]).name == "pytest":
-            code = _fork(order)
+        if "program" not in order and _is_pytest(order["arguments"]):
+            answer = _fork(order)
         else:
-            orders, codes = second = second or _second()
+            orders, answers = second = second or _second()
             print(line, end="", file=orders, flush=True)
-            code = int(codes.readline())
-        print(code, flush=True)
+            answer = answers.readline().strip()
+        print(answer, flush=True)
+
+
+def _is_pytest(arguments: list[str]) -> bool:
+    return arguments[:2] == ["-m", "pytest"] or Path(arguments[0]).name == "pytest"
 
 
 def _second() -> tuple[TextIO, TextIO]:
@@ -143,11 +227,15 @@ def _import(names: Iterable[str]) -> None:
     gc.freeze()  # the garbage collector of the children need not look at what they all share
 
 
-def _fork(order: dict[str, object]) -> int:
+def _fork(order: dict[str, object]) -> str:
+    """Do what is ordered: run a program to its end, start one, or say how one that was started has ended, if it has."""
+    if "program" in order:
+        ended, status = os.waitpid(int(str(order["program"])), os.WNOHANG)
+        return str(os.waitstatus_to_exitcode(status)) if ended else ""
     child = os.fork()
     if child == 0:
         _leave(_become(order))
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return str(child if "beside" in order else os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 
 
 def _own_modules() -> list[str]:
@@ -194,9 +282,9 @@ def _become(order: dict[str, object]) -> int:
 
 
 def _run(arguments: list[str]) -> None:
-    if arguments[0] == "-W":
+    while arguments[0] == "-W":
         sys.warnoptions.append(arguments[1])
-        warnings.simplefilter(arguments[1])  # type: ignore[arg-type]  # "error" and the like
+        warnings._setoption(arguments[1])  # type: ignore[attr-defined]  # what an interpreter does with it
         arguments = arguments[2:]
     first, *others = arguments
     if first == "-m":
