@@ -19,6 +19,7 @@ import pytest
 from dbconfig.engine import create
 from dbconfig.engine.create import ASYNCHRONOUS_FROM
 from tests.configs import Project
+from tests.once import is_run_once
 from tests.support import clock as clocks
 from tests.support import servers
 from tests.support.proxy import Proxy
@@ -134,6 +135,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if isinstance(item, pytest.Function) and _asks_for_a_server(item):
             item.add_marker("server")
+        if is_run_once(item.path):
+            item.add_marker("once")
 
 
 def pytest_collection_finish() -> None:
