@@ -170,3 +170,20 @@ def test_warnings_are_filtered_as_the_options_say_in_their_order(tmp_path: Path)
     done = run_python([*options, "-c", code], folder=tmp_path, environ={})
     assert done.returncode == 1
     assert done.stderr.endswith("UserWarning: of interest\n")
+
+
+WHOLE = """
+import atexit, sys
+class Noisy:
+    def __del__(self): print("taken apart", flush=True)
+kept = Noisy()
+kept.itself = kept
+atexit.register(print, "the end", flush=True)
+sys.exit(3)
+"""
+
+
+@pytest.mark.parametrize(("whole", "told"), [(False, "the end\n"), (True, "the end\ntaken apart\n")])
+def test_a_whole_end_takes_apart_what_the_program_has_made(tmp_path: Path, whole: bool, told: str) -> None:
+    done = run_python(["-c", WHOLE], folder=tmp_path, environ={}, whole=whole)
+    assert (done.returncode, done.stdout, done.stderr) == (3, told, "")

@@ -2,8 +2,7 @@
 
 import gc
 import logging
-import subprocess
-import sys
+import os
 import textwrap
 import threading
 import time
@@ -16,6 +15,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import InvalidRequestError
 
 from dbconfig import Profile, Registry
+from tests.support.interpreter import started_python
 from tests.support.processes import wait_until
 from tests.support.proxy import Proxy
 from tests.support.servers import Server
@@ -195,17 +195,13 @@ ENDS = {
 def test_a_process_ends_at_once_silently_and_commits_nothing(server: Server, end: str) -> None:
     server.sql("CREATE TABLE ending (id int)")
     program = textwrap.dedent(PROGRAM).format(end=ENDS[end])
-    process = subprocess.Popen(
-        [sys.executable, "-W", "error", "-c", program, server.url()], stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline() == b"up\n"
-    if end.startswith("SIGTERM"):
-        process.send_signal(SIGTERM)
-    _, errors = process.communicate(timeout=60)  # in which nobody who holds a connection comes to an end
-    silent = [
-        line for line in errors.decode().splitlines() if "still in use" not in line and "been held for" not in line
-    ]
+    command = ["-W", "error", "-c", program, server.url()]
+    with started_python(command, folder=Path.cwd(), environ=os.environ, whole=True) as process:
+        assert process.stdout.readline() == "up\n"
+        if end.startswith("SIGTERM"):
+            process.send_signal(SIGTERM)
+        _, errors = process.communicate(timeout=60)  # in which nobody who holds a connection comes to an end
+    silent = [line for line in errors.splitlines() if "still in use" not in line and "been held for" not in line]
     assert silent == [] or end == "use at exit"
     wait_until(lambda: connected(server) == [], "the end of the connections")
     assert server.sql("SELECT count(*) FROM ending") == [(0,)]

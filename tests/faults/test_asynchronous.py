@@ -6,11 +6,9 @@ import asyncio
 import gc
 import os
 import signal
-import subprocess
-import sys
 import textwrap
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -177,24 +175,9 @@ async def ask(db: Registry, statement: str) -> Any:
 OPTIONS = ["-W", "error", "-W", "ignore:This process:DeprecationWarning"]
 
 
-def code_of(*parts: str) -> str:
-    return "".join(map(textwrap.dedent, parts))
-
-
-def program(*parts: str, url: str, statement: str = "") -> AbstractContextManager[Program]:
-    return started_python([*OPTIONS, "-c", code_of(*parts), url, statement], folder=ROOT, environ=os.environ)
-
-
-@contextmanager
-def whole_program(*parts: str, url: str) -> Iterator[subprocess.Popen[str]]:
-    """An interpreter of its own, which takes itself apart at its end."""
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    command = [sys.executable, *OPTIONS, "-c", code_of(*parts), url]
-    with subprocess.Popen(command, cwd=ROOT, text=True, **pipes) as process:  # type: ignore[call-overload]
-        try:
-            yield process
-        finally:
-            process.kill()
+def program(*parts: str, url: str, statement: str = "", whole: bool = False) -> AbstractContextManager[Program]:
+    command = [*OPTIONS, "-c", "".join(map(textwrap.dedent, parts)), url, statement]
+    return started_python(command, folder=ROOT, environ=os.environ, whole=whole)
 
 
 def test_n18_eight_tasks_are_told_of_a_wrong_password_soon_without_a_storm(
@@ -292,8 +275,7 @@ def test_p17_a_process_with_an_open_asynchronous_transaction_ends_at_once_and_co
     url: str, server: Server, end: str
 ) -> None:
     before = len(server.connections())
-    with whole_program(BEGIN, P17.format(end=ENDS[end]), url=url) as process:
-        assert process.stdout is not None
+    with program(BEGIN, P17.format(end=ENDS[end]), url=url, whole=True) as process:
         assert process.stdout.readline() == "up\n"
         if end == "SIGTERM":
             process.send_signal(signal.SIGTERM)

@@ -21,6 +21,7 @@ import dbconfig
 from dbconfig import Profile, Registry
 from dbconfig.engine import create
 from tests.registries import ask, registry
+from tests.support.interpreter import run_python
 from tests.support.server import Server
 
 ASYNC = [
@@ -190,8 +191,8 @@ def test_a_loop_that_is_closed_while_another_one_runs_is_let_go_of_in_silence(
 ) -> None:
     """Nothing can be awaited in it any more: the loop that begins next shuts its sockets."""
     create.check_version()
-    command = [sys.executable, "-c", WITHIN, url(drivername, request, tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    command = ["-c", WITHIN, url(drivername, request, tmp_path)]
+    done = run_python(command, folder=tmp_path, environ=os.environ, whole=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "1\n", "")
 
 
@@ -215,8 +216,8 @@ def test_a_program_that_never_closes_its_loop_ends_in_silence(
 ) -> None:
     create.check_version()
     # Not in Python's development mode: there 3.13 complains of any loop that is left to the end, with no driver at all.
-    command = [sys.executable, "-W", "always", "-c", UNCLOSED, url(drivername, request, tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    command = ["-W", "always", "-c", UNCLOSED, url(drivername, request, tmp_path)]
+    done = run_python(command, folder=tmp_path, environ=os.environ, whole=True)
     assert (done.returncode, done.stderr) == (0, "")
 
 

@@ -7,7 +7,7 @@ imported dbconfig too.
 
 So are the workers of a pytest that runs in parallel, which otherwise import it all again.
 
-A test of what is imported, of an interpreter's options or of its end wants an interpreter of its own.
+A test of what is imported or of an interpreter's options wants an interpreter of its own; one of its end says so.
 """
 
 import atexit
@@ -41,7 +41,13 @@ _IMPORTED_WITH_OURS = ("fastapi.testclient",)  # it imports anyio, which has a p
 
 
 def run_python(
-    arguments: Sequence[str | Path], *, folder: Path, environ: Mapping[str, str], timeout: float = 120, stdin: str = ""
+    arguments: Sequence[str | Path],
+    *,
+    folder: Path,
+    environ: Mapping[str, str],
+    timeout: float = 120,
+    stdin: str = "",
+    whole: bool = False,
 ) -> subprocess.CompletedProcess[str]:
     """Run `python ARGUMENTS` in a folder, as `subprocess.run` would with its output captured.
 
@@ -49,8 +55,9 @@ def run_python(
         arguments: `-W error` and the like, if wanted, and then a script, `-m` and a module, or `-c` and code, with
             their arguments.
         stdin: what the program can read.
+        whole: take apart at the end what is imported, as an interpreter does.
     """
-    return _forker(os.getpid()).run([str(each) for each in arguments], folder, environ, timeout, stdin)
+    return _forker(os.getpid()).run([str(each) for each in arguments], folder, environ, timeout, stdin, whole)
 
 
 def run_module(
@@ -62,10 +69,15 @@ def run_module(
 
 @contextmanager
 def started_python(
-    arguments: Sequence[str | Path], *, folder: Path, environ: Mapping[str, str], timeout: float = 120
+    arguments: Sequence[str | Path],
+    *,
+    folder: Path,
+    environ: Mapping[str, str],
+    timeout: float = 120,
+    whole: bool = False,
 ) -> Iterator["Program"]:
     """Start what `run_python` runs, to go on beside it; at the end of the block it is killed if it still runs."""
-    program = _forker(os.getpid()).start([str(each) for each in arguments], folder, environ, timeout)
+    program = _forker(os.getpid()).start([str(each) for each in arguments], folder, environ, timeout, whole)
     try:
         yield program
     finally:
@@ -149,13 +161,15 @@ class Forker:
             print(json.dumps(order), file=self._process.stdin, flush=True)
             return self._process.stdout.readline().strip()
 
-    def start(self, arguments: Sequence[str], folder: Path, environ: Mapping[str, str], timeout: float) -> Program:
+    def start(
+        self, arguments: Sequence[str], folder: Path, environ: Mapping[str, str], timeout: float, whole: bool
+    ) -> Program:
         with tempfile.TemporaryDirectory() as place:
             out, err = Path(place) / "out", Path(place) / "err"
             os.mkfifo(out)
             os.mkfifo(err)
             order = {"arguments": arguments, "folder": str(folder), "environ": dict(environ), "timeout": int(timeout)}
-            order |= {"in": os.devnull, "out": str(out), "err": str(err), "beside": True}
+            order |= {"in": os.devnull, "out": str(out), "err": str(err), "beside": True, "whole": whole}
             return Program(self, int(self._ask(order)), out, err)
 
     def code_of(self, pid: int) -> int | None:
@@ -164,7 +178,13 @@ class Forker:
         return int(answer) if answer else None
 
     def run(
-        self, arguments: Sequence[str], folder: Path, environ: Mapping[str, str], timeout: float, stdin: str
+        self,
+        arguments: Sequence[str],
+        folder: Path,
+        environ: Mapping[str, str],
+        timeout: float,
+        stdin: str,
+        whole: bool,
     ) -> subprocess.CompletedProcess[str]:
         with (
             tempfile.NamedTemporaryFile("r+", encoding="utf-8") as given,
@@ -174,7 +194,7 @@ class Forker:
             given.write(stdin)
             given.flush()
             order = {"arguments": arguments, "folder": str(folder), "environ": dict(environ), "timeout": int(timeout)}
-            order |= {"in": given.name, "out": out.name, "err": err.name}
+            order |= {"in": given.name, "out": out.name, "err": err.name, "whole": whole}
             code = int(self._ask(order))
             result = subprocess.CompletedProcess([sys.executable, *arguments], code, out.read(), err.read())
         if code == -signal.SIGALRM:
@@ -234,7 +254,12 @@ def _fork(order: dict[str, object]) -> str:
         return str(os.waitstatus_to_exitcode(status)) if ended else ""
     child = os.fork()
     if child == 0:
-        _leave(_become(order))
+        code = _become(order)
+        if order["whole"]:
+            # Out of all that is above us, into the end of the interpreter. What was imported before the fork stays out
+            # of its last collection, which would otherwise take longer than to import it again.
+            sys.exit(code)
+        _leave(code)
     return str(child if "beside" in order else os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 
 
