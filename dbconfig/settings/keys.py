@@ -1,6 +1,6 @@
 """Every YAML key: its type, default, limits, group, and description; and where each was written."""
 
-from __future__ import annotations
+# Annotations are not texts here, as elsewhere: pydantic would compile each of them, and all of it takes twice as long.
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -248,7 +248,7 @@ class Keys(BaseModel):
     )
 
     shards: value_types.Named = SHARDS
-    replicas: tuple[Keys, ...] = REPLICAS
+    replicas: tuple["Keys", ...] = REPLICAS
     read_your_writes: value_types.Flag = setting(
         True,
         "replica",
