@@ -60,7 +60,7 @@ def events(text: str) -> Iterator[Event] | None:
     if not text.replace("\n", "").isprintable():  # tabs, and the line breaks of Unicode
         return None
     found: list[Event] = [StreamStartEvent(0, 0, 0), DocumentStartEvent(0, 0, 0)]
-    indents = [-1]  # of the open mappings, beneath that of the document
+    indents = [-1]  # of the open mappings; no line has the first one
     opens = True  # a mapping has to follow: the document's own, or that of a key without a value
     for number, line in enumerate(text.split("\n")):
         bare = line.lstrip(" ")
@@ -71,7 +71,7 @@ def events(text: str) -> Iterator[Event] | None:
             indents.append(indent)
             found.append(MappingStartEvent(number, indent, indent))
         elif opens or indent > indents[-1]:
-            return None  # a key without a value, or text that goes on
+            return None  # a key without a value, or text that continues
         while indent < indents[-1]:
             indents.pop()
             found.append(MappingEndEvent(number, indent, indent))

@@ -3,7 +3,10 @@
 import math
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from dbconfig.settings import bare_scalars
 from dbconfig.settings.bare_scalars import resolve
 
 
@@ -45,3 +48,13 @@ def test_a_value_that_yaml_1_1_reads_otherwise_stays_text_and_says_so(text, mean
 
 def test_not_a_number_is_a_number_that_settings_refuse():
     assert math.isnan(resolve(".nan")[0])
+
+
+@given(st.text("0123456789-+._:eExobafnTt smhdINFyY~", min_size=1, max_size=12))
+def test_the_patterns_say_what_is_said_without_them(text):
+    value, meaning = resolve(text)
+    assert isinstance(value, int) == bool(bare_scalars._INTEGER.fullmatch(text))
+    assert isinstance(value, float) == bool(not isinstance(value, int) and bare_scalars._FLOAT.fullmatch(text))
+    if isinstance(value, str) and meaning != "a boolean":
+        found = (name for pattern, name in bare_scalars._YAML_1_1 if pattern.fullmatch(text))
+        assert meaning == next(found, "")

@@ -67,6 +67,8 @@ def kind_of(statement: str) -> Kind:
         name in statement.lower() for name in ("foreign_keys", "query_only")
     ):
         return Kind.READ
+    if statement.startswith("PRAGMA foreign_keys = "):
+        return Kind.FOREIGN_KEYS
     if statement in ("BEGIN", "COMMIT", "ROLLBACK"):
         return _BY_WORD[statement]
     match = _WORDS.match(statement)
