@@ -133,7 +133,7 @@ class Server:
     [
         ((True, True, None), True, Answer(Role.OTHER, "it is a standby")),
         ((False, True, "0000000A"), True, Answer(Role.OTHER, "its transactions are read-only by default")),
-        ((False, True, "0000000A"), False, Answer(Role.PRIMARY, "it is the primary", 10)),
+        ((False, True, "0000001A"), False, Answer(Role.PRIMARY, "it is the primary", 26)),
         ((False, False, "00000001"), True, Answer(Role.PRIMARY, "it is the primary", 1)),
     ],
 )

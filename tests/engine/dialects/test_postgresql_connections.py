@@ -12,7 +12,7 @@ from psycopg2 import extensions, sql
 
 from dbconfig import ConfigError
 from dbconfig.engine.dialects.postgresql import asyncpg as asyncpg_arguments
-from dbconfig.engine.dialects.postgresql import asyncpg_limits, fast_begin, pgbouncer, psycopg2
+from dbconfig.engine.dialects.postgresql import asyncpg_limits, base, fast_begin, pgbouncer, psycopg2
 from dbconfig.settings.database import DatabaseSettings
 
 IDLE, INSIDE, FAILED = 0, 2, 3  # libpq's status of a transaction
@@ -568,17 +568,89 @@ def test_an_undeclared_pooler_is_warned_of_once_and_nothing_is_prepared(
         assert len(caplog.records) == warnings
 
 
+# psycopg
+
+
+class Told(SimpleNamespace):
+    """A connection of psycopg, outside a transaction; keeps what it is asked to execute."""
+
+    def __init__(self, *, autocommit: bool = True, status: int = IDLE) -> None:
+        super().__init__(autocommit=autocommit, info=SimpleNamespace(transaction_status=status, encoding="utf-8"))
+        self.told: list[Any] = []
+
+    def execute(self, query: Any) -> None:
+        self.told.append(query)
+
+
+@pytest.fixture
+def guarded(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Return what makes a cursor of a reading session, whose connection keeps what is sent."""
+    psycopg = pytest.importorskip("dbconfig.engine.dialects.postgresql.psycopg")
+
+    def keep(name: str) -> Any:
+        def call(self: Any, query: Any, *arguments: Any, **options: Any) -> Any:
+            self.connection.told.append((name, query, *arguments))
+            return iter([name]) if name == "stream" else self
+
+        return call
+
+    for name in ("execute", "executemany", "stream"):
+        monkeypatch.setattr(psycopg.psycopg.Cursor, name, keep(name))
+    monkeypatch.setattr(psycopg.psycopg.Cursor, "nextset", lambda self: self.connection.told.append("next"))
+
+    def make(kind: str = "ReadingCursor", **state: Any) -> Any:
+        return bare(getattr(psycopg, kind), connection=Told(**state), limits=("SET a = '%'", "SET b = 2"))
+
+    return make
+
+
+def test_a_reading_statement_of_psycopg_carries_its_guard(guarded: Any) -> None:
+    cursor = guarded()
+    assert cursor.execute("SELECT 1") is cursor
+    assert cursor.connection.told == [("execute", "SET a = '%'; SET b = 2;\nSELECT 1", None), "next", "next"]
+    cursor = guarded()
+    cursor.execute("SELECT %s", (1,))
+    assert cursor.connection.told[0] == ("execute", "SET a = '%%'; SET b = 2;\nSELECT %s", (1,))
+    cursor = guarded()
+    cursor.execute(b"SELECT 1")
+    assert cursor.connection.told[0] == ("execute", b"SET a = '%'; SET b = 2;\nSELECT 1", None)
+    cursor = guarded(status=INSIDE)
+    cursor.execute("SELECT 1")
+    assert cursor.connection.told == [("execute", "SELECT 1", None)]
+
+
+@pytest.mark.parametrize(("autocommit", "begin"), [(True, "BEGIN"), (False, "")])
+def test_what_cannot_carry_it_begins_a_transaction(guarded: Any, autocommit: bool, begin: str) -> None:
+    for work, sent in (
+        (lambda cursor: cursor.executemany("SELECT %s", [1]), ("executemany", "SELECT %s", [1])),
+        (lambda cursor: list(cursor.stream("SELECT 1")), ("stream", "SELECT 1", None)),
+        (lambda cursor: cursor.execute(5), ("execute", 5, None)),
+    ):
+        cursor = guarded(autocommit=autocommit)
+        work(cursor)
+        assert cursor.connection.told == [begin, sent]
+        cursor = guarded(autocommit=autocommit, status=INSIDE)
+        work(cursor)
+        assert cursor.connection.told == [sent]
+
+
 @pytest.mark.parametrize(
-    ("name", "value", "statement"),
-    [
-        ("statement_timeout", 5, "SET LOCAL statement_timeout = '5'"),
-        ("a.b", True, "SET LOCAL a.b = 'on'"),
-        ("a.b", False, "SET LOCAL a.b = 'off'"),
-        ("a.b", "it's", "SET LOCAL a.b = 'it''s'"),
-        ("Default_Transaction_Read_Only", True, "SET LOCAL transaction_read_only = 'on'"),
-        ("search_path", 'A, "B" , "c""d"', "SET LOCAL search_path = 'a', 'B', 'c\"d'"),
-        ("search_path", "", "SET LOCAL search_path = ''"),
-    ],
+    ("is_async", "own", "opened_by_ours"), [(False, None, False), (True, None, True), (True, "theirs", False)]
 )
-def test_how_a_variable_is_set_for_one_transaction(name: str, value: object, statement: str) -> None:
-    assert pgbouncer.limits_of({name: value}) == [statement]
+def test_a_connect_of_psycopg_is_limited(is_async: bool, own: str | None, opened_by_ours: bool) -> None:
+    psycopg = pytest.importorskip("dbconfig.engine.dialects.postgresql.psycopg")
+    kept: dict[str, Any] = {}
+    parameters: Any = SimpleNamespace(
+        written=lambda key: own, set=kept.__setitem__, at_most=lambda key, seconds: min(seconds, 9.5)
+    )
+    psycopg.DRIVER.limit_connect(SimpleNamespace(is_async=is_async), None, parameters, 20.0)
+    assert kept["connect_timeout"] == 10
+    assert ("async_creator_fn" in kept) is (opened_by_ours and psycopg.psycopg_tasks.can_cancel())
+
+
+def test_libpq_refuses_what_another_driver_knows() -> None:
+    given = settings(connect_args={"command_timeout": 5})  # of asyncpg
+    for driver in ("psycopg2", "psycopg"):
+        pytest.importorskip(driver)
+        (problem,) = problems(base.arguments, given, f"postgresql+{driver}")
+        assert (problem.slug, problem.key) == ("unknown-key", "connect_args.command_timeout")

@@ -515,6 +515,17 @@ def test_the_connections_of_an_engine_share_their_queue_and_enforce_foreign_keys
                 assert first.file == (found and (found.st_dev, found.st_ino))
 
 
+@pytest.mark.parametrize(("reset", "stays"), [("rollback", True), ("discard", False)])
+def test_a_session_is_discarded_with_its_connection(tmp_path: Path, reset: str, stays: bool) -> None:
+    profile = Profile(name="parts", url=f"sqlite:///{tmp_path}/a.db", pool_reset=reset)
+    with Registry.from_profile(profile) as db:
+        found = []
+        for _ in range(2):
+            with db.engine().connect() as connection:
+                found.append(driver_of(connection.connection))
+        assert (found[0] is found[1]) is stays
+
+
 def test_foreign_keys_are_suspended_unless_the_transaction_has_written() -> None:
     with registry("sqlite://") as db, db.engine().connect() as connection:
         assert suspend_foreign_keys(connection)

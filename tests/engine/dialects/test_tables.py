@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import struct
 from pathlib import Path
 from typing import Any
@@ -128,6 +129,34 @@ def test_a_server_that_hangs_up_within_a_message_is_told() -> None:
     plug: Any = Dribble(message(10, b"abc"))
     with pytest.raises(ConnectionResetError):
         refusal._message(plug)
+
+
+def of_server(kind: bytes, body: bytes) -> bytes:
+    return kind + struct.pack("!I", len(body) + 4) + body
+
+
+WELCOME, ASKS = of_server(b"R", struct.pack("!I", 0)), of_server(b"R", struct.pack("!I", 10) + b"SCRAM-SHA-256\0\0")
+NOTICE, READY = of_server(b"N", b""), of_server(b"Z", b"I")
+MISSING = of_server(b"E", b"SFATAL\0VFATAL\0C3D000\0Mdatabase\0\0")
+
+
+@pytest.mark.parametrize(
+    ("answer", "slug"),
+    [
+        (MISSING, "database-missing"),
+        (NOTICE + WELCOME + NOTICE + MISSING, "database-missing"),  # after a login without a password
+        (ASKS + MISSING, None),  # what follows is not about what can be asked without one
+        (WELCOME + READY + MISSING, None),
+    ],
+    ids=["first", "after a login", "after the question", "when it is ready"],
+)
+def test_a_server_is_asked_until_it_asks_for_a_password_or_is_ready(answer: bytes, slug: str | None) -> None:
+    plug: Any = Dribble(answer)
+    sent: list[bytes] = []
+    plug.family, plug.sendall = socket.AF_UNIX, sent.append
+    row = refusal._refusal(plug, DatabaseSettings(url="postgresql://u@h/d"))
+    assert (row and row.slug) == slug
+    assert sent == [struct.pack("!II", 27, 3 << 16) + b"user\0u\0database\0d\0\0"]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,369 @@
+"""Small parts of the pool on their own: the watch, cancel requests, how connections close, which clock is read."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from _thread import allocate_lock
+from queue import Empty
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from sqlalchemy import create_engine
+
+from dbconfig.engine.pool import (
+    advice,
+    call_watchdog,
+    cancelling,
+    clock,
+    deadline,
+    deadline_limit,
+    farewell,
+    idle,
+    judgements,
+)
+from dbconfig.engine.pool.call_watchdog import TICK, Watch
+from dbconfig.engine.pool.cancelling import Canceller
+from dbconfig.engine.pool.line import Line
+from dbconfig.engine.pool.place import Caller, Connect, Place, Rules
+from dbconfig.engine.pool.tally import Counters
+from tests.engine.pool.support import JUDGE, FakeServer, LineOptions, assert_whole, eventually, fair_pool
+from tests.engine.pool.test_line_rules import connections
+
+# The watch
+
+
+def test_a_guard_that_an_interrupted_caller_has_left_is_dropped() -> None:
+    watch, called = Watch(), []
+    left, due = allocate_lock(), allocate_lock()
+    left.acquire()
+    watch._guards[left] = (0.0, lambda: called.append("left"))  # its caller has finished, and was struck then
+    watch._guards[due] = (0.0, lambda: called.append("due"))
+    watch._start()
+    try:
+        assert eventually(lambda: not watch._guards)
+    finally:
+        watch._thread = None  # ends its thread
+    assert called == ["due"]
+
+
+class Bell:
+    """Notes for how long somebody would wait for it."""
+
+    def __init__(self) -> None:
+        self.waits: list[float] = []
+
+    def get(self, timeout: float) -> None:
+        self.waits.append(timeout)
+        raise Empty
+
+
+def test_the_watch_rests_until_the_next_guard_is_due(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(call_watchdog, "monotonic", lambda: 100.0)
+    watch = Watch()
+    watch._bell = bell = Bell()  # type: ignore[assignment]  # all that it asks of a queue
+    for due, waits in ((None, TICK), (100.03, 0.03), (99.0, 0.0), (500.0, TICK)):
+        watch._guards.clear()
+        if due is not None:
+            watch._guards[allocate_lock()] = (due, lambda: None)
+        watch._rest(100.0)
+        assert bell.waits.pop() == pytest.approx(waits)
+        assert watch._round_at == pytest.approx(min(100.0 + TICK, due or 1000.0))
+
+
+def test_only_a_guard_that_is_due_before_the_next_round_rings() -> None:
+    watch = Watch()
+    watch._thread = object()  # type: ignore[assignment]  # one runs
+    watch._round_at = clock.monotonic() + 1000
+    assert watch.guard(lambda: None, 2000, lambda: 5) == (5, True)
+    assert watch._bell.empty()
+    assert watch.guard(lambda: None, 500, lambda: 6) == (6, True)
+    assert not watch._bell.empty()
+    assert not watch._guards
+
+
+# Cancel requests
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
+    """The numbers of each connection that cancels."""
+    found: list[list[int]] = []
+    monkeypatch.setattr(cancelling, "cancel_beside", lambda pool, own, numbers: found.append(list(numbers)))
+    return found
+
+
+def test_statements_are_cancelled_by_a_thread_that_keeps_no_process_alive(
+    asked: list[list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[Any] = []
+    made = cancelling.Thread
+
+    def make(**keywords: Any) -> Any:
+        threads.append(made(**keywords))
+        return threads[-1]
+
+    monkeypatch.setattr(cancelling, "Thread", make)
+    engine = create_engine("sqlite://")
+    canceller = Canceller(engine)
+    canceller._cancel_all()
+    assert asked == []  # nobody has asked
+    canceller.ask(7)
+    assert eventually(lambda: asked == [[7]])
+    threads[0].join(30)
+    assert threads[0].daemon
+    canceller.ask(8)
+    assert eventually(lambda: asked == [[7], [8]])
+    threads[1].join(30)
+    assert len(threads) == 2
+    del engine
+    canceller._engine = lambda: None  # type: ignore[assignment]  # it is gone
+    canceller._numbers.put(9)
+    canceller._cancel_all()
+    assert asked == [[7], [8]]
+
+
+def test_requests_that_come_meanwhile_share_a_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, found = create_engine("sqlite://"), []
+    canceller = Canceller(engine)
+
+    def cancel(pool: Any, own: Any, numbers: Any) -> None:
+        canceller._numbers.put(2)
+        found.append(list(numbers))
+
+    monkeypatch.setattr(cancelling, "cancel_beside", cancel)
+    canceller._numbers.put(1)
+    canceller._cancel_all()
+    assert found == [[1, 2]]
+
+
+def test_who_asks_while_the_thread_ends_is_heard(asked: list[list[int]], monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = create_engine("sqlite://")
+    canceller = Canceller(engine)
+    rounds: list[int] = []
+    cancel_all = canceller._cancel_all
+
+    def once_more() -> None:
+        rounds.append(1)
+        cancel_all()
+        if len(rounds) == 1:
+            canceller._numbers.put(2)
+
+    monkeypatch.setattr(canceller, "_cancel_all", once_more)
+    canceller._numbers.put(1)
+    canceller._run()
+    assert asked == [[1], [2]]
+
+
+# How connections close
+
+
+@pytest.mark.parametrize(
+    ("terminate", "has_terminate", "graceful", "done"),
+    [
+        (True, True, True, "graceful"),
+        (True, True, False, "close"),
+        (True, False, True, "close"),
+        (False, True, True, "close"),
+    ],
+)
+def test_a_connection_takes_leave_as_its_dialect_can(
+    terminate: bool, has_terminate: bool, graceful: bool, done: str
+) -> None:
+    told: list[str] = []
+
+    async def take_leave() -> None:
+        told.append("graceful")
+
+    connection = SimpleNamespace(**({"_terminate_graceful_close": take_leave} if graceful else {}))
+    dialect = SimpleNamespace(has_terminate=has_terminate, do_close=lambda each: told.append("close"))
+    asyncio.run(farewell.close(dialect, connection, terminate=terminate))
+    assert told == [done]
+
+
+# Clocks
+
+
+def test_the_clock_counts_while_the_machine_sleeps_where_there_is_such_a_clock(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    read: list[int] = []
+
+    def gettime(number: int) -> float:
+        read.append(number)
+        if number < 0:
+            raise OSError
+        return 5.0
+
+    monkeypatch.setattr(time, "clock_gettime", gettime, raising=False)
+    for platform, name in (("linux", "CLOCK_BOOTTIME"), ("darwin", "CLOCK_MONOTONIC")):
+        monkeypatch.setattr(clock.sys, "platform", platform)
+        monkeypatch.setattr(time, name, 7, raising=False)
+        assert clock._choose()() == 5.0
+        assert read == [7, 7]
+        read.clear()
+        monkeypatch.setattr(time, name, -1)  # a kernel without it
+        assert clock._choose() is time.monotonic
+        monkeypatch.delattr(time, name)
+        assert clock._choose() is time.monotonic
+        read.clear()
+
+
+# The queue
+
+
+def callers(line: Line, count: int, now: float) -> list[Caller]:
+    found = [Caller(now + 30, now) for _ in range(count)]
+    for caller in found:
+        line.ask(caller, now)
+    return found
+
+
+def connects(line: Line) -> list[Place]:
+    found = [command.place for command in line.commands if isinstance(command, Connect)]
+    line.commands.clear()
+    return found
+
+
+def test_a_permanent_error_is_told_unless_one_connection_is_in_use() -> None:
+    for in_use in (0, 1):
+        line = Line(Rules(limit=3), Counters())
+        held = connections(line, 1)
+        if not in_use:
+            line.retire(held[0], "idle")
+            line.closed(held[0], 0.0)
+        (waiter,) = callers(line, 1, 1.0)
+        (place,) = connects(line)
+        line.connect_failed(place, PermissionError(), transient=False, now=1.0)
+        assert (waiter.error is None) is bool(in_use)
+        assert (waiter in line.callers) is bool(in_use)
+
+
+def test_up_to_the_steady_size_connections_take_turns_and_beyond_it_the_last_is_the_next() -> None:
+    for count, first in ((1, 0), (2, 0), (3, 2)):
+        line = Line(Rules(size=2, limit=4), Counters())
+        held = connections(line, count)
+        for place in held:
+            line.give_back(place, 1.0)
+        assert line.take(2.0) is held[first]
+
+
+def test_a_tick_connects_again_when_it_is_time() -> None:
+    line = Line(Rules(limit=3), Counters())
+    (held,) = connections(line, 1)
+    callers(line, 1, 1.0)
+    (place,) = connects(line)
+    line.connect_failed(place, ConnectionRefusedError(), transient=True, now=1.0)
+    due = line.retry_at
+    line.tick(due - 0.01)
+    assert connects(line) == []
+    line.tick(due)
+    assert len(connects(line)) == 1
+    line.give_back(held, due)
+
+
+# Advice
+
+
+@pytest.mark.parametrize(("checkouts", "told"), [(advice.ENOUGH - 1, False), (advice.ENOUGH, True)])
+def test_a_short_life_is_told_from_enough_checkouts_on(checkouts: int, told: bool) -> None:
+    pool: Any = SimpleNamespace(
+        closed={"recycled": checkouts},
+        use=SimpleNamespace(count=checkouts),
+        create=SimpleNamespace(sum=1.0, count=10),
+    )
+    assert bool(advice._recycled(pool)) is told
+
+
+# Deadlines of asynchronous drivers
+
+
+class Loop(deadline_limit._OfLoop):
+    """The limit of a driver with a socket, or without one."""
+
+    def __init__(self, fd: int | None, number: int | None) -> None:
+        self.asked: list[int] = []
+        self.driver: Any = SimpleNamespace(socket=lambda connection: fd, number=lambda connection: number)
+        self.canceller: Any = SimpleNamespace(ask_in_loop=self.asked.append)
+
+
+@pytest.mark.parametrize("fd", [None, 99])
+@pytest.mark.parametrize("way", ["call", "cut"])
+def test_timers_of_a_call_end_with_it(fd: int | None, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    limit, late = Loop(fd, 7), deadline_limit._Late()
+
+    async def main() -> None:
+        timers: list[Any] = []
+        loop = asyncio.get_running_loop()
+        later = loop.call_later
+        monkeypatch.setattr(loop, "call_later", lambda *given: timers.append(later(*given)) or timers[-1])
+        assert getattr(limit, way)(late, object(), 500.0, lambda word: word * 2, "a") == "aa"
+        assert len(timers) == (way == "call") + (fd is not None)
+        assert all(timer.cancelled() for timer in timers)
+
+    asyncio.run(main())
+    assert not late.came
+
+
+def test_what_takes_too_long_is_cancelled_and_then_shut(monkeypatch: pytest.MonkeyPatch) -> None:
+    shut: list[int] = []
+    monkeypatch.setattr(deadline_limit.sockets, "shut", shut.append)
+    for number in (7, None):
+        limit, late = Loop(99, number), deadline_limit._Late()
+
+        async def main(limit: Loop = limit, late: Any = late) -> None:
+            loop = asyncio.get_running_loop()
+            scheduled: list[Any] = []
+            monkeypatch.setattr(
+                loop,
+                "call_later",
+                lambda seconds, work, *given: scheduled.append((seconds, work, given)) or SimpleNamespace(cancel=str),
+            )
+            limit.call(late, object(), 5.0, str)
+            (first, cancel, none), (second, cut, given) = scheduled
+            assert (first, second) == (5.0, 5.0 + deadline_limit.GRACE)
+            cancel(*none)
+            assert (late.came, late.shut) == (True, False)
+            cut(*given)
+            assert late.shut
+
+        asyncio.run(main())
+        assert limit.asked == ([7] if number else [])
+    assert shut == [99, 99]
+
+
+def test_rows_of_a_database_in_this_process_end_with_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [10.0]
+    monkeypatch.setattr(deadline_limit, "monotonic", lambda: now[0])
+    limit: Any = SimpleNamespace(at=11.0, exceeded=lambda during, whole: (during, whole))
+    monkeypatch.setattr(deadline, "current", lambda: limit)
+    ours: Any = object.__new__(deadline_limit._InProcess)
+    ours.driver = SimpleNamespace(was_cancelled=lambda error: error == "cancelled")
+    for at, error, found in (
+        (10.9, "cancelled", None),
+        (11.0, "cancelled", ("rows were read", True)),
+        (12.0, "another", None),
+    ):
+        now[0] = at
+        assert ours.name(SimpleNamespace(original_exception=error)) == found
+    monkeypatch.setattr(deadline, "current", lambda: None)
+    assert ours.name(SimpleNamespace(original_exception="cancelled")) is None
+
+
+def test_where_the_cursors_connection_is() -> None:
+    ours: Any = object.__new__(deadline_limit._InProcess)
+    for is_async, found in ((True, "adapted"), (False, "driver's")):
+        ours.dialect = SimpleNamespace(is_async=is_async)
+        assert ours.under(SimpleNamespace(_connection="adapted", connection="driver's")) == found
+
+
+def test_a_pool_that_has_never_failed_fills_itself_without_a_pause() -> None:
+    server = FakeServer()
+    pool = fair_pool(server, line=LineOptions(judge=JUDGE, min_idle=2), pool_size=2, max_overflow=0)
+    assert (pool.connector.failures, pool.connector.free_helpers) == (0, judgements.CONNECTS_AT_ONCE)
+    assert idle._refill(pool) == judgements.SHORTEST_ROUND
+    assert eventually(lambda: len(pool.idle) == 2)
+    assert idle._refill(pool) is None
+    assert_whole(pool)
+    pool.dispose()
