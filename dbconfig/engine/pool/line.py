@@ -54,10 +54,9 @@ class Line:
 
     def take(self, now: float) -> Place | None:
         """Hand out the next idle connection, if there is one: the fast path."""
-        try:
-            place = self._take()
-        except IndexError:
+        if not self.idle:
             return None
+        place = self._take()
         place.state = _LENT
         place.lent_at = now
         return place
@@ -255,6 +254,8 @@ class Line:
 
     def _staff(self, now: float) -> None:
         """Open connections for the waiters, as many at the same time as is useful."""
+        if len(self.places) >= self.rules.limit:  # the usual case under load
+            return
         # A connect that takes so long that it may never end must not block connects for later callers.
         hopeful = sum(now - place.started_at < self.rules.connect_stalls for place in self.connects)
         wanted = min(self.at_once(now) - self.connecting, len(self.callers) - hopeful)

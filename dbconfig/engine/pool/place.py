@@ -56,11 +56,12 @@ class Caller:
     Exactly one of ``place`` and ``error`` is set when the line has decided; ``key`` belongs to the driver.
     """
 
-    __slots__ = ("arrived", "deadline", "error", "key", "place", "queued", "until")
+    __slots__ = ("arrived", "deadline", "error", "half", "key", "place", "queued", "until")
 
     def __init__(self, deadline: float, arrived: float, key: Any = None) -> None:
         self.deadline: float = deadline
         self.until: float = NEVER  # belongs to the driver: when this wait ends
+        self.half: float = NEVER  # this too: when half of it is over
         self.arrived: float = arrived
         self.key: Any = key
         self.queued: bool = False  # it came while every connection was in use

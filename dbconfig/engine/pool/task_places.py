@@ -22,7 +22,7 @@ from dbconfig.engine.pool.place import Caller, Close, Command, Connect, Ping, Pl
 from dbconfig.engine.pool.refusal import NEVER
 from dbconfig.engine.pool.sockets import Verdict
 from dbconfig.engine.pool.tally import Counters, Past
-from dbconfig.engine.pool.task_record import TaskRecord
+from dbconfig.engine.pool.task_record import TaskRecord, is_held
 from dbconfig.engine.pool.timeout_errors import Explain
 
 if TYPE_CHECKING:
@@ -77,6 +77,7 @@ class TaskPlaces(AsyncAdaptedQueuePool, Ours):
         self._loop: Any = None  # of the first use
         self.thread = 0
         self._timers: tuple[asyncio.TimerHandle, ...] = ()  # of the next round
+        self._next_end = NEVER  # when the first wait ends; or sooner
         self._asking: set[Caller] = set()  # in the course of a checkout
         self._connects: set[asyncio.Task[None]] = set()
         self._closes: set[asyncio.Task[None]] = set()
@@ -110,15 +111,25 @@ class TaskPlaces(AsyncAdaptedQueuePool, Ours):
             self._wake_in(min(left, REVIEW) if self.line.callers else left)
 
     def _wake_in(self, seconds: float) -> None:
+        if self.line.callers:
+            seconds = max(0.0, min(seconds, self._next_end - monotonic()))
         loop, known, before = self._loop, weakref.ref(self), self._timers
         # Twice: asyncio does not come back to a function that an exception has kept from beginning.
         self._timers = (loop.call_later(seconds, _tick, known), loop.call_later(seconds + REVIEW, _tick, known))
         for timer in before:  # afterwards: one of them is always to come
             timer.cancel()
 
-    def _see_to_a_review(self) -> None:
-        """Schedule a round soon, because a caller waits."""
-        if not self._timers or not 0 < self._timers[-1].when() - self._loop.time() <= 3 * REVIEW:
+    def _see_to_a_review(self, until: float) -> None:
+        """Schedule a round soon, because a caller waits; at the latest at the end of its wait."""
+        sooner = until < self._next_end
+        if sooner:
+            self._next_end = until
+        timers = self._timers
+        if (
+            not timers
+            or not 0 < timers[-1].when() - (now := self._loop.time()) <= 3 * REVIEW
+            or (sooner and until - monotonic() < timers[0].when() - now)
+        ):
             self._wake_in(REVIEW)
 
     def _stop_timers(self) -> None:
@@ -245,16 +256,23 @@ class TaskPlaces(AsyncAdaptedQueuePool, Ours):
     def _review(self) -> None:
         """Do what is due, and repair what an interrupt has left."""
         timers, now = self._timers, monotonic()
+        next_end = NEVER
         for caller in list(self._asking):
-            if now > caller.until:
+            if now >= caller.until:
                 self._expire(caller)
+            elif caller.key is not None and not caller.key.done():
+                next_end = min(next_end, caller.until)
+                if now >= caller.half:
+                    caller.half = NEVER
+                    self._collect(caller.until - now)
+        self._next_end = next_end
         self._mend(now)
         self.line.tick(now)
         self._run()
         if self._timers is timers:  # nothing is due
             self._stop_timers()
         if self.line.callers:
-            self._see_to_a_review()
+            self._see_to_a_review(next_end)
         self._watch_the_rest()
 
     def _watch_the_rest(self) -> None:
@@ -266,9 +284,12 @@ class TaskPlaces(AsyncAdaptedQueuePool, Ours):
     def _mend(self, now: float) -> None:
         handed = {caller.place for caller in self._asking}
         waiting = [caller for caller in self._asking if caller.key is not None and not caller.key.done()]
-        mend(self.line, waiting, lambda place: place in handed or _is_held(place), now)
+        mend(self.line, waiting, lambda place: place in handed or is_held(place), now)
 
     def _expire(self, caller: Caller) -> None:
+        raise NotImplementedError
+
+    def _collect(self, left: float) -> None:
         raise NotImplementedError
 
     def _begins(self, place: Place, state: State) -> bool:
@@ -326,14 +347,3 @@ def _tick(known: weakref.ref[TaskPlaces]) -> None:
     pool = known()  # weakly: a timer must not keep a pool alive
     if pool is not None:
         pool._review()
-
-
-def _is_held(place: Place) -> bool:
-    """Return whether a task is at work on a place, or a loan of its connection is alive."""
-    if place.keeper is not None and not place.keeper.done():
-        return True
-    record: TaskRecord | None = place.connection
-    if record is None or place.state is not State.LENT or record.fairy_ref is None:
-        return False
-    fairy = record.fairy_ref()
-    return fairy is not None and fairy._connection_record is record

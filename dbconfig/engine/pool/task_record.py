@@ -123,3 +123,14 @@ class TaskRecord(Record):
     @expires.setter
     def expires(self, when: Any) -> None:
         self.place.expires = when
+
+
+def is_held(place: Place) -> bool:
+    """Return whether a task is at work on a place, or a loan of its connection is alive."""
+    if place.keeper is not None and not place.keeper.done():
+        return True
+    record: TaskRecord | None = place.connection
+    if record is None or place.state is not State.LENT or record.fairy_ref is None:
+        return False
+    fairy = record.fairy_ref()
+    return fairy is not None and fairy._connection_record is record

@@ -18,7 +18,7 @@ from dbconfig.engine.pool.connecting import Connector
 from dbconfig.engine.pool.garbage import garbage
 from dbconfig.engine.pool.options import own_arguments
 from dbconfig.engine.pool.place import Caller, Place
-from dbconfig.engine.pool.refusal import Refusal
+from dbconfig.engine.pool.refusal import NEVER, Refusal
 from dbconfig.engine.pool.sockets import Verdict
 from dbconfig.engine.pool.task_lent import HAS_SHORT_WAY, TaskLent
 from dbconfig.engine.pool.task_places import TaskPlaces
@@ -117,30 +117,27 @@ class TaskPool(TaskPlaces):
             raise
         decided = caller.place is not None or caller.error is not None
         if not decided:
-            left = max(0.0, caller.deadline - monotonic())
+            now = monotonic()
+            left = max(0.0, caller.deadline - now)
             if self._timeout <= 0 and self.line.in_use < self.line.rules.limit:
                 limit = deadlines.current()  # for its own connect, which has its own limits
                 left = LONGEST_WAIT if limit is None else limit.remaining()
-            caller.until = monotonic() + left
-            self._see_to_a_review()
-            timers = [self._loop.call_later(left, self._expire, caller)]
-            if left > 1.0:
-                # A session that was never closed and is unreferenced may hold the connection.
-                timers.append(self._loop.call_later(left / 2, self._collect, left / 2))
+            # No timer of its own, which every hand-off would have to cancel: the reviews look for all who wait.
+            caller.until = now + left
+            caller.half = now + left / 2 if left > 1.0 else NEVER
+            self._see_to_a_review(caller.until)
             try:
                 await_only(future)
             except BaseException:  # cancelled; or not where SQLAlchemy can await
                 self.line.leave(caller, monotonic())
                 self._run()
                 raise
-            finally:
-                for timer in timers:
-                    timer.cancel()
         if caller.place is None:
             raise self._error_for(caller)
         return caller.place, decided
 
     def _collect(self, left: float) -> None:
+        # A session that was never closed and is unreferenced may hold the connection.
         if self.line.in_use >= self.line.rules.limit:  # else the wait is for the server, not for a connection in use
             garbage.collect(left)
 

@@ -18,7 +18,7 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool
 from dbconfig.engine import create
 from dbconfig.engine import pool as dbconfig_pool
 from dbconfig.engine.dialects import driver_protocol
-from dbconfig.engine.pool import TaskPool, farewell, stats
+from dbconfig.engine.pool import TaskPool, deadline, farewell, stats
 from tests.support.drivers import ASYNCHRONOUS, BY_NAME, Driver, params
 from tests.support.proxy import Proxy
 
@@ -140,6 +140,55 @@ def test_waiters_are_served_in_the_order_of_arrival(engines: Engines) -> None:
         assert served == list(range(8))
         await assert_whole(engine)
         await engine.dispose()
+
+    engines.run(main())
+
+
+def test_a_wait_needs_no_timer_of_its_own_and_ends_in_time(engines: Engines, monkeypatch: pytest.MonkeyPatch) -> None:
+    timers = 0
+
+    async def main() -> None:
+        nonlocal timers
+        engine = engines.make(pool_size=1, max_overflow=0, pool_timeout=30.0)
+        loop = asyncio.get_running_loop()
+        call_at = loop.call_at
+
+        def counting(when: float, callback: Any, *arguments: Any, **keywords: Any) -> Any:
+            nonlocal timers
+            timers += "dbconfig" in callback.__module__
+            return call_at(when, callback, *arguments, **keywords)
+
+        began = time.monotonic()
+        async with engine.connect():
+            monkeypatch.setattr(loop, "call_at", counting)
+            waiting = [asyncio.create_task(select(engine)) for _ in range(200)]
+            await until(lambda: len(pool_of(engine).waiters) == 200)
+        await asyncio.gather(*waiting)
+        # Two for each review, every tenth of a second; stock and our former pool had one or two for each caller.
+        assert timers <= 4 + 4 * (time.monotonic() - began) / 0.1
+
+    engines.run(main())
+
+
+def test_a_deadline_that_ends_before_those_of_earlier_waiters_is_kept(engines: Engines) -> None:
+    async def late(engine: AsyncEngine) -> None:
+        with deadline.Deadline(0.05), pytest.raises(deadline.DeadlineExceeded):
+            await engine.connect().start()
+
+    async def main() -> None:
+        engine = engines.make(pool_size=1, max_overflow=0, pool_timeout=30.0)
+        pool = pool_of(engine)
+        async with engine.connect():
+            patient = asyncio.create_task(select(engine))
+            while len(pool.waiters) < 1:
+                await asyncio.sleep(0)
+            other = asyncio.create_task(late(engine))
+            while len(pool.waiters) < 2 and not other.done():
+                await asyncio.sleep(0)
+            if not other.done():  # on a busy machine its time may be over already
+                assert pool._timers[0].when() <= asyncio.get_running_loop().time() + 0.05
+            await other
+        assert await patient == 1
 
     engines.run(main())
 
