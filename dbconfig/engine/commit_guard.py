@@ -68,7 +68,7 @@ def mark(connection: Connection, found: Mark) -> None:
     pooled: Any = connection.connection
     pooled.info[_MARK] = found
     if not found.allowed:
-        raw_commits.watch(pooled, found, _driver(connection.dialect), family(connection.dialect.name))
+        raw_commits.watch(connection, found, _driver(connection.dialect), family(connection.dialect.name))
 
 
 def is_gone(connection: Connection, found: Mark) -> bool:
@@ -77,7 +77,7 @@ def is_gone(connection: Connection, found: Mark) -> bool:
         return False
     if connection.closed or connection.invalidated:
         return found.ended
-    return raw_commits.is_gone(connection.connection, found, _driver(connection.dialect))
+    return raw_commits.is_gone(connection, found, _driver(connection.dialect))
 
 
 def refuse_broken(connection: Connection, statement: str = "COMMIT") -> None:
@@ -262,7 +262,7 @@ def _may_break(backend: str, error: BaseException, connection: Connection) -> bo
     if backend == "postgresql":
         return True  # the transaction status shows whether it has
     if backend == "sqlite":
-        driver: Any = connection.connection.driver_connection
+        driver: Any = driver_protocol.own_of(connection)
         ours = getattr(driver, "_conn", driver)  # aiosqlite's own wraps it
         # In memory, a transaction begins with the first statement that writes: until then there is nothing to lose.
         return not ours.in_transaction and not getattr(ours, "late", False)

@@ -13,7 +13,7 @@ from functools import lru_cache, partial
 from operator import attrgetter
 from typing import Any, Final, Protocol
 
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 
 from dbconfig.engine.dialects import driver_protocol, errors
 from dbconfig.engine.dialects.driver_protocol import Driver
@@ -85,12 +85,12 @@ def attach(engine: Engine) -> None:
     on_connect(engine, guard)
 
 
-def is_gone(pooled: Any, mark: Mark, driver: Driver) -> bool:
+def is_gone(connection: Connection, mark: Mark, driver: Driver) -> bool:
     """Return whether something other than its owner has ended a transaction that has begun."""
     if mark.ended:
         return True
-    own = pooled.driver_connection
-    return (mark.begun or driver.has_begun(own, pooled.dbapi_connection)) and not driver.is_open(own)
+    own, adapted = driver_protocol.own_of(connection), connection.connection.dbapi_connection
+    return (mark.begun or driver.has_begun(own, adapted)) and not driver.is_open(own)
 
 
 def _asking(own: Callable[..., Any]) -> Callable[..., Any]:
@@ -238,10 +238,11 @@ def _past_the_watch(kind: type) -> type:
     return type(kind.__name__, (kind,), {"create_default_cursor": own})
 
 
-def watch(pooled: Any, mark: Mark, known: Driver, system: str) -> None:
+def watch(connection: Connection, mark: Mark, known: Driver, system: str) -> None:
     """Reject calls that bypass SQLAlchemy on a unit's connection, for as long as it is checked out."""
+    pooled: Any = connection.connection
     driver, info = pooled.dbapi_connection, pooled.info
-    own = pooled.driver_connection
+    own = driver_protocol.own_of(connection)
     mark.begun = known.is_open(own)
     kind = known.cursor_class(own) if hasattr(own, _INFO) else None
     if kind is not None:

@@ -219,9 +219,9 @@ def _refuse_pgpool(connection: Connection, number: int) -> None:
     """
     proxied = connection.connection
     # A pooler gives the driver its own process ID, which differs from the server's.
-    if number == driver.of(connection.dialect).number(proxied.driver_connection) or _SINGLE in proxied.info:
+    if number == driver.of(connection.dialect).number(driver_protocol.own_of(connection)) or _SINGLE in proxied.info:
         return
-    fd = descriptor(connection.dialect, proxied.driver_connection)
+    fd = descriptor(connection.dialect, driver_protocol.own_of(connection))
     try:
         watch.call(fd, ANSWER_LIMIT, driver_protocol.of(connection.dialect).ask_unprepared, proxied, _PGPOOL)
     except Exception as error:  # the answer of a server; the next statement detects a lost connection
@@ -243,7 +243,11 @@ def _bounded(connection: Connection, function: Callable[..., Any], *arguments: A
     proxied = connection.connection
     try:
         found, in_time = watch.call(
-            descriptor(connection.dialect, proxied.driver_connection), ANSWER_LIMIT, function, proxied, *arguments
+            descriptor(connection.dialect, driver_protocol.own_of(connection)),
+            ANSWER_LIMIT,
+            function,
+            proxied,
+            *arguments,
         )
     except BaseException:  # for a cancelled task too: the next query would read this answer
         connection.invalidate()

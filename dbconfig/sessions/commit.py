@@ -10,6 +10,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.orm import Session
 
 from dbconfig.engine.commit_guard import Mark, is_gone, refuse_broken
+from dbconfig.engine.dialects import driver_protocol
 from dbconfig.engine.dialects.error_table import Fate
 from dbconfig.engine.dialects.errors import COMMITTED, fate_of, is_answer
 from dbconfig.engine.pool import ledger_if_any
@@ -118,7 +119,7 @@ def refuse_dead(connection: Connection) -> None:
     """
     if connection.closed or connection.invalidated:
         return
-    look = Look.at(connection.dialect, connection.connection.driver_connection)
+    look = Look.at(connection.dialect, driver_protocol.own_of(connection))
     if look is not None and look.verdict() is Verdict.DEAD:
         cause = ConnectionError("the connection was closed by the other side before COMMIT was sent")
         connection.invalidate(cause)

@@ -564,6 +564,35 @@ def test_an_unknown_outcome_is_told_as_such_by_its_code(postgresql_units: Units)
         assert raised.value.unknown == ("units",)
 
 
+# Connections that the work takes out of the pool
+
+
+# SQLAlchemy leaves the end of psycopg's asynchronous connection to the garbage collector, with its own pool, too.
+DETACHED = pytest.mark.filterwarnings("ignore:.* was deleted while still open:ResourceWarning")
+
+
+@DETACHED
+@pytest.mark.parametrize("way", ["run", "transaction", "session"])
+def test_the_work_of_a_detached_connection_is_committed(units: Units, way: str) -> None:
+    def work(session: Session) -> None:
+        session.execute(INSERT)
+        session.connection().detach()
+
+    getattr(units, way)(work)
+    assert units.sql(ROWS) == [(1,)]
+
+
+@DETACHED
+def test_a_commit_on_a_detached_connection_is_rejected(units: Units) -> None:
+    def work(session: Session) -> None:
+        session.connection().detach()
+        session.execute(INSERT)
+        session.execute(text("COMMIT"))
+
+    with pytest.raises(ProgrammingError, match="a commit inside it would prevent a retry"):
+        units.run(work)
+
+
 # What is final
 
 

@@ -7,7 +7,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
-from sqlalchemy import Dialect, Engine
+from sqlalchemy import Connection, Dialect, Engine
 
 from dbconfig.engine.pool import driver as of_pool
 from dbconfig.settings.known_drivers import family
@@ -74,6 +74,13 @@ class Driver(of_pool.Driver):
 
     def let_class_change(self, engine: Engine) -> None:
         """Make an engine use connections whose class can be replaced, where the class of the driver's own cannot."""
+
+
+def own_of(connection: Connection) -> Any:
+    """Return the driver's own connection, also of one that `detach()` has taken out of its pool."""
+    pooled: Any = connection.connection
+    own = pooled.driver_connection
+    return connection.dialect.get_driver_connection(pooled.dbapi_connection) if own is None else own
 
 
 def of(dialect: Dialect) -> Driver:

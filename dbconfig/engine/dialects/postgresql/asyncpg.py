@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import event
 from sqlalchemy.util import await_only
 
+from dbconfig.engine.dialects import driver_protocol
 from dbconfig.engine.dialects.driver_arguments import unknown_argument
 from dbconfig.engine.dialects.postgresql import asyncpg_environment
 from dbconfig.engine.dialects.postgresql.driver import PostgreSQLDriver
@@ -86,7 +87,7 @@ def begin_before_streams(engine: Engine) -> None:
     @event.listens_for(engine, "before_cursor_execute")
     def begin(connection: Any, cursor: Any, statement: str, parameters: Any, context: Any, many: bool) -> None:
         if getattr(cursor, "server_side", False):
-            driver = connection.connection.driver_connection
+            driver = driver_protocol.own_of(connection)
             if not driver.is_in_transaction():
                 await_only(driver.execute("BEGIN READ ONLY"))
 
