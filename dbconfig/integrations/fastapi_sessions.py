@@ -22,6 +22,7 @@ from dbconfig.engine.pool import deadline
 from dbconfig.engine.pool.timeout_errors import OVERLOADED
 from dbconfig.integrations.admission import Admission, Place, Shed
 from dbconfig.integrations.request_sessions import RequestSession, follow_statements
+from dbconfig.integrations.threads_in_use import when_unused
 from dbconfig.registry.registry import Registry
 from dbconfig.settings.database import DatabaseSettings
 from dbconfig.settings.shards import SEPARATOR
@@ -119,35 +120,44 @@ class _Opened:
             stack = _rests_after(self._connection, kind, settings)
             self._watched = RequestSession(found, place.use, place.leave, statements=stack is not None)
             if stack is not None:
-                stack.push_async_callback(self._rest)
+                stack.push_async_exit(self._rest)
         except BaseException:
             place.leave()
             raise
         return found
 
-    async def _rest(self) -> None:
+    async def _rest(self, kind: object, error: BaseException | None, traceback: object) -> None:
         """Return the connection after the endpoint, if nothing would be lost."""
-        transaction = self._watched.unneeded()
+        transaction = None if _interrupts(error) else self._watched.unneeded()
         if transaction is not None:
             await self._in_thread(transaction.close)
 
     async def __aexit__(self, *details: Any) -> bool:
+        interrupted = _interrupts(details[1])
         try:
-            if not self._kind.transaction and _closes_without_a_server(self.found):
+            if not self._kind.transaction and not interrupted and _closes_without_a_server(self.found):
                 self.found.close()
                 return False
-            return await self._in_thread(self._manager.__exit__, *details)
+            end = partial(when_unused, self.found, self._manager.__exit__, *details, interrupted=interrupted)
+            return await self._in_thread(end, interrupted=interrupted)
         finally:
             self._watched.why_not = _reason(self._connection, self._kind)
             self._place.leave()
 
-    async def _in_thread(self, end: Callable[..., Any], *details: Any) -> bool:
+    async def _in_thread(self, end: Callable[[], Any], *, interrupted: bool = False) -> bool:
         """Let a thread end something: it may commit, and must close the session even if the caller stops waiting."""
         settings = self._registry.profile.database(self._kind.database)
         limiter = _ending(self._registry.engine(self._kind.database), settings)
+        if interrupted:  # it may wait for a thread that waits for a connection, which the ends of others return
+            limiter = anyio.CapacityLimiter(1)
         with anyio.CancelScope(shield=True) as scope:
-            handled = await run_sync(end, *details, limiter=limiter)
+            handled = await run_sync(end, limiter=limiter)
         return bool(handled) and not scope.cancelled_caught
+
+
+def _interrupts(error: BaseException | None) -> bool:
+    """Whether an error may have left behind a thread that works with the session."""
+    return isinstance(error, TimeoutError) or not isinstance(error, Exception | None)
 
 
 class _AsyncOpened:

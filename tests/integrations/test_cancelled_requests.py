@@ -1,0 +1,156 @@
+"""Requests that are cancelled while a thread works with their session: it cannot be cancelled, and is waited for."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, MutableMapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from sqlalchemy import Connection, event, text
+from sqlmodel import Session
+
+from dbconfig import Registry
+from dbconfig.integrations.fastapi import session as dependency
+from dbconfig.integrations.threads_in_use import is_used
+from tests.registries import registry
+
+DRIVERS = {
+    "postgresql+psycopg2": "postgresql",
+    "postgresql+psycopg": "postgresql",
+    "mysql+pymysql": "mariadb",
+    "sqlite": None,
+}
+KINDS = [{}, {"transaction": True}, {"read_only": True}]
+LIMIT = 60.0  # seconds; nothing takes so long
+
+
+@pytest.fixture(params=DRIVERS)
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    name = DRIVERS[request.param]
+    if name is None:
+        return f"sqlite:///{tmp_path}/app.db"
+    found: str = request.getfixturevalue(name).url(request.param)
+    return found
+
+
+def scope() -> dict[str, Any]:
+    return {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": "GET",
+        "scheme": "http",
+        "path": "/",
+        "raw_path": b"/",
+        "query_string": b"",
+        "root_path": "",
+        "headers": [],
+        "client": None,
+        "server": None,
+        "state": {},
+    }
+
+
+async def request(app: FastAPI) -> None:
+    async def receive() -> MutableMapping[str, Any]:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        pass
+
+    await app(scope(), receive, send)
+
+
+def served(db: Registry, work: Callable[[Session], None], kind: dict[str, Any]) -> FastAPI:
+    app, given = FastAPI(), dependency(registry=db, **kind)
+
+    @app.get("/")
+    def endpoint(session: Any = given) -> None:
+        work(session)
+
+    return app
+
+
+async def cancelled(app: FastAPI, at: threading.Event, go_on: Callable[[], object]) -> None:
+    """Cancel a request once its thread is in the middle of its work, which then goes on."""
+    task = asyncio.ensure_future(request(app))
+    assert await asyncio.to_thread(at.wait, LIMIT)
+    task.cancel()
+    await asyncio.wait([task], timeout=0.2)  # it may not end before the thread; a wrong one has the time to
+    early = task.done()
+    go_on()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(task, LIMIT)
+    assert not early
+
+
+def used(db: Registry) -> int:
+    return sum(each.used for each in db.all_stats())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_thread_in_the_middle_of_a_statement_ends_before_its_session(url: str, kind: dict[str, Any]) -> None:
+    within, go_on = threading.Event(), threading.Event()
+    answers: list[int] = []
+
+    def work(session: Session) -> None:
+        event.listen(session.connection(), "before_cursor_execute", wait)
+        answers.extend(session.scalar(text(f"SELECT {number}")) for number in range(3))
+
+    def wait(*of_statement: Any) -> None:
+        within.set()
+        go_on.wait(LIMIT)
+
+    with registry(url) as db:
+        asyncio.run(cancelled(served(db, work, kind), within, go_on.set))
+        assert answers == [0, 1, 2]
+        assert used(db) == 0
+        with db.session() as session:
+            assert session.scalar(text("SELECT 7")) == 7
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_thread_that_waits_for_a_connection_returns_it(url: str, kind: dict[str, Any]) -> None:
+    waiting = threading.Event()
+    holders: list[Connection] = []
+    answers: list[int] = []
+
+    def work(session: Session) -> None:
+        holders.append(db.connect(read_only=kind.get("read_only", False)))  # the only one
+        waiting.set()
+        answers.append(session.scalar(text("SELECT 1")))
+
+    with registry(url, pool_size=1, max_overflow=0) as db:
+        asyncio.run(cancelled(served(db, work, kind), waiting, lambda: holders[0].close()))
+        assert answers == [1]
+        assert used(db) == 0
+
+
+def test_a_session_is_used_by_a_thread_that_has_it_or_its_owner_on_the_stack() -> None:
+    within, go_on = threading.Event(), threading.Event()
+
+    class Owner:
+        def __init__(self, session: object) -> None:
+            self.session = session
+
+    def hold(holder: object) -> None:
+        within.set()
+        go_on.wait(LIMIT)
+
+    session = object()
+    assert not is_used(session)
+    for holder in (session, Owner(session)):
+        within.clear()
+        go_on.clear()
+        thread = threading.Thread(target=hold, args=(holder,))
+        thread.start()
+        within.wait(LIMIT)
+        assert is_used(session)
+        assert not is_used(object())
+        go_on.set()
+        thread.join()
+    assert not is_used(session)
