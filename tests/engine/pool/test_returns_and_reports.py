@@ -1,0 +1,424 @@
+"""What happens to a connection that comes back, and what is reported of those that do not: rule by rule, no server."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, create_engine, event, exc
+from sqlalchemy.pool import QueuePool
+
+from dbconfig.engine.pool import (
+    garbage,
+    idle,
+    interrupted,
+    ping,
+    sockets,
+    statement_limit,
+    stats,
+    threads,
+    timeout_errors,
+)
+from dbconfig.engine.pool.deadline import DeadlineExceeded
+from dbconfig.engine.pool.diagnostics import leaks
+from dbconfig.engine.pool.diagnostics.leaks import Hold, LeaksByEvents, LeaksOfLine, current_task
+from dbconfig.engine.pool.diagnostics.stats import PoolStats
+from dbconfig.engine.pool.diagnostics.timeout_report import explainer
+from dbconfig.engine.pool.line import Line
+from dbconfig.engine.pool.mending import mend
+from dbconfig.engine.pool.ping import Check
+from dbconfig.engine.pool.place import Caller, Rules
+from dbconfig.engine.pool.sockets import Verdict
+from dbconfig.engine.pool.tally import Counters
+from tests.engine.pool.support import JUDGE, FakeServer, LineOptions, fair_pool, running_engine
+
+# Returned connections
+
+
+class Moment:
+    """A clock that stands still."""
+
+    def __init__(self, now: float = 100.0) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def moment(monkeypatch: pytest.MonkeyPatch) -> Moment:
+    found = Moment()
+    monkeypatch.setattr(threads, "monotonic", found)
+    return found
+
+
+def taken(pool: Any) -> Any:
+    record = pool._do_get()
+    record.expires = 1000.0
+    return record
+
+
+@pytest.mark.parametrize(("now", "reason"), [(999.9, None), (1000.0, "recycled"), (1000.1, "recycled")])
+def test_a_connection_is_recycled_from_its_last_moment_on(moment: Moment, now: float, reason: str | None) -> None:
+    pool = fair_pool(FakeServer(), pool_size=1, max_overflow=0)
+    record = taken(pool)
+    moment.now = now
+    pool._do_return_conn(record)
+    assert record.reason == reason
+    assert len(pool.idle) == (reason is None)
+    assert pool.open == (reason is None)
+
+
+@pytest.mark.parametrize(("later", "stays"), [(-0.1, True), (0.0, True), (0.1, False)])
+def test_a_connection_that_is_older_than_its_invalidation_is_closed(moment: Moment, later: float, stays: bool) -> None:
+    pool = fair_pool(FakeServer(), pool_size=1, max_overflow=0)
+    record = taken(pool)
+    record._soft_invalidate_time = record.starttime + later
+    reasons: list[str] = []
+    record.part = reasons.append
+    pool._do_return_conn(record)
+    assert reasons == ([] if stays else ["invalidated"])
+
+
+def test_what_is_checked_out_is_what_is_neither_idle_nor_free() -> None:
+    pool = fair_pool(FakeServer(), pool_size=1, max_overflow=2)
+    one, other = pool.connect(), pool.connect()
+    assert (pool.checkedout(), pool.checkedin(), pool.overflow()) == (2, 0, 1)
+    one.close()
+    assert (pool.checkedout(), pool.checkedin(), pool.overflow()) == (1, 1, 1)
+    other.close()
+
+
+def test_a_caller_that_is_struck_while_it_waits_leaves_the_queue(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = fair_pool(FakeServer(), pool_size=1, max_overflow=0)
+    held = pool.connect()
+
+    def strike(waiter: Any) -> None:
+        assert waiter in pool.waiters
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pool, "_wait", strike)
+    with pytest.raises(KeyboardInterrupt):
+        pool.connect()
+    assert not pool.waiters
+    held.close()
+    assert len(pool.idle) == 1
+
+
+def test_callers_that_are_turned_away_share_an_explanation() -> None:
+    pool = fair_pool(FakeServer(), line=LineOptions(judge=JUDGE, max_waiting=0), pool_size=1, max_overflow=0)
+    asked: list[str] = []
+    pool.explain = lambda slug: asked.append(slug) or ["why"]  # type: ignore[func-returns-value]  # it is None
+    held = pool.connect()
+    for _ in range(3):
+        with pytest.raises(exc.TimeoutError) as caught:
+            pool.connect()
+        assert caught.value.__notes__ == ["the queue is full: 0 waiting (pool_max_waiting is 0)", "why"]
+    assert asked == ["pool-timeout"]  # it is composed once a second
+    held.close()
+
+
+def test_a_server_that_is_silent_is_at_fault_and_not_the_pool() -> None:
+    pool: Any = SimpleNamespace(server="shop at db:5432", timeout=lambda: 3.0)
+    error = timeout_errors.silent(pool, 2.5)
+    assert timeout_errors.is_silent(error)
+    assert not timeout_errors.is_silent(exc.TimeoutError())
+    assert str(error.__cause__) == "no answer for 2.5 s"
+    (note,) = error.__notes__
+    assert note.startswith("dbconfig[timed-out]: the pool is not exhausted")
+
+
+# Idle connections
+
+
+@pytest.mark.parametrize(
+    ("seen", "answer", "asked", "left"),
+    [
+        (Verdict.DEAD, None, False, 1),
+        (Verdict.ALIVE, Verdict.ALIVE, True, 2),
+        (Verdict.ASK, Verdict.ALIVE, True, 2),
+        (None, Verdict.ALIVE, True, 2),
+        (Verdict.ALIVE, Verdict.SILENT, True, 0),  # the others are as old
+    ],
+)
+def test_a_quiet_connection_is_asked_unless_its_socket_is_closed(
+    seen: Verdict | None, answer: Verdict | None, asked: bool, left: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = fair_pool(FakeServer(), line=LineOptions(judge=JUDGE, keepalive=60.0), pool_size=2, max_overflow=0)
+    one, other = pool.connect(), pool.connect()
+    quiet = one._connection_record
+    one.close()
+    other.close()
+    quiet.returned_at = quiet.checked_at = quiet.returned_at - 1000
+    look = None if seen is None else SimpleNamespace(verdict=lambda: seen)
+    asks: list[Any] = []
+    monkeypatch.setattr(idle.Look, "at", lambda dialect, connection: look)
+    monkeypatch.setattr(idle, "ping", lambda *given: asks.append(given) or answer)
+    idle._ask_the_quiet(pool)
+    assert bool(asks) is asked
+    assert len(pool.idle) == pool.open == left
+    assert (quiet in pool.idle) is (left == 2)
+
+
+@pytest.mark.parametrize("rested", [0.5, 1.0, 2.0])
+def test_a_ping_at_checkout_has_what_is_left_until_the_deadline(rested: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    limits: list[float] = []
+    monkeypatch.setattr(ping, "monotonic", lambda: 50.0)
+    monkeypatch.setattr(ping, "ping", lambda *given: limits.append(given[-1]) or Verdict.ALIVE)
+    look = SimpleNamespace(verdict=lambda: Verdict.ALIVE)
+    record: Any = SimpleNamespace(look=look, returned_at=48.0, checked_at=49.0 - rested + 1, dbapi_connection=None)
+    record.driver_connection = None
+    assert Check(1.0).of_record(None, record, 50.0, 53.0) is Verdict.ALIVE  # type: ignore[arg-type]  # none is asked
+    assert limits == ([3.0] if rested >= 1.0 else [])
+
+
+def test_a_connection_of_another_pool_without_a_socket_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, asks = create_engine(f"sqlite:///{tmp_path}/a.db", poolclass=QueuePool), []
+    monkeypatch.setattr(ping.Look, "at", lambda dialect, connection: None)
+    monkeypatch.setattr(ping, "ping", lambda *given: asks.append(given[-1]) or Verdict.ALIVE)
+    ping.attach(engine, Check(0.0), 7.0)
+    for _ in range(2):
+        engine.connect().close()
+    assert asks[-1:] == [7.0]
+    engine.dispose()
+
+
+def test_a_connection_over_tcp_ends_when_its_peer_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as plug:
+        monkeypatch.setattr(sockets, "descriptor", lambda dialect, connection: plug.fileno())
+        sockets.set_time_limits(None, None)
+        assert plug.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        for option, value in (("TCP_KEEPIDLE", sockets.KEEPALIVE_IDLE), ("TCP_KEEPINTVL", sockets.KEEPALIVE_INTERVAL)):
+            if hasattr(socket, option):
+                assert plug.getsockopt(socket.IPPROTO_TCP, getattr(socket, option)) == value
+                plug.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value + 3)
+        sockets.set_time_limits(None, None)
+        if hasattr(socket, "TCP_KEEPIDLE"):  # what the driver or the URL has set stays
+            assert plug.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == sockets.KEEPALIVE_IDLE + 3
+
+
+# Calls that are watched
+
+
+def test_each_call_of_a_server_is_watched(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[Any] = []
+    monkeypatch.setattr(statement_limit, "descriptor", lambda dialect, connection: connection)
+
+    def call(fd: Any, limit: float, work: Any, *given: Any) -> Any:
+        calls.append((fd, limit))
+        return work(*given), True
+
+    monkeypatch.setattr(statement_limit.watch, "call", call)
+    for is_async in (False, True):
+        dialect = SimpleNamespace(name="postgresql", is_async=is_async, get_driver_connection=lambda each: "raw")
+        for name in ("do_execute", "do_execute_no_params", "do_executemany", "do_commit", "do_rollback"):
+            setattr(dialect, name, lambda *given, name=name: name)
+        statement_limit.attach(SimpleNamespace(dialect=dialect), 10.0)  # type: ignore[arg-type]  # all that it asks
+        cursor = SimpleNamespace(connection="sync", _connection="async")
+        for name in ("do_execute", "do_execute_no_params", "do_executemany"):
+            assert getattr(dialect, name)(cursor) == name
+            assert calls.pop() == ("async" if is_async else "sync", 10.0 + statement_limit.GRACE)
+        for name in ("do_commit", "do_rollback"):
+            assert getattr(dialect, name)(object()) == name
+            assert calls.pop() == ("raw", 10.0 + statement_limit.GRACE)
+
+
+@pytest.fixture
+def handle(monkeypatch: pytest.MonkeyPatch) -> Any:
+    engine, found = create_engine("sqlite://"), []
+    monkeypatch.setattr(interrupted.event, "listen", lambda engine, name, handler: found.append(handler))
+    interrupted.attach(engine)
+    return found[0]
+
+
+@pytest.mark.parametrize(
+    ("whole", "connected", "ends"), [(True, True, False), (False, True, True), (False, False, False)]
+)
+def test_a_deadline_ends_only_a_connection_on_which_something_is_under_way(
+    handle: Any, whole: bool, connected: bool, ends: bool
+) -> None:
+    error = DeadlineExceeded("too late")
+    error.connection_is_whole = whole
+    context = SimpleNamespace(
+        original_exception=error,
+        connection=object() if connected else None,
+        is_disconnect=True,
+        invalidate_pool_on_disconnect=True,
+    )
+    handle(context)
+    assert (context.is_disconnect, context.invalidate_pool_on_disconnect) == (ends, False)
+
+
+def test_an_error_out_of_a_signal_handler_ends_its_connection_and_no_other(handle: Any) -> None:
+    class Struck(Exception):
+        pass
+
+    for error, ends in ((Struck(), True), (ValueError(), False)):
+        connection = SimpleNamespace(invalidated=True)
+        context = SimpleNamespace(
+            original_exception=error,
+            connection=connection,
+            statement=None,
+            execution_context=None,
+            is_disconnect=False,
+            invalidate_pool_on_disconnect=True,
+        )
+        handle(context)
+        assert (context.is_disconnect, context.invalidate_pool_on_disconnect) == (ends, not ends)
+
+
+@pytest.mark.parametrize(
+    ("left", "collects"), [(garbage.WORTH_IT, True), (garbage.WORTH_IT - 0.01, False), (0.5, True), (1.0, True)]
+)
+def test_garbage_is_collected_for_a_caller_with_time_left(
+    left: float, collects: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collected: list[float] = []
+    now = Moment()
+    monkeypatch.setattr(garbage, "monotonic", now)
+    monkeypatch.setattr(garbage.gc, "collect", lambda: collected.append(now()))
+    ours = garbage.Garbage()
+    ours.collect(left)
+    assert collected == [100.0] * collects
+    if collects:
+        now.now += garbage.PAUSE - 0.01
+        ours.collect(left)
+        now.now += 0.01
+        ours.collect(left)
+        assert collected == [100.0, 100.0 + garbage.PAUSE]
+
+
+# Interrupted events
+
+
+def test_who_no_longer_waits_is_not_served_after_an_interrupt() -> None:
+    line = Line(Rules(limit=1), Counters())
+    gone, waits = Caller(30.0, 0.0), Caller(30.0, 1.0)
+    for caller in (gone, waits):
+        line.ask(caller, 1.0)
+    mend(line, [waits], lambda place: True, 2.0)
+    assert list(line.callers) == [waits]
+
+
+# Reports
+
+
+@pytest.fixture
+def of_line() -> LeaksOfLine:
+    found = LeaksOfLine("shop", 5.0, lambda place, *, idle: None, lambda record: False, list)
+    found._watching = True  # no job is needed
+    return found
+
+
+def test_a_loan_knows_its_task(of_line: LeaksOfLine) -> None:
+    record: Any = SimpleNamespace()
+    of_line.taken(record)
+    assert record.task is None
+    assert current_task() is None
+
+    async def main() -> None:
+        of_line.taken(record)
+        assert record.task() is asyncio.current_task() is current_task()
+
+    asyncio.run(main())
+
+
+def test_a_forgotten_connection_is_reported_with_how_long_it_was_held(
+    of_line: LeaksOfLine, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leaks, "monotonic", lambda: 107.5)
+    hold = Hold((), 100.0, "MainThread", None)
+    of_line._was_forgotten(hold)
+    of_line._came_back(hold)
+    assert [record.getMessage().partition(" after ")[2][:5] for record in caplog.records] == ["7.5 s", "7.5 s"]
+    assert [record.seconds for record in caplog.records] == [7.5, 7.5]  # type: ignore[attr-defined]  # ours
+
+
+def test_leaks_of_other_pools_are_found_by_their_events(tmp_path: Path) -> None:
+    engine = create_engine(f"sqlite:///{tmp_path}/a.db", poolclass=QueuePool)
+    driver = SimpleNamespace(in_transaction=lambda connection: False)
+    ledger: Any = SimpleNamespace(count_leak=lambda place, *, idle: None, holders=list, records=list)
+    found = leaks.attach(engine, "shop", 5.0, ledger, driver)  # type: ignore[arg-type]  # all that it asks of one
+    assert isinstance(found, LeaksByEvents)
+    assert (found._watching, found._quiet, found._any_held()) == (False, 0, False)
+    for name, listener in (
+        ("checkout", found.taken),
+        ("checkin", found.returned),
+        ("reset", found.reset),
+        ("detach", found.returned),
+    ):
+        assert event.contains(engine, name, listener)
+    with engine.connect():
+        assert found._any_held() is True
+    assert found._any_held() is False
+    found.rest()
+    assert not found._watching
+    engine.dispose()
+
+
+@pytest.fixture(params=[None, "QueuePool"])
+def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
+    """An engine with our pool, and one with SQLAlchemy's."""
+    with running_engine(f"sqlite:///{tmp_path}/a.db", poolclass=request.param) as made:
+        yield made
+
+
+def test_what_is_counted_of_an_engine(engine: Engine) -> None:
+    connection = engine.raw_connection()
+    connection.invalidate()
+    connection.close()
+    engine.raw_connection().close()
+    found = stats(engine)
+    assert dict(found.closed) == {"invalidated": 1}
+    assert found.create.count == 2
+    assert (found.unserved, found.server_full, found.leaks, found.failovers, found.uncertain_commits) == (0, 0, 0, 0, 0)
+
+
+def test_numbers_that_were_not_counted_are_zero() -> None:
+    names = ("unserved", "wanted", "server_full", "leaks", "failovers", "uncertain_commits", "reads", "min_idle")
+    assert [getattr(PoolStats, name) for name in (*names, "number")] == [0] * 9
+
+
+@pytest.mark.parametrize(
+    ("slug", "help"),
+    [
+        (timeout_errors.OVERLOADED, "help: answer 503 and let clients retry later"),
+        ("pool-timeout", "help: return connections sooner, or raise pool_size (here) or max_overflow (here)"),
+    ],
+)
+def test_a_timeout_says_what_to_do(slug: str, help: str) -> None:
+    now = SimpleNamespace(name="shop", used=2, size=2, max=3, idle=0, connecting=0, waiting=4)
+    ledger: Any = SimpleNamespace(stats=lambda pool: now, holders=list)
+    origins: Any = SimpleNamespace(origin=lambda key: "here")
+    engines: list[Any] = [SimpleNamespace(pool=None)]
+    notes = explainer(lambda: engines[0], ledger, origins, object())(slug)
+    assert notes[0] == (
+        f"dbconfig[{slug}]: shop: 2 in use of 2 + 1 (pool_size + max_overflow), 0 idle, 0 connecting, 4 waiting"
+    )
+    assert len(notes) == 2
+    assert notes[1].startswith(help)
+    engines[0] = None  # it was collected
+    assert explainer(lambda: engines[0], ledger, origins, None)(slug) == []
+
+
+def test_a_shut_down_ends_before_the_next_round() -> None:
+    from dbconfig.engine.pool.call_watchdog import Watch
+
+    watch, seen = Watch(), []
+    watch._guards[threading.Lock()] = (0.0, lambda: seen.append("late"))  # type: ignore[index]  # the same kind of lock
+
+    def rest(now: float) -> None:
+        seen.append(len(watch._guards))
+        watch._thread = None
+
+    watch._rest = rest  # type: ignore[method-assign]  # ends the loop
+    watch._run()
+    assert seen == ["late", 0]  # or its caller would wait for one more round
