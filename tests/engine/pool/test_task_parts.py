@@ -1,0 +1,258 @@
+"""What the pool of asyncio does with each command and each answer, without an engine, a driver, or a server."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from dbconfig.engine.pool import farewell, task_places, tasks
+from dbconfig.engine.pool.place import Caller, Place, State
+from dbconfig.engine.pool.refusal import NEVER
+from dbconfig.engine.pool.sockets import Verdict
+from dbconfig.engine.pool.tally import Counters
+from dbconfig.engine.pool.task_lent import TaskLent
+from dbconfig.engine.pool.task_record import is_held
+from dbconfig.engine.pool.tasks import TaskPool
+
+
+class Pool(TaskPool):
+    """A pool that was never set up, whose parts each test gives it; it keeps what it does."""
+
+    def __init__(self, **parts: Any) -> None:
+        self.told: list[Any] = []
+        vars(self).update(parts)
+        self.counters = Counters()
+        self._asking = set()
+
+    def _run(self) -> None:
+        self.told.append("run")
+
+    def __del__(self) -> None: ...
+
+
+class Line(SimpleNamespace):
+    """A queue that keeps the events it is told of."""
+
+    def __init__(self, **parts: Any) -> None:
+        super().__init__(**parts)
+        self.told: list[Any] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *given, **how: self.told.append((name, *given[:1], *how.values()))
+
+
+@pytest.fixture(autouse=True)
+def _moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(task_places, "monotonic", lambda: 9.0)
+    monkeypatch.setattr(tasks, "monotonic", lambda: 9.0)
+
+
+def place_of(**record: Any) -> Place:
+    place = Place(1.0, 0)
+    place.connection = SimpleNamespace(doubtful_at=5.0, **record)
+    return place
+
+
+@pytest.mark.parametrize(
+    ("verdict", "alive", "others"),
+    [(Verdict.ALIVE, True, []), (Verdict.DEAD, False, []), (Verdict.SILENT, False, [9.0])],
+)
+def test_a_ping_tells_the_queue_how_it_ended(verdict: Verdict, alive: bool, others: list[float]) -> None:
+    line, place = Line(), place_of()
+    place.state = State.CHECKING
+    options: Any = SimpleNamespace(name="shop")
+    pool = Pool(line=line, options=options, _ask_or_look=lambda *given: verdict)
+    asyncio.run(pool._ping(place))
+    assert line.told == [("checked", place, alive, 9.0), *(("invalidate", when) for when in others)]
+    assert pool.told == ["run"]
+    place.state = State.IDLE  # it was reclaimed before the task began
+    line.told.clear()
+    asyncio.run(pool._ping(place))
+    assert line.told == []
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_place_is_free_when_its_connection_is_closed(fails: bool) -> None:
+    def close() -> None:
+        if fails:
+            raise OSError("away")
+
+    line, place = Line(), place_of(close=close, dbapi_connection=None)
+    place.state = State.CLOSING
+    pool = Pool(line=line)
+    if fails:
+        with pytest.raises(OSError, match="away"):
+            asyncio.run(pool._part(place))
+    else:
+        asyncio.run(pool._part(place))
+    assert line.told == [("closed", place)]
+    assert pool.told == ["run"]
+
+
+def test_a_connection_is_closed_where_its_loop_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[Any] = []
+    logger: Any = SimpleNamespace(debug=lambda *given: told.append(given))
+    monkeypatch.setattr(farewell, "cut", lambda dialect, connection: told.append(("cut", connection)))
+    loop: Any = SimpleNamespace(
+        is_closed=lambda: False, call_soon_threadsafe=lambda work, *given: told.append(("soon", *given))
+    )
+    pool = Pool(logger=logger, _loop=loop, thread=0, _dialect="dialect", _abruptly=False)
+    monkeypatch.setattr("sqlalchemy.util.concurrency.in_greenlet", lambda: False)
+    pool._close_connection("one", terminate=True)
+    assert told == [("%s connection %r", "Hard-closing", "one"), ("soon", "dialect", "one")]
+    told.clear()
+    loop.is_closed = lambda: True
+    pool._close_connection("two")
+    assert told == [("%s connection %r", "Closing", "two"), ("cut", "two")]
+    told.clear()
+    loop.is_closed = lambda: False
+    pool.cut("three")
+    assert told == [("soon", "dialect", "three")]
+
+
+def test_who_holds_a_place() -> None:
+    def of(**parts: Any) -> bool:
+        place: Any = SimpleNamespace(keeper=None, connection=None, state=State.LENT)
+        vars(place).update(parts)
+        return is_held(place)
+
+    working, done = SimpleNamespace(done=lambda: False), SimpleNamespace(done=lambda: True)
+    record: Any = SimpleNamespace(fairy_ref=None)
+    assert of(keeper=working)
+    assert not of(keeper=done)
+    assert not of(connection=record)
+    for alive, held in ((record, True), (object(), False)):
+        fairy = SimpleNamespace(_connection_record=alive)
+        record.fairy_ref = lambda fairy=fairy: fairy
+        assert of(connection=record) is held
+        assert not of(connection=record, state=State.IDLE)
+        assert of(connection=record, keeper=done) is held
+    record.fairy_ref = lambda: None  # it was collected
+    assert not of(connection=record)
+
+
+def test_a_review_reclaims_what_no_caller_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[Any] = []
+    monkeypatch.setattr(task_places, "mend", lambda *given: found.append(given))
+    pool = Pool(line="line")
+    handed, other = place_of(fairy_ref=None), place_of(fairy_ref=None)
+    served, waits, asks = Caller(30.0, 0.0), Caller(30.0, 0.0), Caller(30.0, 0.0)
+    served.place, served.key = handed, SimpleNamespace(done=lambda: True)
+    waits.key = SimpleNamespace(done=lambda: False)
+    asks.key = None
+    pool._asking |= {served, waits, asks}
+    pool._mend(9.0)
+    ((line, waiting, holds, now),) = found
+    assert (line, waiting, now) == ("line", [waits], 9.0)
+    assert holds(handed)
+    assert not holds(other)
+
+
+def test_a_caller_no_longer_asks_when_it_is_served() -> None:
+    pool, place = Pool(line=Line()), place_of()
+    pool._why_unfit = lambda *given, **how: None  # type: ignore[method-assign]  # every connection is fit
+    assert pool._get_until(30.0, place, 1.0) is place
+    assert pool._asking == set()
+    assert place.connection.waited == (place.lent_at, 8.0)
+
+    def strike(*given: Any, **how: Any) -> None:
+        assert len(pool._asking) == 1
+        raise KeyboardInterrupt
+
+    pool._why_unfit = strike  # type: ignore[method-assign]  # it is interrupted
+    with pytest.raises(KeyboardInterrupt):
+        pool._get_until(30.0, place, 1.0)
+    assert pool._asking == set()
+
+
+@pytest.mark.parametrize(("deadline", "half"), [(29.0, 19.0), (10.5, 9.75), (10.0, NEVER), (5.0, NEVER)])
+def test_a_caller_that_waits_sees_to_a_review_and_leaves_when_it_is_struck(
+    deadline: float, half: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = Line(in_use=1, rules=SimpleNamespace(limit=1))
+    loop: Any = SimpleNamespace(create_future=object)
+    pool = Pool(line=line, _loop=loop, _timeout=30.0)
+    reviews: list[float] = []
+    pool._see_to_a_review = reviews.append  # type: ignore[method-assign]  # no timer is needed
+
+    def strike(future: Any) -> None:
+        raise asyncio.CancelledError
+
+    monkeypatch.setattr(tasks, "await_only", strike)
+    caller = Caller(deadline, 9.0)
+    with pytest.raises(asyncio.CancelledError):
+        pool._wait(caller)
+    assert reviews == [caller.until] == [max(deadline, 9.0)]
+    assert caller.half == half  # when garbage is collected for it
+    assert line.told == [("leave", caller)]
+    assert pool.told == ["run", "run"]
+
+
+def test_a_review_ends_the_waits_that_are_over_and_collects_for_those_that_are_half_over() -> None:
+    line, told = Line(callers=[], disposed=False), []
+    pool = Pool(line=line, _timers=(), _loop=SimpleNamespace(is_closed=lambda: False), thread=0)
+    pool._expire = lambda caller: told.append(("expire", caller))  # type: ignore[method-assign]  # each is seen here
+    pool._collect = lambda left: told.append(("collect", left))  # type: ignore[method-assign]  # likewise
+    pool._mend = lambda now: told.append(("mend", now))  # type: ignore[method-assign]  # likewise
+    pool._stop_timers = lambda: told.append("stop")  # type: ignore[method-assign]  # likewise
+    waits = SimpleNamespace(done=lambda: False)
+    over, half, early, served = (Caller(30.0, 0.0, waits) for _ in range(4))
+    over.until, half.until, early.until, served.until = 9.0, 12.0, 13.0, 10.0
+    half.half, early.half, served.half = 9.0, 9.1, 9.0
+    served.key = SimpleNamespace(done=lambda: True)
+    for callers, events, end in (
+        ([over], [("expire", over)], NEVER),
+        ([half, served], [("collect", 3.0)], 12.0),
+        ([half, early], [], 12.0),  # it was collected for once
+    ):
+        pool._asking = set(callers)
+        pool._review()
+        assert told == [*events, ("mend", 9.0), "stop"]
+        assert pool._next_end == end
+        assert line.told == [("tick", 9.0)]
+        told.clear()
+        line.told.clear()
+
+
+@pytest.mark.parametrize(
+    ("unfit", "rested", "doubtful_at", "verdict", "found", "asked"),
+    [
+        ("recycled", True, 5.0, Verdict.ALIVE, "recycled", False),
+        (None, False, 5.0, Verdict.DEAD, None, False),  # it has just been opened
+        (None, True, 9.1, Verdict.DEAD, None, False),
+        (None, True, 9.0, Verdict.DEAD, "ping", True),
+        (None, True, 5.0, Verdict.ALIVE, None, True),
+        (None, True, 5.0, None, None, False),  # pool_pre_ping is off
+    ],
+)
+def test_only_a_connection_in_doubt_is_asked(
+    unfit: str | None, rested: bool, doubtful_at: float, verdict: Verdict | None, found: str | None, asked: bool
+) -> None:
+    place, asks = place_of(), []
+    place.connection.doubtful_at = doubtful_at
+    line: Any = SimpleNamespace(why_unfit=lambda place, now: unfit, generation=0)
+    pool = Pool(line=line, _check=verdict and object())
+    pool._ask_or_look = lambda *given: asks.append(given) or verdict  # type: ignore[method-assign]  # no socket
+    assert pool._why_unfit(place, 30.0, rested=rested) == found
+    assert bool(asks) is asked
+
+
+@pytest.mark.parametrize("error", [OSError("away"), asyncio.CancelledError()], ids=["error", "cancelled"])
+def test_a_connection_that_cannot_be_reset_is_reported_and_ends(error: BaseException) -> None:
+    told: list[Any] = []
+    pool = SimpleNamespace(logger=SimpleNamespace(error=lambda words, exc_info: told.append((words, exc_info))))
+    lent: Any = SimpleNamespace(_pool=pool, _let_go=lambda: told.append("let go"))
+    record: Any = SimpleNamespace(
+        invalidate=lambda e: told.append(("invalidate", e)), _checkin_failed=lambda e: told.append(("failed", e))
+    )
+    reported = ("Exception during reset or similar", True)
+    if isinstance(error, Exception):
+        TaskLent._end_by(lent, error, record)
+        assert told == [reported, ("invalidate", error)]
+    else:
+        with pytest.raises(asyncio.CancelledError):
+            TaskLent._end_by(lent, error, record)
+        assert told == [reported, "let go", ("failed", error)]
