@@ -10,7 +10,6 @@ from pydantic import ValidationError
 
 from dbconfig.config.folder import Folder
 from dbconfig.config.layering import rank
-from dbconfig.config.suggestions import stands_for_address, unknown_key
 from dbconfig.errors import ConfigError
 from dbconfig.errors.late_pattern import late_pattern
 from dbconfig.errors.light_dataclass import replace
@@ -195,6 +194,8 @@ class Validation:
             return
         path = inside if inherited else own
         if finding.slug == "unknown-key" and not finding.message and entry is not None:
+            from dbconfig.config.suggestions import stands_for_address
+
             problem = self._unknown(path, entry)
             if stands_for_address(inside[-1]) or "do not indent" in problem.help:
                 self.explained.add(database)
@@ -252,6 +253,8 @@ class Validation:
         self.problems.append(Problem(finding.slug, said, place, key, finding.help))
 
     def _unknown(self, path: Path_, entry: Entry) -> Problem:
+        from dbconfig.config.suggestions import unknown_key
+
         nested = isinstance(entry.node, MappingNode)
         known = DatabaseSettings.model_fields
         problem = unknown_key(path, entry.key, known, profiles=self.folder.profiles(), nested=nested)

@@ -23,7 +23,6 @@ from dbconfig.engine import (
     password_rotation,
     pickled_notes,
     pool,
-    primary,
 )
 from dbconfig.engine.dialects import application_name, driver_protocol, errors, session_reset
 from dbconfig.engine.dialects.error_table import TABLE_MISSING
@@ -117,7 +116,9 @@ def _attach(engine: Engine, settings: DatabaseSettings, name: str, *, foreign: b
     _let_be_seen(engine, settings, name)
     connection_failures.name_errors(engine)
     keyboard_interrupts.attach(engine)
-    if not foreign:
+    if not foreign and "host" in settings.address.query:  # else there are not several
+        from dbconfig.engine import primary
+
         primary.attach(engine, settings, name)
     if not read_only:
         commit_guard.attach(engine, settings)

@@ -5,12 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from sqlalchemy import Engine
 
-from dbconfig.config import protected_databases
-from dbconfig.engine import create_tables, draining, pool
+from dbconfig.engine import draining, pool
 from dbconfig.engine.pool import forks
 from dbconfig.engine.pool.facts import facts
 from dbconfig.errors import ConfigError
@@ -19,7 +18,6 @@ from dbconfig.registry.engines import Engines, ProcessEngines
 from dbconfig.registry.profiles import Profiles
 from dbconfig.registry.reloading import Reload
 from dbconfig.registry.styles import Key, Plan, Threads
-from dbconfig.sessions import retry
 from dbconfig.sessions.model_databases import Homes
 from dbconfig.sessions.session_classes import SQLMODEL, SessionClasses
 from dbconfig.settings.shards import SEPARATOR
@@ -27,6 +25,7 @@ from dbconfig.settings.shards import SEPARATOR
 if TYPE_CHECKING:
     from dbconfig.engine.pool import PoolStats
     from dbconfig.registry.event_loops import EventLoops
+    from dbconfig.sessions import retry
     from dbconfig.settings.database import DatabaseSettings
 
 T = TypeVar("T")
@@ -34,10 +33,13 @@ _log = logging.getLogger("dbconfig.advice")
 
 
 TableVerb = Literal["create", "drop"]
-VERBS: Final[Mapping[TableVerb, Callable[[Engine, Sequence[Any]], list[str]]]] = {
-    "create": create_tables.create,
-    "drop": create_tables.drop,
-}
+
+
+def on_tables(verb: TableVerb, engine: Engine, tables: Sequence[Any]) -> list[str]:
+    """Create or drop tables; return the names of those that were."""
+    from dbconfig.engine import create_tables
+
+    return (create_tables.create if verb == "create" else create_tables.drop)(engine, tables)
 
 
 class Parts:
@@ -86,6 +88,8 @@ class Parts:
 
     def attempts(self, database: str, engine: Any, limit: int | None, timeout: float) -> retry.Attempts:
         """Return the counter of attempts for a unit of work on an engine of either kind."""
+        from dbconfig.sessions import retry
+
         books = pool.ledger_if_any(engine)
         found = retry.Attempts(limit, timeout, f"{self.profiles.get().name}/{database}")
         if books is not None:
@@ -178,6 +182,8 @@ class Parts:
         for name in found:
             settings = self.profiles.resolve(name).settings
             if verb == "drop":
+                from dbconfig.config import protected_databases
+
                 protected_databases.refuse_protected(self.profiles.get(), settings)
             self.profiles.refuse_elsewhere(settings, f"{verb} tables", destructive=verb == "drop")
         return found

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from dbconfig.config import protected_databases
 from dbconfig.config.loader import load_lean
 from dbconfig.errors.light_dataclass import dataclass
 from dbconfig.registry import sharding
@@ -154,6 +153,8 @@ class Profiles:
         """Return the name of another profile that protects the same database, or ""."""
         if self._given is not None:
             return ""  # created in code: no other profiles exist
+        from dbconfig.config import protected_databases
+
         return protected_databases.protected_elsewhere(
             self.get(), settings, destructive=destructive, path=self._path, environ=self._environ()
         )
@@ -165,6 +166,8 @@ class Profiles:
             ConfigError: another profile protects it.
         """
         if self._given is None:
+            from dbconfig.config import protected_databases
+
             protected_databases.refuse_elsewhere(
                 self.get(), settings, what, destructive=destructive, path=self._path, environ=self._environ()
             )

@@ -14,14 +14,12 @@ from sqlalchemy.orm import Session as PlainSession
 from sqlmodel import Session
 
 from dbconfig.engine import probes
-from dbconfig.engine.create_tables import What
 from dbconfig.engine.pool.deadline import Deadline
 from dbconfig.errors.printable import quoted
 from dbconfig.registry import sharding
-from dbconfig.registry.parts import VERBS, Parts, TableVerb
+from dbconfig.registry.parts import Parts, TableVerb, on_tables
 from dbconfig.registry.profiles import Profiles
 from dbconfig.replicas import read_your_writes
-from dbconfig.sessions import nesting, retry
 from dbconfig.sessions.commit import tell_if_committed
 from dbconfig.sessions.core import async_begun, begun
 from dbconfig.sessions.execution_options import making, options, with_options
@@ -35,6 +33,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
     from sqlmodel.ext.asyncio.session import AsyncSession
 
+    from dbconfig.engine.create_tables import What
     from dbconfig.engine.pool import PoolStats
     from dbconfig.replicas.health import ReaderStats
     from dbconfig.settings.profile import Profile
@@ -258,6 +257,8 @@ class Registry:
         Raises:
             CommitUncertain: the connection was lost during COMMIT; this is never retried.
         """
+        from dbconfig.sessions import nesting, retry
+
         database = self._profiles.shard_of(self._named(database, shard))
         factory = self._engines.factory(database)
         make = making(factory.unit_of_work, options(schema, execution_options))
@@ -365,6 +366,8 @@ class Registry:
         Raises:
             CommitUncertain: the connection was lost during COMMIT; this is never retried.
         """
+        from dbconfig.sessions import nesting, retry
+
         database = self._profiles.shard_of(self._named(database, shard))
         factory = self.parts.loops.here().factory(database)
         make = making(factory.unit_of_work, options(schema, execution_options))
@@ -484,7 +487,7 @@ class Registry:
                 work = partial(self._async_on_tables, tables, name, verb, how)
                 found += self.parts.drive(name, f"{verb}_tables", work)
             else:
-                found += VERBS[verb](_optioned(self.engine(name), how), tables)
+                found += on_tables(verb, _optioned(self.engine(name), how), tables)
         return found
 
     async def _async_on_tables(
@@ -495,7 +498,7 @@ class Registry:
         found: list[str] = []
         for name, tables in self.parts.tables(models, database, verb).items():
             engine = _optioned(self.async_engine(name).sync_engine, how)
-            found += await greenlet_spawn(VERBS[verb], engine, tables)
+            found += await greenlet_spawn(on_tables, verb, engine, tables)
         return found
 
     def _settings(self, database: str) -> DatabaseSettings:

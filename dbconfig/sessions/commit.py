@@ -15,7 +15,6 @@ from dbconfig.engine.dialects.error_table import Fate
 from dbconfig.engine.dialects.errors import COMMITTED, fate_of, is_answer
 from dbconfig.engine.pool import ledger_if_any
 from dbconfig.engine.pool.sockets import Look, Verdict
-from dbconfig.sessions import several_databases
 from dbconfig.sessions.session import COMMITTING, UnitOfWork, begun
 from dbconfig.sessions.session_classes import commit_as_the_class_does
 
@@ -93,6 +92,8 @@ def commit(session: Session) -> None:
     session.info[COMMITTING] = True
     try:
         if len(known) > 1:
+            from dbconfig.sessions import several_databases
+
             several_databases.commit(session)
         else:
             commit_as_the_class_does(session)
@@ -100,8 +101,10 @@ def commit(session: Session) -> None:
         uncertain = uncertain_after(error, [mark for _, mark in known])
         if uncertain is None:
             raise
-        for note in getattr(error, "__notes__", ()):
-            if note.startswith(several_databases.BY_HAND):
+        if len(known) > 1:
+            from dbconfig.sessions import several_databases
+
+            for note in several_databases.left_by_hand(error):
                 uncertain.add_note(note)
         for connection, mark in known:
             books = ledger_if_any(connection.engine)

@@ -11,7 +11,6 @@ from sqlalchemy.orm import Session, SessionTransaction
 from sqlalchemy.sql import visitors
 from sqlmodel import SQLModel
 
-from dbconfig.engine import create_tables
 from dbconfig.errors.printable import quoted
 from dbconfig.sessions.commit import commit
 from dbconfig.sessions.session import Committing, ReadOnlySession, SnapshotSession, UnitOfWork, WritingSession
@@ -51,6 +50,8 @@ class Homes:
         """Return the tables of the models, or all tables, by their database."""
         if not self:
             return {database: models}
+        from dbconfig.engine import create_tables
+
         found = create_tables.selected(models, self.metadatas())
         if database != DEFAULT and models:
             return {database: found}  # the caller has chosen the database

@@ -77,6 +77,11 @@ def commit(session: Session) -> None:
     _end(session, transaction)
 
 
+def left_by_hand(error: BaseException) -> list[str]:
+    """Return the notes of an error that name transactions which were left prepared."""
+    return [note for note in getattr(error, "__notes__", ()) if note.startswith(BY_HAND)]
+
+
 def _part(transaction: Any, connection: Connection, mark: Mark) -> _Part:
     _, own, ours, _ = transaction._connections[connection]
     return _Part(connection, mark, own if ours else None, connection.engine)
