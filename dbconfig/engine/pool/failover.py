@@ -38,7 +38,7 @@ def attach(engine: Engine, name: str, judge: Judge, count: Callable[[], None]) -
         if judge.ends_connection(error):
             context.is_disconnect = True
         elif judge.refuses_writes(error):
-            reason = _reason_without_failover(context, engine, judge)
+            reason = _reason_without_failover(context, judge)
             if reason is None:
                 logger.warning(
                     "%s: the primary has become read-only; replacing all of its connections (%s)",
@@ -54,7 +54,7 @@ def attach(engine: Engine, name: str, judge: Judge, count: Callable[[], None]) -
     event.listen(engine, "handle_error", handle_error)
 
 
-def _reason_without_failover(context: ExceptionContext, engine: Engine, judge: Judge) -> str | None:
+def _reason_without_failover(context: ExceptionContext, judge: Judge) -> str | None:
     """Return what has made the transaction read-only if the server accepts writes; None if the server does not.
 
     "" is the application's own statement, which the caller knows.
@@ -76,7 +76,8 @@ def _reason_without_failover(context: ExceptionContext, engine: Engine, judge: J
     if (standby, by_default) == ("off", "off"):
         return ""
     # On another connection: this one's transaction has failed, and answers nothing.
-    return _asked(judge, partial(beside.connected, engine)) or None
+    assert context.engine is not None  # a connection has one; a listener that kept it would keep its memory
+    return _asked(judge, partial(beside.connected, context.engine)) or None
 
 
 def _asked(judge: Judge, connected: Connected) -> str:
