@@ -93,9 +93,15 @@ def is_gone(connection: Connection, mark: Mark, driver: Driver) -> bool:
     return (mark.begun or driver.has_begun(own, adapted)) and not driver.is_open(own)
 
 
-def _asking(own: Callable[..., Any]) -> Callable[..., Any]:
+def _asking(kind: type, name: str) -> Callable[..., Any]:
+    own = getattr(kind, name)
+    # At each COMMIT and ROLLBACK: without a call of Python's where the connection itself has the information.
+    info_of = attrgetter(_INFO) if kind.__dictoffset__ else _info_of
+
     def ask(self: Any, *arguments: Any, **keywords: Any) -> Any:
-        _ask(self)
+        mark: Mark | None = info_of(self).get(MARK)
+        if mark is not None:
+            mark.refuse()
         return own(self, *arguments, **keywords)
 
     return ask
@@ -137,14 +143,12 @@ def _guarded(kind: type, driver: Driver, system: str) -> type:
 
         return look
 
-    members: dict[str, Any] = {
-        name: _asking(getattr(kind, name)) for name in _ENDING if callable(getattr(kind, name, None))
-    }
+    members: dict[str, Any] = {name: _asking(kind, name) for name in _ENDING if callable(getattr(kind, name, None))}
     members |= {name: looking(name) for name in driver.statement_methods if hasattr(kind, name)}
     if hasattr(kind, driver.begins_by or " "):
         members[driver.begins_by] = _beginning(getattr(kind, driver.begins_by))
     if issubclass(kind, sqlite3.Connection):
-        members["__exit__"] = _asking(kind.__exit__)  # it commits without calling `commit`
+        members["__exit__"] = _asking(kind, "__exit__")  # it commits without calling `commit`
     return subclass(kind, members)
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from dbconfig.engine.dialects.sqlite.connection import driver_of
+from dbconfig.engine.dialects.sqlite.connection import Connection, driver_of
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection
+    import sqlalchemy
     from sqlalchemy.pool import PoolProxiedConnection
 
 
@@ -20,7 +20,7 @@ def begin(connection: PoolProxiedConnection) -> None:
     read has changed.
     """
     adapted: Any = connection.dbapi_connection
-    ours = driver_of(connection)
+    ours = adapted if isinstance(adapted, Connection) else driver_of(connection)
     # An isolation level of None is SQLAlchemy's AUTOCOMMIT.
     if ours.isolation_level is None or ours.in_transaction:
         return
@@ -30,7 +30,7 @@ def begin(connection: PoolProxiedConnection) -> None:
         run(adapted, "BEGIN")
 
 
-def begin_immediate(connection: Connection) -> None:
+def begin_immediate(connection: sqlalchemy.Connection) -> None:
     """Take the write lock now, replacing the BEGIN that has just been sent; do nothing in AUTOCOMMIT."""
     adapted: Any = connection.connection.dbapi_connection
     ours = driver_of(connection.connection)
