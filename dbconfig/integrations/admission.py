@@ -54,11 +54,15 @@ class _Waiter:
         self.arrived = time.monotonic()
         self.is_shed = False
         self.event = anyio.Event()
+        self._thread = threading.get_ident()
         self._soon = _soon()
 
     def wake(self) -> None:
         try:
-            self._soon(lambda: self.event.set())  # the current one by then
+            if threading.get_ident() == self._thread:
+                self.event.set()  # without a message to the loop, which costs a system call
+            else:
+                self._soon(lambda: self.event.set())  # the current one by then
         except RuntimeError:  # the loop was closed, and the request with it
             return
 
@@ -128,7 +132,8 @@ class Admission:
                     await self._woken(waiter)
                     if waiter.is_shed:
                         raise Shed
-                    self.let_in(_threads_are_free())
+                    if waiter.place is None:  # else the next one, which was woken too, looks for all
+                        self.let_in(_threads_are_free())
         except BaseException:
             self._withdraw(waiter)
             raise
@@ -141,10 +146,14 @@ class Admission:
     async def _woken(self, waiter: _Waiter) -> None:
         with self.lock:
             first = bool(self._waiting) and self._waiting[0] is waiter
-        # No event marks the expiry of a reservation: the first waiter checks for all.
-        with anyio.move_on_after(RESERVED if first else float("inf")):
+        if first:
+            # No event marks the expiry of a reservation: the first waiter checks for all.
+            with anyio.move_on_after(RESERVED):
+                await waiter.event.wait()
+        else:
             await waiter.event.wait()
-        waiter.event = anyio.Event()
+        if waiter.place is None:
+            waiter.event = anyio.Event()
 
     def let_in(self, threads_are_free: bool = False) -> None:
         """Give the free places to the waiters."""

@@ -112,7 +112,7 @@ class _Opened:
 
     async def __aenter__(self) -> Any:
         kind, registry = self._kind, self._registry
-        settings = registry.profile.database(kind.database)
+        settings = _settings(registry, kind)
         self._place = place = await _place(self._connection, kind, registry, settings)
         try:
             self._manager = kind.open(registry)
@@ -146,7 +146,7 @@ class _Opened:
 
     async def _in_thread(self, end: Callable[[], Any], *, interrupted: bool = False) -> bool:
         """Let a thread end something: it may commit, and must close the session even if the caller stops waiting."""
-        settings = self._registry.profile.database(self._kind.database)
+        settings = _settings(self._registry, self._kind)
         limiter = _ending(self._registry.engine(self._kind.database), settings)
         if interrupted:  # it may wait for a thread that waits for a connection, which the ends of others return
             limiter = anyio.CapacityLimiter(1)
@@ -172,7 +172,7 @@ class _AsyncOpened:
         kind, registry = self._kind, self._registry
         self._manager = kind.open(registry)
         self.found = found = await self._manager.__aenter__()
-        stack = _rests_after(self._connection, kind, registry.profile.database(kind.database))
+        stack = _rests_after(self._connection, kind, _settings(registry, kind))
         self._watched = RequestSession(found.sync_session, statements=stack is not None)
         if stack is not None:
             stack.push_async_callback(self._rest)
@@ -212,6 +212,11 @@ def _closes_as_its_session_does(session: Any) -> bool:
     kind = type(session)
     own = kind.close is AsyncSession.close and kind.__aexit__ is AsyncSession.__aexit__
     return own and _closes_without_a_server(session.sync_session)
+
+
+def _settings(registry: Registry, kind: RequestedSession) -> DatabaseSettings:
+    # Not `registry.profile`, which for the application's sake is another object, with slower attributes.
+    return registry.parts.profiles.get().database(kind.database)
 
 
 def _rests_after(
