@@ -27,6 +27,7 @@ _BROKEN: Final = raw_commits.BROKEN
 _MARK: Final = raw_commits.MARK
 
 
+# Keyed weakly: no value may hold the dialect, or it would live for ever.
 _drivers: weakref.WeakKeyDictionary[Dialect, driver_protocol.Driver] = weakref.WeakKeyDictionary()
 _checks: weakref.WeakKeyDictionary[Dialect, Callable[[Any], None]] = weakref.WeakKeyDictionary()
 
@@ -128,11 +129,13 @@ def attach(engine: Engine, settings: DatabaseSettings) -> None:
         if _may_break(backend, error, connection):
             info.setdefault(_BROKEN, errors.like(error, backend))
 
-    def refuse(connection: Any) -> None:
+    dbapi = dialect.loaded_dbapi
+
+    def refuse(connection: Any) -> None:  # which holds no dialect: it is a value of `_checks`
         info = info_of(connection)
         if is_broken(connection, info):
             error = info.get(_BROKEN)
-            raise errors.like(error, backend) if error is not None else dialect.loaded_dbapi.InternalError(_ABORTED)
+            raise errors.like(error, backend) if error is not None else dbapi.InternalError(_ABORTED)
 
     _checks[engine.dialect] = refuse
     _drivers[engine.dialect] = driver
