@@ -27,7 +27,7 @@ _BROKEN: Final = raw_commits.BROKEN
 _MARK: Final = raw_commits.MARK
 
 
-# Keyed weakly: no value may hold the dialect, or it would live for ever.
+# Keyed weakly: no value may hold the dialect, or neither would ever be collected.
 _drivers: weakref.WeakKeyDictionary[Dialect, driver_protocol.Driver] = weakref.WeakKeyDictionary()
 _checks: weakref.WeakKeyDictionary[Dialect, Callable[[Any], None]] = weakref.WeakKeyDictionary()
 

@@ -19,7 +19,7 @@ from tests.engine.pool.support import eventually
 from tests.sessions.conftest import Units
 from tests.sessions.conftest import units as units
 
-ALWAYS = 0.000001  # seconds; every statement takes longer
+ALWAYS = 1e-9  # seconds; every statement takes longer
 SECRET = "planted-3c9b"
 
 

@@ -111,7 +111,7 @@ class Outside:
 def opened(units: Units, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> Iterator[Outside]:
     monkeypatch.setattr("dbconfig.engine.slow_statements.BURST", 1000)
     settings: dict[str, Any] = {
-        "slow_statement": 0.000001,
+        "slow_statement": 1e-9,
         "slow_statement_plan": True,
         "pool_leak_warning": 0.2,
         "query_tags": ["application", "route", "traceparent"],
@@ -153,7 +153,7 @@ def test_the_password_is_in_nothing_either_nor_the_host_or_the_user_on_a_page(
 ) -> None:
     server.create_user("planteduser", SECRET)
     url = server.url(user="planteduser", password=SECRET)
-    profile = Profile(name="shop", url=url, slow_statement=0.000001, query_tags=["application"], pool_size=6)
+    profile = Profile(name="shop", url=url, slow_statement=1e-9, query_tags=["application"], pool_size=6)
     with Registry.from_profile(profile) as db:
         outside = Outside(db, caplog)
         for _ in range(120):

@@ -22,7 +22,7 @@ from dbconfig.engine.pool.call_watchdog import Watch
 from dbconfig.engine.pool.maintenance import Caretaker
 from dbconfig.engine.pool.options import LineOptions
 from dbconfig.engine.pool.threads import FairPool
-from tests.support.strikes import Strike, Struck, sweep
+from tests.support.strikes import Strike, Struck, needs_a_whole_with, sweep
 
 from .support import FakeServer, callers, eventually, fair_pool, running_engine, url_of
 
@@ -165,6 +165,7 @@ def assert_whole(pool: FairPool, server: FakeServer, strike: Strike) -> None:
     assert eventually(lambda: pool.open == 0)
 
 
+@needs_a_whole_with
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_the_pool_is_whole_wherever_an_exception_strikes(scenario: Scenario) -> None:
     def attempt(strike: Strike) -> bool:
@@ -244,6 +245,7 @@ def leave_an_except_in_a_with(lock: Any) -> None:
             lock = None
 
 
+@needs_a_whole_with
 def test_a_signal_in_the_jump_out_of_an_except_leaves_no_lock() -> None:
     def attempt(strike: Strike) -> bool:
         lock = threading.RLock()
