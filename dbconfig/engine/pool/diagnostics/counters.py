@@ -195,17 +195,12 @@ def attach(engine: Engine, name: str) -> Ledger:
 
 
 def _count_closing(engine: Engine) -> None:
-    """Our queue counts its own actions; invalidations by SQLAlchemy are counted by an event listener."""
-
-    def invalidate(connection: Any, record: Any, error: BaseException | None) -> None:
-        if isinstance(record, Record) and record.reason is None:
-            record.reason = "invalidated"
+    """Our queue counts its own actions, and what SQLAlchemy closes, for which it gives no reason, as invalidated."""
 
     def close(connection: Any, record: Any) -> None:
         if isinstance(record, Record):
             record.count_closed()
 
-    event.listen(engine, "invalidate", invalidate)
     event.listen(engine, "close", close)
 
 
