@@ -516,7 +516,9 @@ def test_the_connections_of_an_engine_share_their_queue_and_enforce_foreign_keys
 
 
 @pytest.mark.parametrize(("reset", "stays"), [("rollback", True), ("discard", False)])
-def test_a_session_is_discarded_with_its_connection(tmp_path: Path, reset: str, stays: bool) -> None:
+def test_a_session_is_discarded_with_its_connection(
+    tmp_path: Path, reset: str, stays: bool, caplog: pytest.LogCaptureFixture
+) -> None:
     profile = Profile(name="parts", url=f"sqlite:///{tmp_path}/a.db", pool_reset=reset)
     with Registry.from_profile(profile) as db:
         found = []
@@ -524,6 +526,7 @@ def test_a_session_is_discarded_with_its_connection(tmp_path: Path, reset: str, 
             with db.engine().connect() as connection:
                 found.append(driver_of(connection.connection))
         assert (found[0] is found[1]) is stays
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]  # as of a reset that fails
 
 
 def test_foreign_keys_are_suspended_unless_the_transaction_has_written() -> None:

@@ -1,0 +1,68 @@
+"""How engines end, and how a reading session does: limits, waits, and what is sent, without a server."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from dbconfig.engine import draining, read_only, reading_guard
+
+
+@pytest.mark.parametrize(("timeout", "valid"), [(0.0, True), (0.1, True), (-0.1, False), (float("nan"), False)])
+def test_no_time_at_all_is_a_limit(timeout: float, valid: bool) -> None:
+    if valid:
+        draining.check(timeout)
+    else:
+        with pytest.raises(ValueError, match="timeout must be at least 0"):
+            draining.check(timeout)
+
+
+@pytest.mark.parametrize(
+    ("busy", "seconds", "idle"), [([0], 0.0, True), ([1, 0], 30.0, True), ([1, 1], 0.0, False), ([1, 1], -1.0, False)]
+)
+def test_a_loop_waits_until_nothing_is_in_use(busy: list[int], seconds: float, idle: bool) -> None:
+    drain: Any = SimpleNamespace(busy=lambda: busy.pop(0) if busy else 0)
+    assert asyncio.run(draining._idle([drain], seconds)) is idle
+
+
+class Own:
+    """A driver's connection: keeps what is sent."""
+
+    def __init__(self, **state: Any) -> None:
+        self.sent: list[str] = []
+        vars(self).update(state)
+
+    def cursor(self) -> Any:
+        return SimpleNamespace(execute=self.sent.append, close=lambda: None)
+
+
+@pytest.mark.parametrize("restores", [True, False])
+@pytest.mark.parametrize("lost", [True, False])
+@pytest.mark.parametrize(
+    ("state", "inside", "ends"),
+    [
+        ({}, True, ["ROLLBACK"]),
+        ({}, False, []),
+        ({"autocommit": True}, True, ["ROLLBACK"]),
+        ({"autocommit": False}, True, ["by the driver"]),
+    ],
+)
+def test_a_reading_session_ends_what_is_open_and_restores_what_is_lost(
+    state: dict[str, bool], inside: bool, ends: list[str], lost: bool, restores: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = Own(**state)
+    driver = SimpleNamespace(tells_transactions=True, in_transaction=lambda connection: inside)
+    monkeypatch.setattr(read_only.driver_protocol, "of", lambda dialect: driver)
+    monkeypatch.setattr(reading_guard, "is_lost", lambda proxied, driver, own: lost)
+    dialect = SimpleNamespace(
+        get_driver_connection=lambda connection: connection,
+        do_rollback=lambda proxied: own.sent.append("by the driver"),
+        do_commit=lambda proxied: own.sent.append("COMMIT by the driver"),
+    )
+    read_only.skip_what_carries_nothing(SimpleNamespace(dialect=dialect), restores=restores)  # type: ignore[arg-type]  # all it asks of
+    dialect.do_rollback(SimpleNamespace(dbapi_connection=own))
+    restored = [reading_guard.RESTORE, *(["COMMIT by the driver"] if state.get("autocommit") is False else [])]
+    assert own.sent == [*ends, *(restored if lost and restores else [])]
