@@ -257,3 +257,10 @@ def test_every_driver_of_postgresql_knows_the_hosts_and_ports_of_a_url(driver, w
     names = ["/tmp" if "/tmp" in written else "a", "b"]
     wanted = (names, ports) if driver == "asyncpg" else (",".join(names), ",".join(map(str, ports)))
     assert (keywords["host"], keywords["port"]) == wanted
+
+
+@pytest.mark.parametrize("url", ["postgresql://u@${HOST}/d", "postgresql://u@h/${NAME}", "sqlite:///${FILE}"])
+def test_a_reference_that_is_left_is_named(url: str) -> None:
+    with pytest.raises(InvalidURL, match=r"its `\$\{[A-Z]+\}` is a reference that was not expanded") as caught:
+        parse_url(url)
+    assert caught.value.slug == "bad-reference"
