@@ -11,7 +11,7 @@ from dbconfig.errors.printable import did_you_mean, quoted, suggest
 from dbconfig.settings import driver_parameters
 from dbconfig.settings.findings import Finding
 from dbconfig.settings.keys import Keys
-from dbconfig.settings.known_drivers import unknown_argument
+from dbconfig.settings.known_drivers import family, unknown_argument
 from dbconfig.settings.secret_sources import Secret
 
 _Check = Callable[[Any], str]  # returns what a value must be, or ""
@@ -112,7 +112,8 @@ _EXECUTION: Final[Mapping[str, _Check]] = {
     "stream_results": _flag,
     "yield_per": _count,
 }
-# Those with the same type in every version of SQLAlchemy; which ones a dialect supports is known with the engine.
+# Those with the same type in every version of SQLAlchemy; which ones a driver's dialect supports is known with the
+# engine.
 _DIALECT: Final[Mapping[str, _Check]] = {
     **dict.fromkeys(("use_native_hstore", "native_inet_types", "server_side_cursors", "native_datetime"), _flag),
     **dict.fromkeys(("skip_autocommit_rollback", "supports_native_boolean", "implicit_returning", "is_mariadb"), _flag),
@@ -123,13 +124,22 @@ _DIALECT: Final[Mapping[str, _Check]] = {
     ),
 }
 
+_DIALECT_ONLY: Final[Mapping[str, str]] = {
+    **dict.fromkeys(("use_native_hstore", "native_inet_types", "client_encoding"), "postgresql"),
+    **dict.fromkeys(("executemany_mode", "executemany_batch_page_size"), "postgresql"),
+    "native_datetime": "sqlite",
+    "is_mariadb": "mysql",
+}
+# Arguments of every dialect that are no keys of their own.
+_DIALECT_OTHERS: Final = frozenset({"compiler_linting"})
+
 
 def unusable(settings: Keys, drivername: str, backend: str, levels: tuple[str, ...]) -> Iterator[Finding]:
     """Yield the problems of the nested mappings; `levels` are the system's own."""
     yield from needs_code(settings)
     yield from _connect_args(settings, drivername.lower().partition("+")[2].removesuffix("_async"), backend)
     yield from _execution_options(settings, backend, levels)
-    yield from _dialect_options(settings)
+    yield from _dialect_options(settings, backend)
     yield from _variables(settings)
 
 
@@ -201,13 +211,23 @@ def _execution_options(settings: Keys, backend: str, levels: tuple[str, ...]) ->
             yield Finding("wrong-type", f"{name!r} in execution_options must be {check(value)}", at=at)
 
 
-def _dialect_options(settings: Keys) -> Iterator[Finding]:
+def _dialect_options(settings: Keys, backend: str) -> Iterator[Finding]:
+    known = {*_DIALECT, *_DIALECT_OTHERS, *_CODE["dialect_options"]}
     for name, value in settings.dialect_options.items():
         at = ("dialect_options", name)
         if name in type(settings).model_fields:
             yield Finding("given-twice", f"{name!r} is a key of its own", "write it beside `dialect_options`", at)
-        elif name in _DIALECT and _DIALECT[name](value):
-            yield Finding("wrong-type", f"{name!r} in dialect_options must be {_DIALECT[name](value)}", at=at)
+        elif _DIALECT_ONLY.get(name, family(backend)) != family(backend):
+            message = f"{name!r} is not an argument of {backend}'s dialects"
+            yield Finding("unknown-key", message, "remove it", at, because="url" if settings.url else "drivername")
+        elif name in _DIALECT:
+            if _DIALECT[name](value):
+                yield Finding("wrong-type", f"{name!r} in dialect_options must be {_DIALECT[name](value)}", at=at)
+        elif name not in known and (meant := suggest(name, known)):
+            # Only a misspelled one: a newer SQLAlchemy may have others.
+            yield Finding(
+                "unknown-key", f"{name!r} is not an argument of {backend}'s dialects", did_you_mean(meant), at
+            )
 
 
 def _kind(value: Any) -> str:

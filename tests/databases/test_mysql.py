@@ -168,7 +168,7 @@ def test_what_mysql_does_not_have_is_told_at_the_first_connection() -> None:
         ("?sslmod=require", {}, "'sslmod' is not a parameter of mysql's URLs"),
         ("", {"connect_args": {"options": "-c x=1"}}, "'options' is not an argument of any mysql driver"),
         ("", {"connect_args": {"read_timout": 1}}, "'read_timout' is not an argument of any mysql driver"),
-        ("", {"dialect_options": {"use_native_hstore": False}}, "is not an argument of mysql+pymysql's dialect"),
+        ("", {"dialect_options": {"use_native_hstore": False}}, "is not an argument of mysql's dialect"),
         ("", {"variables": {"sql_mode": {"a": 1}}}, "a session variable has one value, not a mapping"),
     ],
 )

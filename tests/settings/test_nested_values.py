@@ -4,8 +4,12 @@ from inspect import signature
 from operator import attrgetter
 
 import pytest
+from sqlalchemy import URL
+from sqlalchemy.util import get_cls_kwargs
 
 from dbconfig import ConfigError, Profile
+from dbconfig.settings import nested_values
+from dbconfig.settings.database import DatabaseSettings
 from dbconfig.settings.known_drivers import unknown_argument
 
 POSTGRESQL, MYSQL, SQLITE = "postgresql://u@h/d", "mysql://u@h/d", "sqlite:///a.db"
@@ -39,6 +43,12 @@ POSTGRESQL, MYSQL, SQLITE = "postgresql://u@h/d", "mysql://u@h/d", "sqlite:///a.
         ),
         (POSTGRESQL, "execution_options", "compiled_cache", {"a": 1}, "not-applicable", "is code"),
         (MYSQL, "execution_options", "postgresql_readonly", True, "not-applicable", "has no effect on mysql"),
+        (POSTGRESQL, "dialect_options", "use_native_hstor", True, "unknown-key", "did you mean 'use_native_hstore'"),
+        (MYSQL, "dialect_options", "server_side_cursor", True, "unknown-key", "did you mean 'server_side_cursors'"),
+        (SQLITE, "dialect_options", "native_datetimes", True, "unknown-key", "did you mean 'native_datetime'"),
+        (MYSQL, "dialect_options", "use_native_hstore", True, "unknown-key", "not an argument of mysql's dialects"),
+        (SQLITE, "dialect_options", "executemany_mode", "values_only", "unknown-key", "not an argument of sqlite's"),
+        (POSTGRESQL, "dialect_options", "is_mariadb", True, "unknown-key", "not an argument of postgresql's dialects"),
         (POSTGRESQL, "dialect_options", "use_native_hstore", "false", "wrong-type", "must be true or false"),
         (POSTGRESQL, "dialect_options", "executemany_mode", "batch", "wrong-type", "must be values_only or"),
         (POSTGRESQL, "dialect_options", "executemany_batch_page_size", 0, "wrong-type", "must be a whole number"),
@@ -80,6 +90,8 @@ def test_a_name_a_type_or_code_is_refused_at_its_place(url, key, name, value, sl
         (SQLITE, {"connect_args": {"factory": object}}),
         (SQLITE, {"connect_args": {"detect_types": 1, "check_same_thread": False}}),
         (POSTGRESQL, {"dialect_options": {"use_native_hstore": False, "executemany_mode": "values_only"}}),
+        (POSTGRESQL, {"dialect_options": {"of_a_newer_version": 1, "compiler_linting": 0}}),
+        (MYSQL, {"dialect_options": {"is_mariadb": True, "compiler_linting": 0}}),
         (POSTGRESQL, {"variables": {"app.tenant": 5, "jit": False, "search_path": "a, b"}}),
     ],
 )
@@ -178,3 +190,11 @@ def test_the_tables_of_arguments_have_all_that_the_installed_drivers_take():
         system, _, driver = drivername.partition("+")
         assert [name for name in names if unknown_argument(name, system, driver)] == [], drivername
         assert [name for name in names - {"anything"} if unknown_argument(name, system, "")] == [], drivername
+
+
+@pytest.mark.parametrize("drivername", ["postgresql+psycopg2", "postgresql+psycopg", "mysql+pymysql", "sqlite"])
+def test_each_argument_of_a_dialect_is_known_or_a_key(drivername):
+    """Or a right name could be taken for a misspelled one."""
+    names = set(get_cls_kwargs(URL.create(drivername).get_dialect()))
+    known = {*nested_values._DIALECT, *nested_values._DIALECT_OTHERS, *nested_values._CODE["dialect_options"]}
+    assert names - known - DatabaseSettings.model_fields.keys() == set()
