@@ -1,6 +1,8 @@
 """A table that another process alters, while this one keeps statements prepared that the server then refuses."""
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -63,3 +65,38 @@ def _asynchronously(db: Registry, runner: asyncio.Runner, behind: str) -> Callab
             return await work(session)
 
     return lambda: runner.run(read())
+
+
+# As of Celery's soft time limit in a worker's first task; the next import finishes the package without its submodules.
+INTERRUPTED = """
+import sys
+
+class Interrupt(BaseException):
+    pass
+
+def strike(frame, kind, argument):
+    if frame.f_code.co_filename.endswith("psycopg/__init__.py") and "psycopg.errors" in sys.modules:
+        raise Interrupt
+    return strike
+
+sys.settrace(strike)
+try:
+    import psycopg
+except Interrupt:
+    pass
+sys.settrace(None)
+
+from dbconfig import Profile, Registry
+
+with Registry.from_profile(Profile(name="p", url="postgresql+psycopg://u@127.0.0.1:1/d", pool_timeout=1)) as db:
+    try:
+        db.engine().connect()
+    except Exception as error:
+        print(type(error).__name__)
+"""
+
+
+def test_an_import_of_psycopg_that_was_interrupted_hides_no_error() -> None:
+    pytest.importorskip("psycopg")
+    found = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, timeout=120)
+    assert (found.stdout, found.stderr) == ("OperationalError\n", "")

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import psycopg
 from psycopg import pq, sql
+from psycopg.errors import FeatureNotSupported
 from sqlalchemy import Engine, event
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.util import await_only
@@ -143,7 +144,7 @@ def forget_stale_plans(engine: Engine) -> None:
     @event.listens_for(engine, "handle_error")
     def forget(context: ExceptionContext) -> None:
         error = context.original_exception
-        if not isinstance(error, psycopg.errors.FeatureNotSupported) or context.connection is None:
+        if not isinstance(error, FeatureNotSupported) or context.connection is None:
             return
         connection = context.connection.connection
         driver: Any = engine.dialect.get_driver_connection(connection.dbapi_connection)  # type: ignore[arg-type]
