@@ -130,7 +130,7 @@ _DIALECT_ONLY: Final[Mapping[str, str]] = {
     "native_datetime": "sqlite",
     "is_mariadb": "mysql",
 }
-# Arguments of every dialect that are no keys of their own.
+# Of every dialect, beside the keys.
 _DIALECT_OTHERS: Final = frozenset({"compiler_linting"})
 
 
