@@ -202,6 +202,30 @@ def test_a_changed_password_counts_from_the_next_connection(server: Server) -> N
         connect(server, url=server.url(password="rotated")).close()
 
 
+def test_the_administrator_keeps_a_connection_and_a_forked_child_makes_one_of_its_own(server: Server) -> None:
+    question = "SELECT pg_backend_pid()" if server.kind == "postgresql" else "SELECT connection_id()"
+
+    def own() -> int:
+        return int(server._administrate(question)[0][0])
+
+    kept = own()
+    assert own() == kept
+    told, tell = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.write(tell, str(own()).encode())
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+    assert int(os.read(told, 20)) != kept
+    os.close(told)
+    os.close(tell)
+    assert own() == kept
+    server.without_administrator()
+    assert own() != kept
+
+
 @pytest.mark.parametrize("mode", ["fast", "immediate", "kill"])
 def test_a_restart_keeps_the_port_and_what_was_committed(server: Server, mode: Any) -> None:
     port, pid = server.port, server.pid

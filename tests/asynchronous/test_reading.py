@@ -11,6 +11,7 @@ from sqlmodel import Field, MetaData, SQLModel, select
 
 from dbconfig import Profile, Registry
 from tests.asynchronous.conftest import DRIVERS
+from tests.support.processes import wait_until
 from tests.support.proxy import Proxy
 from tests.support.servers import Server
 
@@ -188,7 +189,7 @@ def test_readers_have_connections_of_their_own_which_end_with_the_loop(
     run(work())
     run(work())  # in a second loop
     if server is not None:
-        assert server.connections() == []
+        wait_until(lambda: server.connections() == [], "the end of the connections")
 
 
 def test_disposing_closes_the_readers_too(db: Registry, run: Run) -> None:

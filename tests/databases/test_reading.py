@@ -11,6 +11,7 @@ from sqlalchemy.exc import DBAPIError, InvalidRequestError
 from sqlmodel import Field, MetaData, SQLModel, select
 
 from dbconfig import Profile, Registry
+from tests.support.processes import wait_until
 from tests.support.proxy import Proxy
 from tests.support.servers import Server
 
@@ -211,7 +212,7 @@ def test_a_profile_without_readers_has_no_reading_connections(postgresql: Server
         with db.session(read_only=True) as session:
             session.execute(text("SELECT 1"))
         assert len(postgresql.connections()) == 2
-    assert len(postgresql.connections()) == 0
+    wait_until(lambda: postgresql.connections() == [], "the end of the connections")
 
 
 @pytest.mark.server

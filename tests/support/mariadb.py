@@ -132,6 +132,9 @@ class MariaDBServer(Server):
             raise
         return connection
 
+    def _is_lost(self, connection: Any, error: Exception) -> bool:
+        return not connection.open
+
     def _furnish(self) -> None:
         # Nobody comes in over TCP without a password.
         open_to_all = (
@@ -179,7 +182,8 @@ class MariaDBServer(Server):
             WHERE p.user NOT IN ('{self.admin}', 'system user', 'event_scheduler', 'unauthenticated user')
             ORDER BY p.id
         """
-        return self._administrate(query)
+        # Asked on a new connection: by when that is made, a client that has just left is no longer listed.
+        return self._run(query, self.admin_database)
 
     def connections(self, *, application_name: str | None = None, user: str | None = None) -> list[int]:
         return [

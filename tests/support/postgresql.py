@@ -32,7 +32,6 @@ class PostgreSQLServer(Server):
     accounts = ("postgres",)
     stop_signals: ClassVar[dict[StopMode, signal.Signals]] = {"fast": signal.SIGINT, "immediate": signal.SIGQUIT}
     errors = (psycopg2.OperationalError,)
-    _keeper: Any = None  # makes and drops databases: one connection for all of them
 
     @property
     def socket(self) -> str:
@@ -109,29 +108,24 @@ class PostgreSQLServer(Server):
     def _create_database(self, name: str) -> None:
         # Without syncing, copying the files of the template takes a fifth of the time of writing them to the WAL.
         quick = "" if self.durable or self._version < 15 else " STRATEGY file_copy"
-        self._keep(f"CREATE DATABASE {_double(name)} OWNER {_double(self.user)}{quick}")
+        self._administrate(f"CREATE DATABASE {_double(name)} OWNER {_double(self.user)}{quick}")
 
     @property
     def _version(self) -> int:
         return int((self.data / "PG_VERSION").read_text())
 
     def drop_database(self, name: str) -> None:
-        self._keep(f"DROP DATABASE IF EXISTS {_double(name)} WITH (FORCE)")
+        self._administrate(f"DROP DATABASE IF EXISTS {_double(name)} WITH (FORCE)")
 
-    def _keep(self, statement: str) -> None:
-        """Run a statement on the connection that makes and drops databases, a new one if the server has ended it."""
-        if self._keeper is not None:
-            try:
-                self._keeper.cursor().execute(statement)
-                return
-            except psycopg2.Error as error:
-                if error.pgcode is not None and not isinstance(error, psycopg2.OperationalError):
-                    raise
+    def _connect_keeper(self) -> Any:
         # What a new database has of `template1` includes the cache of its catalog, which the first connection to
         # `template1` since the start of the server writes; without it the first one to each database would.
         self._run("SELECT 1", "template1")
-        self._keeper = self._connect(self.admin_database)
-        self._keeper.cursor().execute(statement)
+        return super()._connect_keeper()
+
+    def _is_lost(self, connection: Any, error: Exception) -> bool:
+        # `connection.closed` is 0 yet after "server closed the connection unexpectedly", a bare DatabaseError.
+        return isinstance(error, psycopg2.Error) and (error.pgcode is None or isinstance(error, self.errors))
 
     def _create_user(self, name: str, password: str) -> None:
         role = f"CREATE ROLE {_double(name)} LOGIN PASSWORD {_hashed(password)} IN ROLE {_double(self.user)}"
@@ -150,7 +144,10 @@ class PostgreSQLServer(Server):
 
     def connections(self, *, application_name: str | None = None, user: str | None = None) -> list[int]:
         query = "SELECT pid, application_name, usename FROM pg_stat_activity WHERE backend_type = 'client backend'"
-        rows = self._administrate(f"{query} AND usename <> {_literal(self.admin)} ORDER BY backend_start, pid")
+        # Asked on a new connection: by when that is made, a client that has just left is no longer listed.
+        rows = self._run(
+            f"{query} AND usename <> {_literal(self.admin)} ORDER BY backend_start, pid", self.admin_database
+        )
         return [pid for pid, name, owner in rows if application_name in (None, name) and user in (None, owner)]
 
     def _serves(self, backend: int) -> bool:

@@ -7,10 +7,11 @@ import os
 import shutil
 import signal
 import sys
+import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 from urllib.parse import quote
@@ -66,6 +67,8 @@ class Server(ABC):
         self._process: ServerProcess | None = None
         self._guests: list[str] = []  # users made by a test
         self._password_changed = False
+        self._kept: dict[int, Any] = {}  # the administrator's connection of each process
+        self._keeping: dict[int, threading.RLock] = {}
         self._owner = os.getpid()
         self.folder = short_folder(in_memory=not durable)
         self.log = self.folder / "log"
@@ -243,6 +246,7 @@ class Server(ABC):
         if os.getpid() != self._owner:
             return  # a forked child leaves through atexit too; the server is its parent's
         atexit.unregister(self.close)
+        self._let_go()
         self.stop("immediate")  # not `kill`: PostgreSQL has shared memory to give back
         shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -277,13 +281,44 @@ class Server(ABC):
         return self._run(statement, database or self.database)
 
     def _administrate(self, statement: str) -> list[tuple[Any, ...]]:
-        # Not in `database`: it may have been dropped, or be about to be.
-        return self._run(statement, self.admin_database)
+        """Run a statement on a connection that is kept: making one takes longer than most statements.
+
+        It is not in `database`, which may have been dropped, or be about to be.
+        """
+        process = os.getpid()  # a forked child has a connection of its own
+        with self._keeping.setdefault(process, threading.RLock()):
+            kept = self._kept.get(process)
+            if kept is not None:
+                try:
+                    return _rows(kept, statement)
+                except Exception as error:
+                    if not self._is_lost(kept, error):
+                        raise
+                    self._let_go()  # the server has ended it, or was restarted
+            kept = self._kept[process] = self._connect_keeper()
+            return _rows(kept, statement)
+
+    def _let_go(self) -> None:
+        kept = self._kept.pop(os.getpid(), None)
+        if kept is not None:
+            with suppress(Exception):
+                kept.close()
+
+    def without_administrator(self) -> Self:
+        """Close the connection of the administrator, for a test that counts all there are."""
+        self._let_go()
+        return self
+
+    def _connect_keeper(self) -> Any:
+        return self._connect(self.admin_database)
+
+    @abstractmethod
+    def _is_lost(self, connection: Any, error: Exception) -> bool:
+        """Whether an error says that a connection has ended."""
 
     def _run(self, statement: str, database: str | None) -> list[tuple[Any, ...]]:
-        with closing(self._connect(database)) as connection, closing(connection.cursor()) as cursor:
-            cursor.execute(statement)
-            return [tuple(row) for row in cursor.fetchall()] if cursor.description else []
+        with closing(self._connect(database)) as connection:
+            return _rows(connection, statement)
 
     def create_database(self, name: str | None = None) -> str:
         """Create an empty database for the application's user and return its name, a new one if none is given."""
@@ -336,3 +371,9 @@ class Server(ABC):
         command: list[str | Path] = ["openssl", *request, "-addext", names, "-keyout", key, "-out", certificate]
         run(command, folder=self.folder, options=self._options)
         key.chmod(0o600)
+
+
+def _rows(connection: Any, statement: str) -> list[tuple[Any, ...]]:
+    with closing(connection.cursor()) as cursor:
+        cursor.execute(statement)
+        return [tuple(row) for row in cursor.fetchall()] if cursor.description else []
