@@ -35,7 +35,7 @@ Scenario = Callable[["Arena"], Awaitable[Work]]  # prepares an engine, and retur
 
 
 class Arena:
-    """A loop, and in it an engine of which each attempt leaves all connections at rest, or a fresh one."""
+    """A loop, and in it an engine whose pool is a new one for each attempt."""
 
     def __init__(self, url: str, server: Any, runner: asyncio.Runner) -> None:
         self.url = url
@@ -51,10 +51,20 @@ class Arena:
         if error is not None and not isinstance(error, (*ERRORS, ConnectionAbortedError)):
             self.unexpected.append(error)
 
-    def open(self, **settings: Any) -> None:
+    def open(self, *, anew: bool) -> None:
+        """Have an engine with a new pool. Making another engine takes longer than all that an attempt does with it."""
+        if self.db is not None and not anew:
+            self.runner.run(self._renew())
+            return
         self.close()
-        chosen = {"pool_size": 1, "max_overflow": LIMIT - 1, "pool_timeout": 2 * FORGOTTEN, **settings}
+        chosen: Any = {"pool_size": 1, "max_overflow": LIMIT - 1, "pool_timeout": 2 * FORGOTTEN}
         self.db = Registry.from_profile(Profile(name="struck", url=self.url, **chosen))
+
+    async def _renew(self) -> None:
+        before = self.pool
+        await self.engine.dispose()
+        assert self.pool is not before
+        assert self.pool.open == 0
 
     def close(self) -> None:
         if self.db is not None:
@@ -296,7 +306,7 @@ SCENARIOS = [
 def struck(arena: Arena, scenario: Scenario, error: type[BaseException], forget: Callable[[], None], times: int) -> int:
     def attempt(strike: Strike) -> bool:
         strike = Strike(strike.number, POOL, error=error, times=times)
-        arena.open()
+        arena.open(anew=scenario is the_first_use)
         works = [arena.runner.run(scenario(arena))]
         fell = strike.during(lambda: arena.runner.run(works[0]()))
         works.clear()  # and what it holds, as the tracebacks of what was logged do
