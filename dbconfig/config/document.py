@@ -83,7 +83,7 @@ def _text(path: Path, shown: str) -> str:
     else:
         wrong = small_files.undecodable(data)
         if not wrong:
-            return data.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
+            return data.decode().removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
         line = None if "UTF-16" in wrong else _first_undecodable(data)
         del data  # no frame of a traceback may hold what is in the file
         said = wrong if line is None else "the file is not UTF-8: a character cannot be decoded"

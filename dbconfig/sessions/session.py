@@ -10,7 +10,6 @@ from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.orm import Session, SessionTransaction, UOWTransaction
 
 from dbconfig.engine.commit_guard import REFUSAL, Mark, mark
-from dbconfig.sessions import preparable
 
 
 class Committing(Session):
@@ -109,6 +108,8 @@ def _take_note(session: Session, transaction: SessionTransaction, connection: Co
 
         begin_immediate(connection)
     if begun(session):
+        from dbconfig.sessions import preparable
+
         preparable.begin(connection, [each for each, _ in begun(session)])
     allowed = not isinstance(session, UnitOfWork) or COMMITTING in session.info
     found = Mark(session.name_of(connection), allowed=allowed)
