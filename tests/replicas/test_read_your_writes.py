@@ -235,7 +235,7 @@ class Connection:
     def __init__(self, system: str, row: Any, driver: str = "psycopg2") -> None:
         self.dialect = SimpleNamespace(name=system, driver=driver)
         self.connection = self
-        self.driver_connection = None
+        self.driver_connection = object()  # without a socket
         self.info: dict[str, Any] = {}
         self.row = row
         self.asked: list[str] = []
