@@ -10,7 +10,17 @@ from typing import Any, Final
 
 from sqlalchemy.exc import DBAPIError
 
-from dbconfig.engine.dialects.error_table import JUDGED, NOT_A_DATABASE, TLS_REFUSED, UNKNOWN, Fate, Meaning, chain
+from dbconfig.engine.dialects.error_table import (
+    CONNECTION_LOST,
+    JUDGED,
+    NOT_A_DATABASE,
+    TIMED_OUT,
+    TLS_REFUSED,
+    UNKNOWN,
+    Fate,
+    Meaning,
+    chain,
+)
 from dbconfig.engine.dialects.system_errors import of_system
 from dbconfig.engine.pool.timeout_errors import is_silent
 from dbconfig.settings.known_drivers import family
@@ -59,7 +69,10 @@ def of_connect(error: BaseException, backend: str = "") -> Meaning | None:
             row = TLS_REFUSED  # TLS begins after the greeting: this is a server of the system without TLS
         if row is not None:
             return row
-    return of_statement(error, backend)
+    row = of_statement(error, backend)
+    if row is CONNECTION_LOST and any("(timed out)" in str(found) for found in causes):
+        return TIMED_OUT  # PyMySQL's 2013 for a server that does not greet; for a statement, it is a lost connection
+    return row
 
 
 def of_statement(error: BaseException, backend: str = "") -> Meaning | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import errno
 import inspect
 import re
@@ -18,11 +19,13 @@ import pymysql
 import pytest
 from sqlalchemy.exc import DBAPIError, OperationalError
 
+from dbconfig import Profile, Registry
 from dbconfig.engine.dialects import errors
 from dbconfig.engine.dialects.error_table import Fate, Meaning
 from dbconfig.engine.dialects.mysql import errors as mysql
 from dbconfig.engine.dialects.postgresql import errors as postgresql
 from dbconfig.errors.catalogue import CATALOGUE
+from tests.support.servers import MariaDBServer
 
 
 def of_libpq(words: str) -> DBAPIError:
@@ -130,6 +133,38 @@ def test_errors_that_are_no_drivers_have_a_meaning_too(error: BaseException, slu
     row = errors.of_connect(error, backend)
     assert row is not None
     assert row.slug == slug
+
+
+def test_a_server_of_mysql_that_does_not_greet_is_silent_and_does_not_close_a_connection() -> None:
+    error = pymysql.err.OperationalError(2013, "Lost connection to MySQL server during query (timed out)")
+    of_connect, of_statement = errors.of_connect(error, "mysql"), errors.of_statement(error, "mysql")
+    assert of_connect is not None
+    assert of_statement is not None
+    assert (of_connect.slug, of_statement.slug) == ("timed-out", "connection-lost")
+
+
+@pytest.mark.parametrize("drivername", ["mysql+pymysql", "mysql+asyncmy", "mysql+aiomysql"])
+def test_a_silent_server_is_told_as_one(mariadb: MariaDBServer, drivername: str) -> None:
+    db = Registry.from_profile(
+        Profile(name="silent", url=mariadb.url(drivername), connect_timeout="1s", pool_timeout="2s")
+    )
+
+    async def connect_in_task() -> None:
+        async with db, db.async_engine().connect():
+            pass
+
+    def connect() -> None:
+        with db:
+            db.engine().connect()
+
+    attempt = connect if drivername == "mysql+pymysql" else lambda: asyncio.run(connect_in_task())
+    mariadb.pause()
+    try:
+        with pytest.raises((DBAPIError, TimeoutError)) as raised:
+            attempt()
+    finally:
+        mariadb.resume()
+    assert "dbconfig[timed-out]" in "\n".join(raised.value.__notes__)
 
 
 def test_a_connection_error_that_asyncpg_makes_itself_means_what_it_says() -> None:
