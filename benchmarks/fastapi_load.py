@@ -72,8 +72,9 @@ from contextlib import asynccontextmanager
 from typing import Annotated, Any
 from fastapi import Depends, FastAPI
 from sqlalchemy import create_engine, text
-from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
-from sqlalchemy.orm import Session
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlmodel import Session
+from sqlmodel.ext.asyncio.session import AsyncSession
 
 variant, url, kind = os.environ["VARIANT"], os.environ["DRIVER_URL"], os.environ["KIND"]
 SLEEP = text("SELECT pg_sleep(0.005)" if url.startswith("postgresql") else "SELECT SLEEP(0.005)")
@@ -105,12 +106,12 @@ else:
 if kind == "async":
     @app.get("/")
     async def get(session: AsyncWanted) -> int:
-        await session.execute(SLEEP)
+        await session.exec(SLEEP)
         return 1
 else:
     @app.get("/")
     def get(session: Wanted) -> int:
-        session.execute(SLEEP)
+        session.exec(SLEEP)
         return 1
 """
 SLOW_PROFILE = "url: ${{DRIVER_URL}}\npool_size: {size}\nmax_overflow: 0\npool_timeout: 30s\n"

@@ -1,6 +1,6 @@
 """What a request of FastAPI costs: processor time of the whole request, with stock's session and with ours.
 
-    python -m benchmarks.fastapi_request [--requests 400] [--rounds 11] [--only postgresql+asyncpg]
+    python -m benchmarks.fastapi_request [--requests 60] [--rounds 61] [--only postgresql+asyncpg]
 
 The applications run in this process, called without a socket, and the database server's time does not count. Each
 request does one `SELECT 1`. In turns: an endpoint without a session, SQLModel's session on a bare engine as FastAPI's
@@ -157,23 +157,23 @@ async def compare(driver: str, url: str, requests: int, rounds: int) -> None:
         for at_once in (1, AT_ONCE[asynchronous]):
             runs = {name: partial(measure, app, requests, at_once) for name, app in apps.items()}
             for app in apps.values():
-                await measure(app, max(requests // 4, at_once), at_once)
+                await measure(app, max(requests, at_once), at_once)
             found = await async_paired(runs, rounds)
             rows = []
             for name, samples in found.items():
                 ratios = [one / base for one, base in zip(samples, found["stock"], strict=True)]
                 own = [one - base for one, base in zip(samples, found["no session"], strict=True)]
-                rows.append((name, median(samples), median(own), median(ratios)))
+                rows.append((name, median(samples), median(own), median(ratios), min(samples) / min(found["stock"])))
             how = "one at a time" if at_once == 1 else f"{at_once} at once"
-            columns = ("application", "processor µs", "of the session µs", "request : stock")
+            columns = ("application", "processor µs", "of the session µs", "request : stock", "of minima")
             report(f"FastAPI request, {driver}, {how}", columns, rows, "request ≤ 1.0 × stock")
         await dispose()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--requests", type=int, default=400)
-    parser.add_argument("--rounds", type=int, default=11)
+    parser.add_argument("--requests", type=int, default=60)
+    parser.add_argument("--rounds", type=int, default=61)
     parser.add_argument("--only", choices=DRIVERS, action="append")
     given = parser.parse_args()
     wanted = given.only or list(DRIVERS)

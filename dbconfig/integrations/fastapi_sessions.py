@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, Final
 from weakref import WeakKeyDictionary, ref
 
@@ -197,21 +197,23 @@ class _AsyncOpened:
 
 def _closes_without_a_server(session: Session) -> bool:
     """Whether closing a session does not block: it has no transaction, and SQLAlchemy's way to close."""
-    kind = type(session)
-    return (
-        session.get_transaction() is None
-        and kind.close is PlainSession.close
-        and kind.__exit__ is PlainSession.__exit__
-    )
+    kind: Any = type(session)
+    return session.get_transaction() is None and _is_closed_by_sqlalchemy(kind)
 
 
 def _closes_as_its_session_does(session: Any) -> bool:
     """Whether closing an asynchronous session awaits nothing."""
+    kind: Any = type(session)
+    return _closes_without_a_server(session.sync_session) and _is_closed_by_sqlalchemy(kind)
+
+
+@lru_cache(maxsize=64)
+def _is_closed_by_sqlalchemy(kind: Any) -> bool:
+    if issubclass(kind, PlainSession):
+        return kind.close is PlainSession.close and kind.__exit__ is PlainSession.__exit__
     from sqlalchemy.ext.asyncio import AsyncSession  # needs greenlet
 
-    kind = type(session)
-    own = kind.close is AsyncSession.close and kind.__aexit__ is AsyncSession.__aexit__
-    return own and _closes_without_a_server(session.sync_session)
+    return kind.close is AsyncSession.close and kind.__aexit__ is AsyncSession.__aexit__
 
 
 def _settings(registry: Registry, kind: RequestedSession) -> DatabaseSettings:
