@@ -26,11 +26,16 @@ def caretakers() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name == "dbconfig-caretaker"]
 
 
-@pytest.fixture(autouse=True)
-def _the_pools_of_earlier_tests_are_gone() -> None:
-    """Their garbage may have been kept out of collections, and what is kept elsewhere may still have jobs."""
+@pytest.fixture(autouse=True, scope="module")
+def _the_pools_of_other_files_are_gone() -> None:
+    """Their garbage may have been kept out of collections. To look for it takes half a second, and again at the end."""
     gc.unfreeze()
     gc.collect()
+
+
+@pytest.fixture(autouse=True)
+def _a_caretaker_of_its_own() -> None:
+    """What is kept elsewhere may still have jobs for the one before."""
     before = caretaker._inbox
     caretaker.forget()  # as a forked child does
     before.put(None)
