@@ -11,7 +11,7 @@ from pymysql.connections import Connection
 from pymysql.err import OperationalError
 
 from dbconfig import ConfigError
-from dbconfig.engine.dialects.mysql import base, idle_rollbacks, pymysql
+from dbconfig.engine.dialects.mysql import base, idle_rollbacks, pymysql, session_reset
 from dbconfig.engine.dialects.mysql.mysqldb import MySQLdb
 from dbconfig.settings.database import DatabaseSettings
 
@@ -188,3 +188,71 @@ def test_an_unknown_character_set_is_refused(place: str) -> None:
     with pytest.raises(ConfigError) as caught:
         base.arguments(wrong, "mysql+pymysql")
     assert [(problem.slug, problem.key) for problem in caught.value.problems] == [("invalid-value", f"{place}.charset")]
+
+
+# Sessions
+
+
+class Resettable:
+    """A driver's connection, and SQLAlchemy's around it: keeps what is sent."""
+
+    def __init__(self, *, autocommit: bool) -> None:
+        self.sent: list[Any] = []
+        self._autocommit = autocommit
+
+    def cursor(self) -> Any:
+        return SimpleNamespace(
+            execute=self.sent.append,
+            fetchone=lambda: ("utf8mb4", "utf8mb4_bin"),
+            close=lambda: self.sent.append("close"),
+        )
+
+    def get_autocommit(self) -> bool:
+        return self._autocommit
+
+    def _execute_command(self, command: int, argument: Any) -> None:
+        self.sent.append((command, argument))
+
+    def _read_ok_packet(self) -> None:
+        self.sent.append("ok")
+
+    def query(self, script: str) -> None:
+        self.sent.append(script)
+
+
+@pytest.mark.parametrize(("autocommit", "bit"), [(True, 1), (False, 0)])
+@pytest.mark.parametrize(("level", "is_set"), [(None, False), ("AUTOCOMMIT", False), ("SERIALIZABLE", True)])
+@pytest.mark.parametrize("is_async", [False, True])
+def test_a_reset_session_is_as_it_was_after_the_login(
+    autocommit: bool, bit: int, level: str | None, is_set: bool, is_async: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    works: list[Any] = []
+    levels: list[Any] = []
+    monkeypatch.setattr(session_reset, "on_connect", lambda engine, work: works.append(work))
+
+    class OfTasks(Resettable):
+        async def _execute_command(self, command: int, argument: Any) -> None:  # type: ignore[override]  # of asyncio
+            super()._execute_command(command, argument)
+
+        async def _read_ok_packet(self) -> None:  # type: ignore[override]  # likewise
+            super()._read_ok_packet()
+
+        async def query(self, script: str) -> None:  # type: ignore[override]  # likewise
+            super().query(script)
+
+    monkeypatch.setattr(session_reset, "await_only", asyncio.run)
+    driver = (OfTasks if is_async else Resettable)(autocommit=autocommit)
+    dialect = SimpleNamespace(
+        is_async=is_async,
+        get_driver_connection=lambda connection: SimpleNamespace(__wrapped__=connection),  # of a tracer
+        set_isolation_level=lambda connection, level: levels.append(level),
+    )
+    reset = session_reset.of_driver(SimpleNamespace(dialect=dialect), level)  # type: ignore[arg-type]  # all it asks of
+    record = SimpleNamespace(info={})
+    works[0](driver, record)
+    assert driver.sent == ["SELECT @@character_set_client, @@collation_connection", "close"]
+    driver.sent.clear()
+    reset(driver, record)
+    script = f"SET NAMES utf8mb4 COLLATE utf8mb4_bin, autocommit = {bit}"
+    assert driver.sent == [(0x1F, "" if is_async else b""), "ok", script]
+    assert levels == [level] * is_set
