@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 from sqlalchemy import event, text
+from sqlalchemy.exc import DBAPIError
 
 import dbconfig
 from dbconfig import Profile, load
@@ -322,3 +323,19 @@ def test_the_error_that_the_caller_handles_keeps_its_frames():
         outer, inner = error, failed()
     assert inner.__cause__.__context__ is outer
     assert outer.__traceback__.tb_frame is sys._getframe()
+
+
+@pytest.mark.parametrize("drivername", ["postgresql+psycopg", "postgresql+asyncpg", "mysql+asyncmy", "mysql+aiomysql"])
+def test_the_error_that_a_task_handles_keeps_its_frames(drivername):
+    async def main():
+        async with registry(f"{drivername}://u@127.0.0.1:1/d", password=CANARY, pool_timeout=1) as db:
+            try:
+                raise LookupError
+            except LookupError as error:
+                outer = error
+                with pytest.raises(DBAPIError) as raised:
+                    await db.async_engine().connect()
+        assert holders(raised.value, of_anybody) == set()
+        assert outer.__traceback__.tb_frame is sys._getframe()
+
+    asyncio.run(main())
