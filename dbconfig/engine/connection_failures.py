@@ -12,11 +12,12 @@ from sqlalchemy.exc import SQLAlchemyError
 from dbconfig.engine.dialects import errors
 from dbconfig.engine.dialects.error_table import CONNECTION_LOST, JUDGED, UNKNOWN, Fate, Meaning
 from dbconfig.errors import DBConfigError
+from dbconfig.errors.catalogue import CATALOGUE  # here, since an error may come when no file can be opened
 from dbconfig.errors.light_dataclass import dataclass
 from dbconfig.errors.printable import printable, quoted
 from dbconfig.errors.problem import Location, Problem
 from dbconfig.errors.redaction import MASK, PLAIN_PARAMETERS
-from dbconfig.settings import hosts
+from dbconfig.settings import client_defaults, hosts
 from dbconfig.settings.known_drivers import PORTS, family
 from dbconfig.settings.secret_sources import Secret
 
@@ -172,8 +173,6 @@ def fix(slug: str, settings: DatabaseSettings, words: str = "") -> str:
     """Return the remedy, in the database system's terms; `words` is the driver's text."""
     if _NO_RSA in words:
         return "Write `sslmode: require`, or install the package: pip install cryptography."
-    from dbconfig.errors.catalogue import CATALOGUE
-
     return CATALOGUE[slug].advice(family(settings.backend))
 
 
@@ -190,8 +189,6 @@ def _password_note(settings: DatabaseSettings) -> str:
 
 def at_fault(slug: str, settings: DatabaseSettings, words: str = "") -> tuple[str, Location]:
     """Return the key that most likely has to be changed, and where it was set; `words` is the driver's text."""
-    from dbconfig.settings import client_defaults
-
     if slug == "variable-refused":
         refused = _refused_variable(settings, words)
         if refused:
@@ -283,8 +280,6 @@ def server_of(settings: DatabaseSettings) -> str:
         return str(settings.path or settings.address.database or ":memory:")
     if settings.is_generic and settings.address.host is None:
         return str(settings.address.database or settings.backend)  # a file, or however its driver interprets it
-    from dbconfig.settings import client_defaults
-
     address = client_defaults.completed(settings)
     socket = address.query.get("unix_socket", ()) or settings.connect_args.get("unix_socket", ())
     if socket:
