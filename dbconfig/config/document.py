@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
-from dbconfig.config import plain_yaml
+import yaml
+
+from dbconfig.config.yaml_syntax import explained
 from dbconfig.errors import ConfigError
 from dbconfig.errors.late_pattern import late_pattern
 from dbconfig.errors.light_dataclass import replace
@@ -25,6 +26,8 @@ DEPTH_LIMIT: Final = 32
 Path_ = tuple[str, ...]  # of a key; an item of a list has the path of its list
 
 _SECRET_SOURCES: Final = ("file", "env", "provider")
+# The C loader is seven times faster and gives the same positions; a build from source may lack it.
+_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _CONTROL = late_pattern("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufffe\uffff]")
 
 
@@ -115,25 +118,9 @@ class _Composer:
         self._anchors: dict[str, tuple[Node, int] | None] = {}
         self._before_secrets: dict[str, Problem] = {}  # unused anchors so far
         self._values = 0
-        self._next: Callable[[], Any]
 
     def compose(self) -> Node:
-        events = plain_yaml.events(self.source.whole())
-        if events is None:
-            return self._parsed_by_pyyaml()
-        self._next = events.__next__
-        root = self._document()
-        self.source.parsed = True
-        return root
-
-    def _parsed_by_pyyaml(self) -> Node:
-        import yaml  # takes longer than loading a profile
-
-        from dbconfig.config.yaml_syntax import explained
-
-        # The C loader is seven times faster and gives the same positions; a build from source may lack it.
-        loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(self.source.whole())
-        self._next = loader.get_event
+        self._loader = _Loader(self.source.whole())
         try:
             root = self._document()
         except yaml.MarkedYAMLError as error:
@@ -142,26 +129,29 @@ class _Composer:
             self.source.parsed = True
             return root
         finally:
-            loader.dispose()
+            self._loader.dispose()
         # Not within `except`: PyYAML's own error contains the text of the file.
         line, column, message, help = wrong
         return _refuse("yaml-syntax", message, self.source, line, column, help)
 
     def _document(self) -> Node:
         self._next()  # stream start
-        if _is(self._next(), "StreamEndEvent"):
+        if isinstance(self._next(), yaml.StreamEndEvent):
             return Scalar(None, Location(self.source.shown, text=self.source))
         root = self._node(self._next(), (), 0)
         self._next()  # document end
         end = self._next()
-        if not _is(end, "StreamEndEvent"):
+        if not isinstance(end, yaml.StreamEndEvent):
             message, mark = "a second document (`---`) starts here", end.start_mark
             _refuse("yaml-syntax", message, self.source, mark.line + 1, mark.column + 1, "write one document per file")
         self.problems += self._before_secrets.values()
         return root
 
+    def _next(self) -> Any:
+        return self._loader.get_event()
+
     def _node(self, event: Any, path: Path_, depth: int) -> Node:
-        if _is(event, "AliasEvent"):
+        if isinstance(event, yaml.AliasEvent):
             return self._alias(event, path)
         self._count(1, event)
         if depth > DEPTH_LIMIT:
@@ -183,11 +173,11 @@ class _Composer:
         return node
 
     def _content(self, event: Any, path: Path_, depth: int) -> Node:
-        if _is(event, "ScalarEvent"):
+        if isinstance(event, yaml.ScalarEvent):
             return self._scalar(event, path[-1] if path else "")
-        if _is(event, "SequenceStartEvent"):
+        if isinstance(event, yaml.SequenceStartEvent):
             items = []
-            while not _is(event_ := self._next(), "SequenceEndEvent"):
+            while not isinstance(event_ := self._next(), yaml.SequenceEndEvent):
                 items.append(self._node(event_, path, depth + 1))
             return SequenceNode(tuple(items), self._at(event))
         return self._mapping(event, path, depth)
@@ -206,9 +196,9 @@ class _Composer:
     def _mapping(self, event: Any, path: Path_, depth: int) -> MappingNode:
         entries: dict[str, Entry] = {}
         merged: list[MappingNode] = []
-        while not _is(key_event := self._next(), "MappingEndEvent"):
+        while not isinstance(key_event := self._next(), yaml.MappingEndEvent):
             at = self._at(key_event)
-            is_merge = _is(key_event, "ScalarEvent") and key_event.value == "<<" and not key_event.style
+            is_merge = isinstance(key_event, yaml.ScalarEvent) and key_event.value == "<<" and not key_event.style
             name = self._key(key_event, path, depth)
             node = self._node(self._next(), path if is_merge or name is None else (*path, name), depth + 1)
             if is_merge:
@@ -254,7 +244,7 @@ class _Composer:
         self.problems.append(Problem("duplicate-key", message, at, key, help, label="again here", also=also))
 
     def _key(self, event: Any, path: Path_, depth: int) -> str | None:
-        if _is(event, "ScalarEvent"):
+        if isinstance(event, yaml.ScalarEvent):
             self._count(1, event)
             if shown_name(event.value) == MASK:  # a URL with its password, in the wrong place
                 self._remember(event, "")
@@ -320,11 +310,6 @@ class _Composer:
         start, end = event.start_mark, event.end_mark
         width = end.column - start.column if end.line == start.line else 1
         return Location(self.source.shown, start.line + 1, start.column + 1, width=max(1, width), text=self.source)
-
-
-def _is(event: Any, name: str) -> bool:
-    """Return whether an event is of a class of PyYAML's, or of its namesake in `plain_yaml`."""
-    return type(event).__name__ == name
 
 
 def _is_secret(path: Path_) -> bool:

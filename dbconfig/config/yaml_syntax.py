@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Final
+from typing import Final
+
+import yaml
 
 from dbconfig.errors.late_pattern import late_pattern
 from dbconfig.settings.located_values import Source
-
-if TYPE_CHECKING:
-    import yaml
 
 _NOT_CLOSED = late_pattern("could not find expected ':'|unexpected end of stream|expected ',' or")
 _KEY: Final = late_pattern(r"\s*[\w.-]+:\s+\S")

@@ -19,7 +19,6 @@ UNUSED = (
     "difflib",
     "pydantic_settings",
     "pydantic.functional_serializers",
-    "yaml",
     "unicodedata",
     "dbconfig.config.protected_databases",
     "dbconfig.config.suggestions",
