@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Final
+from unicodedata import category, east_asian_width  # not on demand: a process that has given up its rights cannot
 
 SHOWN_AT_MOST: Final = 80  # characters of external text in a message: enough to recognize it, too few to flood a log
 
@@ -44,8 +45,6 @@ def harmless(text: str) -> str:
 
 def display_width(text: str) -> int:
     """Return how many terminal cells a text occupies: East Asian wide characters take two, combining marks none."""
-    from unicodedata import category, east_asian_width  # a library of its own, for messages only
-
     return sum(2 if east_asian_width(ch) in "WF" else 0 if category(ch) in ("Mn", "Me", "Cf") else 1 for ch in text)
 
 
