@@ -9,14 +9,16 @@ from pymysql.constants import CR, ER
 
 from dbconfig.engine.dialects.mysql import driver, errors, xa
 
-# Those that PyMySQL does not have: the references of MySQL and MariaDB that the table names.
+# Those that PyMySQL, or its lowest version, does not have: the references of MySQL and MariaDB that the table names.
 NEWER = {
     "ER_XA_RBTIMEOUT": {1613},
     "ER_XA_RBDEADLOCK": {1614},
     "ER_NEED_REPREPARE": {1615},
     "ER_ACCESS_DENIED_NO_PASSWORD_ERROR": {1698},
     "ER_CANT_EXECUTE_IN_READ_ONLY_TRANSACTION": {1792},
+    "ER_MUST_CHANGE_PASSWORD": {1820},
     "ER_READ_ONLY_MODE": {1836},
+    "ER_MUST_CHANGE_PASSWORD_LOGIN": {1862},
     "ER_INNODB_READ_ONLY": {1874},
     "ER_CONNECTION_KILLED": {1927},
     "ER_SERVER_OFFLINE_MODE": {3032},
