@@ -18,6 +18,7 @@ from dbconfig.registry.engines import Engines, ProcessEngines
 from dbconfig.registry.profiles import Profiles
 from dbconfig.registry.reloading import Reload
 from dbconfig.registry.styles import Key, Plan, Threads
+from dbconfig.sessions import retry
 from dbconfig.sessions.model_databases import Homes
 from dbconfig.sessions.session_classes import SQLMODEL, SessionClasses
 from dbconfig.settings.shards import SEPARATOR
@@ -25,7 +26,6 @@ from dbconfig.settings.shards import SEPARATOR
 if TYPE_CHECKING:
     from dbconfig.engine.pool import PoolStats
     from dbconfig.registry.event_loops import EventLoops
-    from dbconfig.sessions import retry
     from dbconfig.settings.database import DatabaseSettings
 
 T = TypeVar("T")
@@ -88,8 +88,6 @@ class Parts:
 
     def attempts(self, database: str, engine: Any, limit: int | None, timeout: float) -> retry.Attempts:
         """Return the counter of attempts for a unit of work on an engine of either kind."""
-        from dbconfig.sessions import retry
-
         books = pool.ledger_if_any(engine)
         found = retry.Attempts(limit, timeout, f"{self.profiles.get().name}/{database}")
         if books is not None:

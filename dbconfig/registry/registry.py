@@ -20,6 +20,7 @@ from dbconfig.registry import sharding
 from dbconfig.registry.parts import Parts, TableVerb, on_tables
 from dbconfig.registry.profiles import Profiles
 from dbconfig.replicas import read_your_writes
+from dbconfig.sessions import nesting, retry
 from dbconfig.sessions.commit import tell_if_committed
 from dbconfig.sessions.core import async_begun, begun
 from dbconfig.sessions.execution_options import making, options, with_options
@@ -257,8 +258,6 @@ class Registry:
         Raises:
             CommitUncertain: the connection was lost during COMMIT; this is never retried.
         """
-        from dbconfig.sessions import nesting, retry
-
         database = self._profiles.shard_of(self._named(database, shard))
         factory = self._engines.factory(database)
         make = making(factory.unit_of_work, options(schema, execution_options))
@@ -366,8 +365,6 @@ class Registry:
         Raises:
             CommitUncertain: the connection was lost during COMMIT; this is never retried.
         """
-        from dbconfig.sessions import nesting, retry
-
         database = self._profiles.shard_of(self._named(database, shard))
         factory = self.parts.loops.here().factory(database)
         make = making(factory.unit_of_work, options(schema, execution_options))

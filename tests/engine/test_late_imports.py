@@ -26,7 +26,6 @@ UNUSED = (
     "dbconfig.config.suggestions",
     "dbconfig.engine.create_tables",
     "dbconfig.engine.primary",
-    "dbconfig.sessions.retry",
     "dbconfig.sessions.several_databases",
     "dbconfig.engine.pool.tasks",
     "dbconfig.engine.pool.task_places",

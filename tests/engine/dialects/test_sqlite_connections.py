@@ -6,6 +6,7 @@ import asyncio
 import sqlite3
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
@@ -140,12 +141,11 @@ def test_a_closed_connection_leaves_the_file_to_others_though_a_cursor_is_left(
 
 
 def test_a_connection_of_another_thread_says_so_when_it_is_closed(tmp_path: Path) -> None:
-    made: list[Seen] = []
-    thread = threading.Thread(target=lambda: made.append(of_file(tmp_path, None)))
-    thread.start()
-    thread.join(30)
-    with pytest.raises(sqlite3.ProgrammingError, match="created in a thread"):
-        made[0].close()
+    with ThreadPoolExecutor(1) as thread:
+        made = thread.submit(of_file, tmp_path, None).result()
+        with pytest.raises(sqlite3.ProgrammingError, match="created in a thread"):
+            made.close()
+        thread.submit(made.close).result()
 
 
 @pytest.mark.parametrize("way", ["execute", "executemany", "executescript"])

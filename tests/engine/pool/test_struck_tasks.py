@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 import dbconfig.engine.pool
 from dbconfig import Profile, Registry
 from dbconfig.engine.pool import TaskPool
+from dbconfig.engine.pool.place import Rules
 from tests.support.drivers import ASYNCHRONOUS, Driver
 from tests.support.strikes import Strike, Struck, sweep
 
@@ -102,7 +103,7 @@ class Arena:
             assert not pending, f"somebody who waits is forgotten: {pending}"
 
     async def look(self, strike: Strike) -> None:
-        gc.collect(0 if sys.version_info < (3, 12) else 2)  # there, what two strikes leave is in the old generation
+        gc.collect(0)
         pool = self.pool
         async with asyncio.timeout(FORGOTTEN):
             connections = [await self.engine.connect() for _ in range(LIMIT)]
@@ -125,6 +126,12 @@ class Arena:
 
 def _settles(task: asyncio.Task[Any]) -> bool:
     return getattr(task.get_coro(), "__name__", "") == "settle"  # of a run that was itself interrupted
+
+
+@pytest.fixture(autouse=True)
+def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Retry a connect that was struck immediately, not after the seconds that a rejected password asks for."""
+    monkeypatch.setattr(Rules, "retry_pause", lambda rules, failures, *, transient: 0.01)
 
 
 @pytest.fixture
@@ -323,14 +330,6 @@ def struck(arena: Arena, scenario: Scenario, error: type[BaseException], forget:
     return sweep(attempt)
 
 
-# Python 3.12.1: in `a_wait_that_ends_in_vain` the strike arrives in `BaseEventLoop.call_soon`, called by `set_result`,
-# and nothing wakes the task.
-_IN_ASYNCIO = pytest.mark.skipif(
-    sys.version_info >= (3, 12),
-    reason="a strike is a signal here, which may arrive in asyncio's own code, and cost the loop a callback",
-)
-
-
 def cases() -> Iterator[Any]:
     """What is swept each time on each driver, and what with the slow tests."""
     usual = {a_unit, a_session, a_use}
@@ -348,11 +347,16 @@ def cases() -> Iterator[Any]:
                         marks=[
                             *driver.marks,
                             *([] if soon and (error is Struck or not driver.server) else [pytest.mark.slow]),
-                            *([] if scenario in usual else [_IN_ASYNCIO]),
                         ],
                     )
 
 
+# Python 3.12.1: in `a_wait_that_ends_in_vain` the strike arrives in `BaseEventLoop.call_soon`, called by `set_result`,
+# and nothing wakes the task.
+@pytest.mark.skipif(
+    sys.version_info >= (3, 12),
+    reason="a strike is a signal here, which may arrive in asyncio's own code, and cost the loop a callback",
+)
 @pytest.mark.parametrize(("arena", "scenario", "error", "times"), list(cases()), indirect=["arena"])
 def test_the_pool_is_whole_wherever_an_exception_strikes(
     arena: Arena, scenario: Scenario, error: type[BaseException], times: int, caplog: pytest.LogCaptureFixture
