@@ -12,6 +12,7 @@ from dbconfig import Profile, Registry
 from dbconfig.engine import connection_failures
 from dbconfig.engine.pool import farewell, statement_limit
 from tests.asynchronous.conftest import DRIVERS
+from tests.support.processes import wait_until
 from tests.support.proxy import Proxy
 from tests.support.servers import Server
 
@@ -194,3 +195,32 @@ def test_a_statement_whose_task_is_cancelled_again_and_again_ends_on_the_server(
                     await asyncio.sleep(0.02)
 
     asyncio.run(asyncio.wait_for(main(), 120))
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("name", SERVED)
+def test_a_statement_that_is_cancelled_at_the_end_of_its_loop_ends_on_the_server(
+    name: str, request: pytest.FixtureRequest
+) -> None:
+    """As by Ctrl-C: `asyncio.run` cancels what is to deliver the request, too."""
+    system, drivername, module = DRIVERS[name]
+    pytest.importorskip(module)
+    if name == "psycopg" and not cancels_beside():
+        pytest.skip("psycopg cannot ask a server to cancel without blocking: that takes libpq 17")
+    server = request.getfixturevalue(system)
+
+    async def main(db: Registry) -> None:
+        async def use() -> None:
+            async with db.async_session() as session:
+                await session.scalar(text(SLOW[system]))
+
+        task = asyncio.create_task(use())
+        while not server.sql(RUNNING[system])[0][0]:
+            await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    with Registry.from_profile(Profile(name="silent", url=server.url(drivername))) as db:
+        asyncio.run(asyncio.wait_for(main(db), 60))
+        wait_until(lambda: not server.sql(RUNNING[system])[0][0], "the end of the statement on the server")

@@ -46,8 +46,15 @@ class Connection(psycopg.AsyncConnection[Any]):
 
 
 async def _deliver(request: Any) -> None:
+    loop = asyncio.get_running_loop()
+    end = loop.time() + REQUEST_LIMIT
     try:
-        await waiting.wait_conn_async(generators.cancel(request), interval=_INTERVAL, timeout=REQUEST_LIMIT)
+        while (left := end - loop.time()) > 0:
+            try:
+                await waiting.wait_conn_async(generators.cancel(request), interval=_INTERVAL, timeout=left)
+                return
+            except asyncio.CancelledError:  # `asyncio.run` ends, often by the same Ctrl-C: it waits for this task
+                continue
     except (psycopg.Error, OSError) as error:
         logger.debug("the server was not asked to cancel: %s", error)
     finally:
