@@ -82,7 +82,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # A test that starts servers by itself, in a way that no mark shows, is skipped when it does.
+    # A test that starts its own servers, in a way that no mark shows, is skipped when it does.
     if "not server" in config.option.markexpr:
         os.environ[WITHOUT_SERVERS] = "1"
 

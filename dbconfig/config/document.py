@@ -86,6 +86,7 @@ def _text(path: Path, shown: str) -> str:
     else:
         wrong = small_files.undecodable(data)
         if not wrong:
+            # The codec utf-8-sig does the same, and would be imported for it.
             return data.decode().removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
         line = None if "UTF-16" in wrong else _first_undecodable(data)
         del data  # no frame of a traceback may hold what is in the file

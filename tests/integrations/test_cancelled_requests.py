@@ -76,7 +76,7 @@ def served(db: Registry, work: Callable[[Session], None], kind: dict[str, Any]) 
 
 
 async def cancelled(app: FastAPI, at: threading.Event, go_on: Callable[[], object]) -> None:
-    """Cancel a request once its thread is in the middle of its work, which then goes on."""
+    """Cancel a request once its thread is in the middle of its work, which then continues."""
     task = asyncio.ensure_future(request(app))
     assert await asyncio.to_thread(at.wait, LIMIT)
     task.cancel()

@@ -14,7 +14,7 @@ from sqlmodel import Session
 from dbconfig import Profile, Registry
 from tests.support.drivers import BY_NAME, of, plain
 
-WITHOUT_TLS = "?ssl_disabled=true"  # PyMySQL by itself takes 30 ms to prepare it for each connection
+WITHOUT_TLS = "?ssl_disabled=true"  # PyMySQL needs 30 ms to prepare it for each connection
 
 Work = Callable[[Session], Any]
 

@@ -253,7 +253,7 @@ def test_a_procedure_that_writes_is_part_of_the_unit(procedures: Units) -> None:
 
 
 def test_a_statement_that_commits_by_the_way_makes_a_unit_that_is_not_repeated(procedures: Units) -> None:
-    """ANALYZE TABLE and its like are told by nothing but the server's status."""
+    """ANALYZE TABLE and similar statements show only in the server's status."""
     calls = []
 
     def work(session: Session) -> None:

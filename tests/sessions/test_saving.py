@@ -28,7 +28,7 @@ class Wheel(Base, table=True):
 
 
 class Sessions:
-    """The sessions of a registry, told apart by nothing: those of asyncio are awaited by whoever calls the work."""
+    """The sessions of a registry with one interface: those of asyncio are awaited by the caller of the work."""
 
     def __init__(self, db: Registry, *, asynchronous: bool) -> None:
         self._db, self._asynchronous = db, asynchronous

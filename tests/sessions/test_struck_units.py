@@ -76,7 +76,7 @@ def count(driver: Driver, request: pytest.FixtureRequest) -> Iterator[Callable[[
         yield look
 
 
-# A strike between the making of a coroutine and its `await` leaves it so; whoever is interrupted there cannot help it.
+# A strike between the making of a coroutine and its `await` leaves it so; the interrupted code cannot prevent it.
 @pytest.mark.filterwarnings("ignore:coroutine '[^']*' was never awaited:RuntimeWarning")
 @pytest.mark.parametrize("way", ["unit", "block"])
 def test_a_unit_that_is_struck_says_what_is_committed_and_leaves_none_that_the_next_could_join(

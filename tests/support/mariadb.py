@@ -196,7 +196,7 @@ class MariaDBServer(Server):
         try:
             self._administrate(f"KILL {backend}")
         except pymysql.err.OperationalError:
-            return False  # "Unknown thread id": it has just ended by itself
+            return False  # "Unknown thread id": it has just ended
         return True
 
     def replica(self, *, delay: int = 0, settings: Mapping[str, object] | None = None) -> "MariaDBReplica":
@@ -238,7 +238,7 @@ class MariaDBReplica(MariaDBServer):
         self._configure()  # the data has been copied
 
     def follow(self) -> None:
-        """Begin to follow the primary; from then on each start goes on with it."""
+        """Begin to follow the primary; each later start resumes it."""
         source = f"master_host = '{self.primary.host}', master_port = {self.primary.port}"
         account = f"master_user = '{REPLICATOR}', master_password = {text(self.password)}"
         start = f"master_log_file = 'binlog.000001', master_log_pos = 4, master_delay = {self.delay}"

@@ -111,7 +111,7 @@ class Server(ABC):
 
     @abstractmethod
     def drop_database(self, name: str) -> None:
-        """Drop a database, whoever is connected to it."""
+        """Drop a database, also if clients are connected to it."""
 
     @abstractmethod
     def _create_user(self, name: str, password: str) -> None: ...
@@ -136,7 +136,7 @@ class Server(ABC):
         if self.running:
             return self
         if self._process is not None:
-            self._process.kill()  # it ended by itself; this lays its watchdog and its orphans to rest
+            self._process.kill()  # it has ended; its watchdog and its orphans may not have
             self._process = None
         first = not self._prepared
         try:

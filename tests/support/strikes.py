@@ -265,5 +265,5 @@ def _a_with_is_whole() -> bool:
 
 
 needs_a_whole_with = pytest.mark.skipif(
-    not _a_with_is_whole(), reason="this Python may leave a lock locked by itself: cpython issue 148874"
+    not _a_with_is_whole(), reason="this Python may leave a lock locked: cpython issue 148874"
 )

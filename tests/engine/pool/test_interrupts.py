@@ -77,7 +77,7 @@ def a_return_to_somebody_who_waits(pool: FairPool) -> Callable[[], None]:
             for connection in held:
                 connection.close()
         finally:
-            # Whoever waits is served by what is left of these, or a place is free and it is told.
+            # A waiter is served by what is left of these, or a place is free and the waiter gets it.
             held.clear()
             gc.collect(0)
 

@@ -34,7 +34,7 @@ class Pool(TaskPool):
 
 
 class Line(SimpleNamespace):
-    """A queue that keeps the events it is told of."""
+    """A queue that records its events."""
 
     def __init__(self, **parts: Any) -> None:
         super().__init__(**parts)
