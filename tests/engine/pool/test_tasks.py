@@ -380,6 +380,8 @@ def test_a_connection_that_died_while_it_rested_is_seen_without_a_round_trip(eng
             await connection.close()
         await asyncio.to_thread(engines.server.terminate)
         assert await engines.connections(0)
+        for place in pool_of(engine).idle:  # a fast server ends them while they are still trusted after their return
+            place.connection.doubtful_at = 0.0
         for _ in range(4):
             assert await select(engine) == 1
         await engine.dispose()
