@@ -269,10 +269,13 @@ class TaskPlaces(AsyncAdaptedQueuePool, Ours):
         self._mend(now)
         self.line.tick(now)
         self._run()
-        if self._timers is timers:  # nothing is due
-            self._stop_timers()
-        if self.line.callers:
+        nothing_due = self._timers is timers
+        if self.line.callers and nothing_due:
+            self._wake_in(REVIEW)  # and only then are the old timers cancelled
+        elif self.line.callers:
             self._see_to_a_review(next_end)
+        elif nothing_due:
+            self._stop_timers()
         self._watch_the_rest()
 
     def _watch_the_rest(self) -> None:

@@ -16,7 +16,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 import dbconfig.engine.pool
 from dbconfig import Profile, Registry
-from dbconfig.engine.pool import TaskPool
+from dbconfig.engine.pool import TaskPool, task_places
+from dbconfig.engine.pool.care import Care
 from dbconfig.engine.pool.place import Rules
 from tests.support.drivers import ASYNCHRONOUS, Driver
 from tests.support.strikes import Strike, Struck, sweep
@@ -364,3 +365,50 @@ def test_the_pool_is_whole_wherever_an_exception_strikes(
     points = struck(arena, scenario, error, caplog.clear, times)
     print(f"struck at {points} points")
     assert points > 5
+
+
+class Recording:
+    """An event loop that keeps the timers that are set."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self.timers: list[asyncio.TimerHandle] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loop, name)
+
+    def call_later(self, delay: float, callback: Callable[..., object], *args: Any) -> asyncio.TimerHandle:
+        self.timers.append(self._loop.call_later(delay, callback, *args))
+        return self.timers[-1]
+
+    def to_come(self) -> list[asyncio.TimerHandle]:
+        return [timer for timer in self.timers if not timer.cancelled()]
+
+
+@pytest.mark.parametrize("arena", [driver for driver in ASYNCHRONOUS if not driver.server], indirect=True)
+def test_while_a_caller_waits_a_review_is_to_come_wherever_an_exception_strikes_one(
+    arena: Arena, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if care has nothing to do, which would have scheduled it."""
+    monkeypatch.setattr(Care, "round", lambda care, now: None)
+
+    async def held() -> tuple[Any, list[Any], asyncio.Task[Any]]:
+        connections = [await arena.engine.connect() for _ in range(LIMIT)]
+        waiting = asyncio.create_task(arena.ask(1))
+        while not arena.pool.waiters:
+            await asyncio.sleep(0)
+        return arena.pool, connections, waiting
+
+    def attempt(strike: Strike) -> bool:
+        arena.open(anew=False)
+        pool, connections, waiting = arena.runner.run(held())
+        pool._loop = loop = Recording(pool._loop)
+        pool._wake_in(0.0)
+        fell = strike.during(pool._review)
+        assert loop.to_come(), f"{strike} nothing wakes the pool"
+        pool._loop = loop._loop
+        arena.runner.run(let_go(connections))
+        assert arena.runner.run(asyncio.wait_for(waiting, FORGOTTEN)) == 1
+        return fell
+
+    assert sweep(attempt, task_places.__file__) > 5
