@@ -22,12 +22,13 @@ from dbconfig.engine.pool import (
     sockets,
     statement_limit,
 )
+from dbconfig.engine.pool.both import Ours
 from dbconfig.engine.pool.call_watchdog import watch
 from dbconfig.engine.pool.connect_limit import limit_connect_time
 from dbconfig.engine.pool.diagnostics import call_sites, counters, leaks, timeout_report
 from dbconfig.engine.pool.driver import Driver, introduce
 from dbconfig.engine.pool.maintenance import caretaker
-from dbconfig.engine.pool.options import SYSTEM_ERRORS, Judge, LineOptions, Ours
+from dbconfig.engine.pool.options import SYSTEM_ERRORS, Judge, LineOptions
 from dbconfig.engine.pool.ours import is_ours
 from dbconfig.engine.pool.retiring import close_on_return, retire
 from dbconfig.engine.pool.sockets import descriptor
@@ -183,7 +184,7 @@ def inspect_each_loan(engine: Engine, inspect: Callable[[Any, ConnectionPoolEntr
     It does what a `checkout` listener does, at a tenth of the cost, because SQLAlchemy's listener loops are skipped.
     """
     pool = engine.pool
-    if isinstance(pool, FairPool):
+    if is_ours(pool):
         pool.inspections = (*pool.inspections, inspect)
     else:
         event.listen(engine, "checkout", lambda connection, record, proxy: inspect(connection, record))

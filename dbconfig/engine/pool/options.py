@@ -52,10 +52,6 @@ class SystemErrors:
 SYSTEM_ERRORS: Final = SystemErrors()
 
 
-class Ours:
-    """Marks a pool with our queue."""
-
-
 class LineOptions(NamedTuple):
     """What our pool needs to know beyond QueuePool's own arguments."""
 

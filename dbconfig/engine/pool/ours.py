@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeGuard
 
-from dbconfig.engine.pool.options import Ours
+from dbconfig.engine.pool.both import Ours
 
 if TYPE_CHECKING:
     from dbconfig.engine.pool.tasks import TaskPool

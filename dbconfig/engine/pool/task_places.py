@@ -12,18 +12,18 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool
 from sqlalchemy.util import await_only, greenlet_spawn
 
 from dbconfig.engine.pool import deadline, farewell
+from dbconfig.engine.pool.both import Ours
 from dbconfig.engine.pool.clock import monotonic
 from dbconfig.engine.pool.facts import facts
 from dbconfig.engine.pool.line import Line
 from dbconfig.engine.pool.mending import REVIEW, mend
-from dbconfig.engine.pool.options import LineOptions, Ours
+from dbconfig.engine.pool.options import LineOptions
 from dbconfig.engine.pool.ping import PING_LIMIT
 from dbconfig.engine.pool.place import Caller, Close, Command, Connect, Ping, Place, Rules, Serve, State
 from dbconfig.engine.pool.refusal import NEVER
 from dbconfig.engine.pool.sockets import Verdict
-from dbconfig.engine.pool.tally import Counters, Past
+from dbconfig.engine.pool.tally import Past
 from dbconfig.engine.pool.task_record import TaskRecord, is_held
-from dbconfig.engine.pool.timeout_errors import Explain
 
 if TYPE_CHECKING:
     from collections import OrderedDict, deque
@@ -49,19 +49,11 @@ class TaskPlaces(AsyncAdaptedQueuePool, Ours):
     def __init__(
         self, creator: Any, line: LineOptions | None = None, past: Past | None = None, **arguments: Any
     ) -> None:
-        super().__init__(creator, **arguments)
-        self.options: LineOptions = line or LineOptions()
+        super().__init__(creator, line, past, **arguments)
         options = self.options
-        self.counters: Counters = Counters()
-        self.past: Past = past or Past()
-        self.explain: Explain | None = None  # writes the notes of a timeout
-        self.at_dispose: Callable[[], None] | None = None
-        self.server = "the server"  # its name in errors
-        self.disown: Callable[[], list[Any]] | None = None
-        size = self._pool.maxsize or NEVER
         rules = Rules(
-            size=size,
-            limit=NEVER if self._max_overflow == -1 else size + self._max_overflow,
+            size=self.steady,
+            limit=self.limit,
             lifo=self._pool.use_lifo,
             max_waiting=options.max_waiting,
             queue_target=options.queue_target,
@@ -72,8 +64,6 @@ class TaskPlaces(AsyncAdaptedQueuePool, Ours):
             connect_stalls=min(1.0, max(self._timeout, 0.1) / 2),
         )
         self.line: Line = Line(rules, self.counters)
-        self._check = options.check
-        self._trust = NEVER if self._check is None else self._check.trust
         self._loop: Any = None  # of the first use
         self.thread = 0
         self._timers: tuple[asyncio.TimerHandle, ...] = ()  # of the next round
@@ -159,7 +149,7 @@ class TaskPlaces(AsyncAdaptedQueuePool, Ours):
                 raise
             return
         now = monotonic()
-        record.doubtful_at = min(now + self._trust, place.expires)
+        record.doubtful_at = min(now + self.trust, place.expires)
         self.line.connected(place, now, place.expires)
         self._run()
 
@@ -300,14 +290,6 @@ class TaskPlaces(AsyncAdaptedQueuePool, Ours):
         place.keeper = asyncio.current_task()
         return place.state is state
 
-    def _invalidate(self, connection: Any, exception: BaseException | None = None, _checkin: bool = True) -> None:
-        # By generation and not, as SQLAlchemy does, by the wall clock, which may be set back.
-        record = getattr(connection, "_connection_record", None)
-        if not isinstance(record, TaskRecord) or record.place.generation == self.line.generation:
-            self.invalidate_all()
-        if _checkin and getattr(connection, "is_valid", False):
-            connection.invalidate(exception)
-
     def invalidate_all(self) -> None:
         """Hand out no existing connection again; those in use close when they are returned."""
         self.line.invalidate(monotonic())
@@ -321,7 +303,11 @@ class TaskPlaces(AsyncAdaptedQueuePool, Ours):
         return self.line.disposed and not self.line.open and not self.line.callers
 
     @property
-    def open(self) -> int:
+    def generation(self) -> int:  # type: ignore[override]
+        return self.line.generation
+
+    @property
+    def open(self) -> int:  # type: ignore[override]
         return self.line.open
 
     @property
@@ -329,21 +315,15 @@ class TaskPlaces(AsyncAdaptedQueuePool, Ours):
         return self.line.connecting
 
     @property
-    def idle(self) -> deque[Place]:
+    def idle(self) -> deque[Place]:  # type: ignore[override]
         return self.line.idle
 
     @property
     def waiters(self) -> OrderedDict[Caller, None]:
         return self.line.callers
 
-    def checkedin(self) -> int:
-        return len(self.line.idle)
-
     def checkedout(self) -> int:
         return self.line.in_use - len(self.line.idle)
-
-    def overflow(self) -> int:
-        return self.line.open - self._pool.maxsize if self._pool.maxsize else 0
 
 
 def _tick(known: weakref.ref[TaskPlaces]) -> None:

@@ -63,6 +63,7 @@ class TaskRecord(Record):
         before = self.dbapi_connection
         if before is not None and self._soft_invalidate_time <= self.starttime:
             return before  # the pool invalidates by generation, and recycles by its own clock
+        keeper = self.place.keeper  # at whose inspection this connects
         try:
             self.place.keeper = asyncio.current_task()
             return super().get_connection()
@@ -70,7 +71,7 @@ class TaskRecord(Record):
             self._end(before, error)
             raise
         finally:
-            self.place.keeper = None
+            self.place.keeper = keeper
 
     def invalidate(self, e: BaseException | None = None, soft: bool = False) -> None:
         before = self.dbapi_connection
@@ -101,7 +102,11 @@ class TaskRecord(Record):
         self.reason = None
 
     @property
-    def lent_at(self) -> float:  # type: ignore[override]  # a plain attribute above
+    def generation(self) -> int:  # type: ignore[override]  # plain attributes above
+        return self.place.generation
+
+    @property
+    def lent_at(self) -> float:  # type: ignore[override]
         return self.place.lent_at
 
     @property

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from asyncio import current_task
 from threading import get_ident
+from typing import Any
 from weakref import ref
 
 from sqlalchemy.pool import PoolProxiedConnection
@@ -16,7 +17,7 @@ from dbconfig.engine.pool import farewell, timeout_errors
 from dbconfig.engine.pool.clock import monotonic
 from dbconfig.engine.pool.connecting import Connector
 from dbconfig.engine.pool.garbage import garbage
-from dbconfig.engine.pool.options import own_arguments
+from dbconfig.engine.pool.inspections import connected_again, inspected
 from dbconfig.engine.pool.place import Caller, Place
 from dbconfig.engine.pool.refusal import NEVER, Refusal
 from dbconfig.engine.pool.sockets import Verdict
@@ -42,11 +43,7 @@ class TaskPool(TaskPlaces):
             record = self._do_get()
             connection = record.dbapi_connection
             if connection is None or record._soft_invalidate_time > record.starttime:
-                try:
-                    connection = record.get_connection()
-                except BaseException as error:
-                    record._checkin_failed(error, _fairy_was_created=False)
-                    raise
+                connection = connected_again(record)
             return TaskLent(self, connection, record)
 
     def _do_get(self) -> TaskRecord:
@@ -60,7 +57,19 @@ class TaskPool(TaskPlaces):
             self.counters.at_once += 1
         record: TaskRecord = place.connection
         record.task = None if task is None else ref(task)
+        if self.inspections:
+            self._inspect(record, task)
         return record
+
+    def _inspect(self, record: TaskRecord, task: asyncio.Task[Any] | None) -> None:
+        connection: Any = record.dbapi_connection
+        record.place.keeper = task  # an inspection may await, and a review must not take the connection for a lost one
+        try:
+            if connection is None or record._soft_invalidate_time > record.starttime:
+                connection = connected_again(record)
+            inspected(self, record, connection)
+        finally:
+            record.place.keeper = None
 
     def _get_slowly(self, place: Place | None, now: float) -> Place:
         place = self._bind(place)
@@ -196,7 +205,7 @@ class TaskPool(TaskPlaces):
                 self._loop.call_soon_threadsafe(self._lost, record.place)
             return
         place = record.place
-        doubtful_at, expires = now + self._trust, place.expires
+        doubtful_at, expires = now + self.trust, place.expires
         record.doubtful_at = doubtful_at if doubtful_at < expires else expires  # min() is a call
         self.line.give_back(place, now)
         if self.line.commands:
@@ -239,10 +248,3 @@ class TaskPool(TaskPlaces):
 
     def _under_way(self) -> set[asyncio.Task[None]]:
         return self._closes | self._connects if not self.line.callers else set(self._closes)
-
-    def recreate(self) -> TaskPool:
-        self.logger.info("Pool recreating")
-        pool = self.__class__(self._creator, line=self.options, past=self.past.and_of(self), **own_arguments(self))
-        pool.explain, pool.at_dispose = self.explain, self.at_dispose
-        pool.server, pool.disown = self.server, self.disown
-        return pool

@@ -7,20 +7,18 @@ from collections.abc import Callable
 from threading import RLock
 from typing import Any
 
-from sqlalchemy.pool import QueuePool
-
 from dbconfig.engine.pool import forks, idle, judgements
+from dbconfig.engine.pool.both import Ours
 from dbconfig.engine.pool.clock import monotonic
 from dbconfig.engine.pool.connecting import Connector
-from dbconfig.engine.pool.options import LineOptions, Ours
-from dbconfig.engine.pool.record import NEVER, Leaks, Record, Slot, Waiter
+from dbconfig.engine.pool.options import LineOptions
+from dbconfig.engine.pool.record import Record, Slot, Waiter
 from dbconfig.engine.pool.refusal import Refusal
 from dbconfig.engine.pool.shedding import Shedding
-from dbconfig.engine.pool.tally import Counters, Past
-from dbconfig.engine.pool.timeout_errors import Explain
+from dbconfig.engine.pool.tally import Past
 
 
-class Places(QueuePool, Ours):
+class Places(Ours):
     """The base of `FairPool`, without the checkout itself.
 
     Two invariants hold whenever the lock is free: no caller waits while a connection is idle, and every open or opening
@@ -37,16 +35,7 @@ class Places(QueuePool, Ours):
     def __init__(
         self, creator: Any, line: LineOptions | None = None, past: Past | None = None, **arguments: Any
     ) -> None:
-        super().__init__(creator, **arguments)
-        self.options: LineOptions = line or LineOptions()
-        self.counters: Counters = Counters()
-        self.explain: Explain | None = None  # writes the notes of a timeout
-        self.at_dispose: Callable[[], None] | None = None
-        self.leaks: Leaks | None = None
-        self.inspections: tuple[Callable[[Any, Record], None], ...] = ()  # of each connection that is handed out
-        self.server = "the server"  # its name in errors
-        self.disown: Callable[[], list[Record]] | None = None  # forgets and returns the connections of the parent
-        self.past: Past = past or Past()
+        super().__init__(creator, line, past, **arguments)
         self.in_its_process: forks.Mark = forks.mark()
         self.lock: RLock = RLock()
         self.idle: deque[Record] = deque()
@@ -59,17 +48,13 @@ class Places(QueuePool, Ours):
         self.generation: int = 0  # of the connections made from now on; the older ones are invalid
         self.disposed = False
         self._cared_for = False
-        self.limit: float | int = float("inf") if self._max_overflow == -1 else self._pool.maxsize + self._max_overflow
         self.connector: Connector = Connector(
             self, inline=getattr(self._dialect, "name", "") == "sqlite" or self._timeout <= 0
         )
         target = self.options.queue_target
         self.shedding: Shedding | None = None if target is None else Shedding(target)
-        self._check = self.options.check
-        self.trust: float = NEVER if self._check is None else self._check.trust
         # Beyond the steady size the most recently returned connection is handed out first, so that the surplus stays
         # idle and can time out; in strict rotation a trickle of requests would keep all of them in use.
-        self._steady = self._pool.maxsize or float("inf")
         self._take = self.idle.pop if self._pool.use_lifo else self.idle.popleft
         self._put = self.idle.append
         self._put_surplus = self.idle.append if self._pool.use_lifo else self.idle.appendleft
@@ -96,7 +81,7 @@ class Places(QueuePool, Ours):
             else:
                 if not used:
                     self._put_last(record)
-                elif self.open <= self._steady:
+                elif self.open <= self.steady:
                     self._put(record)
                 else:
                     self._put_surplus(record)
@@ -215,11 +200,5 @@ class Places(QueuePool, Ours):
     def is_over(self) -> bool:
         return self.disposed and not self.open and not self.waiters
 
-    def checkedin(self) -> int:
-        return len(self.idle)
-
     def checkedout(self) -> int:
         return self.open - len(self.idle)
-
-    def overflow(self) -> int:
-        return self.open - self._pool.maxsize if self._pool.maxsize else 0

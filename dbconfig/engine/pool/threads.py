@@ -7,7 +7,6 @@ from bisect import bisect_left
 from threading import RLock, get_ident
 from typing import Any
 
-from sqlalchemy.exc import DisconnectionError, InvalidRequestError
 from sqlalchemy.pool.base import _ConnectionFairy
 
 from dbconfig.engine.pool import deadline as deadlines
@@ -15,8 +14,8 @@ from dbconfig.engine.pool import forks, idle, judgements, timeout_errors
 from dbconfig.engine.pool.clock import monotonic
 from dbconfig.engine.pool.connecting import Connector
 from dbconfig.engine.pool.garbage import garbage
+from dbconfig.engine.pool.inspections import connected_again, inspected
 from dbconfig.engine.pool.lent import Lent
-from dbconfig.engine.pool.options import own_arguments
 from dbconfig.engine.pool.record import Record, Slot, Waiter
 from dbconfig.engine.pool.refusal import Refusal
 from dbconfig.engine.pool.sockets import Verdict
@@ -38,9 +37,9 @@ class FairPool(Places):
         record = self._do_get()
         connection: Any = record.dbapi_connection
         if connection is None or record._soft_invalidate_time > record.starttime:
-            connection = self._connect_again(record)
-        if self.inspections and not self._pass(record, connection):
-            connection = self._replaced(record)
+            connection = connected_again(record)
+        if self.inspections:
+            connection = inspected(self, record, connection)
         if self.leaks is not None:
             self.leaks.taken(record)
         lent = Lent(self, connection, record, self.logger.isEnabledFor(logging.DEBUG))
@@ -58,38 +57,6 @@ class FairPool(Places):
             _ConnectionFairy._checkout(self, fairy=lent)
         except BaseException:
             self.lent.discard(record)
-            raise
-
-    def _pass(self, record: Record, connection: Any) -> bool:
-        """Whether a connection passes the checks at checkout; if not, it is closed here."""
-        try:
-            for inspect in self.inspections:
-                inspect(connection, record)
-        except BaseException as error:
-            if isinstance(error, DisconnectionError):
-                self.logger.info("Disconnection detected on checkout (reason: %r)", error)
-                if error.invalidate_pool and record.generation == self.generation:
-                    self.invalidate_all()
-                record.invalidate(error)
-                return False
-            record._checkin_failed(error, _fairy_was_created=False)
-            raise
-        return True
-
-    def _replaced(self, record: Record) -> Any:
-        """Reconnect where a connection failed the checks; if the new one fails too, raise an error."""
-        connection = self._connect_again(record)
-        if self._pass(record, connection):
-            return connection
-        record.checkin(_fairy_was_created=False)
-        raise InvalidRequestError("This connection is closed")  # as SQLAlchemy says it
-
-    def _connect_again(self, record: Record) -> Any:
-        """Reconnect in a record whose connection has expired since it was returned."""
-        try:
-            return record.get_connection()
-        except BaseException as error:
-            record._checkin_failed(error, _fairy_was_created=False)
             raise
 
     def _do_get(self) -> Record:
@@ -284,7 +251,7 @@ class FairPool(Places):
             # Read the generation under the lock: an invalidation after an earlier check would not find the connection
             # idle.
             if not (self.waiters or self.disposed) and record.generation == self.generation:
-                self._put(record) if self.open <= self._steady else self._put_surplus(record)
+                self._put(record) if self.open <= self.steady else self._put_surplus(record)
                 return
         self.hand_over(record)
 
@@ -295,15 +262,6 @@ class FairPool(Places):
             record.slot.release()
         else:
             self.discard(record, "recycled" if monotonic() >= record.expires else "invalidated")
-
-    def recreate(self) -> FairPool:
-        # No lock here: after a fork this runs in the child, where a lock of another thread is never released.
-        self.logger.info("Pool recreating")
-        pool = self.__class__(self._creator, line=self.options, past=self.past.and_of(self), **own_arguments(self))
-        pool.explain, pool.at_dispose = self.explain, self.at_dispose
-        pool.inspections = self.inspections
-        pool.server, pool.disown, pool.leaks = self.server, self.disown, self.leaks
-        return pool
 
     def _start_afresh(self) -> None:
         """After a fork that Python did not see: the connections and their waiters belong to the parent."""
@@ -334,12 +292,3 @@ class FairPool(Places):
             self.disposed: bool = False  # interrupted: the engine keeps using this pool
             raise
         self.logger.info("Pool disposed. %s", self.status())
-
-    def _invalidate(self, connection: Any, exception: BaseException | None = None, _checkin: bool = True) -> None:
-        # By generation and not, as SQLAlchemy does, by the wall clock: after a jump back by an hour each connection
-        # would for an hour count as older than the invalidation, and be replaced at every checkout.
-        record = getattr(connection, "_connection_record", None)
-        if not isinstance(record, Record) or record.generation == self.generation:
-            self.invalidate_all()
-        if _checkin and getattr(connection, "is_valid", False):
-            connection.invalidate(exception)

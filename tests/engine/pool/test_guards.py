@@ -6,12 +6,11 @@ import os
 import sys
 import threading
 import time
-from contextlib import closing, nullcontext
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from sqlalchemy import exc
 from sqlalchemy.engine.default import DefaultDialect
 
 from dbconfig.engine import pool as pool_package
@@ -19,7 +18,7 @@ from dbconfig.engine.pool import call_watchdog, driver, forks, idle, judgements
 from dbconfig.engine.pool.call_watchdog import Watch
 from dbconfig.engine.pool.driver import Driver
 from dbconfig.engine.pool.options import SYSTEM_ERRORS, LineOptions
-from tests.engine.pool.support import JUDGE, FakeServer, assert_whole, eventually, fair_pool
+from tests.engine.pool.support import JUDGE, FakeServer, eventually, fair_pool
 
 # The watch
 
@@ -274,28 +273,3 @@ def test_a_dialect_that_was_never_introduced_has_a_driver_that_knows_nothing() -
     assert type(driver.of(dialect)) is Driver
     driver.introduce(dialect, known)
     assert driver.of(dialect) is known
-
-
-# Inspections
-
-
-def test_an_inspection_that_finds_the_server_gone_ends_all_connections_of_that_time() -> None:
-    server = FakeServer()
-    pool = fair_pool(server, pool_size=3, max_overflow=0)
-    for each in [pool.connect() for _ in range(3)]:
-        each.close()
-    refused: list[Any] = []
-
-    def inspect(connection: Any, record: Any) -> None:
-        if len(refused) < 1:
-            refused.append(connection)
-            raise exc.InvalidatePoolError("gone")
-
-    pool.inspections = (inspect,)
-    with closing(pool.connect()) as fairy:
-        assert fairy.dbapi_connection is not refused[0]
-        assert pool.generation == 1
-        assert server.open == 1
-        assert refused[0].closed
-    assert_whole(pool)
-    pool.dispose()

@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 import pytest
-from sqlalchemy import event, exc
+from sqlalchemy import event
 from sqlalchemy.pool import Pool, PoolProxiedConnection
 
 from dbconfig.engine.pool.threads import FairPool
@@ -126,36 +126,6 @@ def test_debug_records_are_written_when_they_are_wanted(pool, caplog):
     assert "checked out from pool" in caplog.text
     assert "being returned to pool" in caplog.text
     assert "rollback-on-return" in caplog.text
-
-
-def test_a_connection_that_an_inspection_refuses_is_replaced(pool, server):
-    pool.connect().close()
-    old = server.made[0]
-
-    def inspect(connection: object, record: object) -> None:
-        if connection is old:
-            raise exc.DisconnectionError("not this one")
-
-    pool.inspections = (inspect,)
-    connection = pool.connect()
-    assert connection.dbapi_connection is server.made[1]
-    assert old.closed
-    connection.close()
-    assert_whole(pool)
-
-
-@pytest.mark.parametrize(
-    ("raised", "told"), [(exc.DisconnectionError, exc.InvalidRequestError), (RuntimeError, RuntimeError)]
-)
-def test_an_inspection_that_refuses_every_connection_is_an_error_that_costs_no_place(pool, server, raised, told):
-    def inspect(connection: object, record: object) -> None:
-        raise raised("never")
-
-    pool.inspections = (inspect,)
-    with pytest.raises(told):
-        pool.connect()
-    assert_whole(pool)
-    assert server.open == 0
 
 
 def test_what_is_in_use_at_the_end_of_the_process_says_nothing():

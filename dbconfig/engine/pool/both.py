@@ -1,0 +1,76 @@
+"""What the pool of threads and the pool of asyncio have in common."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Self
+
+from sqlalchemy.pool import QueuePool
+
+from dbconfig.engine.pool.options import LineOptions, own_arguments
+from dbconfig.engine.pool.record import NEVER, Record
+from dbconfig.engine.pool.tally import Counters, Past
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+    from dbconfig.engine.pool.inspections import Inspection
+    from dbconfig.engine.pool.record import Leaks
+    from dbconfig.engine.pool.timeout_errors import Explain
+
+
+class Ours(QueuePool):
+    """The base of both pools: what each knows of its engine, counts, and passes on to the pool that follows it."""
+
+    # Set by `attach`, for an engine; the pool that follows gets them too.
+    explain: Explain | None = None  # writes the notes of a timeout
+    at_dispose: Callable[[], None] | None = None
+    inspections: tuple[Inspection, ...] = ()
+    leaks: Leaks | None = None
+    server: str = "the server"  # its name in errors
+    disown: Callable[[], list[Any]] | None = None  # forgets and returns the connections of the parent
+
+    generation: int  # of the connections made from now on; the older ones are invalid
+    open: int  # connections: idle, in use, connecting, or closing
+    idle: Collection[Any]
+
+    def __init__(
+        self, creator: Any, line: LineOptions | None = None, past: Past | None = None, **arguments: Any
+    ) -> None:
+        super().__init__(creator, **arguments)
+        self.options: LineOptions = line or LineOptions()
+        self.counters: Counters = Counters()
+        self.past: Past = past or Past()
+        self._check = self.options.check
+        self.trust: float = NEVER if self._check is None else self._check.trust
+        self.steady: float = self._pool.maxsize or NEVER  # connections that are kept however they are used
+        self.limit: float = NEVER if self._max_overflow == -1 else self._pool.maxsize + self._max_overflow
+
+    def invalidate_all(self) -> None:
+        raise NotImplementedError
+
+    def is_over(self) -> bool:
+        raise NotImplementedError
+
+    def _invalidate(self, connection: Any, exception: BaseException | None = None, _checkin: bool = True) -> None:
+        # By generation and not, as SQLAlchemy does, by the wall clock: after a jump back by an hour each connection
+        # would for an hour count as older than the invalidation, and be replaced at every checkout.
+        record = getattr(connection, "_connection_record", None)
+        if not isinstance(record, Record) or record.generation == self.generation:
+            self.invalidate_all()
+        if _checkin and getattr(connection, "is_valid", False):
+            connection.invalidate(exception)
+
+    def checkedin(self) -> int:
+        return len(self.idle)
+
+    def overflow(self) -> int:
+        return self.open - self._pool.maxsize if self._pool.maxsize else 0
+
+    def recreate(self) -> Self:
+        # No lock here: after a fork this runs in the child, where a lock of another thread is never released.
+        self.logger.info("Pool recreating")
+        pool = self.__class__(self._creator, line=self.options, past=self.past.and_of(self), **own_arguments(self))
+        pool.explain, pool.at_dispose = self.explain, self.at_dispose
+        pool.inspections, pool.leaks = self.inspections, self.leaks
+        pool.server, pool.disown = self.server, self.disown
+        return pool
