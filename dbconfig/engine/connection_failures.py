@@ -48,6 +48,7 @@ _AT_FAULT: Final = {
     "database-file": ("database",),
     "read-only": ("host",),
     "no-primary": ("host",),
+    "read-only-by-default": ("variables", "query", "username"),
     "connection-lost": ("host",),
 }
 
@@ -262,6 +263,7 @@ def _message(slug: str, settings: DatabaseSettings, place: str = "", key: str = 
         "database-file": f"the file {database} cannot be opened",
         "read-only": f"{place} does not accept writes",
         "no-primary": f"none of {place} is a primary",
+        "read-only-by-default": "the server accepts writes, but transactions are read-only by default",
         "variable-refused": f"the server rejects a session variable: `{key or 'variables'}`",
         "busy": f"the database {database} is locked or too slow",
     }

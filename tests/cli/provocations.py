@@ -411,10 +411,34 @@ def _(project: Project, options: tuple[str, ...], fixture: Fixture) -> Result:
 @provokes("no-primary")
 def _(project: Project, options: tuple[str, ...], fixture: Fixture) -> Result:
     server = _postgresql(fixture)
+    _configure(server, "SET default_transaction_read_only = on", "on")
+    try:
+        return _check(project, _twice(server), options)
+    finally:
+        _configure(server, "RESET default_transaction_read_only", "off")
+
+
+@provokes("read-only-by-default")
+def _(project: Project, options: tuple[str, ...], fixture: Fixture) -> Result:
+    server = _postgresql(fixture)
     if server.sql("SHOW default_transaction_read_only") == [("off",)]:
-        server.sql(f'ALTER DATABASE "{server.database}" SET default_transaction_read_only = on')
+        server.sql(f"ALTER ROLE {server.user} SET default_transaction_read_only = on")
+    try:
+        return _check(project, _twice(server), options)
+    finally:
+        server.sql(f"BEGIN READ WRITE; ALTER ROLE {server.user} RESET default_transaction_read_only; COMMIT")
+
+
+def _configure(server: PostgreSQLServer, change: str, value: str) -> None:
+    server.sql(f"ALTER SYSTEM {change}")
+    server.sql("SELECT pg_reload_conf()")
+    wait_until(lambda: server.sql("SHOW default_transaction_read_only") == [(value,)], "the server's configuration")
+
+
+def _twice(server: PostgreSQLServer) -> str:
+    """Return the URL of a server that is listed as two hosts."""
     url = f"postgresql://{server.user}:{server.password}@/{server.database}"
-    return _check(project, f"{url}?host=127.0.0.1:{server.port}&host=localhost:{server.port}", options)
+    return f"{url}?host=127.0.0.1:{server.port}&host=localhost:{server.port}"
 
 
 @provokes("busy")

@@ -13,7 +13,7 @@ _NEED_SERVERS = {
     "timed-out", "tls-refused", "login-rejected", "database-missing", "database-denied", "too-many-connections",
     "starting-up", "connection-failed", "read-only", "clock-skew", "pool-over-budget", "recycle-too-late",
     "tls-required", "no-primary", "tls-untrusted", "test-database", "pooler-undeclared", "variable-refused",
-    "client-setting",
+    "client-setting", "read-only-by-default",
 }  # fmt: skip
 # What the notes of an exception tell, which have no colour.
 _PLAIN = {"missing-table", "pool-timeout", "pool-overloaded", "deadline-exceeded", "unknown-shard"}

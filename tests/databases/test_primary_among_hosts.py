@@ -269,6 +269,51 @@ def test_a_wrong_password_is_told_at_once(cluster: Cluster) -> None:
         assert any(f"dbconfig[{code}]" in note for note in told.value.__notes__)
 
 
+@pytest.mark.parametrize("way", ["role", "database", "options", "init_connect", "global"])
+def test_a_role_that_is_read_only_by_default_is_reported_at_once_with_its_remedy(cluster: Cluster, way: str) -> None:
+    if (cluster.system == "postgresql") is not (way in ("role", "database", "options")):
+        pytest.skip("another system's way")
+    primary, given = cluster.primary, dict[str, Any]()
+    primary.sql("CREATE TABLE journal (name varchar(10) PRIMARY KEY)")
+    variable = "default_transaction_read_only"
+    do, undo, words = {
+        "role": (
+            f"ALTER ROLE {primary.user} SET {variable} = on",
+            f"BEGIN READ WRITE; ALTER ROLE {primary.user} RESET {variable}; COMMIT",
+            f'to undo it: ALTER ROLE "{primary.user}" RESET {variable}',
+        ),
+        "database": (
+            f'ALTER DATABASE "{primary.database}" SET {variable} = on',
+            f'BEGIN READ WRITE; ALTER DATABASE "{primary.database}" RESET {variable}; COMMIT',
+            f'to undo it: ALTER DATABASE "{primary.database}" RESET {variable}',
+        ),
+        "options": ("SELECT 1", "SELECT 1", f"{variable} is set in PGOPTIONS or the options of the connection"),
+        "init_connect": (
+            "SET GLOBAL init_connect = 'SET SESSION TRANSACTION READ ONLY'",
+            "SET GLOBAL init_connect = ''",
+            "to undo it: SET GLOBAL init_connect = ''",
+        ),
+        "global": ("SET GLOBAL TRANSACTION READ ONLY", "SET GLOBAL TRANSACTION READ WRITE", "to undo it: SET GLOBAL t"),
+    }[way]
+    if way == "options":
+        given = {"query": {"options": f"-c {variable}=on"}}
+    cluster.standby.catch_up()
+    primary.sql(do)
+    try:
+        # No limit ends before the test's own: what waits for one fails.
+        with Opened(cluster, pool_timeout="3000s", connect_timeout="300s", **given) as db:
+            with pytest.raises(exc.DBAPIError) as told:
+                cluster.unit(db, "INSERT INTO journal VALUES ('a')")
+            assert words in str(told.value) + "\n".join(told.value.__notes__)
+            assert "dbconfig[read-only-by-default]" in "\n".join(told.value.__notes__)
+            primary.sql(undo)
+            if way != "options":
+                cluster.unit(db, "INSERT INTO journal VALUES ('b')")
+                assert primary.sql("SELECT name FROM journal") == [("b",)]
+    finally:
+        primary.sql(undo)
+
+
 def test_a_server_that_is_the_primary_no_more_is_left(cluster: Cluster) -> None:
     """As after an orderly switch: the old one stays up, and refuses to write."""
     cluster.primary.sql("CREATE TABLE journal (name varchar(10) PRIMARY KEY)")

@@ -708,6 +708,23 @@ def test_a_write_on_a_server_whose_init_connect_makes_it_read_only_is_final(
     assert "its init_connect makes" in "\n".join(error.__notes__)
 
 
+@pytest.mark.parametrize("by", ["variable", "init_connect"])
+def test_a_write_on_a_server_of_mysql_that_is_read_only_by_default_is_final_until_that_is_undone(
+    mariadb_units: Units, mariadb: MariaDBServer, by: str
+) -> None:
+    names = "('tx_read_only', 'transaction_read_only')"
+    name = mariadb.sql(f"SHOW VARIABLES WHERE Variable_name IN {names}")[0][0] if by == "variable" else "init_connect"
+    mariadb.sql(f"SET GLOBAL {name} = {'ON' if by == 'variable' else repr('SET SESSION TRANSACTION READ ONLY')}")
+    try:
+        error = refused_once(mariadb_units)
+    finally:
+        mariadb.sql(f"SET GLOBAL {name} = {'OFF' if by == 'variable' else repr('')}")
+    assert f"to undo it: SET GLOBAL {name} = " in "\n".join(error.__notes__)
+    insert = text("INSERT INTO t VALUES (3, 1)")
+    mariadb_units.run(lambda session: session.execute(insert))  # on another connection: the session's default stays
+    assert mariadb_units.sql("SELECT x FROM t WHERE id = 3") == [(1,)]
+
+
 # Errors of a COMMIT that failed
 
 

@@ -70,6 +70,8 @@ CONNECTION_LOST: Final = Meaning(Fate.LOST, "connection-lost", "login")
 STARTING_UP: Final = Meaning(Fate.ABSENT, "starting-up", "login")
 # None of several hosts has the requested role, at this moment of a failover.
 NO_PRIMARY: Final = Meaning(Fate.ABSENT, "no-primary", "login")
+# The server accepts writes; what makes transactions read-only is an attribute of the role, the database, or the client.
+READ_ONLY_BY_DEFAULT: Final = Meaning(Fate.FINAL, "read-only-by-default", "login")
 TOO_MANY: Final = Meaning(Fate.ABSENT, "too-many-connections", "login")
 LOGIN_REJECTED: Final = Meaning(Fate.FINAL, "login-rejected", "login")
 DATABASE_MISSING: Final = Meaning(Fate.FINAL, "database-missing", "login")

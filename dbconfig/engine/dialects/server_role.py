@@ -15,6 +15,7 @@ class Role(Enum):
 
     PRIMARY = "the primary"  # it accepts writes, and no other one does
     ONE_OF_SEVERAL = "one of several primaries"  # such as each node of a Galera cluster
+    READ_ONLY = "a primary whose transactions are read-only by default"  # only asked for strictly
     OTHER = "not a primary"  # a standby, or not ready
 
 
@@ -40,7 +41,7 @@ def ask(backend: str, connection: Any, *, strictly: bool) -> Answer:
     Args:
         backend: the database system.
         connection: nothing has been executed on it.
-        strictly: do not count a primary whose transactions are read-only by default.
+        strictly: distinguish a primary whose transactions are read-only by default.
     """
     module: Any = import_module(f"{__package__}.{family(backend)}.server_role")
     answer: Answer = module.ask(connection, strictly=strictly)

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 logger: logging.Logger = logging.getLogger("dbconfig.pool.failover")
 
 # Whether the server itself rejects writes; MySQL gives the same error for the application's own READ ONLY.
-_SERVER_READ_ONLY = ("read_only", "innodb_read_only", "tx_read_only", "transaction_read_only")
+_SERVER_READ_ONLY = ("read_only", "innodb_read_only")
+_BY_DEFAULT = ("tx_read_only", "transaction_read_only")  # MariaDB's before 11.1, and MySQL's
 
 
 def attach(engine: Engine, name: str, judge: Judge, count: Callable[[], None]) -> None:
@@ -49,7 +50,7 @@ def attach(engine: Engine, name: str, judge: Judge, count: Callable[[], None]) -
                 count()
                 context.is_disconnect = True
             elif reason:
-                (context.sqlalchemy_exception or error).add_note(f"dbconfig[read-only]: {reason}")
+                (context.sqlalchemy_exception or error).add_note(f"dbconfig[read-only-by-default]: {reason}")
 
     event.listen(engine, "handle_error", handle_error)
 
@@ -65,8 +66,11 @@ def _reason_without_failover(context: ExceptionContext, judge: Judge) -> str | N
     if connection.get_execution_options().get("postgresql_readonly"):
         return ""
     if connection.dialect.name in ("mysql", "mariadb"):
-        if not _is_off(connection, _SERVER_READ_ONLY):
+        if not _are_off(connection, "GLOBAL", _SERVER_READ_ONLY):
             return None
+        if not _are_off(connection, "SESSION", _BY_DEFAULT):
+            # It would stay read-only after the server's default has changed, and for callers that did not set it.
+            connection.connection._connection_record.invalidate(soft=True)
         return _asked(judge, partial(nullcontext, connection.connection))
     # Since version 14 PostgreSQL reports both without being asked: a read-only transaction on a server that is neither
     # a standby nor read-only by default was made so by a statement of the application.
@@ -88,12 +92,12 @@ def _asked(judge: Judge, connected: Connected) -> str:
         return ""
 
 
-def _is_off(connection: Any, variables: Sequence[str]) -> bool:
-    """Whether all of these global variables are off. MySQL accepts further statements after one that it rejected."""
+def _are_off(connection: Any, scope: str, variables: Sequence[str]) -> bool:
+    """Whether all of these variables are off. MySQL accepts further statements after one that it rejected."""
     cursor = connection.connection.cursor()
     try:
         names = ", ".join(f"'{name}'" for name in variables)
-        cursor.execute(f"SHOW GLOBAL VARIABLES WHERE Variable_name IN ({names}) AND Value NOT IN ('OFF', '0')")
+        cursor.execute(f"SHOW {scope} VARIABLES WHERE Variable_name IN ({names}) AND Value NOT IN ('OFF', '0')")
         return cursor.fetchone() is None
     except Exception as error:  # the connection broke together with the statement: then it is replaced anyway
         logger.debug("cannot tell whether the server is read-only: %s", error)

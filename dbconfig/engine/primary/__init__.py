@@ -12,11 +12,11 @@ from sqlalchemy.engine import ExceptionContext
 
 from dbconfig.engine import pool
 from dbconfig.engine.dialects import errors
-from dbconfig.engine.dialects.error_table import JUDGED, NO_PRIMARY, UNKNOWN, Fate, Meaning
+from dbconfig.engine.dialects.error_table import JUDGED, NO_PRIMARY, READ_ONLY_BY_DEFAULT, UNKNOWN, Fate, Meaning
 from dbconfig.engine.dialects.set_up import on_connect
 from dbconfig.engine.pool import driver, sockets
 from dbconfig.engine.pool.facts import facts
-from dbconfig.engine.primary.finder import NoPrimary, TaskFinder, ThreadFinder
+from dbconfig.engine.primary.finder import NoPrimary, ReadOnlyByDefault, TaskFinder, ThreadFinder
 from dbconfig.engine.primary.search import Host
 from dbconfig.engine.primary.watch import PLACE, Watch
 from dbconfig.settings import hosts
@@ -54,7 +54,7 @@ def attach(engine: Engine, settings: DatabaseSettings, name: str) -> None:
         return
     dialect: Any = engine.dialect
     kind = TaskFinder if dialect.is_async else ThreadFinder
-    finder = kind(dialect, settings.backend, _hosts(settings), settings.connect_timeout, wants=wanted)
+    finder = kind(dialect, settings, _hosts(settings), wants=wanted)
     connect, known = dialect.connect, weakref.ref(engine)
 
     def connect_to_primary(*arguments: Any, **keywords: Any) -> Any:
@@ -154,11 +154,15 @@ def _error(dialect: Any, settings: DatabaseSettings, found: NoPrimary) -> Except
     # A host that accepted the login shows that it is valid; otherwise a permanent rejection is what has to be fixed.
     final = next((row for row in rows if row.fate is Fate.FINAL and row is not UNKNOWN), None)
     alike = rows[0] if rows and not found.silent and all(row == rows[0] for row in rows) else None
-    setattr(error, JUDGED, NO_PRIMARY if NO_PRIMARY in rows else final or alike or NO_PRIMARY)
+    # A role and a database are the same on all hosts: none of them will accept writes after a failover either.
+    decided = next((row for row in (READ_ONLY_BY_DEFAULT, NO_PRIMARY) if row in rows), None)
+    setattr(error, JUDGED, decided or final or alike or NO_PRIMARY)
     return error
 
 
 def _meaning(said: str | BaseException, settings: DatabaseSettings) -> Meaning:
     if isinstance(said, str):
         return NO_PRIMARY
+    if isinstance(said, ReadOnlyByDefault):
+        return READ_ONLY_BY_DEFAULT
     return errors.of_connect(said, settings.backend) or UNKNOWN

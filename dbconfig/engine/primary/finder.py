@@ -6,16 +6,19 @@ import asyncio
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from functools import partial
 from threading import Condition, Thread
 from typing import Any, Final
 
 from sqlalchemy.util import await_only, greenlet_spawn
 
-from dbconfig.engine.dialects import server_role
+from dbconfig.engine.dialects import read_only_by_default, server_role
 from dbconfig.engine.dialects.server_role import Answer, Role
 from dbconfig.engine.pool import descriptor, farewell, forks, watch
 from dbconfig.engine.pool.clock import monotonic
 from dbconfig.engine.primary.search import Host, Memory, Search
+from dbconfig.settings.database import DatabaseSettings
 
 logger: logging.Logger = logging.getLogger("dbconfig.primary")
 
@@ -31,22 +34,21 @@ _FOR_ALL: Final = ("target_session_attrs", "host", "port")  # driver arguments t
 class Finder(ABC):
     """Connects to the primary among several hosts, and remembers which one it is."""
 
-    def __init__(self, dialect: Any, backend: str, hosts: Sequence[Host], limit: float, *, wants: str) -> None:
+    def __init__(self, dialect: Any, settings: DatabaseSettings, hosts: Sequence[Host], *, wants: str) -> None:
         """Start without a known primary.
 
         Args:
             dialect: of the engine.
-            backend: the database system.
+            settings: the database system, and the limit of one search.
             hosts: in the order in which they are preferred.
-            limit: seconds for one search.
             wants: "any", "primary", or "read-write": a primary whose transactions are not read-only by default.
         """
         self.memory: Memory = Memory()
         self.on_change: Found = lambda host, alone: None
         self._dialect = dialect
-        self._backend = backend
+        self._settings = settings
         self._hosts = hosts
-        self._limit = limit
+        self._limit = settings.connect_timeout
         self._wants = wants
         self._places: dict[int, Host] = {}  # by the `id()` of a connection, until its record has it
 
@@ -68,7 +70,12 @@ class Finder(ABC):
     def _ask(self, connection: Any) -> Answer:
         if self._wants == "any":
             return _ANY
-        return server_role.ask(self._backend, connection, strictly=self._wants == "read-write")
+        answer = server_role.ask(self._settings.backend, connection, strictly=self._wants == "read-write")
+        if answer.role is Role.READ_ONLY:
+            reason = read_only_by_default.reason(self._settings, partial(nullcontext, connection))
+            if reason:  # not the server itself, which another one could replace
+                raise ReadOnlyByDefault(reason)
+        return answer
 
     def _won(self, search: Search, connection: Any, answer: Answer) -> Any:
         host = search.winner
@@ -77,6 +84,10 @@ class Finder(ABC):
         if self.memory.found(host, answer, monotonic()):
             self.on_change(host, answer.role is Role.PRIMARY and self._wants != "any")
         return connection
+
+
+class ReadOnlyByDefault(Exception):
+    """A server accepts writes, but the transactions of this role, database, or client are read-only by default."""
 
 
 class NoPrimary(Exception):

@@ -98,7 +98,7 @@ class Search:
             return False
         if isinstance(answer, Answer) and self._memory.is_stale(answer, now):
             answer = Answer(Role.OTHER, "another server was promoted in its place")
-        if isinstance(answer, Answer) and answer.role is not Role.OTHER:
+        if isinstance(answer, Answer) and answer.role in (Role.PRIMARY, Role.ONE_OF_SEVERAL):
             several = answer.role is Role.ONE_OF_SEVERAL and host != self._memory.primary
             self._good[host] = max([now, *self._patience(host)]) if several else now
             self.choose(now)

@@ -159,6 +159,15 @@ CONNECTIONS: Final[dict[str, Entry]] = {
         "host: [db1.internal, db2.internal]   # while db2 is being promoted",
         "Wait for the failover to end; if it does not, read what the message says about each host.",
     ),
+    "read-only-by-default": Entry(
+        (
+            "The server accepts writes, but every transaction begins read-only: by an attribute of the role or of the "
+            "database, a global variable or init_connect of MySQL, or a setting of the client. No other host, and no "
+            "retry, would accept a write."
+        ),
+        "ALTER ROLE app SET default_transaction_read_only = on",
+        "Undo it as the message says.",
+    ),
     # query and what follows
     "read-only": Entry(
         "The server rejects writes: it is a standby, was demoted to one, or is configured as read-only.",

@@ -1,4 +1,4 @@
-"""What makes every transaction read-only on a server that accepts writes: the profile's variables, or init_connect."""
+"""What makes transactions read-only on a server that accepts writes: the profile, a global default, or init_connect."""
 
 from __future__ import annotations
 
@@ -11,6 +11,10 @@ if TYPE_CHECKING:
 
 _NAMES: Final = ("tx_read_only", "transaction_read_only")
 _ON: Final = ("1", "ON", "TRUE")
+_QUESTION: Final = (
+    "SHOW GLOBAL VARIABLES WHERE Variable_name IN ('init_connect', 'tx_read_only', 'transaction_read_only')"
+)
+_ACCEPTS: Final = "the server accepts writes"
 _STATEMENT: Final = re.compile(r"\bread\s+only\b|\b(?:tx|transaction)_read_only\b", re.IGNORECASE)
 
 
@@ -22,10 +26,15 @@ def reason(settings: DatabaseSettings, connected: Connected) -> str:
     with connected() as connection:
         cursor = connection.cursor()
         try:
-            cursor.execute("SHOW GLOBAL VARIABLES LIKE 'init_connect'")
-            row = cursor.fetchone()
+            cursor.execute(_QUESTION)
+            shown = {str(name).lower(): str(value) for name, value in cursor.fetchall()}
         finally:
             cursor.close()
-    if row is None or not _STATEMENT.search(str(row[1])):
+    for name in _NAMES:
+        if shown.get(name, "OFF").upper() in _ON:
+            help = f"SET GLOBAL {name} = OFF"
+            return f"{_ACCEPTS}, but transactions are read-only by default: {name} is set globally; to undo it: {help}"
+    if not _STATEMENT.search(shown.get("init_connect", "")):
         return ""
-    return "the server accepts writes, but its init_connect makes the transactions of new connections read-only"
+    help = "SET GLOBAL init_connect = '', or without its statement"
+    return f"{_ACCEPTS}, but its init_connect makes the transactions of new connections read-only; to undo it: {help}"

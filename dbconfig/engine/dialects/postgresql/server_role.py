@@ -27,5 +27,5 @@ def ask(connection: Any, *, strictly: bool) -> Answer:
     if standby:
         return Answer(Role.OTHER, "it is a standby")
     if read_only and strictly:
-        return Answer(Role.OTHER, "its transactions are read-only by default")
+        return Answer(Role.READ_ONLY, "its transactions are read-only by default")
     return Answer(Role.PRIMARY, "it is the primary", int(timeline, 16))
