@@ -241,8 +241,6 @@ class TaskPlaces(AsyncAdaptedQueuePool, Ours):
         assert self._check is not None
         return self._check.of_record(self._dialect, record, now, deadline)
 
-    # -- the whole
-
     def _review(self) -> None:
         """Do what is due, and repair what an interrupt has left."""
         timers, now = self._timers, monotonic()
