@@ -19,6 +19,7 @@ from dbconfig.engine import raw_commits
 from dbconfig.engine.dialects import driver_protocol, errors
 from dbconfig.engine.dialects.error_table import Fate
 from dbconfig.engine.dialects.set_up import info_of
+from dbconfig.engine.each_statement import look_at_each
 from dbconfig.engine.transaction_statements import HARMLESS, commits_implicitly, ends_transaction
 from dbconfig.settings.database import DatabaseSettings
 from dbconfig.settings.known_drivers import family
@@ -227,8 +228,6 @@ def _watch_savepoints(dialect: Any, *, forgets: bool) -> None:
 
 
 def _watch_statements(dialect: Any, system: str) -> None:
-    execute, plainly, many = dialect.do_execute, dialect.do_execute_no_params, dialect.do_executemany
-
     def look(statement: str, context: Any) -> None:
         if (statement.startswith(HARMLESS) and ";" not in statement) or context is None:  # the usual case
             return
@@ -240,20 +239,7 @@ def _watch_statements(dialect: Any, system: str) -> None:
         if commits_implicitly(statement, system):
             found.partly = True
 
-    def do_execute(cursor: Any, statement: str, parameters: Any, context: Any = None) -> None:
-        look(statement, context)
-        execute(cursor, statement, parameters, context)
-
-    def do_execute_no_params(cursor: Any, statement: str, context: Any = None) -> None:
-        look(statement, context)
-        plainly(cursor, statement, context)
-
-    def do_executemany(cursor: Any, statement: str, parameters: Any, context: Any = None) -> None:
-        look(statement, context)
-        many(cursor, statement, parameters, context)
-
-    dialect.do_execute, dialect.do_execute_no_params = do_execute, do_execute_no_params
-    dialect.do_executemany = do_executemany
+    look_at_each(dialect, look)
 
 
 def _is_autocommit(connection: Connection, settings: DatabaseSettings) -> bool:

@@ -8,10 +8,11 @@ from functools import lru_cache
 from typing import Any, Final
 from weakref import WeakSet
 
-from sqlalchemy import Connection, Engine, ExecutionContext, event
+from sqlalchemy import Connection, Dialect, Engine, ExecutionContext, event
 from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.orm import Session, SessionTransaction
 
+from dbconfig.engine.each_statement import look_at_each
 from dbconfig.engine.pool import driver
 from dbconfig.registry.registry import Registry
 from dbconfig.sessions.session_classes import combined
@@ -153,8 +154,7 @@ class RequestSession:
         return transaction if self._only_read and not self._pending and not self.reads else None
 
 
-# Listeners. SQLAlchemy needs 20 µs to add one to a session or a connection, so the class of the sessions has them, and
-# the engine.
+# Listeners. SQLAlchemy needs 20 µs to add one to a session, so the class of the sessions has them.
 
 _WATCHER: Final = "_dbconfig_watcher"  # attribute of a session
 _WATCHERS: Final = "_dbconfig_watchers"  # attribute of a connection
@@ -197,39 +197,44 @@ def _watch(session: Session, watcher: RequestSession) -> None:
         event.listen(session, name, listener)
 
 
-_followed: WeakSet[Engine] = WeakSet()
+_followed: WeakSet[Dialect] = WeakSet()  # whose engines share it, as those of `execution_options` do
 
 
 def follow_statements(registry: Registry) -> None:
     """Let sessions of requests see the statements of every existing and future engine of a registry."""
     if registry not in _registries:
         _registries.add(registry)
-        registry.parts.watch(_listen)
+        registry.parts.watch(_look)
 
 
 _registries: WeakSet[Registry] = WeakSet()
 
 
-def _listen(engine: Engine) -> None:
-    event.listen(engine, "before_cursor_execute", _note)
-    _followed.add(engine)
+def _look(engine: Engine) -> None:
+    if engine.dialect not in _followed:
+        _followed.add(engine.dialect)
+        look_at_each(engine.dialect, _tell)
+
+
+def _tell(statement: str, context: ExecutionContext | None) -> None:
+    if context is not None:
+        connection = context.root_connection
+        for each in getattr(connection, _WATCHERS, ()):
+            each.note(connection, statement, context)
 
 
 def _note(
     connection: Connection, cursor: Any, statement: str, parameters: Any, context: ExecutionContext, many: bool
 ) -> None:
-    for each in getattr(connection, _WATCHERS, ()):
-        each.note(connection, statement, context)
+    _tell(statement, context)
 
 
 def _follow(connection: Connection, watcher: RequestSession) -> None:
-    engine = getattr(connection.engine, "_proxied", connection.engine)
     watchers = getattr(connection, _WATCHERS, None)
     if watchers is None:
         watchers = []
         setattr(connection, _WATCHERS, watchers)
-        # SQLAlchemy 2.0 asks only when a connection is made whether its engine has listeners.
-        if engine not in _followed or not vars(connection).get("_has_events", True):
+        if connection.dialect not in _followed:  # of an engine that is not the registry's
             event.listen(connection, "before_cursor_execute", _note)
     watchers.append(watcher)
 

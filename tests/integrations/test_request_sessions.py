@@ -672,6 +672,8 @@ def test_a_request_adds_no_listeners_and_takes_a_thread_only_for_what_speaks_to_
             costs.clear()
             assert (await client.get("/")).json() == 1
             found = dict(costs)
+        engine = way.registry.async_engine().sync_engine if isinstance(way, Async) else way.registry.engine()
+        assert not engine._has_events  # with a listener SQLAlchemy prepares each statement for all kinds of events
         await way.registry.async_dispose()
         return found
 

@@ -258,10 +258,8 @@ class TaskPlaces(AsyncAdaptedQueuePool, Ours):
         self.line.tick(now)
         self._run()
         nothing_due = self._timers is timers
-        if self.line.callers and nothing_due:
-            self._wake_in(REVIEW)  # and only then are the old timers cancelled
-        elif self.line.callers:
-            self._see_to_a_review(next_end)
+        if self.line.callers:
+            self._wake_in(REVIEW) if nothing_due else self._see_to_a_review(next_end)  # and then cancel the old timers
         elif nothing_due:
             self._stop_timers()
         self._watch_the_rest()
