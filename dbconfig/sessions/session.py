@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import Connection, event
-from sqlalchemy.exc import InvalidRequestError
+from sqlalchemy.exc import DBAPIError, InvalidRequestError
 from sqlalchemy.orm import Session, SessionTransaction, UOWTransaction
 
 from dbconfig.engine.commit_guard import REFUSAL, Mark, mark
+from dbconfig.engine.dialects.error_table import Fate
+from dbconfig.engine.dialects.errors import fate_of
+
+_log = logging.getLogger("dbconfig.reads")
 
 
 class Committing(Session):
@@ -143,7 +148,24 @@ _SNAPSHOTS: Final = {
 
 
 class ReadOnlySession(Session):
-    """A read-only session: a flush raises an error with the names of the models; the server rejects statements."""
+    """A read-only session: a flush raises an error with the names of the models; the server rejects statements.
+
+    If the connection ends during its first statement, the statement is sent once more, on another connection. That is
+    safe: the server rejects writes, nothing was read before, and no state of the connection was used.
+    """
+
+    def _execute_internal(self, *arguments: Any, **keywords: Any) -> Any:
+        # All ways to execute a statement meet here: execute(), exec(), scalars(), get(), Query.
+        is_first = not (self.in_transaction() or len(self.identity_map))
+        try:
+            return super()._execute_internal(*arguments, **keywords)
+        except DBAPIError as error:
+            fate = fate_of(error)
+            if not is_first or error.statement is None or fate not in (Fate.LOST, Fate.ABSENT):
+                raise
+            _log.info("a read failed (%s), and is sent once more: %s", fate.value, error.orig)
+        self.rollback()  # of the transaction that the statement began; otherwise, it keeps the lost connection
+        return super()._execute_internal(*arguments, **keywords)
 
 
 class SnapshotSession(ReadOnlySession):
