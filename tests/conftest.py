@@ -7,7 +7,7 @@ import re
 import signal
 import sys
 from collections.abc import Callable, Generator, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from functools import cache
 from importlib import import_module
 from importlib.metadata import version
@@ -63,11 +63,9 @@ def _asynchronous_is_refused() -> bool:
     return tuple(int(part) for part in version("sqlalchemy").split(".")[:3]) < ASYNCHRONOUS_FROM
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+@contextmanager
+def _noting_a_refusal(item: pytest.Item) -> Iterator[None]:
     """Note whether an asynchronous engine was refused meanwhile: a thread, a task or a command may tell nobody."""
-    if not _asynchronous_is_refused():
-        return (yield)
     check = create.check_version
 
     def noted() -> None:
@@ -78,7 +76,16 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(create, "check_version", noted)
-        return (yield)
+        yield
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    try:
+        with _noting_a_refusal(item) if _asynchronous_is_refused() else nullcontext():
+            return (yield)
+    finally:
+        _forget_the_test()
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -200,13 +207,19 @@ def pytest_runtest_makereport(
 
 
 @pytest.fixture(autouse=True)
-def _memory() -> Iterator[None]:
-    """Collect what the test has forgotten, which warns here and not in another test; keep the rest out of collections.
-
-    Caches, and modules that a test was the first to import, grow the heap: the collections that asynchronous tests ask
-    for took a third of their time.
-    """
+def _memory(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Collect what the test has forgotten, which warns here and not in another test."""
     yield
+    request.node.funcargs.clear()
+    gc.collect()
+
+
+def _forget_the_test() -> None:
+    """Keep what it leaves out of collections: caches, and modules that it was the first to import.
+
+    They grow the heap: the collections that asynchronous tests ask for took a third of their time. What belongs to the
+    test itself has to be gone, or it stays for ever, engines with all that a fork has to do for each of them.
+    """
     gc.collect()
     gc.freeze()
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from dbconfig import Profile, Registry
+from dbconfig.engine import pool
 from dbconfig.engine.pool import forks
 from tests.support.strikes import Strike, sweep
 
@@ -114,7 +115,8 @@ def test_a_fork_leaves_parent_and_child_whole_wherever_an_exception_strikes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Python prints what a hook of a fork raises, and forks all the same."""
-    # The pools of earlier tests would each bring points of their own: a sweep of minutes.
+    # The pools and the engines of earlier tests would each bring points of their own: a sweep of minutes.
+    monkeypatch.setattr(pool, "_ledgers", weakref.WeakKeyDictionary())
     monkeypatch.setattr(forks, "_resets", [])
     monkeypatch.setattr(forks, "_guarded", weakref.WeakSet())
     with Registry.from_profile(Profile(name="forked", url="sqlite:///:memory:")) as db:
