@@ -60,6 +60,10 @@ class Finder(ABC):
             NoPrimary: no host is one; it gives the reason for each host.
         """
 
+    @abstractmethod
+    def _ring(self) -> None:
+        """Wake the searches that wait for an answer."""
+
     def place_of(self, connection: Any) -> Host | None:
         """Return the host of a new connection, and forget it."""
         return self._places.pop(id(connection), None)
@@ -81,7 +85,9 @@ class Finder(ABC):
         host = search.winner
         assert host is not None
         self._places[id(connection)] = host
-        if self.memory.found(host, answer, monotonic()):
+        changed = self.memory.found(host, answer, monotonic())
+        self._ring()
+        if changed:
             self.on_change(host, answer.role is Role.PRIMARY and self._wants != "any")
         return connection
 
@@ -119,8 +125,10 @@ class ThreadFinder(Finder):
         self._bell = Condition()  # rings when a host has answered
 
     def connect(self, connect: Connect, given: Mapping[str, Any]) -> Any:
-        search, deadline = self._search(), monotonic() + self._limit
+        deadline = monotonic() + self._limit
         kept: dict[Host, tuple[Any, Answer]] = {}
+        with self._bell:
+            search = self._search()
         try:
             with self._bell:
                 while True:
@@ -142,6 +150,10 @@ class ThreadFinder(Finder):
             for each in rest:
                 self._close(each)
         return self._won(search, connection, answer)
+
+    def _ring(self) -> None:
+        with self._bell:
+            self._bell.notify_all()
 
     def _begin(self, search: Search, host: Host, kept: dict[Host, Any], connect: Connect, own: dict[str, Any]) -> None:
         arguments = (search, host, kept, connect, own)
@@ -221,6 +233,10 @@ class TaskFinder(Finder):
                 self._spawn(farewell.close(self._dialect, each, terminate=False))
         return self._won(search, connection, answer)
 
+    def _ring(self) -> None:
+        for bell in self._bells:
+            bell.set()
+
     def _spawn(self, work: Any) -> None:
         from dbconfig.engine.pool import TaskPool
 
@@ -248,7 +264,6 @@ class TaskFinder(Finder):
             keep = search.answered(host, found, monotonic())
             if keep:
                 kept[host] = (connection, answer)
-            for bell in self._bells:
-                bell.set()
+            self._ring()
         if connection is not None and not keep:
             await farewell.close(self._dialect, connection, terminate=False)

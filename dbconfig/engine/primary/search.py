@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Final
+from weakref import WeakSet
 
 from dbconfig.engine.dialects.server_role import Answer, Role
 from dbconfig.errors.light_dataclass import dataclass, field
@@ -31,6 +32,7 @@ class Memory:
         asked: when each host that was not the primary was last asked.
         term: the highest term that a primary has reported, and when.
         changes: how often the primary has changed.
+        searches: those that are running.
     """
 
     primary: Host | None = None
@@ -39,6 +41,7 @@ class Memory:
     term: int = 0
     term_heard: float = -NEVER
     changes: int = 0
+    searches: WeakSet[Search] = field(default_factory=WeakSet)
 
     def doubt(self, host: Host | None = None) -> None:
         """Ask all hosts next time; with `host`, only if that is the current primary."""
@@ -62,7 +65,11 @@ class Memory:
 
 
 class Search:
-    """One search. `any_server` accepts any host that answers, in the order of the list."""
+    """One search. `any_server` accepts any host that answers, in the order of the list.
+
+    Of searches that run at the same time, one asks, and the others use the answer: a pool opens several connections at
+    once, and together they ask no host more often than one of them may.
+    """
 
     def __init__(self, hosts: Sequence[Host], memory: Memory, now: float, *, any_server: bool = False) -> None:
         self.hosts = hosts
@@ -71,9 +78,11 @@ class Search:
         self.abandoned = False
         self._memory = memory
         self._any = any_server
-        self._asking: set[Host] = set()
+        self._begun = now
+        self._asking: dict[Host, float] = {}  # the hosts that have not answered yet, and when they were asked
         self._good: dict[Host, float] = {}  # hosts that may be chosen, and from when on
         self._due = {host: self._first_time(number, host, now) for number, host in enumerate(hosts)}
+        memory.searches.add(self)
 
     def _first_time(self, number: int, host: Host, now: float) -> float:
         first = self._memory.primary
@@ -84,26 +93,35 @@ class Search:
 
     def due(self, now: float) -> list[Host]:
         """Return the hosts to ask now; they count as asked."""
-        found = [host for host, when in self._due.items() if when <= now]
-        for host in found:
+        found = []
+        for host in [host for host, when in self._due.items() if when <= now]:
+            free = self._memory.asked.get(host, -NEVER) + SPACING
+            if now < free and host != self._memory.primary:
+                self._due[host] = free  # another search has asked it since
+                continue
             del self._due[host]
-            self._asking.add(host)
-            self._memory.asked[host] = now
+            self._asking[host] = self._memory.asked[host] = now
+            found.append(host)
         return found
 
     def answered(self, host: Host, answer: Answer | BaseException, now: float) -> bool:
         """Record the answer of a host; return whether to keep its connection."""
-        self._asking.discard(host)
-        if self.abandoned or self.winner is not None:
-            return False
+        asked = self._asking.pop(host, now)
         if isinstance(answer, Answer) and self._memory.is_stale(answer, now):
             answer = Answer(Role.OTHER, "another server was promoted in its place")
-        if isinstance(answer, Answer) and answer.role in (Role.PRIMARY, Role.ONE_OF_SEVERAL):
+        accepts = isinstance(answer, Answer) and answer.role in (Role.PRIMARY, Role.ONE_OF_SEVERAL)
+        said = answer.words if isinstance(answer, Answer) else answer
+        if not accepts:
+            for each in self._memory.searches:
+                each._overhear(host, asked, said)
+        if self.abandoned or self.winner is not None:
+            return False
+        if isinstance(answer, Answer) and accepts:
             several = answer.role is Role.ONE_OF_SEVERAL and host != self._memory.primary
             self._good[host] = max([now, *self._patience(host)]) if several else now
             self.choose(now)
             return self.winner in (None, host)
-        self.said[host] = answer.words if isinstance(answer, Answer) else answer
+        self.said[host] = said
         if self._memory.primary in (None, host):
             self._memory.primary = None
             others = sorted(self._due, key=self.hosts.index)
@@ -114,6 +132,11 @@ class Search:
             # Others have not answered yet: this one may be promoted in the meantime.
             self._due.setdefault(host, self._memory.asked[host] + SPACING)
         return False
+
+    def _overhear(self, host: Host, asked: float, said: str | BaseException) -> None:
+        """Record the answer of a host that another search has asked since this one has begun."""
+        if asked >= self._begun and host in self._due:
+            self.said[host] = said
 
     def _patience(self, host: Host) -> list[float]:
         """Return until when to wait for each host that is earlier in the list and has not answered yet."""
@@ -129,6 +152,7 @@ class Search:
     def abandon(self) -> None:
         """Ignore all further answers."""
         self.abandoned = True
+        self._memory.searches.discard(self)
 
     def choose(self, now: float) -> Host | None:
         """Return the host to use: the first acceptable one in the list, once no earlier one is pending."""

@@ -180,3 +180,59 @@ def test_a_doubt_about_another_host_than_the_primary_is_none():
     memory.doubt(B)
     assert memory.primary is None
     assert memory.last == B
+
+
+def test_searches_that_run_together_ask_no_host_more_often_than_one_of_them():
+    memory, asked = Memory(), {host: list[float]() for host in HOSTS}
+    running: list[Search] = []
+    ended = 0
+    for now in (each / 100 for each in range(1000)):
+        while len(running) < 3:
+            running.append(after(memory, now))
+        for search in running:
+            for host in search.due(now):
+                asked[host].append(now)
+                search.answered(host, DOWN, now)
+        for search in [each for each in running if each.is_over]:
+            assert search.said == dict.fromkeys(HOSTS, DOWN)
+            search.abandon()
+            running.remove(search)
+            ended += 1
+    for times in asked.values():
+        assert len(times) > 8
+        assert min(later - earlier for earlier, later in pairwise(times)) >= SPACING
+    assert ended > 3 * 8  # nobody waits longer because others ask
+
+
+def test_of_two_searches_one_asks_and_the_other_goes_straight_to_the_primary():
+    memory = Memory()
+    first, second = after(memory), after(memory)
+    assert first.due(0.0) == HOSTS
+    assert second.due(0.01) == []
+    assert second.next() == SPACING
+    first.answered(A, STANDBY, 0.1)
+    assert second.said == {A: "it is a standby"}
+    assert first.answered(B, PRIMARY, 0.2)
+    memory.found(B, PRIMARY, 0.2)
+    second.hear(0.2)
+    assert second.due(0.2) == [B]
+    assert second.answered(B, PRIMARY, 0.3)
+
+
+def test_an_answer_from_before_a_search_has_begun_is_none_of_its_own():
+    memory = Memory()
+    first = after(memory)
+    first.due(0.0)
+    second = after(memory, 0.1)
+    first.answered(A, DOWN, 0.2)
+    assert second.said == {}
+    assert second.due(SPACING) == HOSTS
+
+
+def test_a_search_that_gave_up_still_tells_the_others_what_it_is_answered():
+    memory = Memory()
+    first, second = after(memory), after(memory)
+    first.due(0.0)
+    first.abandon()
+    first.answered(A, DOWN, 0.2)
+    assert second.said == {A: DOWN}
