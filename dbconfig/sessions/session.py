@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session, SessionTransaction, UOWTransaction
 from dbconfig.engine.commit_guard import REFUSAL, Mark, mark
 from dbconfig.engine.dialects.error_table import Fate
 from dbconfig.engine.dialects.errors import fate_of
+from dbconfig.engine.pool.statement_limit import is_late
 
 _log = logging.getLogger("dbconfig.reads")
 
@@ -150,8 +151,9 @@ _SNAPSHOTS: Final = {
 class ReadOnlySession(Session):
     """A read-only session: a flush raises an error with the names of the models; the server rejects statements.
 
-    If the connection ends during its first statement, the statement is sent once more, on another connection. That is
-    safe: the server rejects writes, nothing was read before, and no state of the connection was used.
+    If the connection ends during its first statement, the statement is sent once more, on another connection, unless it
+    had reached `statement_timeout`. That is safe: the server rejects writes, nothing was read before, and no state of
+    the connection was used.
     """
 
     def _execute_internal(self, *arguments: Any, **keywords: Any) -> Any:
@@ -163,6 +165,8 @@ class ReadOnlySession(Session):
             fate = fate_of(error)
             if not is_first or error.statement is None or fate not in (Fate.LOST, Fate.ABSENT):
                 raise
+            if error.orig is not None and is_late(error.orig):
+                raise  # its time is over
             _log.info("a read failed (%s), and is sent once more: %s", fate.value, error.orig)
         self.rollback()  # of the transaction that the statement began; otherwise, it keeps the lost connection
         return super()._execute_internal(*arguments, **keywords)

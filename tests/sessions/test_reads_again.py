@@ -2,15 +2,16 @@
 
 import asyncio
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
 from sqlalchemy import event, text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlmodel import Field, MetaData, Session, SQLModel, select
 
 from dbconfig import Profile, Registry
+from dbconfig.engine.pool import statement_limit
 from tests.support import drivers
 from tests.support.drivers import Driver
 from tests.support.proxy import Proxy
@@ -34,6 +35,7 @@ class Reader:
     db: Registry
     network: Proxy
     runner: asyncio.Runner | None
+    settings: dict[str, Any]
 
     def read(self, work: Callable[[Any], Any], **how: bool) -> Any:
         how = how or {"read_only": True}
@@ -62,12 +64,13 @@ def reader(request: pytest.FixtureRequest, proxy: Callable[[Server], Proxy]) -> 
             session.add(Hero(id=1, name="Ada"))
     # The text of a statement that is prepared already is not sent, and nothing would be cut.
     arguments = {"prepared_statement_cache_size": 0} if driver.module == "asyncpg" else {}
-    with Registry.from_profile(Profile(name="reading", url=url, connect_args=arguments)) as db:
+    settings = {"url": url, "connect_args": arguments}
+    with Registry.from_profile(Profile(name="reading", **settings)) as db:
         if not driver.asynchronous:
-            yield Reader(db, network, None)
+            yield Reader(db, network, None, settings)
             return
         with asyncio.Runner() as runner:
-            yield Reader(db, network, runner)
+            yield Reader(db, network, runner, settings)
             runner.run(db.async_dispose())
 
 
@@ -141,3 +144,21 @@ def test_a_session_that_writes_sends_nothing_again(reader: Reader) -> None:
     with pytest.raises(DBAPIError):
         reader.read(WAYS["get"], read_only=False)
     assert reader.network.cuts == 1
+
+
+def test_a_statement_that_has_reached_its_time_limit_is_not_sent_again(
+    reader: Reader, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(statement_limit, "GRACE", 0.5)
+    limited = Profile(name="limited", statement_timeout="0.5s", pool_timeout="1s", **reader.settings)
+    with Registry.from_profile(limited) as db:
+        slow = replace(reader, db=db)
+        assert slow.read(WAYS["get"]) == "Ada"
+        reader.network.swallow()
+        with pytest.raises(SQLAlchemyError), caplog.at_level("INFO", logger="dbconfig.reads"):
+            slow.read(WAYS["get"])
+        reader.network.pass_through()
+        reader.network.cut()
+        if slow.runner is not None:
+            slow.runner.run(db.async_dispose())
+    assert not caplog.records

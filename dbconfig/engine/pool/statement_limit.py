@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final
 
 from dbconfig.engine.pool.call_watchdog import watch
 from dbconfig.engine.pool.sockets import descriptor
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 # Seconds that a server gets beyond its own limit to report that it has cancelled a statement.
 GRACE = 5.0
 
+_LATE: Final = "_dbconfig_late"  # on an error
 _BY_CURSOR = ("do_execute", "do_execute_no_params", "do_executemany")
 _BY_CONNECTION = ("do_commit", "do_rollback")
 
@@ -34,6 +36,11 @@ def attach(engine: Engine, statement_timeout: float) -> None:
         _guard(engine, name, engine.dialect.get_driver_connection, limit)
 
 
+def is_late(error: BaseException) -> bool:
+    """Return whether a statement ended because it had reached this limit."""
+    return getattr(error, _LATE, False)
+
+
 def _of_cursor(cursor: Any) -> Any:
     return cursor.connection
 
@@ -47,6 +54,12 @@ def _guard(engine: Engine, name: str, connection_of: Callable[[Any], Any], limit
     call = getattr(dialect, name)
 
     def guarded(first: Any, *arguments: Any, **keywords: Any) -> Any:
-        return watch.call(descriptor(dialect, connection_of(first)), limit, call, first, *arguments, **keywords)[0]
+        began = monotonic()
+        try:
+            return watch.call(descriptor(dialect, connection_of(first)), limit, call, first, *arguments, **keywords)[0]
+        except Exception as error:
+            if monotonic() - began >= limit:
+                setattr(error, _LATE, True)
+            raise
 
     setattr(dialect, name, guarded)  # on the dialect object of this engine alone
