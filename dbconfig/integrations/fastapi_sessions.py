@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
@@ -18,7 +20,9 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session as PlainSession
 from sqlmodel import Session
 
+from dbconfig.engine import pool
 from dbconfig.engine.pool import deadline
+from dbconfig.engine.pool.facts import facts
 from dbconfig.engine.pool.timeout_errors import OVERLOADED
 from dbconfig.integrations.admission import Admission, Place, Shed
 from dbconfig.integrations.request_sessions import RequestSession, follow_statements
@@ -27,8 +31,13 @@ from dbconfig.registry.registry import Registry
 from dbconfig.settings.database import DatabaseSettings
 from dbconfig.settings.shards import SEPARATOR
 
+logger: logging.Logger = logging.getLogger(__name__)
+
 _KEY: Final = "dbconfig.sessions"  # in a request's scope, which its sub-applications share
 _MOST_THREADS: Final = 40  # for closing sessions of a pool without a limit: as many as anyio has for everything else
+# Seconds that a cancelled request waits for a thread that works with its session: its statements are cancelled, and
+# nothing can end what else it does.
+_LEFT_BEHIND: Final = 60.0
 _PLAIN: Final = (None, "READ COMMITTED", "READ UNCOMMITTED", "AUTOCOMMIT")
 
 
@@ -138,7 +147,8 @@ class _Opened:
             if not self._kind.transaction and not interrupted and _closes_without_a_server(self.found):
                 self.found.close()
                 return False
-            end = partial(when_unused, self.found, self._manager.__exit__, *details, interrupted=interrupted)
+            exit, interrupt = self._manager.__exit__, self._watched.interrupt
+            end = partial(when_unused, self.found, interrupt, exit, *details, interrupted=interrupted)
             return await self._in_thread(end, interrupted=interrupted)
         finally:
             self._watched.why_not = _reason(self._connection, self._kind)
@@ -146,13 +156,16 @@ class _Opened:
 
     async def _in_thread(self, end: Callable[[], Any], *, interrupted: bool = False) -> bool:
         """Let a thread end something: it may commit, and must close the session even if the caller stops waiting."""
-        settings = _settings(self._registry, self._kind)
-        limiter = _ending(self._registry.engine(self._kind.database), settings)
+        settings, engine = _settings(self._registry, self._kind), self._registry.engine(self._kind.database)
+        limiter, limit, handled = _ending(engine, settings), math.inf, False
         if interrupted:  # it may wait for a thread that waits for a connection, which the ends of others return
-            limiter = anyio.CapacityLimiter(1)
-        with anyio.CancelScope(shield=True) as scope:
-            handled = await run_sync(end, limiter=limiter)
-        return bool(handled) and not scope.cancelled_caught
+            limiter, limit = anyio.CapacityLimiter(1), _LEFT_BEHIND
+        with anyio.move_on_after(limit, shield=True) as scope:
+            handled = await run_sync(end, limiter=limiter, abandon_on_cancel=interrupted)
+        if scope.cancelled_caught:
+            name, words = pool.ledger(engine).name, "whose session ends with it"
+            logger.warning("%s: a thread is left of a cancelled request, %s", name, words, extra=facts(name))
+        return bool(handled)
 
 
 def _interrupts(error: BaseException | None) -> bool:

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Dialect, Engine, ExecutionContext, event
 from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.orm import Session, SessionTransaction
 
+from dbconfig.engine import pool
 from dbconfig.engine.each_statement import look_at_each
 from dbconfig.engine.pool import driver
 from dbconfig.registry.registry import Registry
@@ -95,6 +96,11 @@ class RequestSession:
         # begin again and never be closed: its connection would not be returned, and objects added to it would be lost.
         self.why_not: Callable[[], str] | None = None
         _watch(session, self)
+
+    def interrupt(self) -> None:
+        """End what another thread executes with the session."""
+        for connection in list(self._connections):
+            pool.interrupt(connection)
 
     def refuse(self, transaction: SessionTransaction) -> None:
         if transaction.parent is None and self.why_not is not None and (reason := self.why_not()):

@@ -15,6 +15,8 @@ T = TypeVar("T")
 
 _FIRST, _LONGEST = 0.005, 0.1  # seconds between two looks
 _CLOSING: Final = 60.0  # seconds; then the conflict is an error of the application
+# Seconds that a thread has to end, and between two attempts to interrupt it: it may begin another statement.
+_PATIENCE: Final = 1.0
 
 
 def is_used(session: Any) -> bool:
@@ -29,17 +31,20 @@ def is_used(session: Any) -> bool:
     )
 
 
-def when_unused(session: Any, end: Callable[..., T], *details: Any, interrupted: bool) -> T:
+def when_unused(
+    session: Any, interrupt: Callable[[], object], end: Callable[..., T], *details: Any, interrupted: bool
+) -> T:
     """End a session once no other thread uses it: at the same time, a driver would mix up the answers of the two.
 
     Args:
         session: of a request.
+        interrupt: ends the statement that a thread executes with it.
         end: ends it.
         details: its arguments.
         interrupted: the request was cancelled, so that a thread may have been left behind.
     """
     if interrupted:
-        _wait(lambda: not is_used(session))
+        _wait(lambda: not is_used(session), interrupt)
     latest = time.monotonic() + _CLOSING
     while True:
         try:
@@ -51,9 +56,12 @@ def when_unused(session: Any, end: Callable[..., T], *details: Any, interrupted:
         time.sleep(_FIRST)
 
 
-def _wait(done: Callable[[], bool]) -> None:
-    pause = _FIRST
+def _wait(done: Callable[[], bool], interrupt: Callable[[], object] = lambda: None) -> None:
+    pause, due = _FIRST, time.monotonic() + _PATIENCE
     while not done():
+        if time.monotonic() >= due:
+            interrupt()
+            due = time.monotonic() + _PATIENCE
         time.sleep(pause)
         pause = min(pause * 2, _LONGEST)
 

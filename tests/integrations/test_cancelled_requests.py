@@ -11,12 +11,15 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 from sqlalchemy import Connection, event, text
+from sqlalchemy.exc import InvalidRequestError
 from sqlmodel import Session
 
 from dbconfig import Registry
+from dbconfig.integrations import fastapi_sessions
 from dbconfig.integrations.fastapi import session as dependency
 from dbconfig.integrations.threads_in_use import is_used
 from tests.registries import registry
+from tests.support.processes import wait_until
 
 DRIVERS = {
     "postgresql+psycopg2": "postgresql",
@@ -128,6 +131,76 @@ def test_a_thread_that_waits_for_a_connection_returns_it(url: str, kind: dict[st
         asyncio.run(cancelled(served(db, work, kind), waiting, lambda: holders[0].close()))
         assert answers == [1]
         assert used(db) == 0
+
+
+ENDLESS = {
+    "postgresql": "SELECT pg_sleep(3600)",
+    "mysql": "SELECT SLEEP(3600)",
+    "sqlite": "WITH RECURSIVE n (x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT count(*) FROM n",
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_statements_of_a_thread_that_is_left_behind_are_cancelled(url: str, kind: dict[str, Any]) -> None:
+    executing = threading.Event()
+    endless = ENDLESS[url.partition(":")[0].partition("+")[0]]
+    errors: list[Exception] = []
+    taken: list[object] = []
+
+    def work(session: Session) -> None:
+        taken.append(session.connection().connection.driver_connection)
+        event.listen(session.connection(), "before_cursor_execute", lambda *of_statement: executing.set())
+        for _ in range(2):  # an application may hide an error
+            try:
+                # An interrupted SLEEP of MySQL is no error.
+                assert session.scalar(text(endless)) == 0
+            except Exception as error:
+                errors.append(error)
+
+    async def main() -> None:
+        task = asyncio.ensure_future(request(served(db, work, kind)))
+        assert await asyncio.to_thread(executing.wait, LIMIT)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.wait_for(task, LIMIT)
+
+    with registry(url, pool_size=1, max_overflow=0) as db:
+        asyncio.run(main())
+        assert len(errors) == 2
+        assert used(db) == 0
+        with db.session(read_only=kind.get("read_only", False)) as session:  # a late request would hit it
+            assert session.connection().connection.driver_connection is not taken[0]
+            assert session.scalar(text("SELECT 7")) == 7
+
+
+def test_a_request_does_not_wait_for_ever_for_a_thread_that_does_something_else(
+    url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(fastapi_sessions, "_LEFT_BEHIND", 0.1)
+    within, go_on = threading.Event(), threading.Event()
+    sessions: list[Session] = []
+
+    def work(session: Session) -> None:
+        session.connection()
+        sessions.append(session)
+        within.set()
+        go_on.wait(LIMIT)
+
+    async def main() -> None:
+        task = asyncio.ensure_future(request(served(db, work, {})))
+        assert await asyncio.to_thread(within.wait, LIMIT)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.wait_for(task, LIMIT)
+        assert "a thread is left of a cancelled request" in caplog.text
+        assert used(db) == 1  # the thread may still use it
+        go_on.set()
+
+    with registry(url) as db:
+        asyncio.run(main())
+        wait_until(lambda: used(db) == 0, "the end of the session", timeout=LIMIT)
+        with pytest.raises(InvalidRequestError, match="the session of GET / has ended"):
+            sessions[0].connection()
 
 
 def test_a_session_is_used_by_a_thread_that_has_it_or_its_owner_on_the_stack() -> None:

@@ -22,7 +22,7 @@ from dbconfig.engine.pool.ours import is_ours
 from dbconfig.engine.pool.record import Record
 
 if TYPE_CHECKING:
-    from sqlalchemy.engine import Engine
+    from sqlalchemy.engine import Connection, Engine
 
     from dbconfig.engine.pool.diagnostics.counters import Ledger
 
@@ -61,6 +61,35 @@ def retire(engine: Engine, records: Iterable[Any]) -> None:
             record.invalidate(soft=True)
     if is_ours(pool):
         pool._discard_idle(lambda record: id(record) in condemned, "invalidated")
+
+
+def interrupt(connection: Connection) -> None:
+    """End what another thread executes on a connection, which closes when it is returned.
+
+    A request to cancel may reach the server late, and must not end a statement of the next user.
+    """
+    pooled: Any = connection._dbapi_connection
+    record = None if pooled is None else pooled._connection_record
+    if record is None or record.dbapi_connection is None:
+        return
+    record.invalidate(soft=True)
+    if pooled._connection_record is not record:  # returned in the meantime, maybe to another user
+        return
+    engine, under = connection.engine, record.driver_connection
+    own = driver.of(engine.dialect)
+    if own.interrupts:
+        own.interrupt(under)
+        return
+    try:
+        number = own.number(under)
+        if number is not None:
+            cancel_beside(engine.pool, own, [number])
+    except Exception as error:  # the server is down
+        name = engine.logging_name or ""
+        logger.info("%s: a statement could not be cancelled on the server: %s", name, error, extra=facts(name))
+        fd = own.socket(under)
+        if fd is not None:
+            sockets.shut(fd)
 
 
 def close_on_return(engine: Engine) -> None:
