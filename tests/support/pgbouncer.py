@@ -72,6 +72,7 @@ def _configure(folder: Path, server: PostgreSQLServer, port: int, mode: str, siz
         "pool_mode": mode,
         "default_pool_size": size,
         "server_idle_timeout": 5,
+        "server_login_retry": 1,  # seconds, not 15, until it connects again to a server that was away
     }
     target = f"host={server.host} port={server.port} password={server.password}"
     lines = ["[databases]", f"* = {target}", "[pgbouncer]", *(f"{key} = {value}" for key, value in settings.items())]
