@@ -25,8 +25,10 @@ def _recorder(folder: Path, name: str) -> Path:
         f"#!{sys.executable}\n"
         "import json, os, sys\n"
         "option = next((a.partition('=')[2] for a in sys.argv if a.startswith('--defaults-file=')), None)\n"
-        "json.dump({'argv': sys.argv, 'env': dict(os.environ), 'file': open(option).read() if option else ''},\n"
-        "          open('started.json', 'w'))\n"
+        "import pathlib\n"
+        "text = pathlib.Path(option).read_text() if option else ''\n"
+        "started = json.dumps({'argv': sys.argv, 'env': dict(os.environ), 'file': text})\n"
+        "pathlib.Path('started.json').write_text(started)\n"
     )
     path.chmod(path.stat().st_mode | stat.S_IXUSR)
     return path.parent
@@ -45,8 +47,10 @@ def test_a_shell_gets_its_password_never_by_the_command_line(
 ) -> None:
     folder = _recorder(project.folder, program)
     project.profile(f"url: {url}\npassword: 'p\"ss\\w# rd'\n")
-    result = project.spawn("shell", env={"PATH": f"{folder}:{os.environ['PATH']}", "PGHOST": "elsewhere"})
+    env = {"PATH": f"{folder}:{os.environ['PATH']}", "PGHOST": "elsewhere"}
+    result = project.spawn("shell", env=env, options=("-W", "error"))
     assert result.code == 0, result.err
+    assert "Warning" not in result.err, "nothing is left open"
     started = json.loads((project.folder / "started.json").read_text())
     assert not any("rd" in argument and "p" in argument for argument in started["argv"][1:] if "ss" in argument)
     if where == "env":

@@ -53,10 +53,10 @@ def start(settings: DatabaseSettings, environ: dict[str, str], path: str) -> Sta
             raise CannotPass(f"the client does not accept this {key}: it is too long, or contains a NUL character")
         lines.append(line)
     # The client inherits the file: no other process can open it, and it disappears with the client.
-    file = tempfile.TemporaryFile()  # noqa: SIM115  # stays open for the program that this process becomes
-    file.write(("\n".join(lines) + "\n").encode())
-    file.seek(0)
-    descriptor = os.dup(file.fileno())
+    with tempfile.TemporaryFile() as file:
+        file.write(("\n".join(lines) + "\n").encode())
+        file.seek(0)
+        descriptor = os.dup(file.fileno())
     os.set_inheritable(descriptor, True)
     kept = {key: value for key, value in environ.items() if key not in _ELSEWHERE}
     # MySQL's client reads ~/.mylogin.cnf too, after our file.
