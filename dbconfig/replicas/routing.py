@@ -43,6 +43,7 @@ class Router(Fleet):
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
+        self._on_galera = False  # as far as the primary has reported
         self._turn = itertools.count()  # its `next` is atomic, so the hot path needs no lock
 
     def choose(self) -> Route:
@@ -86,7 +87,10 @@ class Router(Fleet):
                 if late or is_exhausted(error) or errors.fate_of(error) is not Fate.ABSENT:
                     raise
             else:
-                if mark is None or not mark.position or self._is_settled(connection, deadline):
+                # A node of Galera is asked for a mark without a position, too: the one that was written to may have
+                # lost its cluster since, and this one have received its commits without having applied them.
+                known = mark is not None and (mark.position or self._on_galera)
+                if not known or self._is_settled(connection, deadline):
                     return connection
             self.pause(PRIMARY_STEP)
 
@@ -211,7 +215,7 @@ class Router(Fleet):
         known, info = positions.positions_of(self.primary), connection.connection.info
         if not (known.settled and info.get(positions.NODE)):
             text = self.ask(connection, known.primary)
-            info[positions.NODE] = text.startswith(positions.GALERA)
+            info[positions.NODE] = self._on_galera = text.startswith(positions.GALERA)
             if not (known.settled and info[positions.NODE]):
                 return text
         return self.ask(connection, known.settled)

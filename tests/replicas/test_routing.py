@@ -546,6 +546,24 @@ def test_a_node_of_galera_is_not_waited_for_where_no_position_is_known(
     assert asked == []
 
 
+def test_a_node_of_galera_is_waited_for_if_the_one_that_was_written_to_could_not_tell_its_position(
+    galera: World, written: Callable[..., Mark]
+) -> None:
+    router = galera.start(replicas=1)
+    router.primary.dispose()  # opened by being named
+    main = galera.servers["reads"]
+    main.position = galera.replica(1).position = "wsrep:cluster:7"
+    written("")
+    galera.read()
+    written("").asked = True  # as after a lock wait timeout of a node that has lost its cluster
+    galera.replica(1).refuse()
+    main.position = "wsrep:cluster:8"
+    main.questions.clear()
+    assert galera.read() == "reads"
+    assert main.questions == [positions._MARIADB.settled]
+    assert router.primary.pool.checkedout() == 0
+
+
 @pytest.mark.parametrize("which", ["primary", "settled"])
 def test_a_deadline_that_ends_while_a_node_is_asked_is_raised_as_it_is(
     galera: World, written: Callable[..., Mark], monkeypatch: pytest.MonkeyPatch, which: str

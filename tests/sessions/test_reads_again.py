@@ -11,6 +11,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlmodel import Field, MetaData, Session, SQLModel, select
 
 from dbconfig import Profile, Registry
+from dbconfig.engine import pool
 from dbconfig.engine.pool import statement_limit
 from tests.support import drivers
 from tests.support.drivers import Driver
@@ -137,6 +138,33 @@ def test_an_error_of_the_statement_itself_is_raised_at_once(reader: Reader) -> N
     with pytest.raises(DBAPIError, match="missing"):
         reader.read(wrong)
     assert sent == ["SELECT missing FROM read_again_hero"]
+
+
+# What a node answers that has left its cluster, or shuts down; the connection stays open.
+ABSENT = {
+    "mariadb": "SIGNAL SQLSTATE '08S01' SET MYSQL_ERRNO = 1047, MESSAGE_TEXT = 'WSREP has not yet prepared node'",
+    "postgresql": "DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = 'cannot_connect_now', MESSAGE = 'not yet'; END $$",
+}
+
+
+def test_a_server_that_is_not_ready_is_left_with_all_connections(reader: Reader) -> None:
+    places: list[Any] = []
+
+    def hold_two(session: Session) -> None:
+        engine = session.connection().engine
+        held = [engine.pool.connect() for _ in range(2)]
+        places.extend((engine, set(pool.ledger(engine).live())))
+        for each in held:
+            each.close()
+
+    reader.read(hold_two)
+    engine, before = places
+    assert len(before) == 3
+    system = "postgresql" if engine.dialect.name == "postgresql" else "mariadb"
+    with pytest.raises(DBAPIError):
+        reader.read(lambda session: session.execute(text(ABSENT[system])))
+    assert reader.read(WAYS["get"]) == "Ada"
+    assert not before & set(pool.ledger(engine).live())
 
 
 def test_a_session_that_writes_sends_nothing_again(reader: Reader) -> None:

@@ -168,8 +168,7 @@ def attach(
         ping.attach(engine, check, settings.pool_timeout)
     ledger = counters.attach(engine, name)
     _ledgers[engine] = ledger
-    if not read_only:
-        failover.attach(engine, name, judge, ledger.count_failover)
+    failover.attach(engine, name, judge, ledger.count_failover, read_only=read_only)
     holders = None
     if settings.pool_leak_warning is not None:
         holders = leaks.attach(engine, name, settings.pool_leak_warning, ledger, driver)

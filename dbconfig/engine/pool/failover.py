@@ -26,8 +26,16 @@ _SERVER_READ_ONLY = ("read_only", "innodb_read_only")
 _BY_DEFAULT = ("tx_read_only", "transaction_read_only")  # MariaDB's before 11.1, and MySQL's
 
 
-def attach(engine: Engine, name: str, judge: Judge, count: Callable[[], None]) -> None:
-    """Invalidate the pool of a primary that has become read-only, which is counted, or shuts down."""
+def attach(engine: Engine, name: str, judge: Judge, count: Callable[[], None], *, read_only: bool) -> None:
+    """Invalidate the pool of a server that shuts down or left its cluster, or of a primary that has become read-only.
+
+    Args:
+        engine: whose pool.
+        name: its name in logs.
+        judge: classifies errors.
+        count: called for each primary that has become read-only.
+        read_only: rejected writes are those of the application, and say nothing about the server.
+    """
 
     of_driver = engine.dialect.loaded_dbapi.Error
 
@@ -38,7 +46,7 @@ def attach(engine: Engine, name: str, judge: Judge, count: Callable[[], None]) -
             return
         if judge.ends_connection(error):
             context.is_disconnect = True
-        elif judge.refuses_writes(error):
+        elif not read_only and judge.refuses_writes(error):
             reason = _reason_without_failover(context, judge)
             if reason is None:
                 logger.warning(
