@@ -468,6 +468,8 @@ class Pool:
             raise Broken(f"{len(self.queue)} wait, and {len(line.callers)} are in the line")
         if line.disposed and line.idle:
             raise Broken("a connection rests in a disposed pool")
+        if not self.invalid.isdisjoint(line.idle):  # the short way out does not look at it again
+            raise Broken("an invalidated connection rests")
         if self.queue:
             self.check_waiting()
 

@@ -78,6 +78,17 @@ class LendsWhatIsInvalid(Line):
         return "recycled" if now >= place.expires else None
 
 
+class KeepsWhatIsInvalid(Line):
+    """A connection that was in use during an invalidation becomes idle."""
+
+    def give_back(self, place: Place, now: float) -> None:
+        if self.callers or self.disposed or now >= place.expires:
+            super().give_back(place, now)
+        else:
+            place.state = State.IDLE
+            self._put(place)
+
+
 class OpensOneTooMany(Line):
     def connect(self, now: float) -> bool:
         self.rules.__dict__["limit"] += 1
@@ -196,6 +207,7 @@ BUGS: list[Kind] = [
     ServesTheLastFirst,
     LosesWhatACancelledCallerWasServed,
     LendsWhatIsInvalid,
+    KeepsWhatIsInvalid,
     OpensOneTooMany,
     NeverRetries,
     GoesOnInTheChild,
