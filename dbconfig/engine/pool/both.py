@@ -8,6 +8,7 @@ from sqlalchemy.pool import QueuePool
 
 from dbconfig.engine.pool.options import LineOptions, own_arguments
 from dbconfig.engine.pool.record import NEVER, Record
+from dbconfig.engine.pool.sockets import Verdict
 from dbconfig.engine.pool.tally import Counters, Past
 
 if TYPE_CHECKING:
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from dbconfig.engine.pool.inspections import Inspection
     from dbconfig.engine.pool.record import Leaks
     from dbconfig.engine.pool.timeout_errors import Explain
+
+# Seconds; threading cannot wait for longer, and "forever" is not a time a caller means.
+LONGEST_WAIT = 86_400.0
 
 
 class Ours(QueuePool):
@@ -44,6 +48,17 @@ class Ours(QueuePool):
         self.trust: float = NEVER if self._check is None else self._check.trust
         self.steady: float = self._pool.maxsize or NEVER  # connections that are kept however they are used
         self.limit: float = NEVER if self._max_overflow == -1 else self._pool.maxsize + self._max_overflow
+
+    def deadline_from(self, start: float) -> float:
+        """Return when a checkout that begins now is over."""
+        return start + min(self._timeout, LONGEST_WAIT) if self._timeout > 0 else start
+
+    def failed_by(self, verdict: Verdict, record: Record) -> str:
+        """Return why a connection that is dead or silent closes."""
+        if verdict is Verdict.SILENT and record.generation == self.generation:
+            # As SQLAlchemy's pre-ping: the others, of the same age, would each cost a caller the same wait.
+            self.invalidate_all()
+        return "ping"
 
     def invalidate_all(self) -> None:
         raise NotImplementedError

@@ -264,14 +264,3 @@ class Connector:
     def _pause(self, attempt: int, transient: bool) -> float:
         pause = judgements.retry_pause(attempt, transient=transient)
         return pause * random.uniform(1.0, 1.25) if transient else pause  # the processes of a fleet, one by one
-
-    @staticmethod
-    def copy_of(error: BaseException, waited: float) -> BaseException:
-        """Return the error for one more caller: an exception raised by several threads mixes up their tracebacks."""
-        try:
-            mine = type(error)(*error.args)
-        except Exception:
-            mine = error
-        mine.__cause__ = error.__cause__
-        mine.add_note(f"the pool tried to connect for {waited:.1f} s (pool_timeout)")
-        return mine

@@ -14,8 +14,8 @@ from sqlalchemy.util import await_only
 
 from dbconfig.engine.pool import deadline as deadlines
 from dbconfig.engine.pool import farewell, timeout_errors
+from dbconfig.engine.pool.both import LONGEST_WAIT
 from dbconfig.engine.pool.clock import monotonic
-from dbconfig.engine.pool.connecting import Connector
 from dbconfig.engine.pool.garbage import garbage
 from dbconfig.engine.pool.inspections import connected_again, inspected
 from dbconfig.engine.pool.place import Caller, Place
@@ -24,8 +24,6 @@ from dbconfig.engine.pool.sockets import Verdict
 from dbconfig.engine.pool.task_lent import HAS_SHORT_WAY, TaskLent
 from dbconfig.engine.pool.task_places import TaskPlaces
 from dbconfig.engine.pool.task_record import TaskRecord
-
-LONGEST_WAIT = 86_400.0  # seconds; "forever" is not a time a caller means
 
 
 class TaskPool(TaskPlaces):
@@ -73,7 +71,7 @@ class TaskPool(TaskPlaces):
 
     def _get_slowly(self, place: Place | None, now: float) -> Place:
         place = self._bind(place)
-        deadline = now + min(self._timeout, LONGEST_WAIT) if self._timeout > 0 else now
+        deadline = self.deadline_from(now)
         limit = deadlines.current()
         if limit is None:
             return self._get_until(deadline, place, now)
@@ -154,7 +152,8 @@ class TaskPool(TaskPlaces):
         if not caller.key.done():
             self.line.leave(caller, monotonic())
             self.counters.expire(monotonic() - caller.arrived, queued=caller.queued)
-            caller.error = self._timeout_error(monotonic() - caller.arrived)
+            waited, line = monotonic() - caller.arrived, self.line
+            caller.error = timeout_errors.late(self, waited, line.trouble, all_in_use=line.in_use >= line.rules.limit)
             caller.key.set_result(None)
 
     def _error_for(self, caller: Caller) -> BaseException:
@@ -162,19 +161,7 @@ class TaskPool(TaskPlaces):
             return caller.error
         if caller.error is Refusal.SHED:
             return timeout_errors.shed(self, monotonic() - caller.arrived)
-        waiting = len(self.line.callers)
-        most = self.options.max_waiting
-        return timeout_errors.full(
-            self, f"the queue is full: {waiting} waiting (pool_max_waiting is {most})", refused=True
-        )
-
-    def _timeout_error(self, waited: float) -> BaseException:
-        line, trouble = self.line, self.line.trouble
-        if line.in_use >= line.rules.limit:
-            error = timeout_errors.full(self, f"waited {waited:.1f} s")
-            error.__cause__ = trouble
-            return error
-        return timeout_errors.silent(self, waited) if trouble is None else Connector.copy_of(trouble, waited)
+        return timeout_errors.refused(self)
 
     def _why_unfit(self, place: Place, deadline: float, *, rested: bool) -> str | None:
         record: TaskRecord = place.connection
@@ -189,10 +176,9 @@ class TaskPool(TaskPlaces):
             self.line.retire(place, "ping")
             self._run()
             raise
-        if verdict is Verdict.SILENT and place.generation == self.line.generation:
-            # As SQLAlchemy's pre-ping: the others, of the same age, would each cost a caller the same wait.
-            self.line.invalidate(monotonic())
-        return self.line.why_unfit(place, monotonic()) if verdict is Verdict.ALIVE else "ping"
+        if verdict is Verdict.ALIVE:
+            return self.line.why_unfit(place, monotonic())
+        return self.failed_by(verdict, record)
 
     # -- connections
 

@@ -24,9 +24,6 @@ from dbconfig.engine.pool.thread_places import Places
 
 logger: logging.Logger = logging.getLogger("dbconfig.pool.line")
 
-# threading cannot wait for longer, and "forever" is not a time a caller means.
-LONGEST_WAIT = 86_400.0
-
 
 class FairPool(Places):
     """SQLAlchemy's QueuePool with another queue; records, fairies, reset, and events are SQLAlchemy's."""
@@ -78,7 +75,7 @@ class FairPool(Places):
         return self._get_slowly(record, now)
 
     def _get_slowly(self, record: Record | None, start: float) -> Record:
-        deadline = start + min(self._timeout, LONGEST_WAIT) if self._timeout > 0 else start
+        deadline = self.deadline_from(start)
         limit = deadlines.current()
         if limit is None:
             return self._get_until(deadline, record, start)
@@ -121,10 +118,7 @@ class FairPool(Places):
             raise
         if verdict is Verdict.ALIVE:
             return "invalidated" if record.generation != self.generation else None
-        if verdict is Verdict.SILENT and record.generation == self.generation:
-            # As SQLAlchemy's pre-ping: the others, of the same age, would each cost a caller the same wait.
-            self.invalidate_all()
-        return "ping"
+        return self.failed_by(verdict, record)
 
     def _another_idle(self) -> Record | None:
         with self.lock:
@@ -190,10 +184,7 @@ class FairPool(Places):
                     self.waiters[waiter] = None
                     self.waiters.move_to_end(waiter, last=slot is None)
         if jammed:
-            waiting, most = len(self.waiters), self.options.max_waiting
-            raise timeout_errors.full(
-                self, f"the queue is full: {waiting} waiting (pool_max_waiting is {most})", refused=True
-            )
+            raise timeout_errors.refused(self)
         if back is None and slot is None:
             self.connector.staff()
         elif back is None and slot is not None:
@@ -210,11 +201,7 @@ class FairPool(Places):
             self.counters.expire(waited, queued=waiter.queued)
             self.waiters.pop(waiter, None)
             trouble, full = self.connector.trouble, self.open - self.connecting >= self.limit
-        if full:
-            error = timeout_errors.full(self, f"waited {waited:.1f} s")
-            error.__cause__ = trouble
-            return error
-        return timeout_errors.silent(self, waited) if trouble is None else self.connector.copy_of(trouble, waited)
+        return timeout_errors.late(self, waited, trouble, all_in_use=full)
 
     def _abandon(self, waiter: Waiter) -> None:
         """Leave the queue without a connection; what was handed over at this moment goes to the next caller."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from typing import Any, Protocol
 
 from sqlalchemy import exc
@@ -16,9 +16,19 @@ CODE = "3o7r"  # SQLAlchemy's own code, of its page about pool timeouts
 Explain = Callable[[str], list[str]]  # writes the notes of a timeout under this slug
 
 
+class _Options(Protocol):
+    @property
+    def max_waiting(self) -> int | None: ...
+
+
 class _Pool(Protocol):
     explain: Explain | None
     server: str
+
+    @property
+    def options(self) -> _Options: ...
+    @property
+    def waiters(self) -> Sized: ...
 
     def size(self) -> int: ...
     def overflow(self) -> int: ...
@@ -38,6 +48,39 @@ def full(pool: _Pool, what: str, *, refused: bool = False) -> exc.TimeoutError:
     for note in (what, *notes):
         error.add_note(note)
     return error
+
+
+def refused(pool: _Pool) -> exc.TimeoutError:
+    """Return the error of a caller for which the queue has no room."""
+    waiting, most = len(pool.waiters), pool.options.max_waiting
+    return full(pool, f"the queue is full: {waiting} waiting (pool_max_waiting is {most})", refused=True)
+
+
+def late(pool: _Pool, waited: float, trouble: BaseException | None, *, all_in_use: bool) -> BaseException:
+    """Return the error of a caller whose time is over.
+
+    Args:
+        pool: in which it waited.
+        waited: seconds.
+        trouble: the error of the last connect, while it is being retried.
+        all_in_use: whether the callers wait for each other, not for the server.
+    """
+    if all_in_use:
+        error = full(pool, f"waited {waited:.1f} s")
+        error.__cause__ = trouble
+        return error
+    return silent(pool, waited) if trouble is None else copy_of(trouble, waited)
+
+
+def copy_of(error: BaseException, waited: float) -> BaseException:
+    """Return the error for one more caller: an exception raised by several threads mixes up their tracebacks."""
+    try:
+        mine = type(error)(*error.args)
+    except Exception:
+        mine = error
+    mine.__cause__ = error.__cause__
+    mine.add_note(f"the pool tried to connect for {waited:.1f} s (pool_timeout)")
+    return mine
 
 
 def shed(pool: _Pool, waited: float) -> exc.TimeoutError:

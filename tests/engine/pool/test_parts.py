@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from sqlalchemy import create_engine, exc
 
-from dbconfig.engine.pool import connecting, forks, judgements, threads
+from dbconfig.engine.pool import connecting, forks, judgements, threads, timeout_errors
 from dbconfig.engine.pool.connecting import HELPERS, Order
 from dbconfig.engine.pool.options import LineOptions
 from dbconfig.engine.pool.ping import Check
@@ -151,13 +151,12 @@ def test_each_caller_has_an_error_of_his_own() -> None:
     odd = Odd(1, 2)
     plain = ConnectionRefusedError(111, "refused")
     plain.__cause__ = cause
-    connector = fair_pool(FakeServer()).connector
-    mine = connector.copy_of(plain, 1.25)
+    mine = timeout_errors.copy_of(plain, 1.25)
     assert (type(mine), mine.args, mine.__cause__) == (ConnectionRefusedError, (111, "refused"), cause)
     assert mine is not plain
     assert mine.__notes__ == ["the pool tried to connect for 1.2 s (pool_timeout)"]
-    assert connector.copy_of(odd, 1.0) is odd  # which cannot be made again of what it says
-    assert isinstance(connector.copy_of(error, 1.0), exc.InterfaceError)
+    assert timeout_errors.copy_of(odd, 1.0) is odd  # which cannot be made again of what it says
+    assert isinstance(timeout_errors.copy_of(error, 1.0), exc.InterfaceError)
 
 
 # Who gets a connection
