@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import exc, text
+from sqlalchemy.util import await_only
 from sqlmodel import Session
 
 from dbconfig import Profile, Registry
@@ -445,8 +446,8 @@ def test_a_slow_node_of_several_that_still_greets_keeps_what_it_works_on(
         looks: list[bool] = []
         real = greeting.is_heard
 
-        def heard(host: tuple[str, int]) -> bool:
-            looks.append(real(host))
+        def heard(host: tuple[str, int], request: bytes) -> bool:
+            looks.append(real(host, request))
             return looks[-1]
 
         monkeypatch.setattr(greeting, "is_heard", heard)
@@ -458,3 +459,56 @@ def test_a_slow_node_of_several_that_still_greets_keeps_what_it_works_on(
             way.pass_through()
             assert session.scalar(text("SELECT 1")) == 1
         cluster.end(db)
+
+
+def test_what_waits_for_a_replica_of_several_hosts_that_stands_still_ends(cluster: Cluster) -> None:
+    only = cluster.hosts("primary")[0].rpartition(":")
+    group = {"host": cluster.hosts("standby", "primary")}
+    settings = {"replicas": [group], "replica_max_lag": False, "pool_timeout": "300s", "connect_timeout": "60s"}
+    with Opened(cluster, only[0], port=int(only[2]), **settings) as db:  # type: ignore[arg-type]
+        assert cluster.port(db, read_only=True) == cluster.standby.port
+        cluster.ways["standby"].swallow()
+        # The first statement waits for the server that stands still, and is sent to the other one.
+        assert cluster.port(db, read_only=True) == cluster.primary.port
+        cluster.ways["standby"].pass_through()
+
+        def stand_still(session: Session) -> None:
+            session.connection()
+            cluster.ways["primary"].swallow()
+            session.execute(text("SELECT 1"))
+
+        with pytest.raises(exc.DBAPIError):
+            cluster.use(db, stand_still, read_only=True)
+        assert cluster.port(db, read_only=True) == cluster.standby.port
+        cluster.ways["primary"].pass_through()
+
+
+def test_a_replica_of_several_hosts_that_is_slow_keeps_what_it_works_on(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[bool] = []
+    real = greeting.is_heard
+
+    def heard(host: tuple[str, int], request: bytes) -> bool:
+        looks.append(real(host, request))
+        return looks[-1]
+
+    monkeypatch.setattr(greeting, "is_heard", heard)
+    monkeypatch.setattr(greeting, "LIMIT", 30.0)
+    only = cluster.hosts("primary")[0].rpartition(":")
+    group = {"host": cluster.hosts("standby", "primary")}
+    settings = {"replicas": [group], "replica_max_lag": False, "pool_timeout": "300s", "connect_timeout": "60s"}
+    with Opened(cluster, only[0], port=int(only[2]), **settings) as db:  # type: ignore[arg-type]
+
+        def wait(session: Session) -> None:
+            session.connection()
+            cluster.ways["standby"].delay(0.3)  # more than a server has before the others are asked
+            if cluster.runner is None:
+                wait_until(lambda: bool(looks), "a look at the server that was left", timeout=120)
+            while not looks:  # the limit of a test ends it
+                await_only(asyncio.sleep(0.01))
+            cluster.ways["standby"].pass_through()
+            assert session.scalar(text(PORT[cluster.system])) == cluster.standby.port
+
+        cluster.use(db, wait, read_only=True)
+        assert looks[0]

@@ -69,31 +69,30 @@ def attach(engine: Engine, settings: DatabaseSettings, name: str) -> None:
 
     dialect.connect = connect_to_primary  # on the dialect object of this engine alone
 
-    watch = Watch(engine, finder) if wanted != "any" else None
+    watch = Watch(engine, finder)
+    what = "the server for reads" if wanted == "any" else "the primary"
 
     def replace(host: Host, alone: bool) -> None:
         found = known()
         if found is None:
             return
-        _replace(found, name, host, alone=alone)
-        if watch is not None and not alone:
+        _replace(found, name, what, host, alone=alone)
+        if not alone:
             watch.listen(found)
 
     finder.on_change = replace
     if isinstance(finder, TaskFinder):
         finder.pool = lambda: getattr(known(), "pool", None)
-    _note_places(engine, finder, watch)
+    _note_places(engine, finder, watch, any_server=wanted == "any")
 
 
-def _note_places(engine: Engine, finder: ThreadFinder | TaskFinder, watch: Watch | None) -> None:
+def _note_places(engine: Engine, finder: ThreadFinder | TaskFinder, watch: Watch, *, any_server: bool) -> None:
     """Write the server of each connection into its record, and mark it as doubtful when the connection is lost."""
     dialect: Any = engine.dialect
 
     def note(connection: Any, record: Any) -> None:
         record.info[PLACE] = place = finder.place_of(connection)
-        if watch is None:
-            return
-        if place != finder.memory.last:
+        if place != finder.memory.last and not any_server:
             error = dialect.loaded_dbapi.OperationalError("another connect has found another primary meanwhile")
             setattr(error, JUDGED, NO_PRIMARY)
             raise error
@@ -109,12 +108,13 @@ def _note_places(engine: Engine, finder: ThreadFinder | TaskFinder, watch: Watch
             finder.memory.doubt(place)
 
 
-def _replace(engine: Engine, name: str, host: Host, *, alone: bool) -> None:
+def _replace(engine: Engine, name: str, what: str, host: Host, *, alone: bool) -> None:
     """Close the connections to servers other than the primary.
 
     Args:
         engine: whose connections.
         name: its name in logs.
+        what: the role of the server, for logs.
         host: the primary.
         alone: no other server accepts writes, so connections in use there are closed as well.
     """
@@ -122,8 +122,9 @@ def _replace(engine: Engine, name: str, host: Host, *, alone: bool) -> None:
     others = [record for record in ledger.live() if record.info.get(PLACE) not in (None, host)]
     place = hosts.joined(*host)
     logger.warning(
-        "%s: the primary is now %s; replacing %d connections to other servers",
+        "%s: %s is now %s; replacing %d connections to other servers",
         name,
+        what,
         place,
         len(others),
         extra=facts(name, primary=place, replaced=len(others)),

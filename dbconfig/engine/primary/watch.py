@@ -149,11 +149,10 @@ class Watch:
     def listen(self, engine: Engine) -> None:
         """Start a thread that closes connections waiting for a former primary that no longer greets clients.
 
-        If only one server accepts writes, that happened when another one was found. A Galera node is one of several: it
-        was abandoned because it was slow to answer, and may still be working.
+        If only one server accepts writes, that happened when another one was found. A Galera node and a replica are one
+        of several: they were abandoned because they were slow to answer, and may still be working.
         """
-        # MySQL's servers speak first.
-        if self._listening or engine.dialect.name not in ("mysql", "mariadb") or not _left(engine, self._finder):
+        if self._listening or not _left(engine, self._finder):
             return
         self._listening = True
         try:
@@ -166,7 +165,7 @@ class Watch:
         try:
             for place in _left(engine, self._finder):
                 begun = monotonic()
-                if not greeting.is_heard(place):
+                if not greeting.is_heard(place, greeting.question(engine.dialect.name)):
                     _end(engine, place, begun)
         finally:
             self._listening = False

@@ -1,25 +1,29 @@
-"""Whether a server of MySQL's kind is heard to greet."""
+"""Whether a server is heard, which MySQL's is without being asked, and PostgreSQL's when it is asked for TLS."""
 
 import socket
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from dbconfig.engine.primary import greeting
 from tests.support.ports import LOOPBACK, free_port
+from tests.support.servers import Server
 
 
 class Greeter:
     """Accepts connections, and says hello to those that a test names by their number."""
 
-    def __init__(self, *greeted: int, closes: bool = False) -> None:
+    def __init__(self, *greeted: int, closes: bool = False, asked: bytes = b"") -> None:
         self._listener = socket.create_server((LOOPBACK, 0))
         self.host: tuple[str, int] = self._listener.getsockname()
         self.accepted = 0
         self._greeted = greeted
         self._closes = closes
+        self._asked = asked
         self._stack = ExitStack()
         self._thread = threading.Thread(target=self._serve)
         self._thread.start()
@@ -34,7 +38,7 @@ class Greeter:
             self.accepted += 1
             if self._closes:
                 plug.close()
-            elif self.accepted in self._greeted:
+            elif self.accepted in self._greeted and (not self._asked or plug.recv(100) == self._asked):
                 plug.sendall(b"hello")
 
     def close(self) -> None:
@@ -50,8 +54,8 @@ def stack() -> Iterator[ExitStack]:
         yield found
 
 
-def greeter(stack: ExitStack, *greeted: int, closes: bool = False) -> Greeter:
-    found = Greeter(*greeted, closes=closes)
+def greeter(stack: ExitStack, *greeted: int, **how: Any) -> Greeter:
+    found = Greeter(*greeted, **how)
     stack.callback(found.close)
     return found
 
@@ -82,3 +86,26 @@ def test_a_server_that_refuses_or_closes_needs_no_time(stack: ExitStack, monkeyp
     assert not greeting.is_heard((LOOPBACK, free_port()))
     assert not greeting.is_heard(greeter(stack, closes=True).host)
     assert not greeting.is_heard(("no-such-host.invalid", 3306))
+
+
+def test_a_server_that_speaks_when_it_is_asked_is_asked(stack: ExitStack, monkeypatch: pytest.MonkeyPatch) -> None:
+    question = greeting.question("postgresql")
+    assert question
+    assert not greeting.question("mysql")
+    assert not greeting.is_heard(greeter(stack, asked=question).host, question)
+    monkeypatch.setattr(greeting, "LIMIT", 30.0)
+    monkeypatch.setattr(greeting, "AGAIN", 30.0)
+    server = greeter(stack, 1, asked=question)
+    assert greeting.is_heard(server.host, question)
+    assert server.accepted == 1
+    assert not greeting.is_heard((LOOPBACK, free_port()), question)
+    assert not greeting.is_heard(greeter(stack, closes=True).host, question)
+
+
+@pytest.mark.server
+def test_postgresql_is_heard_over_its_socket_too(postgresql: Server, tmp_path: Path) -> None:
+    question = greeting.question("postgresql")
+    assert greeting.is_heard((postgresql.host, postgresql.port), question)
+    (folder,) = {each.strip() for (each,) in postgresql.sql("SHOW unix_socket_directories")}
+    assert greeting.is_heard((folder, postgresql.port), question)
+    assert not greeting.is_heard((str(tmp_path), postgresql.port), question)
