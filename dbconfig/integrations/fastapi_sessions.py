@@ -193,17 +193,25 @@ class _AsyncOpened:
 
     async def _rest(self) -> None:
         transaction = self._watched.unneeded()
-        if transaction is not None:
+        if transaction is not None and self._watched.connections == 1:  # as below
             with anyio.CancelScope(shield=True):
                 await self.found.run_sync(lambda session: transaction.close())
 
     async def __aexit__(self, *details: Any) -> Any:
         found = self.found
+        kind: Any = type(found)
         try:
-            if self._manager is found and _closes_as_its_session_does(found):
-                found.sync_session.close()  # without the task that the session's own exit creates
-                return None
-            return await self._manager.__aexit__(*details)
+            if self._manager is not found or not _is_closed_by_sqlalchemy(kind):
+                return await self._manager.__aexit__(*details)
+            if _closes_without_a_server(found.sync_session):
+                found.sync_session.close()
+            elif self._watched.connections > 1:  # if the end of one is cancelled, the others must end, too
+                await found.__aexit__(*details)
+            else:
+                # In this task: the session's own exit creates another, and while that starts, the connection is idle.
+                with anyio.CancelScope(shield=True):
+                    await found.close()
+            return None
         finally:
             self._watched.why_not = _reason(self._connection, self._kind)
 
@@ -212,12 +220,6 @@ def _closes_without_a_server(session: Session) -> bool:
     """Whether closing a session does not block: it has no transaction, and SQLAlchemy's way to close."""
     kind: Any = type(session)
     return session.get_transaction() is None and _is_closed_by_sqlalchemy(kind)
-
-
-def _closes_as_its_session_does(session: Any) -> bool:
-    """Whether closing an asynchronous session awaits nothing."""
-    kind: Any = type(session)
-    return _closes_without_a_server(session.sync_session) and _is_closed_by_sqlalchemy(kind)
 
 
 @lru_cache(maxsize=64)

@@ -136,6 +136,11 @@ class RequestSession:
         self._given_back()
 
     @property
+    def connections(self) -> int:
+        """How many connections the session holds, one for each of its databases that it has used."""
+        return len(self._connections)
+
+    @property
     def reads(self) -> bool:
         """Whether a result has rows that it may still fetch by the session's connection."""
         return bool(self._reading)

@@ -1,4 +1,4 @@
-"""Requests that are cancelled while a thread works with their session: it cannot be cancelled, and is waited for."""
+"""Requests that are cancelled: in the middle of work, while a thread works with their session, or at their end."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ from sqlalchemy import Connection, event, text
 from sqlalchemy.exc import InvalidRequestError
 from sqlmodel import Session
 
-from dbconfig import Registry
+from dbconfig import Profile, Registry
 from dbconfig.integrations import fastapi_sessions
+from dbconfig.integrations.fastapi import async_session as async_dependency
 from dbconfig.integrations.fastapi import session as dependency
 from dbconfig.integrations.threads_in_use import is_used
 from tests.registries import registry
+from tests.support.drivers import ASYNCHRONOUS, Driver, params
 from tests.support.processes import wait_until
 
 DRIVERS = {
@@ -58,7 +60,7 @@ def scope() -> dict[str, Any]:
     }
 
 
-async def request(app: FastAPI) -> None:
+async def get(app: FastAPI) -> None:
     async def receive() -> MutableMapping[str, Any]:
         return {"type": "http.request", "body": b"", "more_body": False}
 
@@ -80,7 +82,7 @@ def served(db: Registry, work: Callable[[Session], None], kind: dict[str, Any]) 
 
 async def cancelled(app: FastAPI, at: threading.Event, go_on: Callable[[], object]) -> None:
     """Cancel a request once its thread is in the middle of its work, which then continues."""
-    task = asyncio.ensure_future(request(app))
+    task = asyncio.ensure_future(get(app))
     assert await asyncio.to_thread(at.wait, LIMIT)
     task.cancel()
     await asyncio.wait([task], timeout=0.2)  # it may not end before the thread; a wrong one has the time to
@@ -158,7 +160,7 @@ def test_the_statements_of_a_thread_that_is_left_behind_are_cancelled(url: str, 
                 errors.append(error)
 
     async def main() -> None:
-        task = asyncio.ensure_future(request(served(db, work, kind)))
+        task = asyncio.ensure_future(get(served(db, work, kind)))
         assert await asyncio.to_thread(executing.wait, LIMIT)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -187,7 +189,7 @@ def test_a_request_does_not_wait_for_ever_for_a_thread_that_does_something_else(
         go_on.wait(LIMIT)
 
     async def main() -> None:
-        task = asyncio.ensure_future(request(served(db, work, {})))
+        task = asyncio.ensure_future(get(served(db, work, {})))
         assert await asyncio.to_thread(within.wait, LIMIT)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -227,3 +229,56 @@ def test_a_session_is_used_by_a_thread_that_has_it_or_its_owner_on_the_stack() -
         go_on.set()
         thread.join()
     assert not is_used(session)
+
+
+@pytest.mark.parametrize("driver", params(ASYNCHRONOUS))
+@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize("names", [["default"], ["default", "other"]], ids=len)
+def test_a_request_that_is_cancelled_at_any_time_returns_its_connections(
+    driver: Driver, request: pytest.FixtureRequest, times: int, names: list[str]
+) -> None:
+    """By asyncio itself, which no cancel scope prevents; and again, while its session closes."""
+    made = driver.url(request)
+    server = request.getfixturevalue(driver.server) if driver.server else None
+    closing = 0
+
+    async def one(app: FastAPI, steps: int) -> None:
+        nonlocal closing
+        app.state.reached = False
+        task = asyncio.ensure_future(get(app))
+        while not (app.state.reached or task.done()):
+            await asyncio.sleep(0)
+        for _ in range(times):
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            closing += task.cancel()
+        await asyncio.wait([task], timeout=LIMIT)
+        assert task.done()
+        if not task.cancelled():
+            assert task.exception() is None
+
+    async def main(db: Registry) -> None:
+        app, given = FastAPI(), async_dependency(registry=db)
+
+        @app.get("/")
+        async def endpoint(session: Any = given) -> None:
+            for engine in engines:  # with a function that may leave a state, so that the transactions go on
+                await session.scalar(text("SELECT abs(1)"), bind_arguments={"bind": engine.sync_engine})
+            app.state.reached = True
+
+        engines = [db.async_engine(name) for name in names]
+        async with asyncio.timeout(4 * LIMIT):
+            for steps in range(40):
+                await one(app, steps)
+                while used(db):
+                    await asyncio.sleep(0.001)
+            async with db.async_session() as session:
+                assert await session.scalar(text("SELECT 7")) == 7
+            while server is not None and len(server.connections()) > sum(each.pool.checkedin() for each in engines):
+                await asyncio.sleep(0.01)
+        await db.async_dispose()
+
+    settings = {"url": made, "pool_size": 2, "max_overflow": 0, "pool_timeout": LIMIT}
+    with Registry.from_profile(Profile(name="cancelled", databases=dict.fromkeys(names, settings))) as db:
+        asyncio.run(main(db))
+    assert closing  # some were not over
