@@ -20,6 +20,7 @@ from sqlalchemy.util import greenlet_spawn
 from dbconfig.engine import statement_text
 from dbconfig.engine.pool import deadline as deadlines
 from dbconfig.engine.pool import forks
+from dbconfig.engine.pool.beside import connected
 from dbconfig.engine.pool.diagnostics.call_sites import application_frames, describe, running
 from dbconfig.engine.pool.facts import facts
 from dbconfig.settings.database import DatabaseSettings
@@ -228,9 +229,7 @@ class _Plans:
 
 def _plan(engine: Engine, statement: str, parameters: Any) -> str:
     """Return the plan of a statement without executing it, and without the values that it compares with."""
-    beside = engine.pool.recreate()
-    connection: Any = beside.connect()
-    try:
+    with connected(engine.pool) as connection:
         cursor = connection.cursor()
         limits = {"postgresql": f"SET statement_timeout = {PLAN_LIMIT}", "sqlite": "PRAGMA query_only = 1"}
         cursor.execute(limits.get(engine.dialect.name, f"SET SESSION lock_wait_timeout = {PLAN_LIMIT // 1000}"))
@@ -240,9 +239,6 @@ def _plan(engine: Engine, statement: str, parameters: Any) -> str:
         names = [each[0] for each in cursor.description]
         rows = cursor.fetchall()
         cursor.close()
-    finally:
-        connection.close()
-        beside.dispose()
     return _written(engine.dialect.name, names, rows)[:_LONGEST_PLAN]
 
 

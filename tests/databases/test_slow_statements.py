@@ -15,6 +15,8 @@ from sqlmodel import Session
 
 from dbconfig import ConfigError, Profile, Registry
 from dbconfig.engine import slow_statements
+from dbconfig.engine.pool import TaskPool
+from dbconfig.engine.pool.line import Line
 from tests.engine.pool.support import eventually
 from tests.sessions.conftest import Units
 from tests.sessions.conftest import units as units
@@ -187,6 +189,38 @@ def test_a_plan_that_was_cancelled_before_it_began_is_not_waited_for(
             while not slow(caplog, "plan of"):
                 await session.scalar(text("SELECT x + 1 FROM t"))
                 await asyncio.sleep(0.01)
+        await db.async_dispose()
+
+    asyncio.run(asyncio.wait_for(main(), 60))
+
+
+def test_the_connection_of_a_plan_that_is_cancelled_as_it_arrives_is_closed(
+    units: Units, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As at the end of an event loop: the connect has succeeded, and who waits for it has not gone on."""
+    if not units.asynchronous:
+        pytest.skip("a thread is not cancelled")
+    db = units.open(slow_statement=ALWAYS, slow_statement_plan=True)
+    pools: list[Any] = []
+
+    async def main() -> None:
+        async with db.async_session() as session:
+            await session.connection()
+            arrived, before = Line.connected, asyncio.all_tasks()
+
+            def cancel(line: Line, *arguments: Any) -> None:
+                arrived(line, *arguments)
+                for task in asyncio.all_tasks() - {*before, asyncio.current_task()}:
+                    task.cancel()
+
+            monkeypatch.setattr(Line, "connected", cancel)
+            recreate = TaskPool.recreate
+            monkeypatch.setattr(TaskPool, "recreate", lambda pool: pools.append(recreate(pool)) or pools[-1])
+            await session.scalar(text("SELECT x FROM t"))
+            ended = await asyncio.gather(*(asyncio.all_tasks() - before), return_exceptions=True)
+            assert any(isinstance(each, asyncio.CancelledError) for each in ended)
+            assert [pool.open for pool in pools] == [0]
+            monkeypatch.undo()
         await db.async_dispose()
 
     asyncio.run(asyncio.wait_for(main(), 60))

@@ -220,7 +220,7 @@ def ledger_if_any(engine: Any) -> counters.Ledger | None:
 
 def connect_beside(engine: Engine) -> None:
     """Open a connection outside the pool and close it, to check that connecting is possible now."""
-    with beside.connected(engine):
+    with beside.connected(engine.pool):
         pass
 
 

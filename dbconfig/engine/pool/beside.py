@@ -7,17 +7,21 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sqlalchemy.engine import Engine
+    from sqlalchemy.pool import Pool
 
 
 @contextmanager
-def connected(engine: Engine) -> Iterator[Any]:
-    """Yield a new DBAPI connection of an engine, which its pool does not count."""
-    beside = engine.pool.recreate()
-    # Not detached: one of asyncio would stay open then.
-    connection = beside.connect()
+def connected(pool: Pool) -> Iterator[Any]:
+    """Yield a new DBAPI connection, which the pool does not count; for asyncio where SQLAlchemy can await."""
+    beside = pool.recreate()
     try:
-        yield connection
+        # Not detached: one of asyncio would stay open then.
+        connection = beside.connect()
+        try:
+            yield connection
+        finally:
+            connection.close()
     finally:
-        connection.close()
+        # Also if the caller is interrupted or times out while it connects: the connect may have just succeeded, or may
+        # still do so, and nothing else would close that connection.
         beside.dispose()

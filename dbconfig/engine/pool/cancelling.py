@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy.util import greenlet_spawn
 
 from dbconfig.engine.pool import deadline, driver
+from dbconfig.engine.pool.beside import connected
 from dbconfig.engine.pool.facts import facts
 
 if TYPE_CHECKING:
@@ -30,13 +31,13 @@ CANCEL_LIMIT = 2.0
 def cancel_beside(pool: Pool, own: driver.Driver, numbers: Iterable[int]) -> None:
     """Ask by a new connection; for asynchronous drivers where SQLAlchemy can await."""
     # Not the driver's own cancel(): it opens a connection without a time limit, and holds the GIL.
-    beside: Any = pool.recreate().connect()
-    try:
-        cursor = beside.cursor()
-        for number in numbers:
-            own.cancel(cursor, beside.driver_connection, number)
-    finally:
-        beside.invalidate()  # detached, it would stay open with an asynchronous dialect
+    with connected(pool) as beside:
+        try:
+            cursor = beside.cursor()
+            for number in numbers:
+                own.cancel(cursor, beside.driver_connection, number)
+        finally:
+            beside.invalidate()  # nothing is rolled back at a server that may not answer
 
 
 class Canceller:

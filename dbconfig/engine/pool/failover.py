@@ -89,7 +89,7 @@ def _reason_without_failover(context: ExceptionContext, judge: Judge) -> str | N
         return ""
     # On another connection: this one's transaction has failed, and answers nothing.
     assert context.engine is not None  # a connection has one; a listener that kept it would keep its memory
-    return _asked(judge, partial(beside.connected, context.engine)) or None
+    return _asked(judge, partial(beside.connected, context.engine.pool)) or None
 
 
 def _asked(judge: Judge, connected: Connected) -> str:
