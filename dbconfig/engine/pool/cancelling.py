@@ -40,6 +40,15 @@ def cancel_beside(pool: Pool, own: driver.Driver, numbers: Iterable[int]) -> Non
             beside.invalidate()  # nothing is rolled back at a server that may not answer
 
 
+def spawn(engine: Engine | None, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    """Start a task for which the end of the engine waits."""
+    from dbconfig.engine.pool.task_places import TaskPlaces  # for callers with an event loop, who have loaded it
+
+    if engine is not None and isinstance(engine.pool, TaskPlaces):
+        return engine.pool._spawn(work, engine.pool._closes)
+    return asyncio.get_running_loop().create_task(work)
+
+
 class Canceller:
     """Accepts requests to cancel what an engine's connections execute, and never blocks the caller.
 
@@ -75,15 +84,7 @@ class Canceller:
         """Do so by a task of the running event loop."""
         self._numbers.put(number)
         if self._task is None or self._task.done():
-            self._task = self._spawn(self._run_in_loop())
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        from dbconfig.engine.pool.task_places import TaskPlaces  # for callers with an event loop
-
-        engine = self._engine()
-        if engine is not None and isinstance(engine.pool, TaskPlaces):
-            return engine.pool._spawn(work, engine.pool._closes)  # the end of the engine waits for it
-        return asyncio.get_running_loop().create_task(work)
+            self._task = spawn(self._engine(), self._run_in_loop())
 
     async def _run_in_loop(self) -> None:
         deadline.lift()  # of the caller whose time is over

@@ -9,7 +9,7 @@ from sqlalchemy import URL, Engine
 from sqlalchemy.exc import NotSupportedError
 
 from dbconfig.engine.dialects.driver_arguments import milliseconds, unknown_argument, variable_names
-from dbconfig.engine.dialects.mysql import idle_rollbacks, xa
+from dbconfig.engine.dialects.mysql import idle_rollbacks, interrupted_statements, xa
 from dbconfig.engine.dialects.mysql import session_reset as session_resets
 from dbconfig.engine.dialects.mysql import tls as async_tls
 from dbconfig.engine.dialects.set_up import on_connect
@@ -94,6 +94,7 @@ def attach(engine: Engine, settings: DatabaseSettings) -> None:
             on_connect(engine, _refuse_plaintext, first=True)
     if engine.dialect.driver in async_tls.DRIVERS:
         idle_rollbacks.skip_idle_rollbacks(engine)
+    interrupted_statements.attach(engine)
     if engine.dialect.driver == "aiomysql":
         from dbconfig.engine.dialects.mysql import aiomysql
 

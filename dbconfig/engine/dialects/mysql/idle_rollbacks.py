@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +28,14 @@ def skip_idle_rollbacks(engine: Engine) -> None:
 def _tracked(kind: type) -> type:
     class TrackedConnection(kind):  # type: ignore[misc]  # the driver's class, known when it has connected
         clean = False
+        interrupted: Callable[[Any], None] = staticmethod(lambda statement: None)
+
+        async def query(self, sql: Any, unbuffered: bool = False) -> Any:
+            try:
+                return await super().query(sql, unbuffered)
+            except (asyncio.CancelledError, KeyboardInterrupt):
+                self.interrupted(sql)
+                raise
 
         async def _execute_command(self, command: Any, sql: Any) -> Any:
             self.clean = False

@@ -31,10 +31,17 @@ class Tracking(Connection):
     """
 
     clean: bool = False
+    interrupted: Callable[[Any], None] = staticmethod(lambda statement: None)
 
     def query(self, sql: Any, unbuffered: bool = False) -> Any:
         self.clean = False
-        return self._whole(super().query, sql, unbuffered)
+        try:
+            return self._whole(super().query, sql, unbuffered)
+        except MySQLError:
+            raise
+        except BaseException:
+            self.interrupted(sql)
+            raise
 
     def begin(self) -> None:
         self.clean = False
