@@ -367,8 +367,10 @@ class Server(ABC):
     def _make_certificate(self, certificate: Path) -> None:
         key = certificate.with_name("key.pem")
         names = "subjectAltName=DNS:localhost,IP:127.0.0.1"
-        request = ["req", "-x509", "-nodes", "-newkey", "rsa:2048", "-days", "2", "-subj", "/CN=localhost"]
-        command: list[str | Path] = ["openssl", *request, "-addext", names, "-keyout", key, "-out", certificate]
+        request = ["req", "-x509", "-nodes", "-days", "2", "-subj", "/CN=localhost", "-addext", names]
+        # Made in 5 ms; a key of RSA takes 170.
+        curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]
+        command: list[str | Path] = ["openssl", *request, *curve, "-keyout", key, "-out", certificate]
         run(command, folder=self.folder, options=self._options)
         key.chmod(0o600)
 
