@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextvars
 import logging
-import random
 import time
 from threading import Thread, get_ident
 from typing import TYPE_CHECKING
@@ -263,4 +262,4 @@ class Connector:
 
     def _pause(self, attempt: int, transient: bool) -> float:
         pause = judgements.retry_pause(attempt, transient=transient)
-        return pause * random.uniform(1.0, 1.25) if transient else pause  # the processes of a fleet, one by one
+        return pause * judgements.spread() if transient else pause

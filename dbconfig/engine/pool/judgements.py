@@ -1,7 +1,8 @@
-"""The decisions of a queue, one pure function each, shared by threads and tasks."""
+"""The decisions of a queue, one function each (pure, but for `spread`), shared by threads and tasks."""
 
 from __future__ import annotations
 
+import random
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -96,6 +97,11 @@ def retry_pause(
 ) -> float:
     """Return the seconds until the next attempt, after so many failed ones in a row."""
     return min(first * 2.0 ** min(failures - 1, _MOST_DOUBLINGS), longest) if transient else refused
+
+
+def spread() -> float:
+    """Return by how much the pauses are stretched, at random: the processes of a fleet ask the server one by one."""
+    return random.uniform(1.0, 1.25)
 
 
 def refill_pause(failures: int) -> float:

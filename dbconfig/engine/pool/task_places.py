@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 from sqlalchemy.util import await_only, greenlet_spawn
 
-from dbconfig.engine.pool import deadline, farewell
+from dbconfig.engine.pool import deadline, farewell, judgements
 from dbconfig.engine.pool.both import Ours
 from dbconfig.engine.pool.clock import monotonic
 from dbconfig.engine.pool.facts import facts
@@ -50,7 +50,7 @@ class TaskPlaces(AsyncAdaptedQueuePool, Ours):
         self, creator: Any, line: LineOptions | None = None, past: Past | None = None, **arguments: Any
     ) -> None:
         super().__init__(creator, line, past, **arguments)
-        options = self.options
+        options, spread = self.options, judgements.spread()
         rules = Rules(
             size=self.steady,
             limit=self.limit,
@@ -62,6 +62,8 @@ class TaskPlaces(AsyncAdaptedQueuePool, Ours):
             keepalive=options.keepalive,
             patient=options.patient,
             connect_stalls=min(1.0, max(self._timeout, 0.1) / 2),
+            retry_first=judgements.RETRY_FIRST * spread,
+            retry_longest=judgements.RETRY_LONGEST * spread,
         )
         self.line: Line = Line(rules, self.counters)
         self._loop: Any = None  # of the first use

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dbconfig.engine.pool import farewell, task_places, tasks
+from dbconfig.engine.pool import farewell, judgements, task_places, tasks
 from dbconfig.engine.pool.place import Caller, Place, State
 from dbconfig.engine.pool.refusal import NEVER
 from dbconfig.engine.pool.sockets import Verdict
@@ -256,3 +256,12 @@ def test_a_connection_that_cannot_be_reset_is_reported_and_ends(error: BaseExcep
         with pytest.raises(asyncio.CancelledError):
             TaskLent._end_by(lent, error, record)
         assert told == [reported, "let go", ("failed", error)]
+
+
+def test_the_processes_of_a_fleet_do_not_all_ask_at_once_for_a_server_that_is_away() -> None:
+    rules = [TaskPool(lambda: None).line.rules for _ in range(20)]
+    for failures, pause in ((1, judgements.RETRY_FIRST), (9, judgements.RETRY_LONGEST)):
+        pauses = [each.retry_pause(failures, transient=True) for each in rules]
+        assert len(set(pauses)) > 1
+        assert all(pause <= each <= 1.25 * pause for each in pauses)
+    assert {each.retry_pause(1, transient=False) for each in rules} == {judgements.RETRY_REFUSED}

@@ -305,7 +305,8 @@ class ThreadWorld:
         replaced = {
             threads: {"monotonic": self.clock, "RLock": self.new_lock, "garbage": self},
             thread_places: {"monotonic": self.clock, "RLock": self.new_lock},
-            connecting: {"monotonic": self.clock, "Thread": self.starter, "time": self, "random": self.pick},
+            connecting: {"monotonic": self.clock, "Thread": self.starter, "time": self},
+            judgements: {"random": self.pick},
             idle: {"monotonic": self.clock, "caretaker": self.caretaker, "ping": self.ping, "Look": self},
             record: {"Lock": lambda: Gate(self)},
             forks: {"mark": self.mark, "pin": self.pin},
