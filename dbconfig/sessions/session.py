@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session, SessionTransaction, UOWTransaction
 from dbconfig.engine.commit_guard import REFUSAL, Mark, mark
 from dbconfig.engine.dialects.error_table import Fate
 from dbconfig.engine.dialects.errors import fate_of
+from dbconfig.engine.pool.facts import facts
 from dbconfig.engine.pool.statement_limit import is_late
 
 _log = logging.getLogger("dbconfig.reads")
@@ -167,7 +168,9 @@ class ReadOnlySession(Session):
                 raise
             if error.orig is not None and is_late(error.orig):
                 raise  # its time is over
-            _log.info("a read failed (%s), and is sent once more: %s", fate.value, error.orig)
+            name = getattr(self.bind, "logging_name", None) or ""
+            words = "a read failed (%s), and is sent once more: %s"
+            _log.info(words, fate.value, error.orig, extra=facts(name, reason=fate.name.lower()))
         self.rollback()  # of the transaction that the statement began; otherwise, it keeps the lost connection
         return super()._execute_internal(*arguments, **keywords)
 
