@@ -24,7 +24,7 @@ ENDLESS = {
     "postgresql": "SELECT count(*) FROM generate_series(1, 1000000) AS a, generate_series(1, 1000000) AS b",
     "mariadb": "SELECT BENCHMARK(1000000000000, MD5('x'))",
 }
-# asyncpg's own request to cancel is lost if the server takes longer to accept it than the connection to close.
+# asyncpg's statement runs on if it is cancelled when it has only begun, as with a plain engine of SQLAlchemy.
 TASKS = [each for each in drivers.SERVED if each.asynchronous and each.name != "asyncpg"]
 THREADS = ("pymysql", "psycopg")  # psycopg2 is deaf to signals: see the tests of interrupts in a process of their own
 LOCKED = "UPDATE item SET n = n + 1"
