@@ -132,7 +132,7 @@ class Server:
     ("row", "strictly", "answer"),
     [
         ((True, True, None), True, Answer(Role.OTHER, "it is a standby")),
-        ((False, True, "0000000A"), True, Answer(Role.OTHER, "its transactions are read-only by default")),
+        ((False, True, "0000000A"), True, Answer(Role.READ_ONLY, "its transactions are read-only by default")),
         ((False, True, "0000001A"), False, Answer(Role.PRIMARY, "it is the primary", 26)),
         ((False, False, "00000001"), True, Answer(Role.PRIMARY, "it is the primary", 1)),
     ],
