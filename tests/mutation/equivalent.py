@@ -23,8 +23,7 @@ EQUIVALENT: dict[str, dict[str, str]] = {
     "dbconfig/engine/pool/maintenance.py": {
         ": 10.0 → 11.0": "how soon the thread looks again for a job that an interrupted caller removed without a word",
     },
-    "dbconfig/engine/pool/tasks.py": {": 86_400.0 → 86401.0": _NOBODY},
-    "dbconfig/engine/pool/threads.py": {": 86_400.0 → 86401.0": _NOBODY},
+    "dbconfig/engine/pool/both.py": {": 86_400.0 → 86401.0": _NOBODY},
     "dbconfig/engine/pool/record.py": {
         "Slot.__init__: False → True #2": "it is written again before the line counts the place, and read only after",
         "Slot.__init__: False → True #3": (
