@@ -61,7 +61,7 @@ def processes() -> Iterator[Ratio]:
                 "import sqlmodel": [*PYTHON, "import sqlmodel"],
                 "profiles": [*dbconfig, "completion", "profiles", "--config", str(config)],
                 "validate": [*dbconfig, "validate", "--config", str(config)],
-                "bare": [*PYTHON, startup.BARE.format(folder=folder)],
+                "bare": [*PYTHON, startup.BARE.format(url=f"sqlite:///{folder}/bare.db")],
                 "ours": [*PYTHON, startup.OURS.format(folder=folder)],
             },
             rounds=5,
@@ -83,7 +83,7 @@ def memory() -> Iterator[Ratio]:
         "start = resident()\n"
     )
     with tempfile.TemporaryDirectory() as folder:
-        bare = startup.BARE.format(folder=folder)
+        bare = startup.BARE.format(url=f"sqlite:///{folder}/bare.db")
         config = Path(folder, "config")
         config.mkdir()
         (config / "development.yaml").write_text("url: sqlite:///data/app.db\n")
