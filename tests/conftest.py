@@ -131,7 +131,8 @@ def _asks_for_a_server(item: pytest.Function) -> bool:
     if not hasattr(item, "callspec") or not _SERVER_NAMES.search(repr(list(item.callspec.params.values()))):
         return False
     information = item._fixtureinfo
-    fixtures = [each[-1] for name, each in information.name2fixturedefs.items() if name != _the_machine.__name__]
+    of_all_tests = {_the_machine.__name__, _memory.__name__}
+    fixtures = [each[-1] for name, each in information.name2fixturedefs.items() if name not in of_all_tests]
     return "request" in information.argnames or any(
         "request" in each.argnames and each.func.__module__.startswith("tests.") for each in fixtures
     )

@@ -143,3 +143,11 @@ def test_a_killed_run_and_watchdog_leave_a_server_for_the_next_run_to_end() -> N
     folders.sweep()
     assert not Path(folder).exists()
     wait_until(lambda: int(server) not in _table(), "the end of the server")
+
+
+def test_a_text_that_names_a_system_makes_no_test_one_of_servers() -> None:
+    """`.ci/run` repeats what is not marked `server` on other versions: a fixture of all tests must not count."""
+    where = "tests/config/test_interpolation.py"
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-m", "not server", "-p", "no:xdist", where]
+    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert "[${NONE:-postgresql}://h/d-postgresql://h/d]" in found
