@@ -44,9 +44,10 @@ def spawn(engine: Engine | None, work: Coroutine[Any, Any, None]) -> asyncio.Tas
     """Start a task for which the end of the engine waits."""
     from dbconfig.engine.pool.task_places import TaskPlaces  # for callers with an event loop, who have loaded it
 
-    if engine is not None and isinstance(engine.pool, TaskPlaces):
+    loop = asyncio.get_running_loop()
+    if engine is not None and isinstance(engine.pool, TaskPlaces) and engine.pool._loop is loop:
         return engine.pool._spawn(work, engine.pool._closes)
-    return asyncio.get_running_loop().create_task(work)
+    return loop.create_task(work)  # also for what the pool's own loop has left behind
 
 
 class Canceller:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from dbconfig.engine.pool import farewell, judgements, task_places, tasks
+from dbconfig.engine.pool import cancelling, farewell, judgements, task_places, tasks
 from dbconfig.engine.pool.place import Caller, Place, State
 from dbconfig.engine.pool.refusal import NEVER
 from dbconfig.engine.pool.sockets import Verdict
@@ -16,6 +17,7 @@ from dbconfig.engine.pool.tally import Counters
 from dbconfig.engine.pool.task_lent import TaskLent
 from dbconfig.engine.pool.task_record import is_held
 from dbconfig.engine.pool.tasks import TaskPool
+from tests.registries import registry
 
 
 class Pool(TaskPool):
@@ -265,3 +267,24 @@ def test_the_processes_of_a_fleet_do_not_all_ask_at_once_for_a_server_that_is_aw
         assert len(set(pauses)) > 1
         assert all(pause <= each <= 1.25 * pause for each in pauses)
     assert {each.retry_pause(1, transient=False) for each in rules} == {judgements.RETRY_REFUSED}
+
+
+@pytest.mark.parametrize("used", [True, False])
+def test_a_request_to_cancel_is_sent_from_the_loop_that_runs(tmp_path: Path, used: bool) -> None:
+    """Also for an engine whose own pool nobody has used: a plan's connection comes from another one."""
+    found: list[bool] = []
+
+    async def work() -> None:
+        found.append(True)
+
+    async def main() -> None:
+        engine = db.async_engine()
+        if used:
+            async with engine.connect():
+                pass
+        await cancelling.spawn(engine.sync_engine, work())
+        await db.async_dispose()
+
+    with registry(f"sqlite+aiosqlite:///{tmp_path}/a.db") as db:
+        asyncio.run(main())
+    assert found == [True]
