@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import threading
 import time
+import warnings
 from typing import Any
 
 import pytest
@@ -224,6 +226,28 @@ def test_the_connection_of_a_plan_that_is_cancelled_as_it_arrives_is_closed(
         await db.async_dispose()
 
     asyncio.run(asyncio.wait_for(main(), 60))
+
+
+def test_a_plan_that_is_asked_for_when_its_loop_ends_leaves_no_connection(units: Units) -> None:
+    """Wherever the end finds it: asyncio cancels it, and waits for no task that begins then."""
+    if not units.asynchronous:
+        pytest.skip("a thread is not cancelled")
+
+    async def main(db: Registry, steps: int) -> None:
+        async with db.async_session() as session:
+            await session.scalar(text(f"SELECT x + {steps} FROM t"))
+            for _ in range(steps):
+                await asyncio.sleep(0)
+
+    with (
+        units.open(slow_statement=ALWAYS, slow_statement_plan=True) as db,
+        warnings.catch_warnings(record=True) as seen,
+    ):
+        warnings.simplefilter("always")
+        for steps in range(0, 120, 2):
+            asyncio.run(main(db, steps))
+            gc.collect()
+    assert [str(each.message) for each in seen if "unclosed" in str(each.message).lower()] == []
 
 
 def test_the_log_is_limited_and_says_what_it_left_out(tmp_path: Any, caplog: pytest.LogCaptureFixture) -> None:

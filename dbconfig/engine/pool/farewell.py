@@ -32,6 +32,11 @@ async def close(dialect: Any, connection: Any, *, terminate: bool) -> None:
         raise
 
 
+def ensure(closing: asyncio.Task[None], dialect: Any, connection: Any) -> None:
+    """Close a connection immediately if its `close` is cancelled: at the end of the loop perhaps before it begins."""
+    closing.add_done_callback(lambda task: cut(dialect, connection) if task.cancelled() else None)
+
+
 def cut(dialect: Any, connection: Any) -> None:
     """Close a connection immediately, without notifying the server. Not where SQLAlchemy can await: it would."""
     try:

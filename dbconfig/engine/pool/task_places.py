@@ -197,7 +197,8 @@ class TaskPlaces(AsyncAdaptedQueuePool, Ours):
                 self._abruptly = False
                 self._closed(place)
         else:
-            self._spawn(self._part(place), self._closes, place)
+            parting = self._spawn(self._part(place), self._closes, place)
+            parting.add_done_callback(lambda task: self._closed(place) if task.cancelled() else None)
 
     async def _part(self, place: Place) -> None:
         if not self._begins(place, State.CLOSING):
@@ -227,8 +228,9 @@ class TaskPlaces(AsyncAdaptedQueuePool, Ours):
         elif self._abruptly:
             self._loop.call_soon(farewell.cut, self._dialect, connection)
         else:
-            good_bye = farewell.close(self._dialect, connection, terminate=terminate)
-            await_only(asyncio.shield(self._spawn(good_bye, self._closes)))
+            good_bye = self._spawn(farewell.close(self._dialect, connection, terminate=terminate), self._closes)
+            farewell.ensure(good_bye, self._dialect, connection)
+            await_only(asyncio.shield(good_bye))
 
     def cut(self, connection: Any) -> None:
         """Close a driver's connection immediately, from any thread."""
