@@ -30,6 +30,15 @@ def cancels_beside() -> bool:
     return psycopg_tasks.can_cancel()
 
 
+def served(name: str, request: pytest.FixtureRequest) -> tuple[Server, str, str]:
+    """Return the server of a driver that can ask it to cancel, its system, and the driver's name in a URL."""
+    system, drivername, module = DRIVERS[name]
+    pytest.importorskip(module)
+    if name == "psycopg" and not cancels_beside():
+        pytest.skip("psycopg cannot ask a server to cancel without blocking: that takes libpq 17")
+    return request.getfixturevalue(system), system, drivername
+
+
 @pytest.mark.server
 @pytest.mark.parametrize("name", SERVED)
 @pytest.mark.parametrize("what", ["statement", "commit"])
@@ -117,11 +126,7 @@ def test_a_ping_that_is_not_answered_leads_to_no_further_question(
 def test_a_task_that_is_cancelled_does_not_wait_for_a_silent_server(
     name: str, what: str, request: pytest.FixtureRequest, proxy: Callable[[Server], Proxy]
 ) -> None:
-    system, drivername, module = DRIVERS[name]
-    pytest.importorskip(module)
-    if name == "psycopg" and not cancels_beside():
-        pytest.skip("psycopg cannot ask a server to cancel without blocking: that takes libpq 17")
-    server = request.getfixturevalue(system)
+    server, system, drivername = served(name, request)
     network = proxy(server)
     url = server.url(drivername, port=network.port)
     complaints: list[str] = []
@@ -168,11 +173,7 @@ def test_a_task_that_is_cancelled_does_not_wait_for_a_silent_server(
 def test_a_statement_whose_task_is_cancelled_again_and_again_ends_on_the_server(
     name: str, request: pytest.FixtureRequest
 ) -> None:
-    system, drivername, module = DRIVERS[name]
-    pytest.importorskip(module)
-    if name == "psycopg" and not cancels_beside():
-        pytest.skip("psycopg cannot ask a server to cancel without blocking: that takes libpq 17")
-    server = request.getfixturevalue(system)
+    server, system, drivername = served(name, request)
 
     count = 6  # at the same time: MariaDB looks every five seconds whether the client of a SLEEP is still there
 
@@ -210,11 +211,7 @@ def test_a_statement_that_is_cancelled_at_the_end_of_its_loop_ends_on_the_server
     name: str, request: pytest.FixtureRequest
 ) -> None:
     """As by Ctrl-C: `asyncio.run` cancels what is to deliver the request, too."""
-    system, drivername, module = DRIVERS[name]
-    pytest.importorskip(module)
-    if name == "psycopg" and not cancels_beside():
-        pytest.skip("psycopg cannot ask a server to cancel without blocking: that takes libpq 17")
-    server = request.getfixturevalue(system)
+    server, system, drivername = served(name, request)
 
     async def main(db: Registry) -> None:
         async def use() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import faulthandler
 import gc
 import mmap
 import os
@@ -43,6 +44,7 @@ def test_a_child_that_was_forked_in_c_has_connections_of_its_own(server: Any, op
         reading, writing = os.pipe()
         pid = fork_in_c()
         if pid == 0:
+            faulthandler.register(signal.SIGALRM, file=2, all_threads=False, chain=True)  # says where it hangs
             signal.alarm(30)
             answer = b"error"
             try:
