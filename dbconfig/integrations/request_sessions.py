@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, Final
-from weakref import WeakSet
+from weakref import WeakSet, ref
 
 from sqlalchemy import Connection, Dialect, Engine, ExecutionContext, event
 from sqlalchemy.exc import InvalidRequestError
@@ -15,21 +15,16 @@ from sqlalchemy.orm import Session, SessionTransaction
 from dbconfig.engine import pool
 from dbconfig.engine.each_statement import look_at_each
 from dbconfig.engine.pool import driver
+from dbconfig.integrations.builtin_functions import HARMLESS
 from dbconfig.registry.registry import Registry
 from dbconfig.sessions.session_classes import combined
 
 _SELECT: Final = re.compile(r"\s*SELECT\b", re.IGNORECASE)
 _WRITES: Final = re.compile(r"\s*(INSERT|UPDATE|DELETE|REPLACE|MERGE)\b", re.IGNORECASE)
 _LOCKS: Final = re.compile(r"\b(FOR|LOCK|INTO)\b", re.IGNORECASE)
+# A word before a parenthesis that is not known to leave no state in the transaction may do so: set_config() for row
+# security, pg_advisory_xact_lock(), or a function of the application.
 _CALL: Final = re.compile(r"\b([a-z_][\w.]*)\s*\(", re.IGNORECASE)
-# Words before a parenthesis that leave no state in the transaction. Any other function may: set_config() for row
-# security, pg_advisory_xact_lock(), or one of the application.
-_HARMLESS: Final = re.compile(
-    r"all|and|any|as|avg|between|by|case|cast|coalesce|concat|count|distinct|else|except|exists|extract|filter|from"
-    r"|having|in|intersect|join|length|like|limit|lower|max|min|not|nullif|offset|on|or|over|round|select|some"
-    r"|substr|substring|sum|then|trim|union|upper|values|when|where",
-    re.IGNORECASE,
-)
 
 _REMEMBERED: Final = 4096  # characters of a statement whose verdict is kept
 
@@ -39,7 +34,7 @@ def only_reads(statement: str) -> bool:
     return (
         _SELECT.match(statement) is not None
         and _LOCKS.search(statement) is None
-        and all(_HARMLESS.fullmatch(name) for name in _CALL.findall(statement))
+        and all(name.lower().removeprefix("pg_catalog.") in HARMLESS for name in _CALL.findall(statement))
     )
 
 
@@ -87,7 +82,10 @@ class RequestSession:
         *,
         statements: bool = True,
     ) -> None:
-        self._session, self._taken, self._given_back = session, taken, given_back
+        # Weakly: the session has this object as an attribute, and a cycle for each request would be left to the garbage
+        # collector.
+        self._session = ref(session)
+        self._taken, self._given_back = taken, given_back
         self._statements = statements
         self._connections: list[Connection] = []
         self._reading: WeakSet[ExecutionContext] | None = None
@@ -152,7 +150,8 @@ class RequestSession:
 
     @property
     def _pending(self) -> bool:
-        return bool(self._session.new or self._session.dirty or self._session.deleted)
+        session = self._session()
+        return session is not None and bool(session.new or session.dirty or session.deleted)
 
     def unneeded(self) -> SessionTransaction | None:
         """Return the transaction, if closing it returns the connection and loses nothing.
@@ -161,7 +160,8 @@ class RequestSession:
         session's objects are unchanged: `close()`, unlike `rollback()`, expires nothing, which an asynchronous session
         could not load again.
         """
-        transaction = self._session.get_transaction()
+        session = self._session()
+        transaction = None if session is None else session.get_transaction()
         return transaction if self._only_read and not self._pending and not self.reads else None
 
 
