@@ -12,6 +12,7 @@ from sqlalchemy import Engine
 from sqlalchemy.util import greenlet_spawn
 
 from dbconfig.engine import create
+from dbconfig.engine.pool import forks
 from dbconfig.settings.database import DatabaseSettings
 
 T = TypeVar("T")
@@ -35,6 +36,7 @@ class _Loop:
     """An event loop in a thread, so that callers are written once, for both kinds of drivers."""
 
     def __init__(self) -> None:
+        forks.notice()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="dbconfig-loop", daemon=True)
         self._thread.start()

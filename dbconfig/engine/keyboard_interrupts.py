@@ -46,6 +46,7 @@ class Ears:
 
     def open(self) -> None:
         """Listen from now on, unless the application has its own handler, which may not want to interrupt."""
+        forks.notice()
         if self._pipe is not None or not hasattr(faulthandler, "register") or not _interrupts():
             return
         self._pipe = pipe = os.pipe()

@@ -13,6 +13,7 @@ from sqlalchemy import Engine, text
 from sqlalchemy.util import greenlet_spawn
 
 from dbconfig.engine.connection_failures import Failure, classify, server_of
+from dbconfig.engine.pool import forks
 from dbconfig.errors.light_dataclass import dataclass
 from dbconfig.settings.database import DatabaseSettings
 
@@ -36,6 +37,7 @@ class _Attempt:
         self.seconds: float | None = None
         self.error: BaseException | None = None
         self._call = call if call is not None else lambda work: work(engine)
+        forks.notice()
         self._thread = threading.Thread(target=self._run, name="dbconfig-ping", daemon=True)
         self._thread.start()
 

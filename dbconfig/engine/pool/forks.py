@@ -15,6 +15,8 @@ from typing import Any, Final, Protocol
 from sqlalchemy.exc import ResourceClosedError
 from sqlalchemy.pool import base
 
+from dbconfig.engine.pool import unseen_forks
+
 Reset = Callable[[], None]
 _resets: list[Callable[[], Reset | None]] = []
 _last: list[Reset] = []
@@ -170,11 +172,16 @@ def _after_in_child() -> None:
 def notice() -> None:
     """Run the hooks of a fork that Python did not see: in C, as uWSGI forks its workers.
 
-    Each pool handles its own connections then, at its next use.
+    Each pool handles its own connections then, at its next use. What may start the first thread of a process calls this
+    before.
     """
     if os.getpid() not in _pids:
+        _held.clear()
+        _forking[0] = threading.RLock()
         _free_locks()
         _tell_guarded()
+        _begun[0] = os.getpid()  # the hook would also give up the connection that is being opened
+        unseen_forks.tell_the_interpreter()
 
 
 def _free_locks() -> None:

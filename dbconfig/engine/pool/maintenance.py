@@ -43,6 +43,7 @@ class Caretaker:
 
     def add(self, key: object, job: Job, delay: float = 0.0) -> None:
         """Run a job after ``delay`` seconds, and then after the seconds that it returns; one job per key."""
+        forks.notice()
         self._jobs[key] = job
         self._inbox.put((monotonic() + delay, key, job))
         if self._thread is None:

@@ -14,7 +14,7 @@ from sqlalchemy.pool import NullPool, Pool
 from sqlalchemy.pool.base import _ConnectionFairy
 from sqlalchemy.util import await_only
 
-from dbconfig.engine.pool import driver, sockets
+from dbconfig.engine.pool import driver, forks, sockets
 from dbconfig.engine.pool.cancelling import CANCEL_LIMIT, cancel_beside
 from dbconfig.engine.pool.clock import monotonic
 from dbconfig.engine.pool.facts import facts
@@ -127,6 +127,7 @@ class Drain:
 
     def cancel(self) -> None:
         """Ask the server to cancel running statements, within a time limit."""
+        forks.notice()
         thread = Thread(target=self.ask_to_cancel, name="dbconfig-cancel", daemon=True)
         thread.start()
         thread.join(CANCEL_LIMIT)
