@@ -220,6 +220,23 @@ def test_a_statements_error_has_one_fate_whatever_the_servers_language(error: DB
     assert errors.fate_of(error) is fate
 
 
+# What a row says of the connection, of the next attempt, and of the transaction, where the fate does not decide it. A
+# connection that is kept after its server has closed it fails the next caller; one that is not is only opened again.
+ENDS = {postgresql: {"57P04", "25P04"}, mysql: {1180}}
+TRIES_AGAIN = {postgresql: {"57014"}, mysql: {1969, 3024}}
+ROLLS_BACK = {postgresql: set[str](), mysql: {1213, 1020, 1613, 1614, 3101, 1206}}
+
+
+@pytest.mark.parametrize("table", ENDS, ids=lambda table: table.__name__.split(".")[-2])
+def test_of_each_code_it_is_known_whether_the_connection_ends_with_it(table: ModuleType) -> None:
+    by_fate = {code for code, row in table.CODES.items() if row.fate in (Fate.LOST, Fate.ABSENT)}
+    assert {code for code, row in table.CODES.items() if row.ends_connection} == by_fate | ENDS[table]
+    assert not by_fate & ENDS[table]
+    by_fate |= {code for code, row in table.CODES.items() if row.fate is Fate.CONFLICT}
+    assert {code for code, row in table.CODES.items() if row.connects_again} == by_fate | TRIES_AGAIN[table]
+    assert {code for code, row in table.CODES.items() if row.rolls_back} == ROLLS_BACK[table]
+
+
 def test_the_applications_own_read_only_is_final() -> None:
     assert errors.fate_of(of_state("25006")) is Fate.FINAL
     assert errors.fate_of(of_mysql(1792, "READ ONLY transaction", statement="UPDATE t")) is Fate.FINAL

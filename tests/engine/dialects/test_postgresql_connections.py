@@ -529,6 +529,55 @@ def test_the_limits_are_set_at_the_start_of_each_transaction() -> None:
     assert kind.limits == "SET LOCAL a = 1; SET LOCAL b = 2"
 
 
+LIMIT = "SET LOCAL lock_timeout = '1000'"
+
+
+@pytest.mark.parametrize(
+    ("driver", "keys", "attached"),
+    [
+        ("psycopg2", {"lock_timeout": 1}, ["environment"]),
+        ("psycopg2", {"lock_timeout": 1, "fast_begin": True}, ["environment", "fast begin "]),
+        ("psycopg2", {"lock_timeout": 1, "pgbouncer": True}, [f"each transaction {LIMIT}"]),
+        ("psycopg2", {"lock_timeout": 1, "pgbouncer": True, "fast_begin": True}, [f"fast begin {LIMIT}"]),
+        ("psycopg2", {"pgbouncer": True, "isolation_level": "AUTOCOMMIT"}, []),
+        ("psycopg", {"lock_timeout": 1}, ["plans", "environment", "distrust"]),
+        ("psycopg", {"connect_args": {"prepare_threshold": 5}}, ["plans", "environment"]),
+        ("psycopg", {"lock_timeout": 1, "pgbouncer": True}, ["plans", f"each transaction {LIMIT}"]),
+        ("psycopg", {"pgbouncer": True, "isolation_level": "AUTOCOMMIT"}, ["plans"]),
+        ("asyncpg", {"lock_timeout": 1}, []),
+        ("asyncpg", {"lock_timeout": 1, "pgbouncer": True}, [f"each transaction {LIMIT}"]),
+        ("asyncpg", {"pgbouncer": True, "isolation_level": "AUTOCOMMIT"}, []),
+    ],
+)
+def test_each_driver_gets_what_a_pooler_and_fast_begin_need(
+    monkeypatch: pytest.MonkeyPatch, driver: str, keys: dict[str, Any], attached: list[str]
+) -> None:
+    psycopg = pytest.importorskip("dbconfig.engine.dialects.postgresql.psycopg")
+    found: list[str] = []
+    monkeypatch.setattr(psycopg, "forget_stale_plans", lambda engine: found.append("plans"))
+    monkeypatch.setattr(base, "_set_by_statement", lambda engine, session: found.append("environment"))
+    monkeypatch.setattr(fast_begin, "attach", lambda engine, kind, script: found.append(f"fast begin {script}"))
+    monkeypatch.setattr(
+        pgbouncer, "set_in_transactions", lambda engine, limits: found.append(f"each transaction {'; '.join(limits)}")
+    )
+    monkeypatch.setattr(pgbouncer, "distrust", lambda engine: found.append("distrust"))
+    engine: Any = Engine(driver)
+    base.attach(engine, settings(f"postgresql+{driver}://u@h/d", **keys))
+    assert found == attached
+
+
+@pytest.mark.parametrize("pooled", [True, False])
+def test_reading_sessions_without_transactions_are_guarded_or_hold_their_cursors(
+    monkeypatch: pytest.MonkeyPatch, pooled: bool
+) -> None:
+    found: list[Any] = []
+    monkeypatch.setattr(pgbouncer, "guard_readers", lambda engine, limits: found.append(limits))
+    monkeypatch.setattr(base, "hold_cursors", lambda engine: found.append("hold"))
+    engine: Any = Engine("psycopg2")
+    base.attach_to_readers(engine, settings("postgresql+psycopg2://u@h/d", pgbouncer=pooled, lock_timeout=1))
+    assert found == ([[LIMIT]] if pooled else ["hold"])
+
+
 def test_readers_get_the_connections_of_their_driver() -> None:
     limits = ["SET LOCAL a = 1", "SET LOCAL b = 2"]
     engine: Any = Engine("psycopg2")
