@@ -7,7 +7,6 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,8 @@ import pytest
 
 from tests.mutation.changes import changes
 from tests.mutation.equivalent import EQUIVALENT, reason
+from tests.mutation.journal import Journal
+from tests.mutation.record import Record
 from tests.mutation.session import ForkingSession
 from tests.mutation.workshop import Reliability, Result, Workshop, result
 
@@ -333,8 +334,7 @@ def project(tmp_path: Path) -> Path:
 
 
 def recorded(project: Path) -> Any:
-    pytest.importorskip("coverage")  # which only development has
-    record = import_module("tests.mutation.record").Record(project)
+    record = Record(project)
     assert record.read()
     return record
 
@@ -383,3 +383,133 @@ def test_the_lines_of_a_module_that_has_changed_keep_their_tests(project: Path) 
     slow, quick, other = "test_one.py::slow", "test_one.py::quick", "test_two.py::other"
     assert found[1:] == [[slow], [quick], [quick], [other], [other]]
     assert found[0] == [quick, other, slow]  # nothing stands before it: those of the whole module
+
+
+PROBED = '''"""A module of which it is noted what is executed."""
+
+from __future__ import annotations
+
+import os
+import threading
+
+
+class Chooser:
+    """It chooses."""
+
+    def choose(self, number: int) -> str:
+        """Choose."""
+        if number == 1:
+            return "one"
+        elif number == 2:
+            return "two"
+        try:
+            return {3: "three"}[number]
+        except KeyError:
+            match number:
+                case 4:
+                    return "four"
+        return "many"
+
+
+def in_a_thread() -> None:
+    thread = threading.Thread(target=Chooser().choose, args=(1,))
+    thread.start()
+    thread.join()
+
+
+def in_a_child() -> None:
+    if (child := os.fork()) == 0:
+        Chooser().choose(2)
+        os._exit(0)
+    os.waitpid(child, 0)
+'''
+PROBING = """
+import inspect
+import os
+import subprocess
+import sys
+import pytest
+from probed import module
+
+@pytest.mark.parametrize("number", [1, 2, 3, 4, 5])
+def test_choose(number):
+    assert module.Chooser().choose(number) == ["one", "two", "three", "four", "many"][number - 1]
+
+def test_a_thread():
+    module.in_a_thread()
+
+def test_a_child():
+    module.in_a_child()
+
+def test_a_program():
+    subprocess.run([sys.executable, "-c", "from probed import module; module.Chooser().choose(4)"], check=True)
+
+def test_what_can_be_read_stays():
+    assert module.__doc__ == "A module of which it is noted what is executed."
+    assert module.Chooser.choose.__doc__ == "Choose."
+    assert "hits" not in inspect.getsource(module)
+    assert inspect.getsource(module.in_a_child).startswith("def in_a_child")
+
+def test_that_fails():
+    assert module.Chooser().choose(1) == "two"
+"""
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_it_is_recorded_which_tests_execute_which_statement(tmp_path: Path, workers: int) -> None:
+    for name, content in {
+        "probed/__init__.py": "",
+        "probed/module.py": PROBED,
+        "test_probing.py": PROBING,
+        "tests/mutation/__init__.py": "",
+        "tests/mutation/plugin.py": (ROOT / "tests/mutation/plugin.py").read_text(),
+        "tests/mutation/probes.py": (ROOT / "tests/mutation/probes.py").read_text(),
+        "pytest.ini": "[pytest]\naddopts = --import-mode=importlib -p no:randomly\n",
+    }.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(content)
+    record = Record(tmp_path / "project", package="probed")
+    (tmp_path / "project").mkdir()
+    record.take(tmp_path, workers)
+    lines = {
+        number: {test.partition("::")[2].removeprefix("test_") for test in tests}
+        for number, tests in record.lines("probed/module.py").items()
+    }
+    chosen = {number: f"choose[{number}]" for number in range(1, 6)}
+    at = {line.strip(): number for number, line in enumerate(PROBED.splitlines(), 1)}
+    every = {*chosen.values(), "a_thread", "a_child", "a_program"}
+    assert lines[at["if number == 1:"]] == every
+    assert lines[at['return "one"']] == {chosen[1], "a_thread"}
+    assert lines[at["elif number == 2:"]] == every - {chosen[1], "a_thread"}
+    assert lines[at['return "two"']] == {chosen[2], "a_child"}
+    assert lines[at['return {3: "three"}[number]']] == {chosen[3], chosen[4], chosen[5], "a_program"}
+    assert lines[at["match number:"]] == {chosen[4], chosen[5], "a_program"}
+    assert lines[at['return "four"']] == {chosen[4], "a_program"}
+    assert lines[at['return "many"']] == {chosen[5]}
+    assert lines[at["thread.join()"]] == {"a_thread"}
+    assert lines[at["class Chooser:"]] <= {"a_program"}  # no test imports it: that happens when they are collected
+
+
+def test_a_run_that_was_interrupted_continues(tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text("a = 1 + 2\n")
+    (tmp_path / "b.py").write_text("b = 1\n")
+    first, *others = changes("a.py", "a = 1 + 2\n")
+    (second,) = changes("b.py", "b = 1\n")
+    path = tmp_path / ".mutants/tried.jsonl"
+    journal = Journal(path, tmp_path, {"seed": 5})
+    journal.add(first, KILLED)
+    journal.add(second, SURVIVED)
+    with path.open("a") as file:
+        file.write('["a.py", "')  # the machine stopped here
+    (tmp_path / "b.py").write_text("b = 1  # changed since\n")
+    journal = Journal(path, tmp_path, {"seed": 5}, continues=True)
+    assert journal.result(first) == KILLED
+    assert [journal.result(change) for change in (second, *others)] == [None] * 3
+    journal.add(others[0], SURVIVED)
+    journal = Journal(path, tmp_path, {"seed": 5}, continues=True)
+    assert [journal.result(change) for change in (first, *others)] == [KILLED, SURVIVED, None]
+    with pytest.raises(SystemExit, match="other arguments"):
+        Journal(path, tmp_path, {"seed": 6}, continues=True)
+    assert Journal(path, tmp_path, {"seed": 6}).result(first) is None
+    with pytest.raises(SystemExit, match="no run to continue"):
+        Journal(tmp_path / "none.jsonl", tmp_path, {"seed": 6}, continues=True)

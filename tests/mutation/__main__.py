@@ -1,6 +1,6 @@
 """Change the code in one place at a time, run the tests of that place, and print what they do not notice.
 
-The suite runs once with coverage, to learn which tests run which line; `--record` does so anew. Each change is tried in
+The suite runs once with probes, to learn which tests run which line; `--record` does so anew. Each change is tried in
 a copy of the project, in a child of a process that has collected the tests, until one of its tests fails, and does so
 again alone, but not without the change. Survivors are printed as `file:line old → new`. What can make no difference
 is listed in equivalent.py, with the reason.
@@ -18,6 +18,7 @@ from queue import SimpleQueue
 
 from tests.mutation.changes import Change, changes
 from tests.mutation.equivalent import reason
+from tests.mutation.journal import Journal
 from tests.mutation.record import BUDGET, Record
 from tests.mutation.workshop import KILLS, ROOT, Reliability, Workshop
 
@@ -30,6 +31,7 @@ TARGETS = (
     *("dbconfig/config/active_profile.py", "dbconfig/config/extends.py", "dbconfig/config/profile_files.py"),
     "dbconfig/config/protected_databases.py",
 )
+_MANNER = ("verbose", "workers")  # arguments that do not decide what comes of a run
 
 
 def chosen(options: argparse.Namespace) -> list[Change]:
@@ -63,6 +65,7 @@ def arguments() -> argparse.Namespace:
     budget = f"seconds for the tests of one change, as long as they took when recorded (default: {BUDGET:g})"
     parser.add_argument("--budget", type=float, default=BUDGET, help=budget)
     parser.add_argument("--fresh", action="store_true", help="import everything anew for each change, for comparison")
+    parser.add_argument("--continue", action="store_true", help="try what the last run, which was interrupted, has not")
     parser.add_argument("--record", action="store_true", help="learn anew which tests run which line")
     parser.add_argument("--tests", nargs="+", default=[], help="tests to run instead of those, or to record alone")
     return parser.parse_args()
@@ -78,6 +81,8 @@ def main() -> None:
         options.tests = []
     if not options.targets and not options.sample:
         return  # only the record was asked for
+    kind = {name: value for name, value in vars(options).items() if name not in ("continue", "record", *_MANNER)}
+    journal = Journal(ROOT / ".mutants/tried.jsonl", ROOT, kind, continues=vars(options)["continue"])
     with ExitStack() as stack:
         workshops: SimpleQueue[Workshop] = SimpleQueue()
         made: list[Workshop] = []
@@ -99,11 +104,14 @@ def main() -> None:
             if reason(change):
                 counts["equivalent"] += 1
                 return
-            workshop = workshops.get()
-            try:
-                result = workshop.attempt(change, options.tests or record.tests(change), known)
-            finally:
-                workshops.put(workshop)
+            result = journal.result(change)
+            if result is None:
+                workshop = workshops.get()
+                try:
+                    result = workshop.attempt(change, options.tests or record.tests(change), known)
+                finally:
+                    workshops.put(workshop)
+                journal.add(change, result)
             counts[result.outcome] += 1
             if options.verbose or result.outcome not in KILLS:
                 print(f"{result.outcome}: {change}" + (f", noticed by {result.test}" * bool(result.test)), flush=True)

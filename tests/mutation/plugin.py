@@ -1,11 +1,14 @@
-"""What a mutation run asks of pytest: the time of each test that passes, certain tests only, and which one failed."""
+"""What a mutation run asks of pytest: the time and the lines of each test, certain tests only, and which one failed."""
 
 import json
 import math
 import os
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
+
+from tests.mutation import probes
 
 _seconds: dict[str, float] = {}
 
@@ -24,6 +27,17 @@ def names(test: str) -> set[str]:
     """Return what a test may be asked for by: its own name, its file, its folders."""
     file = Path(test.partition("::")[0])
     return {test, *map(str, (file, *file.parents))}
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    if probes.FOLDER not in os.environ:
+        return (yield)
+    probes.forget()
+    try:
+        return (yield)
+    finally:
+        probes.note(item.nodeid)
 
 
 def pytest_runtest_logstart(nodeid: str) -> None:

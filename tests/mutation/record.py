@@ -1,8 +1,9 @@
-"""Which tests run which line: recorded once, with coverage, and kept in .mutants/."""
+"""Which tests run which line: recorded once, with probes, and kept in .mutants/."""
 
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections import Counter, defaultdict
@@ -10,8 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from difflib import SequenceMatcher
 from pathlib import Path
 
-from coverage import CoverageData
-
+from tests.mutation import probes
 from tests.mutation.changes import Change
 
 _TESTS_OF_A_LINE = 120  # a line of the checkout path has a thousand more, which notice no more
@@ -25,10 +25,11 @@ class Record:
     Args:
         root: of the project.
         budget: seconds for the tests of one change.
+        package: of which the lines are.
     """
 
-    def __init__(self, root: Path, budget: float = BUDGET) -> None:
-        self._root, self._budget = root, budget
+    def __init__(self, root: Path, budget: float = BUDGET, package: str = "dbconfig") -> None:
+        self._root, self._budget, self._package = root, budget, package
         self._folder = root / ".mutants"
         self._lines: dict[str, dict[int, set[str]]] = {}
         self._seconds: dict[str, float] = {}
@@ -41,35 +42,38 @@ class Record:
         Of some tests what is recorded is added to what is known of the others.
         """
         self._folder.mkdir(exist_ok=True)
-        settings = self._folder / "coveragerc"
-        data, source = self._folder / "coverage", copy / "dbconfig"
-        settings.write_text(f"[run]\nconcurrency = thread, greenlet\ndata_file = {data}\nsource = {source}\n")
-        options = ["--cov", "--cov-context=test", "--cov-report=", f"--cov-config={settings}"]
-        options += ["-p", "tests.mutation.plugin", "-n", str(workers), "--dist", "worksteal"]
-        options += ["-o", "faulthandler_timeout=0"]  # a worker that it ends loses all that was measured there
-        seconds = self._folder / "seconds.json"
-        environ = {**os.environ, "PYTHONPATH": str(copy), "MUTANTS_SECONDS": str(seconds)}
+        shutil.rmtree(hits := copy / ".hits", ignore_errors=True)
+        places = probes.plant(copy, self._package, hits)
+        # pytest would compile the package itself, as it does with what has plugins for it, if it rewrote assertions. A
+        # worker that faulthandler ends has told nobody what its tests took.
+        options = ["-p", "tests.mutation.plugin", "--assert=plain", "-o", "faulthandler_timeout=0"]
+        options += ["-n", str(workers), "--dist", "worksteal"]
+        seconds = copy / ".seconds.json"
+        environ = {**os.environ, "PYTHONPATH": str(copy), "MUTANTS_SECONDS": str(seconds), probes.FOLDER: str(hits)}
         done = subprocess.run([sys.executable, "-m", "pytest", "-q", *options, *tests], cwd=copy, env=environ)
         if done.returncode not in (0, 1):
             raise SystemExit(f"the tests could not be run: pytest ended with {done.returncode}")
         if not (tests and self.read(copy)):
             self._lines, self._seconds, self._digests, self._sources = {}, {}, {}, {}
-        self._add(CoverageData(str(data)), copy, json.loads(seconds.read_text()))
+        self._add(dict(probes.noted(hits)), places, copy, json.loads(seconds.read_text()))
         self._write()
 
-    def _add(self, data: CoverageData, copy: Path, seconds: dict[str, float]) -> None:
-        data.read()
+    def _add(
+        self,
+        executed: Mapping[str, Sequence[int]],
+        places: Sequence[probes.Place],
+        copy: Path,
+        seconds: Mapping[str, float],
+    ) -> None:
         for lines in self._lines.values():
             for line in lines:
                 lines[line] -= seconds.keys()
         self._seconds |= seconds
-        for file in data.measured_files():
-            name = str(Path(file).relative_to(copy))
-            lines = self._lines.setdefault(name, {})
-            for line, contexts in data.contexts_by_lineno(file).items():
-                lines.setdefault(line, set()).update(
-                    test for context in contexts if (test := context.partition("|")[0]) in seconds
-                )
+        for name, line in places:
+            self._lines.setdefault(name, {}).setdefault(line, set())
+        for test, numbers in executed.items():
+            for name, line in (places[number] for number in numbers) if test in seconds else ():
+                self._lines[name][line].add(test)
         files = {*self._lines, *(test.partition("::")[0] for test in seconds)}
         self._digests |= {name: _digest(copy / name) for name in files}
         self._sources |= {name: (copy / name).read_text(encoding="utf-8") for name in self._lines}
@@ -114,6 +118,10 @@ class Record:
                 self._sources[name] = source
         return True
 
+    def lines(self, name: str) -> Mapping[int, set[str]]:
+        """Return the tests of each line of a module on which a statement begins."""
+        return self._lines.get(name, {})
+
     def files(self) -> list[str]:
         """Return the files of the tests that were recorded: the others need not be collected."""
         files = dict.fromkeys(test.partition("::")[0] for test in self._seconds)
@@ -130,7 +138,7 @@ class Record:
 
     def tests(self, change: Change) -> list[str]:
         """Return the tests that may notice a change; a file that has changed since stands for all of its tests."""
-        lines = self._lines.get(change.path, {})
+        lines = self.lines(change.path)
         found = {test for line in change.lines for test in lines.get(line, ())}
         if not found:  # executed when the module is imported: a constant, a default
             found = {test for tests in lines.values() for test in tests}
