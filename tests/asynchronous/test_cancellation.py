@@ -140,6 +140,65 @@ def test_a_cancelled_transaction_is_rolled_back_at_the_server(url, run, request,
     gc.collect()
 
 
+NUMBER = {"postgresql": "SELECT pg_backend_pid()", "mariadb": "SELECT CONNECTION_ID()"}
+SLOW = {"postgresql": "SELECT 1 FROM pg_sleep(20)", "mariadb": "SELECT SLEEP(20) + 1"}
+RUNS = {
+    "postgresql": "SELECT 1 FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%pg_sleep(20)'",
+    "mariadb": "SELECT 1 FROM information_schema.processlist WHERE info LIKE 'SELECT SLEEP(20)%'",
+}
+
+
+class Limit(Exception):
+    """A time limit of the application's own."""
+
+
+@types.coroutine
+def struck(work):
+    """Run a coroutine; what cancels its task strikes in it as an exception of another kind."""
+    try:
+        waiting = work.send(None)
+        while True:
+            try:
+                sent = yield waiting
+            except asyncio.CancelledError:
+                waiting = work.throw(Limit())
+            else:
+                waiting = work.send(sent)
+    except StopIteration as end:
+        return end.value
+
+
+@pytest.mark.parametrize("error", [asyncio.CancelledError, Limit])
+def test_an_answer_that_a_struck_task_has_not_read_reaches_nobody(url, driver, request, run, error):
+    """Its connection is closed: after a cancellation by SQLAlchemy and by `interrupted`, else by the latter alone.
+
+    Read-only sessions end without a rollback, which would read the answer, or fail.
+    """
+    if driver.startswith("sqlite"):
+        pytest.skip("a thread of its own reads each answer to its end")
+    system = "postgresql" if driver in ("asyncpg", "psycopg") else "mariadb"
+    server = request.getfixturevalue(system)
+    registry = Registry.from_profile(Profile(name="tests", url=url, pool_size=1, max_overflow=0))
+
+    async def ask(statement):
+        async with registry.async_session(read_only=True) as session:
+            return (await (await session.connection()).execute(text(statement))).scalar()
+
+    async def main():
+        before = await ask(NUMBER[system])
+        work = ask(SLOW[system])
+        task = asyncio.create_task(work if error is asyncio.CancelledError else struck(work))
+        await until(lambda: server.sql(RUNS[system]))
+        task.cancel()
+        with pytest.raises(error):
+            await task
+        assert [await ask(f"SELECT {number}") for number in (101, 102, 103)] == [101, 102, 103]
+        assert await ask(NUMBER[system]) != before
+        await registry.async_dispose()
+
+    run(main())
+
+
 def test_a_waiter_for_the_pool_that_is_cancelled_leaves_its_place_to_the_next(registry, run, driver):
     if driver == "sqlite-memory":
         pytest.skip("its pool has no limit of this kind")

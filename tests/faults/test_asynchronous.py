@@ -103,6 +103,27 @@ P10 = """
     stop.set()
     thread.join()
 """
+# The loop of the parent runs now and then, and not in the fork: at its end a child would close what belongs to a loop
+# that it could run. A loop that runs in another thread looks as if it ran in the child too, and is left alone anyway.
+P10_BETWEEN = """
+    loop = asyncio.new_event_loop()
+    before = loop.run_until_complete(ask(statement))
+    child = os.fork()
+    if child == 0:
+        signal.alarm(120)
+        assert asyncio.run(ask(statement)) != before
+        {end}
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    print(loop.run_until_complete(ask(statement)) == before)
+    loop.run_until_complete(db.async_dispose())
+    loop.close()
+"""
+ENDS_OF_A_CHILD = {
+    "exit": "sys.exit(0)",
+    "the loop is closed": "loop.close(); os._exit(0)",
+    "dispose": "db.dispose(); os._exit(0)",
+    "the loop goes on": "assert loop.run_until_complete(ask(statement)) != before; os._exit(0)",
+}
 P11 = """
     async def main():
         try:
@@ -224,6 +245,18 @@ def test_p10_a_child_that_merely_exits_leaves_the_loop_of_its_parent_unhurt(url:
     with program(BEGIN, IN_A_LOOP, P10, url=url) as process:
         output, errors = process.communicate(timeout=120)
     assert (output, errors, process.returncode) == ("0\n1\n", "", 0)
+
+
+@pytest.mark.parametrize("end", ENDS_OF_A_CHILD)
+def test_p10_a_child_forked_between_two_runs_of_a_loop_leaves_its_connections_to_the_parent(
+    url: str, server: Server, end: str
+) -> None:
+    """And has its own: each loop has async engines of its own, and the parent's loop is over in the child."""
+    number = {"postgresql": "SELECT pg_backend_pid()", "mariadb": "SELECT CONNECTION_ID()"}[server.kind]
+    source = P10_BETWEEN.format(end=ENDS_OF_A_CHILD[end])
+    with program(BEGIN, source, url=url, statement=number) as process:
+        output, errors = process.communicate(timeout=120)
+    assert (output, errors, process.returncode) == ("0\nTrue\n", "", 0)
 
 
 def test_p11_ctrl_c_in_a_task_rolls_back_and_leaves_the_pool_whole(url: str, server: Server) -> None:
