@@ -1,5 +1,8 @@
 """Tasks that write are cancelled at random, now and then twice: what was acknowledged is there, nothing else is left.
 
+Reviews of the pool heal what a cancellation leaves behind: tests/engine/pool/test_task_parts.py shows that a cancelled
+caller leaves without one, too.
+
 `--cancellations 10000` runs so many for each driver, a thousand to a test; the usual run has a few hundred.
 """
 

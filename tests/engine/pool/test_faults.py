@@ -205,6 +205,7 @@ def test_p02_thirty_callers_share_four_connections_fairly(world: World, server: 
 
 
 def test_p03_a_connection_that_was_dropped_without_close_comes_back(world: World, server: Any) -> None:
+    """When it is collected, or else at the next review: of tasks, test_task_parts has each alone."""
     before = len(server.connections())
     with world(server, pool_size=1, max_overflow=0, pool_timeout=10) as opened:
         opened.drop()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import nullcontext
 from pathlib import Path
+from threading import get_ident
 from types import SimpleNamespace
 from typing import Any
 
@@ -91,6 +93,55 @@ def test_a_place_is_free_when_its_connection_is_closed(fails: bool) -> None:
     else:
         asyncio.run(pool._part(place))
     assert line.told == [("closed", place)]
+    assert pool.told == ["run"]
+
+
+# A review would find both out as well, half a second later and as long as somebody waits: tests with engines pass then.
+
+
+def broken(error: BaseException) -> bool:
+    raise LookupError("the judge's own")
+
+
+@pytest.mark.parametrize(
+    ("error", "judged", "transient"),
+    [
+        (OSError("away"), lambda error: True, True),
+        (OSError("away"), lambda error: False, False),
+        (OSError("away"), broken, True),
+        (asyncio.CancelledError(), broken, True),  # the loop ends: nobody is asked
+    ],
+)
+def test_a_connect_that_fails_is_reported_and_what_the_queue_decides_is_done(
+    error: BaseException, judged: Any, transient: bool
+) -> None:
+    line, place = Line(), place_of()
+    options: Any = SimpleNamespace(judge=SimpleNamespace(connects_again=judged))
+    pool = Pool(line=line, options=options)
+    with pytest.raises(LookupError) if judged is broken and isinstance(error, OSError) else nullcontext():
+        asyncio.run(pool._connect_failed(place, error))
+    assert line.told == [("connect_failed", place, transient, 9.0)]
+    assert pool.told == ["run"]
+
+
+@pytest.mark.parametrize(
+    ("here", "over", "told"),
+    [(True, False, ["run"]), (True, True, ["run"]), (False, True, ["run"]), (False, False, ["soon"])],
+    ids=["in its thread", "after its loop", "after its loop, in another thread", "in another thread"],
+)
+def test_the_place_of_a_connection_that_was_forgotten_is_free_when_it_is_collected(
+    here: bool, over: bool, told: list[str]
+) -> None:
+    later: list[Any] = []
+    loop: Any = SimpleNamespace(is_closed=lambda: over, call_soon_threadsafe=lambda *given: later.append(given))
+    line, place = Line(), place_of(dbapi_connection=None)
+    place.connection.place = place
+    pool = Pool(line=line, _loop=loop, thread=get_ident() + (not here))
+    pool._do_return_conn(place.connection)
+    assert [*pool.told, *("soon" for _ in later)] == told
+    for work, *given in later:
+        work(*given)
+    assert line.told == [("lost", place)]
     assert pool.told == ["run"]
 
 

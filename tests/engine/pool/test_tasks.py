@@ -390,6 +390,8 @@ def test_a_connection_that_died_while_it_rested_is_seen_without_a_round_trip(eng
 
 
 def test_a_connect_that_fails_hands_its_place_on(engines: Engines) -> None:
+    """Immediately, or else at the next review: test_task_parts and test_line_events have the former alone."""
+
     async def main() -> None:
         engine = engines.make(pool_size=1, max_overflow=0)
         fail = [True]
