@@ -37,7 +37,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
     try:
         return (yield)
     finally:
-        probes.note(item.nodeid)
+        probes.note(item.nodeid, _seconds.get(item.nodeid, math.nan))
 
 
 def pytest_runtest_logstart(nodeid: str) -> None:
@@ -55,9 +55,3 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
         _tell("failed", report.nodeid)
     spent = report.duration if report.outcome == "passed" else math.nan
     _seconds[report.nodeid] = _seconds.get(report.nodeid, 0.0) + spent
-
-
-def pytest_sessionfinish() -> None:
-    if "MUTANTS_SECONDS" in os.environ and "PYTEST_XDIST_WORKER" not in os.environ:
-        passed = {test: seconds for test, seconds in _seconds.items() if not math.isnan(seconds)}
-        Path(os.environ["MUTANTS_SECONDS"]).write_text(json.dumps(passed))

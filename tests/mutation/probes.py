@@ -9,6 +9,7 @@ import ast
 import builtins
 import importlib.util
 import marshal
+import math
 import mmap
 import os
 import re
@@ -96,13 +97,13 @@ def forget() -> None:
         found[:] = bytes(len(found))
 
 
-def note(test: str) -> None:
-    """Append what was executed since, under the name of a test."""
+def note(test: str, seconds: float) -> None:
+    """Append what was executed since, under the name of a test, and how long it took; nan if it did not pass."""
     if found := _shared():
         numbers = [match.start() for match in re.finditer(b"\x01", found[:])]
         worker = os.environ.get("PYTEST_XDIST_WORKER", "main")
         with (Path(os.environ[FOLDER]) / f"{worker}.tests").open("a") as file:
-            print(test, *numbers, sep="\t", file=file)
+            print(test, seconds, *numbers, sep="\t", file=file)
 
 
 def _shared() -> mmap.mmap | None:
@@ -110,10 +111,12 @@ def _shared() -> mmap.mmap | None:
     return found
 
 
-def noted(folder: Path) -> Iterator[tuple[str, list[int]]]:
-    """Yield each test with the numbers of what it executed."""
+def noted(folder: Path) -> Iterator[tuple[str, float, list[int]]]:
+    """Yield each test that has passed, its seconds, and the numbers of what it executed."""
     for path in sorted(folder.glob("*.tests")):
         for line in path.read_text().splitlines():
-            test, *numbers = line.split("\t")
+            test, *values = line.split("\t")
             with suppress(ValueError):  # a line that was cut when its worker ended
-                yield test, list(map(int, numbers))
+                seconds, *numbers = float(values[0]) if values else math.nan, *map(int, values[1:])
+                if not math.isnan(seconds):
+                    yield test, seconds, numbers

@@ -45,34 +45,33 @@ class Record:
         shutil.rmtree(hits := copy / ".hits", ignore_errors=True)
         places = probes.plant(copy, self._package, hits)
         # pytest would compile the package itself, as it does with what has plugins for it, if it rewrote assertions. A
-        # worker that faulthandler ends has told nobody what its tests took.
+        # worker that faulthandler ends would not be replaced.
         options = ["-p", "tests.mutation.plugin", "--assert=plain", "-o", "faulthandler_timeout=0"]
         options += ["-n", str(workers), "--dist", "worksteal"]
-        seconds = copy / ".seconds.json"
-        environ = {**os.environ, "PYTHONPATH": str(copy), "MUTANTS_SECONDS": str(seconds), probes.FOLDER: str(hits)}
-        done = subprocess.run([sys.executable, "-m", "pytest", "-q", *options, *tests], cwd=copy, env=environ)
-        if done.returncode not in (0, 1):
-            raise SystemExit(f"the tests could not be run: pytest ended with {done.returncode}")
-        if not (tests and self.read(copy)):
-            self._lines, self._seconds, self._digests, self._sources = {}, {}, {}, {}
-        self._add(dict(probes.noted(hits)), places, copy, json.loads(seconds.read_text()))
-        self._write()
+        environ = {**os.environ, "PYTHONPATH": str(copy), probes.FOLDER: str(hits)}
+        begun = bool(tests) and self.read(copy)
+        try:
+            done = subprocess.run([sys.executable, "-m", "pytest", "-q", *options, *tests], cwd=copy, env=environ)
+            if done.returncode not in (0, 1):
+                raise SystemExit(f"the tests could not be run: pytest ended with {done.returncode}")
+        finally:  # after an interruption, what it has seen; the rest may be recorded by its names
+            if not begun:
+                self._lines, self._seconds, self._digests, self._sources = {}, {}, {}, {}
+            self._add(list(probes.noted(hits)), places, copy)
+            self._write()
 
     def _add(
-        self,
-        executed: Mapping[str, Sequence[int]],
-        places: Sequence[probes.Place],
-        copy: Path,
-        seconds: Mapping[str, float],
+        self, executed: Sequence[tuple[str, float, Sequence[int]]], places: Sequence[probes.Place], copy: Path
     ) -> None:
+        seconds = {test: spent for test, spent, _ in executed}
         for lines in self._lines.values():
             for line in lines:
                 lines[line] -= seconds.keys()
         self._seconds |= seconds
         for name, line in places:
             self._lines.setdefault(name, {}).setdefault(line, set())
-        for test, numbers in executed.items():
-            for name, line in (places[number] for number in numbers) if test in seconds else ():
+        for test, _, numbers in executed:
+            for name, line in (places[number] for number in numbers):
                 self._lines[name][line].add(test)
         files = {*self._lines, *(test.partition("::")[0] for test in seconds)}
         self._digests |= {name: _digest(copy / name) for name in files}
