@@ -15,9 +15,10 @@ from sqlalchemy.orm import Session, SessionTransaction
 from dbconfig.engine import pool
 from dbconfig.engine.each_statement import look_at_each
 from dbconfig.engine.pool import driver
-from dbconfig.integrations.builtin_functions import HARMLESS
+from dbconfig.integrations.builtin_functions import is_harmless
 from dbconfig.registry.registry import Registry
 from dbconfig.sessions.session_classes import combined
+from dbconfig.settings.known_drivers import family
 
 _SELECT: Final = re.compile(r"\s*SELECT\b", re.IGNORECASE)
 _WRITES: Final = re.compile(r"\s*(INSERT|UPDATE|DELETE|REPLACE|MERGE)\b", re.IGNORECASE)
@@ -29,23 +30,23 @@ _CALL: Final = re.compile(r"\b([a-z_][\w.]*)\s*\(", re.IGNORECASE)
 _REMEMBERED: Final = 4096  # characters of a statement whose verdict is kept
 
 
-def only_reads(statement: str) -> bool:
+def only_reads(statement: str, system: str) -> bool:
     """Whether a statement leaves nothing in its transaction: no change, no lock, no setting."""
     return (
         _SELECT.match(statement) is not None
         and _LOCKS.search(statement) is None
-        and all(name.lower().removeprefix("pg_catalog.") in HARMLESS for name in _CALL.findall(statement))
+        and all(is_harmless(name, system) for name in _CALL.findall(statement))
     )
 
 
 @lru_cache(maxsize=512)
-def _read_and_wrote(statement: str) -> tuple[bool, bool]:
-    return only_reads(statement), _WRITES.match(statement) is not None
+def _read_and_wrote(statement: str, system: str) -> tuple[bool, bool]:
+    return only_reads(statement, system), _WRITES.match(statement) is not None
 
 
-def _judged(statement: str) -> tuple[bool, bool]:
+def _judged(statement: str, system: str) -> tuple[bool, bool]:
     """Return whether a statement only reads, and whether it writes; an application repeats its statements."""
-    return (_read_and_wrote if len(statement) <= _REMEMBERED else _read_and_wrote.__wrapped__)(statement)
+    return (_read_and_wrote if len(statement) <= _REMEMBERED else _read_and_wrote.__wrapped__)(statement, system)
 
 
 def _nothing() -> None:
@@ -118,7 +119,7 @@ class RequestSession:
             if self._reading is None:
                 self._reading = WeakSet()  # a result keeps its statement's, and drops it with itself
             self._reading.add(context)
-        reads, writes = _judged(statement)
+        reads, writes = _judged(statement, family(connection.dialect.name))
         self._only_read = self._only_read and reads
         self._wrote = self._wrote or writes
 
