@@ -112,7 +112,7 @@ class TestEveryVerb:
         db.dispose(timeout=10)
 
     def test_the_pool_is_ours_and_its_settings_act(self, url: str) -> None:
-        with opened(url, pool_size=1, max_overflow=0, pool_timeout="100ms") as db:
+        with opened(url, pool_size=1, max_overflow=0, pool_timeout="500ms") as db:
             with db.engine().connect(), pytest.raises(Exception, match="QueuePool limit of size 1 overflow 0"):
                 db.engine().connect()
             assert db.stats().timeouts == 1

@@ -98,6 +98,11 @@ def running_engine(url: URL | str, **settings: Any) -> Iterator[Engine]:
         engine.dispose()
 
 
+def impatient(engine: Any, seconds: float) -> None:
+    """Let callers of a pool wait for so long at most from now on: what has connected had the time of a busy machine."""
+    getattr(engine, "sync_engine", engine).pool._timeout = seconds
+
+
 def through(proxy: Any, url: URL | str) -> URL:
     """Let a URL lead through a proxy."""
     return make_url(url).set(host=proxy.host, port=proxy.port)

@@ -18,7 +18,7 @@ import pytest
 from sqlalchemy import Engine, exc, text
 
 from dbconfig.engine import pool as dbconfig_pool
-from tests.engine.pool.support import assert_whole, callers, engine_of, eventually, running_engine, url_of
+from tests.engine.pool.support import assert_whole, callers, engine_of, eventually, impatient, running_engine, url_of
 from tests.engine.pool.worlds import World
 from tests.support.clock import Clock
 
@@ -185,12 +185,12 @@ def test_a_caller_is_not_woken_by_a_ping_that_fails_on_every_connection(world: W
 def test_p01_a_full_pool_says_so_in_time_and_works_again(world: World, server: Any) -> None:
     with world(server, pool_size=2, max_overflow=0, pool_timeout=30) as opened:
         held = [opened.take() for _ in range(2)]  # a busy machine needs its time to connect
-        opened.engine.pool._timeout = 0.5
+        impatient(opened.engine, 0.5)
         began = time.monotonic()
         with pytest.raises(exc.TimeoutError, match="size 2 overflow 0"):
             opened.select()
         assert time.monotonic() - began >= 0.5
-        opened.engine.pool._timeout = 30
+        impatient(opened.engine, 30)
         for connection in held:
             opened.give(connection)
         assert opened.select() == 1
@@ -352,8 +352,9 @@ def run_program(program: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_p15_the_wall_clock_has_no_say_in_a_wait(world: World, server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    with world(server, pool_size=1, max_overflow=0, pool_timeout=0.5) as opened:
+    with world(server, pool_size=1, max_overflow=0) as opened:
         held = opened.take()
+        impatient(opened.engine, 0.5)
         with opened.waiting() as answer:
             assert eventually(lambda: dbconfig_pool.stats(opened.engine).waiting == 1)
             real = time.time

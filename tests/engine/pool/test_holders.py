@@ -15,7 +15,7 @@ import pytest
 from sqlalchemy import exc
 
 from dbconfig.engine.pool import stats
-from tests.engine.pool.support import callers, engine_of, eventually, url_of
+from tests.engine.pool.support import callers, engine_of, eventually, impatient, url_of
 from tests.engine.pool.twins import Async, Sync
 from tests.support.clock import Clock
 
@@ -92,8 +92,9 @@ def test_a_connection_that_the_garbage_collector_returned_is_reported_with_its_p
 
 def test_a_timeout_names_the_holders_by_place_and_where_the_size_is_written(server: Any) -> None:
     origins = {"pool_size": "config/production.yaml:4:1"}
-    engine = Sync(server, pool_size=2, max_overflow=0, pool_timeout=0.2, pool_leak_warning=30.0, origins=origins)
+    engine = Sync(server, pool_size=2, max_overflow=0, pool_leak_warning=30.0, origins=origins)
     held = [rebuild_index(engine) for _ in range(2)]
+    impatient(engine.engine, 0.2)
     with pytest.raises(exc.TimeoutError, match="QueuePool limit of size 2 overflow 0 reached") as caught:
         engine.select()
     notes = "\n".join(caught.value.__notes__)
@@ -106,7 +107,7 @@ def test_a_timeout_names_the_holders_by_place_and_where_the_size_is_written(serv
 
 
 def test_without_leak_reports_a_timeout_says_where_the_holders_are_now(server: Any) -> None:
-    engine = Sync(server, pool_size=1, max_overflow=0, pool_timeout=0.3)
+    engine = Sync(server, pool_size=1, max_overflow=0)
     finished = threading.Event()
 
     def long_running_report() -> None:
@@ -116,6 +117,7 @@ def test_without_leak_reports_a_timeout_says_where_the_holders_are_now(server: A
     with callers() as run:
         busy = run(long_running_report)
         assert eventually(lambda: stats(engine.engine).used == 1)
+        impatient(engine.engine, 0.3)
         with pytest.raises(exc.TimeoutError) as caught:
             engine.select()
         finished.set()
@@ -153,9 +155,11 @@ def test_a_timeout_of_an_async_pool_explains_itself_too(server: Any) -> None:
 
 
 def test_a_timeout_counts(server: Any) -> None:
-    engine = engine_of(url_of(server), pool_size=1, max_overflow=0, pool_timeout=0.05)
-    with engine.connect(), pytest.raises(exc.TimeoutError):
-        engine.connect()
+    engine = engine_of(url_of(server), pool_size=1, max_overflow=0)
+    with engine.connect():
+        impatient(engine, 0.05)
+        with pytest.raises(exc.TimeoutError):
+            engine.connect()
     assert stats(engine).timeouts == 1
     assert stats(engine).wait.count == 2
     engine.dispose()

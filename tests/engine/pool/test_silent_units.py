@@ -13,12 +13,12 @@ from sqlalchemy import text
 from dbconfig import Profile, Registry
 from tests.support.proxy import Proxy
 
-from .support import eventually, through, url_of
+from .support import eventually, impatient, through, url_of
 
 
 def registry_of(server: Any, wire: Proxy, driver: str) -> Registry:
     url = through(wire, url_of(server, driver=driver)).render_as_string(hide_password=False)
-    return Registry.from_profile(Profile(name="tests", url=url, pool_timeout=0.5, connect_timeout="2s"))
+    return Registry.from_profile(Profile(name="tests", url=url, connect_timeout="2s"))
 
 
 def test_a_unit_waits_until_a_silent_server_answers_again(server: Any, proxy: Callable[[Any], Proxy]) -> None:
@@ -27,6 +27,7 @@ def test_a_unit_waits_until_a_silent_server_answers_again(server: Any, proxy: Ca
     db = registry_of(server, wire, driver)
     with db.session() as held:
         held.execute(text("SELECT 1"))
+        impatient(db.engine(), 0.5)
         wire.swallow()
         done: list[int] = []
         work = threading.Thread(
@@ -56,6 +57,7 @@ def test_so_does_an_asynchronous_one(
 
         async with db.async_session() as held:
             await held.exec(text("SELECT 1"))
+            impatient(db.async_engine(), 0.5)
             wire.swallow()
             work = asyncio.create_task(db.async_run_in_transaction(unit))
             pool: Any = db.async_engine().pool

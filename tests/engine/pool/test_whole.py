@@ -21,7 +21,7 @@ from dbconfig.engine.pool.tally import Counters, Past
 from dbconfig.engine.pool.threads import FairPool
 from tests.support.proxy import Proxy
 
-from .support import FakeServer, callers, engine_of, eventually, fair_pool, running_engine, through, url_of
+from .support import FakeServer, callers, engine_of, eventually, fair_pool, impatient, running_engine, through, url_of
 
 IDENTIFY = {"postgresql": "SELECT pg_backend_pid()", "mysql": "SELECT connection_id()"}
 
@@ -122,8 +122,9 @@ def test_a_wall_clock_that_is_set_back_keeps_no_connection_that_was_to_be_retire
 
 def test_a_silent_server_is_not_called_a_full_pool(server: Any, proxy: Callable[[Any], Proxy]) -> None:
     wire = proxy(server)
-    with running_engine(through(wire, url_of(server)), pool_size=5, pool_timeout=0.5) as engine:
+    with running_engine(through(wire, url_of(server)), pool_size=5) as engine:
         held = [engine.connect() for _ in range(2)]
+        impatient(engine, 0.5)
         wire.swallow()
         with pytest.raises(exc.TimeoutError) as caught, engine.connect():
             pass
@@ -136,8 +137,9 @@ def test_a_silent_server_is_not_called_a_full_pool(server: Any, proxy: Callable[
 
 
 def test_the_holders_of_a_full_pool_stand_in_the_message_too(server: Any) -> None:
-    with running_engine(url_of(server), pool_size=1, max_overflow=0, pool_timeout=0.2, pool_leak_warning=30) as engine:
+    with running_engine(url_of(server), pool_size=1, max_overflow=0, pool_leak_warning=30) as engine:
         held = engine.connect()
+        impatient(engine, 0.2)
         with pytest.raises(exc.TimeoutError, match=r"QueuePool limit of size 1 .*; held longest: .* s at .*test_whole"):
             engine.connect()
         held.close()
