@@ -59,6 +59,38 @@ def test_a_change_is_shown_on_one_line() -> None:
     assert set(change.lines) == {2, 3}
 
 
+CONSTANTS = """
+LIMIT = 3
+MORE: int = LIMIT + 1
+
+class Queue:
+    most = 5
+
+    def _is_full(self, number, limit=MORE):
+        "Docstring."
+        LOCAL = 7
+        return number > limit or number > self.most
+
+def other():
+    return LOCAL
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "lines"),
+    [
+        (": 3 → 4", {2, 3}),
+        (": 1 → 2", {3, 8, 9, 10, 11}),
+        ("Queue: 5 → 6", {6, 11}),
+        ("Queue._is_full: 7 → 8", {10}),
+        ("other: return LOCAL → return None", {14}),
+    ],
+)
+def test_a_constant_is_tested_by_what_reads_it(name: str, lines: set[int]) -> None:
+    (change,) = [change for change in changes("a.py", CONSTANTS) if change.name == name]
+    assert set(change.lines) == lines
+
+
 def test_a_change_has_a_name_that_does_not_depend_on_its_line() -> None:
     source = "class A:\n    def b(self):\n        return 1 + 1\n"
     names = [change.name for change in changes("a.py", source)]

@@ -51,7 +51,7 @@ def chosen(options: argparse.Namespace) -> list[Change]:
     sampled = random.Random(options.seed).sample(found, min(options.sample, len(found)))
     part, parts = map(int, options.slice.split("/"))
     sampled = sampled[part - 1 :: parts]
-    return sorted([*lines, *sampled], key=lambda change: (change.path, change.start))
+    return [*lines, *sampled]  # in the order of the sample: what an interrupted run has tried is a sample, too
 
 
 def arguments() -> argparse.Namespace:

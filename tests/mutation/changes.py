@@ -2,7 +2,7 @@
 
 import ast
 import copy
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -63,13 +63,43 @@ class Change:
 def changes(path: str, source: str) -> Iterator[Change]:
     """Yield every change of a file that is worth a try."""
     counts = Counter[tuple[str, str]]()
-    for node, statement, scope in _nodes(ast.parse(source), None, ""):
+    tree = ast.parse(source)
+    uses = _uses(tree)
+    for node, statement, scope in _nodes(tree, None, ""):
         last, stop = node.end_lineno or node.lineno, node.end_col_offset or 0
-        lines = tuple({statement.lineno, *range(node.lineno, last + 1)})
+        used = {line for name in _names_of(statement, scope) for line in uses[name]}
+        lines = tuple({*_lines_of(statement), *range(node.lineno, last + 1), *used})
         for new in _replacements(node):
             old = ast.get_source_segment(source, node) or ""
             counts[name := (scope, shown(old, new))] += 1
             yield Change(path, (node.lineno, node.col_offset), (last, stop), old, new, lines, scope, counts[name])
+
+
+def _uses(tree: ast.Module) -> dict[str, set[int]]:
+    """Return the lines of the statements that read a name, of whatever object."""
+    found = defaultdict[str, set[int]](set)
+    for node, statement, _ in _nodes(tree, None, ""):
+        if isinstance(node, ast.Name | ast.Attribute) and isinstance(node.ctx, ast.Load):
+            found[node.id if isinstance(node, ast.Name) else node.attr].update(_lines_of(statement))
+    return found
+
+
+def _lines_of(statement: ast.stmt) -> Iterator[int]:
+    """Yield the line on which a statement begins; of a function, for its defaults, also those of its body."""
+    yield statement.lineno
+    if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef):
+        yield from (each.lineno for each in statement.body)
+
+
+def _names_of(statement: ast.stmt, scope: str) -> Iterator[str]:
+    """Yield the names of a constant: no test executes its line, but those of the statements that read it."""
+    if scope.rpartition(".")[2].lstrip("_")[:1].islower():
+        return  # in a function
+    match statement:
+        case ast.Assign(targets=[*targets]):
+            yield from (node.id for target in targets for node in ast.walk(target) if isinstance(node, ast.Name))
+        case ast.AnnAssign(target=ast.Name(id=name)):
+            yield name
 
 
 def shown(*texts: str) -> str:

@@ -15,6 +15,14 @@ EQUIVALENT: dict[str, dict[str, str]] = {
     "dbconfig/engine/pool/advice.py": {
         "_recycled: 0 → 1": "none and one are both too few to say anything",
     },
+    "dbconfig/engine/pool/__init__.py": {
+        "attach: settings.pool_recycle >= 0 → (settings.pool_recycle > 0)": "0 is rejected, and -1 is never",
+    },
+    "dbconfig/engine/pool/forks.py": {
+        "Connects.begin: time.monotonic() > latest → (time.monotonic() >= latest)": (
+            "at the very moment of a limit that is there so that a fork that never ends holds up no connect"
+        ),
+    },
     "dbconfig/engine/pool/line.py": {
         "Line.give_back: held <= _FIRST_BOUND → (held < _FIRST_BOUND)": (
             "saves a call: bisect_left puts what is equal to the first bound into the same bucket"
@@ -48,7 +56,11 @@ EQUIVALENT: dict[str, dict[str, str]] = {
             "a cursor on the client's side holds nothing of the server's, and ends with its last reference"
         ),
     },
+    "dbconfig/engine/dialects/postgresql/refusal.py": {
+        ": 30_000 → 30001": "more than any server says before the login; the limit is there for what is not a server",
+    },
     "dbconfig/engine/dialects/sqlite/connection.py": {
+        "Connection: 0.0 → 1.0": "no connection is opened in the first second of a machine's clock",
         "Connection: False → True #4": "`fresh` is read in a transaction, and the statement that begins one sets it",
     },
     "dbconfig/errors/redaction.py": {
