@@ -74,9 +74,7 @@ def _is_argument(path: tuple[str, ...]) -> bool:
     return bool(inside) and inside[0] in _NULLABLE
 
 
-def _over(
-    lower: MappingNode, upper: MappingNode, *, is_database: bool = False, is_databases: bool = False
-) -> MappingNode:
+def _over(lower: MappingNode, upper: MappingNode, *, is_database: bool, is_databases: bool = False) -> MappingNode:
     entries = dict(lower.entries)
     if is_database and _describes_another(upper, lower):
         # A connection is never combined from two descriptions: production's password must not reach a test's host.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import Any
 
@@ -487,6 +488,17 @@ def test_a_transaction_that_was_begun_twice_is_not_open() -> None:
     assert not psycopg2.DRIVER.is_open(connection)
 
 
+@pytest.mark.parametrize(("asked", "given"), [(None, None), (True, True), (False, True), ("DEFAULT", "DEFAULT")])
+def test_a_reading_connection_of_psycopg2_never_becomes_writable(
+    monkeypatch: pytest.MonkeyPatch, asked: Any, given: Any
+) -> None:
+    told: list[Any] = []
+    plain = SimpleNamespace(set_session=lambda *values: told.append(values))
+    monkeypatch.setattr(psycopg2, "super", lambda: plain, raising=False)
+    psycopg2._NeverWriting.set_session(plain, "SERIALIZABLE", asked, True, False)  # type: ignore[arg-type]
+    assert told == [("SERIALIZABLE", given, True, False)]
+
+
 # Behind a pooler
 
 
@@ -681,6 +693,116 @@ def test_what_cannot_carry_it_begins_a_transaction(guarded: Any, autocommit: boo
         cursor = guarded(autocommit=autocommit, status=INSIDE)
         work(cursor)
         assert cursor.connection.told == [sent]
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_a_reading_connection_of_psycopg_has_our_cursors_and_is_read_only_in_its_own_transactions(
+    is_async: bool,
+) -> None:
+    psycopg = pytest.importorskip("dbconfig.engine.dialects.postgresql.psycopg")
+    prefix = "Async" if is_async else ""
+    theirs = getattr(psycopg.psycopg, f"{prefix}ServerCursor")
+
+    class Chosen(getattr(psycopg.psycopg, f"{prefix}ClientCursor")):  # type: ignore[misc]  # by the application
+        pass
+
+    told: list[Any] = []
+    driver = SimpleNamespace(cursor_factory=Chosen, server_cursor_factory=theirs)
+    engine: Any = Engine("psycopg", is_async=is_async)
+    engine.dialect.get_driver_connection = lambda connection: driver
+    engine.dialect.set_readonly = lambda connection, value: told.append(value)
+    psycopg.attach(engine, ["SET a = 1"])
+    assert engine.connect(password="secret") == {"password": "secret"}  # not one
+    assert told == [True]
+    assert issubclass(driver.cursor_factory, (getattr(psycopg, f"{prefix}ReadingCursor"),))
+    assert issubclass(driver.cursor_factory, Chosen)
+    assert issubclass(driver.server_cursor_factory, (getattr(psycopg, f"{prefix}ReadingServerCursor"),))
+    assert driver.cursor_factory.limits == driver.server_cursor_factory.limits == ["SET a = 1"]
+
+
+@pytest.fixture
+def guarded_async(guarded: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The same of an asynchronous session."""
+    psycopg = pytest.importorskip("dbconfig.engine.dialects.postgresql.psycopg")
+
+    def keep(name: str) -> Any:
+        async def call(self: Any, query: Any, *arguments: Any, **options: Any) -> Any:
+            self.connection.told.append((name, query, *arguments))
+            return self
+
+        return call
+
+    async def stream(self: Any, query: Any, *arguments: Any, **options: Any) -> Any:
+        self.connection.told.append(("stream", query, *arguments))
+        yield "row"
+
+    @asynccontextmanager
+    async def copy(self: Any, statement: Any, *arguments: Any, **options: Any) -> Any:
+        self.connection.told.append(("copy", statement, *arguments))
+        yield "copy"
+
+    for name, found in {
+        "execute": keep("execute"),
+        "executemany": keep("executemany"),
+        "stream": stream,
+        "copy": copy,
+    }.items():
+        monkeypatch.setattr(psycopg.psycopg.AsyncCursor, name, found)
+        if name in ("execute", "executemany", "stream"):
+            monkeypatch.setattr(psycopg.psycopg.AsyncServerCursor, name, found)
+    monkeypatch.setattr(psycopg.psycopg.AsyncCursor, "nextset", lambda self: self.connection.told.append("next"))
+
+    def make(kind: str = "AsyncReadingCursor", **state: Any) -> Any:
+        cursor = guarded(kind, **state)
+
+        async def execute(query: Any) -> None:
+            cursor.connection.told.append(query)
+
+        cursor.connection.execute = execute
+        return cursor
+
+    return make
+
+
+async def _streamed(cursor: Any) -> list[Any]:
+    return [row async for row in cursor.stream("SELECT 1")]
+
+
+async def _copied(cursor: Any) -> Any:
+    async with cursor.copy("COPY t TO STDOUT") as copy:
+        return copy
+
+
+def test_a_reading_statement_of_a_task_carries_its_guard(guarded_async: Any) -> None:
+    cursor = guarded_async()
+    assert asyncio.run(cursor.execute("SELECT %s", (1,))) is cursor
+    joined = "SET a = '%%'; SET b = 2;\nSELECT %s"
+    assert cursor.connection.told == [("execute", joined, (1,)), "next", "next"]
+    cursor = guarded_async(status=INSIDE)
+    assert asyncio.run(cursor.execute("SELECT 1")) is cursor
+    assert cursor.connection.told == [("execute", "SELECT 1", None)]
+
+
+@pytest.mark.parametrize(("autocommit", "begin"), [(True, "BEGIN"), (False, "")])
+@pytest.mark.parametrize(
+    ("kind", "work", "sent", "answer"),
+    [
+        ("", lambda cursor: cursor.executemany("SELECT %s", [1]), ("executemany", "SELECT %s", [1]), None),
+        ("", _streamed, ("stream", "SELECT 1", None), ["row"]),
+        ("", _copied, ("copy", "COPY t TO STDOUT", None), "copy"),
+        ("", lambda cursor: cursor.execute(5), ("execute", 5, None), "itself"),
+        ("Server", lambda cursor: cursor.execute("SELECT 1"), ("execute", "SELECT 1", None), "itself"),
+    ],
+    ids=["executemany", "stream", "copy", "a query of another kind", "a cursor on the server"],
+)
+def test_what_cannot_carry_it_begins_a_transaction_of_a_task(
+    guarded_async: Any, kind: str, work: Any, sent: tuple[Any, ...], answer: Any, autocommit: bool, begin: str
+) -> None:
+    for status, told in ((IDLE, [begin, sent]), (INSIDE, [sent])):
+        cursor = guarded_async(f"AsyncReading{kind}Cursor", autocommit=autocommit, status=status)
+        found = asyncio.run(work(cursor))
+        assert ("itself" if found is cursor else found) == answer
+        assert cursor.connection.told == told
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import sqlite3
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -412,6 +412,41 @@ def test_the_applications_own_class_must_be_a_connection() -> None:
 )
 def test_the_value_of_a_pragma_is_quoted(value: object, literal: str) -> None:
     assert pragmas._literal(value) == literal
+
+
+@pytest.mark.parametrize(
+    ("answers", "asked", "error"),
+    [
+        (["wal"], 1, None),
+        (["delete", "wal"], 2, None),
+        (["delete", "database is locked", "database is locked", "wal"], 4, None),
+        (["delete", "attempt to write a readonly database"], 2, None),
+        (["delete", "disk I/O error"], 2, "disk I/O error"),
+        (["delete", *["database is locked"] * 9], 6, "database is locked"),  # for as long as a writer waits
+    ],
+)
+def test_a_change_of_the_journal_waits_for_another_process_that_makes_it(
+    monkeypatch: pytest.MonkeyPatch, answers: list[str], asked: int, error: str | None
+) -> None:
+    told: list[str] = []
+    now = [100.0]
+
+    def run(connection: Any, statement: str) -> tuple[str]:
+        told.append(statement)
+        answer = answers[len(told) - 1]
+        if " " in answer:
+            raise sqlite3.OperationalError(answer)
+        return (answer,)
+
+    def sleep(seconds: float) -> None:
+        assert 0 < seconds <= 0.1
+        now[0] += pragmas.BUSY_TIMEOUT / 4
+
+    monkeypatch.setattr(pragmas, "run", run)
+    monkeypatch.setattr(pragmas, "time", SimpleNamespace(monotonic=lambda: now[0], sleep=sleep))
+    with nullcontext() if error is None else pytest.raises(sqlite3.OperationalError, match=error):
+        pragmas._set_journal_mode(None, "WAL")
+    assert told == ["PRAGMA journal_mode", *["PRAGMA journal_mode = 'WAL'"] * (asked - 1)]
 
 
 @pytest.mark.parametrize(

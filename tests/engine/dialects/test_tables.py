@@ -6,13 +6,16 @@ import os
 import socket
 import struct
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from urllib.parse import quote
 
 import pytest
+from sqlalchemy import create_engine
 from sqlalchemy.exc import NotSupportedError
 
 from dbconfig import ConfigError, Profile, Registry
-from dbconfig.engine.dialects import session_reset
+from dbconfig.engine.dialects import application_name, session_reset, set_up
 from dbconfig.engine.dialects.mysql import base as mysql
 from dbconfig.engine.dialects.postgresql import refusal
 from dbconfig.engine.dialects.sqlite import base as sqlite
@@ -70,6 +73,50 @@ def test_a_connection_that_went_on_in_plaintext_is_refused() -> None:
     assert caught.value.args == (2026, "TLS is required, but the server does not offer it")
     mysql._refuse_plaintext(secure, None)  # type: ignore[arg-type]
     mysql._refuse_plaintext(silent, None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("driver", "keys", "attached"),
+    [
+        ("pymysql", {}, ["shared context"]),
+        ("pymysql", {"sslmode": "disable"}, ["shared context"]),
+        ("pymysql", {"sslmode": "prefer"}, ["shared context"]),
+        ("pymysql", {"sslmode": "require"}, ["shared context", "no plaintext"]),
+        ("pymysql", {"query": {"unix_socket": "/run/s"}}, ["own context"]),
+        ("pymysql", {"query": {"unix_socket": "/run/s", "ssl_ca": "ca.pem"}}, ["shared context"]),
+        ("pymysql", {"query": {"unix_socket": "/run/s"}, "sslmode": "require"}, ["shared context", "no plaintext"]),
+        ("aiomysql", {}, ["idle rollbacks", "as offered"]),
+        ("aiomysql", {"sslmode": "disable"}, ["idle rollbacks", "as offered"]),
+        ("aiomysql", {"sslmode": "prefer"}, ["idle rollbacks", "as offered"]),
+        ("aiomysql", {"sslmode": "require"}, ["idle rollbacks", "as offered", "insist"]),
+        ("aiomysql", {"query": {"ssl_ca": "ca.pem"}}, ["idle rollbacks", "as offered", "insist"]),
+        ("asyncmy", {"sslmode": "require"}, ["idle rollbacks"]),  # which it does itself
+        ("mysqldb", {}, []),
+    ],
+)
+def test_each_driver_of_mysql_keeps_the_promise_of_sslmode(
+    monkeypatch: pytest.MonkeyPatch, driver: str, keys: dict[str, Any], attached: list[str]
+) -> None:
+    found: list[str] = []
+
+    def share(engine: Any, *, share_tls_context: bool) -> None:
+        found.append("shared context" if share_tls_context else "own context")
+
+    def on_connect(engine: Any, work: Any, **options: Any) -> None:
+        assert (work, options) == (mysql._refuse_plaintext, {"first": True})
+        found.append("no plaintext")
+
+    aiomysql = pytest.importorskip("dbconfig.engine.dialects.mysql.aiomysql")
+    monkeypatch.setattr("dbconfig.engine.dialects.mysql.pymysql.attach", share)
+    monkeypatch.setattr(mysql, "on_connect", on_connect)
+    monkeypatch.setattr(mysql.idle_rollbacks, "skip_idle_rollbacks", lambda engine: found.append("idle rollbacks"))
+    monkeypatch.setattr(aiomysql, "take_tls_as_offered", lambda engine: found.append("as offered"))
+    monkeypatch.setattr(mysql.async_tls, "insist_on_tls", lambda engine: found.append("insist"))
+    for part in (mysql.xa, mysql.interrupted_statements):
+        monkeypatch.setattr(part, "attach", lambda engine: None)
+    engine: Any = SimpleNamespace(dialect=SimpleNamespace(driver=driver))
+    mysql.attach(engine, of(**keys))
+    assert found == attached
 
 
 @pytest.mark.parametrize(
@@ -191,6 +238,50 @@ def test_why_a_file_of_sqlite_does_not_open(
 def test_a_session_is_reset_where_it_is_asked_for(settings: dict[str, Any], wanted: bool) -> None:
     database = Profile(name="tests", url="mysql://u@h/d", **settings).databases["default"]
     assert session_reset.is_wanted(database) is wanted
+
+
+def test_of_what_set_a_connection_up_the_session_is_set_again_after_a_reset() -> None:
+    engine = create_engine("sqlite://")
+    told: list[tuple[str, Any]] = []
+    set_up.on_connect(engine, lambda connection, record: told.append(("connection", connection)))
+    for name in ("one", "two"):
+        set_up.on_connect(engine, lambda connection, record, name=name: told.append((name, connection)), session=True)
+    with engine.connect() as connection:
+        opened = connection.connection.dbapi_connection
+    assert told == [("connection", opened), ("one", opened), ("two", opened)]
+    told.clear()
+    set_up.set_up_session(engine, "reset", None)
+    set_up.set_up_session(create_engine("sqlite://"), "of another engine", None)
+    assert told == [("one", "reset"), ("two", "reset")]
+    engine.dispose()
+
+
+PLAIN, OPTIONS = "postgresql://u@h/d", "-c application_name=theirs"
+
+
+@pytest.mark.parametrize(
+    ("keys", "name"),
+    [
+        ({}, "fallback_application_name"),
+        ({"application_name": "ours"}, "application_name"),
+        ({"connect_args": {"options": "-c work_mem=5MB"}}, "fallback_application_name"),
+        ({"variables": {"work_mem": "5MB"}}, "fallback_application_name"),
+        ({"url": f"{PLAIN}?application_name=theirs"}, None),
+        ({"connect_args": {"application_name": "theirs"}}, None),
+        ({"url": "mysql://u@h/d"}, "program_name"),
+        ({"url": "mysql://u@h/d", "connect_args": {"program_name": "theirs"}}, None),
+        ({"connect_args": {"server_settings": {"Application_Name": "theirs"}}}, None),
+        ({"variables": {"Application_Name": "theirs"}}, None),
+        ({"url": f"{PLAIN}?options={quote(OPTIONS)}"}, None),
+        ({"connect_args": {"options": OPTIONS}}, None),
+        ({"url": "sqlite://"}, None),
+    ],
+)
+def test_a_connection_gets_a_name_unless_one_is_written(keys: dict[str, Any], name: str | None) -> None:
+    settings = DatabaseSettings(**{"url": PLAIN, **keys})
+    drivername = "mysql+pymysql" if settings.backend == "mysql" else "postgresql+psycopg2"
+    found = application_name.named({"a": 1}, settings, drivername, "dev")
+    assert found == ({"a": 1} if name is None else {name: settings.application_name or "dev", "a": 1})
 
 
 class Gate:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 import threading
 from collections.abc import Iterator
@@ -364,6 +365,20 @@ def test_leaks_of_other_pools_are_found_by_their_events(tmp_path: Path) -> None:
     engine.dispose()
 
 
+def test_only_a_return_that_was_waited_for_is_reported(caplog: pytest.LogCaptureFixture) -> None:
+    found = LeaksByEvents("shop", 5.0, lambda place, *, idle: None, lambda record: False, list, awaits=False)
+    found._watching = True  # no job is needed
+    reported, quick, unknown = (SimpleNamespace() for _ in range(3))
+    for record in (reported, quick):
+        found.taken(None, record, None)
+    found._holds[id(reported)].reported = True
+    for record in (reported, quick, unknown):  # the last one was taken before anybody looked
+        found.returned(None, record)
+    (told,) = caplog.records
+    assert "was returned after" in told.getMessage()
+    assert not found._any_held()
+
+
 @pytest.fixture(params=[None, "QueuePool"])
 def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
     """An engine with our pool, and one with SQLAlchemy's."""
@@ -380,6 +395,12 @@ def test_what_is_counted_of_an_engine(engine: Engine) -> None:
     assert dict(found.closed) == {"invalidated": 1}
     assert found.create.count == 2
     assert (found.unserved, found.server_full, found.leaks, found.failovers, found.uncertain_commits) == (0, 0, 0, 0, 0)
+
+
+def test_a_pool_logs_what_sqlalchemys_logs(engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
+    with engine.connect(), caplog.at_level(logging.INFO, "sqlalchemy.pool"):
+        engine.dispose()
+    assert [record.getMessage().partition(". ")[0] for record in caplog.records] == ["Pool disposed", "Pool recreating"]
 
 
 def test_numbers_that_were_not_counted_are_zero() -> None:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import time
 from _thread import allocate_lock
+from contextlib import nullcontext
 from queue import Empty
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 from sqlalchemy import create_engine
 
+from dbconfig.engine.dialects.mysql import interrupted_statements
 from dbconfig.engine.pool import (
     advice,
     call_watchdog,
@@ -25,6 +28,7 @@ from dbconfig.engine.pool import (
 )
 from dbconfig.engine.pool.call_watchdog import TICK, Watch
 from dbconfig.engine.pool.cancelling import Canceller
+from dbconfig.engine.pool.deadline import COMMITTING, STATEMENTS
 from dbconfig.engine.pool.line import Line
 from dbconfig.engine.pool.place import Caller, Connect, Place, Rules
 from dbconfig.engine.pool.tally import Counters
@@ -122,6 +126,28 @@ def test_statements_are_cancelled_by_a_thread_that_keeps_no_process_alive(
     canceller._numbers.put(9)
     canceller._cancel_all()
     assert asked == [[7], [8]]
+
+
+def test_a_request_of_a_task_whose_time_is_over_has_time_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    limits: list[Any] = []
+    engine = create_engine("sqlite://")
+    canceller, statements = Canceller(engine), interrupted_statements.Statements(engine)
+    monkeypatch.setattr(cancelling, "cancel_beside", lambda pool, own, numbers: limits.append(deadline.current()))
+    monkeypatch.setattr(interrupted_statements, "_connect", lambda engine: limits.append(deadline.current()))
+    monkeypatch.setattr(statements, "_kill", lambda connection: limits.append(statements._next()))
+    monkeypatch.setattr(interrupted_statements.farewell, "close", AsyncMock())
+
+    async def main() -> None:
+        with deadline.Deadline(60):
+            canceller.ask_in_loop(7)
+            statements._reported.put((8, "SELECT 1"))
+            statements._begin_task(engine)
+        for task in (canceller._task, statements._task):
+            assert task is not None
+            await task
+
+    asyncio.run(main())
+    assert sorted(limits, key=str) == [(8, "SELECT 1"), None, None]
 
 
 def test_requests_that_come_meanwhile_share_a_connection(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -304,6 +330,43 @@ def test_timers_of_a_call_end_with_it(fd: int | None, way: str, monkeypatch: pyt
 
     asyncio.run(main())
     assert not late.came
+
+
+@pytest.mark.parametrize("fd", [None, 99])
+def test_a_call_of_a_thread_that_is_in_time_returns_what_the_driver_returns(fd: int | None) -> None:
+    limited: Any = object.__new__(deadline_limit._Limited)
+    limited.driver, limited.canceller = Loop(fd, 7).driver, None
+    late = deadline_limit._Late()
+    for way in (limited.call, limited.cut):
+        assert way(late, object(), 500.0, lambda word: word * 2, "a") == "aa"
+    assert not late.came
+
+
+@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize(("way", "what"), [("statement", STATEMENTS), ("commit", COMMITTING)])
+def test_the_time_of_a_call_counts_as_spent_on_it_even_if_it_fails(
+    monkeypatch: pytest.MonkeyPatch, way: str, what: str, fails: bool
+) -> None:
+    now = [10.0]
+    monkeypatch.setattr(deadline, "monotonic", lambda: now[0])
+    monkeypatch.setattr(deadline_limit, "monotonic", lambda: now[0])
+
+    def call(*_: Any) -> None:
+        now[0] += 3.0
+        if fails:
+            raise OSError("away")
+
+    limited = Loop(None, 7)
+    limited.driver.interrupts = False
+
+    async def main() -> dict[str, float]:
+        with deadline.Deadline(60) as limit:
+            now[0] += 1.0
+            with pytest.raises(OSError, match="away") if fails else nullcontext():
+                getattr(limited, way)(limit, call, SimpleNamespace(_connection=object()))
+            return limit.exceeded("it was asked").spent
+
+    assert asyncio.run(main()) == {what: 3.0, deadline.ELSEWHERE: 1.0}
 
 
 def test_what_takes_too_long_is_cancelled_and_then_shut(monkeypatch: pytest.MonkeyPatch) -> None:

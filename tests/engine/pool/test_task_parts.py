@@ -164,6 +164,44 @@ def test_a_connection_is_closed_where_its_loop_is(monkeypatch: pytest.MonkeyPatc
     loop.is_closed = lambda: False
     pool.cut("three")
     assert told == [("soon", "dialect", "three")]
+    for over in (SimpleNamespace(is_closed=lambda: True), None):  # after its loop, and before it has one
+        told.clear()
+        pool._loop = over
+        pool.cut("four")
+        pool._close_connection("five")
+        assert told == [("cut", "four"), ("%s connection %r", "Closing", "five"), ("cut", "five")]
+
+
+@pytest.mark.parametrize("left", [0.5, 0.0])
+def test_a_disposal_waits_for_what_is_under_way_while_there_is_time_and_mends_at_the_end(
+    monkeypatch: pytest.MonkeyPatch, left: float
+) -> None:
+    async def main() -> None:
+        running, (first, second) = asyncio.get_running_loop(), (asyncio.Event(), asyncio.Event())
+        now = [0.0]
+
+        def moment() -> float:
+            """Say at the beginning that it is one, and later that so much is left."""
+            return now.pop() if now else farewell.CLOSE_LIMIT - left
+
+        loop: Any = SimpleNamespace(time=moment, create_task=running.create_task)
+        pool = Pool(line=Line(callers=()), _loop=loop, _connects=set(), _closes=set())
+        mended: list[int] = []
+        monkeypatch.setattr(pool, "_mend", lambda now: mended.append(len(pool._under_way())), raising=False)
+        tasks = [pool._spawn(event.wait(), pool._connects) for event in (first, second)]  # type: ignore[arg-type]
+        settling = asyncio.create_task(pool._settle())
+        await asyncio.sleep(0)
+        first.set()
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert mended == []
+        second.set()
+        await settling
+        assert [task.cancelled() for task in tasks] == [left == 0] * 2
+        assert mended == ([0] if left else [])
+
+    asyncio.run(main())
 
 
 def test_who_holds_a_place() -> None:
@@ -333,9 +371,12 @@ def test_a_request_to_cancel_is_sent_from_the_loop_that_runs(tmp_path: Path, use
         if used:
             async with engine.connect():
                 pass
-        await cancelling.spawn(engine.sync_engine, work())
+        for known in (engine.sync_engine, None):
+            task = cancelling.spawn(known, work())
+            assert (task in engine.sync_engine.pool._closes) is (used and known is not None)  # for whose end it waits
+            await task
         await db.async_dispose()
 
     with registry(f"sqlite+aiosqlite:///{tmp_path}/a.db") as db:
         asyncio.run(main())
-    assert found == [True]
+    assert found == [True, True]
