@@ -63,6 +63,7 @@ def test_a_variable_reaches_into_mappings_and_databases_as_the_files_spell_them(
         "DBCONFIG_CONNECT_ARGS__SERVER_SETTINGS__REST": "2",
         "DBCONFIG_PASSWORD__FILE": "/run/secrets/db",
         "DBCONFIGURATION": "is somebody else's",
+        "DBCONFIG_": "names nothing",
     }
     profile = project.load(text, environ)
     assert profile.databases["default"].connect_args == {"server_settings": {"Rest": 2}, "keepalives": 0}

@@ -56,6 +56,9 @@ EQUIVALENT: dict[str, dict[str, str]] = {
             "a cursor on the client's side holds nothing of the server's, and ends with its last reference"
         ),
     },
+    "dbconfig/engine/dialects/postgresql/fast_begin.py": {
+        "FastBeginCursor: 0 → 1": "of a cursor that has executed nothing, which has nothing to close on the server",
+    },
     "dbconfig/engine/dialects/postgresql/refusal.py": {
         ": 30_000 → 30001": "more than any server says before the login; the limit is there for what is not a server",
     },

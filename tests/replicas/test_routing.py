@@ -443,7 +443,9 @@ def async_router(world: World) -> AsyncRouter:
     return AsyncRouter(world.settings({"host": "one"}), "shop", open_)
 
 
-def test_in_an_event_loop_a_look_is_a_task_that_is_kept_until_it_is_done(world: World) -> None:
+def test_in_an_event_loop_a_look_is_a_task_that_is_kept_until_it_is_done(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("greenlet")
     seen: list[Any] = []
 
@@ -463,7 +465,15 @@ def test_in_an_event_loop_a_look_is_a_task_that_is_kept_until_it_is_done(world: 
         for _ in range(3):
             await asyncio.sleep(0)
         assert not router._looks
-        await greenlet_spawn(router.pause, 0)
+        paused: list[float] = []
+
+        async def sleep(seconds: float) -> None:
+            paused.append(seconds)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(asyncio, "sleep", sleep)
+            await greenlet_spawn(router.pause, 2.5)
+        assert paused == [2.5]
         return router
 
     router = asyncio.run(main())

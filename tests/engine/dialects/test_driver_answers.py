@@ -11,6 +11,7 @@ from dbconfig.engine.dialects.mysql.driver import MySQLDriver
 from dbconfig.engine.dialects.mysql.mysqldb import MySQLdb
 from dbconfig.engine.dialects.postgresql import pgbouncer, server_role
 from dbconfig.engine.dialects.postgresql.driver import LibpqDriver, PostgreSQLDriver
+from dbconfig.engine.dialects.postgresql.psycopg2 import DRIVER as PSYCOPG2
 from dbconfig.engine.dialects.server_role import Answer, Role
 
 # libpq's: idle, active, in a transaction, in a failed one
@@ -18,7 +19,10 @@ STATUSES = [(0, False, False, False), (1, True, True, False), (2, True, False, F
 
 
 def libpq_drivers() -> list[Any]:
-    found: list[Any] = [pytest.param(LibpqDriver(), "info", id="psycopg2")]
+    found: list[Any] = [
+        pytest.param(LibpqDriver(), "info", id="another one"),
+        pytest.param(PSYCOPG2, "get_transaction_status", id="psycopg2"),
+    ]
     try:
         from dbconfig.engine.dialects.postgresql.psycopg import Psycopg
     except ImportError:
@@ -31,7 +35,8 @@ def libpq_drivers() -> list[Any]:
 def test_libpq_knows_what_is_under_way(
     driver: Any, place: str, status: int, inside: bool, waits: bool, failed: bool
 ) -> None:
-    connection = SimpleNamespace(**{place: SimpleNamespace(transaction_status=status)})
+    answer: Any = SimpleNamespace(transaction_status=status)
+    connection = SimpleNamespace(**{place: answer if place != "get_transaction_status" else lambda: status})
     assert driver.in_transaction(connection) is inside
     assert driver.awaits_answer(connection) is waits
     assert driver.in_failed_transaction(connection) is failed

@@ -22,9 +22,15 @@ class Asynchronous:
     """A connection of asyncmy or aiomysql: keeps what is sent."""
 
     def __init__(self, **state: bool) -> None:
-        self.sent: list[str] = []
+        self.sent: list[Any] = []
         self.aborted: list[str] = []
         vars(self).update(state)
+
+    async def query(self, sql: Any, unbuffered: Any = "default") -> Any:
+        self.sent.append((sql, unbuffered))
+        if isinstance(sql, BaseException):
+            raise sql
+        return 7
 
     async def _execute_command(self, command: Any, sql: Any) -> Any:
         self.sent.append(sql)
@@ -62,6 +68,28 @@ def test_nothing_is_rolled_back_where_nothing_was_sent(sound: dict[str, bool], b
         assert connection.sent[5:] == ["ROLLBACK"]
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("error", "reported"),
+    [(asyncio.CancelledError(), True), (KeyboardInterrupt(), True), (OperationalError(1213, "deadlock"), False)],
+)
+def test_a_statement_of_a_task_that_was_interrupted_is_reported_and_its_error_raised(
+    error: BaseException, reported: bool
+) -> None:
+    connection: Any = idle_rollbacks._tracked(Asynchronous)()
+    told: list[Any] = []
+    connection.interrupted = told.append
+
+    async def main() -> None:
+        assert (await connection.query("a"), await connection.query("b", True)) == (7, 7)
+        assert (connection.sent, told) == ([("a", False), ("b", True)], [])
+        with pytest.raises(type(error)) as caught:
+            await connection.query(error)
+        assert caught.value is error
+
+    asyncio.run(main())
+    assert told == [error] * reported
 
 
 @pytest.mark.parametrize("writer", [True, False], ids=["aiomysql", "asyncmy"])

@@ -74,6 +74,30 @@ def test_what_asyncpg_does_not_know_is_refused_where_it_is_written() -> None:
         assert "psycopg accepts every keyword" in problem.help
 
 
+@pytest.mark.parametrize(
+    ("elsewhere", "query", "layers", "found"),
+    [
+        (True, {}, (), "the environment"),
+        (True, {"sslcert": ("a.pem",)}, (), "the profile"),
+        (True, {}, ("connect_args.sslcert",), "the profile"),
+        (True, {}, ("query.sslcert",), "the profile"),
+        (False, {}, (), "the profile"),
+    ],
+)
+def test_a_parameter_is_told_where_it_counts(
+    elsewhere: bool, query: dict[str, Any], layers: tuple[str, ...], found: str
+) -> None:
+    asked: list[Any] = []
+    of: Any = SimpleNamespace(
+        address=SimpleNamespace(query=query),
+        layers=lambda key: [key] if key in layers else [],
+        written_at=lambda *keys: asked.extend(keys) or "the profile",
+    )
+    default: Any = SimpleNamespace(location="the environment") if elsewhere else None
+    assert asyncpg_arguments._place(of, "sslcert", default) == found
+    assert asked == ([] if found == "the environment" else ["connect_args.sslcert", "query.sslcert"])
+
+
 class Own(asyncpg.Connection):  # type: ignore[misc]  # it has no types
     """An application's own class."""
 
@@ -657,6 +681,7 @@ def guarded(monkeypatch: pytest.MonkeyPatch) -> Any:
 
     for name in ("execute", "executemany", "stream"):
         monkeypatch.setattr(psycopg.psycopg.Cursor, name, keep(name))
+    monkeypatch.setattr(psycopg.psycopg.ServerCursor, "execute", keep("execute"))
     monkeypatch.setattr(psycopg.psycopg.Cursor, "nextset", lambda self: self.connection.told.append("next"))
 
     def make(kind: str = "ReadingCursor", **state: Any) -> Any:
@@ -676,23 +701,23 @@ def test_a_reading_statement_of_psycopg_carries_its_guard(guarded: Any) -> None:
     cursor.execute(b"SELECT 1")
     assert cursor.connection.told[0] == ("execute", b"SET a = '%'; SET b = 2;\nSELECT 1", None)
     cursor = guarded(status=INSIDE)
-    cursor.execute("SELECT 1")
+    assert cursor.execute("SELECT 1") is cursor
     assert cursor.connection.told == [("execute", "SELECT 1", None)]
 
 
 @pytest.mark.parametrize(("autocommit", "begin"), [(True, "BEGIN"), (False, "")])
 def test_what_cannot_carry_it_begins_a_transaction(guarded: Any, autocommit: bool, begin: str) -> None:
-    for work, sent in (
-        (lambda cursor: cursor.executemany("SELECT %s", [1]), ("executemany", "SELECT %s", [1])),
-        (lambda cursor: list(cursor.stream("SELECT 1")), ("stream", "SELECT 1", None)),
-        (lambda cursor: cursor.execute(5), ("execute", 5, None)),
+    for kind, work, sent, answer in (
+        ("", lambda cursor: cursor.executemany("SELECT %s", [1]), ("executemany", "SELECT %s", [1]), None),
+        ("", lambda cursor: list(cursor.stream("SELECT 1")), ("stream", "SELECT 1", None), ["stream"]),
+        ("", lambda cursor: cursor.execute(5), ("execute", 5, None), "itself"),
+        ("Server", lambda cursor: cursor.execute("SELECT 1"), ("execute", "SELECT 1", None), "itself"),
     ):
-        cursor = guarded(autocommit=autocommit)
-        work(cursor)
-        assert cursor.connection.told == [begin, sent]
-        cursor = guarded(autocommit=autocommit, status=INSIDE)
-        work(cursor)
-        assert cursor.connection.told == [sent]
+        for status, told in ((IDLE, [begin, sent]), (INSIDE, [sent])):
+            cursor = guarded(f"Reading{kind}Cursor", autocommit=autocommit, status=status)
+            found = work(cursor)
+            assert ("itself" if found is cursor else found) == answer
+            assert cursor.connection.told == told
 
 
 @pytest.mark.parametrize("is_async", [False, True])

@@ -408,6 +408,19 @@ def test_the_applications_own_class_must_be_a_connection() -> None:
 
 
 @pytest.mark.parametrize(
+    "way", [(), ("_conn",), ("dbapi_connection",), ("driver_connection", "_conn"), ("dbapi_connection", "_conn")]
+)
+def test_the_drivers_connection_is_found_in_whatever_is_around_it(way: tuple[str, ...]) -> None:
+    with closing(sqlite3.connect(":memory:")) as connection:
+        outer: Any = connection
+        for name in reversed(way):
+            outer = SimpleNamespace(**{name: outer})
+        assert driver_of(outer) is connection
+    unknown = SimpleNamespace(dbapi_connection=None)
+    assert driver_of(SimpleNamespace(driver_connection=unknown)) is unknown
+
+
+@pytest.mark.parametrize(
     ("value", "literal"), [("WAL", "'WAL'"), ("it's", "'it''s'"), (True, "ON"), (False, "OFF"), (5, "5")]
 )
 def test_the_value_of_a_pragma_is_quoted(value: object, literal: str) -> None:

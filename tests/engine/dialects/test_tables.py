@@ -119,6 +119,23 @@ def test_each_driver_of_mysql_keeps_the_promise_of_sslmode(
     assert found == attached
 
 
+@pytest.mark.parametrize("mode", ["disable", "prefer", "require"])
+@pytest.mark.parametrize("driver", ["pymysql", "asyncmy", "aiomysql", "mysqldb"])
+def test_each_driver_of_mysql_has_arguments_for_sslmode_or_says_that_it_has_none(
+    monkeypatch: pytest.MonkeyPatch, driver: str, mode: str
+) -> None:
+    monkeypatch.setattr(mysql.tls, "context", lambda settings: "context")
+    expected: Any = {"ssl": "context"} if mode == "require" else {}
+    if mode == "disable":
+        expected = {"ssl_disabled": True} if driver == "pymysql" else {"ssl": None}
+    if driver == "mysqldb" or (driver, mode) == ("asyncmy", "prefer"):
+        with pytest.raises(ConfigError) as caught:
+            mysql._tls(of(sslmode=mode), driver)
+        assert [(each.slug, each.key) for each in caught.value.problems] == [("not-applicable", "sslmode")]
+    else:
+        assert mysql._tls(of(sslmode=mode), driver) == expected
+
+
 @pytest.mark.parametrize(
     ("text", "line"),
     [

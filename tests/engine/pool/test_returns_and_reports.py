@@ -29,7 +29,7 @@ from dbconfig.engine.pool import (
 from dbconfig.engine.pool.deadline import DeadlineExceeded
 from dbconfig.engine.pool.diagnostics import leaks
 from dbconfig.engine.pool.diagnostics.leaks import Hold, LeaksByEvents, LeaksOfLine, current_task
-from dbconfig.engine.pool.diagnostics.stats import PoolStats
+from dbconfig.engine.pool.diagnostics.stats import Histogram, PoolStats
 from dbconfig.engine.pool.diagnostics.timeout_report import explainer
 from dbconfig.engine.pool.line import Line
 from dbconfig.engine.pool.mending import mend
@@ -404,6 +404,8 @@ def test_a_pool_logs_what_sqlalchemys_logs(engine: Engine, caplog: pytest.LogCap
 
 
 def test_numbers_that_were_not_counted_are_zero() -> None:
+    empty = Histogram()
+    assert (len(empty.counts), empty.count, empty.sum) == (len(empty.bounds) + 1, 0, 0.0)
     names = ("unserved", "wanted", "server_full", "leaks", "failovers", "uncertain_commits", "reads", "min_idle")
     assert [getattr(PoolStats, name) for name in (*names, "number")] == [0] * 9
 

@@ -25,6 +25,7 @@ from dbconfig.engine.pool import (
     farewell,
     idle,
     judgements,
+    retiring,
 )
 from dbconfig.engine.pool.call_watchdog import TICK, Watch
 from dbconfig.engine.pool.cancelling import Canceller
@@ -300,6 +301,69 @@ def test_a_short_life_is_told_from_enough_checkouts_on(checkouts: int, told: boo
         create=SimpleNamespace(sum=1.0, count=10),
     )
     assert bool(advice._recycled(pool)) is told
+
+
+# Statements that another thread executes
+
+
+@pytest.mark.parametrize(
+    ("pooled", "own", "told"),
+    [
+        (None, {}, []),
+        ({"_connection_record": None}, {}, []),
+        ({"dbapi_connection": None}, {}, []),
+        ({"returned": True}, {}, ["invalidated"]),
+        ({}, {"interrupts": True}, ["invalidated", ("interrupt", "under")]),
+        ({}, {"number": None}, ["invalidated"]),
+        ({}, {"number": 7}, ["invalidated", ("cancel", "pool", [7])]),
+        ({}, {"number": 8, "fd": 99}, ["invalidated", ("cancel", "pool", [8]), ("shut", 99)]),
+        ({}, {"number": 8, "fd": None}, ["invalidated", ("cancel", "pool", [8])]),
+    ],
+    ids=[
+        "detached",
+        "closed",
+        "invalid",
+        "returned",
+        "in process",
+        "no number",
+        "by the server",
+        "it is down",
+        "no fd",
+    ],
+)
+def test_a_statement_that_another_thread_executes_is_ended(
+    monkeypatch: pytest.MonkeyPatch, pooled: dict[str, Any] | None, own: dict[str, Any], told: list[Any]
+) -> None:
+    found: list[Any] = []
+    state = pooled or {}
+
+    def invalidate(*, soft: bool) -> None:
+        assert soft
+        found.append("invalidated")
+        if "returned" in state:
+            fairy._connection_record = None
+
+    def cancel(pool: Any, own: Any, numbers: list[int]) -> None:
+        found.append(("cancel", pool, numbers))
+        if numbers == [8]:
+            raise OSError("away")
+
+    connected = state.get("dbapi_connection", "connection")
+    record = SimpleNamespace(dbapi_connection=connected, driver_connection="under", invalidate=invalidate)
+    fairy = SimpleNamespace(_connection_record=state.get("_connection_record", record))
+    driver = SimpleNamespace(
+        interrupts=own.get("interrupts", False),
+        interrupt=lambda under: found.append(("interrupt", under)),
+        number=lambda under: own.get("number"),
+        socket=lambda under: own.get("fd"),
+    )
+    monkeypatch.setattr(retiring.driver, "of", lambda dialect: driver)
+    monkeypatch.setattr(retiring, "cancel_beside", cancel)
+    monkeypatch.setattr(retiring.sockets, "shut", lambda fd: found.append(("shut", fd)))
+    engine = SimpleNamespace(dialect=None, pool="pool", logging_name="shop")
+    connection: Any = SimpleNamespace(_dbapi_connection=None if pooled is None else fairy, engine=engine)
+    retiring.interrupt(connection)
+    assert found == told
 
 
 # Deadlines of asynchronous drivers

@@ -259,6 +259,20 @@ def test_a_caller_no_longer_asks_when_it_is_served() -> None:
     assert pool._asking == set()
 
 
+def test_a_caller_that_is_struck_before_it_waits_leaves_and_passes_the_error_on() -> None:
+    pool = Pool(line=Line(), _loop=SimpleNamespace(create_future=str))
+
+    def strike() -> None:
+        raise KeyboardInterrupt
+
+    pool._run = strike  # type: ignore[method-assign]  # of this one pool
+    caller = Caller(30.0, 0.0)
+    caller.place = place_of()  # it was served in the meantime
+    with pytest.raises(KeyboardInterrupt):
+        pool._wait(caller)
+    assert pool.line.told == [("leave", caller)]  # type: ignore[attr-defined]  # the one of these tests
+
+
 @pytest.mark.parametrize(("deadline", "half"), [(29.0, 19.0), (10.5, 9.75), (10.0, NEVER), (5.0, NEVER)])
 def test_a_caller_that_waits_sees_to_a_review_and_leaves_when_it_is_struck(
     deadline: float, half: float, monkeypatch: pytest.MonkeyPatch
