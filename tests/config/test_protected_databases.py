@@ -110,6 +110,15 @@ def test_another_server_another_port_and_another_name_are_other_databases(tmp_pa
             assert owner == ("production" if number == 4 else ""), url
 
 
+def test_a_database_in_memory_is_nobody_elses(tmp_path: Path) -> None:
+    from dbconfig.config.protected_databases import protected_elsewhere
+
+    with opened(tmp_path, production="url: sqlite://", development="url: sqlite://") as db:
+        settings = db.profile.databases["default"]
+        found = protected_elsewhere(db.profile, settings, destructive=True, path=tmp_path / "config", environ={})
+        assert found == ""
+
+
 def test_tables_are_created_where_only_the_environment_leads_to_production(tmp_path: Path) -> None:
     """A staging profile may share its server's variable; what is written in the files may not."""
     path = f"sqlite:///{tmp_path}/shop.db"

@@ -7,6 +7,7 @@ _NOBODY = "nobody waits for a connection for a day"
 
 EQUIVALENT: dict[str, dict[str, str]] = {
     "dbconfig/config/interpolation.py": {
+        "_component: 0 → 1": "of a URL that begins with `://`, which is rejected whatever is escaped in it",
         "_component: position < start → (position <= start)": _NO_REFERENCE,
         "_component: position < url.rfind(\"@\", begin, end) → (position <= url.rfind('@', begin, end))": _NO_REFERENCE,
         "_component: position < end → (position <= end)": _NO_REFERENCE,
@@ -30,6 +31,12 @@ EQUIVALENT: dict[str, dict[str, str]] = {
     },
     "dbconfig/engine/pool/maintenance.py": {
         ": 10.0 → 11.0": "how soon the thread looks again for a job that an interrupted caller removed without a word",
+    },
+    "dbconfig/engine/pool/ping.py": {
+        ": 2.0 → 3.0": "nothing promises how long a server that is to be replaced has for a SELECT 1",
+    },
+    "dbconfig/engine/password_rotation.py": {
+        "_differs: mark[0] < number → (mark[0] <= number)": "each connect has a number of its own",
     },
     "dbconfig/engine/pool/both.py": {": 86_400.0 → 86401.0": _NOBODY},
     "dbconfig/engine/pool/record.py": {

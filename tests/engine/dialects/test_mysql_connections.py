@@ -11,7 +11,8 @@ from pymysql.connections import Connection
 from pymysql.err import OperationalError
 
 from dbconfig import ConfigError
-from dbconfig.engine.dialects.mysql import base, idle_rollbacks, pymysql, session_reset
+from dbconfig.engine.dialects.mysql import asyncmy, base, idle_rollbacks, pymysql, session_reset
+from dbconfig.engine.dialects.mysql.driver import AsynchronousMySQLDriver
 from dbconfig.engine.dialects.mysql.mysqldb import MySQLdb
 from dbconfig.settings.database import DatabaseSettings
 
@@ -179,6 +180,25 @@ def test_a_call_that_was_struck_closes_and_an_answer_of_the_server_does_not(
         with pytest.raises(type(error)):
             tracked.query("a")
         assert closed == [tracked] * closes
+
+
+@pytest.mark.parametrize(
+    ("by_status", "answer", "is_open"),
+    [
+        (False, None, False),
+        (False, SimpleNamespace(description=(), open=True), False),
+        (True, None, True),  # nothing was asked since
+        (True, SimpleNamespace(description=(), open=False), True),  # of rows: their status is kept
+        (True, SimpleNamespace(description=None, open=True), True),
+        (True, SimpleNamespace(description=None, open=False), False),
+    ],
+)
+def test_asyncmy_reads_in_the_answer_what_it_does_not_keep(
+    monkeypatch: pytest.MonkeyPatch, by_status: bool, answer: Any, is_open: bool
+) -> None:
+    monkeypatch.setattr(AsynchronousMySQLDriver, "is_open", lambda self, connection: by_status)
+    monkeypatch.setattr(AsynchronousMySQLDriver, "says_open", lambda self, answer: answer.open, raising=False)
+    assert asyncmy.DRIVER.is_open(SimpleNamespace(_result=answer)) is is_open
 
 
 # Descriptors

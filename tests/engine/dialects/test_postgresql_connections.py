@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +15,7 @@ from psycopg2 import extensions, sql
 from dbconfig import ConfigError
 from dbconfig.engine.dialects.postgresql import asyncpg as asyncpg_arguments
 from dbconfig.engine.dialects.postgresql import asyncpg_limits, base, fast_begin, pgbouncer, psycopg2
+from dbconfig.errors import Location
 from dbconfig.settings.database import DatabaseSettings
 
 IDLE, INSIDE, FAILED = 0, 2, 3  # libpq's status of a transaction
@@ -72,6 +74,50 @@ def test_what_asyncpg_does_not_know_is_refused_where_it_is_written() -> None:
         (problem,) = problems(asyncpg_arguments.arguments, wrong, {})
         assert problem.key in ("query.keepalives", "connect_args.keepalives")
         assert "psycopg accepts every keyword" in problem.help
+
+
+VERIFIES, CHECKS_THE_NAME, ENCRYPTS = (ssl.CERT_REQUIRED, False), (ssl.CERT_REQUIRED, True), (ssl.CERT_NONE, False)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "result"),
+    [
+        *(({"sslmode": mode}, mode) for mode in ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")),
+        *(({"sslmode": mode, "sslrootcert": "missing.pem"}, mode) for mode in ("disable", "allow", "prefer")),
+        ({"sslmode": "require", "sslrootcert": "ca"}, VERIFIES),  # as in libpq
+        ({"sslmode": "verify-ca", "sslrootcert": "ca"}, VERIFIES),
+        ({"sslmode": "verify-full", "sslrootcert": "ca"}, CHECKS_THE_NAME),
+        ({"sslrootcert": "system"}, CHECKS_THE_NAME),
+        ({"sslmode": "verify-ca", "sslrootcert": "missing.pem"}, None),
+        ({"sslmode": "require", "sslrootcert": "missing.pem"}, None),
+        ({"sslmode": "require", "sslcert": "own"}, ENCRYPTS),
+        ({"sslmode": "prefer", "sslcert": "own"}, ENCRYPTS),
+        ({"sslmode": "prefer", "sslcert": "own", "sslrootcert": "missing.pem"}, ENCRYPTS),  # where it is optional
+        ({"sslmode": "verify-ca", "sslcert": "own", "sslrootcert": "missing.pem"}, None),
+        ({"sslmode": "require", "sslcert": "missing.pem"}, None),
+    ],
+    ids=str,
+)
+def test_sslmode_of_asyncpg_means_what_it_means_to_libpq(
+    monkeypatch: pytest.MonkeyPatch, wanted: dict[str, str], result: Any
+) -> None:
+    read: list[str] = []
+
+    def load(self: ssl.SSLContext, file: str, *_: object) -> None:
+        read.append(file)
+        if file == "missing.pem":
+            raise FileNotFoundError(2, "No such file or directory")
+
+    monkeypatch.setattr(ssl.SSLContext, "load_verify_locations", load)
+    monkeypatch.setattr(ssl.SSLContext, "load_cert_chain", load)
+    places = {name: Location("a.yaml") for name in wanted}
+    if result is None:
+        (problem,) = problems(asyncpg_arguments._tls, settings(), wanted, places)
+        assert (problem.slug, wanted[problem.key]) == ("file-unreadable", "missing.pem")
+        return
+    found: Any = asyncpg_arguments._tls(settings(), wanted, places)
+    assert (found if isinstance(found, str) else (found.verify_mode, found.check_hostname)) == result
+    assert "missing.pem" not in read
 
 
 @pytest.mark.parametrize(
@@ -521,6 +567,41 @@ def test_a_reading_connection_of_psycopg2_never_becomes_writable(
     monkeypatch.setattr(psycopg2, "super", lambda: plain, raising=False)
     psycopg2._NeverWriting.set_session(plain, "SERIALIZABLE", asked, True, False)  # type: ignore[arg-type]
     assert told == [("SERIALIZABLE", given, True, False)]
+
+
+SERVICE = {"host": "h", "hostaddr": "1.2.3.4", "port": "7", "user": "u"}
+PLACE = {"host": "h", "hostaddr": "1.2.3.4"}
+
+
+@pytest.mark.parametrize(
+    ("url", "service", "written", "found"),
+    [
+        ("", SERVICE, (), {**PLACE, "port": "7"}),
+        ("", {"port": "7"}, (), {"port": "7"}),
+        ("", None, (), {}),  # there is none of this name, as the driver says itself
+        ("", SERVICE, ("port",), PLACE),
+        (":5", SERVICE, (), PLACE),
+        ("", SERVICE, ("host",), {}),
+        ("", SERVICE, ("hostaddr",), {}),
+        ("other", SERVICE, (), {}),
+    ],
+)
+def test_psycopg_is_given_the_server_of_a_service(
+    monkeypatch: pytest.MonkeyPatch,
+    url: str,
+    service: dict[str, str] | None,
+    written: tuple[str, ...],
+    found: dict[str, str],
+) -> None:
+    lines = None if service is None else {name: SimpleNamespace(value=value) for name, value in service.items()}
+    monkeypatch.setattr(base.client_defaults, "service_of", lambda settings: "shop")
+    monkeypatch.setattr(base.client_defaults, "service", lambda name: lines)
+    monkeypatch.setattr(base.client_defaults, "is_written", lambda settings, name: name in written)
+    host, _, port = url.partition(":")
+    of: Any = SimpleNamespace(address=SimpleNamespace(host=host or None, port=int(port) if port else None))
+    assert base._server_of_service(of) == found
+    monkeypatch.setattr(base.client_defaults, "service_of", lambda settings: None)
+    assert base._server_of_service(of) == {}
 
 
 # Behind a pooler

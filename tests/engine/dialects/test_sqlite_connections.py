@@ -16,7 +16,7 @@ import pytest
 
 from dbconfig import ConfigError, Profile, Registry
 from dbconfig.engine.dialects.error_table import Fate
-from dbconfig.engine.dialects.sqlite import base, errors, pragmas, statements
+from dbconfig.engine.dialects.sqlite import base, errors, pragmas, rebuilt_tables, statements
 from dbconfig.engine.dialects.sqlite.aiosqlite import DRIVER as AIOSQLITE
 from dbconfig.engine.dialects.sqlite.aiosqlite_connection import Calls, connect
 from dbconfig.engine.dialects.sqlite.connection import Connection, driver_of
@@ -418,6 +418,33 @@ def test_the_drivers_connection_is_found_in_whatever_is_around_it(way: tuple[str
         assert driver_of(outer) is connection
     unknown = SimpleNamespace(dbapi_connection=None)
     assert driver_of(SimpleNamespace(driver_connection=unknown)) is unknown
+
+
+def test_a_migration_may_drop_a_table_that_its_copy_replaces_and_no_other_that_rows_refer_to() -> None:
+    with closing(sqlite3.connect(":memory:")) as connection:
+        connection.executescript(
+            "CREATE TABLE parent (id INTEGER PRIMARY KEY); CREATE TABLE child (p REFERENCES parent(id));"
+            "CREATE TABLE alone (n INTEGER); INSERT INTO parent VALUES (1); INSERT INTO child VALUES (1);"
+        )
+        before: dict[str, Any] = {}
+        with pytest.raises(sqlite3.IntegrityError):
+            rebuilt_tables.drop(connection, "DROP TABLE parent", frozenset(), before)
+        rebuilt_tables.drop(connection, "DROP TABLE alone", frozenset(), before)
+        rebuilt_tables.drop(connection, "DROP TABLE parent", frozenset({"child"}), before)  # which goes with it
+        assert before == {}
+        connection.execute(f"CREATE TABLE {statements.COPY}Parent (id INTEGER PRIMARY KEY)")
+        rebuilt_tables.drop(connection, "DROP TABLE Parent", frozenset(), before)
+        assert before == {"parent": {}}
+        rebuilt_tables.check(connection, before)
+        connection.execute("DELETE FROM parent")
+        with pytest.raises(
+            sqlite3.IntegrityError, match="after the batch migration of parent, 1 rows of child refer to"
+        ):
+            rebuilt_tables.check(connection, before)
+        before.clear()
+        rebuilt_tables.drop(connection, "DROP TABLE parent", frozenset(), before)
+        assert before == {"parent": {("child", "parent"): 1}}
+        rebuilt_tables.check(connection, before)  # it was so before
 
 
 @pytest.mark.parametrize(

@@ -120,6 +120,25 @@ def test_a_detached_connection_is_no_longer_the_pools(pool, server):
     assert server.made[0].closed
 
 
+def test_an_exception_that_strikes_the_return_of_a_forgotten_connection_is_told_and_it_returns(pool, monkeypatch):
+    told: list[type[BaseException]] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda found: told.append(found.exc_type))
+    connection = pool.connect()
+    end, struck = type(connection)._end, []
+
+    def strike(self: object) -> None:
+        if not struck:
+            struck.append(True)
+            raise KeyboardInterrupt
+        end(self)
+
+    monkeypatch.setattr(type(connection), "_end", strike)
+    del connection
+    gc.collect()
+    assert told == [KeyboardInterrupt]
+    assert pool.checkedout() == 0
+
+
 def test_debug_records_are_written_when_they_are_wanted(pool, caplog):
     with caplog.at_level(logging.DEBUG, logger="sqlalchemy.pool.impl.QueuePool"):
         pool.connect().close()

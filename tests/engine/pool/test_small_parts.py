@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from _thread import allocate_lock
 from contextlib import nullcontext
@@ -13,7 +14,9 @@ from unittest.mock import AsyncMock
 
 import pytest
 from sqlalchemy import create_engine
+from sqlalchemy.util import await_only
 
+from dbconfig.engine import draining
 from dbconfig.engine.dialects.mysql import interrupted_statements
 from dbconfig.engine.pool import (
     advice,
@@ -366,6 +369,26 @@ def test_a_statement_that_another_thread_executes_is_ended(
     assert found == told
 
 
+def test_a_drain_of_a_loop_asks_to_cancel_and_waits_for_it_no_longer_than_it_may(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    told: list[str] = []
+
+    def ask() -> None:
+        told.append("asked")
+        if len(told) == 2:
+            await_only(asyncio.sleep(60))
+
+    late: Any = SimpleNamespace(name="shop", ask_to_cancel=ask)
+    with caplog.at_level(logging.INFO):
+        asyncio.run(draining._cancel(late))
+        assert caplog.messages == []
+        monkeypatch.setattr(draining, "CANCEL_LIMIT", 0.01)
+        asyncio.run(draining._cancel(late))
+    assert told == ["asked", "asked"]
+    assert caplog.messages == ["shop: the server did not accept the cancel request within 0.01 s"]
+
+
 # Deadlines of asynchronous drivers
 
 
@@ -431,6 +454,18 @@ def test_the_time_of_a_call_counts_as_spent_on_it_even_if_it_fails(
             return limit.exceeded("it was asked").spent
 
     assert asyncio.run(main()) == {what: 3.0, deadline.ELSEWHERE: 1.0}
+
+
+def test_what_took_several_turns_is_told_with_their_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deadline, "monotonic", lambda: 10.0)
+    with deadline.Deadline(60) as outer, deadline.Deadline(70) as limit:
+        for what, times in ((STATEMENTS, 3), (COMMITTING, 1)):
+            for _ in range(times):
+                limit.spend(what, 0.5)
+        error = limit.exceeded("it was asked")
+    spent = f"1.50 s {STATEMENTS} (3 times), 0.50 s {COMMITTING}, 0.00 s {deadline.ELSEWHERE}"
+    assert str(error).endswith(f"while it was asked: {spent}")
+    assert (error.seconds, outer.exceeded("").spent) == (60, error.spent)  # the one that ends first
 
 
 def test_what_takes_too_long_is_cancelled_and_then_shut(monkeypatch: pytest.MonkeyPatch) -> None:
