@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from dbconfig.engine.pool import cancelling, farewell, judgements, task_places, tasks
+from dbconfig.engine.pool.both import LONGEST_WAIT
 from dbconfig.engine.pool.place import Caller, Place, State
 from dbconfig.engine.pool.refusal import NEVER
 from dbconfig.engine.pool.sockets import Verdict
@@ -294,6 +295,64 @@ def test_a_caller_that_waits_sees_to_a_review_and_leaves_when_it_is_struck(
     assert caller.half == half  # when garbage is collected for it
     assert line.told == [("leave", caller)]
     assert pool.told == ["run", "run"]
+
+
+@pytest.mark.parametrize(
+    ("timeout", "in_use", "limited", "left"),
+    [
+        (0.0, 0, False, LONGEST_WAIT),  # for its own connect, which has limits of its own
+        (0.0, 0, True, 7.0),
+        (0.0, 1, False, 0.0),
+        (-1.0, 0, False, LONGEST_WAIT),
+        (0.5, 0, False, 0.25),
+    ],
+)
+def test_who_does_not_wait_for_a_connection_waits_for_his_own_connect(
+    monkeypatch: pytest.MonkeyPatch, timeout: float, in_use: int, limited: bool, left: float
+) -> None:
+    pool = Pool(line=Line(in_use=in_use, rules=SimpleNamespace(limit=1)), _timeout=timeout)
+    pool._loop = SimpleNamespace(create_future=object)
+    pool._see_to_a_review = lambda until: None  # type: ignore[method-assign]  # no timer is needed
+    monkeypatch.setattr(tasks.deadlines, "current", lambda: SimpleNamespace(remaining=lambda: 7.0) if limited else None)
+    caller = Caller(9.0 + max(0.0, timeout) / 2, 9.0)
+
+    def serve(future: Any) -> None:
+        caller.place = place
+
+    place = place_of()
+    monkeypatch.setattr(tasks, "await_only", serve)
+    assert pool._wait(caller) == (place, False)
+    assert caller.until == 9.0 + left
+
+
+SOON = 0.5  # instead of a tenth of a second, which no float is
+
+
+@pytest.mark.parametrize(
+    ("timers", "end", "until", "wakes"),
+    [
+        ((), NEVER, 5.0, True),
+        ((0.25, 0.25 + SOON), NEVER, 5.0, False),
+        ((0.25, 0.25 + SOON), NEVER, 0.25, False),
+        ((0.25, 0.25 + SOON), NEVER, 0.125, True),  # it ends before the round
+        ((0.25, 0.25 + SOON), 0.125, 0.125, False),  # as another one does, for whom there is one
+        ((2 * SOON, 3 * SOON), NEVER, 5.0, False),
+        ((2 * SOON + 0.25, 3 * SOON + 0.25), NEVER, 5.0, True),  # it is far away
+        ((-SOON, 0.0), NEVER, 5.0, True),  # it is over
+        ((-SOON, 0.25), NEVER, 5.0, False),
+    ],
+)
+def test_a_caller_that_waits_has_a_review_to_come_soon(
+    monkeypatch: pytest.MonkeyPatch, timers: tuple[float, ...], end: float, until: float, wakes: bool
+) -> None:
+    monkeypatch.setattr(task_places, "REVIEW", SOON)
+    found: list[float] = []
+    handles = tuple(SimpleNamespace(when=lambda when=each: 100.0 + when) for each in timers)
+    pool = Pool(_timers=handles, _next_end=9.0 + end, _loop=SimpleNamespace(time=lambda: 100.0))
+    pool._wake_in = found.append  # type: ignore[method-assign]  # of this one pool
+    pool._see_to_a_review(9.0 + until)
+    assert found == [SOON] * wakes
+    assert pool._next_end == 9.0 + min(end, until)
 
 
 def test_a_review_ends_the_waits_that_are_over_and_collects_for_those_that_are_half_over() -> None:
