@@ -19,7 +19,7 @@ from dbconfig.engine.pool import Histogram, PoolStats
 from dbconfig.engine.pool.advice import ENOUGH, advice
 from dbconfig.engine.pool.diagnostics.counters import MOST_PLACES, Ledger
 from dbconfig.engine.pool.tally import Tally
-from tests.engine.pool.support import callers, eventually
+from tests.engine.pool.support import callers, eventually, impatient
 from tests.support.postgresql import PostgreSQLServer
 from tests.support.proxy import Proxy
 
@@ -276,7 +276,7 @@ def test_callers_whom_a_server_that_is_away_keeps_waiting_are_no_reason_either(
 ) -> None:
     with Proxy(postgresql.host, postgresql.port) as proxy:
         url = postgresql.url("postgresql+psycopg", host=proxy.host, port=proxy.port)
-        profile = Profile(name="load", url=url, pool_size=1, max_overflow=0, pool_timeout=0.3)
+        profile = Profile(name="load", url=url, pool_size=1, max_overflow=0)
         with Registry.from_profile(profile) as db:
 
             def ask() -> None:
@@ -291,6 +291,7 @@ def test_callers_whom_a_server_that_is_away_keeps_waiting_are_no_reason_either(
             async def main() -> PoolStats:
                 async with db.async_engine().connect() as connection:
                     await connection.invalidate()
+                impatient(db.async_engine(), 0.3)
                 proxy.refuse()
                 await asyncio.gather(*(ask_in_task() for _ in range(4)))
                 stats = db.all_stats()[0]
@@ -302,6 +303,7 @@ def test_callers_whom_a_server_that_is_away_keeps_waiting_are_no_reason_either(
             else:
                 with db.engine().connect() as connection:
                     connection.invalidate()
+                impatient(db.engine(), 0.3)
                 proxy.refuse()
                 with callers(4) as call:
                     for each in [call(ask) for _ in range(4)]:
@@ -315,9 +317,7 @@ def test_callers_whom_a_server_that_is_away_keeps_waiting_are_no_reason_either(
 def test_callers_that_a_full_pool_does_not_serve_are_counted(kind: str, tmp_path: Any) -> None:
     if kind == "async":
         pytest.importorskip("aiosqlite")
-    profile = Profile(
-        name="load", url=f"sqlite:///{tmp_path}/a.db", pool_size=1, max_overflow=0, pool_timeout=0.1, pool_max_waiting=1
-    )
+    profile = Profile(name="load", url=f"sqlite:///{tmp_path}/a.db", pool_size=1, max_overflow=0, pool_max_waiting=1)
     with Registry.from_profile(profile) as db:
 
         def ask() -> None:
@@ -331,6 +331,7 @@ def test_callers_that_a_full_pool_does_not_serve_are_counted(kind: str, tmp_path
 
         async def main() -> PoolStats:
             async with db.async_engine().connect():
+                impatient(db.async_engine(), 0.1)
                 await asyncio.gather(*(ask_in_task() for _ in range(3)))
                 return db.all_stats()[0]
 
@@ -338,6 +339,7 @@ def test_callers_that_a_full_pool_does_not_serve_are_counted(kind: str, tmp_path
             stats = asyncio.run(asyncio.wait_for(main(), 60))
         else:
             with db.engine().connect(), callers(3) as call:
+                impatient(db.engine(), 0.1)
                 for each in [call(ask) for _ in range(3)]:
                     each.result(60)
             stats = db.stats()
