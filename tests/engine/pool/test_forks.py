@@ -11,6 +11,7 @@ import time
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -20,6 +21,33 @@ from dbconfig.engine.pool import forks
 from tests.support.strikes import Strike, sweep
 
 from .support import FakeServer, assert_whole, callers, eventually, fair_pool
+
+
+def test_a_fork_that_python_has_not_seen_is_caught_up_with_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    pid = os.getpid()
+    for name, value in {
+        "_resets": [lambda: lambda: told.append("reset")],
+        "_guarded": [SimpleNamespace(after_fork_in_child=lambda: told.append("guarded"))],
+        "_pids": [pid],
+        "_begun": [pid],
+        "_held": [object()],
+        "_forking": [threading.RLock()],
+        "connects": forks.Connects(),
+    }.items():
+        monkeypatch.setattr(forks, name, value)
+    monkeypatch.setattr(forks.unseen_forks, "tell_the_interpreter", lambda: told.append("interpreter"))
+    forks.connects.begin((1, object()))
+    lock = forks._forking[0]
+    forks.notice()
+    assert told == []  # it is the same process
+    monkeypatch.setattr(os, "getpid", lambda: pid + 1)
+    for _ in range(2):
+        forks.notice()
+        assert told == ["reset", "guarded", "interpreter"]
+    assert (forks._pids, forks._begun, forks._held) == ([pid + 1], [pid + 1], [])
+    assert forks._forking[0] is not lock  # another thread of the parent may have had it
+    assert forks.connects._under_way == set()
 
 
 def forked() -> int:
