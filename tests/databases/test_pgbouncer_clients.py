@@ -14,11 +14,11 @@ WAYS = pytest.mark.parametrize(
     "how", [{}, {"read_only": True}, {"snapshot": True}], ids=["session", "read_only", "snapshot"]
 )
 SETTINGS = {
-    "one": {"statement_timeout": "7s", "variables": {"search_path": "public, pg_catalog", "work_mem": "5MB"}},
-    "other": {"statement_timeout": "9s", "variables": {"search_path": "pg_catalog", "work_mem": "6MB", "jit": "off"}},
+    "one": {"statement_timeout": "70s", "variables": {"search_path": "public, pg_catalog", "work_mem": "5MB"}},
+    "other": {"statement_timeout": "90s", "variables": {"search_path": "pg_catalog", "work_mem": "6MB", "jit": "off"}},
 }
 IN_FORCE = "current_setting('statement_timeout'), current_setting('search_path'), current_setting('work_mem')"
-EXPECTED = {"one": ("7s", "public, pg_catalog", "5MB"), "other": ("9s", "pg_catalog", "6MB")}
+EXPECTED = {"one": ("70s", "public, pg_catalog", "5MB"), "other": ("90s", "pg_catalog", "6MB")}
 
 
 @WAYS
