@@ -39,12 +39,6 @@ EQUIVALENT: dict[str, dict[str, str]] = {
         "_differs: mark[0] < number → (mark[0] <= number)": "each connect has a number of its own",
     },
     "dbconfig/engine/pool/both.py": {": 86_400.0 → 86401.0": _NOBODY},
-    "dbconfig/engine/pool/record.py": {
-        "Slot.__init__: False → True #2": "it is written again before the line counts the place, and read only after",
-        "Slot.__init__: False → True #3": (
-            "of a place in a pool that has connected before; then nobody's first connect is under way to be ended"
-        ),
-    },
     "dbconfig/replicas/health.py": {
         "Fleet._sample_primary: 0 → 1 #3": "only a database with replica_max_lag is sampled, and it is more than 0",
     },

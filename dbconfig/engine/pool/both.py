@@ -6,8 +6,11 @@ from typing import TYPE_CHECKING, Any, Self
 
 from sqlalchemy.pool import QueuePool
 
+from dbconfig.engine.pool import judgements
 from dbconfig.engine.pool.options import LineOptions, own_arguments
-from dbconfig.engine.pool.record import NEVER, Record
+from dbconfig.engine.pool.place import Rules
+from dbconfig.engine.pool.record import Record
+from dbconfig.engine.pool.refusal import NEVER
 from dbconfig.engine.pool.sockets import Verdict
 from dbconfig.engine.pool.tally import Counters, Past
 
@@ -48,6 +51,25 @@ class Ours(QueuePool):
         self.trust: float = NEVER if self._check is None else self._check.trust
         self.steady: float = self._pool.maxsize or NEVER  # connections that are kept however they are used
         self.limit: float = NEVER if self._max_overflow == -1 else self._pool.maxsize + self._max_overflow
+
+    def rules(self, **of_the_driver: Any) -> Rules:
+        """Return the rules of the queue of this pool."""
+        options, spread = self.options, judgements.spread()
+        return Rules(
+            size=self.steady,
+            limit=self.limit,
+            lifo=self._pool.use_lifo,
+            max_waiting=options.max_waiting,
+            queue_target=options.queue_target,
+            min_idle=options.min_idle,
+            idle_timeout=options.idle_timeout,
+            keepalive=options.keepalive,
+            patient=options.patient,
+            connect_stalls=min(1.0, max(self._timeout, 0.1) / 2),
+            retry_first=judgements.RETRY_FIRST * spread,
+            retry_longest=judgements.RETRY_LONGEST * spread,
+            **of_the_driver,
+        )
 
     def deadline_from(self, start: float) -> float:
         """Return when a checkout that begins now is over."""

@@ -24,6 +24,7 @@ class Tended(Protocol):
     shedding: Shedding | None
     failures: int
     retry_at: float
+    warm: bool
     disposed: bool
 
     @property
@@ -40,7 +41,7 @@ class Tended(Protocol):
 
     def close_idle(self, condemned: Callable[[Place], bool], reason: str) -> None: ...
 
-    def at_once(self, now: float) -> int: ...
+    def at_once(self, now: float) -> float: ...
 
     def connect(self, now: float) -> bool: ...
 
@@ -53,7 +54,7 @@ class Care:
         rules = line.rules
         self.wanted: bool = bool(rules.min_idle) or rules.idle_timeout is not None or rules.keepalive is not None
         self._refill_at = -NEVER
-        self._due = NEVER  # when the next tick is scheduled
+        self.due: float = NEVER  # when the next tick is scheduled
 
     def begin(self, now: float) -> None:
         """Start with the first connection, a moment later, when it has usually been returned and counts as idle."""
@@ -62,16 +63,22 @@ class Care:
 
     def wake(self, when: float, now: float = -NEVER) -> None:
         """Schedule a round for this time, unless there is an earlier one; immediately, if one is overdue."""
-        if self._due < now:
-            when, self._due = now, NEVER
-        if when < self._due:
-            self._due = when
+        if self.due < now:
+            when, self.due = now, NEVER
+        if when < self.due:
+            self.due = when
             self._line.commands.append(WakeAt(when))
+
+    def resume(self, now: float) -> None:
+        """Schedule a round soon, because the timer may be lost."""
+        self.due = NEVER
+        if self._line.callers or (self.wanted and self._line.warm and not self._line.disposed):
+            self.wake(now + judgements.SHORTEST_ROUND, now)
 
     def round(self, now: float) -> None:
         """Do what is due, and say when the next round is."""
         line = self._line
-        self._due = NEVER
+        self.due = NEVER
         if line.retry_at > now:  # otherwise it is due, but another connect has not finished yet
             self.wake(line.retry_at, now)
         if line.callers:
@@ -110,7 +117,7 @@ class Care:
             return
         if now >= self._refill_at:
             self._refill_at = now + judgements.refill_pause(line.failures)
-            free = line.at_once(now) - line.connecting
+            free = min(line.at_once(now), line.rules.connects_at_once) - line.connecting
             for _ in range(int(min(missing, free))):
                 if not line.connect(now):
                     return

@@ -9,9 +9,10 @@ from typing import Any
 
 from . import judgements
 from .care import Care
-from .place import Caller, Close, Command, Connect, Place, Rules, Serve, State
+from .place import Caller, Close, Command, Place, Rules, Serve, State
 from .refusal import NEVER, Refusal
 from .shedding import Shedding
+from .staffing import Staffing
 from .tally import BOUNDS, Counters
 
 # Bound once: on Python 3.11 looking up an enum member calls a function, and every checkout uses these.
@@ -19,7 +20,7 @@ _LENT, _IDLE = State.LENT, State.IDLE
 _FIRST_BOUND = BOUNDS[0]
 
 
-class Line:
+class Line(Staffing):
     """Decides who gets which connection, when one more is opened, and when one closes.
 
     No thread, lock, socket, or clock: each event carries its time, and ``commands`` holds what has to be done when the
@@ -28,19 +29,14 @@ class Line:
     """
 
     def __init__(self, rules: Rules, counters: Counters) -> None:
+        super().__init__()
         self.rules = rules
         self.counters = counters
         self.commands: list[Command] = []
         self.idle: deque[Place] = deque()
         self.callers: OrderedDict[Caller, None] = OrderedDict()
-        self.places: set[Place] = set()  # that count: connecting, idle, checked out, being checked, closing
-        self.connects: set[Place] = set()
         self.generation: int = 0  # of the connections made from now on; the older ones are invalid
         self.disposed: bool = False
-        self.warm: bool = False  # a connect has succeeded
-        self.trouble: BaseException | None = None  # the error of the last connect, while it is being retried
-        self.failures: int = 0  # in a row
-        self.retry_at: float = NEVER
         self.shedding: Shedding | None = None if rules.queue_target is None else Shedding(rules.queue_target)
         self._take: Callable[[], Place] = self.idle.pop if rules.lifo else self.idle.popleft
         # Beyond the steady size the most recently returned connection is handed out first, so that the surplus stays
@@ -68,7 +64,8 @@ class Line:
             self._decide(caller, place=place)
             return
         caller.queued = self.counters.is_full_for(len(self.callers), self.in_use, self.rules.limit)
-        if judgements.is_full(len(self.callers), self.rules.max_waiting, self.rules.limit, self.in_use):
+        most = self.rules.max_waiting
+        if most is not None and judgements.is_full(len(self.callers), most, self.rules.limit, self.in_use):
             self.counters.refuse(full=caller.queued)
             self._decide(caller, error=Refusal.FULL)
         else:
@@ -89,7 +86,8 @@ class Line:
             self.shedding.relax()
             self.care.wake(self.shedding.due(now, now), now)
         self.callers[caller] = None
-        self.callers.move_to_end(caller, last=last)
+        if not last:
+            self.callers.move_to_end(caller, last=False)
         self._staff(now)
 
     def _fit(self, now: float) -> Place | None:
@@ -107,20 +105,12 @@ class Line:
         """
         self.callers.pop(caller, None)
         place, caller.place = caller.place, None
-        if place is not None:
+        if place is None:
+            return
+        if place.state is State.CONNECTING:
+            self.gave_up(place, now)
+        else:
             self._hand_over(place, now)
-
-    @property
-    def open(self) -> int:
-        return len(self.places)
-
-    @property
-    def connecting(self) -> int:
-        return len(self.connects)
-
-    @property
-    def in_use(self) -> int:
-        return len(self.places) - len(self.connects)
 
     # -- connections
 
@@ -147,45 +137,6 @@ class Line:
         """A caller returns a place without a connection, which was invalidated, detached, or forgotten."""
         self.counters.use.observe(now - place.lent_at)
         self._release(place, now)
-
-    def connected(self, place: Place, now: float, expires: float = NEVER) -> None:
-        """The connect in this place has succeeded."""
-        self.connects.discard(place)
-        if not self.warm:
-            self.care.begin(now)
-        self.warm, self.trouble, self.failures, self.retry_at = True, None, 0, NEVER
-        self.counters.create.observe(now - place.started_at)
-        if self.shedding is not None and self.in_use <= 1:
-            self.shedding.relax()  # they have waited for the server, not for each other
-        place.returned_at = place.checked_at = place.lent_at = now
-        place.expires = expires
-        self._hand_over(place, now)
-        self._staff(now)
-
-    def connect_failed(self, place: Place, error: BaseException, *, transient: bool, now: float) -> None:
-        """The connect in this place has failed: decide who gets the error, and whether to try again."""
-        self.failures += 1
-        again = judgements.tries_again(
-            waited_for=bool(self.callers),
-            warm=self.warm,
-            patient=self.rules.patient,
-            transient=transient,
-            others_in_use=self.in_use > 0,
-        )
-        place.state = State.FREE
-        self.connects.discard(place)
-        self.places.discard(place)
-        if again:
-            # One tries, the others wait: for this attempt, for a connection that is still in use, or their deadline.
-            self.trouble = error
-            if not now < self.retry_at < NEVER:
-                self.retry_at = now + self.rules.retry_pause(self.failures, transient=transient)
-                self.care.wake(self.retry_at, now)
-            return
-        self.trouble, self.retry_at = None, NEVER
-        if self.callers:
-            self._decide(self._first(), error=error)
-        self._staff(now)
 
     def retire(self, place: Place, reason: str) -> None:
         """A caller returns a connection that must not be handed out again."""
@@ -244,59 +195,21 @@ class Line:
         place.state = State.CLOSING
         self.commands.append(Close(place, reason, polite))
 
-    def _release(self, place: Place, now: float) -> None:
-        place.state = State.FREE
-        if place in self.places:
-            self.places.discard(place)
-            self._staff(now)
-
-    # -- new connections
-
-    def _staff(self, now: float) -> None:
-        """Open connections for the waiters, as many at the same time as is useful."""
-        if len(self.places) >= self.rules.limit:  # the usual case under load
-            return
-        # A connect that takes so long that it may never end must not block connects for later callers.
-        hopeful = sum(now - place.started_at < self.rules.connect_stalls for place in self.connects)
-        wanted = min(self.at_once(now) - self.connecting, len(self.callers) - hopeful)
-        while wanted > 0 and self.connect(now):
-            wanted -= 1
-
-    def at_once(self, now: float) -> int:
-        """Return how many connects may be in progress.
-
-        The first connect of all is alone, so that a wrong password is tried once and not three times; and while the
-        server cannot be reached one tries for all. Returned connections serve most of a burst: more connects at the
-        same time would be a connection storm.
-        """
-        if self.trouble is not None:
-            return 1 if now >= self.retry_at else 0
-        return self.rules.connects_at_once if self.warm else 1
-
-    def connect(self, now: float) -> bool:
-        """Take a free place to connect in; False if there is none."""
-        if self.open >= self.rules.limit:
-            return False
-        self.retry_at = NEVER
-        place = Place(now, self.generation)
-        self.places.add(place)
-        self.connects.add(place)
-        self.commands.append(Connect(place))
-        if self.callers:
-            self.care.wake(now + self.rules.connect_stalls, now)
-        return True
-
     # -- the whole
 
     def tick(self, now: float) -> None:
         """Do what is due: retry a connect, close connections idle for too long, ping quiet ones, open missing ones."""
+        self.review(now)
+        self.care.round(now)
+
+    def review(self, now: float) -> None:
+        """Do what is due for the callers that wait."""
         if self.trouble is not None and not self.callers:
             self.trouble, self.retry_at = None, NEVER
         if self.shedding is not None and self.callers and self.in_use >= self.rules.limit:
             self.shedding.stands(now - next(iter(self.callers)).arrived, now)
             self._shed(now)
         self._staff(now)
-        self.care.round(now)
 
     def _shed(self, now: float) -> None:
         """Drop callers that have waited too long."""

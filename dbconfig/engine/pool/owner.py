@@ -2,62 +2,36 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
-from typing import Protocol
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any, Protocol
 
 from sqlalchemy.engine.interfaces import Dialect
 from sqlalchemy.pool.base import _ConnDialect
 
-from dbconfig.engine.pool.forks import Mark
 from dbconfig.engine.pool.options import LineOptions
-from dbconfig.engine.pool.record import Home, Record, Slot, Waiter
-from dbconfig.engine.pool.refusal import Refusal
-
-
-class Staff(Protocol):
-    """Who connects."""
-
-    failures: int  # in a row
-
-    @property
-    def free_helpers(self) -> int: ...
-
-    def employ(self, slot: Slot) -> None: ...
+from dbconfig.engine.pool.place import Caller, Place
+from dbconfig.engine.pool.record import Home, Record
+from dbconfig.engine.pool.sockets import Verdict
+from dbconfig.engine.pool.work import Order
 
 
 class Owner(Home, Protocol):
     """A pool, as seen by what connects in it and what cares for its idle connections."""
 
-    in_its_process: Mark
     options: LineOptions
-    idle: deque[Record]
-    waiters: OrderedDict[Waiter, None]
-    open: int
-    connecting: int
-    limit: float
-    trust: float
-    disposed: bool
+    waiters: OrderedDict[Caller, None]
+    torn: bool
 
     @property
     def _dialect(self) -> _ConnDialect | Dialect: ...
 
-    @property
-    def connector(self) -> Staff: ...
+    def tell(self, event: Callable[..., None], *arguments: Any, helper: Order | None = None) -> None: ...
 
-    def new_slot(self) -> Slot: ...
+    def repair(self) -> None: ...
 
-    def reuse(self, slot: Slot) -> None: ...
+    def connected(self, place: Place, record: Record) -> None: ...
 
-    def new_record(self, slot: Slot, deadline: float, now: float) -> Record: ...
+    def asked(self, place: Place, verdict: Verdict) -> None: ...
 
-    def settle(self, slot: Slot) -> None: ...
-
-    def serve_first(self, outcome: Record | Slot | BaseException | Refusal) -> None: ...
-
-    def give_first(self, slot: Slot) -> None: ...
-
-    def hand_over(self, record: Record, *, used: bool = True) -> None: ...
-
-    def discard(self, record: Record, reason: str) -> None: ...
-
-    def invalidate_all(self) -> None: ...
+    def connect_failed(self, place: Place, error: BaseException, transient: bool) -> None: ...

@@ -25,6 +25,7 @@ class Place:
     """One of the places for a connection; ``connection`` is what the driver keeps in it."""
 
     __slots__ = (
+        "by_caller",
         "checked_at",
         "condemned",
         "connection",
@@ -40,6 +41,7 @@ class Place:
     def __init__(self, now: float, generation: int) -> None:
         self.connection: Any = None
         self.keeper: Any = None  # belongs to the driver: who is at work on it
+        self.by_caller: bool = False  # a caller connects in it, on its own thread
         self.state: State = State.CONNECTING
         self.generation: int = generation
         self.condemned: bool = False  # closes instead of being handed out again
@@ -53,12 +55,14 @@ class Place:
 class Caller:
     """A caller that waits for a connection until ``deadline``.
 
-    Exactly one of ``place`` and ``error`` is set when the line has decided; ``key`` belongs to the driver.
+    Exactly one of ``place`` and ``error`` is set when the line has decided; ``key`` belongs to the driver. In a place
+    without a connection the caller connects.
     """
 
-    __slots__ = ("arrived", "deadline", "error", "half", "key", "place", "queued", "until")
+    __slots__ = ("arrived", "connects", "deadline", "error", "half", "key", "place", "queued", "until")
 
-    def __init__(self, deadline: float, arrived: float, key: Any = None) -> None:
+    def __init__(self, deadline: float, arrived: float, key: Any = None, *, connects: bool = True) -> None:
+        self.connects: bool = connects  # on its own thread, if need be, where only the driver's limits end it
         self.deadline: float = deadline
         self.until: float = NEVER  # belongs to the driver: when this wait ends
         self.half: float = NEVER  # this too: when half of it is over
@@ -81,6 +85,9 @@ class Rules:
     idle_timeout: float | None = None
     keepalive: float | None = None
     patient: bool = True  # wait for a server that cannot be reached, until the deadline; or fail immediately
+    callers_connect: bool = False  # each on its own thread: opening a local file needs no helper
+    # The very first connect runs on its caller's thread, so that a wrong host or password ends in a plain traceback.
+    first_by_caller: bool = False
     connects_at_once: int = judgements.CONNECTS_AT_ONCE
     connect_stalls: float = 1.0
     retry_first: float = judgements.RETRY_FIRST
@@ -99,24 +106,25 @@ class Rules:
         )
 
 
-# Commands. A driver carries them out in this order, each once.
+# Commands. A driver carries them out in this order, each once. Not frozen: a frozen one takes three times as long to
+# make, and each hand-off makes one.
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Serve:
     """The decision about this caller has been made: wake it up."""
 
     caller: Caller
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Connect:
-    """Open a connection in this place, then call ``connected`` or ``connect_failed``."""
+    """Open a connection in this place, then call ``connected`` or ``connect_failed``; or ``entrust``, if you cannot."""
 
     place: Place
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Close:
     """Close the connection in this place, then call ``closed``."""
 
@@ -125,14 +133,14 @@ class Close:
     polite: bool = True  # else silently, for its last answer may still be under way
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Ping:
     """Check with the server that this idle connection is alive, then call ``checked``."""
 
     place: Place
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class WakeAt:
     """Call ``tick`` at this time, instead of at the time given before."""
 

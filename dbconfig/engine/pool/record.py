@@ -1,14 +1,14 @@
-"""The items of the queue: places for connections, connections, and waiting callers."""
+"""SQLAlchemy's connection record with its place in the queue, and what returns the place when the record is dropped."""
 
 from __future__ import annotations
 
 import weakref
-from threading import Lock
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sqlalchemy.pool.base import _ConnectionRecord
 
-from dbconfig.engine.pool.refusal import Refusal
+from dbconfig.engine.pool.place import Place, State
+from dbconfig.engine.pool.refusal import NEVER
 from dbconfig.engine.pool.sockets import Look
 
 if TYPE_CHECKING:
@@ -16,11 +16,9 @@ if TYPE_CHECKING:
     from threading import RLock
     from types import CodeType
 
-    from sqlalchemy.pool import Pool
-
+    from dbconfig.engine.pool.line import Line
     from dbconfig.engine.pool.tally import Counters
 
-NEVER = float("inf")
 REASON = "dbconfig.reason"  # in record.info of SQLAlchemy's own pools: why a connection is being closed
 
 
@@ -41,33 +39,28 @@ class Leaks(Protocol):
 
 
 class Home(Protocol):
-    """The interface through which a slot and its record use their pool."""
+    """The interface through which a record uses its pool."""
 
     lock: RLock
+    line: Line
     counters: Counters
-    generation: int
 
-    def take_back(self, slot: Slot) -> None: ...
+    def take_back(self, place: Place) -> None: ...
 
 
 class Slot:
-    """One of the places for a connection. Dropping the object, for any reason, returns the place.
+    """Held by a record alone. Dropping the record, for any reason, returns its place.
 
     An interrupt can be raised between any two instructions, also inside SQLAlchemy, after the pool has released a
     connection and before anyone holds it. No ``try`` covers that. But then nothing refers to the record, hence nothing
     to its slot, and the end of the slot frees the place.
     """
 
-    __slots__ = ("__weakref__", "cold", "connecting", "held", "line")
+    __slots__ = ("__weakref__", "home", "place")
 
-    def __init__(self, line: Home) -> None:
-        self.line: Home = line
-        self.held: bool = False  # until the line has counted it
-        self.connecting: bool = False
-        self.cold: bool = False  # the place in which the pool makes its very first connection
-
-    def release(self) -> None:
-        self.line.take_back(self)
+    def __init__(self, home: Home, place: Place) -> None:
+        self.home: Home = home
+        self.place: Place = place
 
     def __del__(self) -> None:
         try:
@@ -78,27 +71,22 @@ class Slot:
             raise
 
     def _drop(self) -> None:
-        if hasattr(self, "line"):  # otherwise interrupted before it was initialized
-            self.line.take_back(self)
+        if hasattr(self, "place") and self.place.state is not State.FREE:  # else interrupted before it was initialized
+            self.home.take_back(self.place)
 
 
 class Record(_ConnectionRecord):
-    """SQLAlchemy's connection record with its place in the queue and the times that decide what to do with it.
-
-    All times come from the monotonic clock. They are plain attributes, because they are read at every checkout.
-    """
+    """A record that keeps its times in its place, where the queue reads them. They come from the monotonic clock."""
 
     __slots__ = (
-        "checked_at",
+        "_home",
         "deadline",
         "doubtful_at",
-        "expires",
-        "generation",
         "hold",
-        "lent_at",
+        "kept",
         "look",
+        "place",
         "reason",
-        "returned_at",
         "slot",
         "taken_at",
         "task",
@@ -106,15 +94,13 @@ class Record(_ConnectionRecord):
         "waited",
     )
 
-    def __init__(self, pool: Pool, slot: Slot, deadline: float, now: float) -> None:
-        self.slot: Slot = slot
-        self.generation: int = slot.line.generation
+    def __init__(self, pool: Any, place: Place, deadline: float = NEVER) -> None:  # a Pool that is also a Home
+        self._home: Any = pool
+        self.place: Place = place
+        self.slot: Slot | None = None  # as soon as there is a connection
+        self.kept: weakref.ref[Slot] | None = None  # tells whether anyone has the record
         self.deadline: float = deadline  # of the caller who waits for this connect; read by the driver's time limits
-        self.expires: float = NEVER
         self.doubtful_at: float = NEVER  # from then on it is checked before it is handed out
-        self.returned_at: float = now
-        self.lent_at: float = now
-        self.checked_at: float = now
         self.thread: int = 0
         self.task: weakref.ref[asyncio.Task[Any]] | None = None
         self.reason: str | None = None  # why it is being closed, for the statistics
@@ -126,14 +112,22 @@ class Record(_ConnectionRecord):
         super().__init__(pool)
 
     def renewed(self) -> None:
-        """SQLAlchemy has reconnected in this record, because a listener of the application asked for it."""
-        self.generation = self.slot.line.generation
+        """SQLAlchemy has connected; perhaps once more, because a listener of the application asked for it."""
         self.look = None
+        if self.place.state is not State.CONNECTING:
+            self.place.generation = self._home.line.generation
+            self.place.condemned = False
+
+    def invalidate(self, e: BaseException | None = None, soft: bool = False) -> None:
+        try:
+            super().invalidate(e, soft)
+        finally:
+            if self.dbapi_connection is not None:  # softly, or interrupted
+                self.place.condemned = True
 
     def count_closed(self) -> None:
-        pool = self.slot.line
-        with pool.lock:
-            pool.counters.count_closed(self.reason or "invalidated")
+        with self._home.lock:
+            self._home.counters.count_closed(self.reason or "invalidated")
         self.reason = None
 
     def part(self, reason: str) -> None:
@@ -142,21 +136,30 @@ class Record(_ConnectionRecord):
             self.reason = reason
             self.close()
 
+    @property
+    def generation(self) -> int:
+        return self.place.generation
 
-class Waiter:
-    """A caller in the queue. ``gate`` opens when ``outcome`` is set.
+    @property
+    def lent_at(self) -> float:
+        return self.place.lent_at
 
-    The outcome is a connection, a place in which to connect, the error of the connect that was meant for it, or why it
-    gets none.
-    """
+    @property
+    def returned_at(self) -> float:
+        return self.place.returned_at
 
-    __slots__ = ("arrived", "connects", "deadline", "gate", "outcome", "queued")
+    @property
+    def checked_at(self) -> float:
+        return self.place.checked_at
 
-    def __init__(self, deadline: float, arrived: float, *, connects: bool = True) -> None:
-        self.connects: bool = connects  # on its own thread, if need be, where only the driver's limits end it
-        self.deadline: float = deadline
-        self.arrived: float = arrived
-        self.queued: bool = False  # it came while every connection was in use
-        self.outcome: Record | Slot | BaseException | Refusal | None = None
-        self.gate = Lock()
-        self.gate.acquire()
+    @checked_at.setter
+    def checked_at(self, when: float) -> None:
+        self.place.checked_at = when
+
+    @property
+    def expires(self) -> float:
+        return self.place.expires
+
+    @expires.setter
+    def expires(self, when: float) -> None:
+        self.place.expires = when

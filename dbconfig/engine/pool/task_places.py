@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 from sqlalchemy.util import await_only, greenlet_spawn
 
-from dbconfig.engine.pool import deadline, farewell, judgements
+from dbconfig.engine.pool import deadline, farewell
 from dbconfig.engine.pool.both import Ours
 from dbconfig.engine.pool.clock import monotonic
 from dbconfig.engine.pool.facts import facts
@@ -19,7 +19,7 @@ from dbconfig.engine.pool.line import Line
 from dbconfig.engine.pool.mending import REVIEW, mend
 from dbconfig.engine.pool.options import LineOptions
 from dbconfig.engine.pool.ping import PING_LIMIT
-from dbconfig.engine.pool.place import Caller, Close, Command, Connect, Ping, Place, Rules, Serve, State
+from dbconfig.engine.pool.place import Caller, Close, Command, Connect, Ping, Place, Serve, State
 from dbconfig.engine.pool.refusal import NEVER
 from dbconfig.engine.pool.sockets import Verdict
 from dbconfig.engine.pool.tally import Past
@@ -50,22 +50,7 @@ class TaskPlaces(AsyncAdaptedQueuePool, Ours):
         self, creator: Any, line: LineOptions | None = None, past: Past | None = None, **arguments: Any
     ) -> None:
         super().__init__(creator, line, past, **arguments)
-        options, spread = self.options, judgements.spread()
-        rules = Rules(
-            size=self.steady,
-            limit=self.limit,
-            lifo=self._pool.use_lifo,
-            max_waiting=options.max_waiting,
-            queue_target=options.queue_target,
-            min_idle=options.min_idle,
-            idle_timeout=options.idle_timeout,
-            keepalive=options.keepalive,
-            patient=options.patient,
-            connect_stalls=min(1.0, max(self._timeout, 0.1) / 2),
-            retry_first=judgements.RETRY_FIRST * spread,
-            retry_longest=judgements.RETRY_LONGEST * spread,
-        )
-        self.line: Line = Line(rules, self.counters)
+        self.line: Line = Line(self.rules(), self.counters)
         self._loop: Any = None  # of the first use
         self.thread = 0
         self._timers: tuple[asyncio.TimerHandle, ...] = ()  # of the next round

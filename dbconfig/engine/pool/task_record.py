@@ -10,7 +10,8 @@ from sqlalchemy.pool.base import _ConnectionRecord
 
 from dbconfig.engine.pool import driver
 from dbconfig.engine.pool.place import Place, State
-from dbconfig.engine.pool.record import NEVER, Record
+from dbconfig.engine.pool.record import Record
+from dbconfig.engine.pool.refusal import NEVER
 
 if TYPE_CHECKING:
     from sqlalchemy.engine.interfaces import Dialect
@@ -35,11 +36,13 @@ class TaskHome(Protocol):
 class TaskRecord(Record):
     """A record that keeps its times in its place, where the queue reads them."""
 
-    __slots__ = ("_home", "place", "transport")
+    __slots__ = ("transport",)
+
+    _home: TaskHome
 
     def __init__(self, pool: Any, place: Place) -> None:  # a Pool that is also a TaskHome: not expressible as a type
-        self._home: TaskHome = pool
-        self.place: Place = place
+        self._home = pool
+        self.place = place
         place.connection = self  # first: after an interrupt the review closes it
         self.transport: asyncio.WriteTransport | None = None
         self.deadline = NEVER  # no caller's: it has its own task
@@ -100,34 +103,6 @@ class TaskRecord(Record):
     def count_closed(self) -> None:
         self._home.counters.count_closed(self.reason or "invalidated")
         self.reason = None
-
-    @property
-    def generation(self) -> int:  # type: ignore[override]  # plain attributes above
-        return self.place.generation
-
-    @property
-    def lent_at(self) -> float:  # type: ignore[override]
-        return self.place.lent_at
-
-    @property
-    def returned_at(self) -> float:  # type: ignore[override]
-        return self.place.returned_at
-
-    @property
-    def checked_at(self) -> float:
-        return self.place.checked_at
-
-    @checked_at.setter
-    def checked_at(self, when: float) -> None:
-        self.place.checked_at = when
-
-    @property
-    def expires(self) -> float:
-        return self.place.expires
-
-    @expires.setter
-    def expires(self, when: Any) -> None:
-        self.place.expires = when
 
 
 def is_held(place: Place) -> bool:

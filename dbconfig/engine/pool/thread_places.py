@@ -1,204 +1,282 @@
-"""The places of a pool: how many connections are open, which of them are idle, and who gets the next one."""
+"""The places of a pool of threads: tells the queue what happens, under a lock, and carries out what it commands."""
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable
 from threading import RLock
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from dbconfig.engine.pool import forks, idle, judgements
+from dbconfig.engine.pool import forks, idle
 from dbconfig.engine.pool.both import Ours
 from dbconfig.engine.pool.clock import monotonic
-from dbconfig.engine.pool.connecting import Connector
+from dbconfig.engine.pool.connecting import connect_on_a_thread
+from dbconfig.engine.pool.line import Line
+from dbconfig.engine.pool.mending import mend
 from dbconfig.engine.pool.options import LineOptions
-from dbconfig.engine.pool.record import Record, Slot, Waiter
-from dbconfig.engine.pool.refusal import Refusal
-from dbconfig.engine.pool.shedding import Shedding
+from dbconfig.engine.pool.place import Caller, Close, Command, Connect, Ping, Place, Serve, State, WakeAt
+from dbconfig.engine.pool.record import Record, is_held_here
+from dbconfig.engine.pool.sockets import Verdict
 from dbconfig.engine.pool.tally import Past
+from dbconfig.engine.pool.work import Order, Work, is_held
+
+if TYPE_CHECKING:
+    from collections import OrderedDict
+
+    from dbconfig.engine.pool.shedding import Shedding
+
+Event = tuple[Callable[..., None], tuple[Any, ...]]
 
 
 class Places(Ours):
     """The base of `FairPool`, without the checkout itself.
 
-    Two invariants hold whenever the lock is free: no caller waits while a connection is idle, and every open or opening
-    connection has exactly one slot. The lock is re-entrant, because the garbage collector may return a forgotten
-    connection, or drop a slot, in the middle of our own critical section; each section is therefore correct at every
-    point at which a whole other section may run inside it. It may do so in any other thread too, and there it waits for
-    the lock. So a section that holds the lock never waits: it starts no thread (a start waits until the new thread has
-    begun, and that thread may have to collect), writes no log, and calls no other object that has a lock.
+    Events of the queue run under the lock, one at a time; its commands are carried out when the lock is free again. The
+    lock is re-entrant, because the garbage collector may return a forgotten connection, or drop a record, anywhere. In
+    the middle of an event, it leaves its own event to the one that runs, in the same thread. It may do so in any other
+    thread too, and there it waits for the lock. So a section that holds the lock never waits: it starts no thread (a
+    start waits until the new thread has begun, and that thread may have to collect), writes no log, and calls no other
+    object that has a lock.
 
-    An exception from a signal handler is raised after a call or at the beginning of a function, and nowhere else.
-    Related changes are therefore made without a call in between, or undone by a finalizer.
+    An exception from a signal handler is raised after a call or at the beginning of a function, and nowhere else. It
+    may leave an event half done, or a command undone: ``torn``, set by plain assignment, says so. Then the places
+    without a holder are reclaimed, and the waiters are served, as for asyncio. What SQLAlchemy holds at that moment
+    returns its place by a finalizer.
     """
 
     def __init__(
         self, creator: Any, line: LineOptions | None = None, past: Past | None = None, **arguments: Any
     ) -> None:
         super().__init__(creator, line, past, **arguments)
+        here = getattr(self._dialect, "name", "") == "sqlite" or self._timeout <= 0
+        self.line: Line = Line(self.rules(callers_connect=here, first_by_caller=True), self.counters)
+        self.idle: deque[Place] = self.line.idle
+        self.waiters: OrderedDict[Caller, None] = self.line.callers
+        self._take, self._put, self._put_surplus = self.line._take, self.line._put, self.line._put_surplus
         self.in_its_process: forks.Mark = forks.mark()
         self.lock: RLock = RLock()
-        self.idle: deque[Record] = deque()
         # Connections in use, kept alive so that the garbage collector, which finalizes a cycle in any order, leaves
         # them intact.
         self.lent: set[Record] = set()
-        self.waiters: OrderedDict[Waiter, None] = OrderedDict()
-        self.open: int = 0  # slots that are taken: idle, in use or connecting
-        self.connecting: int = 0
-        self.generation: int = 0  # of the connections made from now on; the older ones are invalid
-        self.disposed = False
-        self._cared_for = False
-        self.connector: Connector = Connector(
-            self, inline=getattr(self._dialect, "name", "") == "sqlite" or self._timeout <= 0
-        )
-        target = self.options.queue_target
-        self.shedding: Shedding | None = None if target is None else Shedding(target)
-        # Beyond the steady size the most recently returned connection is handed out first, so that the surplus stays
-        # idle and can time out; in strict rotation a trickle of requests would keep all of them in use.
-        self._take = self.idle.pop if self._pool.use_lifo else self.idle.popleft
-        self._put = self.idle.append
-        self._put_surplus = self.idle.append if self._pool.use_lifo else self.idle.appendleft
-        self._put_last = self.idle.appendleft if self._pool.use_lifo else self.idle.append
+        self.asking: set[Caller] = set()  # in the course of a checkout
+        self.inside = False  # an event runs
+        self.torn = False  # an interrupt has left something undone
+        self._later: deque[Event] = deque()  # events inside of that event
 
-    def hand_over(self, record: Record, *, used: bool = True) -> None:
-        """Give a usable connection to the longest waiter, else keep it idle.
+    # -- events and commands
 
-        Args:
-            record: of the connection.
-            used: whether a caller has used it. After a mere check it is handed out last. Otherwise, with a ping every
-                two minutes, each surplus connection would be used before it has been idle for long enough to time out.
-        """
-        with self.lock:
-            if record.generation != self.generation:
-                unfit = "invalidated"  # while it was being connected or checked
-            elif self.waiters:  # of a disposed pool too: they came before it was disposed of, and get a connection
-                if self.shedding is not None:
-                    self._shed_for_next(self.shedding)
-                self.serve_first(record)
-                return
-            elif self.disposed:
-                unfit = "disposed"
-            else:
-                if not used:
-                    self._put_last(record)
-                elif self.open <= self.steady:
-                    self._put(record)
-                else:
-                    self._put_surplus(record)
-                return
-        self.discard(record, unfit)
+    # What a `with` or a `try` guards here contains no loop: in CPython 3.13, an exception that a signal handler raises
+    # where a loop starts its next round may pass both by.
 
-    def discard(self, record: Record, reason: str) -> None:
+    def tell(self, event: Callable[..., None], *arguments: Any, helper: Order | None = None) -> None:
+        """Let an event of the queue happen, and carry out what it commands."""
+        work: list[Work] = []
         try:
-            record.part(reason)
-        finally:
-            record.slot.release()
-
-    def serve_first(self, outcome: Record | Slot | BaseException | Refusal) -> None:
-        """Give this to the longest waiter. The lock is held, and there is a waiter."""
-        waiter = next(iter(self.waiters))
-        # An exception from a signal handler is raised after a call: here before or after the whole change.
-        del self.waiters[waiter]
-        waiter.outcome = outcome
-        waiter.gate.release()
-
-    def _shed_for_next(self, shedding: Shedding) -> None:
-        """Drop callers that have waited too long, as one gets a connection. The lock is held; there is a waiter."""
-        now = monotonic()
-        self._shed(shedding, now)
-        shedding.served(now - next(iter(self.waiters)).arrived, now)
-
-    def shed(self, shedding: Shedding) -> None:
-        """Drop callers that have waited too long while no connection is returned."""
-        now = monotonic()
-        with self.lock:
-            if self.waiters and self.open - self.connecting >= self.limit:
-                shedding.stands(now - next(iter(self.waiters)).arrived, now)
-                self._shed(shedding, now)
-
-    def _shed(self, shedding: Shedding, now: float) -> None:
-        while judgements.drops_first(shedding, self.waiters, now):
-            self.counters.refuse(full=True)
-            self.serve_first(Refusal.SHED)
-
-    def give_first(self, slot: Slot) -> None:
-        """Give a place to the longest waiter, for a connect on its own thread."""
-        with self.lock:
-            if self.waiters:
-                self.serve_first(slot)
-                return
-        slot.release()
-
-    def new_slot(self) -> Slot:
-        """Take a free place. The lock is held, and ``open`` is below ``limit``."""
-        slot, connector = Slot(self), self.connector
-        # No call and no allocation from here on: nothing can run, or be raised, in between.
-        slot.held = slot.connecting = True
-        self.open += 1
-        self.connecting += 1
-        if not (connector.inline or connector.warm):
-            slot.cold = connector.first_under_way = True
-        return slot
-
-    def reuse(self, slot: Slot) -> None:
-        with self.lock:
-            slot.connecting = True
-            self.connecting += 1
-
-    def new_record(self, slot: Slot, deadline: float, now: float) -> Record:
-        return Record(self, slot, deadline, now)
-
-    def settle(self, slot: Slot) -> None:
-        """The connect in this place has succeeded."""
-        with self.lock:
-            slot.connecting = False
-            self.connecting -= 1
-            if slot.cold:
-                slot.cold = self.connector.first_under_way = False
-            self.connector.succeeded()
-            if self.shedding is not None and self.open - self.connecting <= 1:
-                self.shedding.relax()  # they have waited for the server, not for each other
-        if not self._cared_for:
-            idle.begin(self)
-            self._cared_for = True  # afterwards: when that was interrupted, the next connect does it
-
-    def take_back(self, slot: Slot) -> None:
-        if not self.in_its_process[0]:
-            return  # a forked child drops it, maybe at its exit; the lock may stay locked by a thread of the parent
-        try:
-            self._take_back(slot)
+            commands = self._inside(event, arguments, work)
+            if commands or (self._later and commands is not None):
+                self._work(commands, helper, work)
         except BaseException:
-            self._take_back(slot)  # interrupted: the waiters must still be served
+            self.torn = True
+            if work:
+                work[0].lasts = False
+            try:
+                self.repair()
+            except BaseException:
+                self.repair()  # it may not have begun
+                raise
+            raise
+        if work:
+            work[0].lasts = False
+
+    def repair(self) -> None:
+        """Make the queue whole after an interrupt."""
+        try:
+            self._repair()
+        except BaseException:  # interrupted once more, for example by a held-down Ctrl-C
+            try:
+                self._repair()
+            except BaseException:
+                idle.wake(self, monotonic())  # the caretaker's thread gets no signals
+                raise
             raise
 
-    def _take_back(self, slot: Slot) -> None:
+    def _repair(self) -> None:
+        work: list[Work] = []
+        try:
+            commands = self._inside(None, (), work)
+            if commands is not None:
+                self._work(commands, None, work)
+        except BaseException:
+            self.torn = True
+            raise
+        finally:
+            if work:
+                work[0].lasts = False
+
+    def _work(self, commands: list[Command], helper: Order | None, work: list[Work]) -> None:
+        """Carry out commands, and let happen what comes of them."""
+        follow: list[Event] = []
+        while True:
+            for command in commands:
+                self._obey(command, helper, follow)
+            if not follow and not self._later:
+                return
+            # Without one: for an event of the garbage collector, after the last look inside.
+            event, arguments = follow.pop(0) if follow else (None, ())
+            more = self._inside(event, arguments, work)
+            if more is None:
+                return
+            commands = more
+
+    def _inside(
+        self, event: Callable[..., None] | None, arguments: tuple[Any, ...], work: list[Work]
+    ) -> list[Command] | None:
+        """Let an event happen, and return the commands for which the lock must be free; None inside another event."""
         with self.lock:
-            if slot.held:
-                slot.held = False
-                self.open -= 1
-                if slot.connecting:
-                    slot.connecting = False
-                    self.connecting -= 1
-                if slot.cold:
-                    slot.cold = self.connector.first_under_way = False
-        self.connector.staff()
+            if self.inside:  # of this thread: the lock is ours
+                if event is not None:
+                    self._later.append((event, arguments))
+                return None
+            self.inside = True
+            try:
+                if self.torn:
+                    self._mend()
+                if event is not None:
+                    event(*arguments)
+                if self._later or self.line.commands:
+                    return self._decide(work)
+                return []
+            finally:
+                self.inside = False
+
+    def _decide(self, work: list[Work]) -> list[Command]:
+        while self._later:
+            event, arguments = self._later.popleft()
+            event(*arguments)
+        line = self.line
+        commands, line.commands = line.commands, []
+        others: list[Command] = []
+        for command in commands:
+            if isinstance(command, Serve):  # here, where no other thread can do so
+                gate = command.caller.key
+                if gate is not None and gate.locked():
+                    gate.release()
+                continue
+            others.append(command)
+            if not isinstance(command, WakeAt):
+                if not work:
+                    work.append(Work())
+                command.place.keeper = work[0]
+        return others
+
+    def _obey(self, command: Command, helper: Order | None, follow: list[Event]) -> None:
+        """Carry out a command without the lock, and append the event that follows."""
+        if isinstance(command, Connect):
+            if not self._connect(command.place, helper):
+                follow.append((self._entrust, (command.place,)))
+        elif isinstance(command, Close):
+            self._close(command.place, command.reason)
+            follow.append((self._closed, (command.place,)))
+        elif isinstance(command, Ping):
+            idle.ask(self, command.place)
+        elif isinstance(command, WakeAt):
+            idle.wake(self, command.when)
+
+    def _connect(self, place: Place, helper: Order | None) -> bool:
+        """Have a helper connect in this place, if that is possible."""
+        if helper is not None and helper.place is None:
+            helper.place, place.keeper = place, helper
+            return True
+        # Inside one of our sections, by the garbage collector: a thread started now may wait for us.
+        return not is_held_here(self.lock) and connect_on_a_thread(self, place)
+
+    def _close(self, place: Place, reason: str) -> None:
+        record: Record | None = place.connection
+        if record is not None:
+            try:
+                record.part(reason)
+            except BaseException:
+                self._later.append((self._closed, (place,)))  # whatever becomes of it
+                raise
+
+    def _entrust(self, place: Place) -> None:
+        self.line.entrust(place, monotonic())
+
+    def _closed(self, place: Place) -> None:
+        place.connection = None
+        self.line.closed(place, monotonic())
+
+    def connected(self, place: Place, record: Record) -> None:
+        """An event: the connect in this place has succeeded."""
+        now = monotonic()
+        place.connection, place.keeper = record, record.kept
+        record.doubtful_at = min(now + self.trust, place.expires)
+        self.line.connected(place, now, place.expires)
+
+    def connect_failed(self, place: Place, error: BaseException, transient: bool) -> None:
+        """An event: the connect in this place has failed."""
+        self.line.connect_failed(place, error, transient=transient, now=monotonic())
+
+    def asked(self, place: Place, verdict: Verdict) -> None:
+        """An event: the ping of an idle connection has ended."""
+        now = monotonic()
+        place.keeper = place.connection.kept
+        self.line.checked(place, alive=verdict is Verdict.ALIVE, now=now)
+        if verdict is Verdict.SILENT:
+            self.line.invalidate(now)
+
+    def take_back(self, place: Place) -> None:
+        """The record in this place was dropped: the place has no holder."""
+        if self.in_its_process[0]:  # else a forked child drops it, maybe at its exit
+            self.tell(self._dropped, place)
+
+    def _dropped(self, place: Place) -> None:
+        if place.state is State.LENT and place.connection is None:
+            self.line.closed(place, monotonic())
+
+    def _mend(self) -> None:
+        now, asking = monotonic(), list(self.asking)
+        handed = {caller.place for caller in asking}
+        mend(
+            self.line,
+            [caller for caller in asking if caller.key is not None],
+            lambda place: is_held(place, handed),
+            now,
+        )
+        self.line.care.resume(now)
+        self.torn = False
+
+    # -- the whole
 
     def invalidate_all(self) -> None:
         """Hand out no existing connection again; those in use close when they are returned."""
-        with self.lock:
-            self.generation += 1
-        self._discard_idle(lambda record: record.generation != self.generation, "invalidated")
+        self.tell(self.line.invalidate, monotonic())
 
-    def _discard_idle(self, condemned: Callable[[Record], bool], reason: str) -> None:
-        with self.lock:
-            records = [record for record in self.idle if condemned(record)]
-            for record in records:
-                self.idle.remove(record)
-        for record in records:
-            self.discard(record, reason)
+    def _discard_idle(self, condemned: Callable[[Any], bool], reason: str) -> None:
+        self.tell(self.line.close_idle, lambda place: condemned(place.connection), reason)
 
     def is_over(self) -> bool:
-        return self.disposed and not self.open and not self.waiters
+        return self.line.disposed and not self.open and not self.waiters
+
+    @property
+    def generation(self) -> int:  # type: ignore[override]
+        return self.line.generation
+
+    @property
+    def open(self) -> int:  # type: ignore[override]
+        return len(self.line.places)
+
+    @property
+    def connecting(self) -> int:
+        return len(self.line.connects)
+
+    @property
+    def disposed(self) -> bool:
+        return self.line.disposed
+
+    @property
+    def shedding(self) -> Shedding | None:
+        return self.line.shedding
 
     def checkedout(self) -> int:
-        return self.open - len(self.idle)
+        return self.line.in_use - len(self.idle)

@@ -1,22 +1,22 @@
-"""A QueuePool with a fair queue: direct hand-off in order of arrival, one deadline over wait, connect, and check."""
+"""The queue, driven by threads: callers block at gates; one deadline over wait, connect, and check."""
 
 from __future__ import annotations
 
 import logging
 from bisect import bisect_left
-from threading import RLock, get_ident
+from threading import Lock, RLock, get_ident
 from typing import Any
 
 from sqlalchemy.pool.base import _ConnectionFairy
 
+from dbconfig.engine.pool import connecting, forks, idle, timeout_errors
 from dbconfig.engine.pool import deadline as deadlines
-from dbconfig.engine.pool import forks, idle, judgements, timeout_errors
 from dbconfig.engine.pool.clock import monotonic
-from dbconfig.engine.pool.connecting import Connector
 from dbconfig.engine.pool.garbage import garbage
 from dbconfig.engine.pool.inspections import connected_again, inspected
 from dbconfig.engine.pool.lent import Lent
-from dbconfig.engine.pool.record import Record, Slot, Waiter
+from dbconfig.engine.pool.place import Caller, Place, State
+from dbconfig.engine.pool.record import Record, is_held_here
 from dbconfig.engine.pool.refusal import Refusal
 from dbconfig.engine.pool.sockets import Verdict
 from dbconfig.engine.pool.tally import BOUNDS
@@ -24,9 +24,16 @@ from dbconfig.engine.pool.thread_places import Places
 
 logger: logging.Logger = logging.getLogger("dbconfig.pool.line")
 
+# Bound once, as in `line`.
+_LENT, _IDLE = State.LENT, State.IDLE
+
 
 class FairPool(Places):
-    """SQLAlchemy's QueuePool with another queue; records, fairies, reset, and events are SQLAlchemy's."""
+    """SQLAlchemy's QueuePool with another queue; records, fairies, reset, and events are SQLAlchemy's.
+
+    It carries out the decisions of `Line`. The usual checkout and checkin, of an idle connection while no caller waits,
+    are written out here, for their speed.
+    """
 
     _sqla_logger_namespace = "sqlalchemy.pool.impl.QueuePool"  # the name that logging is configured for
 
@@ -43,12 +50,12 @@ class FairPool(Places):
         if lent._echo:
             self.logger.debug("Connection %r checked out from pool", connection)
         if self.dispatch.checkout or self._pre_ping:
-            self._tell(lent, record)
+            self._tell_listeners(lent, record)
         else:
             lent._counter = 1
         return lent
 
-    def _tell(self, lent: Lent, record: Record) -> None:
+    def _tell_listeners(self, lent: Lent, record: Record) -> None:
         """Call the listeners of `checkout` with a connection; SQLAlchemy replaces one that they reject."""
         try:
             _ConnectionFairy._checkout(self, fairy=lent)
@@ -62,14 +69,25 @@ class FairPool(Places):
             self._start_afresh()
         record: Record | None = None
         sound = False
-        with self.lock:
-            if self.idle:
-                record = self._take()
-                sound = now < record.doubtful_at
-                if sound:
-                    self.counters.at_once += 1
+        try:
+            with self.lock:
+                if self.idle and not self.inside:
+                    place = self._take()
+                    record = place.connection
+                    place.connection, place.state = None, _LENT  # no call since the connection was taken
+                    place.lent_at = now
+                    sound = now < record.doubtful_at
+                    if sound:
+                        self.counters.at_once += 1
+        except BaseException:
+            self.torn = True  # perhaps the connection has no holder
+            try:
+                self.repair()
+            except BaseException:
+                self.repair()
+                raise
+            raise
         if record is not None and sound:
-            record.lent_at = now
             record.thread = get_ident()
             return record
         return self._get_slowly(record, now)
@@ -78,204 +96,220 @@ class FairPool(Places):
         deadline = self.deadline_from(start)
         limit = deadlines.current()
         if limit is None:
-            return self._get_until(deadline, record, start)
+            return self._get_until(Caller(deadline, start), record)
         with deadlines.waiting(limit):
-            return self._get_until(min(deadline, limit.at), record, start, connects=self.connector.inline)
+            connects = self.line.rules.callers_connect
+            return self._get_until(Caller(min(deadline, limit.at), start, connects=connects), record)
 
-    def _get_until(self, deadline: float, record: Record | None, start: float, *, connects: bool = True) -> Record:
-        slot: Slot | None = None
-        while record is not None:
-            unfit = self._why_unfit(record, start, deadline)
-            if unfit is None:
-                return self._lend(record, start)
-            slot = record.slot  # the place stays ours: no later caller may connect in it before us
-            record.part(unfit)
-            self.reuse(slot)
-            record = self._another_idle()
-            if record is not None:
-                slot.release()
-                slot = None
-        waiter = Waiter(deadline, start, connects=connects)
-        outcome = self._join(waiter, slot, start)
-        if isinstance(outcome, Slot):
-            outcome = self.connector.connect(outcome, deadline)
+    def _get_until(self, caller: Caller, record: Record | None) -> Record:
         try:
-            return self._lend(outcome, start, queued=waiter.queued)
-        except BaseException:
-            self.hand_over(outcome)
-            raise
-
-    def _why_unfit(self, record: Record, now: float, deadline: float) -> str | None:
-        if now >= record.expires:
-            return "recycled"
-        if self._check is None:
-            return None
-        try:
-            verdict = self._check.of_record(self._dialect, record, now, deadline)
-        except BaseException:
-            # Interrupted in the middle of a ping: the next user might read its answer.
-            self.discard(record, "ping")
-            raise
-        if verdict is Verdict.ALIVE:
-            return "invalidated" if record.generation != self.generation else None
-        return self.failed_by(verdict, record)
-
-    def _another_idle(self) -> Record | None:
-        with self.lock:
-            return self._take() if self.idle else None
-
-    def _join(self, waiter: Waiter, slot: Slot | None, start: float) -> Record | Slot:
-        outcome: Record | Slot | BaseException | Refusal | None
-        try:
-            outcome = self._enter(waiter, slot)
-            if outcome is None:
-                self._wait(waiter)
-                outcome = self._leave(waiter, start)
+            self.asking.add(caller)
+            return self._lend(caller, self._find(caller, record))
         except BaseException:
             try:
-                self._abandon(waiter)
+                self._abandon(caller)
             except BaseException:
-                self._abandon(waiter)  # interrupted once more, for example by a held-down Ctrl-C
+                caller.key = caller.place = None  # interrupted once more: the place has no holder
+                self.torn = True
+                self.repair()
                 raise
             raise
-        if isinstance(outcome, BaseException):
-            raise outcome
-        if isinstance(outcome, Refusal):
-            raise timeout_errors.shed(self, monotonic() - start)
-        return outcome
+        finally:
+            self.asking.discard(caller)
 
-    def _wait(self, waiter: Waiter) -> None:
-        left = max(0.0, waiter.deadline - monotonic())
-        if not self._opens(waiter, left / 2):
+    def _find(self, caller: Caller, record: Record | None) -> Place:
+        if record is not None:
+            caller.place = place = record.place
+            place.connection, record = record, None
+            rested = True
+        else:
+            place, rested = self._ask(caller, self._enter, caller)
+        while rested and (unfit := self._why_unfit(caller, place)) is not None:
+            place, rested = self._ask(caller, self._enter_again, caller, place, unfit)
+        return place
+
+    def _ask(self, caller: Caller, event: Any, *arguments: Any) -> tuple[Place, bool]:
+        """Return the place that the queue decides on, and whether its connection was idle."""
+        gate = Lock()
+        gate.acquire()
+        self.tell(event, gate, *arguments)
+        waits = caller.place is None and caller.error is None
+        if waits:
+            self._wait(caller, gate)
+            if caller.place is None and caller.error is None:
+                self.tell(self._leave, caller)
+        caller.key = None
+        place = caller.place
+        if place is None:
+            raise self._error_for(caller)
+        if place.state is State.CONNECTING:
+            self._connect_here(caller, place)
+            unfit = self.line.why_unfit(place, monotonic())
+            if unfit is not None:  # all were invalidated while it was being made
+                return self._ask(caller, self._enter_again, caller, place, unfit)
+            return place, False
+        return place, not waits
+
+    def _enter(self, gate: Any, caller: Caller) -> None:
+        self.line.ask(caller, caller.arrived)
+        caller.key = gate  # from now on it counts as waiting
+
+    def _enter_again(self, gate: Any, caller: Caller, place: Place, unfit: str) -> None:
+        self.line.ask_again(caller, place, unfit, monotonic())
+        caller.key = gate
+
+    def _wait(self, caller: Caller, gate: Any) -> None:
+        if is_held_here(self.lock):
+            return  # in an object's end, where the garbage collector ran in one of our sections: all would wait
+        left = max(0.0, caller.deadline - monotonic())
+        if not self._opens(caller, gate, left / 2):
             # A session that was never closed and is unreferenced may hold the connection.
             garbage.collect(left / 2)
-            self._opens(waiter, max(0.0, waiter.deadline - monotonic()))
+            self._opens(caller, gate, max(0.0, caller.deadline - monotonic()))
 
-    def _opens(self, waiter: Waiter, seconds: float) -> bool:
+    def _opens(self, caller: Caller, gate: Any, seconds: float) -> bool:
         """Wait for at most this long until this caller's outcome is decided; return whether it is."""
-        if self.shedding is None:
-            return waiter.gate.acquire(timeout=seconds)
-        end = monotonic() + seconds
-        while (left := end - (now := monotonic())) > 0:
-            if waiter.gate.acquire(timeout=min(left, self.shedding.due(waiter.arrived, now) - now)):
-                return True
-            self.shed(self.shedding)
-        return waiter.gate.acquire(timeout=0)
+        shedding = self.shedding
+        if shedding is None:
+            opened: bool = gate.acquire(timeout=seconds)
+        else:
+            end = monotonic() + seconds
+            opened = False
+            while not opened and (left := end - (now := monotonic())) > 0:
+                opened = gate.acquire(timeout=min(left, shedding.due(caller.arrived, now) - now))
+                if not opened:
+                    self.tell(self.line.review, monotonic())
+        return opened
 
-    def _enter(self, waiter: Waiter, slot: Slot | None) -> Record | Slot | None:
-        """Enter the queue, at its head if the caller already holds a place. Return immediately what needs no wait."""
-        with self.lock:
-            back = self._take() if self.idle else None  # it was returned since the check
-            jammed = False
-            if back is None:
-                if slot is not None and self.connector.on_callers_thread and waiter.connects:
-                    return slot
-                first = slot is None and not self.waiters and self.open < self.limit
-                if first and waiter.connects and self.connector.may_connect_here():
-                    return self.new_slot()
-                most, in_use = self.options.max_waiting, self.open - self.connecting
-                jammed = slot is None and judgements.is_full(len(self.waiters), most, self.limit, in_use)
-                waiter.queued = slot is None and self.counters.is_full_for(len(self.waiters), in_use, self.limit)
-                if jammed:
-                    self.counters.refuse(full=waiter.queued)
-                else:
-                    if self.shedding is not None and not self.waiters:
-                        self.shedding.relax()
-                    self.waiters[waiter] = None
-                    self.waiters.move_to_end(waiter, last=slot is None)
-        if jammed:
-            raise timeout_errors.refused(self)
-        if back is None and slot is None:
-            self.connector.staff()
-        elif back is None and slot is not None:
-            self.connector.employ(slot)
-        elif slot is not None:
-            slot.release()
-        return back
+    def _leave(self, caller: Caller) -> None:
+        """An event: a caller no longer waits."""
+        caller.key = None
+        if caller.place is None and caller.error is None:
+            now = monotonic()
+            self.counters.expire(now - caller.arrived, queued=caller.queued)
+            self.line.leave(caller, now)
 
-    def _leave(self, waiter: Waiter, start: float) -> Record | Slot | BaseException | Refusal:
-        with self.lock:
-            if waiter.outcome is not None:
-                return waiter.outcome
-            waited = monotonic() - start
-            self.counters.expire(waited, queued=waiter.queued)
-            self.waiters.pop(waiter, None)
-            trouble, full = self.connector.trouble, self.open - self.connecting >= self.limit
-        return timeout_errors.late(self, waited, trouble, all_in_use=full)
+    def _error_for(self, caller: Caller) -> BaseException:
+        waited, line = monotonic() - caller.arrived, self.line
+        if isinstance(caller.error, BaseException):
+            return caller.error
+        if caller.error is Refusal.SHED:
+            return timeout_errors.shed(self, waited)
+        if caller.error is Refusal.FULL:
+            return timeout_errors.refused(self)
+        return timeout_errors.late(self, waited, line.trouble, all_in_use=line.in_use >= line.rules.limit)
 
-    def _abandon(self, waiter: Waiter) -> None:
+    def _connect_here(self, caller: Caller, place: Place) -> None:
+        try:
+            record = connecting.connect(self, place, caller.deadline)
+        except BaseException:
+            self.tell(self._left, caller)
+            raise
+        try:
+            self.tell(self.connected, place, record)
+        except BaseException:
+            record.part("interrupted")
+            raise
+
+    def _abandon(self, caller: Caller) -> None:
         """Leave the queue without a connection; what was handed over at this moment goes to the next caller."""
-        with self.lock:
-            self.waiters.pop(waiter, None)
-            outcome, waiter.outcome = waiter.outcome, None
-        if isinstance(outcome, Record):
-            self.hand_over(outcome)
-        elif isinstance(outcome, Slot):
-            outcome.release()
+        self.tell(self._left, caller)
 
-    def _lend(self, record: Record, start: float, *, queued: bool = False) -> Record:
-        record.lent_at = now = monotonic()
+    def _left(self, caller: Caller) -> None:
+        caller.key = None
+        self.line.leave(caller, monotonic())
+
+    def _why_unfit(self, caller: Caller, place: Place) -> str | None:
+        now = monotonic()
+        unfit = self.line.why_unfit(place, now)
+        record: Record = place.connection
+        if unfit is not None or now < record.doubtful_at or self._check is None:
+            return unfit
+        try:
+            verdict = self._check.of_record(self._dialect, record, now, caller.deadline)
+        except BaseException:
+            self.tell(self._retire, caller, place)
+            raise
+        if verdict is Verdict.ALIVE:
+            return self.line.why_unfit(place, monotonic())
+        return self.failed_by(verdict, record)
+
+    def _retire(self, caller: Caller, place: Place) -> None:
+        """An event: a caller was interrupted in the middle of a ping. The next user might read its answer."""
+        caller.place = None
+        self.line.retire(place, "ping")
+
+    def _lend(self, caller: Caller, place: Place) -> Record:
+        now = monotonic()
+        record: Record = place.connection
         record.thread = get_ident()
-        record.waited = now, now - start
+        record.waited = now, now - caller.arrived
         with self.lock:
-            self.counters.waited(now - start, queued=queued)
+            self.counters.waited(now - caller.arrived, queued=caller.queued)
+        place.lent_at = now
+        place.connection = caller.place = None  # from now on the record has its place
         return record
 
     def _do_return_conn(self, record: Record) -> None:  # type: ignore[override]  # every record is ours
         now = monotonic()
-        held = now - record.lent_at
+        place = record.place
         if record.hold is not None and self.leaks is not None:
             self.leaks.returned(record)
-        if record.dbapi_connection is None or now >= record.expires or record.starttime < record._soft_invalidate_time:
-            self._part_on_return(record, held)
-            return
-        record.returned_at = now
-        record.doubtful_at = min(now + self.trust, record.expires)
-        with self.lock:
-            use = self.counters.use
-            use.counts[bisect_left(BOUNDS, held)] += 1  # Tally.observe, without the call
-            use.sum += held
-            # Read the generation under the lock: an invalidation after an earlier check would not find the connection
-            # idle.
-            if not (self.waiters or self.disposed) and record.generation == self.generation:
-                self._put(record) if self.open <= self.steady else self._put_surplus(record)
-                return
-        self.hand_over(record)
-
-    def _part_on_return(self, record: Record, held: float) -> None:
-        with self.lock:
-            self.counters.use.observe(held)
         if record.dbapi_connection is None:
-            record.slot.release()
-        else:
-            self.discard(record, "recycled" if monotonic() >= record.expires else "invalidated")
+            self.tell(self.line.lost, place, now)
+            return
+        doubtful_at, expires = now + self.trust, place.expires
+        record.doubtful_at = doubtful_at if doubtful_at < expires else expires  # min() is a call
+        line = self.line
+        if self.waiters or place.condemned or now >= expires:
+            self.tell(self._returned, record, now)
+            return
+        with self.lock:
+            # Read under the lock: an invalidation after an earlier check would not find the connection idle.
+            if not (self.waiters or place.generation != line.generation or line.disposed or self.inside):
+                held = now - place.lent_at
+                use = self.counters.use
+                use.counts[bisect_left(BOUNDS, held)] += 1  # Tally.observe, without the call
+                use.sum += held
+                put = self._put if len(line.places) <= self.steady else self._put_surplus
+                place.returned_at = now
+                place.state = _IDLE
+                place.connection = record  # no call until it is idle
+                put(place)
+                return
+        self.tell(self._returned, record, now)
+
+    def _returned(self, record: Record, now: float) -> None:
+        record.place.connection = record
+        self.line.give_back(record.place, now)
 
     def _start_afresh(self) -> None:
         """After a fork that Python did not see: the connections and their waiters belong to the parent."""
         forks.notice()
         self.in_its_process = forks.mark()
         self.lock: RLock = RLock()
-        self._cared_for = False
-        inherited = self.disown() if self.disown is not None else list(self.idle)
-        for record in inherited:
-            record.slot.held = False
-        forks.pin(inherited)
-        self.idle.clear()
+        self.inside = self.torn = False
+        self._later.clear()
+        self.asking.clear()
         self.lent.clear()
-        self.waiters.clear()
-        self.open = self.connecting = 0
-        self.connector: Connector = Connector(self, inline=self.connector.inline)
+        rested = [place.connection for place in self.line.forget()]
+        forks.pin(self.disown() if self.disown is not None else rested)
+
+    def _dispose(self) -> None:
+        try:
+            self.line.dispose(monotonic())
+        except BaseException:
+            self.line.disposed = False  # or else all would be closed
+            raise
 
     def dispose(self) -> None:
         """Close idle connections now and those in use when they are returned. Waiters are still served."""
         try:
-            with self.lock:
-                self.disposed = True
+            self.tell(self._dispose)
             idle.end(self)
-            self._discard_idle(lambda record: True, "disposed")
             if self.at_dispose is not None:
                 self.at_dispose()
         except BaseException:
-            self.disposed: bool = False  # interrupted: the engine keeps using this pool
+            self.line.disposed = False  # interrupted: the engine keeps using this pool
             raise
         self.logger.info("Pool disposed. %s", self.status())

@@ -98,6 +98,7 @@ def draw(seed: int) -> Schedule:
     """Return the schedule of a seed."""
     pick = random.Random(seed)
     size = pick.randint(1, 3)
+    own = random.Random(f"who connects in {seed}")
     rules = Rules(
         size=size,
         limit=size + pick.randint(0, 2),
@@ -108,6 +109,8 @@ def draw(seed: int) -> Schedule:
         keepalive=pick.choice([None, 0.5, 5.0]),
         patient=pick.random() < 0.8,
         queue_target=pick.choice([None, None, 0.05]),
+        callers_connect=own.random() < 0.1,
+        first_by_caller=own.random() < 0.4,
     )
     kinds = pick.choices(_NAMES, _WEIGHTS, k=pick.randint(4, 36))
     pauses = pick.choices((0.0, 0.001, 0.01, 0.05, 0.3), (60, 20, 15, 8, 5), k=len(kinds))
@@ -206,7 +209,7 @@ class Pool:
         world = self.world
         if not self.queue:
             self.served_soon = world.now
-        caller = Caller(world.now + TIMEOUT, world.now)
+        caller = Caller(world.now + TIMEOUT, world.now, connects=world.numbers % 4 > 0)
         place = self.line.take(world.now)
         if place is not None:
             self.use(caller, place)
@@ -331,7 +334,9 @@ class Pool:
         if self.torn_at is not None:
             if caller in self.queue:
                 self.queue.remove(caller)
-                if caller.place is not None:
+                if caller.place is not None and caller.place.state is State.CONNECTING:
+                    self.connect_here(caller, caller.place)
+                elif caller.place is not None:
                     self.served.append(caller)
                     self.world.at(self.world.now, self.awake, caller)
             return
@@ -347,7 +352,9 @@ class Pool:
         if caller.error is Refusal.SHED:
             self.check_shed(caller)
         self.queue.remove(caller)
-        if caller.place is not None:
+        if caller.place is not None and caller.place.state is State.CONNECTING:
+            self.connect_here(caller, caller.place)
+        elif caller.place is not None:
             if self.rules.queue_target is not None and self.world.now - caller.arrived <= self.rules.queue_target:
                 self.served_soon = self.world.now
             if caller.place in self.invalid or self.world.now >= caller.place.connection.expires:
@@ -394,7 +401,8 @@ class Pool:
     def begin_connect(self, place: Place) -> None:
         if place.state is not State.CONNECTING or place in self.connecting:
             raise Broken("a place is connected in twice")
-        if self.torn_at is None and len(self.connecting) >= (self.rules.connects_at_once if self.line.warm else 1):
+        most = self.rules.connects_at_once if self.line.warm else 1
+        if self.torn_at is None and len(self.connecting) >= most and not self.rules.callers_connect:
             raise Broken("too many connects at once")
         self.connecting.add(place)
         took, error, transient = self.world.server.outcome()
@@ -410,6 +418,31 @@ class Pool:
         place.connection = Connection(self.world.now + LIFETIME)
         self.world.server.connections.append(place.connection)
         self.tell(self.line.connected, place, self.world.now, place.connection.expires)
+
+    def connect_here(self, caller: Caller, place: Place) -> None:
+        """A caller connects, on its own thread."""
+        if not caller.connects:
+            raise Broken("a caller connects that has no time for it")
+        if not self.rules.callers_connect and (self.line.warm or self.connecting):
+            raise Broken("a caller connects that is not the first")
+        self.connecting.add(place)
+        took, error, _ = self.world.server.outcome()
+        self.world.at(self.world.now + took, self.connected_here, caller, place, error)
+
+    def callers_connect(self) -> bool:
+        return any(place.by_caller for place in self.connecting)
+
+    def connected_here(self, caller: Caller, place: Place, error: BaseException | None) -> None:
+        if place not in self.connecting:
+            return  # in the parent, before the fork
+        self.connecting.remove(place)
+        if error is not None:
+            self.tell(self.line.leave, caller, self.world.now)
+            return
+        place.connection = Connection(self.world.now + LIFETIME)
+        self.world.server.connections.append(place.connection)
+        if self.tell(self.line.connected, place, self.world.now, place.connection.expires):
+            self.use(caller, place)
 
     def begin_ping(self, place: Place) -> None:
         self.checking.add(place)
@@ -489,7 +522,7 @@ class Pool:
         if not line.connecting and line.open < self.rules.limit and not retries:
             raise Broken("somebody waits, a place is free, and nobody connects or will try again")
         useful = min(self.rules.connects_at_once, len(self.queue), self.rules.limit - line.open + line.connecting)
-        if line.warm and line.trouble is None and line.connecting < useful:
+        if line.warm and line.trouble is None and line.connecting < useful and not self.rules.callers_connect:
             raise Broken("somebody waits, a place is free, and fewer connects than useful are under way")
 
 
@@ -579,7 +612,7 @@ class World:
                     pool.give_back(0)
             self.settle()
             self.advance(self.now + 0.05)
-            if not any(pool.queue or pool.served or pool.holders for pool in self.pools):
+            if not any(pool.queue or pool.served or pool.holders or pool.callers_connect() for pool in self.pools):
                 break
         else:
             raise Broken("somebody waits for ever")

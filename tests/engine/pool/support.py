@@ -154,6 +154,11 @@ def fair_pool(server: FakeServer, *, line: LineOptions | None = None, **argument
     return FairPool(server.connect, line=line or LineOptions(judge=JUDGE), **arguments)
 
 
+def helpers() -> list[threading.Thread]:
+    """Return the threads that connect, of any pool."""
+    return [thread for thread in threading.enumerate() if thread.name == "dbconfig-connect"]
+
+
 @contextmanager
 def callers(count: int = 16) -> Iterator[Callable[..., Future[Any]]]:
     """Yield what runs a function in a thread of its own."""

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from contextlib import nullcontext
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,10 +15,11 @@ import pytest
 from sqlalchemy.engine.default import DefaultDialect
 
 from dbconfig.engine import pool as pool_package
-from dbconfig.engine.pool import call_watchdog, driver, forks, idle, judgements
+from dbconfig.engine.pool import call_watchdog, driver, forks, idle, judgements, thread_places, threads
 from dbconfig.engine.pool.call_watchdog import Watch
 from dbconfig.engine.pool.driver import Driver
 from dbconfig.engine.pool.options import SYSTEM_ERRORS, LineOptions
+from dbconfig.engine.pool.refusal import NEVER
 from tests.engine.pool.support import JUDGE, FakeServer, eventually, fair_pool
 
 # The watch
@@ -165,18 +167,19 @@ def test_a_pool_begins_afresh_after_a_fork_in_c(monkeypatch: pytest.MonkeyPatch)
     pool = fair_pool(server, line=LineOptions(min_idle=1, judge=JUDGE), dialect=dialect)
     pool.connect().close()
     pool.connect().close()
-    assert begun == [judgements.SHORTEST_ROUND]
-    (record,) = pool.idle
+    assert begun == pytest.approx([judgements.SHORTEST_ROUND], abs=0.02)
+    (place,) = pool.idle
+    record = place.connection
     before = pool.lock
     pool._start_afresh()
     assert (pool.open, pool.connecting, len(pool.idle), len(pool.lent), len(pool.waiters)) == (0, 0, 0, 0, 0)
     assert pool.lock is not before
-    assert pool.connector.inline
-    assert not record.slot.held
+    assert pool.line.rules.callers_connect
+    assert place not in pool.line.places
     assert forks._pinned == [(record, record.dbapi_connection)]
     assert server.open == 1  # it is the parent's
     pool.connect().close()
-    assert begun == [judgements.SHORTEST_ROUND] * 2
+    assert begun == pytest.approx([judgements.SHORTEST_ROUND] * 2, abs=0.02)
     assert (server.open, pool.open) == (2, 1)
     pool.dispose()
     assert ended == [id(pool)]
@@ -207,30 +210,32 @@ def test_a_forked_child_disposes_of_no_connection_and_keeps_the_pools_of_event_l
 
 
 def test_a_round_of_care_says_when_the_next_one_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    pool = fair_pool(
-        FakeServer(), line=LineOptions(min_idle=2, idle_timeout=4.0, keepalive=7.0, judge=JUDGE), pool_size=5
-    )
-    care = idle._Care(pool)
+    server = FakeServer()
+    pool = fair_pool(server, line=LineOptions(min_idle=2, idle_timeout=4.0, keepalive=7.0, judge=JUDGE), pool_size=5)
+    care = idle.Care(pool)
+    now = [1000.0]
+    for module in (idle, threads, thread_places):
+        monkeypatch.setattr(module, "monotonic", lambda: now[0])
+    monkeypatch.setattr(idle.caretaker, "add", lambda *_: None)  # the rounds are ours
     pool.connect().close()
-    monkeypatch.setattr(idle, "monotonic", lambda: 1000.0)
-    for record in pool.idle:
-        record.returned_at = record.checked_at = 1000.0
-    assert care() == judgements.SHORTEST_ROUND  # one is missing, and a helper is at it
+    assert care() == 4.0  # one is missing, and a helper is at it
     assert eventually(lambda: len(pool.idle) == 2 and not pool.connecting)
-    for record in pool.idle:
-        record.returned_at = record.checked_at = 1000.0
     assert care() == 4.0
     pool.idle[0].checked_at = pool.idle[0].returned_at = 994.0
+    pool.idle[1].checked_at = pool.idle[1].returned_at = 999.0
+    pool.line.rules = replace(pool.line.rules, idle_timeout=None)
     assert care() == 1.0  # then one is asked
     pool.idle[0].expires = 1000.5
     assert care() == 0.5
-    pool.options = pool.options._replace(min_idle=3)
-    pool.connector.failures, pool.connector.trouble = 3, ConnectionRefusedError()  # somebody tries for all
-    assert care() == judgements.SHORTEST_ROUND * 8
-    assert pool.connecting == 0
-    pool.connector.failures, pool.connector.trouble = 0, None
-    assert care() == judgements.SHORTEST_ROUND
-    assert eventually(lambda: len(pool.idle) == 3 and not pool.connecting)
+    server.gate = threading.Event()
+    pool.line.rules = replace(pool.line.rules, min_idle=6)
+    pool.line.failures = 3
+    now[0] = 1000.1
+    pool.idle[0].expires = NEVER
+    assert care() == pytest.approx(judgements.SHORTEST_ROUND * 8)  # three connect, and one is still missing
+    assert pool.connecting == 3
+    server.gate.set()
+    assert eventually(lambda: not pool.connecting)
     pool.dispose()
     assert care() is None
 

@@ -24,7 +24,7 @@ from dbconfig.engine.pool.options import LineOptions
 from dbconfig.engine.pool.threads import FairPool
 from tests.support.strikes import Strike, Struck, needs_a_whole_with, sweep
 
-from .support import FakeServer, callers, eventually, fair_pool, running_engine, url_of
+from .support import FakeServer, callers, eventually, fair_pool, helpers, running_engine, url_of
 
 POOL = str(Path(dbconfig.engine.pool.__file__).parent)
 LIMIT = 3
@@ -153,7 +153,7 @@ SCENARIOS = [
 def assert_whole(pool: FairPool, server: FakeServer, strike: Strike) -> None:
     """Every place can be used, by this thread and by others, and nothing is counted that is not there."""
     gc.collect(0)
-    assert eventually(lambda: pool.connecting == 0 and pool.connector._helpers == 0), f"{strike}: a helper is lost"
+    assert eventually(lambda: pool.connecting == 0 and not helpers()), f"{strike}: a helper is lost"
     assert not pool.lock._is_owned(), f"{strike}: the lock is held"  # type: ignore[attr-defined]  # re-entrant: we would get it
     assert not pool.waiters, strike
     assert pool.open == len(pool.idle), f"{strike}: {pool.open} places are taken, {len(pool.idle)} connections rest"
@@ -166,9 +166,13 @@ def assert_whole(pool: FairPool, server: FakeServer, strike: Strike) -> None:
 
 
 @needs_a_whole_with
+@pytest.mark.parametrize("times", [1, 2])
 @pytest.mark.parametrize("scenario", SCENARIOS)
-def test_the_pool_is_whole_wherever_an_exception_strikes(scenario: Scenario) -> None:
+def test_the_pool_is_whole_wherever_an_exception_strikes(scenario: Scenario, times: int) -> None:
+    """Once, or at several points in a row, as for a held-down Ctrl-C."""
+
     def attempt(strike: Strike) -> bool:
+        strike = Strike(strike.number, POOL, times=times)
         server = FakeServer()
         options = LineOptions(min_idle=0, idle_timeout=600.0)
         pool = fair_pool(server, pool_size=1, max_overflow=LIMIT - 1, timeout=20.0, line=options)

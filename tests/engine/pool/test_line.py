@@ -279,12 +279,12 @@ def test_a_server_that_is_full_makes_callers_wait_for_a_connection_that_works() 
     server.error = RuntimeError("FATAL:  sorry, too many clients already")
     with callers() as run:
         waiting = run(pool.connect)
-        assert eventually(lambda: pool.connector.trouble is not None)
+        assert eventually(lambda: pool.line.trouble is not None)
         assert not waiting.done()
         held.close()
         waiting.result(10).close()
     server.error = None
-    assert eventually(lambda: pool.connector.trouble is None)
+    assert eventually(lambda: pool.line.trouble is None)
     assert_whole(pool)
     pool.dispose()
 

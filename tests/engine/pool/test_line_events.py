@@ -283,7 +283,7 @@ def test_while_a_server_is_away_one_tries_at_the_times_that_double() -> None:
         now = 10.0 * failures
         (place,) = line.connects
         line.commands.clear()
-        line.care._due = NEVER
+        line.care.due = NEVER
         line.connect_failed(place, error, transient=True, now=now)
         assert (line.failures, line.retry_at) == (failures, pytest.approx(now + pause))
         assert done(line, WakeAt) == [WakeAt(line.retry_at)]
@@ -291,7 +291,7 @@ def test_while_a_server_is_away_one_tries_at_the_times_that_double() -> None:
         assert not line.connects
         waiting(line, line.retry_at - 0.001)
         assert not line.connects
-        line.care._due = NEVER
+        line.care.due = NEVER
         line.tick(line.retry_at)
         assert line.retry_at == NEVER
     (place,) = line.connects
@@ -357,7 +357,7 @@ def test_what_is_due_now_is_no_time_to_wake_up() -> None:
     line.warm = True
     waiting(line, 0.0)
     line.commands.clear()
-    line.care._due = NEVER
+    line.care.due = NEVER
     line.care.round(1.0)  # the connect stalls from now on
     assert done(line, WakeAt) == []
     line.retry_at = 2.0
@@ -372,7 +372,7 @@ def test_care_begins_soon_after_the_first_connect(rules: dict[str, Any], when: l
     line = line_of(**rules)
     waiting(line, 0.0)
     (connect,) = done(line, Connect)
-    line.care._due = NEVER
+    line.care.due = NEVER
     line.connected(connect.place, 1.0)
     assert done(line, WakeAt) == [WakeAt(each) for each in when]
 
@@ -404,7 +404,7 @@ def test_a_pause_of_refilling_wakes_nobody_while_nothing_is_missing() -> None:
     line = line_of(min_idle=1)
     line.give_back(lent(line), 0.0)
     line.care._refill_at = 3.0
-    line.care._due = NEVER
+    line.care.due = NEVER
     line.care.round(1.0)
     assert done(line, WakeAt) == [WakeAt(11.0)]
     line.take(1.0)
@@ -422,7 +422,7 @@ def test_a_queue_in_which_all_wait_too_long_drops_the_first() -> None:
     line.tick(0.5)
     assert line.shedding is not None
     assert line.shedding.standing(99.0) == 0.0
-    line.care._due = NEVER
+    line.care.due = NEVER
     line.commands.clear()
     line.tick(0.6)
     assert done(line, WakeAt) == [WakeAt(pytest.approx(5.601))]
@@ -476,7 +476,7 @@ def test_a_queue_that_was_empty_has_not_stood() -> None:
     assert line.shedding is not None
     assert line.shedding.standing(9.0) == 8.0
     line.commands.clear()
-    line.care._due = NEVER
+    line.care.due = NEVER
     waiting(line, 9.0)
     assert line.shedding.standing(9.0) == 0.0
     assert done(line, WakeAt) == [WakeAt(pytest.approx(9.501))]

@@ -84,7 +84,7 @@ class Line(RuleBasedStateMachine):
     def _state(self) -> str:
         return "; ".join(
             f"open {p.open} connecting {p.connecting} idle {len(p.idle)} waiters {len(p.waiters)} "
-            f"helpers {p.connector._helpers} trouble {p.connector.trouble!r}"
+            f"trouble {p.line.trouble!r}"
             for p in self.pools
         )
 
@@ -155,11 +155,11 @@ class Line(RuleBasedStateMachine):
         """Once it was there, its absence is waited out; at first it is told at once."""
         if self.pool.idle:
             return
-        warm = self.pool.connector.warm
+        warm = self.pool.line.warm
         self.server.error = ConnectionRefusedError("refused")
         caller = Caller(self.pool)
         caller.start()
-        assert eventually(lambda: self.pool.connector.trouble is not None or caller.settled)
+        assert eventually(lambda: self.pool.line.trouble is not None or caller.settled)
         self.server.error = None
         caller.join(3)
         assert (caller.connection is not None) == warm, (caller.error, self._state())
@@ -207,12 +207,12 @@ class Line(RuleBasedStateMachine):
         if where == "get_ident":
             patch.setattr(line, "get_ident", strike)
         else:
-            for record in self.pool.idle:
-                record.doubtful_at = 0.0
+            for place in self.pool.idle:
+                place.connection.doubtful_at = 0.0
             patch.setattr(FairPool if where == "_lend" else Record, where, strike)
             if where == "part":
-                for record in self.pool.idle:
-                    record.expires = 0.0
+                for place in self.pool.idle:
+                    place.expires = 0.0
         try:
             with pytest.raises(Interrupt) as caught:
                 self.pool.connect()

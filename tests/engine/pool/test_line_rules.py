@@ -75,7 +75,7 @@ def tended(**rules: Any) -> Line:
     line = Line(Rules(limit=6, **rules), Counters())
     for place in connections(line, 1):
         line.give_back(place, 0.0)
-    line.care._due = NEVER
+    line.care.due = NEVER
     return line
 
 

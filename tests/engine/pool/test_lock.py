@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -16,6 +17,7 @@ from sqlalchemy import exc
 from dbconfig.engine.pool import idle
 from dbconfig.engine.pool.maintenance import Caretaker
 from dbconfig.engine.pool.options import LineOptions
+from dbconfig.engine.pool.place import Caller
 from dbconfig.engine.pool.threads import FairPool
 
 from .support import JUDGE, FakeServer, assert_whole, callers, eventually, fair_pool
@@ -105,7 +107,7 @@ def test_a_second_helper_that_fails_gives_its_place_back_without_the_lock(watche
         waiting = [run(pool.connect) for _ in range(3)]
         assert eventually(lambda: server.attempts == 3)
         server.gate.set()
-        assert eventually(lambda: pool.connector.failures >= 2)
+        assert eventually(lambda: pool.line.failures >= 2)
         server.error = None
         connections = [held]
         for _ in range(3):  # two places are free, and the third is served by what comes back
@@ -138,6 +140,67 @@ def test_a_connection_that_is_collected_under_the_lock_serves_who_waits(watched:
     pool.dispose()
 
 
+@pytest.mark.parametrize("inner", ["_fit", "_line_up", "_staff"])
+def test_a_connection_that_is_collected_in_an_event_serves_who_waits(
+    inner: str, monkeypatch: pytest.MonkeyPatch, watched: Callable[[FairPool], None]
+) -> None:
+    """The event of the collector takes place when the one has ended in which it ran."""
+    pool = fair_pool(FakeServer(), pool_size=2, max_overflow=0, timeout=30.0)
+    watched(pool)
+    held = pool.connect()
+    forgotten = [pool._do_get()]
+    own = getattr(pool.line, inner)
+
+    def collect(*arguments: Any, **named: Any) -> Any:
+        found = own(*arguments, **named)
+        if pool.inside:
+            forgotten.clear()
+        return found
+
+    monkeypatch.setattr(pool.line, inner, collect)
+    began = time.monotonic()
+    pool.connect().close()
+    assert not forgotten
+    assert time.monotonic() - began < 15  # not at the half of its time, when the pool looks for garbage
+    held.close()
+    assert_whole(pool)
+    pool.dispose()
+
+
+def test_a_connection_that_is_collected_at_the_end_of_an_event_serves_who_waits() -> None:
+    """The last moment at which the one who is inside could still see it has passed."""
+    pool = fair_pool(FakeServer(), pool_size=2, max_overflow=0, timeout=30.0)
+    held = pool.connect()
+    forgotten = [pool._do_get()]
+
+    class Gate:
+        """Of a caller to whom the first connection is given."""
+
+        def locked(self) -> bool:
+            return True
+
+        def release(self) -> None:
+            assert pool.inside
+            forgotten.clear()
+
+    first = Caller(float("inf"), 0.0, Gate())
+    pool.asking.add(first)
+    pool.waiters[first] = None
+    with callers() as run:
+        waiting = run(pool.connect)
+        assert eventually(lambda: len(pool.waiters) == 2)
+        began = time.monotonic()
+        held.close()
+        assert not pool._later
+        waiting.result(30).close()
+        assert time.monotonic() - began < 10
+    assert not forgotten
+    pool._abandon(first)
+    pool.asking.discard(first)
+    assert_whole(pool)
+    pool.dispose()
+
+
 def test_a_start_may_wait_for_a_thread_that_collects_a_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     """`Thread.start` returns when the new thread has begun, and the new one may first have to collect garbage."""
     server = FakeServer()
@@ -150,8 +213,9 @@ def test_a_start_may_wait_for_a_thread_that_collects_a_connection(monkeypatch: p
             forgotten.clear()  # as the collector does, which runs wherever it likes
         event_set(self)
 
-    forgotten.append(pool.new_slot())
-    forgotten[0].cold = pool.connector.first_under_way = False  # else everybody waits for it
+    forgotten.append(pool._do_get())  # SQLAlchemy has it, and nobody else
+    idle.end(pool)
+    pool.line.warm, pool.line.care.due = False, float("inf")  # the next connection begins the care
     ready, go = threading.Event(), threading.Lock()
     go.acquire()
 

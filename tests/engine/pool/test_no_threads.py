@@ -9,7 +9,7 @@ import pytest
 from dbconfig.engine.pool import connecting
 from dbconfig.engine.pool.options import LineOptions
 
-from .support import FakeServer, eventually, fair_pool
+from .support import FakeServer, eventually, fair_pool, helpers
 
 
 class Limit(RuntimeError):
@@ -33,7 +33,7 @@ def test_what_interrupts_the_start_of_a_thread_is_raised_and_costs_no_place(
     monkeypatch.setattr(connecting, "Thread", Interrupted)
     with pytest.raises(type(error)):
         pool.connect()
-    assert eventually(lambda: (pool.connecting, pool.connector._helpers, len(pool.waiters)) == (0, 0, 0))
+    assert eventually(lambda: (pool.connecting, helpers(), len(pool.waiters)) == (0, [], 0))
     assert pool.open == 1 + len(pool.idle)
     pool.connect().close()
     held.close()
@@ -51,7 +51,7 @@ def test_an_interpreter_that_goes_down_connects_on_the_callers_thread(monkeypatc
     held = pool.connect()
     monkeypatch.setattr(connecting, "Thread", Down)
     pool.connect().close()
-    assert (server.attempts, pool.open, pool.connecting, pool.connector._helpers) == (2, 2, 0, 0)
+    assert (server.attempts, pool.open, pool.connecting, helpers()) == (2, 2, 0, [])
     held.close()
     pool.dispose()
     assert pool.open == 0

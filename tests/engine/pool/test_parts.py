@@ -6,19 +6,23 @@ import gc
 import sqlite3
 import threading
 from contextlib import closing
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from sqlalchemy import create_engine, exc
+from sqlalchemy.engine.default import DefaultDialect
 
-from dbconfig.engine.pool import connecting, forks, judgements, threads, timeout_errors
-from dbconfig.engine.pool.connecting import HELPERS, Order
+from dbconfig.engine.pool import forks, judgements, thread_places, threads, timeout_errors
 from dbconfig.engine.pool.options import LineOptions
 from dbconfig.engine.pool.ping import Check
-from dbconfig.engine.pool.record import NEVER, Slot, Waiter
+from dbconfig.engine.pool.place import Caller, Place, State
+from dbconfig.engine.pool.record import Slot
+from dbconfig.engine.pool.refusal import NEVER
 from dbconfig.engine.pool.sockets import Verdict
 from dbconfig.engine.pool.threads import FairPool
+from dbconfig.engine.pool.work import Order
 from tests.engine.pool.support import JUDGE, FakeServer, assert_whole, callers, eventually, fair_pool, running_engine
 
 
@@ -36,59 +40,64 @@ def record_of(fairy: Any) -> Any:
 def test_a_caller_connects_himself_where_a_connect_takes_no_time_or_he_has_none(
     dialect: str, timeout: float, inline: bool
 ) -> None:
-    pool = fair_pool(FakeServer(), timeout=timeout, dialect=SimpleNamespace(name=dialect))
-    assert pool.connector.inline is inline
-    assert pool.connector.on_callers_thread
-    assert pool.connector.may_connect_here()
-    pool.connector.first_under_way = True
-    assert pool.connector.may_connect_here() is inline
-    pool.connector.first_under_way, pool.connector.warm = False, True
-    assert pool.connector.on_callers_thread is inline
-    assert pool.connector.may_connect_here() is inline
+    kind = DefaultDialect()
+    kind.name = dialect
+    pool = fair_pool(FakeServer(), timeout=timeout, dialect=kind)
+    assert pool.line.rules.callers_connect is inline
+    threads: list[int] = []
+    connect = pool._creator
+    pool._creator = lambda: threads.append(threading.get_ident()) or connect()  # type: ignore[func-returns-value]
+    one, other = pool.connect(), pool.connect()
+    assert threads[0] == threading.get_ident()  # the first one in any case
+    assert (threads[1] == threading.get_ident()) is inline
+    one.close()
+    other.close()
+    pool.dispose()
 
 
-def test_there_are_so_many_helpers_at_most_and_none_while_the_server_is_away() -> None:
-    pool = fair_pool(FakeServer(), pool_size=20, max_overflow=0)
-    orders = [Order(pool.connector, Slot(pool)) for _ in range(HELPERS + 1)]
-    assert [order.count() for order in orders] == [True] * HELPERS + [False]
-    assert pool.connector.free_helpers == 0
-    for order in orders:
-        order.end()
-        order.end()  # no second time
-    assert pool.connector.free_helpers == HELPERS
-    pool.connector.trouble = OSError()
-    assert not orders[0].count()
-    assert pool.connector.free_helpers == 0
-    pool.connector.trouble = None
-    assert orders[0].count()
-    del order
-    orders.clear()  # it counts for no longer than it lives
-    assert pool.connector.free_helpers == HELPERS
+def test_so_many_helpers_connect_at_most_and_one_while_the_server_is_away() -> None:
+    server = FakeServer()
+    pool = fair_pool(server, pool_size=20, max_overflow=0, timeout=20.0)
+    held = pool.connect()
+    server.gate, server.error = threading.Event(), ConnectionRefusedError("down")
+    with callers(6) as run:
+        waiting = [run(pool.connect) for _ in range(6)]
+        assert eventually(lambda: len(pool.waiters) == 6 and server.attempts == 1 + judgements.CONNECTS_AT_ONCE)
+        server.gate.set()
+        assert eventually(lambda: pool.line.failures >= 5)
+        assert pool.connecting <= 1
+        server.error = None
+        for each in waiting:
+            each.result(30).close()
+    held.close()
+    assert_whole(pool)
+    pool.dispose()
 
 
 def test_an_order_is_the_starters_until_the_thread_has_begun() -> None:
-    pool = fair_pool(FakeServer())
-    slot = Slot(pool)
-    order = Order(pool.connector, slot)
-    assert order.count()
-    assert order.withdraw() is slot
-    assert pool.connector.free_helpers == HELPERS
-    assert order.withdraw() is None
-    begun = Order(pool.connector, slot)
-    assert begun.count()
-    assert begun.begin() is slot
-    assert begun.withdraw() is None
-    assert pool.connector.free_helpers == HELPERS - 1
+    place, lock = Place(0.0, 0), threading.RLock()
+    order = Order(place, lock)
+    assert order.lasts
+    assert order.withdraw()
+    assert not order.lasts
+    assert not order.withdraw()
+    assert order.begin() is None
+    begun = Order(place, lock)
+    assert begun.begin() is place
+    assert not begun.withdraw()
+    assert begun.lasts
 
 
-def test_a_place_that_the_line_has_not_counted_frees_none() -> None:
+def test_a_place_whose_state_is_not_that_of_a_loan_is_freed_by_no_record() -> None:
     pool = fair_pool(FakeServer())
-    with closing(pool.connect()):
-        slot = Slot(pool)
-        slot.release()
-        del slot
-        gc.collect()
-        assert pool.open == 1
+    with closing(pool.connect()) as fairy:
+        place = record_of(fairy).place
+        for state in (State.CONNECTING, State.IDLE, State.CLOSING, State.FREE):
+            place.state = state
+            Slot(pool, place)  # and its end
+            gc.collect(0)
+            assert pool.open == 1
+        place.state = State.LENT
     assert_whole(pool)
     pool.dispose()
 
@@ -97,7 +106,8 @@ def test_a_connect_is_in_the_books_with_its_time(monkeypatch: pytest.MonkeyPatch
     server = FakeServer()
     pool = fair_pool(server)
     now = [1000.0]
-    monkeypatch.setattr(connecting, "monotonic", lambda: now[0])
+    for module in (threads, thread_places):
+        monkeypatch.setattr(module, "monotonic", lambda: now[0])
     connect = server.connect
 
     def slow() -> Any:
@@ -117,14 +127,14 @@ def test_a_connect_that_is_interrupted_when_it_is_done_leaves_no_connection(monk
     server = FakeServer()
     pool = fair_pool(server)
 
-    def settle(slot: Slot) -> None:
+    def interrupt(place: Place, record: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(pool, "settle", settle)
+    monkeypatch.setattr(pool, "connected", interrupt)
     with pytest.raises(KeyboardInterrupt):
         pool.connect()
     assert [connection.closed for connection in server.made] == [True]
-    assert (pool.open, pool.connecting, pool.connector.first_under_way) == (0, 0, False)
+    assert (pool.open, pool.connecting, pool.line.warm) == (0, 0, False)
     monkeypatch.undo()
     pool.connect().close()
     assert_whole(pool)
@@ -133,12 +143,12 @@ def test_a_connect_that_is_interrupted_when_it_is_done_leaves_no_connection(monk
 
 @pytest.mark.parametrize(("attempt", "least"), [(1, 0.1), (2, 0.2), (3, 0.4), (4, 0.5), (50, 0.5)])
 def test_a_server_that_is_away_is_asked_ever_less_often(attempt: int, least: float) -> None:
-    connector = fair_pool(FakeServer()).connector
-    pauses = [connector._pause(attempt, transient=True) for _ in range(50)]
+    rules = [fair_pool(FakeServer()).line.rules for _ in range(50)]
+    pauses = [each.retry_pause(attempt, transient=True) for each in rules]
     assert least <= min(pauses)
     assert max(pauses) <= least * 1.25
     assert len(set(pauses)) > 1  # or the processes of an application would all ask at once
-    assert connector._pause(attempt, transient=False) == judgements.RETRY_REFUSED
+    assert rules[0].retry_pause(attempt, transient=False) == judgements.RETRY_REFUSED
 
 
 def test_each_caller_has_an_error_of_his_own() -> None:
@@ -180,13 +190,14 @@ def test_a_connection_that_was_returned_just_as_long_ago_as_it_is_trusted_is_loo
     pool.connect().close()
     assert looked == []
     assert pool.counters.at_once == 1
-    (record,) = pool.idle
+    (place,) = pool.idle
+    record = place.connection
     now[0] = record.doubtful_at
     pool.connect().close()
     assert looked == [now[0]]
     assert pool.counters.at_once == 1
     record.doubtful_at, record.expires = NEVER, now[0]  # it has come to its end this very moment
-    assert pool._why_unfit(record, now[0], NEVER) == "recycled"
+    assert pool._why_unfit(Caller(NEVER, now[0]), place) == "recycled"
     pool.dispose()
 
 
@@ -214,18 +225,24 @@ def test_a_connection_knows_which_thread_has_it(monkeypatch: pytest.MonkeyPatch,
 @pytest.mark.parametrize("what", ["connection", "place", "nothing"])
 def test_what_was_handed_to_a_caller_who_leaves_in_that_moment_goes_on(what: str) -> None:
     pool = fair_pool(FakeServer(), pool_size=2, max_overflow=0)
-    waiter = Waiter(NEVER, 0.0)
+    caller = Caller(NEVER, 0.0)
     fairy: Any = pool.connect()
-    pool.waiters[waiter] = None
+    pool.asking.add(caller)
     if what == "connection":
-        record = record_of(fairy)
+        pool.waiters[caller] = None
+        place = record_of(fairy).place
         fairy.close()
-        assert waiter.outcome is record
+        assert caller.place is place
     elif what == "place":
+        pool.line.warm = False  # so that a caller connects
         with pool.lock:
-            pool.serve_first(pool.new_slot())
-    pool._abandon(waiter)
-    assert waiter.outcome is None
+            pool.line.ask(caller, 0.0)
+        assert pool.connecting == 1
+    else:
+        pool.waiters[caller] = None
+    pool._abandon(caller)
+    pool.asking.discard(caller)
+    assert caller.place is None
     assert not pool.waiters
     if what != "connection":
         fairy.close()
@@ -239,7 +256,7 @@ def test_a_caller_who_is_interrupted_when_he_has_a_connection_gives_it_to_the_ne
 ) -> None:
     pool = fair_pool(FakeServer(), pool_size=1, max_overflow=0)
 
-    def lend(record: Any, start: float, **how: Any) -> Any:
+    def lend(caller: Any, place: Any) -> Any:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(pool, "_lend", lend)
@@ -255,11 +272,11 @@ def test_a_full_pool_says_why_it_has_not_connected_anew() -> None:
     pool = fair_pool(FakeServer(), pool_size=1, max_overflow=0, timeout=0.01)
     with closing(pool.connect()):
         for trouble in (None, ConnectionRefusedError()):
-            pool.connector.trouble = trouble
+            pool.line.trouble = trouble
             with pytest.raises(exc.TimeoutError) as caught:
                 pool.connect()
             assert caught.value.__cause__ is trouble
-    pool.connector.trouble = None
+    pool.line.trouble = None
     pool.dispose()
 
 
@@ -321,6 +338,26 @@ def test_what_stands_in_no_line_is_one_helpers_who_find_somebody_waiting() -> No
     pool.dispose()
 
 
+def test_a_connect_that_hangs_does_not_keep_a_later_caller_from_a_new_one() -> None:
+    server = FakeServer()
+    pool = fair_pool(server, pool_size=4, max_overflow=0, timeout=0.4)
+    pool.line.rules = replace(pool.line.rules, connect_stalls=0.3)
+    held = pool.connect()
+    server.gate = hung = threading.Event()
+    with pytest.raises(exc.TimeoutError):
+        pool.connect()
+    under_way = pool.connecting  # another one is tried when the first one has taken for long
+    assert 1 <= under_way <= 2
+    server.gate = None
+    pool._timeout = 30.0
+    pool.connect().close()
+    assert pool.connecting == under_way
+    hung.set()
+    held.close()
+    assert_whole(pool)
+    pool.dispose()
+
+
 # What a forked child keeps
 
 
@@ -376,7 +413,7 @@ def test_an_inherited_connection_is_kept_and_out_of_use(monkeypatch: pytest.Monk
 def test_an_engine_of_sqlite_is_asked_for_nothing_by_its_name() -> None:
     engine = create_engine("sqlite://", poolclass=FairPool, creator=lambda: sqlite3.connect(":memory:"))
     assert isinstance(engine.pool, FairPool)
-    assert engine.pool.connector.inline
+    assert engine.pool.line.rules.callers_connect
     engine.dispose()
 
 

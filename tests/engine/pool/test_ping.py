@@ -139,7 +139,7 @@ def of_record(record: Record, database: Scripted, clock: Clock, left: float = 30
 def test_a_rested_connection_is_asked_and_one_that_was_asked_has_not_rested(
     record: Record, database: Scripted, clock: Clock
 ) -> None:
-    record.returned_at = record.checked_at = clock()
+    record.place.returned_at = record.checked_at = clock()
     clock.advance(REST - 0.001)
     assert of_record(record, database, clock) is Verdict.ALIVE
     assert (database.looks, database.limits) == (1, [])
@@ -150,7 +150,7 @@ def test_a_rested_connection_is_asked_and_one_that_was_asked_has_not_rested(
     clock.advance(REST / 2)
     assert of_record(record, database, clock) is Verdict.ALIVE
     assert database.limits == [1.5]
-    record.checked_at, record.returned_at = 0.0, clock()  # and one that was in use neither
+    record.checked_at, record.place.returned_at = 0.0, clock()  # and one that was in use neither
     assert of_record(record, database, clock) is Verdict.ALIVE
     assert database.limits == [1.5]
 
@@ -159,7 +159,7 @@ def test_a_rested_connection_is_asked_and_one_that_was_asked_has_not_rested(
 def test_where_a_look_says_nothing_the_server_is_asked(
     record: Record, database: Scripted, clock: Clock, seen: Verdict | None
 ) -> None:
-    record.returned_at = record.checked_at = clock()
+    record.place.returned_at = record.checked_at = clock()
     database.seen = seen
     assert of_record(record, database, clock) is Verdict.ALIVE
     database.answer = False
@@ -168,7 +168,7 @@ def test_where_a_look_says_nothing_the_server_is_asked(
 
 
 def test_a_dead_connection_is_not_asked(record: Record, database: Scripted, clock: Clock) -> None:
-    record.returned_at = record.checked_at = clock()
+    record.place.returned_at = record.checked_at = clock()
     database.seen = Verdict.DEAD
     clock.advance(2 * REST)
     assert of_record(record, database, clock) is Verdict.DEAD

@@ -13,7 +13,6 @@ import pytest
 
 from dbconfig.engine.pool.line import Line
 from dbconfig.engine.pool.place import Caller, Place, Refusal, State
-from dbconfig.engine.pool.record import Slot, Waiter
 from dbconfig.engine.pool.threads import FairPool
 
 from . import simulator
@@ -143,62 +142,68 @@ class DropsInABurst(Line):
         super().give_back(place, now)
 
 
-class ThreadsServeTheLastFirst(FairPool):
-    def serve_first(self, outcome: Any) -> None:
-        waiter = next(reversed(self.waiters))
-        del self.waiters[waiter]
-        waiter.outcome = outcome
-        waiter.gate.release()
+class Bugged(FairPool):
+    """A pool of threads whose line has a bug."""
+
+    of: type[Line]
+
+    def __init__(self, *arguments: Any, **keywords: Any) -> None:
+        super().__init__(*arguments, **keywords)
+        self.line.__class__ = self.of
+
+
+class ThreadsServeTheLastFirst(Bugged):
+    of = ServesTheLastFirst
 
 
 class ThreadsLookWithoutTheLock(FairPool):
     """Who finds no connection is preempted before it stands in the line, and does not look again."""
 
-    def _enter(self, waiter: Waiter, slot: Slot | None) -> Any:
-        if self.idle or slot is not None or self.open < self.limit:
-            return super()._enter(waiter, slot)
-        with self.lock:
-            self.waiters[waiter] = None
-        return None
+    def _enter(self, gate: Any, caller: Caller) -> None:
+        self.waiters[caller] = None
+        caller.key = gate
+
+    def _ask(self, caller: Caller, event: Any, *arguments: Any) -> Any:
+        if self.idle or event != self._enter or self.open < self.limit:
+            return super()._ask(caller, super()._enter if event == self._enter else event, *arguments)
+        self.lock.world.sleep(0.0)  # type: ignore[attr-defined]  # of the simulation
+        return super()._ask(caller, event, *arguments)
 
 
 class ThreadsLoseWhatAnInterruptedCallerWasServed(FairPool):
-    def _abandon(self, waiter: Waiter) -> None:
+    def _abandon(self, caller: Caller) -> None:
         with self.lock:
-            self.waiters.pop(waiter, None)
-        self.leaked = waiter  # something else refers to it
+            self.waiters.pop(caller, None)
 
 
-class ThreadsForgetWhoWaits(FairPool):
-    """A place that becomes free is offered to nobody."""
-
-    def _take_back(self, slot: Slot) -> None:
-        with self.lock:
-            if slot.held:
-                slot.held = False
-                self.open -= 1
-                self.connecting -= slot.connecting
-                slot.connecting = False
+class ThreadsForgetWhoWaits(Bugged):
+    of = ForgetsWhoWaits
 
 
 class ThreadsLendWhatIsInvalid(FairPool):
     """Connections that are idle during an invalidation stay idle."""
 
-    def _discard_idle(self, condemned: Any, reason: str) -> None:
-        if reason != "invalidated":
-            super()._discard_idle(condemned, reason)
+    def invalidate_all(self) -> None:
+        with self.lock:
+            self.line.generation += 1
 
 
 class ThreadsOpenOneTooMany(FairPool):
     """Whether there is a free place is asked in one section, and it is taken in another."""
 
-    def _enter(self, waiter: Waiter, slot: Slot | None) -> Any:
+    def _enter(self, gate: Any, caller: Caller) -> None:
+        if self.free and not self.idle and self.line.rules.callers_connect:
+            place = Place(caller.arrived, self.generation)
+            self.line.places.add(place)
+            self.line.connects.add(place)
+            place.by_caller, caller.place = True, place
+            return
+        super()._enter(gate, caller)
+
+    def _ask(self, caller: Caller, event: Any, *arguments: Any) -> Any:
         with self.lock:
-            free = not self.idle and slot is None and not self.waiters and self.open < self.limit
-        if free and self.connector.inline:
-            with self.lock:
-                return self.new_slot()
-        return super()._enter(waiter, slot)
+            self.free = not self.idle and not self.waiters and self.open < self.limit
+        return super()._ask(caller, event, *arguments)
 
 
 BUGS: list[Kind] = [

@@ -17,6 +17,7 @@ from sqlalchemy import exc, text
 
 from dbconfig.engine.pool import clock, forks, stats
 from dbconfig.engine.pool.garbage import garbage
+from dbconfig.engine.pool.line import Line
 from dbconfig.engine.pool.tally import Counters, Past
 from dbconfig.engine.pool.threads import FairPool
 from tests.support.proxy import Proxy
@@ -111,8 +112,8 @@ def test_a_wall_clock_that_is_set_back_keeps_no_connection_that_was_to_be_retire
     with running_engine(f"sqlite:///{tmp_path}/a.db", pool_recycle=1000.0) as engine:
         with engine.connect():
             pass
-        (record,) = engine.pool.idle  # type: ignore[attr-defined]
-        record.expires = record.doubtful_at = clock.monotonic()
+        (place,) = engine.pool.idle  # type: ignore[attr-defined]
+        place.expires = place.connection.doubtful_at = clock.monotonic()
         now = time.time()
         monkeypatch.setattr(time, "time", lambda: now - 86_400)
         with engine.connect():
@@ -230,7 +231,7 @@ def test_an_interrupted_dispose_leaves_an_engine_that_keeps_its_connections(
         monkeypatch.undo()
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(FairPool, "_discard_idle", interrupt)
+    monkeypatch.setattr(Line, "close_idle", interrupt)
     with pytest.raises(KeyboardInterrupt):
         engine.dispose()
     for _ in range(3):

@@ -15,12 +15,13 @@ import sys
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Self
 
 from greenlet import getcurrent, greenlet
 from sqlalchemy import event
 
-from dbconfig.engine.pool import connecting, forks, idle, judgements, record, thread_places, threads
+from dbconfig.engine.pool import connecting, forks, idle, judgements, thread_places, threads
 from dbconfig.engine.pool.options import Connected, LineOptions
 from dbconfig.engine.pool.place import NEVER, Rules
 from dbconfig.engine.pool.sockets import Verdict
@@ -130,8 +131,9 @@ class Gate:
         self.world = world
         self.closed = False
         self.waiter: Thread | None = None
-        self.turn = 0  # in the line
-        self.line: Line | None = None
+
+    def locked(self) -> bool:
+        return self.closed
 
     def acquire(self, timeout: float = -1) -> bool:
         if not self.closed:
@@ -149,30 +151,35 @@ class Gate:
         return opened
 
     def release(self) -> None:
-        if self.line is not None and any(other.gate.turn < self.turn for other in self.line):
-            raise Broken("not served in the order of arrival")
         self.closed = False
         if self.waiter is not None:
             self.world.wake(self.waiter)
 
 
-class Line(OrderedDict[Any, None]):
+class Queue(OrderedDict[Any, None]):
     """The waiters of a pool, each with a number that says when its turn is."""
 
     def __init__(self) -> None:
         super().__init__()
         self.number = 0
+        self.turns: dict[Any, int] = {}
 
     def __setitem__(self, waiter: Any, value: None) -> None:
         self.number += 1
-        waiter.gate.turn, waiter.gate.line = self.number, self
+        self.turns[waiter] = self.number
         super().__setitem__(waiter, value)
 
     def move_to_end(self, waiter: Any, last: bool = True) -> None:
         super().move_to_end(waiter, last)
         if not last:
             self.number += 1
-            waiter.gate.turn = -self.number
+            self.turns[waiter] = -self.number
+
+    def popitem(self, last: bool = True) -> Any:
+        served, _ = found = super().popitem(last)
+        if any(self.turns[other] < self.turns[served] for other in self):
+            raise Broken("not served in the order of arrival")
+        return found
 
 
 class Thread:
@@ -303,12 +310,16 @@ class ThreadWorld:
 
     def __enter__(self) -> Self:
         replaced = {
-            threads: {"monotonic": self.clock, "RLock": self.new_lock, "garbage": self},
+            threads: {
+                "monotonic": self.clock,
+                "RLock": self.new_lock,
+                "Lock": lambda: Gate(self),
+                "garbage": self,
+            },
             thread_places: {"monotonic": self.clock, "RLock": self.new_lock},
             connecting: {"monotonic": self.clock, "Thread": self.starter, "time": self},
             judgements: {"random": self.pick},
             idle: {"monotonic": self.clock, "caretaker": self.caretaker, "ping": self.ping, "Look": self},
-            record: {"Lock": lambda: Gate(self)},
             forks: {"mark": self.mark, "pin": self.pin},
         }
         for module, names in replaced.items():
@@ -359,12 +370,12 @@ class ThreadWorld:
             timeout=TIMEOUT,
             use_lifo=rules.lifo,
         )
-        pool.connector.inline = self.pick.random() < INLINE
+        pool.line.rules = replace(pool.line.rules, callers_connect=self.pick.random() < INLINE)
         event.listen(pool, "connect", self.connected)
         return self.furnish(pool)
 
     def furnish(self, pool: FairPool) -> FairPool:
-        pool.waiters = Line()
+        pool.waiters = pool.line.callers = Queue()
         return pool
 
     # -- what the pool takes for the world
@@ -518,7 +529,7 @@ class ThreadWorld:
             self.act(lambda: self.invalidate(pool))
         elif kind == "dispose":
             self.pools.append(self.furnish(pool.recreate()))
-            self.pools[-1].connector.inline = pool.connector.inline
+            self.pools[-1].line.rules = pool.line.rules
             self.act(pool.dispose)
         elif kind == "fork":
             self.fork(pool)
@@ -630,6 +641,5 @@ class ThreadWorld:
         for pool in self.pools:
             if not pool.waiters or pool.open >= pool.limit or pool.connecting:
                 continue
-            connector = pool.connector
-            if not connector._helpers:
+            if pool.line.trouble is None or pool.line.retry_at == NEVER:
                 raise Broken("somebody waits, a place is free, and nobody connects or will try again")

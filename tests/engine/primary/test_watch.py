@@ -10,6 +10,7 @@ from sqlalchemy import Engine, exc
 
 from dbconfig import Profile, Registry
 from dbconfig.engine.dialects.error_table import JUDGED, LOGIN_REJECTED, NO_PRIMARY, Meaning
+from dbconfig.engine.pool.place import Place
 from dbconfig.engine.pool.record import Record
 from dbconfig.engine.primary import watch as primary
 from dbconfig.engine.primary.watch import HEALTHY, HELD
@@ -95,7 +96,7 @@ class Books:
         found = []
         for each in self.returned:
             record = object.__new__(Record)
-            record.returned_at = each
+            record.place = Place(each, 0)
             found.append(record)
         return found
 
