@@ -85,6 +85,8 @@ class Staffing:
     def gave_up(self, place: Place, now: float) -> None:
         """The connect in this place was given up: a caller has failed to, and knows why."""
         self.connects.discard(place)
+        if self.retry_at == NEVER and not self.connects:
+            self.trouble = None  # there would be no further attempt
         self._release(place, now)
 
     def connect_failed(self, place: Place, error: BaseException, *, transient: bool, now: float) -> None:

@@ -197,7 +197,7 @@ def test_a_connection_that_was_returned_just_as_long_ago_as_it_is_trusted_is_loo
     assert looked == [now[0]]
     assert pool.counters.at_once == 1
     record.doubtful_at, record.expires = NEVER, now[0]  # it has come to its end this very moment
-    assert pool._why_unfit(Caller(NEVER, now[0]), place) == "recycled"
+    assert pool._why_unfit(Caller(NEVER, now[0]), place, rested=True) == "recycled"
     pool.dispose()
 
 

@@ -68,7 +68,8 @@ def test_a_child_that_was_forked_in_c_has_connections_of_its_own(server: Any, op
             assert held.scalar(text(identify)) in numbers  # its transaction was not ended by the child
             held.close()
         assert isinstance(engine.pool, FairPool)
-        assert engine.pool.open == len(engine.pool.idle)
+        pool = engine.pool
+        assert eventually(lambda: pool.open == len(pool.idle))  # pool_min_idle may be opening another
 
 
 def test_without_a_page_that_a_fork_wipes_the_process_number_tells(monkeypatch: pytest.MonkeyPatch) -> None:

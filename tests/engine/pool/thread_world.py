@@ -306,7 +306,7 @@ class ThreadWorld:
         self.broken: Broken | None = None  # somebody may catch it on its way
         self.stack = contextlib.ExitStack()
         self.records: weakref.WeakSet[Any] = weakref.WeakSet()
-        self.invalidated: dict[FairPool, float] = {}
+        self.invalidated: dict[FairPool, tuple[float, int]] = {}  # when the last one had ended, and what it ended
 
     def __enter__(self) -> Self:
         replaced = {
@@ -487,7 +487,8 @@ class ThreadWorld:
             raise self.fail("a connection is lent twice")
         if client.fairy.dbapi_connection.at.pinned:
             raise self.fail("the parent's connection is lent in the child")
-        if lent.generation < client.pool.generation and lent.lent_at > self.invalidated.get(client.pool, NEVER):
+        ended, generation = self.invalidated.get(client.pool, (NEVER, 0))
+        if lent.generation < generation and lent.lent_at > ended:
             raise self.fail("an invalidated connection is lent")
 
     # -- what happens
@@ -565,8 +566,9 @@ class ThreadWorld:
             self.act(held.clear)  # it was never given back
 
     def invalidate(self, pool: FairPool) -> None:
+        generation = pool.generation + 1
         pool.invalidate_all()
-        self.invalidated[pool] = self.now
+        self.invalidated[pool] = self.now, generation
 
     def fork(self, pool: FairPool) -> None:
         """Go on in the child: nobody is there but the one who forked, who holds nothing."""
