@@ -29,7 +29,6 @@ UNUSED = (
     "dbconfig.sessions.several_databases",
     "dbconfig.engine.pool.tasks",
     "dbconfig.engine.pool.task_places",
-    "dbconfig.engine.pool.line",
     "dbconfig.engine.pool.diagnostics.stats",
     "dbconfig.engine.dialects.mysql.errors",
     "dbconfig.engine.dialects.postgresql.errors",
