@@ -401,8 +401,10 @@ def test_what_is_counted_of_an_engine(engine: Engine) -> None:
 
 
 def test_a_pool_logs_what_sqlalchemys_logs(engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
-    with engine.connect(), caplog.at_level(logging.INFO, "sqlalchemy.pool"):
-        engine.dispose()
+    with engine.connect() as connection:
+        with caplog.at_level(logging.INFO, "sqlalchemy.pool"):
+            engine.dispose()
+        connection.invalidate()  # SQLAlchemy's own pool would leave it to the garbage collector
     assert [record.getMessage().partition(". ")[0] for record in caplog.records] == ["Pool disposed", "Pool recreating"]
 
 
