@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
 from . import judgements
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from .tally import Counters
 
 
-class Staffing:
+class Staffing(ABC):
     """The part of `Line` that decides on connects."""
 
     rules: Rules
@@ -36,14 +37,14 @@ class Staffing:
         self.failures: int = 0  # in a row
         self.retry_at: float = NEVER
 
-    def _hand_over(self, place: Place, now: float, put: Callable[[Place], None] | None = None) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _hand_over(self, place: Place, now: float, put: Callable[[Place], None] | None = None) -> None: ...
 
-    def _first(self) -> Caller:
-        raise NotImplementedError
+    @abstractmethod
+    def _first(self) -> Caller: ...
 
-    def _decide(self, caller: Caller, *, place: Place | None = None, error: Any = None) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _decide(self, caller: Caller, *, place: Place | None = None, error: Any = None) -> None: ...
 
     @property
     def open(self) -> int:

@@ -280,7 +280,10 @@ class FairPool(Places):
         self._give_back(record, now)
 
     def _give_back(self, record: Record, now: float) -> None:
-        """Let the line decide. As `tell` does, in fewer calls: usually there is only a caller to wake."""
+        """Let the line decide. As `tell` does, in fewer calls: usually there is only a caller to wake.
+
+        What follows an interrupt stands here, too, because a call of a common function may be interrupted as it begins.
+        """
         line = self.line
         try:
             with self.lock:
