@@ -34,6 +34,9 @@ class Tended(Protocol):
     def callers(self) -> Collection[Caller]: ...
 
     @property
+    def places(self) -> Collection[Place]: ...
+
+    @property
     def connects(self) -> Collection[Place]: ...
 
     @property
@@ -112,7 +115,7 @@ class Care:
     def _refill(self, now: float) -> None:
         """Open connections, several at the same time, up to ``pool_min_idle``."""
         line = self._line
-        missing = judgements.missing(len(line.idle), line.connecting, line.rules)
+        missing = self._missing()
         if missing <= 0:
             return
         if now >= self._refill_at:
@@ -122,7 +125,14 @@ class Care:
                 if not line.connect(now):
                     return
 
+    def _missing(self) -> int:
+        line = self._line
+        if not line.rules.min_idle:
+            return 0
+        asked = sum(place.state is State.CHECKING for place in line.places)  # which are idle again in a moment
+        return judgements.missing(len(line.idle) + asked, line.connecting, line.rules)
+
     def _next(self, now: float) -> float:
         line = self._line
-        refills = judgements.missing(len(line.idle), line.connecting, line.rules) > 0 and line.open < line.rules.limit
+        refills = self._missing() > 0 and line.open < line.rules.limit
         return judgements.next_round(line.idle, line.rules, now, *([self._refill_at] if refills else []))

@@ -156,6 +156,21 @@ def test_what_is_missing_is_opened_and_ever_less_often_where_that_fails() -> Non
     assert pauses == sorted(pauses)
 
 
+def test_one_that_is_asked_is_not_missing() -> None:
+    line = tended(min_idle=2, keepalive=60.0, idle_timeout=600.0)
+    for place in connections(line, 2):
+        line.give_back(place, 0.0)
+    line.commands.clear()
+    line.care.round(60.0)
+    (place,) = [command.place for command in line.commands if isinstance(command, Ping)]
+    assert (len(line.idle), line.open) == (1, 2)
+    assert not [command for command in line.commands if isinstance(command, Connect)]
+    line.commands.clear()
+    line.checked(place, alive=False, now=61.0)  # but one that does not answer is
+    line.care.round(61.0)
+    assert len([command for command in line.commands if isinstance(command, Connect)]) == 1
+
+
 def test_no_more_are_opened_than_there_are_places() -> None:
     line = Line(Rules(limit=3, min_idle=3, connects_at_once=3), Counters())
     held = connections(line, 2)
