@@ -15,10 +15,12 @@ import pytest
 from sqlalchemy import Engine, create_engine, event, exc
 from sqlalchemy.pool import QueuePool
 
+from dbconfig import Profile, Registry
 from dbconfig.engine.pool import (
     garbage,
     idle,
     interrupted,
+    ledger,
     ping,
     sockets,
     statement_limit,
@@ -386,6 +388,21 @@ def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
     """An engine with our pool, and one with SQLAlchemy's."""
     with running_engine(f"sqlite:///{tmp_path}/a.db", poolclass=request.param) as made:
         yield made
+
+
+@pytest.mark.parametrize("poolclass", [None, "QueuePool"])
+def test_who_holds_a_connection_of_an_asynchronous_engine_is_its_task(tmp_path: Path, poolclass: str | None) -> None:
+    url, kept = f"sqlite:///{tmp_path}/a.db", {} if poolclass is None else {"poolclass": poolclass}
+
+    async def main() -> None:
+        with Registry.from_profile(Profile(name="shop", url=url, **kept)) as db:  # type: ignore[arg-type]  # of one key
+            engine = db.async_engine()
+            async with engine.connect():
+                (holder,) = ledger(engine.sync_engine).holders()
+                assert (holder.task, holder.thread) == (asyncio.current_task(), threading.get_ident())
+            await db.async_dispose()
+
+    asyncio.run(main())
 
 
 def test_what_is_counted_of_an_engine(engine: Engine) -> None:

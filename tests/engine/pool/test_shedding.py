@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -172,6 +173,10 @@ def test_while_the_line_stands_late_callers_are_dropped_and_the_last_one_is_serv
     here.give_back()
     here.until(lambda: len(here.served) + len(here.errors) == 6)
     assert sorted(here.errors) == [3, 4]
+    for error in here.errors.values():
+        told = re.match(r"dropped after waiting ([0-9.]+) s ", str(error))
+        assert told is not None
+        assert 1.0 <= float(told[1]) <= 120.0
     assert here.served[3:] == [5], "a connection never rests for want of callers"
     assert dbconfig_pool.stats(here.engine).refused == 2
 
