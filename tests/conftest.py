@@ -25,6 +25,7 @@ from tests.support import servers
 from tests.support.proxy import Proxy
 from tests.support.server import WITHOUT_SERVERS
 from tests.support.servers import MariaDBServer, PostgreSQLServer, Server, ServerMissing
+from tests.support.workers import fork_workers
 
 AnyServer = TypeVar("AnyServer", bound=Server)
 
@@ -109,6 +110,11 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes(config: pytest.Config, specs: list[object]) -> None:
+    fork_workers(config, len(specs))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

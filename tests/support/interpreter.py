@@ -28,7 +28,7 @@ from importlib import import_module
 from pathlib import Path
 from pkgutil import walk_packages
 from types import ModuleType, TracebackType
-from typing import TextIO
+from typing import IO, Protocol, TextIO
 
 from tests.support.processes import wait_until
 
@@ -259,7 +259,7 @@ def _fork(order: dict[str, object]) -> str:
             # Out of all that is above us, into the end of the interpreter. What was imported before the fork stays out
             # of its last collection, which would otherwise take longer than to import it again.
             sys.exit(code)
-        _leave(code)
+        leave(code)
     return str(child if "beside" in order else os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 
 
@@ -292,7 +292,7 @@ def _become(order: dict[str, object]) -> int:
         del sys.modules[name]  # a program may have a package of this name
     sys.path[1:1] = [part for part in environ.get("PYTHONPATH", "").split(os.pathsep) if part]
     if "-n" in arguments:
-        _fork_workers(int(arguments[arguments.index("-n") + 1]))
+        hand_out([_Worker() for _ in range(int(arguments[arguments.index("-n") + 1]))])
     try:
         _run(arguments)
     except SystemExit as end:
@@ -343,7 +343,8 @@ class _Worker:
             os.dup2(inbound[0], 0)
             os.dup2(outbound[1], 1)
             os.closerange(3, 256)  # the other workers' pipes too, of which each has to see the end
-            _leave(_serve_execnet())
+            _heed_environment()
+            leave(serve_execnet())
         os.close(inbound[0])
         os.close(outbound[1])
         self.stdin = os.fdopen(inbound[1], "wb", 0)
@@ -359,15 +360,18 @@ class _Worker:
         os.kill(self.pid, signal.SIGKILL)
 
 
-def _serve_execnet() -> int:
-    """Be the interpreter that execnet starts: `python -c`, with the program in the first line of its input."""
+def _heed_environment() -> None:
     line = bytearray()
     while not line.endswith(b"\n"):  # no more than the line: execnet reads the rest from the pipe itself
         if not (byte := os.read(0, 1)):
-            return 0  # nobody wants this worker
+            leave(0)  # nobody wants this worker
         line += byte
     os.environ.clear()
     os.environ.update(json.loads(line))
+
+
+def serve_execnet() -> int:
+    """Be the interpreter that execnet starts: `python -c`, with the program in the first line of its input."""
     sys.modules["__main__"] = program = ModuleType("__main__")
     sys.argv = ["-c"]
     sys.stdin = os.fdopen(0, encoding="utf-8", closefd=False)
@@ -376,18 +380,29 @@ def _serve_execnet() -> int:
     return 0
 
 
-def _fork_workers(count: int) -> None:
+class ForkedWorker(Protocol):
+    """What execnet asks of a `subprocess.Popen`, and a word before it asks."""
+
+    stdin: IO[bytes]
+    stdout: IO[bytes]
+
+    def begin(self) -> None: ...
+    def wait(self) -> int: ...
+    def kill(self) -> None: ...
+
+
+def hand_out(waiting: Sequence[ForkedWorker]) -> None:
     """Let execnet, by which pytest-xdist starts its workers, find them forked."""
     from execnet import gateway_base, gateway_io
 
-    waiting = [_Worker() for _ in range(count)]
+    left = list(waiting)
 
     class ForkedIO(gateway_io.Popen2IOMaster):
         def __init__(self, args: object, execmodel: gateway_base.ExecModel) -> None:
-            if not waiting:  # one that replaces a worker that died
+            if not left:  # one that replaces a worker that died
                 super().__init__(args, execmodel)
                 return
-            self.popen = worker = waiting.pop()
+            self.popen = worker = left.pop(0)
             worker.begin()
             gateway_base.Popen2IO.__init__(self, worker.stdin, worker.stdout, execmodel=execmodel)
 
@@ -400,7 +415,7 @@ def _below_ours(traceback: TracebackType | None) -> TracebackType | None:
     return traceback
 
 
-def _leave(code: int) -> None:
+def leave(code: int) -> None:
     """End as an interpreter does, up to where it would take apart all that is imported."""
     try:
         threading._shutdown()  # type: ignore[attr-defined]
