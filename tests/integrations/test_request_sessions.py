@@ -9,6 +9,7 @@ import weakref
 from collections import Counter
 from contextlib import ExitStack
 from functools import partial
+from itertools import islice
 from typing import Annotated, ClassVar
 
 import anyio
@@ -803,6 +804,12 @@ def test_the_documented_start_works_where_the_profile_names_an_asynchronous_driv
 _RECURSION = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 900) SELECT i FROM n"
 MANY = text(f"SELECT i FROM ({_RECURSION}) AS numbers")  # begins with SELECT: such a session may rest
 ALL = [str(number) for number in range(1, 901)]
+SOME = 30  # rows in one piece of a response: each piece is a change of threads, the rows are still fetched one by one
+
+
+def pieces(numbers):
+    while some := list(islice(numbers, SOME)):
+        yield "".join(f"{number}\n" for number in some)
 
 
 def registry_on(driver, request):
@@ -829,7 +836,7 @@ def test_what_the_endpoint_has_begun_to_read_is_read_to_its_end(request, driver,
             result = session.execute(MANY.execution_options(stream_results=True, max_row_buffer=10)).scalars()
             if use == "task":
                 return tasks.add_task(lambda: found.extend(map(str, result)))
-            return StreamingResponse(f"{number}\n" for number in result)
+            return StreamingResponse(pieces(result))
 
         with TestClient(app) as client:
             for _ in range(3):
@@ -852,8 +859,12 @@ def test_what_an_asynchronous_endpoint_has_begun_to_read_is_read_to_its_end(requ
             result = await session.stream(MANY)
 
             async def body():
+                part = ""
                 async for number in result.scalars():
-                    yield f"{number}\n"
+                    part += f"{number}\n"
+                    if number % SOME == 0:
+                        yield part
+                        part = ""
 
             in_use.append(registry.async_engine().pool.checkedout())
             return StreamingResponse(body())
