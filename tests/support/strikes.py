@@ -29,6 +29,9 @@ _interrupt = ctypes.PYFUNCTYPE(None, ctypes.c_int, ctypes.py_object)(("PyErr_Set
 _trip = partial(_interrupt, _SIGNAL)  # a function in C, in which no signal is seen; its other argument is of no use
 
 
+Place = tuple[tuple[str, str, int, int], ...]  # an instruction, and those of the calls that led to it, outwards
+
+
 class _Fuse:
     """Whose end lets a signal arrive."""
 
@@ -44,10 +47,24 @@ class Strike:
 
     The number of a point is how often one was passed since the beginning; ``left`` says what was left of it. With
     ``times`` it strikes at the following points, too, as for somebody who holds Ctrl-C.
+
+    With ``known`` places it strikes at the first point at another place, whatever its number, and adds that place. A
+    place is an instruction, and those of the calls in these files that led to it: the passes of a loop are at the same
+    place, the same function called from elsewhere is at another one.
     """
 
-    def __init__(self, number: int, *files: str, error: type[BaseException] = Struck, times: int = 1) -> None:
-        self.number = self.left = number
+    def __init__(
+        self,
+        number: int,
+        *files: str,
+        error: type[BaseException] = Struck,
+        times: int = 1,
+        known: set[Place] | None = None,
+    ) -> None:
+        self.number = number
+        self.left = number if known is None else 1
+        self._known = known
+        self._at = ""
         self._times = self._to_arrive = times
         self._fell = False
         self._files = files
@@ -60,7 +77,7 @@ class Strike:
         self._early = False  # whether the signal arrived where CPython would not have looked without us
 
     def __repr__(self) -> str:
-        return f"after a strike at point {self.number}"
+        return f"after a strike at point {self.number}{self._at}"
 
     def _trace(self, frame: FrameType, event: str, _: Any) -> Any:
         """Trace the instructions of a function that begins, if it is one of ours, until the strike."""
@@ -70,6 +87,7 @@ class Strike:
         frame.f_trace_lines = False
         points = _after_points(frame.f_code)
         self._next = (frame, points.get(_first_point(frame)))
+        path = () if self._known is None else self._path(frame.f_back)
 
         def trace(frame: FrameType, event: str, _: Any) -> Any:
             expected, self._next = self._next, None
@@ -79,14 +97,36 @@ class Strike:
                 if following is not None:
                     self._next = (frame, following)
                 if expected is not None and expected[0] is frame and expected[1] == offset and self.left > 0:
-                    self._pass()
+                    self._pass(frame, path)
             return trace
 
         return trace
 
+    def _path(self, frame: FrameType | None) -> Place:
+        """Return where our functions are, from this frame outwards."""
+        found = []
+        while frame is not None:
+            if frame.f_code.co_filename.startswith(self._files):
+                found.append(_instruction_of(frame))
+            frame = frame.f_back
+        return tuple(found)
+
+    def _is_due(self, frame: FrameType, path: Place | None = None) -> bool:
+        """Count a point, unless its place is known; return whether it is the one."""
+        if self._known is not None:
+            place = (_instruction_of(frame), *(self._path(frame.f_back) if path is None else path))
+            if place in self._known:
+                return False
+            self._known.add(place)
+            self._known = None  # of the times that are left, the next is at the next point
+            self._at = f", at instruction {frame.f_lasti} of {frame.f_code.co_qualname}"
+        self.left -= 1
+        return self.left == 0
+
     def during(self, work: Callable[[], Any]) -> bool:
         """Do some work; return whether the strike fell into it. Any other exception is passed on."""
         unraisable, sys.unraisablehook = sys.unraisablehook, _ignore_strikes
+        gc.disable()  # or what the work leaves may have grown old when it is collected here, and stay
         try:
             self._watched(work)
         except self._error as error:
@@ -95,6 +135,7 @@ class Strike:
             self.notes = getattr(error, "__notes__", [])
         finally:
             self._next = None
+            gc.enable()
             gc.collect(0)
             sys.unraisablehook = unraisable
         return self._fell
@@ -174,17 +215,14 @@ class Strike:
         if self._early:
             self._early = False
             return _Fuse()
-        if not point or self.left <= 0:
-            return None
-        self.left -= 1
-        if self.left:
+        # 0 is this function, 1 is the callback, and 2 is where the point is.
+        if not point or self.left <= 0 or not self._is_due(sys._getframe(2)):
             return None
         self._falls()
         return _Fuse()
 
-    def _pass(self) -> None:
-        self.left -= 1
-        if self.left == 0:
+    def _pass(self, frame: FrameType, path: Place) -> None:
+        if self._is_due(frame, path):
             self._falls()
             self._next = None  # a frame keeps its variables alive
             raise self._error
@@ -193,22 +231,32 @@ class Strike:
 _CALLBACKS = frozenset(function.__code__ for function in (Strike._begun, Strike._instruction))
 
 
+def _instruction_of(frame: FrameType) -> tuple[str, str, int, int]:
+    code = frame.f_code  # a code object itself takes long to hash
+    return code.co_filename, code.co_qualname, code.co_firstlineno, frame.f_lasti
+
+
 def _ignore_strikes(unraisable: Any) -> None:
     if not isinstance(unraisable.exc_value, Struck):
         sys.__unraisablehook__(unraisable)
 
 
-def sweep(attempt: Callable[[Strike], bool], *files: str) -> int:
+def sweep(attempt: Callable[[Strike], bool], *files: str, misses: int = 1) -> int:
     """Strike at every point of what an attempt does, each time anew; return how many there were.
 
     Args:
         attempt: does its work `during` the strike, says whether it fell, and looks whether all is well.
         files: whose code is struck.
+        misses: after how many attempts in a row that the strike missed all has been struck; more than one where the
+            points that are passed differ from one attempt to the next.
     """
-    number = 1
-    while attempt(Strike(number, *files)):
-        number += 1
-    return number - 1
+    number, left = 0, misses
+    while left:
+        if attempt(Strike(number + 1, *files)):
+            number, left = number + 1, misses
+        else:
+            left -= 1
+    return number
 
 
 _known: dict[CodeType, dict[int, int]] = {}

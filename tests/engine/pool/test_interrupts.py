@@ -22,7 +22,7 @@ from dbconfig.engine.pool.call_watchdog import Watch
 from dbconfig.engine.pool.maintenance import Caretaker
 from dbconfig.engine.pool.options import LineOptions
 from dbconfig.engine.pool.threads import FairPool
-from tests.support.strikes import Strike, Struck, needs_a_whole_with, sweep
+from tests.support.strikes import Place, Strike, Struck, needs_a_whole_with, sweep
 
 from .support import FakeServer, callers, eventually, fair_pool, helpers, running_engine, url_of
 
@@ -246,6 +246,22 @@ def test_strikes_see_every_point() -> None:
         len("b")
 
     assert sweep(lambda strike: strike.during(work), __file__) == 3
+
+
+def test_strikes_see_every_place_once_however_often_it_is_passed() -> None:
+    def called() -> None:
+        len("a")
+
+    def work() -> None:
+        for _ in range(5):
+            called()
+        called()
+
+    known: set[Place] = set()
+    points = sweep(lambda _: Strike(1, __file__, known=known).during(work))
+    # Two in `called`, on each of two paths; the begin of `work`, after `range`, and the loop. Python 3.11 does not look
+    # for signals after a call of a function that is written in Python.
+    assert points == len(known) == 2 * 2 + 3 + (0 if sys.version_info < (3, 12) else 2)
 
 
 def leave_an_except_in_a_with(lock: Any) -> None:
