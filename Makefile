@@ -9,6 +9,9 @@ PYTHON := # of test-python
 WORKERS := 4
 PYTEST := -m pytest --numprocesses $(WORKERS) --dist worksteal
 
+# Every process of a test run would compile again what it imports.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test check site bench compliance setup test-lowest test-python test-servers mutants simulate clean
 

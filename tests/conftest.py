@@ -12,7 +12,7 @@ from functools import cache
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import IO, Protocol, TypeVar
 
 import pytest
 
@@ -83,7 +83,7 @@ def _noting_a_refusal(item: pytest.Item) -> Iterator[None]:
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
     try:
-        with _noting_a_refusal(item) if _asynchronous_is_refused() else nullcontext():
+        with _on_the_machine(item), _noting_a_refusal(item) if _asynchronous_is_refused() else nullcontext():
             return (yield)
     finally:
         _forget_the_test()
@@ -137,8 +137,7 @@ def _asks_for_a_server(item: pytest.Function) -> bool:
     if not hasattr(item, "callspec") or not _SERVER_NAMES.search(repr(list(item.callspec.params.values()))):
         return False
     information = item._fixtureinfo
-    of_all_tests = {_the_machine.__name__, _memory.__name__}
-    fixtures = [each[-1] for name, each in information.name2fixturedefs.items() if name not in of_all_tests]
+    fixtures = [each[-1] for name, each in information.name2fixturedefs.items() if name != _memory.__name__]
     return "request" in information.argnames or any(
         "request" in each.argnames and each.func.__module__.startswith("tests.") for each in fixtures
     )
@@ -236,23 +235,27 @@ def _forget_the_test() -> None:
     gc.freeze()
 
 
-@pytest.fixture(autouse=True)
-def _the_machine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+@cache  # opened once: that takes as long as all the rest of it
+def _doors(everybodys: Path) -> tuple[IO[str], IO[str]]:
+    return (everybodys / "gate").open("w"), (everybodys / "machine").open("w")
+
+
+@contextmanager
+def _on_the_machine(item: pytest.Item) -> Iterator[None]:
     """In a parallel run let a test that is marked `alone` run beside no other."""
-    if "PYTEST_XDIST_WORKER" not in os.environ:
+    if not hasattr(item.config, "workerinput"):
         yield
         return
-    everybodys = tmp_path_factory.getbasetemp().parent  # the workers' own are in there
-    share = fcntl.LOCK_EX if request.node.get_closest_marker("alone") else fcntl.LOCK_SH
-    with (everybodys / "gate").open("w") as gate, (everybodys / "machine").open("w") as machine:
-        # Who waits for the machine keeps the gate, or those who share it would never all be out at the same time.
-        fcntl.flock(gate, fcntl.LOCK_EX)
-        fcntl.flock(machine, share)
-        fcntl.flock(gate, fcntl.LOCK_UN)
-        try:
-            yield
-        finally:
-            fcntl.flock(machine, fcntl.LOCK_UN)  # not by closing it: a child that the test forked has it open too
+    gate, machine = _doors(Path(item.config.option.basetemp).parent)  # the workers' own are in there
+    share = fcntl.LOCK_EX if item.get_closest_marker("alone") else fcntl.LOCK_SH
+    # Who waits for the machine keeps the gate, or those who share it would never all be out at the same time.
+    fcntl.flock(gate, fcntl.LOCK_EX)
+    fcntl.flock(machine, share)
+    fcntl.flock(gate, fcntl.LOCK_UN)
+    try:
+        yield
+    finally:
+        fcntl.flock(machine, fcntl.LOCK_UN)
 
 
 def _running(start: Callable[[], AnyServer]) -> Iterator[AnyServer]:
