@@ -75,6 +75,7 @@ class PostgreSQLServer(Server):
             # In the data directory, so that nothing is left behind when all the processes are killed.
             "dynamic_shared_memory_type": "mmap",
             "max_prepared_transactions": 10,
+            "autovacuum": "off",  # no database here grows old
             "wal_retrieve_retry_interval": "100ms",  # a standby finds its primary again soon after a restart
             "password_encryption": "scram-sha-256",
         }
@@ -103,6 +104,10 @@ class PostgreSQLServer(Server):
         for kind in ("TABLES", "SEQUENCES", "SCHEMAS"):
             rights = f"ALTER DEFAULT PRIVILEGES GRANT ALL ON {kind} TO {_double(self.user)}"
             self._run(rights, "template1")
+        # Most tests have a database of their own, a copy of these 300 files. It costs a fifth less without the
+        # comments, the statistics, and the maps of free space.
+        for statement in ("DELETE FROM pg_description", "DELETE FROM pg_statistic", "VACUUM FULL"):
+            self._run(statement, "template1")
         self._create_database(self.database)
 
     def _create_database(self, name: str) -> None:
