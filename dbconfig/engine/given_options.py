@@ -37,7 +37,7 @@ _OF_CONNECT: Final = (
 )
 _ARGUMENTS: Final = (
     *("poolclass", "pool_size", "max_overflow", "pool_timeout", "pool_use_lifo", "line", "pool_reset_on_return"),
-    *("pool_pre_ping", "pool_recycle", "echo_pool", "pool_logging_name"),
+    *("echo_pool", "pool_logging_name"),
 )
 
 

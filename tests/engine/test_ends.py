@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from _thread import allocate_lock
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from sqlalchemy import create_engine
+from sqlalchemy.pool import NullPool
 
 from dbconfig.engine import draining, read_only, reading_guard
+from dbconfig.engine.pool import retiring
 
 
 @pytest.mark.parametrize(("timeout", "valid"), [(0.0, True), (0.1, True), (-0.1, False), (float("nan"), False)])
@@ -26,6 +32,33 @@ def test_no_time_at_all_is_a_limit(timeout: float, valid: bool) -> None:
 def test_a_loop_waits_until_nothing_is_in_use(busy: list[int], seconds: float, idle: bool) -> None:
     drain: Any = SimpleNamespace(busy=lambda: busy.pop(0) if busy else 0)
     assert asyncio.run(draining._idle([drain], seconds)) is idle
+
+
+@pytest.mark.parametrize("of", ["this one", "another"])
+@pytest.mark.parametrize("held", ["connection", "cursor", "pooled", "nothing"])
+def test_a_thread_may_be_in_a_call_if_its_frames_hold_the_connection(held: str, of: str) -> None:
+    began, end = allocate_lock(), allocate_lock()  # whose methods are in C, as those of sqlite3
+    began.acquire()
+    end.acquire()
+
+    def call(given: Any) -> None:
+        began.release()
+        end.acquire(timeout=60)
+
+    engine = create_engine("sqlite://", poolclass=NullPool, connect_args={"check_same_thread": False})
+    with closing(engine.raw_connection()) as asked, closing(engine.raw_connection()) as other:
+        used = asked if of == "this one" else other
+        own: Any = used.dbapi_connection
+        given = {"connection": own, "cursor": own.cursor(), "pooled": used, "nothing": None}[held]
+        with ThreadPoolExecutor(1) as threads:
+            running = threads.submit(call, given)
+            try:
+                assert began.acquire(timeout=60)
+                assert retiring._in_a_call(asked.dbapi_connection) is (of == "this one" and held != "nothing")
+            finally:
+                end.release()
+            running.result(60)
+        assert not retiring._in_a_call(asked.dbapi_connection)  # the caller, who asks, is in no other call
 
 
 class Own:

@@ -63,6 +63,9 @@ EQUIVALENT: dict[str, dict[str, str]] = {
     "dbconfig/engine/dialects/postgresql/refusal.py": {
         ": 30_000 → 30001": "more than any server says before the login; the limit is there for what is not a server",
     },
+    "dbconfig/engine/dialects/sqlite/dropped_parents.py": {
+        "_referring: True → False": "there are as many columns on both sides, or the key has been skipped before",
+    },
     "dbconfig/engine/dialects/sqlite/connection.py": {
         "Connection: 0.0 → 1.0": "no connection is opened in the first second of a machine's clock",
         "Connection: False → True #4": "`fresh` is read in a transaction, and the statement that begins one sets it",

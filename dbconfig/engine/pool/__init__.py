@@ -117,8 +117,8 @@ def pool_arguments(
     ``judge``: says which failed connects are worth another attempt.
     """
     poolclass = _poolclass(settings, is_async)
-    # SQLAlchemy's own ping and recycling stay off: ours are attached to every kind of pool.
-    arguments: dict[str, Any] = {"poolclass": poolclass, "pool_pre_ping": False, "pool_recycle": -1}
+    # SQLAlchemy's own ping and recycling stay off, as they are by default: ours are attached to every kind of pool.
+    arguments: dict[str, Any] = {"poolclass": poolclass}
     if issubclass(poolclass, QueuePool):
         arguments |= {
             "pool_size": settings.pool_size,

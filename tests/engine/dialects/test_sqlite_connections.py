@@ -16,7 +16,7 @@ import pytest
 
 from dbconfig import ConfigError, Profile, Registry
 from dbconfig.engine.dialects.error_table import Fate
-from dbconfig.engine.dialects.sqlite import base, errors, pragmas, rebuilt_tables, statements
+from dbconfig.engine.dialects.sqlite import base, dropped_parents, errors, pragmas, rebuilt_tables, statements
 from dbconfig.engine.dialects.sqlite.aiosqlite import DRIVER as AIOSQLITE
 from dbconfig.engine.dialects.sqlite.aiosqlite_connection import Calls, connect
 from dbconfig.engine.dialects.sqlite.connection import Connection, driver_of
@@ -663,3 +663,27 @@ def test_a_table_may_be_dropped_where_foreign_keys_are_off(connections: tuple[Se
     one.execute("INSERT INTO parent VALUES (1)")
     one.execute("DROP TABLE parent")
     assert one.execute("SELECT * FROM child").fetchall() == [(1,)]
+
+
+FAMILY = (
+    "CREATE TABLE {0}.parent (id INTEGER PRIMARY KEY); CREATE TABLE {0}.child (p REFERENCES parent);"
+    "INSERT INTO {0}.parent VALUES (1); INSERT INTO {0}.child VALUES (1);"
+)
+
+
+def test_a_bare_name_is_the_temporary_table_then_that_of_the_main_database() -> None:
+    """As SQLite finds what it drops: what the others are, and who refers to them, makes no difference."""
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        connection.executescript("PRAGMA foreign_keys = ON; ATTACH ':memory:' AS other;" + FAMILY.format("main"))
+        with pytest.raises(sqlite3.IntegrityError, match="DROP TABLE parent would delete or change rows of child"):
+            dropped_parents.refuse_to_drop(connection, ["parent"])
+        connection.execute("CREATE TEMPORARY TABLE parent (id INTEGER)")
+        dropped_parents.refuse_to_drop(connection, ["parent"])
+        connection.execute("DROP TABLE parent")
+        assert connection.execute("SELECT id FROM main.parent").fetchall() == [(1,)]
+
+        connection.executescript("DELETE FROM main.child;" + FAMILY.format("other"))
+        dropped_parents.refuse_to_drop(connection, ["parent"])
+        connection.execute("DROP TABLE parent")
+        with pytest.raises(sqlite3.IntegrityError, match="DROP TABLE parent would delete or change rows of child"):
+            dropped_parents.refuse_to_drop(connection, ["parent"])

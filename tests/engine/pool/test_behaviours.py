@@ -324,7 +324,7 @@ def test_new_connections_have_time_limits_against_half_open_sockets(twin: Twin, 
 
 def test_pools_that_do_not_queue_take_no_arguments_of_a_queue() -> None:
     arguments = pool_arguments(Settings(poolclass="NullPool"), name="a/b")
-    assert arguments.keys() == {"poolclass", "pool_pre_ping", "pool_recycle"}
+    assert arguments.keys() == {"poolclass"}
 
 
 def test_the_behaviours_can_be_attached_to_a_pool_that_does_not_queue(tmp_path: Any) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
+import re
 import socket
 import threading
 from collections.abc import Iterator
@@ -34,6 +36,7 @@ from dbconfig.engine.pool.diagnostics.leaks import Hold, LeaksByEvents, LeaksOfL
 from dbconfig.engine.pool.diagnostics.stats import Histogram, PoolStats
 from dbconfig.engine.pool.diagnostics.timeout_report import explainer
 from dbconfig.engine.pool.line import Line
+from dbconfig.engine.pool.maintenance import caretaker
 from dbconfig.engine.pool.mending import mend
 from dbconfig.engine.pool.ping import Check
 from dbconfig.engine.pool.place import Caller, Rules
@@ -369,6 +372,37 @@ def test_leaks_of_other_pools_are_found_by_their_events(tmp_path: Path) -> None:
     engine.dispose()
 
 
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_reports_pause_when_their_pool_is_disposed_of_unless_one_is_in_use(tmp_path: Path, asynchronous: bool) -> None:
+    profile = Profile(name="shop", url=f"sqlite:///{tmp_path}/a.db", pool_leak_warning=600.0)  # type: ignore[arg-type]  # seconds
+
+    def pauses(pool: Any) -> bool:
+        reports = pool.at_dispose.__self__
+        assert reports._watching is (id(reports) in caretaker._jobs)
+        return not reports._watching
+
+    async def main() -> None:
+        engine = db.async_engine()
+        async with engine.connect():
+            pool = engine.sync_engine.pool
+            pool.dispose()
+            assert not pauses(pool)
+        pool.dispose()
+        assert pauses(pool)
+        await db.async_dispose()
+
+    with Registry.from_profile(profile) as db:
+        if asynchronous:
+            asyncio.run(main())
+            return
+        with db.engine().connect():
+            pool = db.engine().pool
+            pool.dispose()
+            assert not pauses(pool)
+        pool.dispose()
+        assert pauses(pool)
+
+
 def test_only_a_return_that_was_waited_for_is_reported(caplog: pytest.LogCaptureFixture) -> None:
     found = LeaksByEvents("shop", 5.0, lambda place, *, idle: None, lambda record: False, list, awaits=False)
     found._watching = True  # no job is needed
@@ -381,6 +415,40 @@ def test_only_a_return_that_was_waited_for_is_reported(caplog: pytest.LogCapture
     (told,) = caplog.records
     assert "was returned after" in told.getMessage()
     assert not found._any_held()
+
+
+@pytest.mark.parametrize("reported", [False, True])
+def test_what_the_collector_returns_to_another_pool_is_reported_and_counted_once(
+    tmp_path: Path, reported: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine = create_engine(f"sqlite:///{tmp_path}/a.db", poolclass=QueuePool)
+    counted: list[tuple[str | None, bool]] = []
+    count = lambda place, *, idle: counted.append((place, idle))  # noqa: E731  # of one line
+    found = LeaksByEvents("shop", 5.0, count, lambda record: False, list, awaits=False)
+    found._watching = True  # no job is needed
+    forgotten = [engine.raw_connection()]  # taken before anybody looked
+    event.listen(engine, "checkout", found.taken)
+    event.listen(engine, "reset", found.reset)
+    forgotten.clear()
+    gc.collect()
+    with engine.connect():
+        pass  # comes back from who has it
+    assert caplog.records == []
+
+    def forgetful() -> None:
+        connection = engine.raw_connection()
+        (hold,) = found._holds.values()
+        hold.reported = reported
+        del connection
+
+    forgetful()
+    gc.collect()
+    (told,) = caplog.records
+    assert "a connection was never closed; the garbage collector reclaimed it after" in told.getMessage()
+    assert re.search(r"test_returns_and_reports\.py:\d+ in \S*forgetful ", told.getMessage())
+    assert [(bool(place and "forgetful" in place), idle) for place, idle in counted] == [(True, False)] * (not reported)
+    assert not found._any_held()
+    engine.dispose()
 
 
 @pytest.fixture(params=[None, "QueuePool"])
@@ -403,6 +471,32 @@ def test_who_holds_a_connection_of_an_asynchronous_engine_is_its_task(tmp_path: 
             await db.async_dispose()
 
     asyncio.run(main())
+
+
+def forget(held: list[Any]) -> None:
+    held.clear()
+    gc.collect()
+
+
+@pytest.mark.parametrize("poolclass", [None, "QueuePool"])
+def test_what_the_collector_returns_to_an_asynchronous_engine_is_reported_and_counted(
+    tmp_path: Path, poolclass: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    url, kept = f"sqlite:///{tmp_path}/a.db", {} if poolclass is None else {"poolclass": poolclass}
+
+    async def main() -> None:
+        with Registry.from_profile(Profile(name="shop", url=url, pool_leak_warning=60.0, **kept)) as db:  # type: ignore[arg-type]  # of one key
+            engine = db.async_engine()
+            held = [await engine.connect()]
+            with pytest.warns(exc.SAWarning, match="garbage collector is trying to clean up"):
+                forget(held)
+            assert stats(engine.sync_engine).leaks == 1
+            await db.async_dispose()
+
+    asyncio.run(main())
+    (told,) = [record.getMessage() for record in caplog.records if record.name == "dbconfig.pool.leaks"]
+    assert "a connection was never closed; the garbage collector reclaimed it after" in told
+    assert re.search(r"test_returns_and_reports\.py:\d+ in \S*main ", told)
 
 
 def test_what_is_counted_of_an_engine(engine: Engine) -> None:
