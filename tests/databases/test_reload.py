@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import Pool
 from sqlmodel import Session
 
 from dbconfig import ConfigError, Profile, Registry
 from dbconfig.engine import password_rotation
+from dbconfig.registry import reloading
 from tests.support.drivers import Driver, of, plain
 from tests.support.loop_thread import LoopThread
 from tests.support.processes import wait_until
@@ -278,6 +280,28 @@ def test_reloads_at_the_same_time_take_turns_and_an_engine_made_meanwhile_is_not
         thread.join()
     assert {id(engine) for engine in asked} == {id(db.engine("other"))}
     db.engine("other").connect().close()
+
+
+def test_an_engine_that_was_proved_in_vain_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another database is opened meanwhile, so that the reload begins again, with engines of its own."""
+    lines = {"url": f"sqlite:///{tmp_path}/a.db", "databases": f"{{other: {{url: 'sqlite:///{tmp_path}/b.db'}}}}"}
+    write(tmp_path, **lines)
+    with Registry(tmp_path / "config", profile="production", environ={}) as db:
+        proved: list[tuple[Engine, Pool]] = []
+        prove = reloading._prove
+
+        def meanwhile(engine: Engine) -> None:
+            prove(engine)
+            if not proved:
+                db.engine("other")
+            proved.append((engine, engine.pool))
+
+        monkeypatch.setattr(reloading, "_prove", meanwhile)
+        db.engine()
+        write(tmp_path, **lines | {"pool_size": 2})
+        db.reload()
+        assert [engine in (db.engine(), db.engine("other")) for engine, _ in proved] == [False, True, True]
+        assert [pool.open for _, pool in proved] == [0, 1, 1]  # type: ignore[attr-defined]  # ours
 
 
 def test_a_database_in_memory_stays_as_it_is(tmp_path: Path) -> None:

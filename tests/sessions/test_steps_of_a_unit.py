@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 from sqlalchemy import text
-from sqlalchemy.exc import PendingRollbackError
+from sqlalchemy.exc import InvalidRequestError, PendingRollbackError
 
 from dbconfig import Profile, Registry
 from dbconfig.engine.commit_guard import Mark
 from dbconfig.engine.dialects.error_table import Fate
 from dbconfig.sessions import retry
-from dbconfig.sessions.session import begun
+from dbconfig.sessions.session import _BEGUN, begun
 
 
 class Limit:
@@ -116,3 +116,28 @@ def test_a_unit_notes_the_connections_of_its_transaction_and_their_commit() -> N
 
         db.run_in_transaction(work)
         assert [mark.committed for mark in marks] == [True]
+
+
+@pytest.mark.parametrize("end", [None, ValueError("by the work"), GeneratorExit()])
+def test_the_connection_of_a_unit_that_has_ended_is_no_longer_guarded(
+    end: BaseException | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be shared with other sessions, in tests; a GeneratorExit is an interrupt between two steps."""
+    mark, undone = Mark("shop", allowed=False), list[str]()
+    mark.undo = lambda: undone.append("the driver's connection is as it was")
+    monkeypatch.setattr(retry, "is_gone", lambda connection, mark: False)
+    session: Any = SimpleNamespace(info={_BEGUN: [(None, mark)]})
+    steps = retry._attempt(session)
+    assert isinstance(next(steps), retry._Work)
+    with pytest.raises(InvalidRequestError, match="commits when its function returns"):
+        mark.refuse()
+    if end is None:
+        assert isinstance(steps.send("result"), retry._Call)
+        assert steps.send(None) == retry._Close(session)
+    elif isinstance(end, GeneratorExit):
+        steps.close()
+    else:
+        assert steps.throw(end) == retry._Close(session)
+    mark.refuse()
+    assert undone == ["the driver's connection is as it was"]
+    steps.close()
