@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from _thread import allocate_lock
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from sqlalchemy import create_engine
+from sqlalchemy import Engine, create_engine
 from sqlalchemy.pool import NullPool
 
-from dbconfig.engine import draining, read_only, reading_guard
+from dbconfig.engine import draining, pool, read_only, reading_guard
 from dbconfig.engine.pool import retiring
+from tests.engine.pool.support import running_engine
 
 
 @pytest.mark.parametrize(("timeout", "valid"), [(0.0, True), (0.1, True), (-0.1, False), (float("nan"), False)])
@@ -59,6 +63,55 @@ def test_a_thread_may_be_in_a_call_if_its_frames_hold_the_connection(held: str, 
                 end.release()
             running.result(60)
         assert not retiring._in_a_call(asked.dbapi_connection)  # the caller, who asks, is in no other call
+
+
+def is_open(connection: Any) -> bool:
+    try:
+        connection.execute("SELECT 1")
+    except sqlite3.ProgrammingError:
+        return False
+    return True
+
+
+@pytest.fixture(params=[None, "QueuePool", "NullPool"])
+def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
+    with running_engine(f"sqlite:///{tmp_path}/a.db", poolclass=request.param) as made:
+        yield made
+
+
+def test_what_is_in_use_is_cut_unless_a_statement_of_it_runs_in_this_process(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    gone, runs, used = (engine.raw_connection() for _ in range(3))
+    owns: list[Any] = [each.dbapi_connection for each in (gone, runs, used)]
+    drain, waited = pool.drain(engine), list[float]()
+    monkeypatch.setattr(drain._ledger, "live", lambda: [each._connection_record for each in (gone, runs, used)])  # type: ignore[attr-defined]  # of SQLAlchemy's
+    monkeypatch.setattr(
+        retiring, "wait_until_idle", lambda drains, seconds: (waited.append(seconds), gone.invalidate())
+    )
+    monkeypatch.setattr(retiring, "_in_a_call", lambda connection: connection is owns[1])
+    drain.cut()
+    assert waited == [retiring.GRACE]
+    assert [is_open(own) for own in owns] == [False, True, False]
+    told = "testing/default: a statement still runs in this process; its connection closes when it ends"
+    assert caplog.messages == [told]
+    for each in (gone, runs, used):
+        each.close()
+    assert not is_open(owns[1])
+
+
+@pytest.mark.parametrize("way", ["drain", "close_on_return"])
+def test_a_connection_in_use_at_the_end_of_its_engine_is_closed_as_it_is_returned(engine: Engine, way: str) -> None:
+    with engine.connect() as one, engine.connect() as other:
+        owns = [each.connection.dbapi_connection for each in (one, other)]
+        if way == "drain":
+            pool.drain(engine)
+        else:
+            pool.close_on_return(engine)
+        assert all(is_open(own) for own in owns)
+        other.close()
+        assert [is_open(own) for own in owns] == [True, False]
+    assert not any(is_open(own) for own in owns)
 
 
 class Own:

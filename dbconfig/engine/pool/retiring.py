@@ -9,8 +9,8 @@ from threading import Thread, get_ident
 from time import sleep
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from sqlalchemy import exc
-from sqlalchemy.pool import NullPool, Pool
+from sqlalchemy import event, exc
+from sqlalchemy.pool import NullPool, Pool, QueuePool
 from sqlalchemy.pool.base import _ConnectionFairy
 from sqlalchemy.util import await_only
 
@@ -19,7 +19,7 @@ from dbconfig.engine.pool.cancelling import CANCEL_LIMIT, cancel_beside
 from dbconfig.engine.pool.clock import monotonic
 from dbconfig.engine.pool.facts import facts
 from dbconfig.engine.pool.ours import is_ours
-from dbconfig.engine.pool.record import Record
+from dbconfig.engine.pool.record import REASON, Record
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection, Engine
@@ -101,10 +101,23 @@ def close_on_return(engine: Engine) -> None:
         engine.pool.dispose()  # not engine.dispose(), which would give it a new pool that keeps its connections
         return
     old = engine.pool
+    _close_what_returns(old)
     engine.pool = NullPool(
         old._creator, dialect=old._dialect, logging_name=old._orig_logging_name, _dispatch=old.dispatch
     )
     old.dispose()
+
+
+def _close_what_returns(pool: Pool) -> None:
+    """Make a pool of SQLAlchemy that is no longer in use close what is returned to it: its queue would keep it."""
+    if isinstance(pool, QueuePool):
+        event.listen(pool, "checkin", _close_returned)
+
+
+def _close_returned(connection: Any, record: Any) -> None:
+    if connection is not None:
+        record.info[REASON] = "disposed"
+        record.close()
 
 
 class Drain:
@@ -119,6 +132,8 @@ class Drain:
         engine.pool = ClosedPool(ledger.name, engine.pool)
         if is_ours(self._pool):
             self._pool.dispose()  # callers that already wait are still served
+        else:
+            _close_what_returns(self._pool)
 
     def busy(self) -> int:
         """Return how many connections are in use or about to be."""
