@@ -117,6 +117,29 @@ def test_the_thread_that_forks_waits_for_no_connect_of_its_own(monkeypatch: pyte
         forks.connects.end(token)
 
 
+def test_a_connect_waits_for_a_fork_twice_as_long_as_a_fork_for_a_connect(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever becomes of the other one; and a connect that waits is not one that the fork waits for."""
+    connects, token, now, seen = forks.Connects(), (1, object()), [0.0], set[int]()
+
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+        seen.add(len(connects._under_way))
+
+    monkeypatch.setattr(connects, "LIMIT", 3.0)
+    monkeypatch.setattr(forks, "time", SimpleNamespace(monotonic=lambda: now[0], sleep=sleep))
+    monkeypatch.setattr(connects, "_forking", 2)
+    connects.begin(token)
+    assert seen == {0}
+    assert connects._under_way == {token}
+    assert 6.0 <= now[0] < 6.1
+    connects.pause()
+    assert connects._forking == threading.get_ident()
+    assert 9.0 <= now[0] < 9.2
+    connects.go_on()
+    connects.begin((3, object()))
+    assert now[0] < 9.2  # no fork is pending
+
+
 def ended(pid: int, stack: str) -> int:
     """Return the exit code of a child; one that hangs writes its stack into a file, and is ended."""
     deadline = time.monotonic() + 30
