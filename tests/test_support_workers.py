@@ -13,14 +13,17 @@ pytest.importorskip("xdist")
 TESTS = """
 import os, pathlib, pytest
 with open("imported", "a") as file:
-    print(os.getpid(), file=file)
+    print(os.getpid(), os.getppid(), file=file)
 @pytest.mark.parametrize("number", range(20))
 def test_each(number, tmp_path):
     pathlib.Path(f"ran-{number}").write_text(f"{os.getpid()} {os.environ['PYTEST_XDIST_WORKER']} {tmp_path}")
 """
 CONFTEST = """
 from tests.support.workers import fork_workers
+import os
 def pytest_xdist_setupnodes(config, specs):
+    with open("controller", "w") as file:
+        file.write(str(os.getpid()))
     fork_workers(config, len(specs))
 """
 
@@ -35,14 +38,15 @@ def run(folder: Path, *arguments: str) -> str:
     return done.stdout + done.stderr
 
 
-def imports(folder: Path) -> list[str]:
-    return (folder / "imported").read_text().split()
+def imports(folder: Path) -> list[tuple[str, ...]]:
+    """Return the numbers of the processes that have imported the tests, and of their parents."""
+    return [tuple(line.split()) for line in (folder / "imported").read_text().splitlines()]
 
 
 def test_the_tests_are_imported_once_for_all_workers(tmp_path: Path) -> None:
     (tmp_path / "test_it.py").write_text(TESTS)
     assert "20 passed" in (told := run(tmp_path, "test_it.py::test_each", "-m", "not other")), told
-    (origin,) = imports(tmp_path)
+    ((origin, _),) = imports(tmp_path)
     ran = [(tmp_path / f"ran-{number}").read_text().split() for number in range(20)]
     assert len({(pid, worker) for pid, worker, _ in ran}) == 2
     assert origin not in {pid for pid, _, _ in ran}
@@ -63,8 +67,10 @@ def test_what_cannot_be_imported_is_reported(tmp_path: Path) -> None:
     assert re.search("ERROR collecting test_it.py.*nothing_of_this_name", told, re.DOTALL), told
 
 
-def test_where_that_process_ends_early_xdist_starts_its_own_workers(tmp_path: Path) -> None:
+@pytest.mark.parametrize("end", ["os._exit(1)", "os.kill(os.getpid(), signal.SIGINT)"])
+def test_where_that_process_ends_early_xdist_starts_its_own_workers(tmp_path: Path, end: str) -> None:
     (tmp_path / "test_it.py").write_text(TESTS)
-    (tmp_path / "test_first.py").write_text("import os, sys\nif 'ends' in sys.argv[-1]: os._exit(1)")
+    (tmp_path / "test_first.py").write_text(f"import os, signal, sys\nif 'ends' in sys.argv[-1]: {end}")
     assert "20 passed" in (told := run(tmp_path)), told
-    assert len(imports(tmp_path)) == 2
+    controller = (tmp_path / "controller").read_text()
+    assert [parent for _, parent in imports(tmp_path)] == [controller] * 2

@@ -105,6 +105,9 @@ def _import_tests(arguments: Sequence[str]) -> None:
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.delenv("PYTEST_ADDOPTS", raising=False)  # the workers heed it
         options = ["-p", "xdist", "--numprocesses=0", "--collect-only", "-q", "--override-ini", f"cache_dir={folder}"]
-        pytest.main([*arguments, *options], plugins=[OfNoTests()])
+        options.append("--continue-on-collection-errors")  # so that only Ctrl-C interrupts it
+        end = pytest.main([*arguments, *options], plugins=[OfNoTests()])
+    if end == pytest.ExitCode.INTERRUPTED:
+        os._exit(end)  # nobody wants workers any more
     gc.collect()
     gc.freeze()
