@@ -29,7 +29,7 @@ _interrupt = ctypes.PYFUNCTYPE(None, ctypes.c_int, ctypes.py_object)(("PyErr_Set
 _trip = partial(_interrupt, _SIGNAL)  # a function in C, in which no signal is seen; its other argument is of no use
 
 
-Place = tuple[tuple[str, str, int, int], ...]  # an instruction, and those of the calls that led to it, outwards
+Place = tuple[tuple[str, str, int, int], ...]  # an instruction, and that of the call that led to it
 
 
 class _Fuse:
@@ -49,7 +49,7 @@ class Strike:
     ``times`` it strikes at the following points, too, as for somebody who holds Ctrl-C.
 
     With ``known`` places it strikes at the first point at another place, whatever its number, and adds that place. A
-    place is an instruction, and those of the calls in these files that led to it: the passes of a loop are at the same
+    place is an instruction, and that of the call in these files that led to it: the passes of a loop are at the same
     place, the same function called from elsewhere is at another one.
     """
 
@@ -103,13 +103,12 @@ class Strike:
         return trace
 
     def _path(self, frame: FrameType | None) -> Place:
-        """Return where our functions are, from this frame outwards."""
-        found = []
+        """Return where the nearest of our functions is, from this frame outwards."""
         while frame is not None:
             if frame.f_code.co_filename.startswith(self._files):
-                found.append(_instruction_of(frame))
+                return (_instruction_of(frame),)
             frame = frame.f_back
-        return tuple(found)
+        return ()
 
     def _is_due(self, frame: FrameType, path: Place | None = None) -> bool:
         """Count a point, unless its place is known; return whether it is the one."""
