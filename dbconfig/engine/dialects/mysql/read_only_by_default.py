@@ -25,11 +25,8 @@ def reason(settings: DatabaseSettings, connected: Connected) -> str:
             return f"transactions are read-only by default: {name} is set in variables ({settings.origin('variables')})"
     with connected() as connection:
         cursor = connection.cursor()
-        try:
-            cursor.execute(_QUESTION)
-            shown = {str(name).lower(): str(value) for name, value in cursor.fetchall()}
-        finally:
-            cursor.close()
+        cursor.execute(_QUESTION)
+        shown = {str(name).lower(): str(value) for name, value in cursor.fetchall()}
     for name in _NAMES:
         if shown.get(name, "OFF").upper() in _ON:
             help = f"SET GLOBAL {name} = OFF"

@@ -42,11 +42,8 @@ def reason(settings: DatabaseSettings, connected: Connected) -> str:
         return f"transactions are read-only by default: {_NAME} is set in {place}"
     with connected() as connection:
         cursor = connection.cursor()
-        try:
-            cursor.execute(_QUESTION)
-            standby, value, source, role, database = cursor.fetchone()
-        finally:
-            cursor.close()
+        cursor.execute(_QUESTION)
+        standby, value, source, role, database = cursor.fetchone()
     if standby or value != "on" or source not in _SOURCES:
         return ""
     names = {"role": _name(role), "database": _name(database)}
