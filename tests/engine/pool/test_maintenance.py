@@ -191,3 +191,20 @@ def test_where_no_thread_can_be_started_nothing_is_cared_for(
     monkeypatch.setattr(maintenance, "Thread", Thread)
     Caretaker().add("one", lambda: None)
     assert caplog.records == []
+
+
+def test_a_job_that_is_removed_wakes_the_thread_and_one_that_is_unknown_does_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It may have been the last one, and without a job the thread ends."""
+    caretaker = Caretaker()
+    monkeypatch.setattr(caretaker, "_start", lambda: None)
+    caretaker.add("one", lambda: None)
+    assert caretaker._inbox.get_nowait() is not None
+    caretaker.remove("another")
+    assert caretaker._inbox.empty()
+    caretaker.remove("one")
+    assert caretaker._inbox.get_nowait() is None
+    assert not caretaker._jobs
+    caretaker.remove("one")
+    assert caretaker._inbox.empty()

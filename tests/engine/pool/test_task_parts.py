@@ -20,6 +20,7 @@ from dbconfig.engine.pool.tally import Counters
 from dbconfig.engine.pool.task_lent import TaskLent
 from dbconfig.engine.pool.task_record import is_held
 from dbconfig.engine.pool.tasks import TaskPool
+from dbconfig.engine.pool.threads import FairPool
 from tests.registries import registry
 
 
@@ -402,6 +403,19 @@ def test_only_a_connection_in_doubt_is_asked(
     pool._ask_or_look = lambda *given: asks.append(given) or verdict  # type: ignore[method-assign]  # no socket
     assert pool._why_unfit(place, 30.0, rested=rested) == found
     assert bool(asks) is asked
+
+
+@pytest.mark.parametrize(
+    ("disposed", "open_", "callers", "over"),
+    [(True, 0, [], True), (False, 0, [], False), (True, 1, [], False), (True, 0, ["caller"], False)],
+)
+def test_what_a_pool_has_counted_is_final_when_it_is_disposed_of_and_empty_and_its_callers_are_served(
+    disposed: bool, open_: int, callers: list[str], over: bool
+) -> None:
+    """Of a pool of threads, too."""
+    pool: Any = SimpleNamespace(line=Line(disposed=disposed, open=open_, callers=callers), open=open_, waiters=callers)
+    assert TaskPool.is_over(pool) is over
+    assert FairPool.is_over(pool) is over
 
 
 @pytest.mark.parametrize("error", [OSError("away"), asyncio.CancelledError()], ids=["error", "cancelled"])
