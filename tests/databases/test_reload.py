@@ -282,26 +282,70 @@ def test_reloads_at_the_same_time_take_turns_and_an_engine_made_meanwhile_is_not
     db.engine("other").connect().close()
 
 
-def test_an_engine_that_was_proved_in_vain_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+class Proving:
+    """The engines that a reload of two databases has opened to prove them, with what happens after the first one."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.folder = folder
+        self.proved: list[tuple[Engine, Pool]] = []
+        self.meanwhile: Callable[[], object] = lambda: None
+        self._prove = reloading._prove
+        monkeypatch.setattr(reloading, "_prove", self.prove)
+        self.write()
+        self.db = Registry(folder / "config", profile="production", environ={})
+
+    def write(self, other: str = "b.db", **lines: object) -> None:
+        other = f"{{other: {{url: 'sqlite:///{self.folder}/{other}', pool_size: 3}}}}"
+        write(self.folder, url=f"sqlite:///{self.folder}/a.db", databases=other, **lines)
+
+    def prove(self, engine: Engine) -> None:
+        self.proved.append((engine, engine.pool))
+        self._prove(engine)
+        if len(self.proved) == 1:
+            self.meanwhile()
+
+    def open(self) -> list[tuple[bool, int]]:
+        """Return of each engine whether it is in use now, and how many connections its pool has."""
+        now = (self.db.engine(), self.db.engine("other"))
+        return [(engine in now, pool.open) for engine, pool in self.proved]  # type: ignore[attr-defined]  # ours
+
+
+@pytest.fixture
+def proving(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proving]:
+    made = Proving(tmp_path, monkeypatch)
+    with made.db:
+        yield made
+
+
+def test_an_engine_that_only_proved_its_settings_is_closed_after_a_reload(proving: Proving) -> None:
+    before = [proving.db.engine(), proving.db.engine("other")]
+    proving.write(pool_size=2)
+    proving.db.reload()
+    assert proving.open() == [(True, 1), (False, 0)]
+    assert [engine in before for engine in (proving.db.engine(), proving.db.engine("other"))] == [False, True]
+
+
+def test_engines_that_were_proved_in_vain_are_closed(proving: Proving) -> None:
     """Another database is opened meanwhile, so that the reload begins again, with engines of its own."""
-    lines = {"url": f"sqlite:///{tmp_path}/a.db", "databases": f"{{other: {{url: 'sqlite:///{tmp_path}/b.db'}}}}"}
-    write(tmp_path, **lines)
-    with Registry(tmp_path / "config", profile="production", environ={}) as db:
-        proved: list[tuple[Engine, Pool]] = []
-        prove = reloading._prove
+    proving.db.engine("other")
+    proving.meanwhile = proving.db.engine
+    proving.write(pool_size=2)
+    proving.db.reload()
+    assert sorted(proving.open()) == [(False, 0), (False, 0), (True, 1)]
 
-        def meanwhile(engine: Engine) -> None:
-            prove(engine)
-            if not proved:
-                db.engine("other")
-            proved.append((engine, engine.pool))
 
-        monkeypatch.setattr(reloading, "_prove", meanwhile)
-        db.engine()
-        write(tmp_path, **lines | {"pool_size": 2})
-        db.reload()
-        assert [engine in (db.engine(), db.engine("other")) for engine, _ in proved] == [False, True, True]
-        assert [pool.open for _, pool in proved] == [0, 1, 1]  # type: ignore[attr-defined]  # ours
+@pytest.mark.parametrize(("first", "second", "file"), [("default", "other", "b.db"), ("other", "default", "a.db")])
+def test_an_engine_that_was_proved_before_another_that_fails_is_closed(
+    proving: Proving, first: str, second: str, file: str
+) -> None:
+    """Whether it was to replace one, or only proved its settings."""
+    before = [proving.db.engine(first), proving.db.engine(second)]
+    (proving.folder / file).mkdir()
+    proving.write(pool_size=2)
+    with pytest.raises(DBAPIError, match="unable to open database file"):
+        proving.db.reload()
+    assert proving.open() == [(False, 0), (False, 0)]
+    assert [proving.db.engine(first), proving.db.engine(second)] == before
 
 
 def test_a_database_in_memory_stays_as_it_is(tmp_path: Path) -> None:
