@@ -83,10 +83,14 @@ class Strike:
         """Trace the instructions of a function that begins, if it is one of ours, until the strike."""
         if self.left <= 0 or not frame.f_code.co_filename.startswith(self._files):
             return None
+        self._next = (frame, _after_points(frame.f_code).get(_first_point(frame)))
+        return self._of_instructions(frame)
+
+    def _of_instructions(self, frame: FrameType) -> Any:
+        """Have the instructions of a frame traced; return by what."""
         frame.f_trace_opcodes = True
         frame.f_trace_lines = False
         points = _after_points(frame.f_code)
-        self._next = (frame, points.get(_first_point(frame)))
         path = () if self._known is None else self._path(frame.f_back)
 
         def trace(frame: FrameType, event: str, _: Any) -> Any:
@@ -101,6 +105,25 @@ class Strike:
             return trace
 
         return trace
+
+    def _trace_again(self, frame: FrameType, event: str, _: Any) -> None:
+        """Trace what is left, at the first call or return after a strike: CPython traces no more when a tracer raises.
+
+        It goes on calling a profiler, which this is. Until then there is no point but at the end of a loop.
+        """
+        sys.setprofile(None)
+        sys.settrace(self._trace)
+        points = _after_points(frame.f_code)
+        at = _first_point(frame) if event == "call" else frame.f_lasti
+        if event == "return" and frame.f_back is not None:
+            self._next = (frame.f_back, _after_points(frame.f_back.f_code).get(frame.f_back.f_lasti))
+        else:
+            self._next = (frame, points.get(at))
+        each: FrameType | None = frame
+        while each is not None:
+            if each.f_code.co_filename.startswith(self._files):
+                each.f_trace = self._of_instructions(each)
+            each = each.f_back
 
     def _path(self, frame: FrameType | None) -> Place:
         """Return where the nearest of our functions is, from this frame outwards."""
@@ -144,6 +167,8 @@ class Strike:
         self._times -= 1
         if self._times:
             self.left = 1
+            if sys.version_info < (3, 12):
+                sys.setprofile(self._trace_again)
 
     def _watched(self, work: Callable[[], Any]) -> None:
         if sys.version_info < (3, 12):
@@ -152,6 +177,7 @@ class Strike:
             try:
                 work()
             finally:
+                sys.setprofile(None)
                 sys.settrace(before)
             return
         self._signalled(work)

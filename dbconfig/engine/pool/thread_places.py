@@ -11,11 +11,13 @@ from dbconfig.engine.pool import forks, idle
 from dbconfig.engine.pool.both import Ours
 from dbconfig.engine.pool.clock import monotonic
 from dbconfig.engine.pool.connecting import connect_on_a_thread
+from dbconfig.engine.pool.garbage import garbage
 from dbconfig.engine.pool.line import Line
 from dbconfig.engine.pool.mending import mend
 from dbconfig.engine.pool.options import LineOptions
 from dbconfig.engine.pool.place import Caller, Close, Command, Connect, Ping, Place, Serve, State, WakeAt
 from dbconfig.engine.pool.record import Record, is_held_here
+from dbconfig.engine.pool.refusal import NEVER
 from dbconfig.engine.pool.sockets import Verdict
 from dbconfig.engine.pool.tally import Past
 from dbconfig.engine.pool.work import Order, Work, is_held
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from collections import OrderedDict
 
     from dbconfig.engine.pool.shedding import Shedding
+
+_PAUSE = 1.0  # seconds between two looks for what has no holder
 
 Event = tuple[Callable[..., None], tuple[Any, ...]]
 
@@ -62,6 +66,7 @@ class Places(Ours):
         self.inside = False  # an event runs
         self.torn = False  # an interrupt has left something undone
         self._later: deque[Event] = deque()  # events inside of that event
+        self._reclaims_at = -NEVER
 
     # -- events and commands
 
@@ -99,6 +104,29 @@ class Places(Ours):
                 idle.wake(self, monotonic())  # the caretaker's thread gets no signals
                 raise
             raise
+
+    def reclaim(self, left: float) -> None:
+        """For a caller that has so many seconds left, look for connections without a holder.
+
+        A session that was never closed and is unreferenced may. And CPython looks for signals as a function begins: the
+        second of two interrupts in a row, as by a held-down Ctrl-C, may end the finalizer of what the first one let go
+        of before its `try`, and the place is lost.
+        """
+        garbage.collect(left)
+        now = monotonic()
+        if now >= self._reclaims_at:  # all who came in a burst come here together, too
+            self._reclaims_at = now + _PAUSE
+            self._drop_what_is_not_held()
+            self.torn = True
+            self.repair()
+
+    def _drop_what_is_not_held(self) -> None:
+        for record in list(self.lent):
+            loan = record.fairy_ref
+            if loan is not None and loan() is None:
+                self.lent.discard(record)
+                record.fairy_ref = None  # should its finalizer run yet, it returns nothing
+                record.part("invalidated")
 
     def _repair(self) -> None:
         work: list[Work] = []

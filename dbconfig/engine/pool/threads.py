@@ -12,7 +12,6 @@ from sqlalchemy.pool.base import _ConnectionFairy
 from dbconfig.engine.pool import connecting, forks, idle, timeout_errors
 from dbconfig.engine.pool import deadline as deadlines
 from dbconfig.engine.pool.clock import monotonic
-from dbconfig.engine.pool.garbage import garbage
 from dbconfig.engine.pool.inspections import connected_again, inspected
 from dbconfig.engine.pool.lent import Lent
 from dbconfig.engine.pool.place import Caller, Place, Serve, State
@@ -163,8 +162,7 @@ class FairPool(Places):
             return  # in an object's end, where the garbage collector ran in one of our sections: all would wait
         left = max(0.0, caller.deadline - monotonic())
         if not self._opens(caller, gate, left / 2):
-            # A session that was never closed and is unreferenced may hold the connection.
-            garbage.collect(left / 2)
+            self.reclaim(left / 2)
             self._opens(caller, gate, max(0.0, caller.deadline - monotonic()))
 
     def _opens(self, caller: Caller, gate: Any, seconds: float) -> bool:

@@ -363,6 +363,10 @@ def struck(arena: Arena, scenario: Scenario, error: type[BaseException], forget:
     return sweep(attempt, misses=10 if scenario is a_return_to_those_who_wait else 1)
 
 
+# The second of two strikes may end what was to close a connection, and its driver's finalizer closes it.
+CLOSED_BY_ITS_END = pytest.mark.filterwarnings("ignore:.* was deleted while still open:ResourceWarning")
+
+
 def cases() -> Iterator[Any]:
     """What is swept each time on each driver, and what with the slow tests."""
     usual = {a_unit, a_session, a_use}
@@ -379,6 +383,7 @@ def cases() -> Iterator[Any]:
                         id=f"{driver.name}-{scenario.__name__}-{error.__name__}-{times}",
                         marks=[
                             *driver.marks,
+                            *([CLOSED_BY_ITS_END] if times > 1 else []),
                             *([] if soon and (error is Struck or not driver.server) else [pytest.mark.slow]),
                         ],
                     )
