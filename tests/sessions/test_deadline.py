@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -345,6 +345,20 @@ def test_the_error_says_what_the_time_was_spent_on(tmp_path: Path) -> None:
         assert error.__notes__ == ["dbconfig[deadline-exceeded]: see `dbconfig explain deadline-exceeded`"]
         again = pickle.loads(pickle.dumps(error))
         assert (str(again), again.seconds, again.spent) == (str(error), error.seconds, error.spent)
+
+
+def test_who_stands_around_a_statement_may_name_its_arguments(tmp_path: Path) -> None:
+    settings: Any = {"url": f"sqlite:///{tmp_path}/a.db", "slow_statement": 60, "query_tags": ["application"]}
+    with Registry.from_profile(Profile(name="tests", **settings)) as db:
+        dialect: Any = db.engine().dialect
+        with closing(db.engine().raw_connection()) as connection:
+            cursor = connection.cursor()
+            for each in (db.deadline(60), nullcontext()):
+                with each:
+                    dialect.do_execute(cursor, "SELECT ?", parameters=(1,), context=None)
+                    assert cursor.fetchall() == [(1,)]
+                    dialect.do_execute_no_params(cursor, statement="SELECT 2", context=None)
+                    assert cursor.fetchall() == [(2,)]
 
 
 @pytest.mark.parametrize("seconds", [math.nan, "2", True, None])

@@ -240,13 +240,13 @@ def _limit(engine: Engine) -> None:
 def _wrap(dialect: Any, name: str, limit: Callable[..., Any], lift: Callable[[Any], None] | None = None) -> None:
     call, current = getattr(dialect, name), deadline.current
 
-    def within(first: Any, *arguments: Any) -> Any:
+    def within(first: Any, *arguments: Any, **keywords: Any) -> Any:  # by name: from a wrapper of the application
         found = current()
         if found is not None:
-            return limit(found, call, first, *arguments)
+            return limit(found, partial(call, **keywords) if keywords else call, first, *arguments)
         if lift is not None:
             lift(first)
-        return call(first, *arguments)
+        return call(first, *arguments, **keywords)
 
     setattr(dialect, name, within)  # on the dialect object of this engine alone
 

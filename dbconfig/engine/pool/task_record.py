@@ -26,6 +26,7 @@ class TaskHome(Protocol):
     line: Line
     counters: Counters
     thread: int
+    _loop: Any
 
     @property
     def _dialect(self) -> Dialect: ...
@@ -75,6 +76,18 @@ class TaskRecord(Record):
             raise
         finally:
             self.place.keeper = keeper
+
+    def checkin(self, _fairy_was_created: bool = True) -> None:
+        place = self.place
+        task = None if self._home._loop is None else asyncio.current_task(self._home._loop)
+        # SQLAlchemy lets go of the loan, and then resets its isolation level and calls listeners, all of which may
+        # await: a review must not take the connection for a lost one.
+        place.keeper = task
+        try:
+            super().checkin(_fairy_was_created)
+        finally:
+            if place.keeper is task:
+                place.keeper = None
 
     def invalidate(self, e: BaseException | None = None, soft: bool = False) -> None:
         before = self.dbapi_connection

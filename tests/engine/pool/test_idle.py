@@ -6,6 +6,7 @@ import gc
 import os
 import signal
 import threading
+import warnings
 from typing import Any
 
 import pytest
@@ -31,7 +32,8 @@ def caretakers() -> list[threading.Thread]:
 def _the_pools_of_other_files_are_gone() -> None:
     """Their garbage may have been kept out of collections. To look for it takes half a second, and again at the end."""
     gc.unfreeze()
-    gc.collect()
+    with warnings.catch_warnings(action="ignore"):
+        gc.collect()
 
 
 @pytest.fixture(autouse=True)

@@ -14,6 +14,7 @@ import pytest
 from sqlalchemy import event, exc, text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool
+from sqlalchemy.util import await_only
 
 from dbconfig.engine import create
 from dbconfig.engine import pool as dbconfig_pool
@@ -103,6 +104,38 @@ async def until(condition: Callable[[], bool]) -> None:
 async def select(engine: AsyncEngine) -> Any:
     async with engine.connect() as connection:
         return await connection.scalar(text("SELECT 1"))
+
+
+def test_a_review_leaves_alone_what_a_task_is_about_to_return(engines: Engines) -> None:
+    """The isolation level is reset, and listeners are called, when SQLAlchemy has let go of the loan already."""
+
+    async def main() -> None:
+        engine = engines.make(pool_size=1, max_overflow=0)
+        seen = []
+
+        def review(*_: Any) -> None:
+            pool_of(engine)._review()
+
+        def reset(connection: Any) -> None:
+            await_only(asyncio.sleep(0))
+            review()
+            own(connection)
+
+        dialect: Any = engine.dialect
+        own = dialect.reset_isolation_level
+        dialect.reset_isolation_level = reset
+        event.listen(engine.sync_engine, "checkin", review)
+        event.listen(engine.sync_engine, "reset", review)
+        for _ in range(2):
+            async with engine.connect() as connection:
+                await connection.execution_options(isolation_level="SERIALIZABLE")
+                seen.append((await connection.get_raw_connection()).driver_connection)
+                await connection.scalar(text("SELECT 1"))
+        assert seen[0] is seen[1]
+        assert not stats(engine).closed
+        await assert_whole(engine)
+
+    engines.run(main())
 
 
 async def assert_whole(engine: AsyncEngine) -> None:
