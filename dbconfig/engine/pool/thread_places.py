@@ -106,11 +106,11 @@ class Places(Ours):
             raise
 
     def reclaim(self, left: float) -> None:
-        """For a caller that has so many seconds left, look for connections without a holder.
+        """For a caller that has so many seconds left, look for connections that are in use without a holder.
 
-        A session that was never closed and is unreferenced may. And CPython looks for signals as a function begins: the
-        second of two interrupts in a row, as by a held-down Ctrl-C, may end the finalizer of what the first one let go
-        of before its `try`, and the place is lost.
+        A session that was never closed may be garbage. And CPython looks for signals as a function begins: the second
+        of two interrupts in a row, as by a held-down Ctrl-C, may end the finalizer of what the first one let go of
+        before its `try`.
         """
         garbage.collect(left)
         now = monotonic()
@@ -124,9 +124,9 @@ class Places(Ours):
         for record in list(self.lent):
             loan = record.fairy_ref
             if loan is not None and loan() is None:
+                # No more than that: its finalizer may just run in another thread, which holds the record and returns
+                # it. Without one the record dies, and its slot with it.
                 self.lent.discard(record)
-                record.fairy_ref = None  # should its finalizer run yet, it returns nothing
-                record.part("invalidated")
 
     def _repair(self) -> None:
         work: list[Work] = []

@@ -219,6 +219,29 @@ def test_who_waits_gets_a_place_whose_finalizer_did_not_run(
     assert (pool.open, len(pool.idle)) == (1, 1)
 
 
+def test_a_connection_that_its_finalizer_is_about_to_return_is_left_to_it() -> None:
+    server = FakeServer()
+    pool = fair_pool(server, pool_size=1, max_overflow=0)
+    looks: list[Any] = []
+
+    class Leaks:
+        """A caller in another thread looks for connections without a holder at this moment."""
+
+        def forgotten(self, record: Any) -> None:
+            looks.append(record.dbapi_connection)
+            pool.reclaim(0.0)
+
+    held: Any = pool.connect()
+    pool.leaks = Leaks()  # type: ignore[assignment]  # of which nothing else is called
+    del held
+    gc.collect(0)
+    pool.leaks = None
+    again = pool.connect()
+    assert looks == [again.dbapi_connection]
+    again.close()
+    assert (pool.open, len(pool.idle)) == (1, 1)
+
+
 def test_the_caretaker_does_its_jobs_wherever_an_exception_strikes() -> None:
     def attempt(strike: Strike) -> bool:
         caretaker = Caretaker()
