@@ -19,7 +19,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.util import greenlet_spawn
 
 from dbconfig.engine.dialects import driver_protocol
-from dbconfig.engine.pool import forks, sockets
+from dbconfig.engine.pool import forks, retiring, sockets
 
 PATIENCE: Final = 1.0  # seconds that other code has to close its connections when a loop ends
 
@@ -44,7 +44,7 @@ class OpenEngine:
 
     async def retire(self) -> None:
         """Close the idle connections now, the others when they are returned."""
-        event.listen(self.engine, "checkin", _close_on_return)
+        retiring.close_what_returns(self.engine)
         await self.dispose()
 
     def abandon(self) -> None:
@@ -97,11 +97,6 @@ async def _last_words(connections: Iterable[Any]) -> None:
     deadline = time.monotonic() + PATIENCE
     while any(thread.is_alive() for thread in threads) and time.monotonic() < deadline:
         await asyncio.sleep(0.001)
-
-
-def _close_on_return(connection: Any, record: ConnectionPoolEntry) -> None:
-    if connection is not None:
-        record.invalidate()
 
 
 async def _other_generators() -> None:

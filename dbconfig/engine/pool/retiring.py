@@ -101,21 +101,28 @@ def close_on_return(engine: Engine) -> None:
         engine.pool.dispose()  # not engine.dispose(), which would give it a new pool that keeps its connections
         return
     old = engine.pool
-    _close_what_returns(old)
+    close_what_returns(old)
     engine.pool = NullPool(
         old._creator, dialect=old._dialect, logging_name=old._orig_logging_name, _dispatch=old.dispatch
     )
     old.dispose()
 
 
-def _close_what_returns(pool: Pool) -> None:
-    """Make a pool of SQLAlchemy that is no longer in use close what is returned to it: its queue would keep it."""
-    if isinstance(pool, QueuePool):
-        event.listen(pool, "checkin", _close_returned)
+def close_what_returns(target: Engine | Pool) -> None:
+    """Make an engine, or a pool of SQLAlchemy, that has ended close what is returned to it; its queue would keep it."""
+    if isinstance(target, QueuePool) or not isinstance(target, Pool):
+        event.listen(target, "checkin", _close_returned)
 
 
 def _close_returned(connection: Any, record: Any) -> None:
     if connection is not None:
+        _close(record)
+
+
+def _close(record: Any) -> None:
+    if isinstance(record, Record):
+        record.part("disposed")
+    else:
         record.info[REASON] = "disposed"
         record.close()
 
@@ -133,7 +140,7 @@ class Drain:
         if is_ours(self._pool):
             self._pool.dispose()  # callers that already wait are still served
         else:
-            _close_what_returns(self._pool)
+            close_what_returns(self._pool)
 
     def busy(self) -> int:
         """Return how many connections are in use or about to be."""
@@ -183,10 +190,7 @@ class Drain:
                     extra=facts(self.name),
                 )
                 continue
-            if isinstance(record, Record):
-                record.part("disposed")
-            else:
-                record.close()
+            _close(record)
         if not is_ours(self._pool):
             self._pool.dispose()
 
