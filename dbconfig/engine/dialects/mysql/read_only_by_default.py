@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import closing
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -23,8 +24,7 @@ def reason(settings: DatabaseSettings, connected: Connected) -> str:
     for name, value in settings.variables.items():
         if name.lower() in _NAMES and str(value).upper() in _ON:
             return f"transactions are read-only by default: {name} is set in variables ({settings.origin('variables')})"
-    with connected() as connection:
-        cursor = connection.cursor()
+    with connected() as connection, closing(connection.cursor()) as cursor:
         cursor.execute(_QUESTION)
         shown = {str(name).lower(): str(value) for name, value in cursor.fetchall()}
     for name in _NAMES:

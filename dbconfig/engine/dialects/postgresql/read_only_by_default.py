@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import closing
 from typing import TYPE_CHECKING, Any, Final
 
 from dbconfig.errors.printable import printable
@@ -40,8 +41,7 @@ def reason(settings: DatabaseSettings, connected: Connected) -> str:
     place = _declared(settings)
     if place:
         return f"transactions are read-only by default: {_NAME} is set in {place}"
-    with connected() as connection:
-        cursor = connection.cursor()
+    with connected() as connection, closing(connection.cursor()) as cursor:
         cursor.execute(_QUESTION)
         standby, value, source, role, database = cursor.fetchone()
     if standby or value != "on" or source not in _SOURCES:
