@@ -61,7 +61,7 @@ async def name(db: Registry, **how: bool) -> str:
 
 def test_a_get_costs_one_round_trip_and_a_snapshot_two_more(db: Registry, network: Proxy | None, run: Run) -> None:
     if network is None:
-        pytest.skip("there is no network to SQLite")
+        pytest.skip("SQLite uses no network")
 
     async def cost(**how: bool) -> float:
         for _ in range(8):  # what a first connection asks; psycopg prepares a statement that it has seen five times

@@ -68,7 +68,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path, proxy: Callable[[Serve
 
 def round_trips(place: Place, work: Callable[[], object], times: int = 4) -> float:
     if place.network is None:
-        pytest.skip("there is no network to SQLite")
+        pytest.skip("SQLite uses no network")
     for _ in range(8):  # what a first connection asks; psycopg prepares a statement that it has seen five times
         work()
     place.network.reset_counters()

@@ -211,7 +211,7 @@ def test_a_pool_of_sqlalchemys_own_closes_as_well(style: Any, opened: Callable[.
 def test_nothing_of_a_database_and_its_replicas_stays_on_the_server(
     style: Any, opened: Callable[..., Registry], postgresql: PostgreSQLServer
 ) -> None:
-    # The lag of the replica is asked several times within the timeout, which is no use of it.
+    # The lag of the replica is asked several times within the timeout, which does not count as a use.
     settings = {"url": postgresql.url(), "replicas": [{"port": postgresql.port}], "replica_max_lag": 0.2}
     db = opened(settings, pool_min_idle=2)
     style.ask(db, "a")

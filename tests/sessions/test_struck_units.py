@@ -103,13 +103,13 @@ def test_a_unit_that_is_struck_says_what_is_committed_and_leaves_none_that_the_n
             rows = count(struck)
             told = told or any("COMMIT" in note for note in strike.notes)
             if strike.raised:
-                assert told or not rows, f"{strike}: committed, and nobody was told"
+                assert told or not rows, f"{strike}: committed, and no caller knows"
             assert rows <= 1, strike
             write(after)
             assert count(after) == 1, f"{strike}: the next unit is lost"
             return fell
 
-        write(0)  # what only the first one does is no part of it
+        write(0)  # what only the first one does is left out
         points = sweep(attempt)
         print(f"{driver.name}, {way}: struck at {points} points")
         assert points > 40

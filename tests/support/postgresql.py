@@ -149,7 +149,7 @@ class PostgreSQLServer(Server):
 
     def connections(self, *, application_name: str | None = None, user: str | None = None) -> list[int]:
         query = "SELECT pid, application_name, usename FROM pg_stat_activity WHERE backend_type = 'client backend'"
-        # Asked on a new connection: by when that is made, a client that has just left is no longer listed.
+        # Asked on a new connection: by when that is made, a client that has just left has gone from the list.
         rows = self._run(
             f"{query} AND usename <> {_literal(self.admin)} ORDER BY backend_start, pid", self.admin_database
         )

@@ -109,16 +109,13 @@ class Strike:
     def _trace_again(self, frame: FrameType, event: str, _: Any) -> None:
         """Trace what is left, at the first call or return after a strike: CPython traces no more when a tracer raises.
 
-        It goes on calling a profiler, which this is. Until then there is no point but at the end of a loop.
+        But it still calls a profiler, such as this. Before its first event, the only points are the ends of loops.
         """
         sys.setprofile(None)
         sys.settrace(self._trace)
-        points = _after_points(frame.f_code)
-        at = _first_point(frame) if event == "call" else frame.f_lasti
-        if event == "return" and frame.f_back is not None:
-            self._next = (frame.f_back, _after_points(frame.f_back.f_code).get(frame.f_back.f_lasti))
-        else:
-            self._next = (frame, points.get(at))
+        to = frame.f_back if event == "return" and frame.f_back is not None else frame
+        at = _first_point(to) if event == "call" else to.f_lasti
+        self._next = (to, _after_points(to.f_code).get(at))
         each: FrameType | None = frame
         while each is not None:
             if each.f_code.co_filename.startswith(self._files):

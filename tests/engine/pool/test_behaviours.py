@@ -144,7 +144,7 @@ def test_a_connection_that_grew_old_in_use_is_closed_when_it_comes_back(twin: Tw
 
 
 def test_a_replaced_connection_has_a_life_of_its_own(twin: Twin, server: Any) -> None:
-    """Whoever backdates SQLAlchemy's own clock reconnects at every checkout after one invalidation."""
+    """A caller that backdates SQLAlchemy's own clock reconnects at every checkout after one invalidation."""
     engine = twin(server, pool_recycle=60)
     connection = engine.connect()
     server.terminate(engine.execute(connection, ME[engine.engine.dialect.name]))

@@ -16,7 +16,7 @@ from tests.engine.pool.support import eventually
 
 
 class Inbox:
-    """Messages, and a clock that goes on while nobody writes."""
+    """Messages, and a clock that continues while none arrives."""
 
     def __init__(self) -> None:
         self.now = 1000.0

@@ -282,7 +282,7 @@ def test_overflow_connections_are_kept(engines: Engines) -> None:
 
 def test_one_deadline_bounds_wait_connect_and_check(engines: Engines, proxy: Callable[[Any], Proxy]) -> None:
     if engines.server is None:
-        pytest.skip("there is no network to SQLite")
+        pytest.skip("SQLite uses no network")
 
     async def main() -> None:
         wire = proxy(engines.server)
@@ -404,7 +404,7 @@ def test_what_rests_too_long_is_closed_down_to_pool_min_idle(engines: Engines) -
 
 def test_a_connection_that_died_while_it_rested_is_seen_without_a_round_trip(engines: Engines) -> None:
     if engines.server is None:
-        pytest.skip("there is no network to SQLite")
+        pytest.skip("SQLite uses no network")
 
     async def main() -> None:
         engine = engines.make(pool_size=3, pool_pre_ping=3600.0)  # looked at, and never asked
@@ -491,7 +491,7 @@ def test_a_close_that_never_ends_is_cut_off_and_a_second_cancellation_does_not_s
     engines: Engines, proxy: Callable[[Any], Proxy], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if engines.server is None:
-        pytest.skip("there is no network to SQLite")
+        pytest.skip("SQLite uses no network")
     monkeypatch.setattr(farewell, "CLOSE_LIMIT", 0.3)
 
     async def main() -> None:
