@@ -109,7 +109,7 @@ def test_a_unit_that_is_struck_says_what_is_committed_and_leaves_none_that_the_n
             assert count(after) == 1, f"{strike}: the next unit is lost"
             return fell
 
-        write(0)  # what only the first one does is left out
+        write(0)  # what only the first use does is not struck
         points = sweep(attempt)
         print(f"{driver.name}, {way}: struck at {points} points")
         assert points > 40
