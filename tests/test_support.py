@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from inspect import cleandoc
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -21,6 +22,7 @@ from sqlalchemy.engine import make_url
 import tests.support.mariadb
 import tests.support.postgresql
 from tests.support import servers
+from tests.support.interpreter import run_python
 from tests.support.ports import free_port
 from tests.support.processes import descendants, wait_until
 from tests.support.proxy import Proxy
@@ -553,6 +555,23 @@ def test_a_commit_or_its_answer_is_lost(
             connection.commit()
     assert network.cuts == 1
     assert server.sql("SELECT count(*) FROM parcels") == [(saved,)]
+
+
+def test_a_port_that_was_picked_is_picked_by_no_other_process(tmp_path: Path) -> None:
+    def pick(*among: int) -> list[int]:
+        program = f"""
+            from tests.support import ports
+            ports._PORTS, ports._WORKER, ports._WORKERS = {among or "ports._PORTS"}, 0, 1
+            for _ in range(20):
+                print(ports.free_port())
+                ports._taken.clear()
+        """
+        command = ["-c", cleandoc(program)]
+        environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+        return [int(line) for line in run_python(command, folder=tmp_path, environ=environ).stdout.split()]
+
+    ours, (free, *_) = free_port(), pick()
+    assert pick(ours, free) == [free] * 20
 
 
 def test_a_server_that_is_down_resets() -> None:

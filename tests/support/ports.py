@@ -1,8 +1,13 @@
 """Pick a loopback port that stays ours while nobody listens on it."""
 
+import fcntl
 import os
 import random
 import socket
+from functools import cache
+from typing import IO
+
+from tests.support.templates import kept_folder
 
 LOOPBACK = "127.0.0.1"
 
@@ -17,10 +22,14 @@ _taken: set[int] = set()
 
 
 def free_port() -> int:
-    """Return a port that nothing listens on, a different one at each call."""
+    """Return a port that nothing listens on, a different one at each call.
+
+    Until this process ends, no other one gets it, which may belong to another run on this machine: between the choice
+    and the first listener there may be a second, and with stopped servers minutes.
+    """
     while True:
         port = _random.choice(_PORTS[_WORKER::_WORKERS])
-        if port in _taken:
+        if port in _taken or not _reserve(port):
             continue
         with socket.socket() as probe:
             try:
@@ -29,3 +38,16 @@ def free_port() -> int:
                 continue
         _taken.add(port)
         return port
+
+
+def _reserve(port: int) -> bool:
+    try:
+        fcntl.lockf(_reservations(), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)  # of one byte
+    except OSError:
+        return False
+    return True
+
+
+@cache
+def _reservations() -> IO[bytes]:
+    return (kept_folder() / "ports").open("ab")  # closing it would give up all of this process

@@ -20,7 +20,7 @@ def copy_of_template(kind: str, identity: str, make: Callable[[Path], None], tar
         identity: what the content depends on; another one asks for another template.
         make: fills the folder it is given; called where there is no such template yet.
     """
-    root = _root()
+    root = kept_folder()
     name = f"{kind}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
     with _locked(root / "lock"):  # workers that start together wait for the first of them to make it
         template = root / name
@@ -34,7 +34,8 @@ def copy_of_template(kind: str, identity: str, make: Callable[[Path], None], tar
     shutil.copytree(template, target)
 
 
-def _root() -> Path:
+def kept_folder() -> Path:
+    """Return the folder for what the runs of a user share."""
     root = Path(tempfile.gettempdir()) / f"dbconfig-templates-{os.geteuid()}"
     root.mkdir(mode=0o700, exist_ok=True)
     if root.is_symlink() or root.stat().st_uid != os.geteuid():
