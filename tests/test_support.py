@@ -21,7 +21,7 @@ from sqlalchemy.engine import make_url
 
 import tests.support.mariadb
 import tests.support.postgresql
-from tests.support import servers
+from tests.support import ports, servers
 from tests.support.interpreter import run_python
 from tests.support.ports import free_port
 from tests.support.processes import descendants, wait_until
@@ -323,7 +323,7 @@ def test_a_server_that_ended_by_itself_is_started_again(server: Server) -> None:
 def test_a_killed_test_run_leaves_neither_server_nor_files(server: Server) -> None:
     program = f"""if True:
         import time
-        from tests.support import servers
+        from tests.support import ports, servers
         server = servers.{server.kind}()
         print(server.pid, server.folder, flush=True)
         time.sleep(600)"""
@@ -561,7 +561,7 @@ def test_a_port_that_was_picked_is_picked_by_no_other_process(tmp_path: Path) ->
     def pick(*among: int) -> list[int]:
         program = f"""
             from tests.support import ports
-            ports._PORTS, ports._WORKER, ports._WORKERS = {among or "ports._PORTS"}, 0, 1
+            ports._PORTS = {among or "ports._PORTS"}
             for _ in range(20):
                 print(ports.free_port())
                 ports._taken.clear()
@@ -572,6 +572,12 @@ def test_a_port_that_was_picked_is_picked_by_no_other_process(tmp_path: Path) ->
 
     ours, (free, *_) = free_port(), pick()
     assert pick(ours, free) == [free] * 20
+
+
+def test_when_no_port_is_left_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ports, "_PORTS", [free_port()])
+    with pytest.raises(RuntimeError, match=r"no port from \d+ to \d+ is free"):
+        free_port()
 
 
 def test_a_server_that_is_down_resets() -> None:

@@ -1,10 +1,10 @@
 """Pick a loopback port that stays ours while nobody listens on it."""
 
 import fcntl
-import os
 import random
 import socket
 from functools import cache
+from itertools import chain
 from typing import IO
 
 from tests.support.templates import kept_folder
@@ -14,9 +14,6 @@ LOOPBACK = "127.0.0.1"
 # Below the range from which Linux takes the ports of outgoing connections (32768 and up). A client that keeps asking
 # for a stopped server's port inside that range may be given the very port as its own, and so be connected to itself.
 _PORTS = range(20_000, 32_000)
-# Each worker of a parallel run takes every so manieth, so that no two of them choose the same port at the same time.
-_WORKERS = 16
-_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % _WORKERS
 _random = random.SystemRandom()  # not the one that tests seed, or two runs would choose alike
 _taken: set[int] = set()
 
@@ -26,9 +23,12 @@ def free_port() -> int:
 
     Until this process ends, no other one gets it, which may belong to another run on this machine: between the choice
     and the first listener there may be a second, and with stopped servers minutes.
+
+    Raises:
+        RuntimeError: no such port is left.
     """
-    while True:
-        port = _random.choice(_PORTS[_WORKER::_WORKERS])
+    first = _random.randrange(len(_PORTS))
+    for port in chain(_PORTS[first:], _PORTS[:first]):
         if port in _taken or not _reserve(port):
             continue
         with socket.socket() as probe:
@@ -38,6 +38,7 @@ def free_port() -> int:
                 continue
         _taken.add(port)
         return port
+    raise RuntimeError(f"no port from {_PORTS[0]} to {_PORTS[-1]} is free: how many test runs are there?")
 
 
 def _reserve(port: int) -> bool:
