@@ -4,6 +4,7 @@ import ast
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -487,12 +488,25 @@ def test_that_fails():
 """
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-def test_it_is_recorded_which_tests_execute_which_statement(tmp_path: Path, workers: int) -> None:
+FORKING = """
+import pytest
+from tests.support.workers import fork_workers
+
+pytest.register_assert_rewrite("probed")  # as that of a plugin is: without the probes, but for --assert=plain
+
+def pytest_xdist_setupnodes(config, specs):
+    fork_workers(config, len(specs))
+"""
+
+
+@pytest.mark.parametrize(("workers", "conftest"), [(0, ""), (1, ""), (2, FORKING)], ids=["none", "one", "forked"])
+def test_it_is_recorded_which_tests_execute_which_statement(tmp_path: Path, workers: int, conftest: str) -> None:
+    shutil.copytree(ROOT / "tests/support", tmp_path / "tests/support")
     for name, content in {
         "probed/__init__.py": "",
         "probed/module.py": PROBED,
         "test_probing.py": PROBING,
+        "conftest.py": conftest,
         "tests/mutation/__init__.py": "",
         "tests/mutation/plugin.py": (ROOT / "tests/mutation/plugin.py").read_text(),
         "tests/mutation/probes.py": (ROOT / "tests/mutation/probes.py").read_text(),

@@ -13,6 +13,11 @@ from tests.mutation import probes
 _seconds: dict[str, float] = {}
 
 
+def pytest_configure() -> None:
+    if probes.FOLDER in os.environ:
+        probes.begin()
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Keep the tests that MUTANTS_ONLY names, each by its name, its file, or a folder."""
     if "MUTANTS_ONLY" not in os.environ:

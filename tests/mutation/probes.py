@@ -91,6 +91,14 @@ def _write(path: Path, code: object) -> None:
     compiled.write_bytes(importlib.util.MAGIC_NUMBER + (1).to_bytes(4, "little") + digest + marshal.dumps(code))
 
 
+def begin() -> None:
+    """Note what this process executes in a file of its own: the modules may have been imported before it was forked."""
+    if found := _shared():
+        with (Path(os.environ[FOLDER]) / os.environ.get("PYTEST_XDIST_WORKER", "main")).open("a+b") as file:
+            file.truncate(len(found))
+            setattr(builtins, HITS, mmap.mmap(file.fileno(), len(found)))
+
+
 def forget() -> None:
     """Begin anew: nothing was executed."""
     if found := _shared():

@@ -55,7 +55,10 @@ def fork_workers(config: pytest.Config, count: int) -> None:
     order = {
         "path": sys.path,
         # Without the names of single tests: there are no tests where the modules are merely imported.
-        "arguments": [*dict.fromkeys(each.partition("::")[0] for each in config.args), "-m", config.option.markexpr],
+        "arguments": [
+            *dict.fromkeys(each.partition("::")[0] for each in config.args),
+            *("-m", config.option.markexpr, "--assert", config.option.assertmode),
+        ],
         "ends": ends,
         "pids": writing,
     }
