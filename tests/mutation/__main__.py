@@ -8,11 +8,12 @@ is listed in equivalent.py, with the reason.
 
 import argparse
 import random
-import tempfile
+import shutil
 import time
 from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -21,6 +22,7 @@ from tests.mutation.equivalent import reason
 from tests.mutation.journal import Journal
 from tests.mutation.record import BUDGET, Record
 from tests.mutation.workshop import KILLS, ROOT, Reliability, Workshop
+from tests.support.folders import short_folder
 
 TARGETS = (
     *("dbconfig/engine/pool", "dbconfig/engine/dialects", "dbconfig/replicas", "dbconfig/errors/redaction.py"),
@@ -71,13 +73,22 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+@contextmanager
+def _folder() -> Iterator[Path]:
+    folder = short_folder(in_memory=False)  # which the next run removes if this one is killed
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def main() -> None:
     options = arguments()
     record, began, counts, known = Record(ROOT, options.budget), time.monotonic(), Counter[str](), Reliability()
     if options.record or not (record.read() or options.tests):
-        with tempfile.TemporaryDirectory(prefix="mutants-", ignore_cleanup_errors=True) as folder:
-            Workshop(Path(folder), {}).furnish()
-            record.take(Path(folder), options.workers, options.tests)
+        with _folder() as folder:
+            Workshop(folder, {}).furnish()
+            record.take(folder, options.workers, options.tests)
         options.tests = []
     if not options.targets and not options.sample:
         return  # only the record was asked for
@@ -87,8 +98,8 @@ def main() -> None:
         workshops: SimpleQueue[Workshop] = SimpleQueue()
         made: list[Workshop] = []
         for _ in range(options.workers):
-            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="mutants-", ignore_cleanup_errors=True))
-            made.append(stack.enter_context(closing(Workshop(Path(folder), record.limits()))))
+            folder = stack.enter_context(_folder())
+            made.append(stack.enter_context(closing(Workshop(folder, record.limits()))))
             made[-1].furnish()
             if not options.fresh:
                 made[-1].open(options.tests or record.files())
