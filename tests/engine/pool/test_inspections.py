@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from sqlalchemy import event, exc
+from sqlalchemy.pool import base
 from sqlalchemy.util import await_only
 
 from dbconfig import Profile, Registry
@@ -187,6 +189,47 @@ def test_a_connection_that_expired_on_its_way_back_is_renewed_before_it_is_inspe
     assert len(seen) == 1
     assert seen[0] is not None
     assert seen[0] not in connections
+    assert_whole(world, idle=3)
+
+
+def test_a_caller_whose_connection_cannot_be_renewed_keeps_no_place_while_its_error_is_kept(world: Threads) -> None:
+    """A handler may keep the error, and with it all that its traceback refers to; the others need the place."""
+    warm(world)
+    pool = pool_of(world)
+    refused = ConnectionRefusedError("the server has restarted")
+    connect = world.engine.dialect.connect
+
+    def refuse(*arguments: Any, **options: Any) -> Any:
+        raise refused
+
+    on_loop(world, lambda: record_of(pool.idle[0]).invalidate(soft=True))  # by a listener of the application
+    world.engine.dialect.connect = refuse  # type: ignore[method-assign]  # of this engine alone
+    with pytest.raises(ConnectionRefusedError) as caught:
+        world.select()
+    assert caught.value is refused
+    world.engine.dialect.connect = connect  # type: ignore[method-assign]
+    assert_whole(world)
+    for each in [world.take() for _ in range(3)]:
+        world.give(each)
+    assert_whole(world, idle=3)
+
+
+def test_a_refused_connection_is_replaced_where_the_machines_clock_was_set_back(
+    world: Threads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connections = warm(world)
+    seen: list[Any] = []
+
+    def inspect(connection: Any, record: Any) -> None:
+        seen.append(connection)
+        if len(seen) == 1:
+            raise exc.DisconnectionError("not this one")
+
+    pool_of(world).inspections = (inspect,)
+    monkeypatch.setattr(base, "time", SimpleNamespace(time=lambda: 0.0))  # SQLAlchemy compares with it
+    assert world.select() == 1
+    assert seen[0] is connections[0]
+    assert seen[1] not in connections
     assert_whole(world, idle=3)
 
 
