@@ -19,6 +19,9 @@ EQUIVALENT: dict[str, dict[str, str]] = {
     "dbconfig/engine/pool/__init__.py": {
         "attach: settings.pool_recycle >= 0 → (settings.pool_recycle > 0)": "0 is rejected, and -1 is never",
     },
+    "dbconfig/engine/pool/call_watchdog.py": {
+        ": 10.0 → 11.0": "how soon a thread without work ends: the next call starts it again, or finds it",
+    },
     "dbconfig/engine/pool/forks.py": {
         "Connects.begin: time.monotonic() > latest → (time.monotonic() >= latest)": (
             "at the very moment of a limit that is there so that a fork that never ends holds up no connect"
@@ -34,6 +37,12 @@ EQUIVALENT: dict[str, dict[str, str]] = {
     },
     "dbconfig/engine/pool/ping.py": {
         ": 2.0 → 3.0": "nothing promises how long a server that is to be replaced has for a SELECT 1",
+    },
+    "dbconfig/engine/pool/threads.py": {
+        "FairPool.connect: record._soft_invalidate_time > record.starttime → "
+        "(record._soft_invalidate_time >= record.starttime)": (
+            "saves a call: SQLAlchemy compares both again, and keeps the connection if they are the same"
+        ),
     },
     "dbconfig/engine/password_rotation.py": {
         "_differs: mark[0] < number → (mark[0] <= number)": "each connect has a number of its own",

@@ -197,6 +197,28 @@ def test_the_pool_is_whole_wherever_an_exception_strikes(scenario: Scenario, tim
     assert sweep(attempt, POOL) > 5
 
 
+def test_of_two_interrupts_of_a_checkout_the_caller_gets_the_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job that catches its own time limit, and goes on, must not lose the Ctrl-C that comes while the pool mends."""
+    pool = fair_pool(FakeServer(), pool_size=1, max_overflow=0)
+    warm(pool)
+    interrupts: list[BaseException] = [TimeoutError("the job's limit"), KeyboardInterrupt()]
+    repair = pool.repair
+
+    def strike() -> Any:
+        if interrupts:
+            raise interrupts.pop(0)
+        repair()
+
+    monkeypatch.setattr(pool, "_take", strike)
+    monkeypatch.setattr(pool, "repair", strike)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        pool.connect()
+    assert isinstance(caught.value.__context__, TimeoutError)
+    monkeypatch.undo()
+    pool.connect().close()
+    assert (pool.open, len(pool.idle)) == (1, 1)
+
+
 @pytest.mark.parametrize(("whose", "finalizer"), [(Lent, "_end"), (Slot, "_drop")])
 def test_who_waits_gets_a_place_whose_finalizer_did_not_run(
     whose: type, finalizer: str, monkeypatch: pytest.MonkeyPatch

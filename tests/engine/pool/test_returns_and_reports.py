@@ -131,6 +131,17 @@ def test_callers_that_are_turned_away_share_an_explanation() -> None:
     held.close()
 
 
+def test_who_holds_the_connections_is_looked_up_again_after_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise the errors of an overload would go on naming those who have long returned theirs."""
+    now, holders = [50.0], ["the first report", "the second report"]
+    monkeypatch.setattr(timeout_errors, "monotonic", lambda: now[0])
+    pool = fair_pool(FakeServer(), line=LineOptions(judge=JUDGE, max_waiting=0), pool_size=1, max_overflow=0)
+    pool.explain = lambda slug: [f"held longest: {holders.pop(0)}"]
+    for seconds, named in ((0.0, "first"), (0.99, "first"), (1.0, "second")):
+        now[0] = 50.0 + seconds
+        assert f"held longest: the {named} report" in str(timeout_errors.refused(pool))
+
+
 def test_a_server_that_is_silent_is_at_fault_and_not_the_pool() -> None:
     pool: Any = SimpleNamespace(server="shop at db:5432", timeout=lambda: 3.0)
     error = timeout_errors.silent(pool, 2.5)
