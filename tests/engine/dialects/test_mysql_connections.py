@@ -227,6 +227,43 @@ def test_what_the_url_has_is_not_given_twice(driver: str) -> None:
     assert not {"charset", "connect_timeout"} & found.keys()
 
 
+@pytest.mark.parametrize("driver", ["pymysql", "asyncmy", "aiomysql"])
+@pytest.mark.parametrize(
+    ("asked", "keys", "encrypted"),
+    [
+        ("", {}, False),
+        ("&ssl_cipher=HIGH", {}, True),
+        ("", {"connect_args": {"ssl_verify_cert": True}}, True),
+        ("", {"sslmode": "require"}, True),
+        ("", {"sslmode": "disable"}, False),
+    ],
+)
+def test_a_unix_socket_is_encrypted_where_that_is_asked_for_and_nowhere_else(
+    driver: str, asked: str, keys: dict[str, Any], encrypted: bool
+) -> None:
+    """The socket may lead to a proxy on its way to another machine; else TLS only costs each connect its time."""
+    name = f"mysql+{driver}"
+    pytest.importorskip(driver)
+    found = base.arguments(settings(f"{name}://u@/d?unix_socket=/run/db.sock{asked}", **keys), name)
+    is_on = not found.get("ssl_disabled") if driver == "pymysql" else found.get("ssl") is not None
+    assert is_on is encrypted
+
+
+@pytest.mark.parametrize("place", ["connect_args", "query"])
+@pytest.mark.parametrize("limit", ["read_timeout", "write_timeout"])
+def test_a_time_limit_that_aiomysql_has_not_is_refused_with_what_limits_the_time_there(place: str, limit: str) -> None:
+    """A profile that names no driver may have it: for synchronous engines PyMySQL has it."""
+    pytest.importorskip("aiomysql")
+    given = {place: {limit: 3, "ssl_cipher": "HIGH"} if place == "query" else {limit: 3, "compress": True}}
+    with pytest.raises(ConfigError) as caught:
+        base.arguments(settings("mysql://u@h/d", **given), "mysql+aiomysql")
+    first, *others = [(problem.slug, problem.key, problem.help) for problem in caught.value.problems]
+    help = "limit the time with `statement_timeout`, or with asyncio.timeout() around the call"
+    assert first == ("unknown-key", f"{place}.{limit}", help)
+    # Advice about time would mislead whoever wanted something else; and TLS in a URL is translated for aiomysql.
+    assert others == ([] if place == "query" else [("unknown-key", "connect_args.compress", "")])
+
+
 @pytest.mark.parametrize("place", ["connect_args", "query"])
 def test_an_unknown_character_set_is_refused(place: str) -> None:
     url = "mysql+pymysql://u@h/d"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
@@ -54,16 +55,16 @@ class MySQLDriver(Driver):
         return text.encode().decode("latin-1")
 
 
-class AsynchronousMySQLDriver(MySQLDriver):
+class AsynchronousMySQLDriver(MySQLDriver, ABC):
     """A fork of PyMySQL for asyncio."""
 
     def limit_connect(self, dialect: Any, record: Any, parameters: Parameters, seconds: float) -> None:
         connect = parameters.written("async_creator_fn") or self.connect(dialect)
         parameters.set("async_creator_fn", in_time(connect, seconds))
 
+    @abstractmethod
     def connect(self, dialect: Any) -> Callable[..., Awaitable[Any]]:
         """Return the driver's own coroutine function that SQLAlchemy would call."""
-        raise NotImplementedError
 
     def transport(self, connection: Any) -> asyncio.WriteTransport | None:
         found: asyncio.WriteTransport | None = connection._transport

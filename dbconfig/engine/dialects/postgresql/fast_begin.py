@@ -293,9 +293,7 @@ def _level_of(value: Any) -> int | None:
     if isinstance(value, str):
         names = {name: level for level, name in _LEVELS.items()}
         return None if value.upper() == "DEFAULT" else names[value.upper()]
-    if value is None or value == extensions.ISOLATION_LEVEL_DEFAULT:
-        return None
-    return int(value)
+    return None if value is None else int(value)
 
 
 def _flag_of(value: Any) -> bool | None:
