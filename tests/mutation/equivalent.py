@@ -56,6 +56,9 @@ EQUIVALENT: dict[str, dict[str, str]] = {
             "saves a call: mark() returns None where nothing is watched, or nothing was written"
         ),
     },
+    "dbconfig/engine/dialects/server_role.py": {
+        "Answer: 0 → 1": "of a system without such a number, whose servers all have this one",
+    },
     "dbconfig/engine/dialects/mysql/tls.py": {
         "_unusable: continue → break": (
             "without an authority the files that are left begin with the certificate, which is returned in the end too"

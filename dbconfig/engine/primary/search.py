@@ -20,6 +20,7 @@ PATIENCE: Final = 0.25
 STALE: Final = 60.0
 
 NEVER: Final = float("inf")
+_ACCEPTED: Final = (Role.PRIMARY, Role.ONE_OF_SEVERAL)
 
 
 @dataclass(slots=True)
@@ -61,7 +62,7 @@ class Memory:
 
     def is_stale(self, answer: Answer, now: float) -> bool:
         """Return whether a server that calls itself primary was superseded by a promotion."""
-        return answer.term < self.term and now - self.term_heard <= STALE
+        return answer.role in _ACCEPTED and answer.term < self.term and now - self.term_heard <= STALE
 
 
 class Search:
@@ -109,7 +110,7 @@ class Search:
         asked = self._asking.pop(host, now)
         if isinstance(answer, Answer) and self._memory.is_stale(answer, now):
             answer = Answer(Role.OTHER, "another server was promoted in its place")
-        accepts = isinstance(answer, Answer) and answer.role in (Role.PRIMARY, Role.ONE_OF_SEVERAL)
+        accepts = isinstance(answer, Answer) and answer.role in _ACCEPTED
         said = answer.words if isinstance(answer, Answer) else answer
         if not accepts:
             for each in self._memory.searches:

@@ -133,6 +133,24 @@ def test_a_server_that_was_left_behind_by_a_promotion_is_no_primary():
     assert search.answered(B, Answer(Role.PRIMARY, "", 2), 6.2)
 
 
+def test_a_failed_search_says_of_each_host_what_it_is_also_when_the_primary_was_known_before():
+    """A standby that is said to have been superseded sends whoever is on call after a promotion that never was."""
+    memory = found(C, term=1, now=5.0)
+    memory.doubt()
+    search = after(memory, 6.0)
+    search.due(6.0)
+    search.answered(A, STANDBY, 6.1)
+    search.answered(B, Answer(Role.READ_ONLY, "its transactions are read-only by default"), 6.1)
+    search.answered(C, DOWN, 6.1)
+    assert search.said == {A: "it is a standby", B: "its transactions are read-only by default", C: DOWN}
+    memory.found(C, Answer(Role.PRIMARY, "", 2), 7.0)
+    memory.doubt()
+    search = after(memory, 8.0)
+    search.due(8.0)
+    search.answered(A, Answer(Role.PRIMARY, "it is the primary", 1), 8.1)
+    assert search.said == {A: "another server was promoted in its place"}
+
+
 def test_a_cluster_that_was_restored_may_begin_with_a_lower_term():
     memory = found(B, term=9, now=0.0)
     memory.doubt()
