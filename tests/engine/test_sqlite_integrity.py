@@ -18,6 +18,7 @@ from sqlmodel import Session
 from dbconfig import ConfigError, Registry
 from dbconfig.engine.dialects.sqlite import file_identity
 from dbconfig.engine.dialects.sqlite.connection import Connection as LiteConnection
+from dbconfig.engine.dialects.sqlite.connection import Cursor as LiteCursor
 from dbconfig.engine.dialects.sqlite.write_queue import WriteQueue
 from tests.registries import registry
 
@@ -192,6 +193,24 @@ def test_foreign_keys_are_switched_off_in_a_session_and_on_again_for_the_next_on
     assert lite.ask("PRAGMA foreign_keys") == 1
     with pytest.raises(IntegrityError):
         lite.script("INSERT INTO hero VALUES (98)")
+
+
+def test_foreign_keys_that_were_switched_once_cost_the_later_sessions_no_statement(
+    lite: Lite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[str] = []
+    execute = LiteCursor.execute
+
+    def recorded(cursor: LiteCursor, sql: str, *parameters: Any) -> LiteCursor:
+        sent.append(sql)
+        return execute(cursor, sql, *parameters)
+
+    monkeypatch.setattr(LiteCursor, "execute", recorded)
+    lite.script("PRAGMA foreign_keys = OFF")
+    sent.clear()
+    for _ in range(4):
+        assert lite.ask("PRAGMA foreign_keys") == 1
+    assert [each for each in sent if "=" in each] == ["PRAGMA foreign_keys = ON"]  # for the first of them
 
 
 def test_foreign_keys_that_can_no_longer_be_switched_off_say_so(lite: Lite) -> None:

@@ -22,6 +22,9 @@ EQUIVALENT: dict[str, dict[str, str]] = {
     "dbconfig/engine/pool/call_watchdog.py": {
         ": 10.0 → 11.0": "how soon a thread without work ends: the next call starts it again, or finds it",
     },
+    "dbconfig/engine/pool/diagnostics/leaks.py": {
+        ": 2 → 3": "how soon the thread of the reports ends when nobody has a connection: the next checkout starts it",
+    },
     "dbconfig/engine/pool/forks.py": {
         "Connects.begin: time.monotonic() > latest → (time.monotonic() >= latest)": (
             "at the very moment of a limit that is there so that a fork that never ends holds up no connect"

@@ -273,6 +273,31 @@ def test_of_what_set_a_connection_up_the_session_is_set_again_after_a_reset() ->
     engine.dispose()
 
 
+@pytest.mark.parametrize("closed_by_sqlalchemy", [True, False])
+@pytest.mark.parametrize("terminates", [True, False])
+def test_a_connection_that_cannot_be_set_up_is_closed_at_once_and_no_second_time(
+    terminates: bool, closed_by_sqlalchemy: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server counts it until it is closed, and whoever keeps the error keeps it from being collected."""
+    engine, ended = create_engine("sqlite://"), list[str]()
+    monkeypatch.setattr(set_up, "_CLOSED_BY_SQLALCHEMY", closed_by_sqlalchemy)
+    for name, value in {
+        "has_terminate": terminates,
+        "do_terminate": lambda connection: ended.append(f"{connection} terminated"),
+        "do_close": lambda connection: ended.append(f"{connection} closed"),
+    }.items():
+        monkeypatch.setattr(engine.dialect, name, value)
+
+    def refuse(connection: Any, record: Any) -> None:
+        raise KeyboardInterrupt
+
+    set_up.on_connect(engine, refuse, first=True)
+    with pytest.raises(KeyboardInterrupt):
+        engine.pool.dispatch.connect("this one", None)  # as a pool does that has opened it
+    how = "this one terminated" if terminates else "this one closed"
+    assert ended == ([] if closed_by_sqlalchemy else [how])
+
+
 PLAIN, OPTIONS = "postgresql://u@h/d", "-c application_name=theirs"
 
 

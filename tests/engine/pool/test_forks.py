@@ -117,6 +117,21 @@ def test_the_thread_that_forks_waits_for_no_connect_of_its_own(monkeypatch: pyte
         forks.connects.end(token)
 
 
+def test_a_connect_goes_on_as_soon_as_the_fork_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fork takes milliseconds, and a caller is waiting for the connect."""
+    connects, now = forks.Connects(), [0.0]
+
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+        if now[0] >= 0.02:
+            connects.go_on()
+
+    monkeypatch.setattr(forks, "time", SimpleNamespace(monotonic=lambda: now[0], sleep=sleep))
+    monkeypatch.setattr(connects, "_forking", 2)
+    connects.begin((1, object()))
+    assert 0.02 <= now[0] < 0.1
+
+
 def test_a_connect_waits_for_a_fork_twice_as_long_as_a_fork_for_a_connect(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever becomes of the other one; and a connect that waits is not one that the fork waits for."""
     connects, token, now, seen = forks.Connects(), (1, object()), [0.0], set[int]()

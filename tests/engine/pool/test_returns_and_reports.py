@@ -361,6 +361,29 @@ def test_a_forgotten_connection_is_reported_with_how_long_it_was_held(
     assert [record.seconds for record in caplog.records] == [7.5, 7.5]  # type: ignore[attr-defined]  # ours
 
 
+@pytest.mark.parametrize("ours", [True, False])
+@pytest.mark.parametrize(("held", "told"), [(4.9, []), (5.0, ["held for 5.0 s"])])
+def test_a_connection_is_reported_in_the_moment_when_its_time_is_over(
+    ours: bool, held: float, told: list[str], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not a round later, which for the usual limit of 30 s is two seconds."""
+    moment = Moment()
+    monkeypatch.setattr(leaks, "monotonic", moment)
+    record: Any = SimpleNamespace(hold=None, lent_at=moment.now, taken_at=[], task=None, thread=threading.get_ident())
+    found: LeaksOfLine | LeaksByEvents
+    if ours:
+        found = LeaksOfLine("shop", 5.0, lambda place, *, idle: None, lambda record: False, lambda: [record])
+    else:
+        found = LeaksByEvents("shop", 5.0, lambda place, *, idle: None, lambda record: False, list, awaits=False)
+        found._watching = True  # no job is needed
+        found.taken(None, record, None)
+    moment.now += held
+    assert found._report() is not None
+    assert re.findall(r"held for [\d.]+ s", caplog.text) == told
+    found._report()
+    assert re.findall(r"held for [\d.]+ s", caplog.text) == told, "it is reported once"
+
+
 def test_leaks_of_other_pools_are_found_by_their_events(tmp_path: Path) -> None:
     engine = create_engine(f"sqlite:///{tmp_path}/a.db", poolclass=QueuePool)
     driver = SimpleNamespace(in_transaction=lambda connection: False)
