@@ -46,6 +46,10 @@ EQUIVALENT: dict[str, dict[str, str]] = {
         "(record._soft_invalidate_time >= record.starttime)": (
             "saves a call: SQLAlchemy compares both again, and keeps the connection if they are the same"
         ),
+        "FairPool._do_return_conn: record.hold is not None and self.leaks is not None → "
+        "(record.hold is not None or self.leaks is not None)": (
+            "saves a call: only reports of leaks set `hold`, and `returned` does nothing for what was not reported"
+        ),
     },
     "dbconfig/engine/password_rotation.py": {
         "_differs: mark[0] < number → (mark[0] <= number)": "each connect has a number of its own",
