@@ -155,21 +155,6 @@ def test_a_connect_waits_for_a_fork_twice_as_long_as_a_fork_for_a_connect(monkey
     assert now[0] < 9.2  # no fork is pending
 
 
-def test_a_connect_begins_as_soon_as_the_fork_it_waits_for_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Otherwise whoever connects in a process that forks its workers would wait for a second after each fork."""
-    connects, now = forks.Connects(), [0.0]
-
-    def sleep(seconds: float) -> None:
-        now[0] += seconds
-        if now[0] >= 0.02:
-            connects.go_on()
-
-    monkeypatch.setattr(forks, "time", SimpleNamespace(monotonic=lambda: now[0], sleep=sleep))
-    monkeypatch.setattr(connects, "_forking", 2)
-    connects.begin((1, object()))
-    assert now[0] < 0.05
-
-
 def ended(pid: int, stack: str) -> int:
     """Return the exit code of a child; one that hangs writes its stack into a file, and is ended."""
     deadline = time.monotonic() + 30
