@@ -82,7 +82,8 @@ def test_a_fork_strikes_when_the_connect_of_another_thread_has_ended(monkeypatch
         thread.join(60)
     assert codes == [0]
     assert forks.connects._forking == 0
-    assert not forks.connects._under_way
+    # A helper may still connect for the third thread, which got the connection that the first one returned.
+    assert eventually(lambda: not forks.connects._under_way)
     assert_whole(pool)
     pool.dispose()
 
