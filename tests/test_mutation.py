@@ -394,6 +394,18 @@ def test_a_line_that_no_test_runs_has_the_tests_of_its_module(project: Path) -> 
     assert chosen(project, "\n\n\na = 1") == chosen(project, "a = 1")
 
 
+def test_what_reads_a_constant_itself_comes_first(project: Path) -> None:
+    """A table that a test compares whole: no line of the module is executed for that."""
+    (project / "test_two.py").write_text("from module import a\n")
+    record = project / ".mutants/record.json"
+    content = json.loads(record.read_text())
+    content["lines"]["module.py"] = {"1": [1]}
+    content["digests"]["test_two.py"] = hashlib.sha256((project / "test_two.py").read_bytes()).hexdigest()
+    record.write_text(json.dumps(content))
+    assert chosen(project, "a = 1") == ["test_two.py::other", "test_one.py::quick"]  # and not the long one
+    assert chosen(project, "ab = 1") == ["test_one.py::quick"]
+
+
 def test_of_a_file_of_tests_that_has_changed_all_are_run(project: Path) -> None:
     (project / "test_two.py").write_text("changed = 1\n")
     assert chosen(project, "\na = 1") == ["test_two.py"]

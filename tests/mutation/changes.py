@@ -28,6 +28,7 @@ class Change:
     lines: tuple[int, ...] = field(compare=False)  # whose tests may notice
     scope: str = field(compare=False)  # the function or class that it stands in, with those around it; "" at the top
     count: int = field(compare=False)  # 1 for the first change of its name
+    constant: tuple[str, ...] = field(default=(), compare=False)  # the names of what is given another value
 
     def __str__(self) -> str:
         return f"{self.path}:{self.start[0]} {self._shown()} in {self.scope or 'the module'}"
@@ -67,12 +68,14 @@ def changes(path: str, source: str) -> Iterator[Change]:
     uses = _uses(tree)
     for node, statement, scope in _nodes(tree, None, ""):
         last, stop = node.end_lineno or node.lineno, node.end_col_offset or 0
-        used = {line for name in _names_of(statement, scope) for line in uses[name]}
+        constant = tuple(_names_of(statement, scope))
+        used = {line for name in constant for line in uses[name]}
         lines = tuple({*_lines_of(statement), *range(node.lineno, last + 1), *used})
         for new in _replacements(node):
             old = ast.get_source_segment(source, node) or ""
             counts[name := (scope, shown(old, new))] += 1
-            yield Change(path, (node.lineno, node.col_offset), (last, stop), old, new, lines, scope, counts[name])
+            place = (node.lineno, node.col_offset), (last, stop)
+            yield Change(path, *place, old, new, lines, scope, counts[name], constant)
 
 
 def _uses(tree: ast.Module) -> dict[str, set[int]]:

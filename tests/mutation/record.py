@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -141,10 +142,25 @@ class Record:
         found = {test for line in change.lines for test in lines.get(line, ())}
         if not found:  # executed when the module is imported: a constant, a default
             found = {test for tests in lines.values() for test in tests}
-        chosen = self._spread(found, change.path)
+        chosen = [*self._that_name(change), *self._spread(found, change.path)]
         stale = set(self.stale(test.partition("::")[0] for test in chosen))
         names = [name if (name := test.partition("::")[0]) in stale else test for test in chosen]
         return [name for name in dict.fromkeys(names) if (self._root / name.partition("::")[0]).exists()]
+
+    def _that_name(self, change: Change) -> list[str]:
+        """Return the tests of the files that read a constant themselves, as far as a part of the budget goes."""
+        words = [re.compile(rf"\b{name}\b") for name in change.constant]
+        module = re.compile(rf"\b{Path(change.path).stem}\b")
+        chosen: list[str] = []
+        spent = 0.0
+        texts = {name: (self._root / name).read_text(encoding="utf-8") for name in self.files()} if words else {}
+        naming = {
+            name for name, text in texts.items() if module.search(text) and any(word.search(text) for word in words)
+        }
+        for seconds, test in sorted((seconds, test) for test, seconds in self._seconds.items()):
+            if test.partition("::")[0] in naming and (spent := spent + seconds) <= self._budget / 3:
+                chosen.append(test)
+        return chosen
 
     def _spread(self, tests: Iterable[str], path: str) -> Sequence[str]:
         """Return one test of each way through the module, then a second one of each, as far as the budget goes.
