@@ -80,7 +80,7 @@ def other():
 @pytest.mark.parametrize(
     ("name", "lines"),
     [
-        (": 3 → 4", {2, 3}),
+        (": 3 → 4", {2, 3, 8, 9, 10, 11}),
         (": 1 → 2", {3, 8, 9, 10, 11}),
         ("Queue: 5 → 6", {6, 11}),
         ("Queue._is_full: 7 → 8", {10}),
@@ -90,6 +90,12 @@ def other():
 def test_a_constant_is_tested_by_what_reads_it(name: str, lines: set[int]) -> None:
     (change,) = [change for change in changes("a.py", CONSTANTS) if change.name == name]
     assert set(change.lines) == lines
+
+
+def test_a_constant_has_the_names_of_those_that_are_made_of_it() -> None:
+    source = "ROW = 1\nROWS = [ROW]\nTABLE = {2: ROWS}\nOTHER = 3\ndef use():\n    return ROW\n"
+    found = {change.old: set(change.constant) for change in changes("a.py", source)}
+    assert found == {"1": {"ROW", "ROWS", "TABLE"}, "2": {"TABLE"}, "3": {"OTHER"}, "return ROW": set()}
 
 
 def test_a_change_has_a_name_that_does_not_depend_on_its_line() -> None:

@@ -65,17 +65,19 @@ def changes(path: str, source: str) -> Iterator[Change]:
     """Yield every change of a file that is worth a try."""
     counts = Counter[tuple[str, str]]()
     tree = ast.parse(source)
-    uses = _uses(tree)
+    uses, readers = _uses(tree), _constants_that_read(tree)
     for node, statement, scope in _nodes(tree, None, ""):
         last, stop = node.end_lineno or node.lineno, node.end_col_offset or 0
-        constant = tuple(_names_of(statement, scope))
+        constant = list(_names_of(statement, scope))
+        for name in constant:
+            constant += sorted(readers[name].difference(constant))
         used = {line for name in constant for line in uses[name]}
         lines = tuple({*_lines_of(statement), *range(node.lineno, last + 1), *used})
         for new in _replacements(node):
             old = ast.get_source_segment(source, node) or ""
             counts[name := (scope, shown(old, new))] += 1
             place = (node.lineno, node.col_offset), (last, stop)
-            yield Change(path, *place, old, new, lines, scope, counts[name], constant)
+            yield Change(path, *place, old, new, lines, scope, counts[name], tuple(constant))
 
 
 def _uses(tree: ast.Module) -> dict[str, set[int]]:
@@ -84,6 +86,15 @@ def _uses(tree: ast.Module) -> dict[str, set[int]]:
     for node, statement, _ in _nodes(tree, None, ""):
         if isinstance(node, ast.Name | ast.Attribute) and isinstance(node.ctx, ast.Load):
             found[node.id if isinstance(node, ast.Name) else node.attr].update(_lines_of(statement))
+    return found
+
+
+def _constants_that_read(tree: ast.Module) -> dict[str, set[str]]:
+    """Return, for each name, the constants whose value is made of it."""
+    found = defaultdict[str, set[str]](set)
+    for node, statement, scope in _nodes(tree, None, ""):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
+            found[node.id].update(_names_of(statement, scope))
     return found
 
 
