@@ -15,7 +15,7 @@ from pathlib import Path
 from tests.mutation import probes
 from tests.mutation.changes import Change
 
-_TESTS_OF_A_LINE = 120  # a line of the checkout path has a thousand more, which notice no more
+_TESTS_OF_A_LINE = 600  # a line of the checkout path has thousands, of which the others notice no more
 _GRACE, _SLOWER = 15.0, 5.0  # a test hangs after 15 s and five times what it took when it was recorded
 BUDGET = 60.0  # seconds of the tests of one change, as long as they took when they were recorded
 
