@@ -44,7 +44,7 @@ def async_stock(url: str, *, pre_ping: bool = False, **settings: Any) -> AsyncEn
 
 def async_ours(url: str, **settings: Any) -> AsyncEngine:
     chosen = Settings(**settings)
-    arguments = dbconfig_pool.pool_arguments(chosen, name="testing/default", is_async=True, judge=JUDGE)
+    arguments = dbconfig_pool.pool_arguments(chosen, name="testing/default", patient=True, is_async=True, judge=JUDGE)
     engine = create_async_engine(url, **arguments)
     driver = driver_protocol.of(engine.dialect)
     dbconfig_pool.attach(engine.sync_engine, chosen, name="testing/default", judge=JUDGE, driver=driver)

@@ -237,3 +237,16 @@ def test_the_pool_logs_where_sqlalchemys_documentation_says(
     name = "AsyncAdaptedQueuePool" if asynchronous else "QueuePool"
     told = {record.name for record in caplog.records if "checked out from pool" in record.getMessage()}
     assert told == {f"sqlalchemy.pool.impl.{name}.shop"}
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("mysql://app@/shop?unix_socket=/run/mysqld.sock", "the server"),
+        ("postgresql://app@db.internal/shop", "the server db.internal"),
+        ("postgresql://app@db.internal:7/shop", "the server db.internal:7"),
+    ],
+)
+def test_a_pool_knows_what_to_call_its_server_in_an_error(url: str, told: str) -> None:
+    with registry(url) as db:
+        assert vars(db.engine().pool)["server"] == told

@@ -34,6 +34,27 @@ def test_it_verifies_what_pymysql_verifies(trust: dict[str, Any], name: dict[str
     assert of(tls._context) == of(lambda each: theirs(None, each))
 
 
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A certificate and its key."""
+    folder = tmp_path_factory.mktemp("certificate")
+    key, certificate = folder / "key.pem", folder / "certificate.pem"
+    request = ["req", "-x509", "-nodes", "-newkey", "rsa:2048", "-subj", "/CN=localhost", "-keyout", key]
+    subprocess.run(["openssl", *request, "-out", certificate], check=True, capture_output=True)
+    return {"ssl_ca": certificate, "ssl_cert": certificate, "ssl_key": key}
+
+
+@pytest.mark.parametrize("identity", [{}, {"ssl_verify_identity": True}, {"ssl_verify_identity": False}])
+@pytest.mark.parametrize("certificate", [{}, {"ssl_verify_cert": True}, {"ssl_verify_cert": False}])
+def test_arguments_verify_what_they_verify_with_pymysql(
+    identity: dict[str, Any], certificate: dict[str, Any], files: dict[str, Path]
+) -> None:
+    given = {"ssl_ca": str(files["ssl_ca"]), **identity, **certificate}
+    ours, theirs = tls._context(tls._in_arguments(given)), Connection(defer_connect=True, **given).ctx
+    assert (ours.verify_mode, ours.check_hostname) == (theirs.verify_mode, theirs.check_hostname)
+    assert (ours.verify_mode is ssl.CERT_REQUIRED) is (True in (*identity.values(), *certificate.values()))
+
+
 def test_a_context_is_taken_as_it_is() -> None:
     given = ssl.create_default_context()
     assert tls._context(given) is given
@@ -58,14 +79,11 @@ def test_the_authorities_of_the_system_are_read_only_to_verify(
 
 @pytest.mark.parametrize("driver", ["asyncmy", "aiomysql"])
 @pytest.mark.parametrize("named", ["ssl_ca", "ssl_cert"])
-def test_the_file_that_is_no_certificate_is_the_one_that_is_named(driver: str, named: str, tmp_path: Path) -> None:
-    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
-    request = ["req", "-x509", "-nodes", "-newkey", "rsa:2048", "-subj", "/CN=localhost", "-keyout", key]
-    subprocess.run(["openssl", *request, "-out", certificate], check=True, capture_output=True)
+def test_the_file_that_is_no_certificate_is_the_one_that_is_named(
+    driver: str, named: str, files: dict[str, Path], tmp_path: Path
+) -> None:
     (tmp_path / "broken.pem").write_text("not a certificate")
-    files = {"ssl_ca": certificate, "ssl_cert": certificate, "ssl_key": key}
-    files[named] = tmp_path / "broken.pem"
-    arguments = {name: str(path) for name, path in files.items()}
+    arguments = {name: str(path) for name, path in {**files, named: tmp_path / "broken.pem"}.items()}
     settings = DatabaseSettings.model_validate({"url": "mysql://localhost/x", "connect_args": arguments})
     with pytest.raises(ConfigError) as found:
         tls.with_tls_context(settings, arguments, driver, on_socket=False)

@@ -14,12 +14,14 @@ EQUIVALENT: dict[str, dict[str, str]] = {
         "_component: position < query → (position <= query)": _NO_REFERENCE,
     },
     "dbconfig/engine/pool/advice.py": {
+        '_too_large: return "" → return None': "it is asked only whether there is a text",
         "_recycled: 0 → 1": "none and one are both too few to say anything",
     },
     "dbconfig/engine/pool/__init__.py": {
         "attach: settings.pool_recycle >= 0 → (settings.pool_recycle > 0)": "0 is rejected, and -1 is never",
     },
     "dbconfig/engine/pool/call_watchdog.py": {
+        "Watch._await_the_end_of: 0.001 → 1.001": "how soon it is seen that a connection has been shut down",
         ": 10.0 → 11.0": "how soon a thread without work ends: the next call starts it again, or finds it",
     },
     "dbconfig/engine/pool/diagnostics/leaks.py": {
@@ -40,6 +42,12 @@ EQUIVALENT: dict[str, dict[str, str]] = {
     },
     "dbconfig/engine/pool/ping.py": {
         ": 2.0 → 3.0": "nothing promises how long a server that is to be replaced has for a SELECT 1",
+    },
+    "dbconfig/engine/pool/task_places.py": {
+        "TaskPlaces._see_to_a_review: 0 < timers[-1].when() - (now := self._loop.time()) <= 3 * REVIEW → "
+        "(0 <= timers[-1].when() - (now := self._loop.time()) <= 3 * REVIEW)": (
+            "a round that is due at this very moment is followed by another, or is not"
+        ),
     },
     "dbconfig/engine/pool/threads.py": {
         "FairPool.connect: record._soft_invalidate_time > record.starttime → "

@@ -355,3 +355,10 @@ def test_only_a_node_of_galera_is_asked_whether_it_is_ready(
 def test_each_system_has_positions_of_its_own(dialect: dict[str, Any], expected: Positions) -> None:
     engine: Any = SimpleNamespace(dialect=SimpleNamespace(**dialect))
     assert positions.positions_of(engine) is expected
+
+
+@pytest.mark.parametrize(("ahead", "position"), [(9.9, ""), (10.5, "0/20")])
+def test_a_commit_of_another_process_is_later_if_it_is_by_more_than_clocks_differ(ahead: float, position: str) -> None:
+    """Within ten seconds either may be, and so the primary is asked for its position again."""
+    with scope({"shop": Mark(100.0, "0/10")}), scope({"shop": Mark(100.0 + ahead, "0/20")}):
+        assert marks()["shop"] == Mark(100.0 + ahead, position)

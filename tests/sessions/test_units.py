@@ -412,3 +412,20 @@ def test_a_unit_without_a_transaction_is_refused_before_it_writes(
     level = {"execution_options": {"isolation_level": "SERIALIZABLE"}}
     units.run(work, units.open(**settings), **level)
     assert units.sql("SELECT x FROM t") == [(1,)]
+
+
+def test_the_error_of_the_work_is_the_one_that_is_raised_if_closing_fails_too(
+    sqlite_units: Units, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def close(session: Session) -> None:
+        original(session)
+        raise RuntimeError("the second")
+
+    def work(session: Session) -> None:
+        raise ValueError("the first")
+
+    original = Session.close
+    monkeypatch.setattr(Session, "close", close)
+    with pytest.raises(ValueError, match="the first") as raised:
+        sqlite_units.run(work)
+    assert "dbconfig: closing the session failed too: the second" in raised.value.__notes__

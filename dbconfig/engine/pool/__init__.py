@@ -107,8 +107,8 @@ def pool_arguments(
     settings: PoolSettings,
     *,
     name: str,
+    patient: bool,
     is_async: bool = False,
-    patient: bool = True,
     judge: Judge = SYSTEM_ERRORS,
 ) -> dict[str, Any]:
     """Return what to add to the keywords of ``create_engine``, or, with ``is_async``, of ``create_async_engine``.

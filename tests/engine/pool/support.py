@@ -82,7 +82,7 @@ def engine_of(
         # PyMySQL would read all the certificates of this machine for each connection: 45 ms of CPU.
         arguments.setdefault("connect_args", {"ssl_disabled": True})
     engine = create_engine(
-        url, **dbconfig_pool.pool_arguments(chosen, name="testing/default", judge=JUDGE), **arguments
+        url, **dbconfig_pool.pool_arguments(chosen, name="testing/default", patient=True, judge=JUDGE), **arguments
     )
     driver = driver_protocol.of(engine.dialect)
     dbconfig_pool.attach(engine, chosen, name="testing/default", read_only=read_only, judge=JUDGE, driver=driver)

@@ -323,7 +323,7 @@ def test_new_connections_have_time_limits_against_half_open_sockets(twin: Twin, 
 
 
 def test_pools_that_do_not_queue_take_no_arguments_of_a_queue() -> None:
-    arguments = pool_arguments(Settings(poolclass="NullPool"), name="a/b")
+    arguments = pool_arguments(Settings(poolclass="NullPool"), name="a/b", patient=True)
     assert arguments.keys() == {"poolclass"}
 
 

@@ -105,7 +105,9 @@ def test_a_connection_that_cannot_be_reset_is_closed_and_its_place_is_free(pool,
 
     server.made[0].rollback = fail  # type: ignore[method-assign]
     connection.close()
-    assert "Exception during reset or similar" in caplog.text
+    (reported,) = [record for record in caplog.records if record.message == "Exception during reset or similar"]
+    assert reported.exc_info
+    assert str(reported.exc_info[1]) == "gone"
     assert server.made[0].closed
     assert_whole(pool)
     pool.connect().close()

@@ -32,7 +32,9 @@ class Threads:
 
     def __init__(self, file: Path, **settings: Any) -> None:
         chosen = Settings(pool_size=1, max_overflow=0, **settings)
-        self.engine = create_engine(f"sqlite:///{file}", **dbconfig_pool.pool_arguments(chosen, name="testing/default"))
+        self.engine = create_engine(
+            f"sqlite:///{file}", **dbconfig_pool.pool_arguments(chosen, name="testing/default", patient=True)
+        )
         driver = driver_protocol.of(self.engine.dialect)
         dbconfig_pool.attach(self.engine, chosen, name="testing/default", driver=driver)
         self.pool: Any = self.engine.pool
@@ -79,7 +81,7 @@ class Tasks:
         from sqlalchemy.ext.asyncio import create_async_engine
 
         chosen = Settings(pool_size=1, max_overflow=0, **settings)
-        arguments = dbconfig_pool.pool_arguments(chosen, name="testing/default", is_async=True)
+        arguments = dbconfig_pool.pool_arguments(chosen, name="testing/default", patient=True, is_async=True)
         create.check_version()
         self._engine = create_async_engine(f"sqlite+aiosqlite:///{file}", **arguments)
         self.engine = self._engine.sync_engine

@@ -50,7 +50,7 @@ class Engines:
             url_of(self.server, at, self.driver) if self.server is not None else f"{self.driver}:///{self._folder}/a.db"
         )
         chosen = Settings(**settings)
-        arguments = dbconfig_pool.pool_arguments(chosen, name="testing/default", is_async=True)
+        arguments = dbconfig_pool.pool_arguments(chosen, name="testing/default", patient=True, is_async=True)
         create.check_version()
         engine = create_async_engine(url, **arguments)
         driver = driver_protocol.of(engine.dialect)

@@ -22,7 +22,7 @@ class Sync:
     def __init__(self, server: Any, at: Any = None, *, read_only: bool = False, **settings: Any) -> None:
         chosen = Settings(**settings)
         url = url_of(server, at)
-        arguments: dict[str, Any] = dbconfig_pool.pool_arguments(chosen, name=NAME, judge=JUDGE)
+        arguments: dict[str, Any] = dbconfig_pool.pool_arguments(chosen, name=NAME, patient=True, judge=JUDGE)
         if url.startswith("mysql"):
             arguments["connect_args"] = {"ssl_disabled": True}
         self.engine: Engine = create_engine(url, **arguments)
@@ -72,7 +72,8 @@ class Async(Sync):
         self.runner = asyncio.Runner()
         create.check_version()
         self.async_engine = create_async_engine(
-            url_of(server, at, driver), **dbconfig_pool.pool_arguments(chosen, name=NAME, is_async=True, judge=JUDGE)
+            url_of(server, at, driver),
+            **dbconfig_pool.pool_arguments(chosen, name=NAME, patient=True, is_async=True, judge=JUDGE),
         )
         self.engine = self.async_engine.sync_engine
         driver = driver_protocol.of(self.engine.dialect)

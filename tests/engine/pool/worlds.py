@@ -136,7 +136,7 @@ class Tasks(Threads):
     async def _make(url: str, settings: dict[str, Any]) -> AsyncEngine:
         create.check_version()
         chosen = Settings(**settings)
-        arguments = dbconfig_pool.pool_arguments(chosen, name=NAME, is_async=True, judge=JUDGE)
+        arguments = dbconfig_pool.pool_arguments(chosen, name=NAME, patient=True, is_async=True, judge=JUDGE)
         made = create_async_engine(url, **arguments)
         driver = driver_protocol.of(made.dialect)
         dbconfig_pool.attach(made.sync_engine, chosen, name=NAME, judge=JUDGE, driver=driver)

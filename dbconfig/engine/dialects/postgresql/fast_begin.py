@@ -62,9 +62,9 @@ class FastBeginCursor(extensions.cursor):
         self.connection.begin_now()
         return super().callproc(procname, parameters)
 
-    def copy_expert(self, sql: Any, file: Any, size: int = 8192) -> None:
+    def copy_expert(self, *arguments: Any, **keywords: Any) -> None:
         self.connection.begin_now()
-        super().copy_expert(sql, file, size)
+        super().copy_expert(*arguments, **keywords)
 
     def copy_from(self, *arguments: Any, **keywords: Any) -> None:
         self.connection.begin_now()

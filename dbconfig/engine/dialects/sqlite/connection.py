@@ -332,15 +332,9 @@ class Connection(sqlite3.Connection):
 
 def driver_of(connection: Any) -> Any:
     """Return the sqlite3 connection wrapped by SQLAlchemy or aiosqlite, even if it is detached."""
-    while not isinstance(connection, sqlite3.Connection):
-        # A detached proxied connection no longer has a driver_connection, but still the DBAPI's.
-        for name in ("dbapi_connection", "driver_connection", "_conn"):
-            inner = getattr(connection, name, None)
-            if inner is not None:
-                connection = inner
-                break
-        else:
-            return connection
+    # A detached proxied connection no longer has a driver_connection, but still the DBAPI's.
+    for name in ("dbapi_connection", "driver_connection", "_conn"):
+        connection = getattr(connection, name, None) or connection
     return connection
 
 
