@@ -8,6 +8,7 @@ from typing import Any
 import psycopg2
 import pymysql
 import pytest
+from sqlalchemy.exc import DBAPIError
 
 from dbconfig.engine.dialects import errors
 from dbconfig.engine.dialects.error_table import JUDGED, UNKNOWN, Fate
@@ -65,3 +66,14 @@ def test_a_copy_of_what_no_table_knows_is_known_as_that() -> None:
     known = errors.of_statement(pymysql.err.OperationalError(1213, "Deadlock found"))
     setattr(judged, JUDGED, known)  # by who had asked the server
     assert getattr(errors.like(judged, "postgresql"), JUDGED) is known
+
+
+@pytest.mark.parametrize("noted_on", ["the driver's error", "SQLAlchemy's around it"])
+def test_what_was_found_out_about_an_error_decides_whether_the_work_is_retried(noted_on: str) -> None:
+    """psycopg2's errors take no SQLSTATE: without what is noted, the copy of a conflict says nothing."""
+    original = psycopg2.InternalError("?")
+    error = DBAPIError("UPDATE account SET balance = 0", {}, original)
+    assert errors.fate_of(error) is Fate.FINAL
+    known = errors.of_statement(pymysql.err.OperationalError(1213, "Deadlock found"))
+    setattr(original if noted_on == "the driver's error" else error, JUDGED, known)
+    assert errors.fate_of(error) is Fate.CONFLICT

@@ -278,6 +278,17 @@ def test_an_unknown_character_set_is_refused(place: str) -> None:
 # Sessions
 
 
+@pytest.mark.parametrize("key", ["pool_reset", "pool_reset_on_return"])
+def test_a_driver_that_cannot_reset_is_refused_by_the_key_that_asks_for_it(key: str) -> None:
+    """Whoever reads the error has to find the line in the profile."""
+    engine: Any = SimpleNamespace(dialect=SimpleNamespace(driver="mysqldb"))
+    with pytest.raises(ConfigError) as caught:
+        base.session_reset(engine, settings("mysql+mysqldb://u@h/d", **{key: "discard"}))
+    (problem,) = caught.value.problems
+    assert (problem.slug, problem.key) == ("not-applicable", key)
+    assert problem.message == f"`{key}: discard` is unsupported with mysqldb"
+
+
 class Resettable:
     """A driver's connection, and SQLAlchemy's around it: keeps what is sent."""
 

@@ -914,15 +914,31 @@ def test_what_cannot_carry_it_begins_a_transaction_of_a_task(
 @pytest.mark.parametrize(
     ("is_async", "own", "opened_by_ours"), [(False, None, False), (True, None, True), (True, "theirs", False)]
 )
-def test_a_connect_of_psycopg_is_limited(is_async: bool, own: str | None, opened_by_ours: bool) -> None:
+@pytest.mark.parametrize(
+    ("capabilities", "cancels"),
+    [(None, False), ({"has_cancel_safe": lambda: False}, False), ({"has_cancel_safe": lambda: True}, True)],
+    ids=["psycopg 3.1", "libpq 16", "libpq 17"],
+)
+def test_a_connect_of_psycopg_is_limited_and_a_task_has_ours_where_it_can_cancel_without_blocking(
+    is_async: bool,
+    own: str | None,
+    opened_by_ours: bool,
+    capabilities: dict[str, Any] | None,
+    cancels: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     psycopg = pytest.importorskip("dbconfig.engine.dialects.postgresql.psycopg")
+    if capabilities is None:
+        monkeypatch.delattr("psycopg.capabilities", raising=False)
+    else:
+        monkeypatch.setattr("psycopg.capabilities", SimpleNamespace(**capabilities), raising=False)
     kept: dict[str, Any] = {}
     parameters: Any = SimpleNamespace(
         written=lambda key: own, set=kept.__setitem__, at_most=lambda key, seconds: min(seconds, 9.5)
     )
     psycopg.DRIVER.limit_connect(SimpleNamespace(is_async=is_async), None, parameters, 20.0)
     assert kept["connect_timeout"] == 10
-    assert ("async_creator_fn" in kept) is (opened_by_ours and psycopg.psycopg_tasks.can_cancel())
+    assert ("async_creator_fn" in kept) is (opened_by_ours and cancels)
 
 
 def test_libpq_refuses_what_another_driver_knows() -> None:

@@ -8,7 +8,7 @@ import struct
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from sqlalchemy import text
@@ -17,6 +17,8 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from dbconfig import Profile, Registry
 from dbconfig.engine.dialects.error_table import Fate
 from dbconfig.engine.dialects.errors import fate_of
+from dbconfig.engine.dialects.postgresql import refusal
+from dbconfig.settings.database import DatabaseSettings
 
 STARTING = "система баз данных запускается"
 FULL = "Entschuldigung, schon zu viele Clients"
@@ -132,6 +134,29 @@ def test_a_connection_that_ends_after_the_question_for_a_password_was_lost_and_n
             by_session(db)
     assert "dbconfig[connection-lost]" in raised.value.__notes__[0]
     assert fate_of(raised.value) is Fate.LOST
+
+
+class Mute(socket.socket):
+    """Reaches a server that says nothing, and notes for how long somebody would wait for it."""
+
+    waits: ClassVar[list[float | None]] = []
+
+    def settimeout(self, value: float | None) -> None:
+        self.waits.append(value)
+
+    def connect(self, address: Any) -> None:
+        raise TimeoutError
+
+
+@pytest.mark.parametrize(("connect_timeout", "seconds"), [("0.5s", 0.5), ("30s", 2.0)])
+def test_a_caller_whose_connect_has_failed_waits_two_seconds_at_most_for_the_reason(
+    connect_timeout: str, seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has already waited for its connect, and the reason only explains the error."""
+    monkeypatch.setattr(Mute, "waits", [])
+    monkeypatch.setattr(socket, "socket", Mute)
+    refusal.ask(DatabaseSettings(url="postgresql://u@127.0.0.1/d", connect_timeout=connect_timeout))
+    assert Mute.waits == [seconds]
 
 
 @pytest.mark.parametrize("driver", ["psycopg2", "psycopg"])
