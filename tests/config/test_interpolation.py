@@ -101,6 +101,7 @@ def test_a_variable_of_a_similar_name_is_pointed_at():
         ("postgresql://u@h?a=${PW}", "postgresql://u@h?a=p%40ss%2Fw%25rd"),
         ("postgresql://u@h/d?a=b&c=${PW}${A}", "postgresql://u@h/d?a=b&c=p%40ss%2Fw%25rdone"),
         ("postgresql://u@h/${A}${PW}", "postgresql://u@h/onep%40ss/w%25rd"),
+        ("postgresql://${A}:${PW}@${HOST}/${PW}", "postgresql://one:p%40ss%2Fw%25rd@db:5432/p%40ss/w%25rd"),
     ],
 )
 def test_a_value_in_a_url_is_escaped_for_its_place(written, url):

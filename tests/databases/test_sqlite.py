@@ -1,5 +1,6 @@
 """SQLite: one database in memory for all threads, files beside the project, transactions that begin."""
 
+import asyncio
 import gc
 import os
 import shutil
@@ -112,6 +113,29 @@ def test_foreign_keys_are_on_and_can_be_switched_off(url: str) -> None:
         assert ask(db, "PRAGMA foreign_keys") == 1
     with registry(url, variables={"foreign_keys": False}) as db:
         assert ask(db, "PRAGMA foreign_keys") == 0
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+@pytest.mark.parametrize("enforced", [True, False])
+def test_foreign_keys_are_as_the_profile_says_on_each_connection_and_after_each_transaction(
+    url: str, enforced: bool, asynchronous: bool
+) -> None:
+    question, found = "PRAGMA foreign_keys", list[int]()
+    if asynchronous:
+        pytest.importorskip("aiosqlite")
+
+        async def main() -> None:
+            async with registry(url, variables={"foreign_keys": enforced}) as db, db.async_session() as first:
+                found.append(await first.scalar(text(question)))
+                for _ in range(3):  # of the second connection
+                    async with db.async_session() as session:
+                        found.append(await session.scalar(text(question)))
+
+        asyncio.run(main())
+    else:
+        with registry(url, variables={"foreign_keys": enforced}) as db, db.session() as first:
+            found += [ask(first, question), *(ask(db, question) for _ in range(3))]
+    assert found == [enforced] * 4
 
 
 # In memory

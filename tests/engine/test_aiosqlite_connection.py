@@ -163,6 +163,32 @@ def test_a_connection_whose_opener_was_cancelled_is_closed() -> None:
     assert is_closed(opened[0])
 
 
+class Broken(asyncio.SelectorEventLoop):
+    """A loop that is open, and has nowhere to put a result."""
+
+    out_of_order = False
+
+    def call_soon_threadsafe(self, *given: Any, **options: Any) -> Any:
+        if self.out_of_order:
+            raise RuntimeError("out of order")
+        return super().call_soon_threadsafe(*given, **options)
+
+
+def test_a_result_that_an_open_loop_does_not_take_is_an_error_and_not_an_endless_wait() -> None:
+    loop = Broken()
+    try:
+        connection = connect(":memory:")
+        waited = loop.create_future()
+        connection.stop()
+        loop.out_of_order = True
+        with pytest.raises(RuntimeError, match="out of order"):
+            connection._tx.put_nowait((waited, int))
+        loop.close()
+        connection._tx.put_nowait((waited, int))  # its caller no longer waits
+    finally:
+        loop.close()
+
+
 @pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_thread_that_outlives_its_loop_ends_in_silence() -> None:
     held, left = Held(), []

@@ -7,7 +7,7 @@ import gc
 import json
 import pickle
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import Any
 
 import pytest
@@ -91,13 +91,19 @@ def test_a_leak_is_counted_once(twin: Twin, server: Any, clock: Clock) -> None:
     assert stats(engine.engine).leaks == 1
 
 
-def test_a_connection_that_was_never_closed_is_counted_as_a_leak(server: Any) -> None:
-    engine = Sync(server, pool_leak_warning=30.0)
+@pytest.mark.parametrize("reported", [False, True])
+def test_a_connection_that_was_never_closed_is_counted_as_one_leak(
+    twin: Twin, server: Any, clock: Clock, reported: bool
+) -> None:
+    engine = twin(server, pool_leak_warning=30.0)
     connection = engine.connect()
-    del connection
-    gc.collect()
+    if reported:
+        clock.advance(30)
+        assert stats(engine.engine).leaks == 1
+    with pytest.warns(exc.SAWarning, match="garbage collector") if engine.kind == "async" else nullcontext():
+        del connection
+        gc.collect()
     assert stats(engine.engine).leaks == 1
-    engine.dispose()
 
 
 def test_a_primary_that_has_become_read_only_is_counted_as_a_failover(twin: Twin, postgresql: Any) -> None:
