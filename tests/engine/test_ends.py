@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from threading import Event, Thread, current_thread
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,7 +19,7 @@ from sqlalchemy.pool import NullPool
 
 from dbconfig.engine import draining, pool, read_only, reading_guard
 from dbconfig.engine.pool import retiring
-from tests.engine.pool.support import running_engine
+from tests.engine.pool.support import eventually, running_engine
 
 
 @pytest.mark.parametrize(("timeout", "valid"), [(0.0, True), (0.1, True), (-0.1, False), (float("nan"), False)])
@@ -98,6 +99,31 @@ def test_what_is_in_use_is_cut_unless_a_statement_of_it_runs_in_this_process(
     for each in (gone, runs, used):
         each.close()
     assert not is_open(owns[1])
+
+
+def test_a_request_to_cancel_that_hangs_holds_up_neither_the_disposal_nor_the_end_of_the_process(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As for a server that accepts the request and says nothing; an orchestrator would kill what does not end."""
+    drain, hung = pool.drain(engine), Event()
+    asking: list[Thread] = []
+
+    def hang() -> None:
+        asking.append(current_thread())
+        hung.wait(60)
+
+    monkeypatch.setattr(drain, "ask_to_cancel", hang)
+    monkeypatch.setattr(retiring, "CANCEL_LIMIT", 0.01)
+    try:
+        drain.cancel()
+        assert eventually(lambda: bool(asking))
+        (thread,) = asking
+        assert thread.is_alive()
+        assert thread.daemon, "the interpreter waits for it at its end"
+    finally:
+        hung.set()
+    thread.join(30)
+    assert not thread.is_alive()
 
 
 @pytest.mark.parametrize("way", ["drain", "close_on_return"])

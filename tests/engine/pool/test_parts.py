@@ -74,6 +74,27 @@ def test_so_many_helpers_connect_at_most_and_one_while_the_server_is_away() -> N
     pool.dispose()
 
 
+def test_a_helper_that_is_done_connects_for_the_next_caller_and_no_other_thread_is_started_for_it() -> None:
+    """Otherwise a burst of callers starts a thread for each of its connections."""
+    server, used = FakeServer(), list[threading.Thread]()
+    pool = fair_pool(server, pool_size=20, max_overflow=0, timeout=30.0)
+    pool.line.rules = replace(pool.line.rules, connect_stalls=60.0)  # or a machine that is busy starts a fourth
+    connect = pool._creator
+    held = [pool.connect()]
+    pool._creator = lambda: used.append(threading.current_thread()) or connect()  # type: ignore[func-returns-value]
+    server.gate = threading.Event()
+    with callers(12) as run:
+        waiting = [run(pool.connect) for _ in range(12)]
+        assert eventually(lambda: len(pool.waiters) == 12 and len(used) == judgements.CONNECTS_AT_ONCE)
+        server.gate.set()
+        held += [each.result(30) for each in waiting]
+    assert (len(used), len(set(used))) == (12, judgements.CONNECTS_AT_ONCE)
+    for each in held:
+        each.close()
+    assert_whole(pool)
+    pool.dispose()
+
+
 def test_an_order_is_the_starters_until_the_thread_has_begun() -> None:
     place, lock = Place(0.0, 0), threading.RLock()
     order = Order(place, lock)

@@ -212,6 +212,30 @@ def test_a_connection_takes_leave_as_its_dialect_can(
     assert told == [done]
 
 
+@pytest.mark.parametrize("struck_by", [KeyboardInterrupt(), OSError("the socket is in use")], ids=repr)
+@pytest.mark.parametrize("again", [None, OSError("it is closed")], ids=["", "then it fails"])
+def test_a_close_that_is_struck_is_done_again_and_only_an_interrupt_is_raised(
+    struck_by: BaseException, again: Exception | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise Ctrl-C at that moment leaves the socket open, and the server counts its connection until it ends."""
+    told: list[str] = []
+    happens: list[BaseException | None] = [struck_by, again]
+
+    def terminate(connection: str) -> None:
+        error = happens.pop(0)
+        if error is not None:
+            raise error
+        told.append(f"closed {connection}")
+
+    own = SimpleNamespace(transport=lambda under: None)
+    monkeypatch.setattr(farewell.driver, "of", lambda dialect: own)
+    dialect = SimpleNamespace(has_terminate=True, do_terminate=terminate, get_driver_connection=lambda each: each)
+    with pytest.raises(KeyboardInterrupt) if isinstance(struck_by, KeyboardInterrupt) else nullcontext():
+        farewell.cut(dialect, "it")
+    assert happens == []
+    assert told == ([] if again else ["closed it"])
+
+
 # Clocks
 
 

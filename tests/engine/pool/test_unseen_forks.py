@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -166,6 +167,19 @@ def test_it_is_told_once(told: list[str]) -> None:
     unseen_forks.tell_the_interpreter()
     assert told == ["told"]
     assert not _imp.lock_held()
+
+
+@pytest.mark.usefixtures("forked_in_c")
+@pytest.mark.parametrize(("interpreter", "due"), [("cpython", False), ("pypy", True), ("pypy", False)])
+def test_it_is_not_told_in_vain_nor_is_one_that_has_no_such_call(
+    interpreter: str, due: bool, told: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CPython would forget the other threads of a child that has some; PyPy has nothing to call."""
+    monkeypatch.setattr(sys, "implementation", SimpleNamespace(name=interpreter))
+    if not due:
+        monkeypatch.setattr(unseen_forks, "_threads", lambda: 2)
+    unseen_forks.tell_the_interpreter()
+    assert told == []
 
 
 @pytest.mark.usefixtures("forked_in_c", "another_interpreter")
