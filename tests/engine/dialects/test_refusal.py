@@ -6,8 +6,9 @@ import asyncio
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, ClassVar
 
 import pytest
@@ -157,6 +158,30 @@ def test_a_caller_whose_connect_has_failed_waits_two_seconds_at_most_for_the_rea
     monkeypatch.setattr(socket, "socket", Mute)
     refusal.ask(DatabaseSettings(url="postgresql://u@127.0.0.1/d", connect_timeout=connect_timeout))
     assert Mute.waits == [seconds]
+
+
+def test_an_answer_that_comes_byte_by_byte_is_not_waited_for_any_longer() -> None:
+    def trickle() -> None:
+        client = listener.accept()[0]
+        with client, suppress(OSError):  # until the caller has gone
+            client.recv(8)
+            client.sendall(b"N" + message(b"E", b"S" * 29_000)[:5])
+            while not gone.wait(0.02):
+                client.sendall(b"S")
+
+    gone = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = threading.Thread(target=trickle)
+        server.start()
+        url = f"postgresql://u@127.0.0.1:{listener.getsockname()[1]}/d"
+        began = time.monotonic()
+        found = refusal.ask(DatabaseSettings(url=url, connect_timeout=0.5))
+        spent = time.monotonic() - began
+        gone.set()
+        server.join()
+    assert found is not None
+    assert found.slug == "timed-out"
+    assert spent < 60  # all of it takes ten minutes
 
 
 @pytest.mark.parametrize("driver", ["psycopg2", "psycopg"])

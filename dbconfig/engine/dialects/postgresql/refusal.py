@@ -7,6 +7,7 @@ import socket
 import ssl
 import struct
 from contextlib import closing
+from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 from sqlalchemy.exc import MissingGreenlet
@@ -27,8 +28,9 @@ if TYPE_CHECKING:
 _SSL_REQUEST: Final = struct.pack("!II", 8, 80877103)
 _VERSION: Final = 196608  # 3.0
 _AUTHENTICATION_OK: Final = 0
-# Seconds for the whole exchange: the caller has already waited for its own connection attempt.
+# Seconds for the whole exchange with a server: the caller has already waited for its own connection attempt.
 _PATIENCE: Final = 2.0
+_MOMENT: Final = 1e-6  # seconds; 0 means "do not wait", which is another error
 _MESSAGE_LIMIT: Final = 30_000  # maximum bytes of an answer; libpq accepts no longer error before the login either
 
 
@@ -54,11 +56,13 @@ def ask(settings: DatabaseSettings) -> Meaning | None:
 
 def _ask(settings: DatabaseSettings) -> Meaning | None:
     for family, address in _places(settings):
+        seconds = min(settings.connect_timeout, _PATIENCE)
+        until = monotonic() + seconds
         try:
             with closing(socket.socket(family, socket.SOCK_STREAM)) as plug:
-                plug.settimeout(min(settings.connect_timeout, _PATIENCE))
+                plug.settimeout(seconds)
                 plug.connect(address)
-                return _refusal(plug, settings)
+                return _refusal(plug, settings, until)
         except (OSError, ValueError, struct.error) as error:  # ssl.SSLError is an OSError
             found = of_system(error)
             if found is not None:
@@ -80,11 +84,11 @@ def _places(settings: DatabaseSettings) -> Iterator[tuple[int, str | tuple[str, 
             yield family, (str(place[0]), port)
 
 
-def _refusal(plug: socket.socket, settings: DatabaseSettings) -> Meaning | None:
+def _refusal(plug: socket.socket, settings: DatabaseSettings, until: float) -> Meaning | None:
     """Send the startup message, and return the server's answer."""
     if plug.family != socket.AF_UNIX:
         plug.sendall(_SSL_REQUEST)
-        if _exactly(plug, 1) == b"S":
+        if _exactly(plug, 1, until) == b"S":
             # Nothing secret is sent, and verifying the server is up to the driver.
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
             context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
@@ -94,7 +98,7 @@ def _refusal(plug: socket.socket, settings: DatabaseSettings) -> Meaning | None:
     body = b"".join(part.encode() + b"\0" for pair in parameters.items() for part in pair) + b"\0"
     plug.sendall(struct.pack("!II", len(body) + 8, _VERSION) + body)
     while True:
-        kind, content = _message(plug)
+        kind, content = _message(plug, until)
         if kind == b"E":
             return _meaning(content)
         asks = kind == b"R" and struct.unpack("!I", content[:4])[0] != _AUTHENTICATION_OK
@@ -102,16 +106,18 @@ def _refusal(plug: socket.socket, settings: DatabaseSettings) -> Meaning | None:
             return None
 
 
-def _message(plug: socket.socket) -> tuple[bytes, bytes]:
-    kind, length = struct.unpack("!cI", _exactly(plug, 5))
+def _message(plug: socket.socket, until: float) -> tuple[bytes, bytes]:
+    kind, length = struct.unpack("!cI", _exactly(plug, 5, until))
     if not 4 <= length <= _MESSAGE_LIMIT:
         raise ValueError("not a message of PostgreSQL")
-    return kind, _exactly(plug, length - 4)
+    return kind, _exactly(plug, length - 4, until)
 
 
-def _exactly(plug: socket.socket, size: int) -> bytes:
+def _exactly(plug: socket.socket, size: int, until: float) -> bytes:
     found = b""
     while len(found) < size:
+        # A socket's limit is that of one call, and a server may send its answer byte by byte.
+        plug.settimeout(max(until - monotonic(), _MOMENT))
         part = plug.recv(size - len(found))
         if not part:
             raise ConnectionResetError("the server closed the connection")
