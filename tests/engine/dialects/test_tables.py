@@ -153,12 +153,18 @@ def test_an_option_file_that_is_missing_is_told_where_it_is_written(project: Pro
     assert (problem.slug, problem.location.line) == ("file-unreadable", line)
 
 
+NEVER = float("inf")  # the moment at which an answer comes too late
+
+
 class Dribble:
     """A socket that hands out what has arrived, in pieces of these sizes, and never more than it is asked for."""
 
     def __init__(self, data: bytes, *sizes: int) -> None:
         self.data = data
         self.sizes = list(sizes)
+
+    def settimeout(self, value: float) -> None:
+        assert value > 0
 
     def recv(self, size: int) -> bytes:
         most = self.sizes.pop(0) if self.sizes else len(self.data)
@@ -173,7 +179,7 @@ def message(length: int, body: bytes = b"") -> bytes:
 @pytest.mark.parametrize("sizes", [(), (1, 1, 1, 1, 1, 1, 1), (4, 1, 2, 1), (3, 2)])
 def test_a_message_ends_where_it_says_in_whatever_pieces_it_comes(sizes: tuple[int, ...]) -> None:
     plug: Any = Dribble(message(7, b"abc") + message(4) + b"next", *sizes)
-    assert [refusal._message(plug) for _ in range(2)] == [(b"N", b"abc"), (b"N", b"")]
+    assert [refusal._message(plug, NEVER) for _ in range(2)] == [(b"N", b"abc"), (b"N", b"")]
     assert plug.data == b"next"
 
 
@@ -183,16 +189,16 @@ def test_a_message_ends_where_it_says_in_whatever_pieces_it_comes(sizes: tuple[i
 def test_what_is_no_message_is_not_waited_for(length: int, fits: bool) -> None:
     plug: Any = Dribble(message(length, b"x" * (length - 4)))
     if fits:
-        assert refusal._message(plug) == (b"N", b"x" * (length - 4))
+        assert refusal._message(plug, NEVER) == (b"N", b"x" * (length - 4))
     else:
         with pytest.raises(ValueError, match="not a message"):
-            refusal._message(plug)
+            refusal._message(plug, NEVER)
 
 
 def test_a_server_that_hangs_up_within_a_message_is_told() -> None:
     plug: Any = Dribble(message(10, b"abc"))
     with pytest.raises(ConnectionResetError):
-        refusal._message(plug)
+        refusal._message(plug, NEVER)
 
 
 def of_server(kind: bytes, body: bytes) -> bytes:
@@ -218,7 +224,7 @@ def test_a_server_is_asked_until_it_asks_for_a_password_or_is_ready(answer: byte
     plug: Any = Dribble(answer)
     sent: list[bytes] = []
     plug.family, plug.sendall = socket.AF_UNIX, sent.append
-    row = refusal._refusal(plug, DatabaseSettings(url="postgresql://u@h/d"))
+    row = refusal._refusal(plug, DatabaseSettings(url="postgresql://u@h/d"), NEVER)
     assert (row and row.slug) == slug
     assert sent == [struct.pack("!II", 27, 3 << 16) + b"user\0u\0database\0d\0\0"]
 
