@@ -55,6 +55,11 @@ def warm(world: Threads) -> list[Any]:
     return seen
 
 
+def expire(world: Threads, record: Any) -> None:
+    """Invalidate it softly, as a listener of the application does; but the pool does not close it in its next round."""
+    on_loop(world, lambda: base._ConnectionRecord.invalidate(record, soft=True))
+
+
 def on_loop(world: Threads, work: Callable[[], Any]) -> None:
     """Do this where the engine is used: in its event loop, if it has one."""
 
@@ -184,7 +189,7 @@ def test_a_connection_that_expired_on_its_way_back_is_renewed_before_it_is_inspe
     pool_of(world).inspections = (lambda connection, record: seen.append(connection),)
     record = record_of(pool_of(world).idle[0])
     assert record.dbapi_connection is connections[0]
-    on_loop(world, lambda: record.invalidate(soft=True))  # by a listener of the application
+    expire(world, record)
     assert world.select() == 1
     assert len(seen) == 1
     assert seen[0] is not None
@@ -202,7 +207,7 @@ def test_a_caller_whose_connection_cannot_be_renewed_keeps_no_place_while_its_er
     def refuse(*arguments: Any, **options: Any) -> Any:
         raise refused
 
-    on_loop(world, lambda: record_of(pool.idle[0]).invalidate(soft=True))  # by a listener of the application
+    expire(world, record_of(pool.idle[0]))
     world.engine.dialect.connect = refuse  # type: ignore[method-assign]  # of this engine alone
     with pytest.raises(ConnectionRefusedError) as caught:
         world.select()
