@@ -22,6 +22,7 @@ from tests.configs import Project
 from tests.once import is_run_once
 from tests.support import clock as clocks
 from tests.support import servers
+from tests.support.folders import have_pytests_in_memory
 from tests.support.proxy import Proxy
 from tests.support.server import WITHOUT_SERVERS
 from tests.support.servers import MariaDBServer, PostgreSQLServer, Server, ServerMissing
@@ -90,6 +91,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    have_pytests_in_memory()
     # A test that starts its own servers, in a way that no mark shows, is skipped when it does.
     if "not server" in config.option.markexpr:
         os.environ[WITHOUT_SERVERS] = "1"
