@@ -12,7 +12,8 @@ from functools import cache
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
-from typing import IO, Protocol, TypeVar
+from types import SimpleNamespace
+from typing import IO, Any, Protocol, TypeVar, cast
 
 import pytest
 
@@ -87,7 +88,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
         with _on_the_machine(item), _noting_a_refusal(item) if _asynchronous_is_refused() else nullcontext():
             return (yield)
     finally:
-        _forget_the_test()
+        _forget(item)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -227,13 +228,24 @@ def _memory(request: pytest.FixtureRequest) -> Iterator[None]:
     gc.collect()
 
 
-def _forget_the_test() -> None:
-    """Keep what it leaves out of collections: caches, and modules that it was the first to import.
+def _forget(item: pytest.Item) -> None:
+    """Keep what a test leaves out of collections: caches, and modules that it was the first to import.
 
     They grow the heap: the collections that asynchronous tests ask for took a third of their time. What belongs to the
-    test itself has to be gone, or it stays for ever, engines with all that a fork has to do for each of them.
+    test itself has to be gone, or it stays for ever, engines with all that a fork has to do for each of them. If that
+    warns, the next test fails, and says after which one it was found.
     """
-    gc.collect()
+    report = sys.unraisablehook
+
+    def named(found: Any) -> None:
+        parts = {name: getattr(found, name) for name in ("exc_type", "exc_value", "exc_traceback", "object")}
+        report(cast("Any", SimpleNamespace(**parts, err_msg=f"Found after {item.nodeid}")))
+
+    sys.unraisablehook = named
+    try:
+        gc.collect()
+    finally:
+        sys.unraisablehook = report
     gc.freeze()
 
 

@@ -137,7 +137,7 @@ class Proxy:
         if self._thread.is_alive():
             self._order(self._shut_down)
             self._thread.join()
-            self._bell.close()
+        self._bell.close()
 
     # What a network does.
 
