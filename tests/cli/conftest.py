@@ -116,8 +116,9 @@ class Project:
 
 
 @pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
-    return Project(tmp_path, monkeypatch)
+def project(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """In a folder whose name is short: a longer one is cut off in errors."""
+    return Project(tmp_path_factory.mktemp("p"), monkeypatch)
 
 
 @pytest.fixture(scope="session")

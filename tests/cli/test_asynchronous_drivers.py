@@ -6,7 +6,6 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
@@ -165,7 +164,7 @@ def test_the_engine_call_can_be_pasted(project: Project) -> None:
     assert type(names["engine"]).__name__ == "AsyncEngine"
 
 
-def test_a_driver_that_is_not_installed_is_named(project: Project, tmp_path: Path) -> None:
+def test_a_driver_that_is_not_installed_is_named(project: Project) -> None:
     script = BLOCKED.replace("BLOCKED_NAMES", str((*SYNCHRONOUS, "asyncpg", "asyncmy")))
     wanted = {
         "postgresql+asyncpg": "pip install asyncpg",
@@ -175,7 +174,7 @@ def test_a_driver_that_is_not_installed_is_named(project: Project, tmp_path: Pat
     for scheme, help in wanted.items():
         project.profile(f"url: {scheme}://app@127.0.0.1/shop\n")
         done = subprocess.run(
-            [sys.executable, "-c", script, "ping"], cwd=tmp_path, capture_output=True, text=True, timeout=120
+            [sys.executable, "-c", script, "ping"], cwd=project.folder, capture_output=True, text=True, timeout=120
         )
         assert done.returncode == 2
         assert "error[missing-driver]" in done.stderr
