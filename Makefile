@@ -6,7 +6,7 @@ PIP := -m pip --disable-pip-version-check --quiet
 ARGS :=
 PYTHON := # of test-python
 # Workers of a test run. The tests wait more than they compute, hence more than cores; `ARGS=-n0` runs in one process.
-WORKERS := 4
+WORKERS := 6
 PYTEST := -m pytest --numprocesses $(WORKERS) --dist worksteal
 
 # Every process of a test run would compile again what it imports.
