@@ -34,4 +34,4 @@ for each in "$@"; do
     case $each in tests/*) files= ;; esac
 done
 # shellcheck disable=SC2086 # words, on purpose
-exec .venv/bin/python -m pytest --numprocesses "${WORKERS:-4}" --dist worksteal -q -rs $files "$@"
+exec .venv/bin/python -m pytest --numprocesses "${WORKERS:-6}" --dist worksteal -q -rs $files "$@"

@@ -260,7 +260,7 @@ def test_a_time_limit_that_aiomysql_has_not_is_refused_with_what_limits_the_time
     first, *others = [(problem.slug, problem.key, problem.help) for problem in caught.value.problems]
     help = "limit the time with `statement_timeout`, or with asyncio.timeout() around the call"
     assert first == ("unknown-key", f"{place}.{limit}", help)
-    # Advice about time would mislead whoever wanted something else; and TLS in a URL is translated for aiomysql.
+    # Advice about time would mislead a user who wanted something else; and TLS in a URL is translated for aiomysql.
     assert others == ([] if place == "query" else [("unknown-key", "connect_args.compress", "")])
 
 
@@ -280,7 +280,7 @@ def test_an_unknown_character_set_is_refused(place: str) -> None:
 
 @pytest.mark.parametrize("key", ["pool_reset", "pool_reset_on_return"])
 def test_a_driver_that_cannot_reset_is_refused_by_the_key_that_asks_for_it(key: str) -> None:
-    """Whoever reads the error has to find the line in the profile."""
+    """The user has to find the line in the profile."""
     engine: Any = SimpleNamespace(dialect=SimpleNamespace(driver="mysqldb"))
     with pytest.raises(ConfigError) as caught:
         base.session_reset(engine, settings("mysql+mysqldb://u@h/d", **{key: "discard"}))

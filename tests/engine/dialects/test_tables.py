@@ -284,7 +284,7 @@ def test_of_what_set_a_connection_up_the_session_is_set_again_after_a_reset() ->
 def test_a_connection_that_cannot_be_set_up_is_closed_at_once_and_no_second_time(
     terminates: bool, closed_by_sqlalchemy: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The server counts it until it is closed, and whoever keeps the error keeps it from being collected."""
+    """The server counts it until it is closed, and a handler that keeps the error keeps it from being collected."""
     engine, ended = create_engine("sqlite://"), list[str]()
     monkeypatch.setattr(set_up, "_CLOSED_BY_SQLALCHEMY", closed_by_sqlalchemy)
     for name, value in {

@@ -198,7 +198,7 @@ def test_the_pool_is_whole_wherever_an_exception_strikes(scenario: Scenario, tim
 
 
 def test_of_two_interrupts_of_a_checkout_the_caller_gets_the_second(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A job that catches its own time limit, and goes on, must not lose the Ctrl-C that comes while the pool mends."""
+    """A job that catches its time limit, and continues, must not lose a Ctrl-C that comes while the pool mends."""
     pool = fair_pool(FakeServer(), pool_size=1, max_overflow=0)
     warm(pool)
     interrupts: list[BaseException] = [TimeoutError("the job's limit"), KeyboardInterrupt()]

@@ -134,7 +134,7 @@ def test_a_server_that_was_left_behind_by_a_promotion_is_no_primary():
 
 
 def test_a_failed_search_says_of_each_host_what_it_is_also_when_the_primary_was_known_before():
-    """A standby that is said to have been superseded sends whoever is on call after a promotion that never was."""
+    """A standby that is said to have been superseded sends the people on call after a promotion that never was."""
     memory = found(C, term=1, now=5.0)
     memory.doubt()
     search = after(memory, 6.0)
