@@ -554,7 +554,7 @@ def test_it_is_recorded_which_tests_execute_which_statement(tmp_path: Path, work
     assert lines[at["class Chooser:"]] <= {"a_program"}  # no test imports it: that happens when they are collected
 
 
-def test_a_run_that_was_interrupted_continues(tmp_path: Path) -> None:
+def test_a_run_that_was_interrupted_continues_and_what_survived_is_tried_again(tmp_path: Path) -> None:
     (tmp_path / "a.py").write_text("a = 1 + 2\n")
     (tmp_path / "b.py").write_text("b = 1\n")
     first, *others = changes("a.py", "a = 1 + 2\n")
@@ -572,6 +572,8 @@ def test_a_run_that_was_interrupted_continues(tmp_path: Path) -> None:
     journal.add(others[0], SURVIVED)
     journal = Journal(path, tmp_path, {"seed": 5}, continues=True)
     assert [journal.result(change) for change in (first, *others)] == [KILLED, SURVIVED, None]
+    journal = Journal(path, tmp_path, {"seed": 5}, again=True)
+    assert [journal.result(change) for change in (first, *others)] == [KILLED, None, None]
     with pytest.raises(SystemExit, match="other arguments"):
         Journal(path, tmp_path, {"seed": 6}, continues=True)
     assert Journal(path, tmp_path, {"seed": 6}).result(first) is None

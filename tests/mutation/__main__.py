@@ -7,7 +7,7 @@ is listed in equivalent.py, with the reason.
 """
 
 import argparse
-import random
+import hashlib
 import shutil
 import time
 from collections import Counter
@@ -50,7 +50,9 @@ def chosen(options: argparse.Namespace) -> list[Change]:
                 lines += [change for change in every if change.start[0] == int(line)]
             else:
                 found += every
-    sampled = random.Random(options.seed).sample(found, min(options.sample, len(found)))
+    # Each by itself: what is edited elsewhere makes no other sample of it.
+    drawn = [(hashlib.sha256(f"{options.seed} {each.path} {each.name}".encode()).digest(), each) for each in found]
+    sampled = [each for _, each in sorted(drawn, key=lambda pair: pair[0])][: options.sample]
     part, parts = map(int, options.slice.split("/"))
     sampled = sampled[part - 1 :: parts]
     return [*lines, *sampled]  # in the order of the sample: what an interrupted run has tried is a sample, too
@@ -68,6 +70,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--budget", type=float, default=BUDGET, help=budget)
     parser.add_argument("--fresh", action="store_true", help="import everything anew for each change, for comparison")
     parser.add_argument("--continue", action="store_true", help="try what the last run, which was interrupted, has not")
+    parser.add_argument("--again", action="store_true", help="try again what nothing noticed in the last run")
     parser.add_argument("--record", action="store_true", help="learn anew which tests run which line")
     parser.add_argument("--tests", nargs="+", default=[], help="tests to run instead of those, or to record alone")
     return parser.parse_args()
@@ -92,8 +95,12 @@ def main() -> None:
         options.tests = []
     if not options.targets and not options.sample:
         return  # only the record was asked for
-    kind = {name: value for name, value in vars(options).items() if name not in ("continue", "record", *_MANNER)}
-    journal = Journal(ROOT / ".mutants/tried.jsonl", ROOT, kind, continues=vars(options)["continue"])
+    kind = {
+        name: value for name, value in vars(options).items() if name not in ("again", "continue", "record", *_MANNER)
+    }
+    journal = Journal(
+        ROOT / ".mutants/tried.jsonl", ROOT, kind, continues=vars(options)["continue"], again=options.again
+    )
     with ExitStack() as stack:
         workshops: SimpleQueue[Workshop] = SimpleQueue()
         made: list[Workshop] = []

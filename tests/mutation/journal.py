@@ -1,4 +1,8 @@
-"""What a run has tried, written down as it goes: after an interruption, `--continue` tries only the rest."""
+"""What a run has tried, written down as it goes.
+
+After an interruption, `--continue` tries only the rest; when tests have been written since, `--again` tries only what
+nothing had noticed.
+"""
 
 import hashlib
 import json
@@ -8,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.mutation.changes import Change
-from tests.mutation.workshop import Result
+from tests.mutation.workshop import KILLS, Result
 
 
 class Journal:
@@ -18,13 +22,19 @@ class Journal:
         path: of the file, which is written anew unless an interrupted run continues.
         root: of the project.
         arguments: of the run: a run with others is another one.
+        continues: the results so far are kept.
+        again: of these, what was noticed.
     """
 
-    def __init__(self, path: Path, root: Path, arguments: Mapping[str, Any], *, continues: bool = False) -> None:
+    def __init__(
+        self, path: Path, root: Path, arguments: Mapping[str, Any], *, continues: bool = False, again: bool = False
+    ) -> None:
         self._path, self._root = path, root
         self._results: dict[tuple[str, str, str], Result] = {}
-        if continues:
+        if continues or again:
             self._read(dict(arguments))
+            if again:
+                self._results = {key: each for key, each in self._results.items() if each.outcome in KILLS}
         else:
             path.parent.mkdir(exist_ok=True)
             path.write_text(json.dumps(arguments) + "\n")
