@@ -33,6 +33,9 @@ class PostgreSQLServer(Server):
     stop_signals: ClassVar[dict[StopMode, signal.Signals]] = {"fast": signal.SIGINT, "immediate": signal.SIGQUIT}
     errors = (psycopg2.OperationalError,)
 
+    _untouched = ""  # a database in which nobody has written yet
+    _next_transaction = 0
+
     @property
     def socket(self) -> str:
         return str(self.folder)
@@ -121,6 +124,28 @@ class PostgreSQLServer(Server):
 
     def drop_database(self, name: str) -> None:
         self._administrate(f"DROP DATABASE IF EXISTS {_double(name)} WITH (FORCE)")
+
+    def _take_empty_database(self) -> str:
+        name, self._untouched = self._untouched or self.create_database(), ""
+        self._next_transaction = self._number_of_next_transaction()
+        return name
+
+    def _give_back(self, name: str) -> None:
+        # To drop a database and to create another one takes 30 ms, as long as most tests of one.
+        inside = f"FROM pg_stat_activity WHERE datname = {_literal(name)} AND backend_type = 'client backend'"
+        self._administrate(f"SELECT pg_terminate_backend(pid) {inside}")
+        wait_until(lambda: not self._administrate(f"SELECT pid {inside}"), "the end of terminated connections")
+        if self._number_of_next_transaction() == self._next_transaction:
+            self._untouched = name
+        else:
+            self.drop_database(name)
+
+    def _number_of_next_transaction(self) -> int:
+        """Return what is the same as before only if nobody has written anything in between, in whatever database.
+
+        A transaction is given its number when it first writes.
+        """
+        return int(self._administrate("SELECT age('3'::xid)")[0][0])
 
     def _connect_keeper(self) -> Any:
         # What a new database has of `template1` includes the cache of its catalog, which the first connection to

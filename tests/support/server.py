@@ -326,6 +326,13 @@ class Server(ABC):
         self._create_database(name)
         return name
 
+    def _take_empty_database(self) -> str:
+        return self.create_database()
+
+    def _give_back(self, name: str) -> None:
+        """End what a test has left in a database, and the database unless it is as it was when it was taken."""
+        self.drop_database(name)
+
     def create_user(self, name: str, password: str) -> None:
         """Create a user who may do in the present database what the application's user may."""
         self._create_user(name, password)
@@ -340,12 +347,12 @@ class Server(ABC):
         """Let `database` be an empty one for a while; afterwards the server runs and is as it was before."""
         usual = self.database
         self.heal()
-        self.database = self.create_database()
+        self.database = self._take_empty_database()
         try:
             yield self
         finally:
             self.heal()
-            self.drop_database(self.database)
+            self._give_back(self.database)
             self.database = usual
             for name in self._guests:
                 self._drop_user(name)
