@@ -181,6 +181,41 @@ def test_a_test_has_a_database_of_its_own(server: Server) -> None:
     assert server.database.startswith("test_")
 
 
+@pytest.mark.parametrize(
+    "writes",
+    [
+        ["SELECT 1"],
+        ["CREATE TABLE mine (id integer)"],
+        ["CREATE TABLE mine (id integer)", "DROP TABLE mine"],
+        ["CREATE TEMP TABLE mine (id integer)"],
+        ["BEGIN", "CREATE TABLE mine (id integer)"],
+        ["SELECT lo_create(7)"],
+        ['ALTER DATABASE "{database}" SET work_mem = 64'],
+    ],
+    ids=" ".join,
+)
+def test_a_database_is_used_again_only_if_nobody_has_written(
+    postgresql_server: PostgreSQLServer, writes: list[str]
+) -> None:
+    with postgresql_server.fresh_database() as server:
+        name = server.database
+        connection = connect(server)
+        connection.autocommit = True
+        for each in writes:
+            ask(connection, each.format(database=name))
+    with postgresql_server.fresh_database() as server:
+        assert (server.database == name) is (writes == ["SELECT 1"])
+        assert server.connections() == []  # of the one before
+        with postgresql_server.fresh_database() as inner:  # of a test that asks for two
+            other = inner.database
+        with postgresql_server.fresh_database() as inner:
+            assert inner.database == other
+            inner.sql("CREATE TABLE mine (id integer)")
+        with postgresql_server.fresh_database() as inner:
+            assert inner.database != other
+    connection.close()
+
+
 def test_databases_do_not_see_each_other(server: Server) -> None:
     other = server.create_database()
     server.sql("CREATE TABLE here (id integer)")

@@ -33,8 +33,12 @@ class PostgreSQLServer(Server):
     stop_signals: ClassVar[dict[StopMode, signal.Signals]] = {"fast": signal.SIGINT, "immediate": signal.SIGQUIT}
     errors = (psycopg2.OperationalError,)
 
-    _untouched = ""  # a database in which nobody has written yet
-    _next_transaction = 0
+    def __init__(
+        self, *, durable: bool = False, tls: bool = False, settings: Mapping[str, object] | None = None
+    ) -> None:
+        super().__init__(durable=durable, tls=tls, settings=settings)
+        self._taken: dict[str, int] = {}  # the databases of tests, and what was the next transaction then
+        self._untouched: list[str] = []  # those in which nobody has written
 
     @property
     def socket(self) -> str:
@@ -126,8 +130,8 @@ class PostgreSQLServer(Server):
         self._administrate(f"DROP DATABASE IF EXISTS {_double(name)} WITH (FORCE)")
 
     def _take_empty_database(self) -> str:
-        name, self._untouched = self._untouched or self.create_database(), ""
-        self._next_transaction = self._number_of_next_transaction()
+        name = self._untouched.pop() if self._untouched else self.create_database()
+        self._taken[name] = self._number_of_next_transaction()
         return name
 
     def _give_back(self, name: str) -> None:
@@ -135,8 +139,8 @@ class PostgreSQLServer(Server):
         inside = f"FROM pg_stat_activity WHERE datname = {_literal(name)} AND backend_type = 'client backend'"
         self._administrate(f"SELECT pg_terminate_backend(pid) {inside}")
         wait_until(lambda: not self._administrate(f"SELECT pid {inside}"), "the end of terminated connections")
-        if self._number_of_next_transaction() == self._next_transaction:
-            self._untouched = name
+        if self._number_of_next_transaction() == self._taken.pop(name):
+            self._untouched.append(name)
         else:
             self.drop_database(name)
 
