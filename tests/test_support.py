@@ -21,7 +21,7 @@ from sqlalchemy.engine import make_url
 
 import tests.support.mariadb
 import tests.support.postgresql
-from tests.support import ports, servers
+from tests.support import ports, processes, servers
 from tests.support.interpreter import run_python
 from tests.support.ports import free_port
 from tests.support.processes import descendants, wait_until
@@ -294,6 +294,29 @@ def test_a_killed_server_ends_its_clients(server: Server) -> None:
             ask(connection)
 
 
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc: the states of another's threads")
+def test_a_server_that_is_told_to_stand_still_has_done_so_when_the_test_goes_on(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A signal returns before all threads of the process have stopped."""
+
+    def send_late(pid: int, number: signal.Signals) -> None:
+        timer = threading.Timer(0.3, os.kill, (pid, number))
+        timers.append(timer)
+        timer.start()
+
+    timers: list[threading.Timer] = []
+    with closing(connect(server)) as connection:
+        ask(connection)
+        with monkeypatch.context() as patch:
+            patch.setattr(processes, "_send", send_late)
+            server.pause()
+        assert Path(f"/proc/{server.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+        for timer in timers:
+            timer.join()
+        server.resume()
+
+
 def test_a_paused_server_answers_only_after_it_resumes(server: Server) -> None:
     with closing(connect(server)) as connection:
         answers: list[Any] = []
@@ -358,7 +381,7 @@ def test_a_server_that_ended_by_itself_is_started_again(server: Server) -> None:
 def test_a_killed_test_run_leaves_neither_server_nor_files(server: Server) -> None:
     program = f"""if True:
         import time
-        from tests.support import ports, servers
+        from tests.support import ports, processes, servers
         server = servers.{server.kind}()
         print(server.pid, server.folder, flush=True)
         time.sleep(600)"""
