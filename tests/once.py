@@ -41,6 +41,7 @@ KINDS = {
         "test_support.py",
         "test_support_files.py",
         "test_support_interpreter.py",
+        "test_support_prototype.py",
     ),
     "fuzzers and simulators: arithmetic on values, with thousands of cases where one of each is tested elsewhere": (
         "config/test_fuzz.py",

@@ -1,9 +1,9 @@
 """Programs in processes of their own that need not import everything again: forked from one that has.
 
 What a program of ours spends most of its time with is importing, and taking apart at its end what was imported. The
-process here has imported what others wrote. For each program it forks a child, which becomes what `python` with these
-arguments is, and leaves without taking anything apart. What is not pytest is forked from another process, which has
-imported dbconfig too.
+process here has imported what others wrote, once for all workers of a run. For each worker it forks a server, and that
+a child for each program, which becomes what `python` with these arguments is, and leaves without taking anything apart.
+What is not pytest is forked from another process, which has imported dbconfig too.
 
 So are the workers of a pytest that runs in parallel, which otherwise import it all again.
 
@@ -15,29 +15,33 @@ import gc
 import json
 import os
 import runpy
+import select
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import threading
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from functools import cache
 from importlib import import_module
 from pathlib import Path
 from pkgutil import walk_packages
 from types import ModuleType, TracebackType
-from typing import IO, Protocol, TextIO
+from typing import IO, Protocol
 
+from tests.support import prototype
 from tests.support.processes import wait_until
+from tests.support.prototype import Prototype
 
-_ROOT = Path(__file__).parents[2]
 # Not the plugins of pytest: it rewrites their assertions, and warns if they are there already. dbconfig is one.
 _IMPORTED = ("pytest", "sqlmodel", "sqlalchemy.ext.asyncio", "yaml", "dotenv", "psycopg2", "pymysql", "alembic.config")
 _IMPORTED += ("pydantic_settings", "alembic.autogenerate", "email.parser", "unittest.mock", "aiosqlite", "asyncpg")
 _IMPORTED += ("flask", "trio", "execnet", "attrs", "platformdirs", "xml.etree.ElementTree")
 _IMPORTED_WITH_OURS = ("fastapi.testclient",)  # it imports anyio, which has a plugin
+_PYTEST, _OTHERS = b"p", b"o"  # the kinds of servers
 
 
 def run_python(
@@ -57,7 +61,8 @@ def run_python(
         stdin: what the program can read.
         whole: take apart at the end what is imported, as an interpreter does.
     """
-    return _forker(os.getpid()).run([str(each) for each in arguments], folder, environ, timeout, stdin, whole)
+    words = [str(each) for each in arguments]
+    return _forker(os.getpid(), _kind(words)).run(words, folder, environ, timeout, stdin, whole)
 
 
 def run_module(
@@ -77,7 +82,8 @@ def started_python(
     whole: bool = False,
 ) -> Iterator["Program"]:
     """Start what `run_python` runs, to go on beside it; at the end of the block it is killed if it still runs."""
-    program = _forker(os.getpid()).start([str(each) for each in arguments], folder, environ, timeout, whole)
+    words = [str(each) for each in arguments]
+    program = _forker(os.getpid(), _kind(words)).start(words, folder, environ, timeout, whole)
     try:
         yield program
     finally:
@@ -129,37 +135,53 @@ class Program:
         self.stderr.close()
 
 
+_shared: list[Prototype] = []
+
+
+def share_prototype() -> Prototype:
+    """Start the process from which all programs are forked: those of this process, and of what is forked from it."""
+    _shared.append(Prototype(__name__))
+    return _shared[-1]
+
+
 @cache
-def _forker(pid: int) -> "Forker":  # a forked test process has one of its own
-    return Forker()
+def _own_prototype(pid: int) -> Prototype:  # a forked test process has one of its own
+    return Prototype(__name__)
+
+
+@cache
+def _forker(pid: int, kind: bytes) -> "Forker":
+    for each in _shared:
+        with suppress(OSError):  # it was killed
+            return Forker(each.connect(kind))
+    return Forker(_own_prototype(pid).connect(kind))
+
+
+def _kind(arguments: Sequence[str]) -> bytes:
+    is_pytest = arguments[:2] == ["-m", "pytest"] or Path(arguments[0]).name == "pytest"
+    return _PYTEST if is_pytest else _OTHERS
 
 
 class Forker:
-    """This end of the process that forks."""
+    """This end of the connection to a process that forks."""
 
-    def __init__(self) -> None:
+    def __init__(self, connection: socket.socket) -> None:
         self._asking = threading.Lock()
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", "from tests.support.interpreter import serve; serve()"],
-            cwd=_ROOT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        self._connection = connection
+        self._answers = connection.makefile(encoding="utf-8")
         atexit.register(self._close)
 
     def _close(self) -> None:
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe is not None:
-                pipe.close()
-        self._process.wait()
+        self._answers.close()
+        self._connection.close()
 
     def _ask(self, order: Mapping[str, object]) -> str:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
         with self._asking:
-            print(json.dumps(order), file=self._process.stdin, flush=True)
-            return self._process.stdout.readline().strip()
+            self._connection.sendall((json.dumps(order) + "\n").encode())
+            answer = self._answers.readline()
+        if not answer:
+            raise EOFError("the process that forks programs has ended")
+        return answer.strip()
 
     def start(
         self, arguments: Sequence[str], folder: Path, environ: Mapping[str, str], timeout: float, whole: bool
@@ -202,42 +224,40 @@ class Forker:
         return result
 
 
-def serve() -> None:
-    """Fork a child for each order, and say how it ended."""
-    _import(_IMPORTED)
-    second: tuple[TextIO, TextIO] | None = None
-    for line in sys.stdin:
-        order = json.loads(line)
-        if "program" not in order and _is_pytest(order["arguments"]):
-            answer = _fork(order)
-        else:
-            orders, answers = second = second or _second()
-            print(line, end="", file=orders, flush=True)
-            answer = answers.readline().strip()
-        print(answer, flush=True)
+def serve(control: int) -> None:
+    """Fork a server for each connection that is handed in."""
+    prototype.ignore_ctrl_c()
+    second: socket.socket | None = None
+    with socket.socket(fileno=control) as incoming:
+        for kind, connection in prototype.handed_in(incoming):
+            _import(_IMPORTED)
+            if kind == _PYTEST:
+                prototype.fork_server(_answer, connection, incoming, *([second] if second else []))
+            else:
+                second = second or _second(incoming, connection)
+                prototype.hand_in(second, kind, connection)
+    if second:
+        second.close()
+    prototype.reap()
 
 
-def _is_pytest(arguments: list[str]) -> bool:
-    return arguments[:2] == ["-m", "pytest"] or Path(arguments[0]).name == "pytest"
-
-
-def _second() -> tuple[TextIO, TextIO]:
-    """Start the process that has imported dbconfig; return where it reads orders and where it says how they ended."""
-    orders, codes = os.pipe(), os.pipe()
+def _second(*others: socket.socket) -> socket.socket:
+    """Start the process that has imported dbconfig; return where connections are handed in to it."""
+    ours, theirs = socket.socketpair()
     if os.fork():
-        os.close(orders[0])
-        os.close(codes[1])
-        return os.fdopen(orders[1], "w"), os.fdopen(codes[0])
-    os.close(orders[1])
-    os.close(codes[0])
-    _import([*_own_modules(), *_IMPORTED_WITH_OURS])
-    with os.fdopen(orders[0]) as lines, os.fdopen(codes[1], "w") as answers:
-        for line in lines:
-            print(_fork(json.loads(line)), file=answers, flush=True)
+        theirs.close()
+        return ours
+    for each in (ours, *others):
+        each.close()
+    _import((*_own_modules(), *_IMPORTED_WITH_OURS))
+    for _, connection in prototype.handed_in(theirs):
+        prototype.fork_server(_answer, connection, theirs)
+    prototype.reap()
     os._exit(0)
 
 
-def _import(names: Iterable[str]) -> None:
+@cache  # once in a process
+def _import(names: tuple[str, ...]) -> None:
     for name in names:
         try:
             import_module(name)
@@ -247,20 +267,56 @@ def _import(names: Iterable[str]) -> None:
     gc.freeze()  # the garbage collector of the children need not look at what they all share
 
 
-def _fork(order: dict[str, object]) -> str:
-    """Do what is ordered: run a program to its end, start one, or say how one that was started has ended, if it has."""
-    if "program" in order:
-        ended, status = os.waitpid(int(str(order["program"])), os.WNOHANG)
-        return str(os.waitstatus_to_exitcode(status)) if ended else ""
+def _answer(connection: socket.socket) -> None:
+    """Do what is ordered, one after the other; end what still runs when there can be no more orders."""
+    started: set[int] = set()
+    with suppress(BrokenPipeError, ConnectionResetError), connection.makefile(encoding="utf-8") as orders:
+        for line in orders:
+            order = json.loads(line)
+            answer = _state(order["program"], started) if "program" in order else _fork(order, connection, started)
+            connection.sendall(f"{answer}\n".encode())
+    for child in started:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+def _state(child: int, started: set[int]) -> str:
+    """Return how a program that was started has ended, if it has."""
+    ended, status = os.waitpid(child, os.WNOHANG)
+    if not ended:
+        return ""
+    started.remove(child)
+    return str(os.waitstatus_to_exitcode(status))
+
+
+def _fork(order: dict[str, object], connection: socket.socket, started: set[int]) -> str:
+    """Run a program; return how it has ended or, if it was only to be started, its number."""
     child = os.fork()
     if child == 0:
+        os.close(connection.detach())
         code = _become(order)
         if order["whole"]:
             # Out of all that is above us, into the end of the interpreter. What was imported before the fork stays out
             # of its last collection, which would otherwise take longer than to import it again.
             sys.exit(code)
         leave(code)
-    return str(child if "beside" in order else os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    if "beside" in order:
+        started.add(child)
+        return str(child)
+    _end_with(connection, child)
+    return str(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+
+
+def _end_with(connection: socket.socket, child: int) -> None:
+    """Wait for the end of a program or of the one who ordered it, and then end the program."""
+    try:
+        end = os.pidfd_open(child)
+    except (AttributeError, OSError):  # not on Linux, or forbidden: such a program goes on until its time is over
+        return
+    ready, _, _ = select.select([end, connection.fileno()], [], [])
+    os.close(end)
+    if end not in ready:
+        os.kill(child, signal.SIGKILL)
 
 
 def _own_modules() -> list[str]:
@@ -273,6 +329,7 @@ def _own_modules() -> list[str]:
 
 def _become(order: dict[str, object]) -> int:
     """Run what was ordered; return the exit code."""
+    prototype.heed_ctrl_c()
     signal.alarm(int(str(order["timeout"])))
     for number, (path, flags) in enumerate(
         [(str(order["in"]), os.O_RDONLY), (str(order["out"]), os.O_WRONLY), (str(order["err"]), os.O_WRONLY)]

@@ -16,7 +16,8 @@ from contextlib import closing, suppress
 
 import pytest
 
-from tests.support.interpreter import hand_out, leave, serve_execnet
+from tests.mutation.probes import FOLDER
+from tests.support.interpreter import hand_out, leave, serve_execnet, share_prototype
 
 _PROGRAM = """
 import json, sys
@@ -82,6 +83,9 @@ def serve(arguments: Sequence[str], ends: Sequence[tuple[int, int]], pids: int) 
     """Import the tests, fork a worker for each pair of ends, write down their numbers, and wait until they end."""
     _import_tests(arguments)
     others = [pids, *(end for pair in ends for end in pair)]
+    # A run that records which tests execute what has a file for each worker and its programs, chosen by an import.
+    prototype = None if FOLDER in os.environ else share_prototype()
+    workers = []
     for stdin, stdout in ends:
         pid = os.fork()
         if pid == 0:
@@ -90,12 +94,15 @@ def serve(arguments: Sequence[str], ends: Sequence[tuple[int, int]], pids: int) 
             for end in others:  # each worker has to see the end of its own pipe
                 os.close(end)
             leave(serve_execnet())
+        workers.append(pid)
         os.write(pids, f"{pid}\n".encode())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the workers
     for end in others:
         os.close(end)
-    for _ in ends:
-        os.wait()
+    for pid in workers:
+        os.waitpid(pid, 0)
+    if prototype:
+        prototype.close()
     os._exit(0)
 
 
