@@ -15,6 +15,7 @@ EQUIVALENT: dict[str, dict[str, str]] = {
     },
     "dbconfig/engine/pool/advice.py": {
         '_too_large: return "" → return None': "it is asked only whether there is a text",
+        '_idle: return "" → return None': "it is asked only whether there is a text",
         "_recycled: 0 → 1": "none and one are both too few to say anything",
     },
     "dbconfig/engine/pool/__init__.py": {

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from dbconfig.engine.pool.owner import Owner
     from dbconfig.engine.pool.place import Place
 
-logger: logging.Logger = logging.getLogger("dbconfig.pool.idle")
+logger: logging.Logger = logging.getLogger("dbconfig.pool.line")
 
 
 def wake(pool: Owner, when: float) -> None:

@@ -9,12 +9,15 @@ import re
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from sqlalchemy import exc
 
 from dbconfig.engine.pool import stats
+from dbconfig.engine.pool.diagnostics.counters import Holder
+from dbconfig.engine.pool.diagnostics.timeout_report import GROUPS, _grouped
 from tests.engine.pool.support import callers, engine_of, eventually, impatient, url_of
 from tests.engine.pool.twins import Async, Sync
 from tests.support.clock import Clock
@@ -104,6 +107,18 @@ def test_a_timeout_names_the_holders_by_place_and_where_the_size_is_written(serv
     for connection in held:
         connection.close()
     engine.dispose()
+
+
+@pytest.mark.parametrize("places", [1, GROUPS, GROUPS + 1, GROUPS + 2])
+def test_a_timeout_names_the_places_that_hold_longest_and_counts_the_rest(places: int) -> None:
+    """Each place holds one connection more than the one before it."""
+    leaks = SimpleNamespace(place_of=lambda record: f"app.py:{record}")
+    holders = [Holder(number, 100.0 - number, 0, None) for number in range(places) for _ in range(number + 1)]
+    lines = _grouped(holders, leaks)
+    named = [f"{100 - number}.0 s at app.py:{number} ({number + 1} connection" for number in range(min(places, GROUPS))]
+    assert [line.partition("s)")[0].removesuffix(")") for line in lines[: len(named)]] == named
+    rest = sum(number + 1 for number in range(GROUPS, places))
+    assert lines[len(named) :] == ([f"and {rest} more"] if rest else [])
 
 
 def test_without_leak_reports_a_timeout_says_where_the_holders_are_now(server: Any) -> None:

@@ -9,8 +9,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from sqlalchemy import event, exc
-from sqlalchemy.pool import base
+from sqlalchemy import create_engine, event, exc
+from sqlalchemy.pool import QueuePool, base
 from sqlalchemy.util import await_only
 
 from dbconfig import Profile, Registry
@@ -87,6 +87,18 @@ def test_each_connection_that_is_handed_out_is_inspected(world: Threads) -> None
     assert len({id(record) for _, record in seen}) == 1
     # Nobody listens, and so SQLAlchemy calls nobody: the checkout is the short one.
     assert not world.engine.pool.dispatch.checkout
+
+
+def test_a_pool_of_sqlalchemys_own_inspects_each_connection_too(file: Path) -> None:
+    seen: list[Any] = []
+    engine = create_engine(f"sqlite:///{file}", poolclass=QueuePool)
+    dbconfig_pool.inspect_each_loan(engine, lambda connection, record: seen.append((connection, record)))
+    for _ in range(2):
+        with engine.connect() as connection:
+            loan: Any = connection.connection
+            assert seen.pop() == (loan.dbapi_connection, loan._connection_record)
+    assert seen == []
+    engine.dispose()
 
 
 def test_the_pool_after_a_disposal_inspects_too_and_so_does_one_with_listeners(world: Threads) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from dbconfig.engine.pool import judgements
 from dbconfig.engine.pool.line import Line
 from dbconfig.engine.pool.place import Caller, Close, Connect, Ping, Place, Rules, Serve, State, WakeAt
 from dbconfig.engine.pool.refusal import NEVER, Refusal
@@ -374,6 +375,36 @@ def test_care_begins_soon_after_the_first_connect(rules: dict[str, Any], when: l
     (connect,) = done(line, Connect)
     line.care.due = NEVER
     line.connected(connect.place, 1.0)
+    assert done(line, WakeAt) == [WakeAt(each) for each in when]
+
+
+SOON = [1.0 + judgements.SHORTEST_ROUND]
+
+
+@pytest.mark.parametrize(
+    ("rules", "state", "when"),
+    [
+        ({}, "new", []),
+        ({}, "warm", []),
+        ({}, "waiting", SOON),
+        ({"idle_timeout": 60.0}, "new", []),
+        ({"idle_timeout": 60.0}, "warm", SOON),
+        ({"idle_timeout": 60.0}, "disposed", []),
+        ({"idle_timeout": 60.0}, "waiting", SOON),
+    ],
+)
+def test_after_an_interruption_a_round_comes_soon_if_there_is_anything_to_do(
+    rules: dict[str, Any], state: str, when: list[float]
+) -> None:
+    line = line_of(**rules)
+    if state in ("warm", "disposed"):
+        line.give_back(lent(line), 0.5)
+    if state == "disposed":
+        line.dispose(0.5)
+    if state == "waiting":
+        waiting(line, 0.5)
+    line.commands.clear()
+    line.care.resume(1.0)
     assert done(line, WakeAt) == [WakeAt(each) for each in when]
 
 

@@ -166,8 +166,14 @@ def test_a_server_that_is_silent_is_at_fault_and_not_the_pool() -> None:
     ],
 )
 def test_a_quiet_connection_is_asked_unless_its_socket_is_closed(
-    seen: Verdict | None, answer: Verdict | None, asked: bool, left: int, monkeypatch: pytest.MonkeyPatch
+    seen: Verdict | None,
+    answer: Verdict | None,
+    asked: bool,
+    left: int,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    caplog.set_level(logging.INFO, "dbconfig.pool.line")
     pool = fair_pool(FakeServer(), line=LineOptions(judge=JUDGE, keepalive=60.0), pool_size=2, max_overflow=0)
     one, other = pool.connect(), pool.connect()
     quiet = one._connection_record
@@ -181,6 +187,8 @@ def test_a_quiet_connection_is_asked_unless_its_socket_is_closed(
     monkeypatch.setattr(idle, "ping", lambda *given: asks.append(given) or answer)
     idle.Care(pool)()
     assert bool(asks) is asked
+    died = f"{pool.options.name}: an idle connection died; replacing it"
+    assert [each for each in caplog.messages if "idle" in each] == ([died] if left < 2 else [])
     assert len(pool.idle) == pool.open == left
     assert (place in pool.idle) is (left == 2)
 

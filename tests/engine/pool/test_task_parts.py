@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from contextlib import nullcontext
 from pathlib import Path
 from threading import get_ident
@@ -66,7 +67,10 @@ def place_of(**record: Any) -> Place:
     ("verdict", "alive", "others"),
     [(Verdict.ALIVE, True, []), (Verdict.DEAD, False, []), (Verdict.SILENT, False, [9.0])],
 )
-def test_a_ping_tells_the_queue_how_it_ended(verdict: Verdict, alive: bool, others: list[float]) -> None:
+def test_a_ping_tells_the_queue_how_it_ended(
+    verdict: Verdict, alive: bool, others: list[float], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "dbconfig.pool.line")
     line, place = Line(), place_of()
     place.state = State.CHECKING
     options: Any = SimpleNamespace(name="shop")
@@ -74,6 +78,7 @@ def test_a_ping_tells_the_queue_how_it_ended(verdict: Verdict, alive: bool, othe
     asyncio.run(pool._ping(place))
     assert line.told == [("checked", place, alive, 9.0), *(("invalidate", when) for when in others)]
     assert pool.told == ["run"]
+    assert caplog.messages == ([] if alive else ["shop: an idle connection died; replacing it"])
     place.state = State.IDLE  # it was reclaimed before the task began
     line.told.clear()
     asyncio.run(pool._ping(place))
@@ -204,6 +209,20 @@ def test_a_disposal_waits_for_what_is_under_way_while_there_is_time_and_mends_at
         assert mended == ([0] if left else [])
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("callers", [(), ("somebody who waits",)])
+def test_a_disposal_ends_the_reviews_unless_somebody_waits(callers: tuple[str, ...]) -> None:
+    line: Any = Line(callers=callers)
+    options: Any = SimpleNamespace(name="shop")
+    timer, logger = SimpleNamespace(cancel=lambda: pool.told.append("no review")), SimpleNamespace(info=lambda *_: None)
+    pool = Pool(line=line, options=options, thread=0, _timers=(timer,), logger=logger, at_dispose=None)
+    pool._watch_the_rest = lambda: pool.told.append("watch")  # type: ignore[method-assign]  # of this one pool
+    pool._connects = pool._closes = set()
+    pool.status = lambda: ""  # type: ignore[method-assign]  # of this one pool
+    pool.dispose()
+    assert pool.told == [*(["no review"] if not callers else []), "run", "watch"]
+    assert line.told == [("dispose", 9.0)]
 
 
 def test_who_holds_a_place() -> None:
