@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import pytest
 from sqlalchemy import Column, Connection, ForeignKey, Integer, MetaData, Table, event, text
 from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy.util import await_only
 from sqlmodel import Session
 
 from dbconfig import ConfigError, Registry
@@ -193,6 +194,17 @@ def test_foreign_keys_are_switched_off_in_a_session_and_on_again_for_the_next_on
     assert lite.ask("PRAGMA foreign_keys") == 1
     with pytest.raises(IntegrityError):
         lite.script("INSERT INTO hero VALUES (98)")
+
+
+def test_foreign_keys_that_a_script_switched_off_are_on_for_the_next_session(lite: Lite) -> None:
+    def run(connection: Connection) -> None:
+        ran = connection.connection.driver_connection.executescript("SELECT 1; PRAGMA foreign_keys = OFF")  # type: ignore[union-attr]
+        if lite.asynchronous:
+            await_only(ran)
+        assert connection.exec_driver_sql("PRAGMA foreign_keys").scalar() == 0
+
+    lite.connection(run)
+    assert lite.ask("PRAGMA foreign_keys") == 1
 
 
 def test_foreign_keys_that_were_switched_once_cost_the_later_sessions_no_statement(

@@ -50,6 +50,11 @@ EQUIVALENT: dict[str, dict[str, str]] = {
             "a round that is due at this very moment is followed by another, or is not"
         ),
     },
+    "dbconfig/engine/pool/tasks.py": {
+        "TaskPool._do_return_conn: doubtful_at < expires → (doubtful_at <= expires)": (
+            "one of two that are equal is as good as the other"
+        ),
+    },
     "dbconfig/engine/pool/threads.py": {
         "FairPool.connect: record._soft_invalidate_time > record.starttime → "
         "(record._soft_invalidate_time >= record.starttime)": (
