@@ -72,6 +72,9 @@ EQUIVALENT: dict[str, dict[str, str]] = {
     "dbconfig/replicas/health.py": {
         "Fleet._sample_primary: 0 → 1 #3": "only a database with replica_max_lag is sampled, and it is more than 0",
     },
+    "dbconfig/replicas/positions.py": {
+        "_mariadb_gtids: 0 → 1": "the numbers of MariaDB's transactions begin with 1",
+    },
     "dbconfig/replicas/routing.py": {
         "Router.connect: self.watches and read_your_writes.marks() → (self.watches or read_your_writes.marks())": (
             "saves a call: mark() returns None where nothing is watched, or nothing was written"

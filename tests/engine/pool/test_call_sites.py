@@ -11,6 +11,22 @@ def test_the_line_that_calls_is_found():
     assert describe(running(1)[0]).endswith("in test_the_line_that_calls_is_found")
 
 
+def test_three_lines_of_the_application_are_enough():
+    def innermost():
+        return running()
+
+    def inner():
+        return innermost()
+
+    def outer():
+        return inner()
+
+    def outermost():
+        return outer()
+
+    assert [code.co_name for code, _ in outermost()] == ["innermost", "inner", "outer"]
+
+
 @pytest.mark.parametrize("depth", [1, 2])
 def test_the_frames_that_wait_for_a_greenlet_are_found_and_the_depth_is_kept(depth):
     pytest.importorskip("greenlet")

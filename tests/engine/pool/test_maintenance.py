@@ -6,6 +6,7 @@ import itertools
 import logging
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
+from threading import Event, Thread
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from dbconfig.engine.pool import maintenance
 from dbconfig.engine.pool.maintenance import AFTER_ERROR, LONGEST_WAIT, Caretaker, Job, _Round
 from tests.engine.pool.support import eventually
+from tests.support.clock import Clock
 
 
 class Inbox:
@@ -208,3 +210,23 @@ def test_a_job_that_is_removed_wakes_the_thread_and_one_that_is_unknown_does_not
     assert not caretaker._jobs
     caretaker.remove("one")
     assert caretaker._inbox.empty()
+
+
+def test_of_two_threads_that_were_started_the_one_that_ends_hands_its_jobs_over(clock: Clock) -> None:
+    """As after an interruption between the start of a thread and the note that there is one."""
+    caretaker, ran = Caretaker(), Event()
+    caretaker.add("late", lambda: ran.set(), 3600)
+    first = caretaker._thread
+    assert first is not None
+    assert eventually(caretaker._inbox.empty)
+    second = Thread(target=caretaker._run, daemon=True)
+    second.start()
+    assert eventually(lambda: caretaker._thread is second)
+    while first.is_alive():
+        caretaker._inbox.put(None)  # which wakes one of the two
+        first.join(0.01)
+    clock.advance(3600)
+    caretaker._inbox.put(None)
+    assert ran.wait(30)
+    second.join(30)
+    assert not second.is_alive()  # nothing is left to do
