@@ -412,6 +412,17 @@ def test_what_reads_a_constant_itself_comes_first(project: Path) -> None:
     assert chosen(project, "ab = 1") == ["test_one.py::quick"]
 
 
+def test_what_reads_a_constant_in_another_module_is_asked_too(project: Path) -> None:
+    (project / "reader.py").write_text("def read(each):\n    return each.known\n")
+    record = project / ".mutants/record.json"
+    content = json.loads(record.read_text())
+    content["lines"] = {"module.py": {"1": [], "3": [1]}, "reader.py": {"1": [], "2": [2]}}
+    content["sources"]["reader.py"] = (project / "reader.py").read_text()
+    record.write_text(json.dumps(content))
+    assert chosen(project, "class A:\n    known = True") == ["test_two.py::other", "test_one.py::quick"]
+    assert chosen(project, "class A:\n    other = True") == ["test_one.py::quick"]
+
+
 def test_of_a_file_of_tests_that_has_changed_all_are_run(project: Path) -> None:
     (project / "test_two.py").write_text("changed = 1\n")
     assert chosen(project, "\na = 1") == ["test_two.py"]

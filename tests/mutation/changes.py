@@ -65,13 +65,13 @@ def changes(path: str, source: str) -> Iterator[Change]:
     """Yield every change of a file that is worth a try."""
     counts = Counter[tuple[str, str]]()
     tree = ast.parse(source)
-    uses, readers = _uses(tree), _constants_that_read(tree)
+    lines_of, readers = uses(tree), _constants_that_read(tree)
     for node, statement, scope in _nodes(tree, None, ""):
         last, stop = node.end_lineno or node.lineno, node.end_col_offset or 0
         constant = list(_names_of(statement, scope))
         for name in constant:
             constant += sorted(readers[name].difference(constant))
-        used = {line for name in constant for line in uses[name]}
+        used = {line for name in constant for line in lines_of[name]}
         lines = tuple({*_lines_of(statement), *range(node.lineno, last + 1), *used})
         for new in _replacements(node):
             old = ast.get_source_segment(source, node) or ""
@@ -80,7 +80,7 @@ def changes(path: str, source: str) -> Iterator[Change]:
             yield Change(path, *place, old, new, lines, scope, counts[name], tuple(constant))
 
 
-def _uses(tree: ast.Module) -> dict[str, set[int]]:
+def uses(tree: ast.Module) -> dict[str, set[int]]:
     """Return the lines of the statements that read a name, of whatever object."""
     found = defaultdict[str, set[int]](set)
     for node, statement, _ in _nodes(tree, None, ""):

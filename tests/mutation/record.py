@@ -1,5 +1,6 @@
 """Which tests run which line: recorded once, with probes, and kept in .mutants/."""
 
+import ast
 import hashlib
 import json
 import os
@@ -13,9 +14,10 @@ from difflib import SequenceMatcher
 from pathlib import Path
 
 from tests.mutation import probes
-from tests.mutation.changes import Change
+from tests.mutation.changes import Change, uses
 
 _TESTS_OF_A_LINE = 600  # a line of the checkout path has thousands, of which the others notice no more
+_READERS = 8  # other modules whose tests are asked about a constant
 _GRACE, _SLOWER = 15.0, 5.0  # a test hangs after 15 s and five times what it took when it was recorded
 BUDGET = 60.0  # seconds of the tests of one change, as long as they took when they were recorded
 
@@ -35,6 +37,7 @@ class Record:
         self._lines: dict[str, dict[int, set[str]]] = {}
         self._seconds: dict[str, float] = {}
         self._digests: dict[str, str] = {}
+        self._read: dict[str, Mapping[str, set[int]]] = {}  # which lines of a module read which name
         self._sources: dict[str, str] = {}  # of the modules, as they were when their lines were recorded
 
     def take(self, copy: Path, workers: int, tests: Sequence[str] = ()) -> None:
@@ -142,7 +145,7 @@ class Record:
         found = {test for line in change.lines for test in lines.get(line, ())}
         if not found:  # executed when the module is imported: a constant, a default
             found = {test for tests in lines.values() for test in tests}
-        chosen = [*self._that_name(change), *self._spread(found, change.path)]
+        chosen = [*self._that_name(change), *self._that_read(change), *self._spread(found, change.path)]
         stale = set(self.stale(test.partition("::")[0] for test in chosen))
         names = [name if (name := test.partition("::")[0]) in stale else test for test in chosen]
         return [name for name in dict.fromkeys(names) if (self._root / name.partition("::")[0]).exists()]
@@ -162,7 +165,25 @@ class Record:
                 chosen.append(test)
         return chosen
 
-    def _spread(self, tests: Iterable[str], path: str) -> Sequence[str]:
+    def _that_read(self, change: Change) -> list[str]:
+        """Return tests of the lines of other modules that read a constant, such as an attribute of a class of ours."""
+        readers: list[tuple[str, set[str]]] = []
+        for path in self._lines if change.constant else ():
+            if path != change.path and (self._root / path).exists():
+                lines = self._uses(path)
+                numbers = {number for name in change.constant for number in lines.get(name, ())}
+                readers.append((path, {test for number in numbers for test in self._lines[path].get(number, ())}))
+        # A name that half of the modules use is somebody else's there.
+        reading = sorted(((path, tests) for path, tests in readers if tests), key=lambda each: len(each[1]))[:_READERS]
+        budget = self._budget / 3 / _READERS
+        return [test for path, tests in reading for test in self._spread(tests, path, budget)]
+
+    def _uses(self, path: str) -> Mapping[str, set[int]]:
+        if path not in self._read:
+            self._read[path] = uses(ast.parse((self._root / path).read_text(encoding="utf-8")))
+        return self._read[path]
+
+    def _spread(self, tests: Iterable[str], path: str, budget: float | None = None) -> Sequence[str]:
         """Return one test of each way through the module, then a second one of each, as far as the budget goes.
 
         The rarest way comes first: what a thousand tests pass by is noticed by the two that are about it. Of one way
@@ -184,7 +205,7 @@ class Record:
         chosen: list[str] = []
         spent = 0.0
         for *_, seconds, test in turns[:_TESTS_OF_A_LINE]:
-            if not chosen or spent + seconds <= self._budget:
+            if not chosen or spent + seconds <= (self._budget if budget is None else budget):
                 chosen.append(test)
                 spent += seconds
         return sorted(chosen, key=lambda test: self._seconds[test])  # the first that notices ends the run
