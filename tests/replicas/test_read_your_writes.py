@@ -1,8 +1,9 @@
 """Tokens and positions: what a server must have to be read from."""
 
 import contextvars
+import json
 import time
-from base64 import urlsafe_b64encode
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from types import SimpleNamespace
 from typing import Any
 
@@ -100,6 +101,11 @@ def test_a_token_says_what_it_was_made_of() -> None:
     assert found.at == pytest.approx(mark.at, abs=0.01)
     assert to_token({}) == ""
     assert from_token("") == {}
+
+
+def test_a_token_is_as_short_as_a_millisecond_allows() -> None:
+    token = to_token({"shop": Mark(1234.56789, "0/30")})
+    assert json.loads(urlsafe_b64decode(token + "=" * (-len(token) % 4))) == {"shop": [1234.568, "0/30"]}
 
 
 @pytest.mark.parametrize("token", ["x", "!!!", "bm90IGpzb24", "WzFd", "eyJhIjoxfQ", "é"])

@@ -16,7 +16,16 @@ import pytest
 
 from dbconfig import ConfigError, Profile, Registry
 from dbconfig.engine.dialects.error_table import Fate
-from dbconfig.engine.dialects.sqlite import base, dropped_parents, errors, pragmas, rebuilt_tables, statements
+from dbconfig.engine.dialects.sqlite import (
+    base,
+    dropped_parents,
+    errors,
+    pragmas,
+    pysqlite,
+    rebuilt_tables,
+    statement_timeout,
+    statements,
+)
 from dbconfig.engine.dialects.sqlite.aiosqlite import DRIVER as AIOSQLITE
 from dbconfig.engine.dialects.sqlite.aiosqlite_connection import Calls, connect
 from dbconfig.engine.dialects.sqlite.connection import Connection, driver_of
@@ -498,6 +507,35 @@ def test_an_error_of_sqlite_is_known_by_its_primary_code(name: str, fate: Fate |
     found.sqlite_errorname = name
     row = errors.meaning(found)
     assert (row and row.fate) is fate
+
+
+# A limit
+
+
+def test_a_limit_is_set_on_a_connection_of_ours_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[Any] = []
+    monkeypatch.setattr(pysqlite.deadline, "run_until", lambda connection, when: told.append((connection, when)))
+    with (
+        closing(sqlite3.connect(":memory:")) as plain,
+        closing(sqlite3.connect(":memory:", factory=Connection)) as ours,
+    ):
+        for connection, when in ((plain, None), (plain, 5.0), (ours, None)):
+            pysqlite.DRIVER.run_until(connection, when)
+        assert told == []
+        pysqlite.DRIVER.run_until(ours, 5.0)
+        ours.until = 5.0
+        pysqlite.DRIVER.run_until(ours, None)
+        assert told == [(ours, 5.0), (ours, None)]
+
+
+@pytest.mark.parametrize(("now", "late"), [(4.9, False), (5.0, False), (5.1, True)])
+def test_a_statement_is_late_after_its_limit(now: float, late: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(statement_timeout, "time", SimpleNamespace(monotonic=lambda: now))
+    with closing(sqlite3.connect(":memory:", factory=statement_timeout.TimedConnection)) as connection:
+        connection.deadline = 5.0
+        assert connection.is_late() is late
+        connection.rollback()
+        assert not connection.is_late()
 
 
 # aiosqlite

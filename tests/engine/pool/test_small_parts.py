@@ -154,6 +154,33 @@ def test_a_request_of_a_task_whose_time_is_over_has_time_of_its_own(monkeypatch:
     assert sorted(limits, key=str) == [(8, "SELECT 1"), None, None]
 
 
+def test_a_server_that_accepts_no_request_to_cancel_is_told(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def cancel(pool: Any, own: Any, numbers: Any) -> None:
+        raise OSError("too many connections")
+
+    caplog.set_level(logging.INFO, "dbconfig")
+    monkeypatch.setattr(cancelling, "cancel_beside", cancel)
+    engine = create_engine("sqlite:///shop.db")
+    canceller = Canceller(engine)
+    canceller._numbers.put(1)
+    canceller._cancel_all()
+    assert caplog.messages == ["shop.db: statements could not be cancelled on the server: too many connections"]
+
+
+def test_a_statement_that_could_not_be_killed_is_kept_for_the_next_attempt() -> None:
+    statements = interrupted_statements.Statements(create_engine("sqlite://"))
+    statements._reported.put((8, "SELECT 1"))
+
+    def execute(statement: str) -> None:
+        raise ConnectionResetError
+
+    with pytest.raises(ConnectionResetError):
+        statements._kill(SimpleNamespace(cursor=lambda: SimpleNamespace(execute=execute)))
+    assert statements._next() == (8, "SELECT 1")
+
+
 def test_requests_that_come_meanwhile_share_a_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     engine, found = create_engine("sqlite://"), []
     canceller = Canceller(engine)

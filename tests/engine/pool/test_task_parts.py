@@ -14,7 +14,7 @@ import pytest
 
 from dbconfig.engine.pool import cancelling, farewell, judgements, task_places, tasks
 from dbconfig.engine.pool.both import LONGEST_WAIT
-from dbconfig.engine.pool.place import Caller, Place, State
+from dbconfig.engine.pool.place import Caller, Place, State, WakeAt
 from dbconfig.engine.pool.refusal import NEVER
 from dbconfig.engine.pool.sockets import Verdict
 from dbconfig.engine.pool.tally import Counters
@@ -223,6 +223,17 @@ def test_a_disposal_ends_the_reviews_unless_somebody_waits(callers: tuple[str, .
     pool.dispose()
     assert pool.told == [*(["no review"] if not callers else []), "run", "watch"]
     assert line.told == [("dispose", 9.0)]
+
+
+@pytest.mark.parametrize("callers", [(), ("somebody who waits",)])
+@pytest.mark.parametrize(("when", "left"), [(8.0, 0.0), (9.0, 0.0), (9.05, 0.05), (11.0, 2.0)])
+def test_a_round_comes_when_it_is_due_and_soon_while_somebody_waits(
+    when: float, left: float, callers: tuple[str, ...]
+) -> None:
+    pool = Pool(line=Line(callers=callers))
+    pool._wake_in = pool.told.append  # type: ignore[method-assign]  # of this one pool
+    pool._obey(WakeAt(when))
+    assert pool.told == [pytest.approx(min(left, task_places.REVIEW) if callers else left)]
 
 
 def test_who_holds_a_place() -> None:
