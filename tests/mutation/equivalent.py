@@ -25,6 +25,9 @@ EQUIVALENT: dict[str, dict[str, str]] = {
         "Watch._await_the_end_of: 0.001 → 1.001": "how soon it is seen that a connection has been shut down",
         ": 10.0 → 11.0": "how soon a thread without work ends: the next call starts it again, or finds it",
     },
+    "dbconfig/engine/pool/deadline.py": {
+        "Deadline.__init__: 0.0 → 1.0": "set as the block begins, before anything reads it",
+    },
     "dbconfig/engine/pool/diagnostics/leaks.py": {
         ": 2 → 3": "how soon the thread of the reports ends when nobody has a connection: the next checkout starts it",
     },

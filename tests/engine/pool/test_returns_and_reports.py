@@ -39,7 +39,7 @@ from dbconfig.engine.pool.line import Line
 from dbconfig.engine.pool.maintenance import caretaker
 from dbconfig.engine.pool.mending import mend
 from dbconfig.engine.pool.ping import Check
-from dbconfig.engine.pool.place import Caller, Rules
+from dbconfig.engine.pool.place import Caller, Close, Rules, State
 from dbconfig.engine.pool.sockets import Verdict
 from dbconfig.engine.pool.tally import Counters
 from tests.engine.pool.support import JUDGE, FakeServer, LineOptions, fair_pool, running_engine
@@ -333,6 +333,41 @@ def test_who_no_longer_waits_is_not_served_after_an_interrupt() -> None:
         line.ask(caller, 1.0)
     mend(line, [waits], lambda place: True, 2.0)
     assert list(line.callers) == [waits]
+
+
+@pytest.mark.parametrize("what", ["condemned", "an older generation", ""])
+def test_what_was_to_be_closed_at_an_interrupt_is_not_handed_out(what: str) -> None:
+    line = Line(Rules(limit=2), Counters())
+    for now in (0.0, 1.0):
+        line.ask(Caller(30.0, now), now)
+        line.connected(next(iter(line.connects)), now)
+    places = list(line.places)
+    for place in places:
+        line.give_back(place, 3.0)
+    places[0].condemned = what == "condemned"
+    line.generation += what == "an older generation"
+    mend(line, [], lambda place: True, 4.0)
+    closed = {"condemned": places[:1], "an older generation": places, "": []}[what]
+    assert [command for command in line.commands if isinstance(command, Close)] == [
+        Close(place, "invalidated") for place in closed
+    ]
+    assert list(line.idle) == [place for place in places if place not in closed]
+
+
+def test_what_is_returned_in_the_middle_of_an_event_is_returned_at_its_end() -> None:
+    """The garbage collector runs the finalizer of a connection in whatever its thread does."""
+    pool = fair_pool(FakeServer(), pool_size=2, max_overflow=0)
+    connection = pool.connect()
+    place = connection._connection_record.place
+
+    def event() -> None:
+        connection.close()
+        assert place.state is State.LENT
+
+    pool.tell(event)
+    assert place.state is State.IDLE
+    assert list(pool.idle) == [place]
+    pool.dispose()
 
 
 # Reports
