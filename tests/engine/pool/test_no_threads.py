@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from threading import Thread
+from types import SimpleNamespace
 
 import pytest
 
@@ -55,3 +56,28 @@ def test_an_interpreter_that_goes_down_connects_on_the_callers_thread(monkeypatc
     held.close()
     pool.dispose()
     assert pool.open == 0
+
+
+@pytest.mark.parametrize("event", ["", "the last caller leaves", "a connect succeeds"])
+def test_a_helper_waits_for_the_next_attempt_and_lets_the_line_say_whose_it_is(
+    monkeypatch: pytest.MonkeyPatch, event: str
+) -> None:
+    now, told = [5.0], []
+    line = SimpleNamespace(trouble=OSError(), callers=[1], retry_at=7.0, review="review")
+
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+        if event == "the last caller leaves":
+            line.callers.clear()
+        elif event:
+            line.trouble = None
+
+    def tell(*event: object, helper: object) -> None:
+        told.append((*event, helper))
+
+    monkeypatch.setattr(connecting, "monotonic", lambda: now[0])
+    monkeypatch.setattr(connecting, "time", SimpleNamespace(sleep=sleep))
+    pool, order = SimpleNamespace(line=line, tell=tell), object()
+    connecting._wait_for_the_server(pool, order)  # type: ignore[arg-type]  # all it asks of them
+    assert now == [7.0]
+    assert told == ([] if event else [("review", 7.0, order)])
