@@ -47,6 +47,9 @@ EQUIVALENT: dict[str, dict[str, str]] = {
     "dbconfig/engine/pool/ping.py": {
         ": 2.0 → 3.0": "nothing promises how long a server that is to be replaced has for a SELECT 1",
     },
+    "dbconfig/engine/pool/sockets.py": {
+        "set_time_limits: 1 → 2": "a switch: what is not 0 is on",
+    },
     "dbconfig/engine/pool/task_places.py": {
         "TaskPlaces._see_to_a_review: 0 < timers[-1].when() - (now := self._loop.time()) <= 3 * REVIEW → "
         "(0 <= timers[-1].when() - (now := self._loop.time()) <= 3 * REVIEW)": (
