@@ -41,7 +41,7 @@ def test_nothing_is_read_before_the_first_use_and_the_error_says_what_is_missing
     unread = Registry(tmp_path / "none", environ={})
     assert repr(unread) == "<Registry of profile not loaded yet, 0 engines>"
     unread.dispose()
-    with pytest.raises(ConfigError, match="none"):
+    with pytest.raises(ConfigError, match="does not exist"):
         _ = unread.profile
     project(tmp_path, development="url: sqlite://")
     later = Registry(tmp_path / "config", environ={})
