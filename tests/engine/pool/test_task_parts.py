@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from dbconfig.engine import create
 from dbconfig.engine.pool import cancelling, farewell, judgements, task_places, tasks
 from dbconfig.engine.pool.both import LONGEST_WAIT
 from dbconfig.engine.pool.place import Caller, Place, State, WakeAt
@@ -213,6 +214,7 @@ def test_a_disposal_waits_for_what_is_under_way_while_there_is_time_and_mends_at
 
 @pytest.mark.parametrize("callers", [(), ("somebody who waits",)])
 def test_a_disposal_ends_the_reviews_unless_somebody_waits(callers: tuple[str, ...]) -> None:
+    create.check_version()
     line: Any = Line(callers=callers)
     options: Any = SimpleNamespace(name="shop")
     timer, logger = SimpleNamespace(cancel=lambda: pool.told.append("no review")), SimpleNamespace(info=lambda *_: None)
