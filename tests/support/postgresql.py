@@ -86,6 +86,9 @@ class PostgreSQLServer(Server):
             "wal_retrieve_retry_interval": "100ms",  # a standby finds its primary again soon after a restart
             "password_encryption": "scram-sha-256",
         }
+        if self._version >= 13:
+            # A standby that several tests share may be late on a busy machine, and could never read what is gone.
+            settings["wal_keep_size"] = "128MB"
         if not self.durable:
             # What was committed still survives `kill`, though not a power cut: the system has it, if not the disk.
             settings |= {"fsync": "off", "full_page_writes": "off"}
@@ -219,7 +222,12 @@ class PostgreSQLStandby(PostgreSQLServer):
         """Wait until all that is committed on the primary now can be read here."""
         ((position,),) = self.primary.sql("SELECT pg_current_wal_lsn()")
         question = f"SELECT pg_last_wal_replay_lsn() >= '{position}'"
-        wait_until(lambda: self._administrate(question) == [(True,)], "the standby")
+        try:
+            # A query on the standby may keep it from going on for 30 s: max_standby_streaming_delay.
+            wait_until(lambda: self._administrate(question) == [(True,)], "the standby", timeout=120)
+        except TimeoutError as error:
+            error.add_note(self.log_tail())
+            raise
 
     def promote(self) -> None:
         """Make it a server of its own, which writes."""
