@@ -456,6 +456,21 @@ def test_a_replica_outlives_a_restart_of_its_primary(server: Server) -> None:
         assert replica.sql("SELECT count(*) FROM followed") == [(1,)]
 
 
+def test_a_standby_that_was_late_reads_what_it_has_missed(postgresql: PostgreSQLServer) -> None:
+    """Each backup ends a file of the log, and each new database has a checkpoint, after which such a file may go."""
+    with postgresql.standby() as standby:
+        standby.catch_up()
+        standby.pause()
+        for number in range(4):
+            postgresql.sql(f"CREATE TABLE missed_{number} (a integer)")
+            postgresql.sql("SELECT pg_switch_wal()")
+            postgresql.sql("CHECKPOINT")
+        standby.resume()
+        standby.catch_up()
+        standby.database = postgresql.database
+        assert standby.sql("SELECT count(*) FROM pg_class WHERE relname LIKE 'missed%'") == [(4,)]
+
+
 def test_a_replica_can_lag(postgresql: PostgreSQLServer) -> None:
     postgresql.sql("CREATE TABLE followed (id integer)")
     with postgresql.standby(settings={"recovery_min_apply_delay": "1h"}) as standby:
