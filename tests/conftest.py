@@ -24,7 +24,6 @@ from tests.once import is_run_once
 from tests.support import clock as clocks
 from tests.support import servers
 from tests.support.folders import have_pytests_in_memory
-from tests.support.order import LONG, long_first
 from tests.support.proxy import Proxy
 from tests.support.server import WITHOUT_SERVERS
 from tests.support.servers import MariaDBServer, PostgreSQLServer, Server, ServerMissing
@@ -94,7 +93,6 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
 
 def pytest_configure(config: pytest.Config) -> None:
     have_pytests_in_memory()
-    config.pluginmanager.register(_Order())
     # A test that starts its own servers, in a way that no mark shows, is skipped when it does.
     if "not server" in config.option.markexpr:
         os.environ[WITHOUT_SERVERS] = "1"
@@ -160,16 +158,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("server")
         if is_run_once(item.path):
             item.add_marker("once")
-
-
-class _Order:
-    """What comes after every other plugin has chosen and ordered the tests."""
-
-    @pytest.hookimpl(trylast=True)
-    def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
-        workers = getattr(config, "workerinput", {}).get("workercount", 1)
-        if workers > 1 and not getattr(config.option, "randomly_reorganize", False):
-            items[:] = long_first(items, workers, lambda item: item.path in LONG)
 
 
 @pytest.hookimpl(wrapper=True)
