@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
@@ -80,6 +81,9 @@ def test_a_fork_strikes_when_the_connect_of_another_thread_has_ended(monkeypatch
     server.gate.set()
     for thread in threads:
         thread.join(60)
+    frames = sys._current_frames()
+    stuck = ["".join(traceback.format_stack(frames[each.ident])) for each in threads if each.is_alive() and each.ident]
+    assert not stuck, (forks.connects._under_way, *stuck)
     assert codes == [0]
     assert forks.connects._forking == 0
     # A helper may still connect for the third thread, which got the connection that the first one returned.
