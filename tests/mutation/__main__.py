@@ -50,7 +50,7 @@ def chosen(options: argparse.Namespace) -> list[Change]:
                 lines += [change for change in every if change.start[0] == int(line)]
             else:
                 found += every
-    # Each by itself: what is edited elsewhere makes no other sample of it.
+    # Each drawn independently: an edit elsewhere does not change the sample.
     drawn = [(hashlib.sha256(f"{options.seed} {each.path} {each.name}".encode()).digest(), each) for each in found]
     sampled = [each for _, each in sorted(drawn, key=lambda pair: pair[0])][: options.sample]
     part, parts = map(int, options.slice.split("/"))

@@ -311,7 +311,7 @@ def _end_with(connection: socket.socket, child: int) -> None:
     """Wait for the end of a program or of the one who ordered it, and then end the program."""
     try:
         end = os.pidfd_open(child)
-    except (AttributeError, OSError):  # not on Linux, or forbidden: such a program goes on until its time is over
+    except (AttributeError, OSError):  # not on Linux, or forbidden: such a program runs until its time limit
         return
     ready, _, _ = select.select([end, connection.fileno()], [], [])
     os.close(end)
