@@ -7,7 +7,9 @@ import faulthandler
 import gc
 import mmap
 import os
+import select
 import signal
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -28,8 +30,18 @@ IDENTIFY = {"postgresql": "SELECT pg_backend_pid()", "mysql": "SELECT connection
 
 
 def fork_in_c() -> int:
-    """Fork as an extension or uWSGI does: Python's own hooks do not run."""
-    return int(ctypes.PyDLL(None).fork())
+    """Fork as an extension or uWSGI does: Python's own hooks do not run.
+
+    If another thread has asked for the GIL at this moment, CPython 3.11 stands still in the child before its next
+    instruction, where no code of ours can help: the request is copied, and the thread that it waits for is not.
+    """
+    library, interval = ctypes.PyDLL(None), sys.getswitchinterval()  # its functions keep the GIL
+    sys.setswitchinterval(1000)  # how long a thread waits before it asks
+    try:
+        library.usleep(20_000)  # those that wait by the interval of before ask now, and get it as this returns
+        return int(library.fork())
+    finally:
+        sys.setswitchinterval(interval)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
@@ -60,6 +72,8 @@ def test_a_child_that_was_forked_in_c_has_connections_of_its_own(server: Any, op
                 os._exit(0)
         os.close(writing)
         with os.fdopen(reading, "rb") as pipe:
+            if not select.select([pipe], [], [], 60)[0]:
+                os.kill(pid, signal.SIGKILL)  # or this would wait as long as the child stands still
             assert pipe.read() == b"own"
         os.waitpid(pid, 0)
         with engine.connect() as connection:
