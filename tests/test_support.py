@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -545,6 +546,36 @@ def test_a_delay_holds_back_each_direction(network: Proxy, client: socket.socket
     assert time.monotonic() - began >= 0.2
     network.pass_through()
     assert echoed(client, b"fast")
+
+
+@pytest.mark.parametrize("how", ["still open", "shut", "closed", "reset"])
+def test_what_is_held_arrives_in_its_order_at_the_release(network: Proxy, how: str) -> None:
+    with call(network) as client:
+        assert echoed(client, b"before")
+        network.hold()
+        assert network.kept == 0
+        client.sendall(b"first, ")
+        wait_until(lambda: network.kept == 7, "the first words")
+        client.sendall(b"second")
+        wait_until(lambda: network.kept == 13, "the others")
+        with call(network) as other:
+            assert echoed(other, b"new ones work")
+        network.reset_counters()
+        if how == "shut":
+            client.shutdown(socket.SHUT_WR)
+        elif how != "still open":
+            if how == "reset":
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            client.close()
+            wait_until(lambda: network.connections == 0, "the end of the client")
+        assert (network.kept, network.bytes_down) == (13, 0)
+        network.release()
+        wait_until(lambda: network.bytes_down == 13, "the echo")
+        assert network.kept == 0
+        if how in ("still open", "shut"):
+            assert client.recv(100, socket.MSG_WAITALL if how == "shut" else 0) == b"first, second"
+        if how == "still open":
+            assert echoed(client, b"after")
 
 
 def test_a_cut_ends_the_stream(network: Proxy, client: socket.socket) -> None:

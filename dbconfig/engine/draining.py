@@ -109,6 +109,8 @@ async def async_drain(opened: Iterable[Opened], timeout: float) -> None:
             answer = await _idle(drains, step.seconds)
         else:
             await _cancel(step.late)
+    for late in drains:
+        late.give_up()
     for each in found:
         await each.end()
 

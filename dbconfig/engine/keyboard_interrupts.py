@@ -14,6 +14,7 @@ import signal
 import sys
 import threading
 import time
+from types import FrameType
 from typing import Any, Final
 
 from sqlalchemy import Engine, event
@@ -27,6 +28,8 @@ _log = logging.getLogger("dbconfig.interrupts")
 
 # Seconds that Python's own handler has to run, as it does everywhere except in a C driver.
 PATIENCE: Final = 0.25
+# Seconds between the requests to cancel: the server ignores one that arrives before it has begun the statement.
+PAUSES: Final = (PATIENCE, 0.5, 1.0, 2.0, 4.0, 8.0)
 
 
 class Ears:
@@ -75,16 +78,22 @@ def _listen(descriptor: int) -> None:
     while os.read(descriptor, 65536):
         if not _interrupts():
             continue
-        before = _where()
-        time.sleep(PATIENCE)
-        if before is not None and before == _where():
-            _cancel()
+        _end_what_waits()
 
 
-def _where() -> tuple[int, int] | None:
+def _end_what_waits() -> None:
+    before = _where()
+    for pause in PAUSES:
+        time.sleep(pause)
+        if before is None or before != _where():
+            return
+        _cancel()
+
+
+def _where() -> tuple[FrameType, int] | None:
     """Return the main thread's current frame and instruction, which do not change while it waits in C."""
     frame = sys._current_frames().get(threading.main_thread().ident or 0)
-    return None if frame is None else (id(frame), frame.f_lasti)
+    return None if frame is None else (frame, frame.f_lasti)  # the frame itself: an ID would be used again
 
 
 def _cancel() -> None:

@@ -71,8 +71,7 @@ def test_a_connection_that_was_shut_is_not_used_again_whatever_the_server_said_l
 ) -> None:
     for kind in (PostgreSQLDriver, MySQLDriver):
         monkeypatch.setattr(kind, "was_cancelled", lambda self, error: True)
-    for name in ("ask", "ask_in_loop"):
-        monkeypatch.setattr(Canceller, name, lambda self, number: None)
+    monkeypatch.setattr(Canceller, "ask", lambda self, request: None)
     db = world.open()
     world.do(db)
     world.fails(db, 0.3, world.forever)

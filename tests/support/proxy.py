@@ -1,6 +1,7 @@
 """A network that can be made to fail: a TCP proxy on the loopback that delays, cuts, resets and swallows."""
 
 import errno
+import math
 import selectors
 import socket
 import struct
@@ -71,6 +72,7 @@ class _Pair:
     client: _Side = field(init=False)
     server: _Side | None = None
     silent: bool = False
+    held_up: bool = False  # what the client sends is kept until `release`
     lossy: bool = False  # bytes were swallowed: nothing sensible can follow
     asked: bool = False  # the client spoke last
     doomed: bool = False  # `cut_when` has struck: the server's answer is the end
@@ -153,6 +155,14 @@ class Proxy:
         """Hold back what is sent from now on, for `seconds` in each direction."""
         self._order(lambda: setattr(self, "_delay", seconds))
 
+    def hold(self) -> None:
+        """Keep what the clients of the existing connections send, its end too; new connections work."""
+        self._order(self._hold)
+
+    def release(self) -> None:
+        """Forward, in its order, what `hold` has kept, and all that follows."""
+        self._order(self._release)
+
     def cut(self) -> None:
         """Close all connections in order (FIN), to the client and to the server."""
         self._order(lambda: self._end_all("closed"))
@@ -226,6 +236,12 @@ class Proxy:
         self._settle()
         return self._cuts
 
+    @property
+    def kept(self) -> int:
+        """What the clients have sent since `hold`, and the server has not been sent yet."""
+        self._settle()
+        return sum(pair.server.held for pair in tuple(self._pairs) if pair.held_up and pair.server is not None)
+
     def round_trips(self) -> int:
         """Return how often a client asked and the server answered, however many packets either took."""
         self._settle()
@@ -272,6 +288,16 @@ class Proxy:
         if existing:
             for pair in self._pairs:
                 pair.silent = True
+
+    def _hold(self) -> None:
+        for pair in self._pairs:
+            pair.held_up = True
+
+    def _release(self) -> None:
+        for pair in self._pairs:
+            pair.held_up = False
+            if pair.server is not None:
+                pair.server.outgoing = deque((min(due, time.monotonic()), chunk) for due, chunk in pair.server.outgoing)
 
     def _listen(self) -> None:
         listener = socket.socket()
@@ -376,8 +402,17 @@ class Proxy:
         """One end is gone without a good-bye: so is the other, unless it is not to hear of it."""
         if side.pair.silent:
             self._lose(side)
+        elif side.pair.held_up and side is side.pair.client:
+            self._keep_its_end(side.pair)
         else:
             self._end(side.pair, "reset")
+
+    def _keep_its_end(self, pair: _Pair) -> None:
+        """The client is gone; the server will hear so after what the client has sent."""
+        self._close(pair.client.socket, "closed")
+        pair.client_open = False
+        if pair.server is not None:
+            pair.server.push(b"", math.inf)
 
     def _lose(self, side: _Side) -> None:
         """Forget one end of a silent connection; the other end hears nothing."""
@@ -408,7 +443,8 @@ class Proxy:
         elif not self._count_answer(pair, chunk):
             return
         if other is not None:
-            other.push(chunk, time.monotonic() + self._delay)
+            held_up = pair.held_up and side is pair.client
+            other.push(chunk, math.inf if held_up else time.monotonic() + self._delay)
 
     def _count_question(self, pair: _Pair, chunk: bytes) -> bool:
         """Count what the client sends, before anybody else sees it; return whether to forward it."""
@@ -459,7 +495,8 @@ class Proxy:
             except OSError:
                 self._broken(side)
                 return
-        if all(side.shut for side in pair.sides()):
+        left = pair.client_open or pair.server is None or pair.server.ended  # else the server has not answered
+        if left and all(side.shut for side in pair.sides()):
             self._end(pair, "closed")
 
     def _watch(self, side: _Side, events: int) -> None:
@@ -478,7 +515,7 @@ class Proxy:
         # What was due at the last look waits for its socket, or is silenced: there is no time to wake up at. What has
         # fallen due since then is nobody else's to wake up for.
         now = time.monotonic()
-        return min((max(0.0, when - now) for when in due if when > self._looked_at), default=None)
+        return min((max(0.0, when - now) for when in due if self._looked_at < when < math.inf), default=None)
 
     def _end(self, pair: _Pair, how: End) -> None:
         for side in pair.sides():

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 @contextmanager
 def connected(pool: Pool) -> Iterator[Any]:
     """Yield a new DBAPI connection, which the pool does not count; for asyncio where SQLAlchemy can await."""
-    beside = pool.recreate()
+    beside = getattr(pool, "beside", pool.recreate)()
     try:
         # Not detached: one of asyncio would stay open then.
         connection = beside.connect()

@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from queue import Empty, SimpleQueue
-from threading import Thread
-from typing import TYPE_CHECKING, Any
+from threading import Thread, Timer
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sqlalchemy.util import greenlet_spawn
 
 from dbconfig.engine.pool import deadline, driver
 from dbconfig.engine.pool.beside import connected
+from dbconfig.engine.pool.call_watchdog import watch
 from dbconfig.engine.pool.facts import facts
 
 if TYPE_CHECKING:
@@ -24,20 +25,60 @@ if TYPE_CHECKING:
 
 logger: logging.Logger = logging.getLogger("dbconfig.pool.ending")
 
-# Seconds that a server has to accept a cancel request; a dead one must not block the thread indefinitely.
+# Seconds for which a disposal waits until the server has accepted its cancel requests.
 CANCEL_LIMIT = 2.0
+# Seconds that a server has to accept a connection, and then the requests. For these the end of the process waits.
+LIMIT = 5.0
+# Seconds before a request is repeated; each pause is twice as long as the one before. In all 51 s.
+FIRST_PAUSE: Final = 0.1
+REPETITIONS: Final = 9
+# The longest of them that the end of the process waits for.
+EXIT_PAUSE: Final = 1.0
 
 
-def cancel_beside(pool: Pool, own: driver.Driver, numbers: Iterable[int]) -> None:
-    """Ask by a new connection; for asynchronous drivers where SQLAlchemy can await."""
+class Request(NamedTuple):
+    """What a connection executes is to end on the server.
+
+    Attributes:
+        number: the server's ID of the connection.
+        left: its client has shut the connection, so that nothing else can be executed on it. A request for one that is
+            still used may be lost, because both PostgreSQL and MySQL ignore it between two statements: also if the
+            statement has been sent, and the server has not begun it.
+        statement: what its client sent last, at least the beginning.
+        repeated: how often.
+    """
+
+    number: int
+    left: bool = False
+    statement: str = ""
+    repeated: int = 0
+
+
+def cancel_beside(pool: Pool, own: driver.Driver, requests: Iterable[Request]) -> list[Request]:
+    """Ask by a new connection; for asynchronous drivers where SQLAlchemy can await.
+
+    Returns:
+        Those that have to be repeated, because the statement may not have begun.
+    """
     # Not the driver's own cancel(): it opens a connection without a time limit, and holds the GIL.
     with connected(pool) as beside:
         try:
-            cursor = beside.cursor()
-            for number in numbers:
-                own.cancel(cursor, beside.driver_connection, number)
+            if pool._dialect.is_async:  # which the caller limits
+                return _ask(beside, own, requests)
+            fd = own.socket(beside.driver_connection)
+            return watch.call(fd, LIMIT, _ask, beside, own, requests)[0]
         finally:
             beside.invalidate()  # nothing is rolled back at a server that may not answer
+
+
+def _ask(beside: Any, own: driver.Driver, requests: Iterable[Request]) -> list[Request]:
+    cursor, under, unsettled = beside.cursor(), beside.driver_connection, []
+    for request in requests:
+        if not request.left:
+            own.cancel(cursor, under, request.number)
+        elif not own.end(cursor, under, request.number, request.statement):
+            unsettled.append(request)
+    return unsettled
 
 
 def spawn(engine: Engine | None, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
@@ -60,68 +101,107 @@ class Canceller:
     def __init__(self, engine: Engine) -> None:
         self._engine = weakref.ref(engine)
         self._driver = driver.of(engine.dialect)
-        self._numbers: SimpleQueue[int] = SimpleQueue()
+        self._is_async = engine.dialect.is_async
+        self._requests: SimpleQueue[Request] = SimpleQueue()
         self._thread: Thread | None = None
         self._task: asyncio.Task[None] | None = None
 
-    def ask(self, number: int) -> None:
-        """End what this connection executes, as the server numbers it; by a thread."""
-        self._numbers.put(number)
-        if self._thread is None or not self._thread.is_alive():  # in a forked child it is not
-            self._thread = thread = Thread(target=self._run, name="dbconfig-cancel", daemon=True)
-            try:
-                thread.start()
-            except RuntimeError as error:
-                logger.debug("cannot start a thread, so nothing is cancelled: %s", error)
+    def ask(self, request: Request) -> None:
+        """End what a connection executes: by a thread, or by a task of the running event loop."""
+        engine = self._engine()
+        if engine is None:
+            return
+        self._requests.put(request)
+        if self._is_async:
+            if self._task is None or self._task.done():
+                self._task = spawn(engine, self._run_in_loop(engine))
+        elif self._thread is None or not self._thread.is_alive():  # in a forked child it is not
+            # Not a daemon: the error that the caller gets often ends the process, which has this still to do.
+            self._thread = thread = Thread(target=self._run, args=[engine], name="dbconfig-cancel", daemon=False)
+            _start(thread)
 
-    def _run(self) -> None:
+    def _run(self, engine: Engine) -> None:
         while True:
-            self._cancel_all()
+            with deadline.within(LIMIT):
+                self._attempt(engine, [])
             self._thread = None
-            if self._numbers.empty():  # else a caller came at this moment, and may have seen a running thread
+            if self._requests.empty():  # else a caller came at this moment, and may have seen a running thread
                 return
 
-    def ask_in_loop(self, number: int) -> None:
-        """Do so by a task of the running event loop."""
-        self._numbers.put(number)
-        if self._task is None or self._task.done():
-            self._task = spawn(self._engine(), self._run_in_loop())
-
-    async def _run_in_loop(self) -> None:
+    async def _run_in_loop(self, engine: Engine) -> None:
         deadline.lift()  # of the caller whose time is over
-        while not self._numbers.empty():
+        loop = asyncio.get_running_loop()
+        latest = None  # set when the loop ends
+        while not self._requests.empty() and (latest is None or loop.time() < latest):
+            asked: list[Request] = []
             try:
-                async with asyncio.timeout(CANCEL_LIMIT):
-                    await greenlet_spawn(self._cancel_all)
+                async with asyncio.timeout_at(latest or loop.time() + LIMIT):
+                    await greenlet_spawn(self._attempt, engine, asked)
             except TimeoutError:
+                self._repeat(engine, asked, down=True)
                 logger.info(
                     "the server did not accept a cancel request within %g s",
-                    CANCEL_LIMIT,
-                    extra={"seconds": CANCEL_LIMIT},
+                    LIMIT,
+                    extra={"seconds": LIMIT},
                 )
+            except asyncio.CancelledError:  # `asyncio.run` ends, often by the caller's error: it waits for this task
+                latest = latest or loop.time() + LIMIT
+                for request in asked:
+                    self._requests.put(request)
 
-    def _cancel_all(self) -> None:
-        engine = self._engine()
-        numbers = list(self._waiting())
-        if engine is None or not numbers:
+    def _attempt(self, engine: Engine, asked: list[Request]) -> None:
+        """Ask for all; the caller's list gets what has been taken from the queue."""
+        asked += self._waiting()
+        if not asked:
             return
         try:
-            cancel_beside(engine.pool, self._driver, self._with_those_who_come(numbers))
+            unsettled = cancel_beside(engine.pool, self._driver, self._with_those_who_come(asked))
         except Exception as error:  # the server is down, or accepts no further connection
             logger.info(
                 "%s: statements could not be cancelled on the server: %s",
-                engine.url.database,
+                engine.logging_name or engine.url.database,
                 error,
                 extra=facts(engine.logging_name or ""),
             )
+            self._repeat(engine, asked, down=True)
+        else:
+            self._repeat(engine, unsettled, down=False)
 
-    def _with_those_who_come(self, numbers: Iterable[int]) -> Iterable[int]:
-        yield from numbers
-        yield from self._waiting()
+    def _with_those_who_come(self, asked: list[Request]) -> Iterator[Request]:
+        yield from list(asked)
+        for request in self._waiting():
+            asked.append(request)
+            yield request
 
-    def _waiting(self) -> Iterable[int]:
+    def _waiting(self) -> Iterator[Request]:
         while True:
             try:
-                yield self._numbers.get_nowait()
+                yield self._requests.get_nowait()
             except Empty:
                 return
+
+    def _repeat(self, engine: Engine, requests: Iterable[Request], *, down: bool) -> None:
+        """Ask again later, if the client has left: otherwise the connection may have another user then."""
+        again = [request for request in requests if request.left and request.repeated < REPETITIONS]
+        if not again:
+            return
+        pause = FIRST_PAUSE * 2 ** max(request.repeated for request in again)
+        repeated = [request._replace(repeated=request.repeated + 1) for request in again]
+        if self._is_async:
+            asyncio.get_running_loop().call_later(pause, self._ask_all, repeated, engine)
+        else:
+            timer = Timer(pause, self._ask_all, [repeated, engine])
+            timer.name, timer.daemon = "dbconfig-cancel-again", down or pause > EXIT_PAUSE
+            _start(timer)
+
+    def _ask_all(self, requests: Iterable[Request], engine: Engine) -> None:
+        """Ask again; the engine is passed on so that it exists until then."""
+        for request in requests:
+            self.ask(request)
+
+
+def _start(thread: Thread) -> None:
+    try:
+        thread.start()
+    except RuntimeError as error:
+        logger.debug("cannot start a thread, so nothing is cancelled: %s", error)

@@ -143,6 +143,19 @@ def waiting(limit: Deadline) -> Iterator[None]:
     limit.spend(WAITING, monotonic() - began)
 
 
+@contextlib.contextmanager
+def within(seconds: float) -> Iterator[None]:
+    """Limit work of our own, for which nothing is attached to an engine; the deadline of a caller does not count."""
+    limit = Deadline(seconds)
+    limit._began = monotonic()
+    limit.at = limit._began + seconds
+    token = _current.set(limit)
+    try:
+        yield
+    finally:
+        _current.reset(token)
+
+
 def lift() -> None:
     """Ignore the deadline of the caller that started this task or thread: its work serves all callers."""
     _current.set(None)

@@ -14,7 +14,7 @@ from sqlalchemy.util import await_only
 
 from dbconfig.engine.pool import deadline, driver, sockets
 from dbconfig.engine.pool.call_watchdog import watch
-from dbconfig.engine.pool.cancelling import Canceller
+from dbconfig.engine.pool.cancelling import Canceller, Request
 from dbconfig.engine.pool.clock import monotonic
 from dbconfig.engine.pool.deadline import COMMITTING, STATEMENTS, Deadline
 
@@ -96,16 +96,31 @@ class _Limited:
 
     def call(self, late: _Late, connection: Any, seconds: float, call: Callable[..., Any], *arguments: Any) -> Any:
         """Call a function; after so many seconds cancel it on the server, and a moment later shut its socket down."""
-        fd, number = self.driver.socket(connection), self.driver.number(connection)
+        fd = self.driver.socket(connection)
         if fd is None:
             return call(*arguments)
+
+        cancel, cut = self.steps(late, connection, fd, *arguments)
+        return watch.guard(cut, seconds + GRACE, watch.guard, cancel, seconds, call, *arguments)[0][0]
+
+    def steps(
+        self, late: _Late, connection: Any, fd: int | None, cursor: Any, statement: str, *_: Any
+    ) -> tuple[Callable[[], None], Callable[[], None]]:
+        """Return what happens when the time is over, and a moment later. Neither blocks."""
+        number, ask = self.driver.number(connection), self.canceller.ask
 
         def cancel() -> None:
             late.came = True
             if number is not None:
-                self.canceller.ask(number)
+                ask(Request(number))
 
-        return watch.guard(partial(late.cut, fd), seconds + GRACE, watch.guard, cancel, seconds, call, *arguments)[0][0]
+        def cut() -> None:
+            if fd is not None:
+                late.cut(fd)
+                if number is not None:
+                    ask(Request(number, left=True, statement=statement))
+
+        return cancel, cut
 
     def cut(self, late: _Late, connection: Any, seconds: float, call: Callable[..., Any], *arguments: Any) -> Any:
         """Call a function, and shut its socket down after so many seconds."""
@@ -135,17 +150,9 @@ class _OfLoop(_Limited):
         return cursor._connection  # SQLAlchemy's adapter of asynchronous drivers has no public name for it
 
     def call(self, late: _Late, connection: Any, seconds: float, call: Callable[..., Any], *arguments: Any) -> Any:
-        fd, number = self.driver.socket(connection), self.driver.number(connection)
+        cancel, cut = self.steps(late, connection, self.driver.socket(connection), *arguments)
         loop = asyncio.get_running_loop()
-
-        def cancel() -> None:
-            late.came = True
-            if number is not None:
-                self.canceller.ask_in_loop(number)
-
-        timers = [loop.call_later(seconds, cancel)]
-        if fd is not None:
-            timers.append(loop.call_later(seconds + GRACE, late.cut, fd))
+        timers = [loop.call_later(seconds, cancel), loop.call_later(seconds + GRACE, cut)]
         try:
             return call(*arguments)
         finally:

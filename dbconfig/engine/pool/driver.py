@@ -75,6 +75,16 @@ class Driver:
     def cancel(self, cursor: Any, beside: Any, number: int) -> None:
         """Ask the server, by the cursor of another connection (`beside`), to end what a connection executes."""
 
+    def end(self, cursor: Any, beside: Any, number: int, statement: str) -> bool:
+        """Ask the server to end a connection whose client has left it while it sent a statement.
+
+        Unlike `cancel`, which ends nothing if the server has not begun the statement.
+
+        Returns:
+            Whether that is settled; if not, the statement may yet begin.
+        """
+        return True
+
     def was_cancelled(self, error: BaseException) -> bool:
         """Return whether a statement's error means that it was cancelled on the server."""
         return False

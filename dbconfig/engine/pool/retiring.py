@@ -15,7 +15,7 @@ from sqlalchemy.pool.base import _ConnectionFairy
 from sqlalchemy.util import await_only
 
 from dbconfig.engine.pool import driver, forks, sockets
-from dbconfig.engine.pool.cancelling import CANCEL_LIMIT, cancel_beside
+from dbconfig.engine.pool.cancelling import CANCEL_LIMIT, Canceller, Request, cancel_beside
 from dbconfig.engine.pool.clock import monotonic
 from dbconfig.engine.pool.facts import facts
 from dbconfig.engine.pool.ours import is_ours
@@ -38,13 +38,17 @@ class ClosedPool(NullPool):
 
     def __init__(self, name: str, was: Pool) -> None:
         super().__init__(was._creator, dialect=was._dialect, logging_name=was._orig_logging_name)
-        self._name = name
+        self._name, self._was = name, was
 
     def _do_get(self) -> NoReturn:
         raise exc.InvalidRequestError(f"{self._name}: dispose() has closed this engine: it hands out no connections")
 
     def recreate(self) -> ClosedPool:
         return self
+
+    def beside(self) -> Pool:
+        """Return a pool for a connection that ends what is still executed on the closed one's."""
+        return self._was.recreate()
 
 
 def is_closed(engine: Engine) -> bool:
@@ -83,7 +87,7 @@ def interrupt(connection: Connection) -> None:
     try:
         number = own.number(under)
         if number is not None:
-            cancel_beside(engine.pool, own, [number])
+            cancel_beside(engine.pool, own, [Request(number)])
     except Exception as error:  # the server is down
         name = engine.logging_name or ""
         logger.info("%s: a statement could not be cancelled on the server: %s", name, error, extra=facts(name))
@@ -132,6 +136,8 @@ class Drain:
 
     def __init__(self, engine: Engine, ledger: Ledger) -> None:
         self.name: str = ledger.name
+        self._engine = engine
+        self._canceller: Canceller | None = None
         self._ledger = ledger
         self._pool = engine.pool
         self._runs_in_process = engine.dialect.name == "sqlite" and not engine.dialect.is_async
@@ -165,14 +171,26 @@ class Drain:
                         await_only(interrupted)
                 return
             numbers = [self._driver.number(connection) for connection in connections]
-            cancel_beside(self._pool, self._driver, [number for number in numbers if number is not None])
+            requests = [Request(number) for number in numbers if number is not None]
+            cancel_beside(self._pool, self._driver, requests)
+            self._canceller = Canceller(self._engine)  # the server accepts requests
         except Exception as error:  # the server is down, or accepts no further connection
             logger.info(
                 "%s: statements could not be cancelled on the server: %s", self.name, error, extra=facts(self.name)
             )
 
+    def give_up(self) -> None:
+        """Before the connections in use are closed, ask once more: the server may have ignored the first request."""
+        if self._canceller is None:
+            return
+        for record in self._ledger.records():
+            number = self._driver.number(record.driver_connection)
+            if number is not None:
+                self._canceller.ask(Request(number, left=True))
+
     def cut(self) -> None:
         """Close every remaining connection, including those in use."""
+        self.give_up()
         records = self._ledger.live()
         for record in self._ledger.records():
             fd = self._driver.socket(record.driver_connection)

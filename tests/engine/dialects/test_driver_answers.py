@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from dbconfig.engine.dialects.mysql.driver import MySQLDriver
+from dbconfig.engine.dialects.mysql.driver import MySQLDriver, beginning
 from dbconfig.engine.dialects.mysql.mysqldb import MySQLdb
 from dbconfig.engine.dialects.postgresql import pgbouncer, server_role
 from dbconfig.engine.dialects.postgresql.driver import LibpqDriver, PostgreSQLDriver
@@ -91,6 +92,76 @@ def test_a_statement_is_cancelled_only_by_its_own_server() -> None:
     beside = SimpleNamespace(info=SimpleNamespace(backend_pid=7))
     LibpqDriver().cancel(SimpleNamespace(execute=sent.append), beside, 42)
     assert sent == ["SELECT CASE WHEN pg_backend_pid() = 7 THEN pg_cancel_backend(42) END"]
+
+
+class Cursor:
+    """Keeps what is executed, and answers with rows or an error."""
+
+    def __init__(self, rows: Any = (), error: Exception | None = None) -> None:
+        self.sent: list[str] = []
+        self.rows, self.error = rows, error
+
+    def execute(self, statement: str) -> None:
+        self.sent.append(statement)
+        if self.error is not None:
+            raise self.error
+
+    def fetchall(self) -> Any:
+        return self.rows
+
+
+def test_a_connection_that_its_client_has_left_is_ended_by_its_own_server_and_user() -> None:
+    cursor, beside = Cursor(), SimpleNamespace(info=SimpleNamespace(backend_pid=7))
+    assert LibpqDriver().end(cursor, beside, 42, "SELECT 1")
+    (sent,) = cursor.sent
+    for word in (
+        "pg_terminate_backend(abandoned.pid)",
+        "abandoned.pid = 42 ",
+        "own.pid = 7 AND own.pid = pg_backend_pid()",
+        "abandoned.usesysid = own.usesysid",
+        "abandoned.backend_start < own.backend_start",
+    ):
+        assert word in sent
+
+
+@pytest.mark.parametrize(
+    ("rows", "settled", "killed"),
+    [
+        ([(7, "SELECT 1")], True, False),  # it is gone
+        ([(42, None)], False, False),  # it has not begun
+        ([(42, "UPDATE a\nSET b = 5 WHERE")], True, True),
+        ([(42, b"UPDATE a SET b = 5 WHERE")], True, True),
+        ([(42, "UPDATE a SET c = 5")], True, False),  # another client's, at another server
+    ],
+)
+def test_what_a_client_has_left_to_mysql_is_ended_if_it_is_that_statement(
+    rows: list[tuple[int, Any]], settled: bool, killed: bool
+) -> None:
+    cursor = Cursor([(number, "app", "h", "d", "Query", 1, "", info) for number, info in rows])
+    assert MySQLDriver().end(cursor, None, 42, "UPDATE a SET b = %s WHERE c = 1") is settled
+    assert cursor.sent == ["SHOW FULL PROCESSLIST", *(["KILL 42"] if killed else [])]
+
+
+@pytest.mark.parametrize(("code", "raised"), [(1094, False), (1095, True)])
+def test_a_connection_that_has_gone_before_it_is_killed_is_no_error(code: int, raised: bool) -> None:
+    """So that those that are asked for by the same connection are ended, too."""
+    with pytest.raises(RuntimeError) if raised else nullcontext():
+        MySQLDriver().cancel(Cursor(error=RuntimeError(code, "Unknown thread id: 42")), None, 42)
+
+
+@pytest.mark.parametrize(
+    ("statement", "compared"),
+    [
+        ("SELECT 'ä' ,  2\n", "SELECT'',2"),
+        (bytearray(b"SELECT '\xff'"), "SELECT''"),
+        ("x" * 300, "x" * 200),
+        (" " * 700 + "y" * 300, "y" * 100),
+    ],
+)
+def test_beginnings_of_statements_are_compared_in_what_every_server_displays(
+    statement: str | bytearray, compared: str
+) -> None:
+    assert beginning(statement) == compared
 
 
 @pytest.mark.parametrize(

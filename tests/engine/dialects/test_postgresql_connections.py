@@ -652,16 +652,16 @@ LIMIT = "SET LOCAL lock_timeout = '1000'"
 @pytest.mark.parametrize(
     ("driver", "keys", "attached"),
     [
-        ("psycopg2", {"lock_timeout": 1}, ["environment"]),
-        ("psycopg2", {"lock_timeout": 1, "fast_begin": True}, ["environment", "fast begin "]),
+        ("psycopg2", {"lock_timeout": 1}, ["interrupted", "environment"]),
+        ("psycopg2", {"lock_timeout": 1, "fast_begin": True}, ["interrupted", "environment", "fast begin "]),
         ("psycopg2", {"lock_timeout": 1, "pgbouncer": True}, [f"each transaction {LIMIT}"]),
         ("psycopg2", {"lock_timeout": 1, "pgbouncer": True, "fast_begin": True}, [f"fast begin {LIMIT}"]),
         ("psycopg2", {"pgbouncer": True, "isolation_level": "AUTOCOMMIT"}, []),
-        ("psycopg", {"lock_timeout": 1}, ["plans", "environment", "distrust"]),
-        ("psycopg", {"connect_args": {"prepare_threshold": 5}}, ["plans", "environment"]),
+        ("psycopg", {"lock_timeout": 1}, ["interrupted", "plans", "environment", "distrust"]),
+        ("psycopg", {"connect_args": {"prepare_threshold": 5}}, ["interrupted", "plans", "environment"]),
         ("psycopg", {"lock_timeout": 1, "pgbouncer": True}, ["plans", f"each transaction {LIMIT}"]),
         ("psycopg", {"pgbouncer": True, "isolation_level": "AUTOCOMMIT"}, ["plans"]),
-        ("asyncpg", {"lock_timeout": 1}, []),
+        ("asyncpg", {"lock_timeout": 1}, ["interrupted"]),
         ("asyncpg", {"lock_timeout": 1, "pgbouncer": True}, [f"each transaction {LIMIT}"]),
         ("asyncpg", {"pgbouncer": True, "isolation_level": "AUTOCOMMIT"}, []),
     ],
@@ -678,6 +678,7 @@ def test_each_driver_gets_what_a_pooler_and_fast_begin_need(
         pgbouncer, "set_in_transactions", lambda engine, limits: found.append(f"each transaction {'; '.join(limits)}")
     )
     monkeypatch.setattr(pgbouncer, "distrust", lambda engine: found.append("distrust"))
+    monkeypatch.setattr(base.interrupted_statements, "attach", lambda engine: found.append("interrupted"))
     engine: Any = Engine(driver)
     base.attach(engine, settings(f"postgresql+{driver}://u@h/d", **keys))
     assert found == attached

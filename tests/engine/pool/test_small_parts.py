@@ -10,18 +10,14 @@ from contextlib import nullcontext
 from queue import Empty
 from types import SimpleNamespace
 from typing import Any
-from unittest.mock import AsyncMock
 
 import pytest
-from sqlalchemy import create_engine
 from sqlalchemy.util import await_only
 
 from dbconfig.engine import draining
-from dbconfig.engine.dialects.mysql import interrupted_statements
 from dbconfig.engine.pool import (
     advice,
     call_watchdog,
-    cancelling,
     clock,
     deadline,
     deadline_limit,
@@ -31,7 +27,7 @@ from dbconfig.engine.pool import (
     retiring,
 )
 from dbconfig.engine.pool.call_watchdog import TICK, Watch
-from dbconfig.engine.pool.cancelling import Canceller
+from dbconfig.engine.pool.cancelling import Request
 from dbconfig.engine.pool.deadline import COMMITTING, STATEMENTS
 from dbconfig.engine.pool.line import Line
 from dbconfig.engine.pool.place import Caller, Connect, Place, Rules
@@ -89,128 +85,6 @@ def test_only_a_guard_that_is_due_before_the_next_round_rings() -> None:
     assert watch.guard(lambda: None, 500, lambda: 6) == (6, True)
     assert not watch._bell.empty()
     assert not watch._guards
-
-
-# Cancel requests
-
-
-@pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
-    """The numbers of each connection that cancels."""
-    found: list[list[int]] = []
-    monkeypatch.setattr(cancelling, "cancel_beside", lambda pool, own, numbers: found.append(list(numbers)))
-    return found
-
-
-def test_statements_are_cancelled_by_a_thread_that_keeps_no_process_alive(
-    asked: list[list[int]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    threads: list[Any] = []
-    made = cancelling.Thread
-
-    def make(**keywords: Any) -> Any:
-        threads.append(made(**keywords))
-        return threads[-1]
-
-    monkeypatch.setattr(cancelling, "Thread", make)
-    engine = create_engine("sqlite://")
-    canceller = Canceller(engine)
-    canceller._cancel_all()
-    assert asked == []  # nobody has asked
-    canceller.ask(7)
-    assert eventually(lambda: asked == [[7]])
-    threads[0].join(30)
-    assert threads[0].daemon
-    canceller.ask(8)
-    assert eventually(lambda: asked == [[7], [8]])
-    threads[1].join(30)
-    assert len(threads) == 2
-    del engine
-    canceller._engine = lambda: None  # type: ignore[assignment]  # it is gone
-    canceller._numbers.put(9)
-    canceller._cancel_all()
-    assert asked == [[7], [8]]
-
-
-def test_a_request_of_a_task_whose_time_is_over_has_time_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    limits: list[Any] = []
-    engine = create_engine("sqlite://")
-    canceller, statements = Canceller(engine), interrupted_statements.Statements(engine)
-    monkeypatch.setattr(cancelling, "cancel_beside", lambda pool, own, numbers: limits.append(deadline.current()))
-    monkeypatch.setattr(interrupted_statements, "_connect", lambda engine: limits.append(deadline.current()))
-    monkeypatch.setattr(statements, "_kill", lambda connection: limits.append(statements._next()))
-    monkeypatch.setattr(interrupted_statements.farewell, "close", AsyncMock())
-
-    async def main() -> None:
-        with deadline.Deadline(60):
-            canceller.ask_in_loop(7)
-            statements._reported.put((8, "SELECT 1"))
-            statements._begin_task(engine)
-        for task in (canceller._task, statements._task):
-            assert task is not None
-            await task
-
-    asyncio.run(main())
-    assert sorted(limits, key=str) == [(8, "SELECT 1"), None, None]
-
-
-def test_a_server_that_accepts_no_request_to_cancel_is_told(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    def cancel(pool: Any, own: Any, numbers: Any) -> None:
-        raise OSError("too many connections")
-
-    caplog.set_level(logging.INFO, "dbconfig")
-    monkeypatch.setattr(cancelling, "cancel_beside", cancel)
-    engine = create_engine("sqlite:///shop.db")
-    canceller = Canceller(engine)
-    canceller._numbers.put(1)
-    canceller._cancel_all()
-    assert caplog.messages == ["shop.db: statements could not be cancelled on the server: too many connections"]
-
-
-def test_a_statement_that_could_not_be_killed_is_kept_for_the_next_attempt() -> None:
-    statements = interrupted_statements.Statements(create_engine("sqlite://"))
-    statements._reported.put((8, "SELECT 1"))
-
-    def execute(statement: str) -> None:
-        raise ConnectionResetError
-
-    with pytest.raises(ConnectionResetError):
-        statements._kill(SimpleNamespace(cursor=lambda: SimpleNamespace(execute=execute)))
-    assert statements._next() == (8, "SELECT 1")
-
-
-def test_requests_that_come_meanwhile_share_a_connection(monkeypatch: pytest.MonkeyPatch) -> None:
-    engine, found = create_engine("sqlite://"), []
-    canceller = Canceller(engine)
-
-    def cancel(pool: Any, own: Any, numbers: Any) -> None:
-        canceller._numbers.put(2)
-        found.append(list(numbers))
-
-    monkeypatch.setattr(cancelling, "cancel_beside", cancel)
-    canceller._numbers.put(1)
-    canceller._cancel_all()
-    assert found == [[1, 2]]
-
-
-def test_who_asks_while_the_thread_ends_is_heard(asked: list[list[int]], monkeypatch: pytest.MonkeyPatch) -> None:
-    engine = create_engine("sqlite://")
-    canceller = Canceller(engine)
-    rounds: list[int] = []
-    cancel_all = canceller._cancel_all
-
-    def once_more() -> None:
-        rounds.append(1)
-        cancel_all()
-        if len(rounds) == 1:
-            canceller._numbers.put(2)
-
-    monkeypatch.setattr(canceller, "_cancel_all", once_more)
-    canceller._numbers.put(1)
-    canceller._run()
-    assert asked == [[1], [2]]
 
 
 # How connections close
@@ -397,9 +271,9 @@ def test_a_statement_that_another_thread_executes_is_ended(
         if "returned" in state:
             fairy._connection_record = None
 
-    def cancel(pool: Any, own: Any, numbers: list[int]) -> None:
-        found.append(("cancel", pool, numbers))
-        if numbers == [8]:
+    def cancel(pool: Any, own: Any, requests: list[Request]) -> None:
+        found.append(("cancel", pool, [request.number for request in requests]))
+        if requests == [Request(8)]:
             raise OSError("away")
 
     connected = state.get("dbapi_connection", "connection")
@@ -447,9 +321,30 @@ class Loop(deadline_limit._OfLoop):
     """The limit of a driver with a socket, or without one."""
 
     def __init__(self, fd: int | None, number: int | None) -> None:
-        self.asked: list[int] = []
+        self.asked: list[Request] = []
         self.driver: Any = SimpleNamespace(socket=lambda connection: fd, number=lambda connection: number)
-        self.canceller: Any = SimpleNamespace(ask_in_loop=self.asked.append)
+        self.canceller: Any = SimpleNamespace(ask=self.asked.append)
+
+
+def both(*arguments: Any) -> Any:
+    return arguments
+
+
+@pytest.mark.parametrize(("fd", "number", "asked"), [(99, 7, True), (99, None, False), (None, 7, False)])
+def test_whose_connection_was_shut_has_left_it(
+    fd: int | None, number: int | None, asked: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shut: list[int] = []
+    monkeypatch.setattr(deadline_limit.sockets, "shut", shut.append)
+    limit, late = Loop(fd, number), deadline_limit._Late()
+    cancel, cut = limit.steps(late, object(), fd, "cursor", "SELECT 1", (), None)
+    cancel()
+    assert (late.came, late.shut) == (True, False)
+    assert limit.asked == ([] if number is None else [Request(7)])
+    cut()
+    assert late.shut is (fd is not None)
+    assert shut == ([] if fd is None else [99])
+    assert limit.asked[1:] == ([Request(7, left=True, statement="SELECT 1")] if asked else [])
 
 
 @pytest.mark.parametrize("fd", [None, 99])
@@ -462,8 +357,8 @@ def test_timers_of_a_call_end_with_it(fd: int | None, way: str, monkeypatch: pyt
         loop = asyncio.get_running_loop()
         later = loop.call_later
         monkeypatch.setattr(loop, "call_later", lambda *given: timers.append(later(*given)) or timers[-1])
-        assert getattr(limit, way)(late, object(), 500.0, lambda word: word * 2, "a") == "aa"
-        assert len(timers) == (way == "call") + (fd is not None)
+        assert getattr(limit, way)(late, object(), 500.0, both, "cursor", "SELECT") == ("cursor", "SELECT")
+        assert len(timers) == {"call": 2, "cut": int(fd is not None)}[way]
         assert all(timer.cancelled() for timer in timers)
 
     asyncio.run(main())
@@ -473,10 +368,10 @@ def test_timers_of_a_call_end_with_it(fd: int | None, way: str, monkeypatch: pyt
 @pytest.mark.parametrize("fd", [None, 99])
 def test_a_call_of_a_thread_that_is_in_time_returns_what_the_driver_returns(fd: int | None) -> None:
     limited: Any = object.__new__(deadline_limit._Limited)
-    limited.driver, limited.canceller = Loop(fd, 7).driver, None
+    limited.driver, limited.canceller = Loop(fd, 7).driver, Loop(fd, 7).canceller
     late = deadline_limit._Late()
     for way in (limited.call, limited.cut):
-        assert way(late, object(), 500.0, lambda word: word * 2, "a") == "aa"
+        assert way(late, object(), 500.0, both, "cursor", "SELECT") == ("cursor", "SELECT")
     assert not late.came
 
 
@@ -494,14 +389,14 @@ def test_the_time_of_a_call_counts_as_spent_on_it_even_if_it_fails(
         if fails:
             raise OSError("away")
 
-    limited = Loop(None, 7)
+    limited, sent = Loop(None, 7), ("SELECT 1",) if way == "statement" else ()
     limited.driver.interrupts = False
 
     async def main() -> dict[str, float]:
         with deadline.Deadline(60) as limit:
             now[0] += 1.0
             with pytest.raises(OSError, match="away") if fails else nullcontext():
-                getattr(limited, way)(limit, call, SimpleNamespace(_connection=object()))
+                getattr(limited, way)(limit, call, SimpleNamespace(_connection=object()), *sent)
             return limit.exceeded("it was asked").spent
 
     assert asyncio.run(main()) == {what: 3.0, deadline.ELSEWHERE: 1.0}
@@ -533,7 +428,7 @@ def test_what_takes_too_long_is_cancelled_and_then_shut(monkeypatch: pytest.Monk
                 "call_later",
                 lambda seconds, work, *given: scheduled.append((seconds, work, given)) or SimpleNamespace(cancel=str),
             )
-            limit.call(late, object(), 5.0, str)
+            limit.call(late, object(), 5.0, both, "cursor", "SELECT 1")
             (first, cancel, none), (second, cut, given) = scheduled
             assert (first, second) == (5.0, 5.0 + deadline_limit.GRACE)
             cancel(*none)
@@ -542,7 +437,7 @@ def test_what_takes_too_long_is_cancelled_and_then_shut(monkeypatch: pytest.Monk
             assert late.shut
 
         asyncio.run(main())
-        assert limit.asked == ([7] if number else [])
+        assert limit.asked == ([Request(7), Request(7, left=True, statement="SELECT 1")] if number else [])
     assert shut == [99, 99]
 
 

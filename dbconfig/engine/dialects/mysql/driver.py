@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
@@ -16,6 +17,9 @@ _IN_TRANSACTION: Final = 1
 _AUTOCOMMIT: Final = 2
 _READ_ONLY: Final = 0x2000
 _INTERRUPTED: Final = 1317  # ER_QUERY_INTERRUPTED
+_NO_SUCH_THREAD: Final = 1094  # ER_NO_SUCH_THREAD
+_COMPARED: Final = 200  # characters
+_HIDDEN: Final = re.compile(r"[^\x21-\x7e]")  # what a server may display differently
 
 
 class MySQLDriver(Driver):
@@ -29,7 +33,19 @@ class MySQLDriver(Driver):
         return int(connection.thread_id())
 
     def cancel(self, cursor: Any, beside: Any, number: int) -> None:
-        cursor.execute(f"KILL QUERY {number:d}")
+        _kill(cursor, f"KILL QUERY {number:d}")
+
+    def end(self, cursor: Any, beside: Any, number: int, statement: str) -> bool:
+        cursor.execute("SHOW FULL PROCESSLIST")
+        running = {row[0]: row[7] for row in cursor.fetchall()}
+        if number not in running:
+            return True
+        if running[number] is None:  # the statement has not begun
+            return False
+        # A load balancer may have led to another server, where the ID is another client's.
+        if beginning(running[number]).startswith(beginning(statement.partition("%")[0])):
+            _kill(cursor, f"KILL {number:d}")
+        return True
 
     def was_cancelled(self, error: BaseException) -> bool:
         return error.args[:1] == (_INTERRUPTED,)
@@ -53,6 +69,20 @@ class MySQLDriver(Driver):
     def password(self, text: str) -> str:
         # It encodes text as Latin-1, the server wants UTF-8, and not every fork of PyMySQL accepts bytes.
         return text.encode().decode("latin-1")
+
+
+def beginning(statement: str | bytes | bytearray) -> str:
+    """Return the beginning of a statement, in a form in which two can be compared."""
+    text = statement[: 4 * _COMPARED]
+    return _HIDDEN.sub("", text if isinstance(text, str) else text.decode("ascii", "replace"))[:_COMPARED]
+
+
+def _kill(cursor: Any, words: str) -> None:
+    try:
+        cursor.execute(words)
+    except Exception as error:
+        if error.args[:1] != (_NO_SUCH_THREAD,):
+            raise
 
 
 class AsynchronousMySQLDriver(MySQLDriver, ABC):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import event
 
 from dbconfig.engine.dialects.driver_arguments import milliseconds, unknown_argument, variable_names
-from dbconfig.engine.dialects.postgresql import asyncpg, pgbouncer
+from dbconfig.engine.dialects.postgresql import asyncpg, interrupted_statements, pgbouncer
 from dbconfig.engine.dialects.set_up import on_connect
 from dbconfig.errors import ConfigError
 from dbconfig.errors.problem import Problem
@@ -98,6 +98,8 @@ def _server_of_service(settings: DatabaseSettings) -> dict[str, str]:
 def attach(engine: Engine, settings: DatabaseSettings) -> None:
     """Attach what a pooler or `fast_begin` needs; everything else is a startup option."""
     driver = engine.dialect.driver
+    if not settings.pgbouncer:  # which reports IDs of its own
+        interrupted_statements.attach(engine)
     if driver == "psycopg":
         from dbconfig.engine.dialects.postgresql import psycopg
 

@@ -27,6 +27,16 @@ class PostgreSQLDriver(Driver):
         here = self.number(beside)
         cursor.execute(f"SELECT CASE WHEN pg_backend_pid() = {here:d} THEN pg_cancel_backend({number:d}) END")
 
+    def end(self, cursor: Any, beside: Any, number: int, statement: str) -> bool:
+        # Unlike a cancel request, the backend keeps this one. An ID may be used again, but not by one that is older.
+        here = self.number(beside)
+        cursor.execute(
+            "SELECT pg_terminate_backend(abandoned.pid) FROM pg_stat_activity AS abandoned, pg_stat_activity AS own"  # noqa: S608  # numbers
+            f" WHERE abandoned.pid = {number:d} AND own.pid = {here:d} AND own.pid = pg_backend_pid()"
+            " AND abandoned.usesysid = own.usesysid AND abandoned.backend_start < own.backend_start"
+        )
+        return True
+
     def was_cancelled(self, error: BaseException) -> bool:
         return _QUERY_CANCELED in _codes(error)
 

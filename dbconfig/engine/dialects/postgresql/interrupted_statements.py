@@ -1,0 +1,39 @@
+"""Ends on the server a statement whose caller was interrupted: a cancelled task, a thread under a time limit by signal.
+
+The drivers of asyncio send a cancel request themselves, which the server ignores if it has not begun the statement; in
+a thread, psycopg does so for Ctrl-C only. The server does not notice a closed socket before it sends something.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from sqlalchemy import Engine, event
+
+from dbconfig.engine.pool import driver
+from dbconfig.engine.pool.cancelling import Canceller, Request
+from dbconfig.engine.pool.deadline import DeadlineExceeded
+
+_NUMBER: Final = "dbconfig.number"  # in record.info: a connection of psycopg that is closed knows it no longer
+
+
+def attach(engine: Engine) -> None:
+    """End the connections of an engine that are given up in the middle of a statement."""
+    own, is_async = driver.of(engine.dialect), engine.dialect.is_async
+    known: tuple[type[BaseException], ...] = (engine.dialect.loaded_dbapi.Error, DeadlineExceeded)
+    canceller = Canceller(engine)
+
+    def note(connection: Any, record: Any) -> None:
+        record.info[_NUMBER] = own.number(record.driver_connection)
+
+    def given_up(connection: Any, record: Any, error: BaseException | None) -> None:
+        if error is None or isinstance(error, known):
+            return  # the application has closed it; the server or the network has; or it is ended elsewhere
+        # In a thread, psycopg may have waited for the server to confirm that it has cancelled the statement.
+        if is_async or getattr(connection, "closed", False) or own.awaits_answer(connection):
+            number = record.info.get(_NUMBER)
+            if number is not None:
+                canceller.ask(Request(number, left=True))
+
+    event.listen(engine, "connect", note)
+    event.listen(engine, "invalidate", given_up)

@@ -1,0 +1,53 @@
+"""Which connections to PostgreSQL were given up in the middle of a statement, so that the server has to end it."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from dbconfig.engine.dialects.postgresql import interrupted_statements
+from dbconfig.engine.pool.cancelling import Request
+from dbconfig.engine.pool.deadline import DeadlineExceeded
+
+
+class Error(Exception):
+    """The driver's."""
+
+
+@pytest.fixture
+def events(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    found: dict[str, Any] = {"asked": []}
+    own = SimpleNamespace(number=lambda under: under.pid, awaits_answer=lambda connection: connection.waits)
+    monkeypatch.setattr(interrupted_statements.driver, "of", lambda dialect: own)
+    monkeypatch.setattr(interrupted_statements.event, "listen", lambda engine, name, work: found.update({name: work}))
+    monkeypatch.setattr(interrupted_statements, "Canceller", lambda engine: SimpleNamespace(ask=found["asked"].append))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("error", "state", "asked"),
+    [
+        (KeyboardInterrupt(), {"waits": True}, True),
+        (TimeoutError("a job's limit, by a signal handler"), {"waits": True}, True),
+        (KeyboardInterrupt(), {"closed": True}, True),  # psycopg: the second one while it waits for the confirmation
+        (KeyboardInterrupt(), {}, False),  # the server has confirmed it
+        (KeyboardInterrupt(), {"waits": True, "pid": None}, False),  # a driver that does not know its number
+        (KeyboardInterrupt(), {"is_async": True}, True),
+        (None, {"is_async": True, "waits": True}, False),
+        (Error("server closed the connection"), {"is_async": True, "waits": True}, False),
+        (DeadlineExceeded("which asks itself"), {"is_async": True, "waits": True}, False),
+    ],
+)
+def test_a_connection_is_ended_that_was_given_up_in_the_middle_of_a_statement(
+    events: dict[str, Any], error: BaseException | None, state: dict[str, Any], asked: bool
+) -> None:
+    dialect = SimpleNamespace(is_async=state.get("is_async", False), loaded_dbapi=SimpleNamespace(Error=Error))
+    engine: Any = SimpleNamespace(dialect=dialect)
+    interrupted_statements.attach(engine)
+    connection = SimpleNamespace(waits=state.get("waits", False), closed=state.get("closed", False))
+    record = SimpleNamespace(info={}, driver_connection=SimpleNamespace(pid=state.get("pid", 42)))
+    events["connect"](connection, record)
+    events["invalidate"](connection, record, error)
+    assert events["asked"] == ([Request(42, left=True)] if asked else [])
