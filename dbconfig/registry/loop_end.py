@@ -40,7 +40,7 @@ class OpenEngine:
 
     async def dispose(self) -> None:
         """Close the idle connections; the engine stays usable."""
-        await greenlet_spawn(self.engine.dispose)
+        await greenlet_spawn(retiring.dispose, self.engine)
 
     async def retire(self) -> None:
         """Close the idle connections now, the others when they are returned."""

@@ -128,7 +128,7 @@ class Parts:
                 if self.profiles.forget():
                     self.engines.forget()
             for engine in alive:
-                engine.dispose()
+                pool.dispose(engine)
 
     def _advise(self) -> None:
         """Log advice from the statistics before they are dropped with their engines."""

@@ -30,7 +30,7 @@ from dbconfig.engine.pool.driver import Driver, introduce
 from dbconfig.engine.pool.maintenance import caretaker
 from dbconfig.engine.pool.options import SYSTEM_ERRORS, Judge, LineOptions
 from dbconfig.engine.pool.ours import is_ours
-from dbconfig.engine.pool.retiring import close_on_return, interrupt, retire
+from dbconfig.engine.pool.retiring import close_on_return, dispose, interrupt, retire
 from dbconfig.engine.pool.sockets import descriptor
 from dbconfig.engine.pool.threads import FairPool
 
@@ -52,6 +52,7 @@ __all__ = [
     "close_on_return",
     "connect_beside",
     "descriptor",
+    "dispose",
     "drain",
     "engines",
     "inspect_each_loan",

@@ -112,6 +112,15 @@ def close_on_return(engine: Engine) -> None:
     old.dispose()
 
 
+def dispose(engine: Engine) -> None:
+    """Close idle connections now, and those in use when they are returned; the engine continues with a new pool."""
+    old = engine.pool
+    engine.dispose()
+    if old is not engine.pool and not is_ours(old):  # its queue would keep them
+        close_what_returns(old)
+        old.dispose()  # what was returned in between
+
+
 def close_what_returns(target: Engine | Pool) -> None:
     """Make an engine, or a pool of SQLAlchemy, that has ended close what is returned to it; its queue would keep it."""
     if isinstance(target, QueuePool) or not isinstance(target, Pool):
