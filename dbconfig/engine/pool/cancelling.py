@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import weakref
+from collections import deque
 from collections.abc import Iterable, Iterator
 from queue import Empty, SimpleQueue
 from threading import Thread, Timer
@@ -54,31 +55,33 @@ class Request(NamedTuple):
     repeated: int = 0
 
 
-def cancel_beside(pool: Pool, own: driver.Driver, requests: Iterable[Request]) -> list[Request]:
+def cancel_beside(
+    pool: Pool, own: driver.Driver, requests: Iterable[Request], unsettled: list[Request] | None = None
+) -> None:
     """Ask by a new connection; for asynchronous drivers where SQLAlchemy can await.
 
-    Returns:
-        Those that have to be repeated, because the statement may not have begun.
+    Args:
+        unsettled: gets those that have to be repeated, because the statement may not have begun.
     """
     # Not the driver's own cancel(): it opens a connection without a time limit, and holds the GIL.
     with connected(pool) as beside:
         try:
             if pool._dialect.is_async:  # which the caller limits
-                return _ask(beside, own, requests)
-            fd = own.socket(beside.driver_connection)
-            return watch.call(fd, LIMIT, _ask, beside, own, requests)[0]
+                _ask(beside, own, requests, unsettled)
+            else:
+                fd = own.socket(beside.driver_connection)
+                watch.call(fd, LIMIT, _ask, beside, own, requests, unsettled)
         finally:
             beside.invalidate()  # nothing is rolled back at a server that may not answer
 
 
-def _ask(beside: Any, own: driver.Driver, requests: Iterable[Request]) -> list[Request]:
-    cursor, under, unsettled = beside.cursor(), beside.driver_connection, []
+def _ask(beside: Any, own: driver.Driver, requests: Iterable[Request], unsettled: list[Request] | None) -> None:
+    cursor, under = beside.cursor(), beside.driver_connection
     for request in requests:
         if not request.left:
             own.cancel(cursor, under, request.number)
-        elif not own.end(cursor, under, request.number, request.statement):
+        elif not own.end(cursor, under, request.number, request.statement) and unsettled is not None:
             unsettled.append(request)
-    return unsettled
 
 
 def spawn(engine: Engine | None, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
@@ -105,6 +108,7 @@ class Canceller:
         self._requests: SimpleQueue[Request] = SimpleQueue()
         self._thread: Thread | None = None
         self._task: asyncio.Task[None] | None = None
+        self._latest: float | None = None  # when the task must be over, once its loop is ending
 
     def ask(self, request: Request) -> None:
         """End what a connection executes: by a thread, or by a task of the running event loop."""
@@ -123,7 +127,7 @@ class Canceller:
     def _run(self, engine: Engine) -> None:
         while True:
             with deadline.within(LIMIT):
-                self._attempt(engine, [])
+                self._attempt(engine, deque())
             self._thread = None
             if self._requests.empty():  # else a caller came at this moment, and may have seen a running thread
                 return
@@ -131,11 +135,13 @@ class Canceller:
     async def _run_in_loop(self, engine: Engine) -> None:
         deadline.lift()  # of the caller whose time is over
         loop = asyncio.get_running_loop()
-        latest = None  # set when the loop ends
-        while not self._requests.empty() and (latest is None or loop.time() < latest):
-            asked: list[Request] = []
+        self._latest = None
+        while not self._requests.empty() and (self._latest is None or loop.time() < self._latest):
+            asked: deque[Request] = deque()
             try:
-                async with asyncio.timeout_at(latest or loop.time() + LIMIT):
+                async with asyncio.timeout_at(self._latest or loop.time() + LIMIT):
+                    if self._latest is not None:
+                        await asyncio.sleep(FIRST_PAUSE)
                     await greenlet_spawn(self._attempt, engine, asked)
             except TimeoutError:
                 self._repeat(engine, asked, down=True)
@@ -145,17 +151,18 @@ class Canceller:
                     extra={"seconds": LIMIT},
                 )
             except asyncio.CancelledError:  # `asyncio.run` ends, often by the caller's error: it waits for this task
-                latest = latest or loop.time() + LIMIT
+                self._latest = self._latest or loop.time() + LIMIT
                 for request in asked:
                     self._requests.put(request)
 
-    def _attempt(self, engine: Engine, asked: list[Request]) -> None:
-        """Ask for all; the caller's list gets what has been taken from the queue."""
-        asked += self._waiting()
+    def _attempt(self, engine: Engine, asked: deque[Request]) -> None:
+        """Ask for all; in the caller's list is what has been taken from the queue, and not been carried out."""
+        asked.extend(self._waiting())
         if not asked:
             return
+        unsettled: list[Request] = []
         try:
-            unsettled = cancel_beside(engine.pool, self._driver, self._with_those_who_come(asked))
+            cancel_beside(engine.pool, self._driver, self._one_by_one(asked), unsettled)
         except Exception as error:  # the server is down, or accepts no further connection
             logger.info(
                 "%s: statements could not be cancelled on the server: %s",
@@ -164,14 +171,14 @@ class Canceller:
                 extra=facts(engine.logging_name or ""),
             )
             self._repeat(engine, asked, down=True)
-        else:
+        finally:
             self._repeat(engine, unsettled, down=False)
 
-    def _with_those_who_come(self, asked: list[Request]) -> Iterator[Request]:
-        yield from list(asked)
-        for request in self._waiting():
-            asked.append(request)
-            yield request
+    def _one_by_one(self, asked: deque[Request]) -> Iterator[Request]:
+        while asked:
+            yield asked[0]
+            asked.popleft()  # it has been carried out
+            asked.extend(self._waiting())
 
     def _waiting(self) -> Iterator[Request]:
         while True:
@@ -187,7 +194,10 @@ class Canceller:
             return
         pause = FIRST_PAUSE * 2 ** max(request.repeated for request in again)
         repeated = [request._replace(repeated=request.repeated + 1) for request in again]
-        if self._is_async:
+        if self._is_async and self._latest is not None:
+            for request in repeated if not down else ():
+                self._requests.put(request)
+        elif self._is_async:
             asyncio.get_running_loop().call_later(pause, self._ask_all, repeated, engine)
         else:
             timer = Timer(pause, self._ask_all, [repeated, engine])

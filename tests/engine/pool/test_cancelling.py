@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from types import SimpleNamespace
 from typing import Any
 
@@ -52,9 +53,9 @@ def asked(monkeypatch: pytest.MonkeyPatch, unsettled: list[Request]) -> Asked:
     """The requests of each connection that cancels."""
     found: Asked = []
 
-    def cancel(pool: Any, own: Any, requests: Any) -> list[Request]:
+    def cancel(pool: Any, own: Any, requests: Any, told: list[Request]) -> None:
         found.append(list(requests))
-        return list(unsettled)
+        told += unsettled
 
     monkeypatch.setattr(cancelling, "cancel_beside", cancel)
     return found
@@ -63,7 +64,7 @@ def asked(monkeypatch: pytest.MonkeyPatch, unsettled: list[Request]) -> Asked:
 def attempt(canceller: Canceller, engine: Engine, *requests: Request) -> None:
     for request in requests:
         canceller._requests.put(request)
-    canceller._attempt(engine, [])
+    canceller._attempt(engine, deque())
 
 
 def test_statements_are_cancelled_by_a_thread_for_which_the_process_waits(
@@ -78,7 +79,7 @@ def test_statements_are_cancelled_by_a_thread_for_which_the_process_waits(
 
     monkeypatch.setattr(cancelling, "Thread", make)
     canceller = Canceller(engine)
-    canceller._attempt(engine, [])
+    canceller._attempt(engine, deque())
     assert asked == []  # nobody has asked
     canceller.ask(Request(7))
     assert eventually(lambda: asked == [[Request(7)]])
@@ -110,9 +111,8 @@ def test_a_thread_that_cannot_start_ends_nothing(
 def test_a_thread_has_a_limit_of_its_own(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     limits: list[Any] = []
 
-    def cancel(pool: Any, own: Any, requests: Any) -> list[Request]:
+    def cancel(pool: Any, own: Any, requests: Any, unsettled: list[Request]) -> None:
         limits.append(deadline.current())
-        return []
 
     monkeypatch.setattr(cancelling, "cancel_beside", cancel)
     monkeypatch.setattr(deadline, "_at_first_use", [lambda: limits.append("attached")])
@@ -128,9 +128,8 @@ def test_a_request_of_a_task_whose_time_is_over_has_time_of_its_own(monkeypatch:
     pytest.importorskip("aiosqlite")
     limits: list[Any] = []
 
-    def cancel(pool: Any, own: Any, requests: Any) -> list[Request]:
+    def cancel(pool: Any, own: Any, requests: Any, unsettled: list[Request]) -> None:
         limits.append(deadline.current())
-        return []
 
     monkeypatch.setattr(cancelling, "cancel_beside", cancel)
     canceller = Canceller(create_async_engine("sqlite+aiosqlite://").sync_engine)
@@ -150,7 +149,7 @@ def test_a_request_of_a_task_whose_time_is_over_has_time_of_its_own(monkeypatch:
 def test_a_server_that_accepts_no_request_to_cancel_is_told_and_asked_again_for_those_who_have_left(
     engine: Engine, timers: Timers, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def cancel(pool: Any, own: Any, requests: Any) -> list[Request]:
+    def cancel(pool: Any, own: Any, requests: Any, unsettled: list[Request]) -> None:
         raise OSError("too many connections")
 
     caplog.set_level(logging.INFO, "dbconfig")
@@ -171,10 +170,9 @@ def test_requests_that_come_meanwhile_share_a_connection(engine: Engine, monkeyp
     found: Asked = []
     canceller = Canceller(engine)
 
-    def cancel(pool: Any, own: Any, requests: Any) -> list[Request]:
+    def cancel(pool: Any, own: Any, requests: Any, unsettled: list[Request]) -> None:
         canceller._requests.put(Request(2))
         found.append(list(requests))
-        return []
 
     monkeypatch.setattr(cancelling, "cancel_beside", cancel)
     attempt(canceller, engine, Request(1))
@@ -186,7 +184,7 @@ def test_who_asks_while_the_thread_ends_is_heard(asked: Asked, engine: Engine, m
     rounds: list[int] = []
     first = canceller._attempt
 
-    def once_more(engine: Engine, found: list[Request]) -> None:
+    def once_more(engine: Engine, found: deque[Request]) -> None:
         rounds.append(1)
         first(engine, found)
         if len(rounds) == 1:
@@ -202,7 +200,7 @@ def test_a_statement_that_has_not_begun_is_asked_for_again_in_longer_and_longer_
     asked: Asked, unsettled: list[Request], timers: Timers, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     canceller = Canceller(engine)
-    monkeypatch.setattr(cancelling.Thread, "start", lambda self: canceller._attempt(engine, []))
+    monkeypatch.setattr(cancelling.Thread, "start", lambda self: canceller._attempt(engine, deque()))
     unsettled[:] = [Request(7, left=True, statement="SELECT 1")]
     attempt(canceller, engine, *unsettled)
     count = 0
@@ -217,22 +215,21 @@ def test_a_statement_that_has_not_begun_is_asked_for_again_in_longer_and_longer_
     assert [request.repeated for (request,) in asked] == list(range(10))
 
 
-@pytest.mark.parametrize("way", ["not begun", "no answer", "end of the loop"])
+@pytest.mark.parametrize("way", ["not begun", "no answer", "end of the loop", "end of the loop, not begun"])
 def test_a_task_asks_again(way: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     pytest.importorskip("aiosqlite")
     from sqlalchemy.util import await_only
 
-    request = Request(7, left=True)
+    request, ends = Request(7, left=True), way.startswith("end of the loop")
     found: Asked = []
 
-    def cancel(pool: Any, own: Any, requests: Any) -> list[Request]:
-        found.append(list(requests))
-        if len(found) > 1:
-            return []
-        if way == "not begun":
-            return [request]
-        await_only(asyncio.sleep(0.05 if way == "end of the loop" else 60))
-        return []
+    def cancel(pool: Any, own: Any, requests: Any, unsettled: list[Request]) -> None:
+        if found or way == "not begun":
+            found.append(list(requests))
+            unsettled += [request] if len(found) == 1 or (len(found), way) == (2, "end of the loop, not begun") else []
+            return
+        found.append([next(iter(requests))])
+        await_only(asyncio.sleep(0.05 if ends else 60))
 
     monkeypatch.setattr(cancelling, "cancel_beside", cancel)
     monkeypatch.setattr(cancelling, "LIMIT", 0.01 if way == "no answer" else 30.0)
@@ -245,13 +242,16 @@ def test_a_task_asks_again(way: str, monkeypatch: pytest.MonkeyPatch, caplog: py
         canceller.ask(request)
         while not found:
             await asyncio.sleep(0)
-        while way != "end of the loop" and len(found) < 2:
+        while not ends and len(found) < 2:
             await asyncio.sleep(0.001)
 
     with caplog.at_level(logging.INFO, "dbconfig"):
         asyncio.run(main())
-    again = request if way == "end of the loop" else request._replace(repeated=1)
-    assert found == [[request], [again]]
+    again = request._replace(repeated=1)
+    assert found == {
+        "end of the loop": [[request], [request]],
+        "end of the loop, not begun": [[request], [request], [again]],
+    }.get(way, [[request], [again]])
     words = "the server did not accept a cancel request within 0.01 s"
     assert caplog.messages == ([words] if way == "no answer" else [])
 
@@ -264,5 +264,29 @@ def test_each_request_is_carried_out_as_its_kind_wants(monkeypatch: pytest.Monke
     )
     beside = SimpleNamespace(cursor=lambda: "cursor", driver_connection="under")
     requests = [Request(1), Request(2, left=True, statement="SELECT 2"), Request(3, left=True)]
-    assert cancelling._ask(beside, own, requests) == requests[1:2]
+    unsettled: list[Request] = []
+    cancelling._ask(beside, own, requests, unsettled)
+    assert unsettled == requests[1:2]
     assert told == [("cancel", 1), ("end", 2, "SELECT 2"), ("end", 3, "")]
+
+
+def test_what_has_been_carried_out_is_not_repeated_when_the_server_goes_down(
+    engine: Engine, timers: Timers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a thousand that are asked for at once, each attempt may get some."""
+    requests = [Request(number, left=True) for number in range(5)]
+
+    def cancel(pool: Any, own: Any, asked: Any, unsettled: list[Request]) -> None:
+        each = iter(asked)
+        assert [next(each), next(each), next(each)] == requests[:3]  # the third is under way
+        unsettled.append(requests[0])
+        raise OSError("the server has gone")
+
+    monkeypatch.setattr(cancelling, "cancel_beside", cancel)
+    canceller = Canceller(engine)
+    attempt(canceller, engine, *requests)
+    monkeypatch.setattr(canceller, "_run", lambda engine: None)
+    for timer in timers.made:
+        timer.due()
+    assert [request.number for request in canceller._waiting()] == [2, 3, 4, 0]
+    assert [timer.daemon for timer in timers.made] == [True, False]
