@@ -33,15 +33,17 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
 def test_a_run_sweeps_what_a_killed_one_left(temporary: Path) -> None:
     program = "import os; print(os.getpid())"
     dead = int(subprocess.run([sys.executable, "-c", program], capture_output=True, check=True).stdout)
-    left = temporary / f"dbconfig-{dead}-abc_defg"
-    ours = temporary / f"dbconfig-{os.getpid()}-abcdefgh"
+    here = folders._namespace()
+    left = temporary / f"dbconfig-{dead}-{here}-abc_defg"
+    ours = temporary / f"dbconfig-{os.getpid()}-{here}-abcdefgh"
     others = temporary / "dbconfig-templates-0"
-    for folder in (left, ours, others):
+    elsewhere = temporary / f"dbconfig-{dead}-{here + 1}-abcdefgh"  # a container's, where this process may live
+    for folder in (left, ours, others, elsewhere):
         (folder / "data").mkdir(parents=True)
     with subprocess.Popen(["sleep", "600"], cwd=left / "data") as server:
         made = folders.short_folder(in_memory=False)
         assert server.wait(30) == -9
-    assert sorted(temporary.iterdir()) == sorted([ours, others, made])
+    assert sorted(temporary.iterdir()) == sorted([ours, others, elsewhere, made])
 
 
 def test_folders_are_named_after_their_process(postgresql_server: PostgreSQLServer) -> None:

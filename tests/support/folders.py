@@ -12,13 +12,14 @@ from pathlib import Path
 _MEMORY = Path("/dev/shm")  # where Linux keeps files in memory: a new database there takes a tenth of the time
 _ENOUGH_MEMORY = 2**30  # bytes; containers often have 64 MiB, which is too little
 _LONGEST_SOCKET_PATH = 107  # bytes: sun_path in <sys/un.h>, less its closing zero
-_NAME = re.compile(r"dbconfig-(\d+)-\w+")
+_NAME = re.compile(r"dbconfig-(\d+)-(\d+)-\w+")
 
 
 def short_folder(*, in_memory: bool) -> Path:
     """Make a temporary folder in which a socket's path is not too long, in memory if there is enough."""
     sweep()
-    return Path(tempfile.mkdtemp(prefix=f"dbconfig-{os.getpid()}-", dir=_memory() if in_memory else _disk()))
+    prefix = f"dbconfig-{os.getpid()}-{_namespace()}-"
+    return Path(tempfile.mkdtemp(prefix=prefix, dir=_memory() if in_memory else _disk()))
 
 
 def have_pytests_in_memory() -> None:
@@ -38,7 +39,7 @@ def _memory() -> Path:
 
 def _disk() -> Path:
     # PostgreSQL locks its socket through a file beside it, whose name is the longer one.
-    longest = "/dbconfig-1234567-12345678/.s.PGSQL.65535.lock"
+    longest = "/dbconfig-1234567-12345-12345678/.s.PGSQL.65535.lock"
     usual = tempfile.gettempdir()
     return Path(usual if len(os.fsencode(usual)) + len(longest) <= _LONGEST_SOCKET_PATH else "/tmp")
 
@@ -49,9 +50,17 @@ def sweep() -> None:
     for place in {_MEMORY, _disk()}:
         for folder in place.glob("dbconfig-*-*"):
             match = _NAME.fullmatch(folder.name)
-            if match and not _alive(int(match[1])):
+            if match and int(match[2]) == _namespace() and not _alive(int(match[1])):
                 _end_servers(folder)
                 shutil.rmtree(folder, ignore_errors=True)  # somebody else's: its owner sweeps it
+
+
+def _namespace() -> int:
+    """Return the namespace in which process IDs mean anything: two containers may share a folder."""
+    try:
+        return os.stat("/proc/self/ns/pid").st_ino % 100_000
+    except OSError:  # not Linux
+        return 0
 
 
 def _alive(pid: int) -> bool:
