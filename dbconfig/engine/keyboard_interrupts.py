@@ -85,7 +85,7 @@ def _end_what_waits() -> None:
     before = _where()
     for pause in PAUSES:
         time.sleep(pause)
-        if before is None or before != _where():
+        if before is None or before != _where() or not _interrupts():
             return
         _cancel()
 

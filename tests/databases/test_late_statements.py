@@ -23,6 +23,8 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from dbconfig import DeadlineExceeded, Profile, Registry
+from dbconfig.engine.dialects import driver_protocol
+from dbconfig.engine.pool.driver import Left
 from tests.registries import ask
 from tests.support import drivers
 from tests.support.interpreter import run_python
@@ -196,6 +198,26 @@ def test_a_statement_does_not_run_that_arrives_after_a_disposal(held: Held) -> N
     held.wait_for_the_request()
     held.network.release()
     held.wait_for_the_end()
+
+
+@pytest.mark.parametrize("name", ["psycopg2", "psycopg"])
+def test_a_connection_with_the_same_id_and_another_age_is_not_ended(name: str, request: pytest.FixtureRequest) -> None:
+    """As it may exist at another server behind the same name, where a failover or a balancer has led."""
+    db = Registry.from_profile(Profile(name="ages", url=drivers.BY_NAME[name].url(request)))
+    engine = db.engine()
+    own = driver_protocol.of(engine.dialect)
+    with db, engine.connect() as innocent, engine.connect() as other:
+        under = driver_protocol.own_of(innocent)
+        number, left = own.number(under), own.leave(under)
+        assert left.opened is not None
+        for seconds in (-60.0, 60.0):
+            another = Left(opened=(left.opened[0] + seconds, left.opened[1] + seconds))
+            cursor = other.connection.cursor()
+            assert not own.end(cursor, driver_protocol.own_of(other), number, another)
+            assert innocent.scalar(text("SELECT 7")) == 7
+        assert own.end(cursor, driver_protocol.own_of(other), number, left)
+        with pytest.raises(DBAPIError):
+            innocent.scalar(text("SELECT 8"))
 
 
 INTERRUPTED = """

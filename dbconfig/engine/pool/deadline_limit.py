@@ -100,12 +100,10 @@ class _Limited:
         if fd is None:
             return call(*arguments)
 
-        cancel, cut = self.steps(late, connection, fd, *arguments)
+        cancel, cut = self.steps(late, connection, fd)
         return watch.guard(cut, seconds + GRACE, watch.guard, cancel, seconds, call, *arguments)[0][0]
 
-    def steps(
-        self, late: _Late, connection: Any, fd: int | None, cursor: Any, statement: str, *_: Any
-    ) -> tuple[Callable[[], None], Callable[[], None]]:
+    def steps(self, late: _Late, connection: Any, fd: int | None) -> tuple[Callable[[], None], Callable[[], None]]:
         """Return what happens when the time is over, and a moment later. Neither blocks."""
         number, ask = self.driver.number(connection), self.canceller.ask
 
@@ -116,9 +114,10 @@ class _Limited:
 
         def cut() -> None:
             if fd is not None:
+                left = self.driver.leave(connection)
                 late.cut(fd)
                 if number is not None:
-                    ask(Request(number, left=True, statement=statement))
+                    ask(Request(number, left))
 
         return cancel, cut
 
@@ -150,7 +149,7 @@ class _OfLoop(_Limited):
         return cursor._connection  # SQLAlchemy's adapter of asynchronous drivers has no public name for it
 
     def call(self, late: _Late, connection: Any, seconds: float, call: Callable[..., Any], *arguments: Any) -> Any:
-        cancel, cut = self.steps(late, connection, self.driver.socket(connection), *arguments)
+        cancel, cut = self.steps(late, connection, self.driver.socket(connection))
         loop = asyncio.get_running_loop()
         timers = [loop.call_later(seconds, cancel), loop.call_later(seconds + GRACE, cut)]
         try:

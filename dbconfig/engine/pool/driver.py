@@ -7,7 +7,7 @@ import logging
 import math
 import weakref
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 logger: logging.Logger = logging.getLogger("dbconfig.pool.sockets")
 
@@ -33,6 +33,18 @@ class Parameters:
 
     def set(self, key: str, value: Any) -> None:
         self._now[key] = value
+
+
+class Left(NamedTuple):
+    """What is known of a connection whose client has closed it.
+
+    Attributes:
+        statement: the beginning of what its client was executing; empty if the driver does not tell.
+        opened: when the client began to open it, and when it had, by the pool's clock. None if that was not noted.
+    """
+
+    statement: str = ""
+    opened: tuple[float, float] | None = None
 
 
 class Driver:
@@ -75,7 +87,11 @@ class Driver:
     def cancel(self, cursor: Any, beside: Any, number: int) -> None:
         """Ask the server, by the cursor of another connection (`beside`), to end what a connection executes."""
 
-    def end(self, cursor: Any, beside: Any, number: int, statement: str) -> bool:
+    def leave(self, connection: Any) -> Left:
+        """Return what identifies a connection, which is about to be closed, on the server. Must not raise."""
+        return Left()
+
+    def end(self, cursor: Any, beside: Any, number: int, left: Left) -> bool:
         """Ask the server to end a connection whose client has left it while it sent a statement.
 
         Unlike `cancel`, which ends nothing if the server has not begun the statement.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +15,8 @@ from dbconfig.engine.dialects.postgresql import pgbouncer, server_role
 from dbconfig.engine.dialects.postgresql.driver import LibpqDriver, PostgreSQLDriver
 from dbconfig.engine.dialects.postgresql.psycopg2 import DRIVER as PSYCOPG2
 from dbconfig.engine.dialects.server_role import Answer, Role
+from dbconfig.engine.pool import births
+from dbconfig.engine.pool.driver import Left
 
 # libpq's: idle, active, in a transaction, in a failed one
 STATUSES = [(0, False, False, False), (1, True, True, False), (2, True, False, False), (3, True, False, True)]
@@ -110,18 +113,38 @@ class Cursor:
         return self.rows
 
 
-def test_a_connection_that_its_client_has_left_is_ended_by_its_own_server_and_user() -> None:
-    cursor, beside = Cursor(), SimpleNamespace(info=SimpleNamespace(backend_pid=7))
-    assert LibpqDriver().end(cursor, beside, 42, "SELECT 1")
+@pytest.mark.parametrize(
+    ("rows", "settled"),
+    [([], True), ([(True,)], True), ([(False,)], True), ([(None,)], False)],  # None: of another age
+)
+def test_a_connection_that_its_client_has_left_is_ended_by_its_own_server_if_it_is_as_old(
+    monkeypatch: pytest.MonkeyPatch, rows: list[Any], settled: bool
+) -> None:
+    monkeypatch.setattr("dbconfig.engine.dialects.postgresql.driver.monotonic", lambda: 1000.0)
+    cursor, beside = Cursor(rows), SimpleNamespace(info=SimpleNamespace(backend_pid=7))
+    assert LibpqDriver().end(cursor, beside, 42, Left(opened=(900.0, 900.5))) is settled
     (sent,) = cursor.sent
     for word in (
-        "pg_terminate_backend(abandoned.pid)",
+        "BETWEEN 98.500000 AND 101.000000 THEN pg_terminate_backend(abandoned.pid) END",
         "abandoned.pid = 42 ",
         "own.pid = 7 AND own.pid = pg_backend_pid()",
-        "abandoned.usesysid = own.usesysid",
-        "abandoned.backend_start < own.backend_start",
+        "abandoned.usesysid = own.usesysid AND abandoned.datid = own.datid",
     ):
         assert word in sent
+
+
+def test_a_connection_whose_age_is_not_known_is_not_ended() -> None:
+    cursor = Cursor()
+    assert LibpqDriver().end(cursor, None, 42, LibpqDriver().leave(cursor))
+    assert cursor.sent == []
+
+
+def test_the_age_of_a_connection_is_known_from_its_record() -> None:
+    connection, before = Cursor(), births.monotonic()
+    births._note(None, SimpleNamespace(driver_connection=connection, starttime=time.time() - 60))
+    begun, opened = LibpqDriver().leave(connection).opened or (0.0, 0.0)
+    assert before <= opened <= births.monotonic()
+    assert 60 <= opened - begun < 120
 
 
 @pytest.mark.parametrize(
@@ -129,8 +152,8 @@ def test_a_connection_that_its_client_has_left_is_ended_by_its_own_server_and_us
     [
         ([(7, "SELECT 1")], True, False),  # it is gone
         ([(42, None)], False, False),  # it has not begun
-        ([(42, "UPDATE a\nSET b = 5 WHERE")], True, True),
-        ([(42, b"UPDATE a SET b = 5 WHERE")], True, True),
+        ([(42, "UPDATE a\nSET b = 5")], True, True),
+        ([(42, b"UPDATE a SET b = 5")], True, True),
         ([(42, "UPDATE a SET c = 5")], True, False),  # another client's, at another server
     ],
 )
@@ -138,8 +161,17 @@ def test_what_a_client_has_left_to_mysql_is_ended_if_it_is_that_statement(
     rows: list[tuple[int, Any]], settled: bool, killed: bool
 ) -> None:
     cursor = Cursor([(number, "app", "h", "d", "Query", 1, "", info) for number, info in rows])
-    assert MySQLDriver().end(cursor, None, 42, "UPDATE a SET b = %s WHERE c = 1") is settled
+    left = MySQLDriver().leave(SimpleNamespace(under_way=b"UPDATE a SET b = 5"))
+    assert MySQLDriver().end(cursor, None, 42, left) is settled
     assert cursor.sent == ["SHOW FULL PROCESSLIST", *(["KILL 42"] if killed else [])]
+
+
+@pytest.mark.parametrize("connection", [SimpleNamespace(), SimpleNamespace(under_way=None)])
+def test_without_a_statement_nothing_of_mysql_is_ended(connection: Any) -> None:
+    """As with a driver that does not tell it: the ID may be another client's, at another server."""
+    cursor = Cursor([(42, "app", "h", "d", "Query", 1, "", "SELECT 1")])
+    assert MySQLDriver().end(cursor, None, 42, MySQLDriver().leave(connection))
+    assert cursor.sent == []
 
 
 @pytest.mark.parametrize(("code", "raised"), [(1094, False), (1095, True)])

@@ -10,6 +10,9 @@ import pytest
 from dbconfig.engine.dialects.postgresql import interrupted_statements
 from dbconfig.engine.pool.cancelling import Request
 from dbconfig.engine.pool.deadline import DeadlineExceeded
+from dbconfig.engine.pool.driver import Left
+
+LEFT = Left(opened=(1.0, 2.0))
 
 
 class Error(Exception):
@@ -19,8 +22,11 @@ class Error(Exception):
 @pytest.fixture
 def events(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     found: dict[str, Any] = {"asked": []}
-    own = SimpleNamespace(number=lambda under: under.pid, awaits_answer=lambda connection: connection.waits)
+    own = SimpleNamespace(
+        number=lambda under: under.pid, awaits_answer=lambda connection: connection.waits, leave=lambda under: LEFT
+    )
     monkeypatch.setattr(interrupted_statements.driver, "of", lambda dialect: own)
+    monkeypatch.setattr(interrupted_statements.births, "attach", lambda engine: None)
     monkeypatch.setattr(interrupted_statements.event, "listen", lambda engine, name, work: found.update({name: work}))
     monkeypatch.setattr(interrupted_statements, "Canceller", lambda engine: SimpleNamespace(ask=found["asked"].append))
     return found
@@ -35,19 +41,31 @@ def events(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         (KeyboardInterrupt(), {}, False),  # the server has confirmed it
         (KeyboardInterrupt(), {"waits": True, "pid": None}, False),  # a driver that does not know its number
         (KeyboardInterrupt(), {"is_async": True}, True),
-        (None, {"is_async": True, "waits": True}, False),
+        (KeyboardInterrupt(), {"is_async": True, "executing": False}, False),  # as while it connects
+        (KeyboardInterrupt(), {"is_async": True, "given_up": False}, False),
+        (KeyboardInterrupt(), {"is_async": True, "connection": None}, False),
+        (KeyboardInterrupt(), {"is_async": True, "invalidated": True}, False),
         (Error("server closed the connection"), {"is_async": True, "waits": True}, False),
         (DeadlineExceeded("which asks itself"), {"is_async": True, "waits": True}, False),
     ],
 )
 def test_a_connection_is_ended_that_was_given_up_in_the_middle_of_a_statement(
-    events: dict[str, Any], error: BaseException | None, state: dict[str, Any], asked: bool
+    events: dict[str, Any], error: BaseException, state: dict[str, Any], asked: bool
 ) -> None:
     dialect = SimpleNamespace(is_async=state.get("is_async", False), loaded_dbapi=SimpleNamespace(Error=Error))
     engine: Any = SimpleNamespace(dialect=dialect)
     interrupted_statements.attach(engine)
-    connection = SimpleNamespace(waits=state.get("waits", False), closed=state.get("closed", False))
+    pooled = SimpleNamespace(waits=state.get("waits", False), closed=state.get("closed", False))
     record = SimpleNamespace(info={}, driver_connection=SimpleNamespace(pid=state.get("pid", 42)))
-    events["connect"](connection, record)
-    events["invalidate"](connection, record, error)
-    assert events["asked"] == ([Request(42, left=True)] if asked else [])
+    events["connect"](pooled, record)
+    connection = SimpleNamespace(closed=False, invalidated=state.get("invalidated", False), connection=record)
+    context = SimpleNamespace(
+        original_exception=error,
+        execution_context=object() if state.get("executing", True) else None,
+        connection=state.get("connection", connection),
+    )
+    events["handle_error"](context)
+    if state.get("given_up", True):
+        for _ in range(2):
+            events["invalidate"](pooled, record, error)
+    assert events["asked"] == ([Request(42, LEFT)] if asked else [])

@@ -29,6 +29,7 @@ from dbconfig.engine.pool import (
 from dbconfig.engine.pool.call_watchdog import TICK, Watch
 from dbconfig.engine.pool.cancelling import Request
 from dbconfig.engine.pool.deadline import COMMITTING, STATEMENTS
+from dbconfig.engine.pool.driver import Left
 from dbconfig.engine.pool.line import Line
 from dbconfig.engine.pool.place import Caller, Connect, Place, Rules
 from dbconfig.engine.pool.tally import Counters
@@ -317,12 +318,17 @@ def test_a_drain_of_a_loop_asks_to_cancel_and_waits_for_it_no_longer_than_it_may
 # Deadlines of asynchronous drivers
 
 
+LEFT = Left("SELECT 1")
+
+
 class Loop(deadline_limit._OfLoop):
     """The limit of a driver with a socket, or without one."""
 
     def __init__(self, fd: int | None, number: int | None) -> None:
         self.asked: list[Request] = []
-        self.driver: Any = SimpleNamespace(socket=lambda connection: fd, number=lambda connection: number)
+        self.driver: Any = SimpleNamespace(
+            socket=lambda connection: fd, number=lambda connection: number, leave=lambda connection: LEFT
+        )
         self.canceller: Any = SimpleNamespace(ask=self.asked.append)
 
 
@@ -337,14 +343,14 @@ def test_whose_connection_was_shut_has_left_it(
     shut: list[int] = []
     monkeypatch.setattr(deadline_limit.sockets, "shut", shut.append)
     limit, late = Loop(fd, number), deadline_limit._Late()
-    cancel, cut = limit.steps(late, object(), fd, "cursor", "SELECT 1", (), None)
+    cancel, cut = limit.steps(late, object(), fd)
     cancel()
     assert (late.came, late.shut) == (True, False)
     assert limit.asked == ([] if number is None else [Request(7)])
     cut()
     assert late.shut is (fd is not None)
     assert shut == ([] if fd is None else [99])
-    assert limit.asked[1:] == ([Request(7, left=True, statement="SELECT 1")] if asked else [])
+    assert limit.asked[1:] == ([Request(7, LEFT)] if asked else [])
 
 
 @pytest.mark.parametrize("fd", [None, 99])
@@ -437,7 +443,7 @@ def test_what_takes_too_long_is_cancelled_and_then_shut(monkeypatch: pytest.Monk
             assert late.shut
 
         asyncio.run(main())
-        assert limit.asked == ([Request(7), Request(7, left=True, statement="SELECT 1")] if number else [])
+        assert limit.asked == ([Request(7), Request(7, LEFT)] if number else [])
     assert shut == [99, 99]
 
 

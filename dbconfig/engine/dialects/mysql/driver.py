@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from dbconfig.engine.dialects.driver_protocol import Driver
-from dbconfig.engine.pool.driver import Parameters, in_time
+from dbconfig.engine.pool.driver import Left, Parameters, in_time
 
 # Bits of the status in the server's answers. With autocommit on, the answer to the statement that begins a transaction
 # reports it; without autocommit, a SELECT begins one and the status does not show it.
@@ -35,7 +35,12 @@ class MySQLDriver(Driver):
     def cancel(self, cursor: Any, beside: Any, number: int) -> None:
         _kill(cursor, f"KILL QUERY {number:d}")
 
-    def end(self, cursor: Any, beside: Any, number: int, statement: str) -> bool:
+    def leave(self, connection: Any) -> Left:
+        return Left(beginning(getattr(connection, "under_way", None) or ""))
+
+    def end(self, cursor: Any, beside: Any, number: int, left: Left) -> bool:
+        if not left.statement:
+            return True
         cursor.execute("SHOW FULL PROCESSLIST")
         running = {row[0]: row[7] for row in cursor.fetchall()}
         if number not in running:
@@ -43,7 +48,7 @@ class MySQLDriver(Driver):
         if running[number] is None:  # the statement has not begun
             return False
         # A load balancer may have led to another server, where the ID is another client's.
-        if beginning(running[number]).startswith(beginning(statement.partition("%")[0])):
+        if beginning(running[number]) == left.statement:
             _kill(cursor, f"KILL {number:d}")
         return True
 

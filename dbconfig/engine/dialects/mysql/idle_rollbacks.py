@@ -28,11 +28,15 @@ def skip_idle_rollbacks(engine: Engine) -> None:
 def _tracked(kind: type) -> type:
     class TrackedConnection(kind):  # type: ignore[misc]  # the driver's class, known when it has connected
         clean = False
+        under_way: Any = None  # the statement
         interrupted: Callable[[Any], None] = staticmethod(lambda statement: None)
 
         async def query(self, sql: Any, unbuffered: bool = False) -> Any:
+            self.under_way = sql
             try:
-                return await super().query(sql, unbuffered)
+                answer = await super().query(sql, unbuffered)
+                self.under_way = None
+                return answer
             except (asyncio.CancelledError, KeyboardInterrupt):
                 self.interrupted(sql)
                 raise

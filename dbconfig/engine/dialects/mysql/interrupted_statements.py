@@ -13,6 +13,7 @@ from sqlalchemy import Engine, event
 
 from dbconfig.engine.dialects.mysql.driver import beginning
 from dbconfig.engine.pool.cancelling import Canceller, Request
+from dbconfig.engine.pool.driver import Left
 
 
 def attach(engine: Engine) -> None:
@@ -29,4 +30,4 @@ def attach(engine: Engine) -> None:
 
 
 def _report(canceller: Canceller, number: int, statement: Any) -> None:
-    canceller.ask(Request(number, left=True, statement=beginning(statement)))
+    canceller.ask(Request(number, Left(beginning(statement))))

@@ -31,12 +31,15 @@ class Tracking(Connection):
     """
 
     clean: bool = False
+    under_way: Any = None  # the statement
     interrupted: Callable[[Any], None] = staticmethod(lambda statement: None)
 
     def query(self, sql: Any, unbuffered: bool = False) -> Any:
-        self.clean = False
+        self.clean, self.under_way = False, sql
         try:
-            return self._whole(super().query, sql, unbuffered)
+            answer = self._whole(super().query, sql, unbuffered)
+            self.under_way = None
+            return answer
         except MySQLError:
             raise
         except BaseException:

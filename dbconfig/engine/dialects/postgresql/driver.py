@@ -6,12 +6,15 @@ import math
 from typing import Any, Final
 
 from dbconfig.engine.dialects.driver_protocol import Driver
-from dbconfig.engine.pool.driver import Parameters
+from dbconfig.engine.pool import births
+from dbconfig.engine.pool.clock import monotonic
+from dbconfig.engine.pool.driver import Left, Parameters
 
 # libpq's transaction status codes, the same in both drivers based on it.
 _IDLE: Final = 0
 _ACTIVE: Final = 1
 _IN_ERROR: Final = 3
+_TOLERANCE: Final = 1.0  # seconds between two measurements of a connection's age
 _QUERY_CANCELED: Final = "57014"
 _IN_FAILED_TRANSACTION: Final = "25P02"
 
@@ -27,15 +30,27 @@ class PostgreSQLDriver(Driver):
         here = self.number(beside)
         cursor.execute(f"SELECT CASE WHEN pg_backend_pid() = {here:d} THEN pg_cancel_backend({number:d}) END")
 
-    def end(self, cursor: Any, beside: Any, number: int, statement: str) -> bool:
-        # Unlike a cancel request, the backend keeps this one. An ID may be used again, but not by one that is older.
-        here = self.number(beside)
+    def leave(self, connection: Any) -> Left:
+        return Left(opened=births.of(connection))
+
+    def end(self, cursor: Any, beside: Any, number: int, left: Left) -> bool:
+        """Terminate it: unlike a cancel request, the backend keeps this one until it looks.
+
+        The ID may be another connection's: one that began later, or at another server behind the same name. So its age
+        must be that of the abandoned one; the clocks of server and client need not agree for that.
+        """
+        if left.opened is None:
+            return True
+        here, (begun, opened) = self.number(beside), (monotonic() - each for each in left.opened)
         cursor.execute(
-            "SELECT pg_terminate_backend(abandoned.pid) FROM pg_stat_activity AS abandoned, pg_stat_activity AS own"  # noqa: S608  # numbers
+            "SELECT CASE WHEN extract(epoch FROM clock_timestamp() - abandoned.backend_start)"  # noqa: S608  # numbers
+            f" BETWEEN {opened - _TOLERANCE:f} AND {begun + _TOLERANCE:f} THEN pg_terminate_backend(abandoned.pid) END"
+            " FROM pg_stat_activity AS abandoned, pg_stat_activity AS own"
             f" WHERE abandoned.pid = {number:d} AND own.pid = {here:d} AND own.pid = pg_backend_pid()"
-            " AND abandoned.usesysid = own.usesysid AND abandoned.backend_start < own.backend_start"
+            " AND abandoned.usesysid = own.usesysid AND abandoned.datid = own.datid"
         )
-        return True
+        # Measured once more if the ages differ: this process may have stood still for a moment.
+        return all(row[0] is not None for row in cursor.fetchall())
 
     def was_cancelled(self, error: BaseException) -> bool:
         return _QUERY_CANCELED in _codes(error)

@@ -6,15 +6,19 @@ a thread, psycopg does so for Ctrl-C only. The server does not notice a closed s
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import Engine, event
+from sqlalchemy import event
 
-from dbconfig.engine.pool import driver
+from dbconfig.engine.pool import births, driver
 from dbconfig.engine.pool.cancelling import Canceller, Request
 from dbconfig.engine.pool.deadline import DeadlineExceeded
 
+if TYPE_CHECKING:
+    from sqlalchemy import Engine, ExceptionContext
+
 _NUMBER: Final = "dbconfig.number"  # in record.info: a connection of psycopg that is closed knows it no longer
+_IN_STATEMENT: Final = "dbconfig.interrupted"
 
 
 def attach(engine: Engine) -> None:
@@ -26,14 +30,24 @@ def attach(engine: Engine) -> None:
     def note(connection: Any, record: Any) -> None:
         record.info[_NUMBER] = own.number(record.driver_connection)
 
+    def interrupted(context: ExceptionContext) -> None:
+        # Not the driver's errors: the server has answered, or has gone. Deadlines end what they interrupt themselves.
+        connection: Any = context.connection
+        if isinstance(context.original_exception, known) or context.execution_context is None or connection is None:
+            return
+        if not connection.closed and not connection.invalidated:
+            connection.connection.info[_IN_STATEMENT] = True
+
     def given_up(connection: Any, record: Any, error: BaseException | None) -> None:
-        if error is None or isinstance(error, known):
-            return  # the application has closed it; the server or the network has; or it is ended elsewhere
+        if not record.info.pop(_IN_STATEMENT, False):
+            return
         # In a thread, psycopg may have waited for the server to confirm that it has cancelled the statement.
         if is_async or getattr(connection, "closed", False) or own.awaits_answer(connection):
             number = record.info.get(_NUMBER)
             if number is not None:
-                canceller.ask(Request(number, left=True))
+                canceller.ask(Request(number, own.leave(record.driver_connection)))
 
+    births.attach(engine)
     event.listen(engine, "connect", note)
+    event.listen(engine, "handle_error", interrupted)
     event.listen(engine, "invalidate", given_up)
