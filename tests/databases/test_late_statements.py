@@ -24,6 +24,7 @@ from sqlalchemy.orm import Session
 
 from dbconfig import DeadlineExceeded, Profile, Registry
 from dbconfig.engine.dialects import driver_protocol
+from dbconfig.engine.pool import statement_limit
 from dbconfig.engine.pool.driver import Left
 from tests.registries import ask
 from tests.support import drivers
@@ -48,9 +49,9 @@ LONG = {"postgresql": 600.0, "mariadb": 1_000_000_000_000}
 class Held:
     """A registry whose one connection is in a network that keeps what the client sends."""
 
-    def __init__(self, world: World, network: Proxy) -> None:
+    def __init__(self, world: World, network: Proxy, **settings: Any) -> None:
         self.world, self.network = world, network
-        self.db = world.open(network)
+        self.db = world.open(network, **settings)
         self.number = world.do(self.db, OWN[world.kind])
         self.accepted = network.accepted
         plain = drivers.plain(world.kind)
@@ -105,6 +106,33 @@ def test_a_statement_does_not_run_that_arrives_after_its_deadline(held: Held) ->
     held.wait_for_the_request()
     held.network.release()
     held.wait_for_the_end()
+
+
+@pytest.mark.parametrize("driver", drivers.params(drivers.of("mariadb")))
+def test_a_statement_does_not_run_that_arrives_after_the_limit_of_the_client(
+    driver: drivers.Driver,
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    proxy: Callable[[Any], Proxy],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """MySQL has a limit of its own for SELECT alone, as this server without one."""
+    monkeypatch.setattr(statement_limit, "GRACE", 0.3)
+    world = World(driver, request, tmp_path)
+    held = Held(world, proxy(world.server), statement_timeout=0.7)
+
+    def work(doing: Any) -> None:
+        doing("SET SESSION max_statement_time = 0")
+        held.execute_late(doing.session)
+
+    with held.beside:
+        with pytest.raises(DBAPIError):
+            world.run(work, held.db)
+        held.wait_for_the_request()
+        held.network.release()
+        held.wait_for_the_end()
+        held.network.pass_through()
+        world.end()
 
 
 @tasks
