@@ -29,7 +29,7 @@ done
 
 files="tests/databases/test_tls.py tests/databases/test_mysql.py tests/databases/test_postgresql.py
     tests/databases/test_everywhere.py tests/databases/test_failover.py tests/databases/test_primary_among_hosts.py
-    tests/sessions/test_units.py"
+    tests/databases/test_late_statements.py tests/sessions/test_units.py"
 for each in "$@"; do
     case $each in tests/*) files= ;; esac
 done
