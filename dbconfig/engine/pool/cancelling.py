@@ -120,7 +120,7 @@ _process = _Process()
 
 
 class _Later:
-    """Requests that are to be repeated, and when: if the client has left, or the connection may have another user."""
+    """Requests to repeat, and when: only of clients that have left, or the connection may have another user by then."""
 
     def __init__(self) -> None:
         self._due: list[tuple[float, Request, bool]] = []
