@@ -231,10 +231,14 @@ def test_the_attempts_of_a_unit_of_work_end_with_it(world: World) -> None:
             return db.run_in_transaction(work, timeout=LONG)
         return world.loop(db.async_run_in_transaction(async_work, timeout=LONG))
 
-    began = time.monotonic()
-    with pytest.raises(DeadlineExceeded) as caught, db.deadline(0.4):
-        run()
-    assert time.monotonic() - began < LONG / 2
+    for seconds in (0.4, 1.6, 6.4):  # on a busy machine the first attempt may take all the time
+        attempts.clear()
+        began = time.monotonic()
+        with pytest.raises(DeadlineExceeded) as caught, db.deadline(seconds):
+            run()
+        assert time.monotonic() - began < LONG / 2
+        if len(attempts) > 1:
+            break
     assert len(attempts) > 1
     # Mostly because no further pause fits; or in one of the connects, of which each is a moment.
     again = "a unit of work was about to be retried" in str(caught.value)
