@@ -512,8 +512,8 @@ class Proxy:
     def _patience(self) -> float | None:
         """Return for how many seconds nothing falls due; None: until something happens."""
         due = (side.outgoing[0][0] for pair in self._waiting for side in pair.sides() if side.outgoing)
-        # What was due at the last look waits for its socket, or is silenced: there is no time to wake up at. What has
-        # fallen due since then is nobody else's to wake up for.
+        # What was due at the last look waits for its socket, or is silenced: nothing to wake up for. What has
+        # fallen due since then is this call's to wait for.
         now = time.monotonic()
         return min((max(0.0, when - now) for when in due if self._looked_at < when < math.inf), default=None)
 

@@ -189,6 +189,12 @@ class Canceller:
                 self._take()  # later, the connection may have another user
                 logger.debug("cannot start a thread, so nothing is cancelled: %s", error)
 
+    def abandon(self, connection: Any) -> None:
+        """End all of a driver's connection that is closed, or about to be."""
+        number = self._driver.known_number(connection)
+        if number is not None:
+            self.ask(Request(number, self._driver.leave(connection)))
+
     def _ask_task(self, engine: Engine, request: Request) -> None:
         try:
             loop = asyncio.get_running_loop()

@@ -84,6 +84,14 @@ class Driver:
         """Return the server's ID of a connection, as reported at login."""
         return None
 
+    def known_number(self, connection: Any) -> int | None:
+        """Return it; None, too, if a connection that is closed no longer knows it."""
+        try:
+            return self.number(connection)
+        except Exception as error:  # each driver says so in its own way
+            logger.debug("no number of %r: %s", connection, error)
+            return None
+
     def cancel(self, cursor: Any, beside: Any, number: int) -> None:
         """Ask the server, by the cursor of another connection (`beside`), to end what a connection executes."""
 

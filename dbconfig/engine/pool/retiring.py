@@ -179,7 +179,7 @@ class Drain:
                     if interrupted is not None:
                         await_only(interrupted)
                 return
-            numbers = [self._number(connection) for connection in connections]
+            numbers = [self._driver.known_number(connection) for connection in connections]
             requests = [Request(number) for number in numbers if number is not None]
             cancel_beside(self._pool, self._driver, requests)
             self._canceller = Canceller(self._engine)  # the server accepts requests
@@ -188,21 +188,11 @@ class Drain:
                 "%s: statements could not be cancelled on the server: %s", self.name, error, extra=facts(self.name)
             )
 
-    def _number(self, connection: Any) -> int | None:
-        try:
-            return None if connection is None else self._driver.number(connection)
-        except Exception as error:  # it has just been closed
-            logger.debug("%s: no number of %r: %s", self.name, connection, error)
-            return None
-
     def give_up(self) -> None:
         """Before the connections in use are closed, ask once more: the server may have ignored the first request."""
-        if self._canceller is None:
-            return
-        for record in self._ledger.records():
-            number = self._number(record.driver_connection)
-            if number is not None:
-                self._canceller.ask(Request(number, self._driver.leave(record.driver_connection)))
+        if self._canceller is not None:
+            for record in self._ledger.records():
+                self._canceller.abandon(record.driver_connection)
 
     def cut(self) -> None:
         """Close every remaining connection, including those in use."""

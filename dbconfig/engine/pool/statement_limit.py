@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
-from dbconfig.engine.pool import driver
 from dbconfig.engine.pool.call_watchdog import watch
-from dbconfig.engine.pool.cancelling import Canceller, Request
+from dbconfig.engine.pool.cancelling import Canceller
 from dbconfig.engine.pool.sockets import descriptor
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
-
-logger: logging.Logger = logging.getLogger("dbconfig.pool.ending")
 
 # Seconds that a server gets beyond its own limit to report that it has cancelled a statement.
 GRACE = 5.0
@@ -35,28 +31,11 @@ def attach(engine: Engine, statement_timeout: float) -> None:
         return  # it has no server
     limit = statement_timeout + GRACE
     of_cursor = _under_adapted_cursor if engine.dialect.is_async else _of_cursor
-    abandoned = _Abandoned(engine)
+    abandon = Canceller(engine).abandon  # MySQL's own limit is for SELECT alone
     for name in _BY_CURSOR:
-        _guard(engine, name, of_cursor, limit, abandoned.end)
+        _guard(engine, name, of_cursor, limit, abandon)
     for name in _BY_CONNECTION:
         _guard(engine, name, engine.dialect.get_driver_connection, limit)
-
-
-class _Abandoned:
-    """Ends statements on the server whose client no longer waits: MySQL's own limit is for SELECT alone."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._driver = driver.of(engine.dialect)
-        self._canceller = Canceller(engine)
-
-    def end(self, connection: Any) -> None:
-        try:
-            number = self._driver.number(connection)
-        except Exception as error:  # psycopg knows it no longer; there, the server's own limit is for every statement
-            logger.debug("no number of %r: %s", connection, error)
-            return
-        if number is not None:
-            self._canceller.ask(Request(number, self._driver.leave(connection)))
 
 
 def is_late(error: BaseException) -> bool:

@@ -133,16 +133,27 @@ def test_a_connection_that_its_client_has_left_is_ended_by_its_own_server_if_it_
         assert word in sent
 
 
+def test_a_connection_that_does_not_tell_its_number_has_none() -> None:
+    assert LibpqDriver().known_number(Cursor()) is None
+    assert MySQLDriver().known_number(None) is None
+    assert MySQLDriver().known_number(SimpleNamespace(thread_id=lambda: 42)) == 42
+
+
 def test_a_connection_whose_age_is_not_known_is_not_ended() -> None:
     cursor = Cursor()
     assert LibpqDriver().end(cursor, None, 42, LibpqDriver().leave(cursor))
     assert cursor.sent == []
 
 
-def test_the_age_of_a_connection_is_known_from_its_record() -> None:
-    connection, before = Cursor(), births.monotonic()
-    births._note(None, SimpleNamespace(driver_connection=connection, starttime=time.time() - 60))
-    begun, opened = LibpqDriver().leave(connection).opened or (0.0, 0.0)
+def test_the_age_of_a_connection_is_known_from_its_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[Any] = []
+    connection, before, driver = Cursor(), births.monotonic(), LibpqDriver()
+    monkeypatch.setattr(births.driver, "of", lambda dialect: SimpleNamespace(number=lambda under: 42))
+    monkeypatch.setattr(births.event, "listen", lambda engine, name, work: heard.append(work))
+    births.attach(SimpleNamespace(dialect=None))  # type: ignore[arg-type]  # all that it asks
+    heard[0](None, SimpleNamespace(driver_connection=connection, starttime=time.time() - 60))
+    assert driver.known_number(connection) == 42  # also if it is closed, when psycopg does not tell
+    begun, opened = driver.leave(connection).opened or (0.0, 0.0)
     assert before <= opened <= births.monotonic()
     assert 60 <= opened - begun < 120
 

@@ -8,11 +8,7 @@ from typing import Any
 import pytest
 
 from dbconfig.engine.dialects.postgresql import interrupted_statements
-from dbconfig.engine.pool.cancelling import Request
 from dbconfig.engine.pool.deadline import DeadlineExceeded
-from dbconfig.engine.pool.driver import Left
-
-LEFT = Left(opened=(1.0, 2.0))
 
 
 class Error(Exception):
@@ -22,13 +18,13 @@ class Error(Exception):
 @pytest.fixture
 def events(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     found: dict[str, Any] = {"asked": []}
-    own = SimpleNamespace(
-        number=lambda under: under.pid, awaits_answer=lambda connection: connection.waits, leave=lambda under: LEFT
-    )
+    own = SimpleNamespace(awaits_answer=lambda connection: connection.waits)
     monkeypatch.setattr(interrupted_statements.driver, "of", lambda dialect: own)
     monkeypatch.setattr(interrupted_statements.births, "attach", lambda engine: None)
     monkeypatch.setattr(interrupted_statements.event, "listen", lambda engine, name, work: found.update({name: work}))
-    monkeypatch.setattr(interrupted_statements, "Canceller", lambda engine: SimpleNamespace(ask=found["asked"].append))
+    monkeypatch.setattr(
+        interrupted_statements, "Canceller", lambda engine: SimpleNamespace(abandon=found["asked"].append)
+    )
     return found
 
 
@@ -39,7 +35,6 @@ def events(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         (TimeoutError("a job's limit, by a signal handler"), {"waits": True}, True),
         (KeyboardInterrupt(), {"closed": True}, True),  # psycopg: the second one while it waits for the confirmation
         (KeyboardInterrupt(), {}, False),  # the server has confirmed it
-        (KeyboardInterrupt(), {"waits": True, "pid": None}, False),  # a driver that does not know its number
         (KeyboardInterrupt(), {"is_async": True}, True),
         (KeyboardInterrupt(), {"is_async": True, "executing": False}, False),  # as while it connects
         (KeyboardInterrupt(), {"is_async": True, "given_up": False}, False),
@@ -56,8 +51,7 @@ def test_a_connection_is_ended_that_was_given_up_in_the_middle_of_a_statement(
     engine: Any = SimpleNamespace(dialect=dialect)
     interrupted_statements.attach(engine)
     pooled = SimpleNamespace(waits=state.get("waits", False), closed=state.get("closed", False))
-    record = SimpleNamespace(info={}, driver_connection=SimpleNamespace(pid=state.get("pid", 42)))
-    events["connect"](pooled, record)
+    record = SimpleNamespace(info={}, driver_connection="under")
     connection = SimpleNamespace(closed=False, invalidated=state.get("invalidated", False), connection=record)
     context = SimpleNamespace(
         original_exception=error,
@@ -68,4 +62,4 @@ def test_a_connection_is_ended_that_was_given_up_in_the_middle_of_a_statement(
     if state.get("given_up", True):
         for _ in range(2):
             events["invalidate"](pooled, record, error)
-    assert events["asked"] == ([Request(42, LEFT)] if asked else [])
+    assert events["asked"] == (["under"] if asked else [])

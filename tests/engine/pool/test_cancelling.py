@@ -204,6 +204,18 @@ def test_an_old_request_for_a_connection_that_may_have_another_user_is_dropped(
     assert server.asked == [[(2, 0), (3, 0)]]
 
 
+@pytest.mark.parametrize(("number", "asked"), [(7, [Request(7, LEFT)]), (None, [])])
+def test_a_connection_is_abandoned_if_it_has_a_number(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, number: int | None, asked: list[Request]
+) -> None:
+    canceller, found = Canceller(engine), list[Request]()
+    own: Any = SimpleNamespace(known_number=lambda connection: number, leave=lambda connection: LEFT)
+    canceller._driver = own
+    monkeypatch.setattr(canceller, "ask", found.append)
+    canceller.abandon("a driver's")
+    assert found == asked
+
+
 # Threads
 
 
@@ -305,7 +317,7 @@ def test_a_process_whose_threads_have_ended_waits_for_a_limited_time(
         now[0] = at
         assert process.latest() == (100.0 + cancelling.LIMIT if waits else None)
     known.append(SimpleNamespace(name="worker", daemon=False, is_alive=lambda: True))
-    assert process.latest() is None  # it goes on
+    assert process.latest() is None  # it continues
 
 
 @pytest.mark.parametrize(

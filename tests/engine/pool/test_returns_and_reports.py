@@ -30,13 +30,11 @@ from dbconfig.engine.pool import (
     threads,
     timeout_errors,
 )
-from dbconfig.engine.pool.cancelling import Request
 from dbconfig.engine.pool.deadline import DeadlineExceeded
 from dbconfig.engine.pool.diagnostics import leaks
 from dbconfig.engine.pool.diagnostics.leaks import Hold, LeaksByEvents, LeaksOfLine, current_task
 from dbconfig.engine.pool.diagnostics.stats import Histogram, PoolStats
 from dbconfig.engine.pool.diagnostics.timeout_report import explainer
-from dbconfig.engine.pool.driver import Left
 from dbconfig.engine.pool.line import Line
 from dbconfig.engine.pool.maintenance import caretaker
 from dbconfig.engine.pool.mending import mend
@@ -246,7 +244,7 @@ def test_each_call_of_a_server_is_watched(monkeypatch: pytest.MonkeyPatch) -> No
         return work(*given), True
 
     monkeypatch.setattr(statement_limit.watch, "call", call)
-    monkeypatch.setattr(statement_limit, "_Abandoned", lambda engine: SimpleNamespace(end=None))
+    monkeypatch.setattr(statement_limit, "Canceller", lambda engine: SimpleNamespace(abandon=None))
     for is_async in (False, True):
         dialect: Any = SimpleNamespace(name="postgresql", is_async=is_async, get_driver_connection=lambda each: "raw")
         for name in ("do_execute", "do_execute_no_params", "do_executemany", "do_commit", "do_rollback"):
@@ -261,27 +259,19 @@ def test_each_call_of_a_server_is_watched(monkeypatch: pytest.MonkeyPatch) -> No
             assert calls.pop() == ("raw", 10.0 + statement_limit.GRACE)
 
 
-@pytest.mark.parametrize(
-    ("number", "seconds", "asked"), [(7, 15.0, True), (7, 14.9, False), (None, 15.0, False), (OSError(), 15.0, False)]
-)
+@pytest.mark.parametrize(("seconds", "asked"), [(15.0, True), (14.9, False)])
 def test_what_has_outlasted_the_limit_of_the_client_is_ended_on_the_server(
-    monkeypatch: pytest.MonkeyPatch, number: Any, seconds: float, asked: bool
+    monkeypatch: pytest.MonkeyPatch, seconds: float, asked: bool
 ) -> None:
-    now, found = [100.0], list[Request]()
+    now, found = [100.0], list[str]()
 
     def execute(*given: Any) -> None:
         now[0] += seconds
         raise OSError("the socket was shut")
 
-    def number_of(connection: Any) -> int | None:
-        if isinstance(number, OSError):
-            raise number
-        return number  # type: ignore[no-any-return]  # of the parameters
-
-    own = SimpleNamespace(number=number_of, leave=lambda connection: Left(connection), socket=lambda connection: None)
+    monkeypatch.setattr(statement_limit, "descriptor", lambda dialect, connection: None)
     monkeypatch.setattr(statement_limit, "monotonic", lambda: now[0])
-    monkeypatch.setattr(statement_limit.driver, "of", lambda dialect: own)
-    monkeypatch.setattr(statement_limit, "Canceller", lambda engine: SimpleNamespace(ask=found.append))
+    monkeypatch.setattr(statement_limit, "Canceller", lambda engine: SimpleNamespace(abandon=found.append))
     names = ("do_execute", "do_execute_no_params", "do_executemany", "do_commit", "do_rollback")
     dialect: Any = SimpleNamespace(name="mysql", is_async=False, get_driver_connection=lambda each: each)
     vars(dialect).update(dict.fromkeys(names, execute))
@@ -289,7 +279,7 @@ def test_what_has_outlasted_the_limit_of_the_client_is_ended_on_the_server(
     with pytest.raises(OSError, match="the socket was shut") as caught:
         dialect.do_execute(SimpleNamespace(connection="own"), "UPDATE")
     assert statement_limit.is_late(caught.value) is (seconds >= 15.0)
-    assert found == ([Request(7, Left("own"))] if asked else [])
+    assert found == (["own"] if asked else [])
     with pytest.raises(OSError, match="the socket was shut"):
         dialect.do_commit("own")  # its outcome is unknown as it is
     assert len(found) == asked

@@ -30,8 +30,13 @@ class PostgreSQLDriver(Driver):
         here = self.number(beside)
         cursor.execute(f"SELECT CASE WHEN pg_backend_pid() = {here:d} THEN pg_cancel_backend({number:d}) END")
 
+    def known_number(self, connection: Any) -> int | None:
+        birth = births.of(connection)
+        return super().known_number(connection) if birth is None else birth.number
+
     def leave(self, connection: Any) -> Left:
-        return Left(opened=births.of(connection))
+        birth = births.of(connection)
+        return Left() if birth is None else Left(opened=(birth.begun, birth.opened))
 
     def end(self, cursor: Any, beside: Any, number: int, left: Left) -> bool:
         """Terminate it: unlike a cancel request, the backend keeps this one until it looks.

@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import event
 
 from dbconfig.engine.pool import births, driver
-from dbconfig.engine.pool.cancelling import Canceller, Request
+from dbconfig.engine.pool.cancelling import Canceller
 from dbconfig.engine.pool.deadline import DeadlineExceeded
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine, ExceptionContext
 
-_NUMBER: Final = "dbconfig.number"  # in record.info: a connection of psycopg that is closed knows it no longer
-_IN_STATEMENT: Final = "dbconfig.interrupted"
+_IN_STATEMENT: Final = "dbconfig.interrupted"  # in record.info
 
 
 def attach(engine: Engine) -> None:
@@ -26,9 +25,6 @@ def attach(engine: Engine) -> None:
     own, is_async = driver.of(engine.dialect), engine.dialect.is_async
     known: tuple[type[BaseException], ...] = (engine.dialect.loaded_dbapi.Error, DeadlineExceeded)
     canceller = Canceller(engine)
-
-    def note(connection: Any, record: Any) -> None:
-        record.info[_NUMBER] = own.number(record.driver_connection)
 
     def interrupted(context: ExceptionContext) -> None:
         # Not the driver's errors: the server has answered, or has gone. Deadlines end what they interrupt themselves.
@@ -43,11 +39,8 @@ def attach(engine: Engine) -> None:
             return
         # In a thread, psycopg may have waited for the server to confirm that it has cancelled the statement.
         if is_async or getattr(connection, "closed", False) or own.awaits_answer(connection):
-            number = record.info.get(_NUMBER)
-            if number is not None:
-                canceller.ask(Request(number, own.leave(record.driver_connection)))
+            canceller.abandon(record.driver_connection)
 
     births.attach(engine)
-    event.listen(engine, "connect", note)
     event.listen(engine, "handle_error", interrupted)
     event.listen(engine, "invalidate", given_up)
