@@ -53,6 +53,7 @@ def test_no_function_is_longer_than_can_be_read_at_once() -> None:
     [
         ("os.environ", "settings/environment_variables.py cli/help_text.py"),  # of which the second asks for COLUMNS
         ("os.register_at_fork(", "engine/pool/forks.py"),
+        ("import random", "engine/pool/chance.py"),
         ("get_close_matches(", "errors/printable.py"),
         ("sys._getframe", "engine/pool/diagnostics engine/slow_statements.py"),  # each asks `application_frames`
         ("def application_frames", "engine/pool/diagnostics/call_sites.py"),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-import random
 import time
 import weakref
 from collections.abc import Callable, Iterator
@@ -18,6 +17,7 @@ from sqlalchemy.util import await_only, greenlet_spawn
 from dbconfig.engine.dialects import errors
 from dbconfig.engine.dialects.error_table import Fate
 from dbconfig.engine.pool import deadline as deadlines
+from dbconfig.engine.pool.chance import chance
 from dbconfig.engine.pool.facts import facts
 from dbconfig.replicas import positions, read_your_writes
 from dbconfig.replicas.health import Fleet, Route, is_exhausted
@@ -122,7 +122,7 @@ class Router(Fleet):
         if first is self._primary:
             return iter(())
         others = [route for route in dict.fromkeys(self.turns) if route is not first]
-        random.shuffle(others)  # spread what one server cannot serve over all the others
+        chance.shuffle(others)  # spread what one server cannot serve over all the others
         order = others if first.out else [first, *others]
         if mark is not None:  # try servers that lagged a moment ago last
             recently = time.monotonic() - LATELY

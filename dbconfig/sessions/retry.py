@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import time
 from collections.abc import Awaitable, Callable, Generator, Iterator
 from contextlib import AbstractContextManager, nullcontext, suppress
@@ -19,6 +18,7 @@ from dbconfig.engine.commit_guard import broken_by, is_gone
 from dbconfig.engine.dialects.error_table import JUDGED, Fate, Meaning
 from dbconfig.engine.dialects.errors import COMMITTED, fate_of
 from dbconfig.engine.pool import deadline
+from dbconfig.engine.pool.chance import chance
 from dbconfig.engine.pool.facts import facts
 from dbconfig.errors.light_dataclass import dataclass
 from dbconfig.sessions import nesting, work_of
@@ -44,7 +44,7 @@ def pauses(first: float = FIRST_PAUSE, longest: float = LONGEST_PAUSE) -> Iterat
     """
     pause = first
     while True:
-        yield pause * random.uniform(0.5, 1.0)
+        yield pause * chance.uniform(0.5, 1.0)
         pause = min(pause * 2, longest)
 
 

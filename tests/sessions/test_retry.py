@@ -13,6 +13,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 
 from dbconfig.engine.dialects.error_table import Fate
 from dbconfig.engine.dialects.errors import fate_of
+from dbconfig.engine.pool.chance import chance
 from dbconfig.sessions import retry
 from dbconfig.sessions.retry import LONGEST_PAUSE, Attempts, pauses
 
@@ -73,9 +74,19 @@ def test_pauses_double_up_to_a_limit_and_are_never_equal() -> None:
     assert list(islice(pauses(0.1, LONGEST_PAUSE), 10)) != found
 
 
+def test_workers_that_seed_their_random_numbers_alike_pause_differently() -> None:
+    drawn = []
+    for _ in range(4):
+        random.seed(0)
+        before = random.getstate()
+        drawn.append(next(pauses(1.0)))
+        assert random.getstate() == before  # an application that has seeded it gets the numbers it expects
+    assert len(set(drawn)) == 4
+
+
 def test_the_first_pause_is_short_and_the_longest_one_second(monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[tuple[float, float]] = []
-    monkeypatch.setattr(random, "uniform", lambda low, high: drawn.append((low, high)) or 1.0)
+    monkeypatch.setattr(chance, "uniform", lambda low, high: drawn.append((low, high)) or 1.0)
     found = list(islice(pauses(), 8))
     assert found == pytest.approx([0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.0, 1.0])
     assert all(later <= 2 * earlier for earlier, later in pairwise(found))
@@ -87,7 +98,7 @@ def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The time at which attempts are counted; each pause is as long as it can be."""
     time = [1000.0]
     monkeypatch.setattr(retry, "time", SimpleNamespace(monotonic=lambda: time[0]))
-    monkeypatch.setattr(random, "uniform", lambda low, high: high)
+    monkeypatch.setattr(chance, "uniform", lambda low, high: high)
     return time
 
 

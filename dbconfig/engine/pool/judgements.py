@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import random
 from typing import TYPE_CHECKING
+
+from .chance import chance
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -101,7 +102,7 @@ def retry_pause(
 
 def spread() -> float:
     """Return by how much the pauses are stretched, at random: the processes of a fleet ask the server one by one."""
-    return random.uniform(1.0, 1.25)
+    return chance.uniform(1.0, 1.25)
 
 
 def refill_pause(failures: int) -> float:

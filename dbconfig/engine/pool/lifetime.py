@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import random
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import event, exc
 
+from dbconfig.engine.pool.chance import chance
 from dbconfig.engine.pool.clock import monotonic
 from dbconfig.engine.pool.record import REASON, Record
 
@@ -22,7 +22,7 @@ _EXPIRES = "dbconfig.expires"  # in record.info
 
 def expiry(seconds: float) -> float:
     """Draw the end of a new connection, on the monotonic clock: a corrected wall clock must not end connections."""
-    return monotonic() + seconds * (1.0 - JITTER * random.random())
+    return monotonic() + seconds * (1.0 - JITTER * chance.random())
 
 
 def attach_to_line(engine: Engine, seconds: float) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import random
 import select
 import time
 from collections.abc import Callable
@@ -124,6 +125,14 @@ def test_a_connection_ends_between_three_quarters_and_all_of_its_lifetime() -> N
     assert min(drawn) >= 100 * (1 - JITTER)
     assert max(drawn) < 101
     assert max(drawn) - min(drawn) > 15
+
+
+def test_opening_a_connection_leaves_the_generator_of_the_application_alone(twin: Twin, server: Any) -> None:
+    """Connections are opened at any time: an application that seeds `random` would get other numbers each time."""
+    engine = twin(server, pool_recycle=600.0)
+    before = random.getstate()
+    engine.select()
+    assert random.getstate() == before
 
 
 def test_an_old_connection_is_replaced_at_checkout(twin: Twin, server: Any, clock: Clock) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,6 +10,7 @@ from sqlalchemy import create_engine, exc
 from sqlalchemy.pool import QueuePool
 
 from dbconfig.engine.pool import lifetime
+from dbconfig.engine.pool.chance import chance
 from dbconfig.engine.pool.tally import BOUNDS, Counters, Past, Tally
 
 
@@ -97,7 +97,7 @@ def test_the_past_of_an_engine_is_added_up_as_soon_as_it_is_over() -> None:
 def test_a_connection_lives_up_to_a_quarter_less_than_it_may(
     monkeypatch: pytest.MonkeyPatch, drawn: float, seconds: float
 ) -> None:
-    monkeypatch.setattr(random, "random", lambda: drawn)
+    monkeypatch.setattr(chance, "random", lambda: drawn)
     monkeypatch.setattr(lifetime, "monotonic", lambda: 1000.0)
     assert lifetime.expiry(100.0) == 1000.0 + seconds
 
