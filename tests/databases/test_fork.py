@@ -178,6 +178,31 @@ print(len(made), os.waitpid(pid, 0)[1])
     assert (done.stdout, done.stderr) == ("2 0\n", "")
 
 
+def test_a_program_forks_after_the_change_that_another_thread_is_making() -> None:
+    script = """
+import os, threading
+from dbconfig import db
+holds, forks, changed = threading.Event(), threading.Event(), []
+def change():
+    with db.parts.profiles.lock:
+        holds.set()
+        forks.wait(60)
+        changed.append(1)
+thread = threading.Thread(target=change)
+thread.start()
+holds.wait(60)
+os.register_at_fork(before=forks.set)  # registered after dbconfig's: it runs before it
+pid = os.fork()
+if pid == 0:
+    os._exit(0 if changed and db.parts.profiles.lock.acquire(timeout=5) else 1)
+thread.join()
+print(os.waitpid(pid, 0)[1])
+"""
+    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert (done.stdout, done.stderr) == ("0\n", "")
+
+
 def test_threads_that_fork_at_the_same_time_do_not_wait_for_each_other_for_ever() -> None:
     registries = [registry("sqlite://") for _ in range(5)]
     outcomes = at_once([lambda: [in_child(lambda: ask(registries[0], "SELECT 1")) for _ in range(4)]] * 4)

@@ -185,6 +185,25 @@ def test_a_pool_begins_afresh_after_a_fork_in_c(monkeypatch: pytest.MonkeyPatch)
     assert ended == [id(pool)]
 
 
+def test_the_first_checkout_after_a_fork_in_c_leaves_idle_connections_to_the_parent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(forks, "_pinned", [])
+    server = FakeServer()
+    pool = fair_pool(server)
+    pool.connect().close()
+    pool.in_its_process = [0]  # as the page that such a fork wipes
+    connection = pool.connect()
+    assert connection.dbapi_connection is server.made[1]
+    connection.close()
+    assert (server.open, pool.open, len(pool.idle)) == (2, 1, 1)
+    assert pool.in_its_process[0]
+    pool.connect().close()  # the next one finds it
+    assert server.attempts == 2
+    pool.dispose()
+    assert [each.closed for each in server.made] == [False, True]
+
+
 def test_a_forked_child_disposes_of_no_connection_and_keeps_the_pools_of_event_loops(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
