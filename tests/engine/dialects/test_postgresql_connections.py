@@ -646,6 +646,26 @@ def test_the_limits_are_set_at_the_start_of_each_transaction() -> None:
     assert kind.limits == "SET LOCAL a = 1; SET LOCAL b = 2"
 
 
+@pytest.mark.parametrize("autocommit", [False, True])
+def test_variables_that_are_set_by_a_statement_survive_a_rollback(
+    monkeypatch: pytest.MonkeyPatch, autocommit: bool
+) -> None:
+    found: list[Any] = []
+    monkeypatch.setattr(base, "on_connect", lambda engine, work, *, session: found.append((work, session)))
+    engine: Any = Engine("psycopg2")
+    base._set_by_statement(engine, {})
+    assert found == []
+    base._set_by_statement(engine, {"lock_timeout": 1000, "application_name": "o'neill", "jit": False})
+    ((set_session, again),) = found
+    assert again  # after a reset
+    connection = Plain(autocommit=autocommit)
+    set_session(connection, None)
+    names = "set_config('application_name', 'o''neill', false), set_config('jit', 'off', false)"
+    sent = f"SELECT set_config('lock_timeout', '1000', false), {names}"
+    assert connection.told == [sent, True, "close"]
+    assert connection.autocommit is autocommit
+
+
 LIMIT = "SET LOCAL lock_timeout = '1000'"
 
 
