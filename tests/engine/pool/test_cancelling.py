@@ -6,13 +6,15 @@ import asyncio
 import logging
 import threading
 from collections import deque
+from contextlib import nullcontext
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, create_engine
+from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.ext.asyncio import create_async_engine
-from sqlalchemy.util import await_only
+from sqlalchemy.util import await_only, greenlet_spawn
 
 from dbconfig.engine.pool import cancelling, deadline
 from dbconfig.engine.pool.cancelling import Canceller, Request
@@ -214,6 +216,31 @@ def test_a_connection_is_abandoned_if_it_has_a_number(
     monkeypatch.setattr(canceller, "ask", found.append)
     canceller.abandon("a driver's")
     assert found == asked
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_nothing_is_rolled_back_on_the_connection_that_cancels(
+    asking: Asking, fails: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At a server that may not answer: the ROLLBACK would wait, without a limit of its own."""
+    monkeypatch.chdir(tmp_path)
+    told: list[Any] = []
+
+    def cancel(cursor: Any, under: Any, number: int) -> None:
+        told.append(number)
+        if fails:
+            raise OSError("the server has gone")
+
+    own: Any = SimpleNamespace(cancel=cancel, socket=lambda connection: None)
+    pool = asking.engine.pool
+    event.listen(pool, "reset", lambda *_: told.append("reset"))
+    event.listen(pool, "invalidate", lambda *_: told.append("closed"))
+    with pytest.raises(OSError, match="has gone") if fails else nullcontext():
+        if asking.way == "thread":
+            cancelling.cancel_beside(pool, own, [Request(7)])
+        else:
+            asyncio.run(greenlet_spawn(cancelling.cancel_beside, pool, own, [Request(7)]))
+    assert told == [7, "closed"]
 
 
 # Threads
