@@ -329,6 +329,32 @@ def test_an_error_out_of_a_signal_handler_ends_its_connection_and_no_other(handl
         assert (context.is_disconnect, context.invalidate_pool_on_disconnect) == (ends, not ends)
 
 
+@pytest.mark.parametrize("error", [ValueError(), exc.InvalidRequestError()])
+@pytest.mark.parametrize(
+    ("invalidated", "awaits", "ends"), [(False, True, True), (False, False, False), (True, True, False)]
+)
+def test_an_error_that_seems_to_precede_the_statement_ends_a_connection_that_awaits_an_answer(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, invalidated: bool, awaits: bool, ends: bool
+) -> None:
+    """A driver written in C leaves no frame in the traceback that would tell what it was doing."""
+    own = SimpleNamespace(wire=frozenset(), awaits_answer={"awaits": True, "rests": False}.get)
+    monkeypatch.setattr(interrupted.driver, "of", lambda dialect: own)
+    engine, found = create_engine("sqlite://"), list[Any]()
+    monkeypatch.setattr(interrupted.event, "listen", lambda engine, name, handler: found.append(handler))
+    interrupted.attach(engine)
+    proxy = SimpleNamespace(driver_connection="awaits" if awaits else "rests")
+    context = SimpleNamespace(
+        original_exception=error,
+        connection=SimpleNamespace(invalidated=invalidated, connection=proxy),
+        statement=None,
+        execution_context=None,
+        is_disconnect=False,
+        invalidate_pool_on_disconnect=True,
+    )
+    found[0](context)
+    assert (context.is_disconnect, context.invalidate_pool_on_disconnect) == (ends, not ends)
+
+
 @pytest.mark.parametrize(
     ("left", "collects"), [(garbage.WORTH_IT, True), (garbage.WORTH_IT - 0.01, False), (0.5, True), (1.0, True)]
 )
