@@ -135,7 +135,7 @@ def test_a_table_is_not_dropped_while_rows_of_another_one_refer_to_it(lite: Lite
     assert lite.ask("SELECT count(*) FROM team JOIN hero ON hero.team_id = team.id") == 1
 
 
-@pytest.mark.parametrize("way", ["drop_tables", "drop_all"])
+@pytest.mark.parametrize("way", ["drop_tables", "drop_all", "drop_all after a write"])
 @pytest.mark.parametrize("action", ACTIONS)
 def test_tables_that_refer_to_each_other_are_dropped_together(lite: Lite, action: str, way: str) -> None:
     metadata = MetaData()
@@ -157,8 +157,15 @@ def test_tables_that_refer_to_each_other_are_dropped_together(lite: Lite, action
         if way == "drop_tables":
             lite.db.drop_tables(*tables)
             return
+
+        def drop_all(connection: Connection) -> None:
+            if way != "drop_all":
+                connection.exec_driver_sql("INSERT INTO team VALUES (2, 1)")
+            metadata.drop_all(connection, tables=tables)
+            connection.commit()
+
         with pytest.warns(match="Can't sort tables for DROP"):  # SQLAlchemy's, as on any engine
-            lite.connection(lambda connection: (metadata.drop_all(connection, tables=tables), connection.commit()))
+            lite.connection(drop_all)
 
     with pytest.raises(IntegrityError, match="rows of power"):
         drop(circle)
@@ -166,6 +173,26 @@ def test_tables_that_refer_to_each_other_are_dropped_together(lite: Lite, action
     drop([*circle, metadata.tables["power"]])
     assert lite.ask("SELECT count(*) FROM sqlite_master") == 0
     assert lite.ask("PRAGMA foreign_keys") == 1
+
+
+@pytest.mark.parametrize(("query", "asked"), [("", True), ("mode=ro&", False), ("immutable=1&", False)])
+def test_a_file_that_cannot_be_written_is_not_asked_to_keep_a_log(
+    tmp_path: Path, open_lite: Callable[..., Lite], query: str, asked: bool
+) -> None:
+    statements: list[str] = []
+
+    class Traced(sqlite3.Connection):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            self.set_trace_callback(statements.append)
+
+    with closing(sqlite3.connect(tmp_path / "lite.db")) as plain:
+        plain.execute("CREATE TABLE t (x INT)")
+    lite = open_lite(f"sqlite:///file:{tmp_path}/lite.db?{query}uri=true", connect_args={"factory": Traced})
+    assert lite.ask("SELECT count(*) FROM t") == 0
+    assert any("PRAGMA foreign_keys" in each for each in statements)
+    for name in ("journal_mode", "synchronous"):
+        assert any(name in each for each in statements) is asked
 
 
 def test_a_table_whose_rows_nobody_refers_to_is_dropped(lite: Lite) -> None:
