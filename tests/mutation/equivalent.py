@@ -89,6 +89,9 @@ EQUIVALENT: dict[str, dict[str, str]] = {
     "dbconfig/engine/dialects/server_role.py": {
         "Answer: 0 → 1": "of a system without such a number, whose servers all have this one",
     },
+    "dbconfig/engine/dialects/mysql/driver.py": {
+        ": 2 → 3": "the status is compared with it only where the other bit, of an open transaction, is off",
+    },
     "dbconfig/engine/dialects/mysql/tls.py": {
         "_unusable: continue → break": (
             "without an authority the files that are left begin with the certificate, which is returned in the end too"
