@@ -309,6 +309,13 @@ class ThreadWorld:
         self.invalidated: dict[FairPool, tuple[float, int]] = {}  # when the last one had ended, and what it ended
 
     def __enter__(self) -> Self:
+        with contextlib.ExitStack() as stack:  # which undoes all of it if there is a mistake in it
+            self._replace(stack)
+            self.pools = [self.make()]
+            self.stack = stack.pop_all()
+        return self
+
+    def _replace(self, stack: contextlib.ExitStack) -> None:
         replaced = {
             threads: {
                 "monotonic": self.clock,
@@ -317,24 +324,22 @@ class ThreadWorld:
             },
             thread_places: {"monotonic": self.clock, "RLock": self.new_lock, "garbage": self},
             connecting: {"monotonic": self.clock, "Thread": self.starter, "time": self},
-            judgements: {"random": self.pick},
+            judgements: {"chance": self.pick},
             idle: {"monotonic": self.clock, "caretaker": self.caretaker, "ping": self.ping, "Look": self},
             forks: {"mark": self.mark, "pin": self.pin},
         }
         for module, names in replaced.items():
             for name, value in names.items():
-                self.stack.callback(setattr, module, name, getattr(module, name))
+                stack.callback(setattr, module, name, getattr(module, name))
                 setattr(module, name, value)
         level = logging.getLogger("sqlalchemy.pool").level
         logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
-        self.stack.callback(logging.getLogger("sqlalchemy.pool").setLevel, level)
+        stack.callback(logging.getLogger("sqlalchemy.pool").setLevel, level)
         hook = sys.unraisablehook
         sys.unraisablehook = lambda _: None  # Python would print what strikes at the end of an object
-        self.stack.callback(setattr, sys, "unraisablehook", hook)
+        stack.callback(setattr, sys, "unraisablehook", hook)
         gc.disable()  # it would strike at another moment each time
-        self.stack.callback(gc.enable)
-        self.pools = [self.make()]
-        return self
+        stack.callback(gc.enable)
 
     def __exit__(self, *_: object) -> None:
         self.broken = self.broken or Broken("over")  # whatever is found from here on does not count
