@@ -200,6 +200,14 @@ def test_an_error_of_the_run_is_a_kill_if_the_change_is_to_blame(
     assert not workshop.results
 
 
+def test_a_run_in_a_process_of_its_own_is_asked_for_any_number_of_tests(tmp_path: Path) -> None:
+    """A constant that everything uses has thousands: more than fits into a variable of the environment."""
+    (tmp_path / "tests").symlink_to(ROOT / "tests")
+    (tmp_path / "test_one.py").write_text("def test_it(): assert 1\ndef test_other(): assert 0\n")
+    many = [f"test_one.py::test_{'long' * 50}_{number}" for number in range(1000)]
+    assert Workshop(tmp_path, {}).run([*many, "test_one.py::test_it"]) == SURVIVED
+
+
 def test_a_run_in_a_process_of_its_own_says_which_test_has_failed(tmp_path: Path) -> None:
     (tmp_path / "tests").symlink_to(ROOT / "tests")  # its plugin
     (tmp_path / "test_one.py").write_text("def test_it(): assert 1\n")

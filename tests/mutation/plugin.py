@@ -19,10 +19,10 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Keep the tests that MUTANTS_ONLY names, each by its name, its file, or a folder."""
+    """Keep the tests that the file MUTANTS_ONLY names, each by its name, its file, or a folder."""
     if "MUTANTS_ONLY" not in os.environ:
         return
-    wanted = set(json.loads(os.environ["MUTANTS_ONLY"]))
+    wanted = set(json.loads(Path(os.environ["MUTANTS_ONLY"]).read_text()))
     kept = [item for item in items if not wanted.isdisjoint(names(item.nodeid))]
     config.hook.pytest_deselected(items=[item for item in items if item not in kept])
     items[:] = kept

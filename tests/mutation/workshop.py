@@ -134,9 +134,10 @@ class Workshop:
 
     def _run_anew(self, tests: Sequence[str], without: Iterable[str]) -> Result:
         files = dict.fromkeys(test.partition("::")[0] for test in tests)
-        events = self.folder / ".events"
+        events, only = self.folder / ".events", self.folder / ".only"
         events.write_text("")
-        environ = {**self._environ(), "MUTANTS_ONLY": json.dumps(list(tests)), "MUTANTS_EVENTS": str(events)}
+        only.write_text(json.dumps(list(tests)))  # in a file: a process takes 128 KB in a variable
+        environ = {**self._environ(), "MUTANTS_ONLY": str(only), "MUTANTS_EVENTS": str(events)}
         options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "tests.mutation.plugin"]
         limit = max(self._limits.get(test, TEST_LIMIT) for test in tests)
         options += ["-o", f"faulthandler_timeout={limit}", "-o", "faulthandler_exit_on_timeout=true"]
