@@ -1,10 +1,13 @@
 """What is protected: production's tables, also from another profile that points at the same database."""
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
 from dbconfig import ConfigError, Registry
+from dbconfig.integrations.testing.databases import Options
+from dbconfig.integrations.testing.testbed import refuse_unless_for_tests
 from tests.registries import Account, registry
 
 PRODUCTION = "url: ${DATABASE_URL}"  # protected by its name
@@ -127,6 +130,17 @@ def test_tables_are_created_where_only_the_environment_leads_to_production(tmp_p
         assert db.create_tables(Account) == ["engine_account"]
         with pytest.raises(ConfigError, match="which is protected"):
             db.drop_tables(Account)
+
+
+@pytest.mark.parametrize("exported", [URL, "postgresql://db.internal/testing"])
+def test_a_suite_runs_only_where_the_variables_that_are_exported_do_not_lead_to_production(
+    exported: str, tmp_path: Path
+) -> None:
+    files = {"production": f"url: {URL}", "testing": "url: ${DATABASE_URL}"}
+    with opened(tmp_path, {"ENVIRONMENT": "testing", "DATABASE_URL": exported}, **files) as db:
+        told = "'testing' points at the database of 'production', which is protected"
+        with pytest.raises(ConfigError, match=told) if exported == URL else nullcontext():
+            refuse_unless_for_tests(db, Options())
 
 
 def test_a_profile_made_in_code_is_protected_by_itself_alone() -> None:

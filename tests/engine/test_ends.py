@@ -14,12 +14,16 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, create_engine
+from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.pool import NullPool
 
+from dbconfig import Registry
 from dbconfig.engine import draining, pool, read_only, reading_guard
+from dbconfig.engine.dialects import driver_protocol
+from dbconfig.engine.dialects.sqlite.connection import Connection
 from dbconfig.engine.pool import retiring
 from tests.engine.pool.support import eventually, running_engine
+from tests.registries import registry
 
 
 @pytest.mark.parametrize(("timeout", "valid"), [(0.0, True), (0.1, True), (-0.1, False), (float("nan"), False)])
@@ -178,3 +182,47 @@ def test_a_reading_session_ends_what_is_open_and_restores_what_is_lost(
     dialect.do_rollback(SimpleNamespace(dbapi_connection=own))
     restored = [reading_guard.RESTORE, *(["COMMIT by the driver"] if state.get("autocommit") is False else [])]
     assert own.sent == [*ends, *(restored if lost and restores else [])]
+
+
+def test_a_driver_that_does_not_tell_transactions_ends_them_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether a transaction is open would be a guess, and a ROLLBACK that it does not send may confuse the driver."""
+    own = Own()
+    monkeypatch.setattr(read_only.driver_protocol, "of", lambda dialect: driver_protocol.Driver())
+    dialect = SimpleNamespace(
+        get_driver_connection=lambda connection: connection,
+        do_rollback=lambda proxied: own.sent.append("rollback()"),
+        do_commit=lambda proxied: own.sent.append("commit()"),
+    )
+    read_only.skip_what_carries_nothing(SimpleNamespace(dialect=dialect), restores=False)  # type: ignore[arg-type]  # all it asks of
+    for end in (dialect.do_rollback, dialect.do_commit):
+        end(SimpleNamespace(dbapi_connection=own))
+    assert own.sent == ["rollback()", "commit()"]
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_reading_session_of_sqlite_asks_the_driver_for_no_end_of_what_is_not_open(
+    asynchronous: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if asynchronous:
+        pytest.importorskip("aiosqlite")
+    asked: list[str] = []
+    for name in ("commit", "rollback"):
+        work = getattr(Connection, name)
+        monkeypatch.setattr(Connection, name, lambda own, name=name, work=work: (asked.append(name), work(own)))
+
+    async def read(db: Registry) -> None:
+        async with db.async_session(read_only=True) as session:
+            assert await session.scalar(text("SELECT 7")) == 7
+        await db.async_dispose()
+
+    with registry(f"sqlite:///{tmp_path}/a.db") as db:
+        with db.begin() as connection:
+            connection.exec_driver_sql("CREATE TABLE item (n INT)")
+        assert "commit" in asked
+        asked.clear()
+        if asynchronous:
+            asyncio.run(read(db))
+        else:
+            with db.session(read_only=True) as session:
+                assert session.scalar(text("SELECT 7")) == 7
+        assert asked == []

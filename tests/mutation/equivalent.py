@@ -3,6 +3,7 @@
 from tests.mutation.changes import Change
 
 _NO_REFERENCE = "a reference never stands where a character of the text does, such as this separator, or at its end"
+_CLIENTS_CURSOR = "a cursor on the client's side holds nothing of the server's, and ends with its last reference"
 _NOBODY = "nobody waits for a connection for a day"
 
 EQUIVALENT: dict[str, dict[str, str]] = {
@@ -98,8 +99,14 @@ EQUIVALENT: dict[str, dict[str, str]] = {
         ),
     },
     "dbconfig/engine/dialects/postgresql/pgbouncer.py": {
-        "set_in_transactions.do_begin: cursor.close() → pass": (
-            "a cursor on the client's side holds nothing of the server's, and ends with its last reference"
+        "set_in_transactions.do_begin: cursor.close() → pass": _CLIENTS_CURSOR,
+    },
+    "dbconfig/engine/dialects/postgresql/psycopg.py": {
+        "forget_stale_plans.forget: cursor.close() → pass": _CLIENTS_CURSOR,
+    },
+    "dbconfig/engine/dialects/postgresql/psycopg_tasks.py": {
+        ": 0.1 → 1.1": (
+            "how soon a wait without a limit of its own looks again: what the server sends, and a limit, end it earlier"
         ),
     },
     "dbconfig/engine/dialects/postgresql/fast_begin.py": {

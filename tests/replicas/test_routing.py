@@ -544,6 +544,7 @@ def test_a_node_of_galera_that_does_not_get_there_in_time_is_not_read(
     monkeypatch.setattr(router, "ask", late)
     with pytest.raises(exc.OperationalError, match="no answer within 2 s"):
         galera.read()
+    assert galera.clock.slept == [routing.PRIMARY_STEP] * 4  # pool_timeout is a second
     assert router.primary.pool.checkedout() == 0
 
 

@@ -8,7 +8,7 @@ import logging
 import re
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +19,7 @@ from sqlalchemy.pool import QueuePool
 
 from dbconfig import Profile, Registry
 from dbconfig.engine.pool import (
+    driver,
     garbage,
     idle,
     interrupted,
@@ -329,30 +330,42 @@ def test_an_error_out_of_a_signal_handler_ends_its_connection_and_no_other(handl
         assert (context.is_disconnect, context.invalidate_pool_on_disconnect) == (ends, not ends)
 
 
-@pytest.mark.parametrize("error", [ValueError(), exc.InvalidRequestError()])
-@pytest.mark.parametrize(
-    ("invalidated", "awaits", "ends"), [(False, True, True), (False, False, False), (True, True, False)]
-)
-def test_an_error_that_seems_to_precede_the_statement_ends_a_connection_that_awaits_an_answer(
-    monkeypatch: pytest.MonkeyPatch, error: Exception, invalidated: bool, awaits: bool, ends: bool
+@pytest.mark.parametrize("asynchronous", [False, True])
+@pytest.mark.parametrize("waits", [True, False])
+def test_a_connection_whose_answer_was_not_read_is_closed_after_whatever_error(
+    waits: bool, asynchronous: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A driver written in C leaves no frame in the traceback that would tell what it was doing."""
-    own = SimpleNamespace(wire=frozenset(), awaits_answer={"awaits": True, "rests": False}.get)
-    monkeypatch.setattr(interrupted.driver, "of", lambda dialect: own)
-    engine, found = create_engine("sqlite://"), list[Any]()
-    monkeypatch.setattr(interrupted.event, "listen", lambda engine, name, handler: found.append(handler))
-    interrupted.attach(engine)
-    proxy = SimpleNamespace(driver_connection="awaits" if awaits else "rests")
-    context = SimpleNamespace(
-        original_exception=error,
-        connection=SimpleNamespace(invalidated=invalidated, connection=proxy),
-        statement=None,
-        execution_context=None,
-        is_disconnect=False,
-        invalidate_pool_on_disconnect=True,
-    )
-    found[0](context)
-    assert (context.is_disconnect, context.invalidate_pool_on_disconnect) == (ends, not ends)
+    """A signal handler may raise a ValueError, too, and a driver in C has no frame that shows where it was struck."""
+
+    def strike(*given: Any) -> None:
+        raise ValueError("the handler's")
+
+    def strikes(engine: Engine) -> None:
+        own = type(driver.of(engine.dialect))
+        monkeypatch.setattr(own, "awaits_answer", lambda self, connection: waits)
+        event.listen(engine, "do_execute", strike)
+
+    async def main(db: Registry) -> bool:
+        engine = db.async_engine()
+        async with engine.connect() as connection:
+            strikes(engine.sync_engine)
+            with pytest.raises(ValueError, match="the handler's"):
+                await connection.exec_driver_sql("SELECT 1")
+            return connection.invalidated
+
+    with Registry.from_profile(Profile(name="shop", url=f"sqlite:///{tmp_path}/a.db")) as db:
+        if asynchronous:
+            pytest.importorskip("aiosqlite")
+            with asyncio.Runner() as runner:
+                closed = runner.run(main(db))
+                runner.run(db.async_dispose())
+        else:
+            with db.engine().connect() as connection:
+                strikes(db.engine())
+                with pytest.raises(ValueError, match="the handler's"):
+                    connection.exec_driver_sql("SELECT 1")
+                closed = connection.invalidated
+        assert closed is waits
 
 
 @pytest.mark.parametrize(
@@ -533,6 +546,53 @@ def test_reports_pause_when_their_pool_is_disposed_of_unless_one_is_in_use(tmp_p
         assert pauses(pool)
 
 
+class Keeper:
+    """The caretaker of the process, whose jobs run when the test says so."""
+
+    def __init__(self) -> None:
+        self.jobs: list[Callable[[], float | None]] = []
+
+    def add(self, key: object, job: Callable[[], float | None], delay: float = 0.0) -> None:
+        self.jobs.append(job)
+
+    def remove(self, key: object) -> None:
+        self.jobs.clear()
+
+    def go_round_until_nothing_is_left(self) -> None:
+        for _ in range(leaks.QUIET_ROUNDS):
+            self.jobs = [job for job in self.jobs if job() is not None]
+
+
+@pytest.mark.parametrize("poolclass", [None, "QueuePool"])
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_the_next_checkout_resumes_reports_that_have_paused(
+    asynchronous: bool, poolclass: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or a pool that was quiet for some seconds would never report a leak again."""
+    keeper, kept = Keeper(), {} if poolclass is None else {"poolclass": poolclass}
+    monkeypatch.setattr(leaks, "caretaker", keeper)
+    url = f"sqlite:///{tmp_path}/a.db"
+
+    async def main(db: Registry) -> None:
+        for _ in range(3):
+            async with db.async_engine().connect():
+                assert len(keeper.jobs) == 1
+            keeper.go_round_until_nothing_is_left()
+            assert keeper.jobs == []
+        await db.async_dispose()
+
+    with Registry.from_profile(Profile(name="shop", url=url, pool_leak_warning=600.0, **kept)) as db:  # type: ignore[arg-type]  # of some keys
+        if asynchronous:
+            pytest.importorskip("aiosqlite")
+            asyncio.run(main(db))
+            return
+        for _ in range(3):
+            with db.engine().connect():
+                assert len(keeper.jobs) == 1
+            keeper.go_round_until_nothing_is_left()
+            assert keeper.jobs == []
+
+
 def test_only_a_return_that_was_waited_for_is_reported(caplog: pytest.LogCaptureFixture) -> None:
     found = LeaksByEvents("shop", 5.0, lambda place, *, idle: None, lambda record: False, list, awaits=False)
     found._watching = True  # no job is needed
@@ -627,6 +687,26 @@ def test_what_the_collector_returns_to_an_asynchronous_engine_is_reported_and_co
     (told,) = [record.getMessage() for record in caplog.records if record.name == "dbconfig.pool.leaks"]
     assert "a connection was never closed; the garbage collector reclaimed it after" in told
     assert re.search(r"test_returns_and_reports\.py:\d+ in \S*main ", told)
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_each_use_is_counted_where_nobody_waits_for_the_connection(asynchronous: bool, tmp_path: Path) -> None:
+    async def main(db: Registry) -> None:
+        for _ in range(3):
+            async with db.async_engine().connect():
+                pass
+        assert stats(db.async_engine().sync_engine).use.count == 3
+        await db.async_dispose()
+
+    with Registry.from_profile(Profile(name="shop", url=f"sqlite:///{tmp_path}/a.db")) as db:
+        if asynchronous:
+            pytest.importorskip("aiosqlite")
+            asyncio.run(main(db))
+            return
+        for _ in range(3):
+            with db.engine().connect():
+                pass
+        assert stats(db.engine()).use.count == 3
 
 
 def test_what_is_counted_of_an_engine(engine: Engine) -> None:

@@ -114,6 +114,40 @@ def test_a_connection_takes_leave_as_its_dialect_can(
     assert told == [done]
 
 
+@pytest.mark.parametrize("terminate", [True, False])
+def test_a_connection_whose_leave_is_cancelled_is_closed_immediately(
+    terminate: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The end of a loop cancels its tasks; otherwise the server would count a connection that is left open."""
+    told: list[str] = []
+    own = SimpleNamespace(transport=lambda under: None)
+    monkeypatch.setattr(farewell.driver, "of", lambda dialect: own)
+
+    async def main() -> None:
+        begun = asyncio.Event()
+
+        async def take_leave() -> None:
+            begun.set()
+            await asyncio.Event().wait()
+
+        connection = SimpleNamespace(_terminate_graceful_close=take_leave)
+        dialect = SimpleNamespace(
+            has_terminate=True,
+            do_close=lambda each: await_only(take_leave()),
+            do_terminate=lambda each: told.append("closed"),
+            get_driver_connection=lambda each: each,
+        )
+        monkeypatch.setattr(farewell, "CLOSE_LIMIT", 600.0)  # which is not awaited
+        closing = asyncio.create_task(farewell.close(dialect, connection, terminate=terminate))
+        await begun.wait()
+        closing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await closing
+
+    asyncio.run(main())
+    assert told == ["closed"]
+
+
 @pytest.mark.parametrize("struck_by", [KeyboardInterrupt(), OSError("the socket is in use")], ids=repr)
 @pytest.mark.parametrize("again", [None, OSError("it is closed")], ids=["", "then it fails"])
 def test_a_close_that_is_struck_is_done_again_and_only_an_interrupt_is_raised(

@@ -6,6 +6,7 @@ import logging
 import sys
 import threading
 import weakref
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from threading import RLock
 from typing import TYPE_CHECKING, Any, Protocol
@@ -81,7 +82,7 @@ class Count(Protocol):
     def __call__(self, place: str | None, *, idle: bool) -> None: ...
 
 
-class Leaks:
+class Leaks(ABC):
     """Reports the connections of one engine that are held for too long."""
 
     def __init__(self, name: str, seconds: float, count: Count, in_transaction: Callable[[Any], bool]) -> None:
@@ -97,16 +98,17 @@ class Leaks:
         self._watching = False
         self._quiet = 0
 
+    @abstractmethod
     def _any_held(self) -> bool:
-        raise NotImplementedError
+        """Return whether a connection is in use."""
 
+    @abstractmethod
     def _overdue(self, now: float) -> list[Hold]:
         """Return what is held for too long and was not reported, and mark it as reported."""
-        raise NotImplementedError
 
+    @abstractmethod
     def place_of(self, record: Any) -> str | None:
         """Return the line of the application that took a connection, if that is known."""
-        raise NotImplementedError
 
     def _is_idle(self, record: Any, thread: int, task: asyncio.Task[Any] | None) -> bool:
         """Return whether a transaction is open while its holder is not executing a statement."""
