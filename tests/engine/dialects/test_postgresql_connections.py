@@ -48,6 +48,31 @@ class Engine:
         return self.given
 
 
+# psycopg
+
+
+@pytest.mark.parametrize("kind", ["answers", "is silent", "fails"])
+def test_a_request_to_cancel_needs_nothing_that_psycopg_3_2_lacks(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its wait has no limit of time; an argument for one was a TypeError, and the server was not asked."""
+    pytest.importorskip("psycopg")
+    from dbconfig.engine.dialects.postgresql import psycopg_tasks
+
+    told: list[str] = []
+
+    async def wait_conn_async(gen: Any, interval: float = 0.0) -> None:
+        if kind == "fails":
+            raise psycopg_tasks.psycopg.OperationalError("the server refuses it")
+        if kind == "is silent":
+            await asyncio.Event().wait()
+        told.append(gen)
+
+    monkeypatch.setattr(psycopg_tasks, "waiting", SimpleNamespace(wait_conn_async=wait_conn_async))
+    monkeypatch.setattr(psycopg_tasks, "generators", SimpleNamespace(cancel=lambda request: "delivered"))
+    monkeypatch.setattr(psycopg_tasks, "REQUEST_LIMIT", 0.01 if kind == "is silent" else 600.0)
+    asyncio.run(psycopg_tasks._deliver(SimpleNamespace(finish=lambda: told.append("finished"))))
+    assert told == [*(["delivered"] if kind == "answers" else []), "finished"]
+
+
 # asyncpg
 
 

@@ -49,9 +49,10 @@ async def _deliver(request: Any) -> None:
     loop = asyncio.get_running_loop()
     end = loop.time() + REQUEST_LIMIT
     try:
-        while (left := end - loop.time()) > 0:
+        while loop.time() < end:
             try:
-                await waiting.wait_conn_async(generators.cancel(request), interval=_INTERVAL, timeout=left)
+                async with asyncio.timeout_at(end):  # psycopg 3.2 has no limit there
+                    await waiting.wait_conn_async(generators.cancel(request), interval=_INTERVAL)
                 return
             except asyncio.CancelledError:  # `asyncio.run` ends, often by the same Ctrl-C: it waits for this task
                 continue
