@@ -153,9 +153,8 @@ def parse_url(text: str) -> DatabaseURL:
     left = unexpanded(rest)
     if left:
         raise InvalidURL(f"its `${{{left}}}` is a reference that was not expanded", _UNEXPANDED, "bad-reference")
-    if any((ch.isspace() and ch != " ") or not ch.isprintable() for ch in rest) or (
-        " " in rest and backend != "sqlite"
-    ):
+    # No other white space than " " is printable.
+    if not rest.isprintable() or (" " in rest and backend != "sqlite"):
         raise InvalidURL("it contains a space or a control character", _ESCAPE)
     return _sqlite(scheme[1], rest) if backend == "sqlite" else _server(scheme[1], rest)
 

@@ -84,7 +84,9 @@ def test_a_url_is_read_as_its_parts(text, expected):
         ("postgresql://u:hun?ter@h/d", "a character of the user name or password is not encoded", "percent-encode"),
         ("postgresql://u:hun#ter@h/d", "a `#` in a URL ends it", "percent-encode"),
         ("postgresql://u:hun ter@h/d", "it contains a space or a control character", "percent-encode"),
-        ("postgresql://u:hun\tter@h/d", "it contains a space or a control character", "percent-encode"),
+        *((f"postgresql://u:hun{ch}ter@h/d", "it contains a space or a control character", "percent-encode")
+          for ch in "\t\0\x1b\x7f\xa0\u200b\u2028"),
+        ("sqlite:///a\x1b.db", "it contains a space or a control character", "percent-encode"),
         ("postgresql://u:hun%ter@h/d", "a `%` in it is not followed by two hexadecimal digits", "percent-encode"),
         ("postgresql://u:hun%ffter@h/d", "it encodes characters that are not UTF-8", "percent-encode"),
         ("postgresql://u:hun%00ter@h/d", "its password: it has more than one line, or a NUL character", ""),
