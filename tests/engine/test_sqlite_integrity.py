@@ -17,11 +17,11 @@ from sqlalchemy.util import await_only
 from sqlmodel import Session
 
 from dbconfig import ConfigError, Registry
-from dbconfig.engine.dialects.sqlite import file_identity
 from dbconfig.engine.dialects.sqlite.connection import Connection as LiteConnection
 from dbconfig.engine.dialects.sqlite.connection import Cursor as LiteCursor
 from dbconfig.engine.dialects.sqlite.write_queue import WriteQueue
 from tests.registries import registry
+from tests.support.clock import Clock
 
 T = TypeVar("T")
 ACTIONS = ["CASCADE", "SET NULL", "NO ACTION", "RESTRICT"]
@@ -282,19 +282,38 @@ def test_an_own_class_of_connections_keeps_what_ours_does(tmp_path: Path, open_l
         refused.engine()
 
 
+@pytest.mark.parametrize("settings", [{}, {"statement_timeout": "60s"}], ids=["without a limit", "with a limit"])
+def test_what_is_rolled_back_is_gone_and_the_file_is_free_for_others(
+    tmp_path: Path, open_lite: Callable[..., Lite], settings: dict[str, Any]
+) -> None:
+    lite = open_lite(f"sqlite:///{tmp_path}/lite.db", **settings)
+    lite.script("CREATE TABLE t (x INT)")
+
+    def fail(session: Session) -> None:
+        session.execute(text("INSERT INTO t VALUES (1)"))
+        raise LookupError("of the work")
+
+    with pytest.raises(LookupError):
+        lite.transaction(fail)
+    with closing(sqlite3.connect(tmp_path / "lite.db", timeout=0)) as other, other:
+        other.execute("INSERT INTO t VALUES (2)")
+    lite.script("INSERT INTO t VALUES (3)")
+    assert lite.ask("SELECT group_concat(x) FROM t") == "2,3"
+
+
 # The file
 
 
 @pytest.mark.parametrize("how", ["deleted", "replaced"])
 def test_nothing_is_written_into_a_file_that_was_deleted_or_replaced(
-    file: Lite, tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch
+    file: Lite, tmp_path: Path, how: str, clock: Clock
 ) -> None:
-    monkeypatch.setattr(file_identity, "TRUST", 0.0)
     file.script("CREATE TABLE t (x INT)", "INSERT INTO t VALUES (1)")
     with closing(sqlite3.connect(tmp_path / "backup.db")) as backup:
         backup.execute("CREATE TABLE t (x INT)")
     for part in tmp_path.glob("lite.db*"):
         part.unlink()
+    clock.advance(0.5)  # a connection that was used this moment is not compared again
     if how == "replaced":
         shutil.move(tmp_path / "backup.db", tmp_path / "lite.db")
         file.script("INSERT INTO t VALUES (2)")
