@@ -113,6 +113,20 @@ def test_a_connection_that_cannot_be_reset_is_closed_and_its_place_is_free(pool,
     pool.connect().close()
 
 
+def test_an_interrupt_of_the_reset_reaches_the_caller_and_the_place_is_free(pool, server):
+    connection = pool.connect()
+
+    def strike() -> None:
+        raise KeyboardInterrupt
+
+    server.made[0].rollback = strike  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        connection.close()
+    assert server.made[0].closed
+    assert_whole(pool)
+    pool.connect().close()
+
+
 def test_a_detached_connection_is_no_longer_the_pools(pool, server):
     connection = pool.connect()
     connection.detach()

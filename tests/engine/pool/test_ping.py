@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from sqlalchemy import Engine, create_engine, exc
 from sqlalchemy.pool import QueuePool
 
-from dbconfig.engine.pool import lifetime, ping
+from dbconfig.engine.pool import idle, lifetime, ping, task_places
 from dbconfig.engine.pool.ping import PING_LEAST, PING_LIMIT, TRUST, Check
 from dbconfig.engine.pool.record import REASON, Record
 from dbconfig.engine.pool.sockets import Look, Verdict
@@ -165,6 +167,28 @@ def test_where_a_look_says_nothing_the_server_is_asked(
     database.answer = False
     assert of_record(record, database, clock) is Verdict.SILENT
     assert len(database.limits) == 2
+
+
+@pytest.mark.parametrize("kind", ["threads", "tasks"])
+def test_a_connection_that_is_kept_alive_has_as_long_to_answer_as_any(
+    kind: str, database: Scripted, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[bool] = []
+    database.seen = Verdict.ASK
+    driven = {"driver_connection": None, "dbapi_connection": None, "transport": None}
+    place: Any = SimpleNamespace(connection=SimpleNamespace(look=None, returned_at=0.0, checked_at=0.0, **driven))
+    pool: Any = SimpleNamespace(_dialect=database, _check=Check(REST), _run=lambda: None)
+    if kind == "threads":
+        pool.asked, pool.tell = None, lambda event, place, verdict: told.append(verdict is Verdict.ALIVE)
+        idle.ask(pool, place)
+    else:
+        monkeypatch.setattr(task_places, "monotonic", clock)
+        pool._begins = lambda place, state: True
+        pool._ask_or_look = lambda *given: task_places.TaskPlaces._ask_or_look(pool, *given)
+        pool.line = SimpleNamespace(checked=lambda place, alive, now: told.append(alive))
+        asyncio.run(task_places.TaskPlaces._ping(pool, place))
+    assert told == [True]
+    assert database.limits == [PING_LIMIT]
 
 
 def test_a_dead_connection_is_not_asked(record: Record, database: Scripted, clock: Clock) -> None:

@@ -16,13 +16,14 @@ from dbconfig.engine import create
 from dbconfig.engine import pool as dbconfig_pool
 from dbconfig.engine.dialects import driver_protocol
 from dbconfig.engine.pool import timeout_errors
+from dbconfig.engine.pool.clock import monotonic
 from dbconfig.engine.pool.line import Line
 from dbconfig.engine.pool.place import Caller, Close, Connect, Refusal, Rules
 from dbconfig.engine.pool.shedding import Shedding
 from dbconfig.engine.pool.tally import Counters
 from tests.support import clock as clocks
 
-from .support import FakeServer, LineOptions, Settings, callers, eventually, fair_pool
+from .support import FakeServer, LineOptions, Settings, callers, eventually, fair_pool, impatient
 
 TARGET = 0.05
 
@@ -56,6 +57,10 @@ class Threads:
         self._threads.append(thread)
         thread.start()
         assert eventually(lambda: len(self.pool.waiters) == waiting + 1)
+
+    def ask_alone(self, number: int) -> None:
+        """Let somebody come, and return when it has been served or refused."""
+        self._use(number)
 
     def _use(self, number: int) -> None:
         try:
@@ -111,6 +116,9 @@ class Tasks:
                 await asyncio.sleep(0)
 
         self._runner.run(ask())
+
+    def ask_alone(self, number: int) -> None:
+        self._runner.run(self._use(number))
 
     async def _use(self, number: int) -> None:
         try:
@@ -193,6 +201,22 @@ def test_while_every_connection_is_stuck_late_callers_are_dropped_too(world: Cal
     assert len(here.pool.waiters) == 1
     here.give_back()
     here.until(lambda: here.served == [3])
+
+
+@pytest.mark.parametrize("settings", [{}, {"pool_queue_target": 30.0}], ids=["without the key", "with the key"])
+def test_who_is_not_dropped_waits_until_its_own_time_is_over(
+    world: Callable[..., Threads | Tasks], settings: dict[str, float]
+) -> None:
+    here = world(**settings)
+    here.hold()
+    impatient(here.engine, 0.5)
+    start = monotonic()
+    here.ask_alone(1)
+    assert monotonic() - start >= 0.5
+    assert "connection timed out" in str(here.errors[1])
+    counted = dbconfig_pool.stats(here.engine)
+    assert (counted.timeouts, counted.refused) == (1, 0)
+    here.give_back()
 
 
 def test_without_the_key_everybody_waits(world: Callable[..., Threads | Tasks], clock: clocks.Clock) -> None:
