@@ -7,6 +7,7 @@ import random
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from contextvars import Context
 from typing import Any
 from unittest.mock import Mock
 
@@ -16,8 +17,9 @@ from sqlalchemy.exc import DBAPIError, InvalidRequestError, OperationalError
 from sqlmodel import Field, MetaData, Session, SQLModel
 
 from dbconfig import CommitUncertain, Profile, Registry
+from dbconfig.sessions import nesting
 from tests.registries import registry
-from tests.sessions.conftest import Units, units_of
+from tests.sessions.conftest import Units, _awaiting, units_of
 from tests.support import mysql
 from tests.support.drivers import BY_NAME, SERVED, Driver
 from tests.support.ports import free_port
@@ -366,6 +368,54 @@ def test_a_user_that_has_all_its_connections_in_use_is_waited_for(
         else:
             server.sql("ALTER USER app@'%' WITH MAX_USER_CONNECTIONS 0")
     assert saved(remote) == [99, 101, 100, 100]
+
+
+@pytest.mark.parametrize("error", [None, LookupError, KeyboardInterrupt])
+@pytest.mark.parametrize("url", ["sqlite://", "sqlite+aiosqlite://"])
+def test_a_unit_that_has_ended_leaves_nothing_in_the_context_of_its_caller(
+    url: str, error: type[BaseException] | None
+) -> None:
+    """A thread or a task may outlive many registries, whose units would pile up in it."""
+    found: list[Any] = []
+
+    def end(session: Any) -> None:
+        found.append(nesting.found())
+        if error is not None:
+            raise error
+
+    def in_a_thread(outer: Registry, inner: Registry) -> None:
+        def work(session: Any) -> None:
+            found.append(nesting.found())
+            with suppress(LookupError, KeyboardInterrupt):
+                inner.run_in_transaction(end)
+            found.append(nesting.found())
+
+        outer.run_in_transaction(work)
+        found.append(nesting.found())
+
+    async def in_a_task(outer: Registry, inner: Registry) -> None:
+        async def work(session: Any) -> None:
+            found.append(nesting.found())
+            with suppress(LookupError, KeyboardInterrupt):
+                await inner.async_run_in_transaction(_awaiting(end))
+            found.append(nesting.found())
+
+        try:
+            await outer.async_run_in_transaction(work)
+            found.append(nesting.found())
+        finally:
+            await outer.async_dispose()
+            await inner.async_dispose()
+
+    with registry(url) as outer, registry(url) as inner:
+        empty = Context()  # other tests strike units, which then leave something in theirs
+        if url == "sqlite://":
+            empty.run(in_a_thread, outer, inner)
+        else:
+            pytest.importorskip("aiosqlite")
+            empty.run(asyncio.run, in_a_task(outer, inner))
+    assert [len(units) for units in found] == [1, 2, 1, 0]
+    assert found[2] == found[0]
 
 
 def test_a_result_that_answers_to_every_name_is_a_result() -> None:
