@@ -32,6 +32,9 @@ EQUIVALENT: dict[str, dict[str, str]] = {
     "dbconfig/engine/pool/diagnostics/leaks.py": {
         ": 2 → 3": "how soon the thread of the reports ends when nobody has a connection: the next checkout starts it",
     },
+    "dbconfig/engine/pool/diagnostics/stats.py": {
+        "histogram: True → False": "every tally has a count for each bound, and one more",
+    },
     "dbconfig/engine/pool/forks.py": {
         "Connects.begin: time.monotonic() > latest → (time.monotonic() >= latest)": (
             "at the very moment of a limit that is there so that a fork that never ends holds up no connect"
@@ -52,6 +55,7 @@ EQUIVALENT: dict[str, dict[str, str]] = {
         "set_time_limits: 1 → 2": "a switch: what is not 0 is on",
     },
     "dbconfig/engine/pool/task_places.py": {
+        ": 1.0 → 2.0": "how soon a disposed pool looks again for a connection that nothing holds and nothing returned",
         "TaskPlaces._see_to_a_review: 0 < timers[-1].when() - (now := self._loop.time()) <= 3 * REVIEW → "
         "(0 <= timers[-1].when() - (now := self._loop.time()) <= 3 * REVIEW)": (
             "a round that is due at this very moment is followed by another, or is not"
@@ -110,6 +114,7 @@ EQUIVALENT: dict[str, dict[str, str]] = {
         ),
     },
     "dbconfig/engine/dialects/postgresql/fast_begin.py": {
+        "FastBeginConnection.__init__: 1 → 2": "the turns begin with 0, and both numbers are less",
         "FastBeginCursor: 0 → 1": "of a cursor that has executed nothing, which has nothing to close on the server",
     },
     "dbconfig/engine/dialects/postgresql/refusal.py": {
