@@ -175,7 +175,13 @@ def test_tables_that_refer_to_each_other_are_dropped_together(lite: Lite, action
     assert lite.ask("PRAGMA foreign_keys") == 1
 
 
-@pytest.mark.parametrize(("query", "asked"), [("", True), ("mode=ro&", False), ("immutable=1&", False)])
+@pytest.mark.parametrize(
+    ("query", "asked"),
+    [
+        *[("", True), ("mode=ro&", False), ("immutable=1&", False), ("immutable=YES&", False), ("immutable=2&", False)],
+        *[("immutable=0&", True), ("immutable=off&", True), ("immutable=maybe&", True), ("immutable=00&", True)],
+    ],
+)
 def test_a_file_that_cannot_be_written_is_not_asked_to_keep_a_log(
     tmp_path: Path, open_lite: Callable[..., Lite], query: str, asked: bool
 ) -> None:

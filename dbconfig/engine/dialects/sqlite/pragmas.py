@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 import time
 from contextlib import closing
@@ -48,7 +49,13 @@ def _literal(value: Any) -> str:
 
 def _read_only(settings: DatabaseSettings) -> bool:
     query = settings.address.query
-    return "ro" in query.get("mode", ()) or "immutable" in query
+    return "ro" in query.get("mode", ()) or any(_is_on(str(one)) for one in query.get("immutable", ()))
+
+
+def _is_on(value: str) -> bool:
+    """Read a boolean of a file's URI as SQLite does: another text than these is off (`sqlite3_uri_boolean`)."""
+    number = re.match("[0-9]+", value)
+    return int(number[0]) != 0 if number else value.lower() in ("on", "yes", "true")
 
 
 def _unknown_pragmas(settings: DatabaseSettings) -> list[Problem]:
