@@ -289,6 +289,7 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkingSession
     (folder / "test_counting.py").write_text(COUNTING)
     (folder / "pytest.ini").write_text("[pytest]\naddopts = -p no:randomly\n")
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)])}
+    environ["PYTHONDONTWRITEBYTECODE"] = "1"  # where a file changes within a second, Python would take the old one
     with closing(ForkingSession(folder, environ, [])) as session:
         session.wait()
         yield session
