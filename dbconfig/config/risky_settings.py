@@ -42,6 +42,7 @@ _HOLES: Final = {
 }
 _ADMINISTRATORS: Final = {"postgresql": ("postgres",), "mysql": ("root",), "mariadb": ("root",)}
 
+_OFF: Final = ("false", "no", "off", "n", "f", "0")  # as SQLAlchemy reads the text of a URL
 _INSTEAD: Final = {"read_default_file": "write the address here, and `password: {file: PATH}`"}
 _ONLY_OWNER: Final = "remove the write permission of others from it and from its folder: chmod o-w,g-w"
 _Warning = Callable[[str, str, str, str], Problem]
@@ -81,11 +82,17 @@ def _database(profile: AnyProfile, name: str, settings: DatabaseSettings) -> Ite
         message = "the data of a protected database is in memory, and lost when the process ends"
         yield warning("memory-in-production", address_key(settings), message, "use a file or a server")
     for option, why in _HOLES.items():
-        if settings.connect_args.get(option) or option in settings.address.query:
+        if settings.connect_args.get(option) or _in_url(option, settings):
             key = "connect_args" if settings.connect_args.get(option) else "query"
             yield warning("option-hole", key, f"{option!r} {why}", _INSTEAD.get(option, "remove it"))
     yield from _access(settings, warning)
     yield from _password(settings, warning)
+
+
+def _in_url(option: str, settings: DatabaseSettings) -> bool:
+    """Return whether the URL, or `query`, has an option, which it may also switch off."""
+    values = settings.address.query.get(option, ())
+    return any(not option.endswith("local_infile") or str(each).strip().lower() not in _OFF for each in values)
 
 
 def _access(settings: DatabaseSettings, warning: _Warning) -> Iterator[Problem]:

@@ -37,6 +37,13 @@ def warned(project, caplog):
          "(hide_parameters is not set)"]),
         ("url: mysql://h/d\nconnect_args: {local_infile: true}", ["config/development.yaml:2:1: profile development: "
          "connect_args: 'local_infile' lets the server read files of this machine"]),
+        *((f"url: mysql://h/d?{option}", []) for option in ("local_infile=0", "local_infile=False")),
+        ("url: mysql+mysqlconnector://h/d?allow_local_infile=off", []),
+        ("url: mysql://h/d\nquery: {local_infile: 0}", []),
+        ("url: mysql://h/d?local_infile=1", ["config/development.yaml:1:1: profile development: "
+         "query: 'local_infile' lets the server read files of this machine"]),
+        ("url: mysql://h/d?read_default_file=0", ["config/development.yaml:1:1: profile development: query: "
+         "'read_default_file' reads host, user, and password from another file if the profile does not set them"]),
         ("url: postgresql://u:s3cret-x@h/d", [f"config/development.yaml:1:1: profile development: url: {PLAIN}"]),
         ("url: postgresql://u@h/d\npassword: s3cret-x",
          [f"config/development.yaml:2:1: profile development: password: {PLAIN}"]),
