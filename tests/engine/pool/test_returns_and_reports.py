@@ -546,6 +546,35 @@ def test_reports_pause_when_their_pool_is_disposed_of_unless_one_is_in_use(tmp_p
         assert pauses(pool)
 
 
+def use_three_times(
+    profile: Profile,
+    asynchronous: bool,
+    *,
+    during: Callable[[], object] = lambda: None,
+    between: Callable[[], object] = lambda: None,
+) -> PoolStats:
+    """Take a connection and return it, three times; return what is counted then."""
+
+    async def main(db: Registry) -> PoolStats:
+        for _ in range(3):
+            async with db.async_engine().connect():
+                during()
+            between()
+        found = stats(db.async_engine().sync_engine)
+        await db.async_dispose()
+        return found
+
+    with Registry.from_profile(profile) as db:
+        if asynchronous:
+            pytest.importorskip("aiosqlite")
+            return asyncio.run(main(db))
+        for _ in range(3):
+            with db.engine().connect():
+                during()
+            between()
+        return stats(db.engine())
+
+
 class Keeper:
     """The caretaker of the process, whose jobs run when the test says so."""
 
@@ -571,26 +600,16 @@ def test_the_next_checkout_resumes_reports_that_have_paused(
     """Or a pool that was quiet for some seconds would never report a leak again."""
     keeper, kept = Keeper(), {} if poolclass is None else {"poolclass": poolclass}
     monkeypatch.setattr(leaks, "caretaker", keeper)
-    url = f"sqlite:///{tmp_path}/a.db"
+    profile = Profile(name="shop", url=f"sqlite:///{tmp_path}/a.db", pool_leak_warning=600.0, **kept)  # type: ignore[arg-type]  # of some keys
 
-    async def main(db: Registry) -> None:
-        for _ in range(3):
-            async with db.async_engine().connect():
-                assert len(keeper.jobs) == 1
-            keeper.go_round_until_nothing_is_left()
-            assert keeper.jobs == []
-        await db.async_dispose()
+    def between() -> None:
+        keeper.go_round_until_nothing_is_left()
+        assert keeper.jobs == []
 
-    with Registry.from_profile(Profile(name="shop", url=url, pool_leak_warning=600.0, **kept)) as db:  # type: ignore[arg-type]  # of some keys
-        if asynchronous:
-            pytest.importorskip("aiosqlite")
-            asyncio.run(main(db))
-            return
-        for _ in range(3):
-            with db.engine().connect():
-                assert len(keeper.jobs) == 1
-            keeper.go_round_until_nothing_is_left()
-            assert keeper.jobs == []
+    def during() -> None:
+        assert len(keeper.jobs) == 1
+
+    use_three_times(profile, asynchronous, during=during, between=between)
 
 
 def test_only_a_return_that_was_waited_for_is_reported(caplog: pytest.LogCaptureFixture) -> None:
@@ -691,22 +710,8 @@ def test_what_the_collector_returns_to_an_asynchronous_engine_is_reported_and_co
 
 @pytest.mark.parametrize("asynchronous", [False, True])
 def test_each_use_is_counted_where_nobody_waits_for_the_connection(asynchronous: bool, tmp_path: Path) -> None:
-    async def main(db: Registry) -> None:
-        for _ in range(3):
-            async with db.async_engine().connect():
-                pass
-        assert stats(db.async_engine().sync_engine).use.count == 3
-        await db.async_dispose()
-
-    with Registry.from_profile(Profile(name="shop", url=f"sqlite:///{tmp_path}/a.db")) as db:
-        if asynchronous:
-            pytest.importorskip("aiosqlite")
-            asyncio.run(main(db))
-            return
-        for _ in range(3):
-            with db.engine().connect():
-                pass
-        assert stats(db.engine()).use.count == 3
+    profile = Profile(name="shop", url=f"sqlite:///{tmp_path}/a.db")
+    assert use_three_times(profile, asynchronous).use.count == 3
 
 
 def test_what_is_counted_of_an_engine(engine: Engine) -> None:

@@ -55,7 +55,7 @@ def _read_only(settings: DatabaseSettings) -> bool:
 def _is_on(value: str) -> bool:
     """Read a boolean of a file's URI as SQLite does: another text than these is off (`sqlite3_uri_boolean`)."""
     number = re.match("[0-9]+", value)
-    return int(number[0]) != 0 if number else value.lower() in ("on", "yes", "true")
+    return int(number[0]) % 256 != 0 if number else value.lower() in ("on", "yes", "true")  # a number of one byte
 
 
 def _unknown_pragmas(settings: DatabaseSettings) -> list[Problem]:
